@@ -1,0 +1,119 @@
+"""What every room of tlkit speaks: frozen descriptions of models, their ports and the units that run them.
+
+Nothing here imports more than the standard library, so that ``inspect`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from tlkit.errors import UsageError
+
+Kind = Literal["tensor", "image", "state", "int64", "double", "string", "dictionary", "sequence"]
+
+
+class Unit(StrEnum):
+    """A compute-unit setting, in Core ML's terms (``MLComputeUnits``): what may be used, not what will be."""
+
+    ALL = "all"
+    CPU = "cpu"
+    GPU = "gpu"
+    ANE = "ane"
+
+    @classmethod
+    def parse(cls, text: str) -> Unit:
+        """Return the unit that ``text`` names: ``ane`` is also ``ne``, ``npu`` and Core ML's ``cpu_and_ne``."""
+        name = text.strip().lower().replace("-", "_")
+        try:
+            return cls(_UNIT_ALIASES.get(name, name))
+        except ValueError:
+            raise UsageError(f"unknown unit '{text}'", f"units are {', '.join(cls)}") from None
+
+
+_UNIT_ALIASES = {
+    "ne": "ane",
+    "npu": "ane",
+    "cpu_and_ne": "ane",
+    "cpu_and_gpu": "gpu",
+    "cpu_only": "cpu",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """How an image port wants its pixels. ``sizes`` holds (width, height) pairs when several are allowed."""
+
+    layout: Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
+    width: int
+    height: int
+    sizes: tuple[tuple[int, int], ...] = ()
+    width_range: tuple[int, int | None] | None = None
+    height_range: tuple[int, int | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A port of a model: name, element type (numpy's name), default shape and what else it accepts.
+
+    ``ranges`` gives (lowest, highest or None for unbounded) for each axis of a flexible shape; ``enumerated`` the
+    only shapes allowed. ``shape`` is empty where the model declares none (a rank-0 or undeclared output).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    kind: Kind = "tensor"
+    ranges: tuple[tuple[int, int | None], ...] = ()
+    enumerated: tuple[tuple[int, ...], ...] = ()
+    image: ImageSpec | None = None
+    optional: bool = False
+    default: float | None = None
+    description: str = ""
+
+    @property
+    def flexible(self) -> bool:
+        """Whether more than one shape is accepted."""
+        return bool(self.enumerated) or any(low != high for low, high in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a model says of itself. ``quantization`` is the storage type of most of its weights (``F16``, ``INT4``)."""
+
+    format: str
+    quantization: str
+    author: str = ""
+    description: str = ""
+    license: str = ""
+    version: str = ""
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The summary ``tlkit inspect`` prints; every field is plain data, ready for JSON.
+
+    ``weights`` and ``compute`` give shares by type (elements for weights, operations for compute); ``sizes`` bytes
+    on disk by part; ``operations`` counts by MIL op (or layer kind); ``details`` what only one format has.
+    """
+
+    path: str
+    metadata: Metadata
+    kind: str
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    states: tuple[TensorSpec, ...] = ()
+    labels: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    spec_version: int | None = None
+    opset: str = ""
+    parameters: int = 0
+    weights: Mapping[str, int] = field(default_factory=dict)
+    compute: Mapping[str, int] = field(default_factory=dict)
+    operations: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
