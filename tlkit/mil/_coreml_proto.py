@@ -1,0 +1,30 @@
+"""Core ML's generated protobuf modules, without importing coremltools.
+
+coremltools ships them as ``coremltools/proto/*_pb2.py``; they need only protobuf, but ``import coremltools.proto``
+would first run coremltools' own ``__init__`` (seconds, and noise). So the folder is mounted here as a package of its
+own. The descriptors are the same ones: a message made here passes for one of coremltools'.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+from tlkit.errors import UnavailableError
+
+_MOUNT = "tlkit._coremltools_proto"
+
+
+def module(name: str) -> Any:
+    """Return the generated module ``name`` (``"MIL_pb2"``, ``"Model_pb2"``)."""
+    if _MOUNT not in sys.modules:
+        spec = importlib.util.find_spec("coremltools")
+        if spec is None or not spec.submodule_search_locations:
+            raise UnavailableError("coremltools is not installed", "pip install 'coremltools>=9,<10'")
+        mount = ModuleType(_MOUNT)
+        mount.__path__ = [f"{spec.submodule_search_locations[0]}/proto"]
+        sys.modules[_MOUNT] = mount
+    return importlib.import_module(f"{_MOUNT}.{name}")

@@ -1,0 +1,89 @@
+"""A constant's bytes to a numpy array: the one place that knows how MIL packs each element type."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tlkit.errors import LoadError
+from tlkit.mil.program import BlobRef, DType, TensorType, Value
+
+_STORED = {DType.BF16: np.dtype("<u2"), DType.FP8E4M3FN: np.dtype("u1"), DType.FP8E5M2: np.dtype("u1")}
+
+
+def array(value: Value) -> np.ndarray[Any, Any]:
+    """Return a tensor constant as an array of its declared shape (see :meth:`Value.numpy`)."""
+    kind = value.type
+    if not isinstance(kind, TensorType) or kind.shape is None or None in kind.shape:
+        raise LoadError(f"a constant of type {kind} has no array")
+    shape = tuple(int(d or 0) for d in kind.shape)
+    count = math.prod(shape)
+    if isinstance(value.data, BlobRef):
+        flat = _from_blob(value.data, kind.dtype, count)
+    elif isinstance(value.data, bytes):
+        flat = unpack(value.data, kind.dtype, count)
+    elif kind.dtype is DType.STRING:
+        flat = np.array(value.data, dtype=object)
+    else:
+        flat = np.array(value.data, dtype=_numpy(kind.dtype))
+    if flat.size == 1 and count != 1 and not isinstance(value.data, BlobRef):
+        flat = np.broadcast_to(flat, (count,))  # an immediate value of one element fills its shape
+    if flat.size != count:
+        raise LoadError(f"a constant declares {count} elements and holds {flat.size}", "the model file is damaged")
+    return flat.reshape(shape)
+
+
+def unpack(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarray[Any, Any]:
+    """Return ``count`` elements of ``dtype`` packed little-endian in ``data``; sub-byte ones low bits first."""
+    if dtype.bits < 8:
+        return _unpack_bits(data, dtype, count)
+    stored = _stored(dtype)
+    flat: np.ndarray[Any, Any] = np.frombuffer(data, stored, len(data) // stored.itemsize)
+    if dtype is DType.BF16:
+        return (flat.astype("<u4") << 16).view("<f4")
+    if dtype in (DType.FP8E4M3FN, DType.FP8E5M2):
+        return _fp8(flat, dtype)
+    return flat
+
+
+def _from_blob(ref: BlobRef, dtype: DType, count: int) -> np.ndarray[Any, Any]:
+    if ref.file is None:
+        raise LoadError(f"the weight file '{ref.file_name}' that the program names is missing")
+    record = ref.file.record(ref.offset)
+    if record.dtype is not dtype and {record.dtype, dtype} != {DType.UINT8, DType.BOOL}:
+        raise LoadError(f"{ref.file.path}: the record at offset {ref.offset} is {record.dtype.mil}, not {dtype.mil}")
+    return unpack(ref.file.data(record), dtype, count)
+
+
+def _unpack_bits(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarray[Any, Any]:
+    if len(data) * 8 < count * dtype.bits:
+        raise LoadError(f"{count} elements of {dtype.mil} need more than the {len(data)} bytes there are")
+    used = -(-count * dtype.bits // 8)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8, used), bitorder="little")[: count * dtype.bits]
+    wide = np.zeros((count, 8), np.uint8)
+    wide[:, : dtype.bits] = bits.reshape(count, dtype.bits)
+    flat = np.packbits(wide, axis=1, bitorder="little").reshape(count)
+    if dtype is DType.INT4:
+        return ((flat ^ 8).astype(np.int8) - 8).astype(np.int8)
+    return flat
+
+
+def _fp8(flat: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
+    """OCP 8-bit floats (OFP8): e5m2 is the top half of an f16; e4m3fn has bias 7, no infinity, NaN at S.1111.111."""
+    if dtype is DType.FP8E5M2:
+        return (flat.astype("<u2") << 8).view("<f2").astype("<f4")
+    sign = np.where(flat & 0x80, -1.0, 1.0).astype("<f4")
+    exponent, mantissa = ((flat >> 3) & 15).astype("<f4"), (flat & 7).astype("<f4")
+    normal = (1 + mantissa / 8) * np.exp2(exponent - 7)
+    magnitude = np.where(exponent == 0, mantissa / 8 * np.float32(2**-6), normal)
+    return np.where((flat & 0x7F) == 0x7F, np.float32(np.nan), sign * magnitude).astype("<f4")
+
+
+def _numpy(dtype: DType) -> np.dtype[Any]:
+    return np.dtype(dtype.numpy_name or "float32")
+
+
+def _stored(dtype: DType) -> np.dtype[Any]:
+    return _STORED[dtype] if dtype in _STORED else np.dtype(_numpy(dtype).newbyteorder("<"))

@@ -1,0 +1,101 @@
+"""Weight files (``weight.bin``, storage version 2): mapped into memory, checked, never read ahead.
+
+Layout (MILBlob's ``StorageFormat.hpp``): a 64-byte header ``<count:u32, version:u32, reserved>``, then records. A
+program points at a record's 64-byte descriptor: ``<sentinel:u32 = 0xDEADBEEF, dtype:u32, bytes:u64, offset:u64,
+padding_bits:u64, reserved>``; the data lie at ``offset``, 64-byte aligned. ``padding_bits`` is what fills the last
+byte of a sub-byte type; files by coremltools 7.0-7.2 leave garbage there for wider types, so it is read for those only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlkit.errors import LoadError
+from tlkit.mil.program import DType
+
+_HEADER = struct.Struct("<II")
+_RECORD = struct.Struct("<IIQQQ")
+_SENTINEL = 0xDEADBEEF
+_LFS_MAGIC = b"version https://git-lfs"
+
+_DTYPES = {
+    1: DType.FP16,
+    2: DType.FP32,
+    3: DType.UINT8,
+    4: DType.INT8,
+    5: DType.BF16,
+    6: DType.INT16,
+    7: DType.UINT16,
+    8: DType.INT4,
+    9: DType.UINT1,
+    10: DType.UINT2,
+    11: DType.UINT4,
+    12: DType.UINT3,
+    13: DType.UINT6,
+    14: DType.INT32,
+    15: DType.UINT32,
+    16: DType.FP8E4M3FN,
+    17: DType.FP8E5M2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where one constant lies: element type, data offset and length in bytes, and the number of elements."""
+
+    dtype: DType
+    offset: int
+    nbytes: int
+    count: int
+
+
+class BlobFile:
+    """One weight file. Opening it maps it; :meth:`record` checks a descriptor, :meth:`data` views its bytes."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._map = self._open()
+        if len(self._map) < 64:
+            raise self._broken(f"it is {len(self._map)} bytes long, shorter than its own header")
+        _, version = _HEADER.unpack_from(self._map, 0)
+        if version != 2:
+            raise self._broken(f"it is not a version 2 weight file (version field {version})")
+
+    def _open(self) -> mmap.mmap | bytes:
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(64)
+                if head.startswith(_LFS_MAGIC):
+                    raise LoadError(f"{self.path}: a git-lfs pointer, not the weights", "run `git lfs pull` there")
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
+        except OSError as error:
+            raise LoadError(f"{self.path}: {error.strerror or error}", "the package's weights are missing") from None
+
+    def _broken(self, reason: str) -> LoadError:
+        return LoadError(f"{self.path}: {reason}", "the file is damaged: fetch or convert it again")
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def record(self, offset: int) -> Record:
+        """Return the checked descriptor at ``offset``; LoadError if it or its data leave the file."""
+        if offset < 0 or offset % 64 or offset + _RECORD.size > len(self._map):
+            raise self._broken(f"no weight record can be at offset {offset} of {len(self._map)} bytes")
+        sentinel, code, nbytes, start, padding = _RECORD.unpack_from(self._map, offset)
+        if sentinel != _SENTINEL:
+            raise self._broken(f"no weight record at offset {offset}")
+        dtype = _DTYPES.get(code)
+        if dtype is None:
+            raise self._broken(f"the record at offset {offset} has the unknown element type {code}")
+        if start + nbytes > len(self._map):
+            raise self._broken(f"the record at offset {offset} wants {nbytes} bytes at {start}, past the end")
+        bits = nbytes * 8 - (padding if dtype.bits < 8 and padding < 8 else 0)
+        return Record(dtype, start, nbytes, bits // dtype.bits)
+
+    def data(self, record: Record) -> memoryview:
+        """Return the record's bytes, a view of the mapped file."""
+        return memoryview(self._map)[record.offset : record.offset + record.nbytes]

@@ -1,0 +1,263 @@
+"""A MIL program as frozen Python: what ``proto.py`` and ``text.py`` read and ``lower.py`` and ``text.py`` write.
+
+Invariants, kept by every reader:
+
+* Names are MIL's own, unchanged. A name is defined once in its block and is seen in the blocks nested in it.
+* An operation's input is a tuple of arguments: one for a plain input, several for a list input (``concat``'s
+  ``values``). An argument is a :class:`Ref` to a name or a :class:`Value` written in place.
+* Constants stay where the file has them: a :class:`BlobRef` names a record of a weight file, nothing is copied or
+  decoded until :meth:`Value.numpy` is called.
+* A dimension is an ``int``, or ``None`` where the program leaves it open.
+
+numpy is imported only when an array is asked for, so that reading a program is cheap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tlkit.errors import LoadError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tlkit.mil.blob import BlobFile
+
+
+class DType(Enum):
+    """An element type: MIL's name, its width in bits and the numpy type that carries it (None: no such type)."""
+
+    BOOL = ("bool", 8, "bool")
+    STRING = ("string", 0, None)
+    FP16 = ("fp16", 16, "float16")
+    FP32 = ("fp32", 32, "float32")
+    FP64 = ("fp64", 64, "float64")
+    BF16 = ("bf16", 16, None)
+    FP8E4M3FN = ("fp8e4m3fn", 8, None)
+    FP8E5M2 = ("fp8e5m2", 8, None)
+    INT4 = ("int4", 4, "int8")
+    INT8 = ("int8", 8, "int8")
+    INT16 = ("int16", 16, "int16")
+    INT32 = ("int32", 32, "int32")
+    INT64 = ("int64", 64, "int64")
+    UINT1 = ("uint1", 1, "uint8")
+    UINT2 = ("uint2", 2, "uint8")
+    UINT3 = ("uint3", 3, "uint8")
+    UINT4 = ("uint4", 4, "uint8")
+    UINT6 = ("uint6", 6, "uint8")
+    UINT8 = ("uint8", 8, "uint8")
+    UINT16 = ("uint16", 16, "uint16")
+    UINT32 = ("uint32", 32, "uint32")
+    UINT64 = ("uint64", 64, "uint64")
+
+    def __init__(self, mil: str, bits: int, numpy_name: str | None) -> None:
+        self.mil = mil
+        self.bits = bits
+        self.numpy_name = numpy_name
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the type is a floating-point one."""
+        return self.mil.startswith(("fp", "bf"))
+
+    @classmethod
+    def named(cls, mil: str) -> DType:
+        """Return the type that MIL calls ``mil`` (``"fp16"``; ``"float16"`` is understood too)."""
+        found = _BY_NAME.get(mil)
+        if found is None:
+            raise LoadError(f"unknown MIL element type '{mil}'")
+        return found
+
+
+_BY_NAME = {t.mil: t for t in DType} | {t.name.lower(): t for t in DType}
+_BY_NAME |= {"float16": DType.FP16, "float32": DType.FP32, "float64": DType.FP64, "double": DType.FP64}
+
+Dim: TypeAlias = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A tensor: element type and shape; rank 0 is a scalar. ``None`` as a whole shape means unknown rank."""
+
+    dtype: DType
+    shape: tuple[Dim, ...] | None = ()
+
+    @property
+    def size(self) -> int | None:
+        """The number of elements, or None where a dimension is open."""
+        if self.shape is None:
+            return None
+        known = [d for d in self.shape if d is not None]
+        return math.prod(known) if len(known) == len(self.shape) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """A list of tensors of one type; ``length`` is None where it grows."""
+
+    element: Type
+    length: Dim = None
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType:
+    """A tuple, one type an element."""
+
+    elements: tuple[Type, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DictType:
+    """A dictionary (a classifier's probabilities)."""
+
+    key: Type
+    value: Type
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A state (iOS18): a tensor that outlives the call."""
+
+    wrapped: TensorType
+
+
+Type: TypeAlias = TensorType | ListType | TupleType | DictType | StateType
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """A constant's data in a weight file: the file as the program names it, opened, and the record's offset."""
+
+    file_name: str
+    offset: int
+    file: BlobFile | None = None
+
+
+Scalar: TypeAlias = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A constant. ``data`` is, for a tensor, a tuple of scalars, packed little-endian bytes or a :class:`BlobRef`;
+    for a list or tuple, a tuple of values; for a dictionary, a tuple of (key, value) pairs."""
+
+    type: Type
+    data: tuple[Any, ...] | bytes | BlobRef
+
+    def numpy(self) -> np.ndarray:
+        """Return the tensor as an array (read-only where it maps a file), sub-byte integers widened to 8 bits."""
+        from tlkit.mil import _decode
+
+        return _decode.array(self)
+
+    def python(self) -> Any:
+        """Return a small constant as plain Python: a scalar for rank 0, otherwise a (nested) list."""
+        if isinstance(self.type, TensorType):
+            if isinstance(self.data, tuple) and self.type.shape == () and len(self.data) == 1:
+                return self.data[0]
+            if isinstance(self.data, tuple) and self.type.shape is not None and len(self.type.shape) == 1:
+                return list(self.data)
+            return self.numpy().tolist()
+        if isinstance(self.type, DictType) and isinstance(self.data, tuple):
+            return {key.python(): value.python() for key, value in self.data}
+        if isinstance(self.data, tuple):
+            return [item.python() for item in self.data]
+        raise LoadError(f"a {type(self.type).__name__} constant cannot live in a weight file")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """An argument that names a value defined before."""
+
+    name: str
+
+
+Argument: TypeAlias = Ref | Value
+
+
+@dataclass(frozen=True, slots=True)
+class NamedType:
+    """A name and its type: a block's or function's input, an operation's output."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation. ``attributes`` holds what is not an input: ``name``, a ``const``'s ``val``, iOS16's constexpr."""
+
+    type: str
+    inputs: Mapping[str, tuple[Argument, ...]]
+    outputs: tuple[NamedType, ...]
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The operation's own name: the ``name`` attribute if it has one, else its first output's."""
+        value = self.attributes.get("name")
+        if value is not None and isinstance(value.data, tuple) and value.data:
+            return str(value.data[0])
+        return self.outputs[0].name if self.outputs else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of operations in order, and the names it yields."""
+
+    inputs: tuple[NamedType, ...]
+    outputs: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function: typed inputs and one block for each opset it is specialised to; ``opset`` names the one in force."""
+
+    inputs: tuple[NamedType, ...]
+    opset: str
+    specializations: Mapping[str, Block]
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def block(self) -> Block:
+        """The body for the opset in force."""
+        body = self.specializations.get(self.opset)
+        if body is None:
+            raise LoadError(f"the function names opset '{self.opset}' but has no body for it")
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A whole program: its functions by name, and attributes (build information)."""
+
+    functions: Mapping[str, Function]
+    version: int = 1
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+
+    def function(self, name: str | None = None) -> Function:
+        """Return the function ``name``; without one, ``main`` or the only function there is."""
+        if name is None:
+            name = "main" if "main" in self.functions or len(self.functions) != 1 else next(iter(self.functions))
+        if name not in self.functions:
+            raise LoadError(f"the program has no function '{name}'", f"functions: {', '.join(self.functions)}")
+        return self.functions[name]
+
+
+def walk(operations: Sequence[Operation]) -> Iterator[Operation]:
+    """Yield every operation, those in nested blocks too, each before the ones inside it."""
+    stack = [iter(operations)]
+    while stack:
+        operation = next(stack[-1], None)
+        if operation is None:
+            stack.pop()
+            continue
+        yield operation
+        stack.extend(iter(block.operations) for block in reversed(operation.blocks))

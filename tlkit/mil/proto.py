@@ -1,0 +1,168 @@
+"""Core ML's protobuf to a :class:`~tlkit.mil.program.Program`: a walk over the messages, one function each.
+
+The generated modules come from coremltools' wheel but coremltools itself is never imported (see ``_coreml_proto``).
+Constants are not decoded; a blob value keeps the file's name and offset, with the file mapped once per name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.mil import _coreml_proto
+from tlkit.mil.blob import BlobFile
+from tlkit.mil.program import (
+    Argument,
+    BlobRef,
+    Block,
+    DictType,
+    DType,
+    Function,
+    ListType,
+    NamedType,
+    Operation,
+    Program,
+    Ref,
+    StateType,
+    TensorType,
+    TupleType,
+    Type,
+    Value,
+)
+
+OpenBlob = Callable[[str], BlobFile | None]
+
+_DTYPES = {
+    1: DType.BOOL,
+    2: DType.STRING,
+    10: DType.FP16,
+    11: DType.FP32,
+    12: DType.FP64,
+    13: DType.BF16,
+    21: DType.INT8,
+    22: DType.INT16,
+    23: DType.INT32,
+    24: DType.INT64,
+    25: DType.INT4,
+    31: DType.UINT8,
+    32: DType.UINT16,
+    33: DType.UINT32,
+    34: DType.UINT64,
+    35: DType.UINT4,
+    36: DType.UINT2,
+    37: DType.UINT1,
+    38: DType.UINT6,
+    39: DType.UINT3,
+    40: DType.FP8E4M3FN,
+    41: DType.FP8E5M2,
+}
+_SCALAR_FIELDS = ("floats", "ints", "bools", "strings", "longInts", "doubles")
+
+
+def parse_model(data: bytes) -> Any:
+    """Return the ``Model`` message that ``data`` holds; LoadError where it is damaged."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    model = _coreml_proto.module("Model_pb2").Model()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise LoadError("the model's protobuf is damaged", "fetch or convert the file again") from None
+    return model
+
+
+def read_program(message: Any, open_blob: OpenBlob) -> Program:
+    """Return the program in ``message`` (``Model.mlProgram``); ``open_blob`` maps the weight file of a given name."""
+    return _Reader(open_blob).program(message)
+
+
+class _Reader:
+    def __init__(self, open_blob: OpenBlob) -> None:
+        self._open_blob = open_blob
+        self._files: dict[str, BlobFile | None] = {}
+
+    def program(self, message: Any) -> Program:
+        functions = {name: self.function(item) for name, item in message.functions.items()}
+        return Program(functions, message.version, self.attributes(message))
+
+    def function(self, message: Any) -> Function:
+        blocks = {opset: self.block(block) for opset, block in message.block_specializations.items()}
+        return Function(self.named(message.inputs), message.opset, blocks, self.attributes(message))
+
+    def block(self, message: Any) -> Block:
+        operations = tuple(self.operation(item) for item in message.operations)
+        return Block(self.named(message.inputs), tuple(message.outputs), operations, self.attributes(message))
+
+    def operation(self, message: Any) -> Operation:
+        inputs = {
+            name: tuple(self.argument(binding) for binding in item.arguments) for name, item in message.inputs.items()
+        }
+        blocks = tuple(self.block(block) for block in message.blocks)
+        return Operation(message.type, inputs, self.named(message.outputs), self.attributes(message), blocks)
+
+    def argument(self, binding: Any) -> Argument:
+        if binding.WhichOneof("binding") == "value":
+            return self.value(binding.value)
+        return Ref(binding.name)
+
+    def attributes(self, message: Any) -> dict[str, Value]:
+        return {name: self.value(item) for name, item in message.attributes.items()}
+
+    def named(self, messages: Any) -> tuple[NamedType, ...]:
+        return tuple(NamedType(item.name, read_type(item.type)) for item in messages)
+
+    def value(self, message: Any) -> Value:
+        kind = read_type(message.type)
+        source = message.WhichOneof("value")
+        if source == "blobFileValue":
+            name = message.blobFileValue.fileName
+            if name not in self._files:
+                self._files[name] = self._open_blob(name)
+            return Value(kind, BlobRef(name, message.blobFileValue.offset, self._files[name]))
+        if source is None:
+            return Value(kind, ())
+        return Value(kind, self.immediate(message.immediateValue))
+
+    def immediate(self, message: Any) -> tuple[Any, ...] | bytes:
+        which = message.WhichOneof("value")
+        if which == "tensor":
+            field = message.tensor.WhichOneof("value")
+            if field == "bytes":
+                return bytes(message.tensor.bytes.values)
+            return tuple(getattr(message.tensor, field).values) if field in _SCALAR_FIELDS else ()
+        if which in ("tuple", "list"):
+            return tuple(self.value(item) for item in getattr(message, which).values)
+        if which == "dictionary":
+            return tuple((self.value(pair.key), self.value(pair.value)) for pair in message.dictionary.values)
+        return ()
+
+
+def read_type(message: Any) -> Type:
+    """Return the type in a ``ValueType`` message."""
+    which = message.WhichOneof("type")
+    if which == "tensorType":
+        return _tensor_type(message.tensorType)
+    if which == "listType":
+        length = message.listType.length
+        fixed = length.constant.size if length.WhichOneof("dimension") == "constant" else None
+        return ListType(read_type(message.listType.type), fixed)
+    if which == "tupleType":
+        return TupleType(tuple(read_type(item) for item in message.tupleType.types))
+    if which == "dictionaryType":
+        return DictType(read_type(message.dictionaryType.keyType), read_type(message.dictionaryType.valueType))
+    if which == "stateType":
+        wrapped = read_type(message.stateType.wrappedType)
+        if isinstance(wrapped, TensorType):
+            return StateType(wrapped)
+    raise LoadError(f"a MIL value of unknown type ({which})", "the model file is damaged or newer than tlkit")
+
+
+def _tensor_type(message: Any) -> TensorType:
+    dtype = _DTYPES.get(message.dataType)
+    if dtype is None:
+        raise LoadError(f"unknown MIL element type {message.dataType}", "the model file is damaged or newer than tlkit")
+    if message.rank < 0:
+        return TensorType(dtype, None)
+    dims = message.dimensions
+    return TensorType(dtype, tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in dims))
