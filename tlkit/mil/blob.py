@@ -71,7 +71,7 @@ class BlobFile:
                 head = file.read(64)
                 if head.startswith(_LFS_MAGIC):
                     raise LoadError(f"{self.path}: a git-lfs pointer, not the weights", "run `git lfs pull` there")
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if head else b""
         except OSError as error:
             raise LoadError(f"{self.path}: {error.strerror or error}", "the package's weights are missing") from None
 
@@ -97,5 +97,5 @@ class BlobFile:
         return Record(dtype, start, nbytes, bits // dtype.bits)
 
     def data(self, record: Record) -> memoryview:
-        """Return the record's bytes, a view of the mapped file."""
+        """Return the record's bytes, a private view of the mapped file: nothing is read before it is used."""
         return memoryview(self._map)[record.offset : record.offset + record.nbytes]

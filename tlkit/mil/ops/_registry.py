@@ -1,0 +1,190 @@
+"""The op registry: a typed Python function is a MIL op, its signature the op's specification.
+
+* The function's name is the op's (``@op("and")`` names the ones Python forbids), its module the op's family.
+* Parameters are MIL's input names with MIL's defaults. What a parameter is annotated with decides how it is bound:
+  ``Tensor`` and ``Tensors`` are passed at run time; ``int``, ``float``, ``bool``, ``str``, ``Ints``, ``Floats``,
+  ``Bools`` are plain Python, read from the constant when the program is lowered (or from the tensor at each call,
+  where the program computes them). ``Any`` takes whichever is there: Python for a constant, else the run-time value.
+* Two names are not inputs but asked of the program: ``output_types``, a (MIL element type, shape) pair for each
+  declared output, and ``blocks``, a (module, captured values) pair for each nested block: the module takes the block's
+  inputs and then the captured values, and returns a tuple.
+* ``since`` is the opset that brought the op or changed its meaning; a program gets the newest one not newer than its own.
+* ``exact`` marks ops whose result needs no rounding to f16 when their inputs are f16 values (moves, selections,
+  comparisons); every other op that declares fp16 outputs is rounded once, after computing in f32.
+* ``constexpr`` ops have only constant inputs and run once, when the program is lowered.
+
+MIL types are carried by torch types as ``CARRIERS`` says: an fp16 value is an f32 tensor that holds f16 values.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from tlkit.errors import LoadError
+from tlkit.mil.program import DType
+
+Tensor: TypeAlias = torch.Tensor
+Tensors: TypeAlias = Sequence[torch.Tensor]
+Ints: TypeAlias = Sequence[int]
+Floats: TypeAlias = Sequence[float]
+Bools: TypeAlias = Sequence[bool]
+
+OPSETS: Mapping[str, int] = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}
+"""The iOS release that each opset name stands for."""
+
+CARRIERS: Mapping[DType, torch.dtype] = {
+    DType.BOOL: torch.bool,
+    DType.FP16: torch.float32,
+    DType.FP32: torch.float32,
+    DType.FP64: torch.float64,
+    DType.BF16: torch.float32,
+    DType.FP8E4M3FN: torch.float32,
+    DType.FP8E5M2: torch.float32,
+    DType.INT4: torch.int8,
+    DType.INT8: torch.int8,
+    DType.INT16: torch.int16,
+    DType.INT32: torch.int32,
+    DType.INT64: torch.int64,
+    DType.UINT1: torch.uint8,
+    DType.UINT2: torch.uint8,
+    DType.UINT3: torch.uint8,
+    DType.UINT4: torch.uint8,
+    DType.UINT6: torch.uint8,
+    DType.UINT8: torch.uint8,
+    DType.UINT16: torch.int32,
+    DType.UINT32: torch.int64,
+    DType.UINT64: torch.int64,
+}
+
+SPECIAL = ("output_types", "blocks")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One input of an op: ``kind`` is ``tensor``, ``tensors``, ``static`` or ``any`` (see the module's text)."""
+
+    name: str
+    kind: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """One op at one opset: what runs it (``function``; ``rounded`` also rounds floats to f16) and how to bind it."""
+
+    name: str
+    family: str
+    since: int
+    function: Callable[..., Any]
+    rounded: Callable[..., Any]
+    parameters: Mapping[str, Parameter]
+    special: tuple[str, ...]
+    exact: bool
+    constexpr: bool
+
+
+_OPS: dict[str, list[OpDef]] = {}
+
+
+def op(
+    name: str | None = None, *, since: int = 15, exact: bool = False, constexpr: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as a MIL op (see the module's text); a second one for an opset is an error."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        title = name or function.__name__
+        if not _NAME.fullmatch(title) or since not in OPSETS.values():
+            raise ValueError(f"bad op registration: {title!r} since {since}")
+        versions = _OPS.setdefault(title, [])
+        if any(version.since == since for version in versions):
+            raise ValueError(f"MIL op '{title}' is registered twice for iOS{since}")
+        family = function.__module__.rpartition(".")[2].lstrip("_")
+        parameters, special = _signature(function)
+        rounded = function if exact else _rounded(function)
+        versions.append(OpDef(title, family, since, function, rounded, parameters, special, exact, constexpr))
+        versions.sort(key=lambda version: version.since)
+        return function
+
+    return register
+
+
+def lookup(name: str, opset: str) -> OpDef | None:
+    """Return the op ``name`` as ``opset`` (``"CoreML7"``) means it, or None if tlkit or the opset has no such op."""
+    found = None
+    for version in _OPS.get(name, ()):
+        if version.since <= release(opset):
+            found = version
+    return found
+
+
+def release(opset: str) -> int:
+    """Return the iOS release of an opset name; LoadError if tlkit does not know it."""
+    number = OPSETS.get(opset)
+    if number is None:
+        raise LoadError(f"unknown opset '{opset}'", f"tlkit knows {', '.join(OPSETS)}")
+    return number
+
+
+def library() -> Mapping[str, Sequence[OpDef]]:
+    """Return every registered op by name, its versions oldest first."""
+    return _OPS
+
+
+def round_f16(x: Any) -> Any:
+    """Round a float tensor, or each one of a tuple or list, to the nearest f16 value, carried in f32.
+
+    Overflow becomes infinity and ties go to even, as IEEE 754 and Apple's hardware have it.
+    """
+    if isinstance(x, torch.Tensor):
+        return x.to(torch.float16).to(torch.float32) if x.is_floating_point() else x
+    if isinstance(x, (tuple, list)):
+        return type(x)(round_f16(item) for item in x)
+    return x
+
+
+def _rounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def rounded(*args: Any, **kwargs: Any) -> Any:
+        return round_f16(function(*args, **kwargs))
+
+    rounded.__name__ = rounded.__qualname__ = f"{function.__name__}_f16"
+    return rounded
+
+
+def host(x: Any) -> Any:
+    """Return a tensor as Python: a scalar for rank 0, otherwise a (nested) list."""
+    if isinstance(x, torch.Tensor):
+        return x.item() if x.ndim == 0 else x.tolist()
+    return x
+
+
+def _signature(function: Callable[..., Any]) -> tuple[dict[str, Parameter], tuple[str, ...]]:
+    hints = typing.get_type_hints(function)
+    parameters, special = {}, []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in SPECIAL:
+            special.append(parameter.name)
+            continue
+        name = parameter.name.rstrip("_")
+        parameters[name] = Parameter(parameter.name, _kind(hints[parameter.name]), parameter.default is parameter.empty)
+    return parameters, tuple(special)
+
+
+def _kind(hint: Any) -> str:
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    if type(None) in typing.get_args(hint) and len(options) == 1:
+        return _kind(options[0])
+    if hint is Any:
+        return "any"
+    if hint == Tensor:
+        return "tensor"
+    return "tensors" if hint == Tensors else "static"
