@@ -10,7 +10,11 @@ import numpy as np
 from tlkit.errors import LoadError
 from tlkit.mil.program import BlobRef, DType, TensorType, Value
 
-_STORED = {DType.BF16: np.dtype("<u2"), DType.FP8E4M3FN: np.dtype("u1"), DType.FP8E5M2: np.dtype("u1")}
+_STORED: dict[DType, np.dtype[Any]] = {
+    DType.BF16: np.dtype("<u2"),
+    DType.FP8E4M3FN: np.dtype("u1"),
+    DType.FP8E5M2: np.dtype("u1"),
+}
 
 
 def array(value: Value) -> np.ndarray[Any, Any]:
@@ -82,8 +86,9 @@ def _fp8(flat: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
 
 
 def _numpy(dtype: DType) -> np.dtype[Any]:
-    return np.dtype(dtype.numpy_name or "float32")
+    return np.dtype(dtype.numpy_name or "float32").newbyteorder("<")
 
 
 def _stored(dtype: DType) -> np.dtype[Any]:
-    return _STORED[dtype] if dtype in _STORED else np.dtype(_numpy(dtype).newbyteorder("<"))
+    stored: np.dtype[Any] = _STORED.get(dtype) or _numpy(dtype)
+    return stored

@@ -248,7 +248,8 @@ def _item(values: Sequence[Any], index: int) -> Any:
 
 def _free_names(block: Block) -> list[str]:
     """The names a block uses and does not define, in order of first use."""
-    defined, free = {item.name for item in block.inputs}, {}
+    defined = {item.name for item in block.inputs}
+    free: dict[str, None] = {}
     for operation in block.operations:
         used = [item.name for given in operation.inputs.values() for item in given if isinstance(item, Ref)]
         for inner in operation.blocks:
