@@ -1,0 +1,55 @@
+"""The options that subcommands share, each spelt once.
+
+A command takes one as ``name: options.Json = False``; the default stands in the command, the spelling and the help here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model: .mlpackage, .mlmodel, ...")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document in place of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv adds tracebacks to errors.")]
+
+Output = Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Where to write the result.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace output paths that exist.")]
+
+Units = Annotated[
+    str | None,
+    typer.Option("--units", metavar="UNITS", help="Compute units, comma-separated: all, cpu, gpu, ane."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=VALUE",
+        help="An input: image, .npy, .npz[:KEY] or .safetensors[:KEY] file, a literal ([1,2,3]), random or zeros.",
+    ),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=DIMS", help="The shape of a flexible input: NAME=1,3,224,224 (or 1x3x...)."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of random inputs.")]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", metavar="f16|f32", help="f16 rounds as the model declares, f32 skips the rounding."),
+]
+Engine = Annotated[str, typer.Option("--engine", metavar="eager|compile", help="Run op by op, or compiled.")]
+
+Iterations = Annotated[int, typer.Option("--iterations", "-n", metavar="N", min=1, help="Timed inferences a setting.")]
+Warmup = Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Inferences before timing starts.")]
+Duration = Annotated[
+    float | None, typer.Option("--duration", metavar="S", min=0.0, help="Measure for S seconds in place of -n.")
+]
+Percentiles = Annotated[str, typer.Option("--percentiles", metavar="P,...", help="Percentiles to report.")]
+PerOp = Annotated[bool, typer.Option("--per-op", help="Report each operation.")]
+Top = Annotated[
+    int, typer.Option("--top", metavar="N", min=0, help="How many of the likeliest (or costliest) to show.")
+]
+Rtol = Annotated[float, typer.Option("--rtol", metavar="X", min=0.0, help="Relative tolerance.")]
+Atol = Annotated[float, typer.Option("--atol", metavar="X", min=0.0, help="Absolute tolerance.")]
