@@ -1,0 +1,1 @@
+"""What can execute a model: Apple's Core ML on a Mac, torch anywhere."""

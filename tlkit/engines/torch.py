@@ -19,12 +19,33 @@ import numpy as np
 import torch
 from torch import fx
 
-from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError
+from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError
 from tlkit.mil import lower, ops
 from tlkit.mil.program import DType, Function, StateType, TensorType, Type
 from tlkit.types import Unit
 
-State = dict[str, torch.Tensor]
+
+class State:
+    """The tensors of a stateful model, by name: they outlive a call and belong to whoever made them."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a copy of the state ``name``."""
+        return self._tensor(name).cpu().numpy().copy()
+
+    def write(self, name: str, value: np.ndarray[Any, Any]) -> None:
+        """Overwrite the state ``name``; the shape must be its own."""
+        tensor = self._tensor(name)
+        if tuple(tensor.shape) != tuple(value.shape):
+            raise UsageError(f"the state '{name}' has shape {tuple(tensor.shape)}, not {tuple(value.shape)}")
+        tensor.copy_(torch.from_numpy(np.array(value)))
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        if name not in self.tensors:
+            raise UsageError(f"no state is named '{name}'", f"states: {', '.join(self.tensors) or 'none'}")
+        return self.tensors[name]
 
 
 def device_for(unit: Unit) -> torch.device:
@@ -128,7 +149,7 @@ class TorchEngine:
         operands: list[Any] = []
         for item in self._function.inputs:
             if isinstance(item.type, StateType):
-                operands.append(state[item.name])
+                operands.append(state.tensors[item.name])
             else:
                 operands.append(self._to_carrier(arrays[item.name], item.type))
         return operands
@@ -176,7 +197,7 @@ class _Tracker(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         self._node = n
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        _, kwargs = self.fetch_args_kwargs_from_env(n)
         tensors = [(name, value) for name, value in kwargs.items() if isinstance(value, torch.Tensor)]
         self._inputs = [f"{name} {_describe(value)}" for name, value in tensors]
         return super().run_node(n)
@@ -193,7 +214,7 @@ def _describe(tensor: torch.Tensor) -> str:
 
 
 def _pack(module: fx.GraphModule, device: torch.device) -> None:
-    """Move the weights to ``device``; on a CPU give 2-d convolutions channels-last weights, which oneDNN runs faster."""
+    """Move the weights to ``device``; on a CPU give 2-d convolutions channels-last weights, faster in oneDNN."""
     module.to(device)
     if device.type != "cpu":
         return

@@ -1,0 +1,1 @@
+"""The MIL program: its types, its readers, its lowering to torch and its op library."""

@@ -62,7 +62,7 @@ _SCALAR_FIELDS = ("floats", "ints", "bools", "strings", "longInts", "doubles")
 
 def parse_model(data: bytes) -> Any:
     """Return the ``Model`` message that ``data`` holds; LoadError where it is damaged."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     model = _coreml_proto.module("Model_pb2").Model()
     try:

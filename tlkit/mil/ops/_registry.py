@@ -8,7 +8,7 @@
 * Two names are not inputs but asked of the program: ``output_types``, a (MIL element type, shape) pair for each
   declared output, and ``blocks``, a (module, captured values) pair for each nested block: the module takes the block's
   inputs and then the captured values, and returns a tuple.
-* ``since`` is the opset that brought the op or changed its meaning; a program gets the newest one not newer than its own.
+* ``since`` is the opset that brought the op or changed its meaning; a program gets the newest not newer than its own.
 * ``exact`` marks ops whose result needs no rounding to f16 when their inputs are f16 values (moves, selections,
   comparisons); every other op that declares fp16 outputs is rounded once, after computing in f32.
 * ``constexpr`` ops have only constant inputs and run once, when the program is lowered.

@@ -1,0 +1,141 @@
+"""``load_model``: a file to a :class:`Model` that predicts, on Core ML where that exists, on torch elsewhere."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError, UsageError
+from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
+
+if TYPE_CHECKING:
+    from tlkit.engines.torch import State, TorchEngine
+    from tlkit.formats.package import Package
+    from tlkit.mil.program import Program
+
+
+def inspect(path: str | os.PathLike[str]) -> ModelInfo:
+    """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools."""
+    from tlkit.formats.coreml import describe
+
+    return describe(Path(path))
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    precision: str = "f16",
+    engine: str = "eager",
+    unit: str | Unit = Unit.CPU,
+    function: str | None = None,
+) -> Model:
+    """Load the model at ``path``, whatever its format (told from the content, not the extension).
+
+    ``precision="f16"`` runs the program as it is written, rounding what it declares fp16; ``"f32"`` skips the rounding.
+    ``engine`` is ``"eager"`` or ``"compile"`` (``torch.compile``). ``function`` picks one of a multifunction package.
+    On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch.
+    """
+    if precision not in ("f16", "f32"):
+        raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
+    if engine not in ("eager", "compile"):
+        raise UsageError(f"unknown engine '{engine}'", "it is eager or compile")
+    unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
+    return Model(Path(path), precision=precision, engine=engine, unit=unit, function=function)
+
+
+class Model:
+    """A loaded model. ``predict`` takes and returns what Core ML's own ``MLModel.predict`` does."""
+
+    def __init__(self, path: Path, *, precision: str, engine: str, unit: Unit, function: str | None) -> None:
+        from tlkit.formats.coreml import describe_package
+        from tlkit.formats.package import open_package
+
+        self.path = path
+        self._package: Package = open_package(path)
+        self.info: ModelInfo = describe_package(self._package, function)
+        self._options: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit}
+        self._function = function
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the model says of itself; ``format`` and ``quantization`` among it."""
+        return self.info.metadata
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in order."""
+        return self.info.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in order."""
+        return self.info.outputs
+
+    @property
+    def program(self) -> Program | None:
+        """The MIL program, or None for a model of another kind."""
+        return self._package.program
+
+    @cached_property
+    def engine(self) -> TorchEngine:
+        """What runs the model; made when first asked for."""
+        from tlkit.engines.torch import TorchEngine
+
+        if self.program is None:
+            raise LoadError(
+                f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
+                "convert its source with `tlkit convert`",
+            )
+        try:
+            return TorchEngine(self.program.function(self._function), **self._options)
+        except LoadError as error:
+            raise LoadError(f"{self.path}: {error.message}", error.hint) from None
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """Run one inference on numpy arrays, PIL images, paths or scalars; return the outputs by name.
+
+        Tensors come back as float32, float64 or int32 arrays, images as PIL images, a classifier's result as its
+        label and a dictionary of probabilities. ``state`` is one of :meth:`make_state`'s and is updated.
+        """
+        from tlkit.core.outputs import from_port
+
+        raw = self.engine.run(self._arrays(inputs), state)
+        return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
+
+    def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
+        """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""
+        return self.engine.bind(self._arrays(inputs), state)
+
+    def make_state(self) -> State:
+        """Return a fresh state, all zeros, for a stateful model (an empty one otherwise)."""
+        return self.engine.make_state()
+
+    def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        from tlkit.core.inputs import to_port
+
+        known = {spec.name: spec for spec in self.inputs}
+        for name in inputs:
+            if name not in known:
+                raise UsageError(f"{self.path}: no input is named '{name}'", _suggest(name, tuple(known)))
+        return {name: to_port(spec, self._given(spec, inputs)) for name, spec in known.items()}
+
+    def _given(self, spec: TensorSpec, inputs: Mapping[str, Any]) -> Any:
+        if spec.name in inputs:
+            return inputs[spec.name]
+        if not spec.optional:
+            raise UsageError(
+                f"{self.path}: the input '{spec.name}' is missing", f"give it with --input {spec.name}=FILE"
+            )
+        import numpy as np
+
+        return np.full(spec.shape, spec.default or 0, dtype=spec.dtype)
+
+
+def _suggest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    listed = f"its inputs are {', '.join(known)}"
+    return f"did you mean '{close[0]}'? {listed}" if close else listed
