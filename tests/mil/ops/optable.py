@@ -62,7 +62,9 @@ class Case:
         return "-".join([self.op, f"iOS{self.since}", self.dtype, *([self.label] if self.label else shown)])
 
 
-def case(op: str, inputs: Mapping[str, Any] | None = None, *, since: int | Sequence[int] = 15, **rest: Any) -> list[Case]:
+def case(
+    op: str, inputs: Mapping[str, Any] | None = None, *, since: int | Sequence[int] = 15, **rest: Any
+) -> list[Case]:
     """The rows of a case: one for each opset in ``since`` and each of ``dtypes`` (both float types by default where
     any input or parameter is float64; else one row)."""
     inputs = inputs or {}
@@ -174,7 +176,9 @@ def _wanted(row: Case) -> tuple[Any, ...]:
     if isinstance(expected, str) and expected == VALUE:
         expected = _value_inference(row)
     elif callable(expected):
-        expected = expected(**{name: _wide(value) for name, value in (row.inputs | row.parameters | row.states).items()})
+        expected = expected(
+            **{name: _wide(value) for name, value in (row.inputs | row.parameters | row.states).items()}
+        )
     return tuple(expected) if isinstance(expected, (tuple, list)) else (expected,)
 
 
