@@ -1,0 +1,196 @@
+"""``tlkit convert``: a PyTorch model to a Core ML package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlkit.cli import options, output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.core.convert import ConversionResult
+    from tlkit.types import TensorSpec
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="file.py:callable, package.module:callable, a TorchScript .pt, or a built-in (resnet50). The callable is "
+        "a torch.nn.Module, its class, or a function that returns one.",
+    ),
+]
+Tensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=DIMS[:TYPE]",
+        help="A tensor input: x=1x3x224x224, ids=1x128:i32. TYPE is f32, f16 or i32. Repeat it for each input; names "
+        "that forward has go there, others by position.",
+    ),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="NAME=DIMS[:SETTING...]",
+        help="An image input: image=1x3x224x224:BGR:scale=1/127.5:bias=-1. Settings: RGB, BGR, GRAYSCALE or "
+        "GRAYSCALE_FLOAT16; scale=S; bias=B or B,B,B. The model gets scale * pixel + bias, pixels 0 to 255.",
+    ),
+]
+Classes = Annotated[
+    str | None, typer.Option("--classes", metavar="FILE", help="Class labels, one a line: makes a classifier.")
+]
+OutputNames = Annotated[
+    list[str] | None, typer.Option("--output-name", metavar="NAME", help="Name the outputs, in order (repeat it).")
+]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", metavar="OS", help="Oldest system to run on: iOS15 to iOS26, macOS12 ... [iOS17]"),
+]
+Compute = Annotated[
+    str, typer.Option("--precision", metavar="f16|f32", help="Type of weights and compute; ports stay f32.")
+]
+
+
+def convert(
+    source: Source,
+    output_path: options.Output,
+    inputs: Tensors = None,
+    images: Images = None,
+    classes: Classes = None,
+    output_names: OutputNames = None,
+    precision: Compute = "f16",
+    target: Target = None,
+    author: Annotated[str, typer.Option(metavar="TEXT", help="Who made the model.")] = "",
+    description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
+    version: Annotated[str, typer.Option(metavar="TEXT", help="The model's version.")] = "",
+    license: Annotated[str, typer.Option(metavar="TEXT", help="The model's license.")] = "",
+    verify: Annotated[
+        bool, typer.Option(help="Run package and source on one seeded input; exit 1 where they differ.")
+    ] = True,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Convert a PyTorch model to a Core ML package, and check that it computes the same.
+
+    \b
+    tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
+    tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
+    tlkit convert resnet50 -o resnet50.mlpackage
+
+    Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
+    """
+    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    from tlkit.core.convert import convert as run
+
+    with sink.progress("loading", 1.0) as bar:
+
+        def report(what: str, share: float) -> None:
+            bar.describe(what)
+            bar.update(share)
+
+        result = run(
+            source,
+            output_path,
+            inputs=inputs or (),
+            images=images or (),
+            classes=classes,
+            output_names=output_names or (),
+            precision=precision,
+            target=target,
+            author=author,
+            description=description,
+            version=version,
+            license=license,
+            verify=verify,
+            seed=seed,
+            force=force,
+            report=report,
+        )
+    for note in result.version_notes:
+        sink.debug(note)
+    for note in result.notes:
+        sink.warn(note)
+    sink.answer(_document(result), lambda: _show(result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _document(result: ConversionResult) -> dict[str, Any]:
+    from dataclasses import fields
+
+    return {field.name: getattr(result, field.name) for field in fields(result)} | {"ok": result.ok}
+
+
+def _show(result: ConversionResult) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value, style in _rows(result):
+        table.add_row(label, Text(value, style))
+    return table
+
+
+def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:
+    info = result.info
+    total = sum(info.operations.values())
+    parts = ", ".join(f"{_bytes(size)} {part}" for part, size in info.sizes.items() if size)
+    return [
+        ("package", str(result.path), "bold"),
+        ("source", result.source, ""),
+        ("made", f"mlprogram, {result.precision} compute, for {result.target} and later", ""),
+        ("size", f"{_bytes(result.size)}: {parts}" if parts else _bytes(result.size), ""),
+        ("inputs", "; ".join(map(_port, info.inputs)), ""),
+        ("outputs", "; ".join(map(_port, info.outputs)), ""),
+        ("ops", f"{total}: {_histogram(info.operations)}", ""),
+        *_verification(result),
+        *(("advice", sentence, "yellow") for sentence in result.advice),
+        ("time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.timings.items()), ""),
+    ]
+
+
+def _verification(result: ConversionResult) -> list[tuple[str, str, str]]:
+    found = result.verification
+    if found is None:
+        return [("verified", "no (--no-verify)", "dim")]
+    rows = [
+        ("", f"{name}: max abs {d.max_abs:.2e}, relative {d.relative:.2e}, cosine {d.cosine:.6f}", "")
+        for name, d in found.outputs.items()
+    ]
+    reasons = [("", reason, "red") for reason in found.reasons]
+    if found.passed is None:
+        return [("verified", "could not be run here; the package is written", "red"), *reasons]
+    if not found.passed:
+        return [("verified", "DIFFERS from its source; the package is written", "bold red"), *rows, *reasons]
+    top1 = "" if found.top1 is None else ", same top class" if found.top1 else ", top class differs"
+    return [("verified", f"agrees with its source on a seeded input{top1}", "green"), *rows]
+
+
+def _port(port: TensorSpec) -> str:
+    if port.image:
+        return f"{port.name} {port.image.layout} image {port.image.width}x{port.image.height}"
+    if port.kind != "tensor":
+        return f"{port.name} {port.kind}"
+    return f"{port.name} {port.dtype} {'x'.join(map(str, port.shape))}".rstrip()
+
+
+def _histogram(counts: Any) -> str:
+    """Return the commonest ops first, all of them: a program seldom has more than thirty kinds."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"

@@ -1,0 +1,176 @@
+"""Traced module to Core ML package, through coremltools: the one place that calls it to convert.
+
+Importing this module does not import coremltools; :func:`write_package` does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core._quiet import Heard, quiet, read_bar
+from tlkit.core.ports import Port
+from tlkit.core.targets import Target
+from tlkit.errors import ConversionError, UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from tlkit.core.trace import Output, Traced
+
+TESTED_TORCH = (2, 13)
+Report = Callable[[str, float], None]
+"""Called with what is being done and how much of that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make the package: precision ``f16 | f32``, oldest system, class labels, what it says of itself."""
+
+    precision: str
+    target: Target
+    labels: tuple[str, ...] = ()
+    author: str = ""
+    description: str = ""
+    version: str = ""
+    license: str = ""
+
+
+def check_versions() -> None:
+    """Raise :class:`UnavailableError` if coremltools is not here, or cannot convert with the numpy that is."""
+    try:
+        tools = version("coremltools")
+    except PackageNotFoundError:
+        raise UnavailableError("coremltools is not installed", "pip install 'coremltools>=9,<10'") from None
+    numpy = version("numpy")
+    if _numbers(numpy) >= (2, 4):
+        # Its pad, split and other ops fail there: 111 of 763 sampled conversions stop, with 2.3 one does.
+        raise UnavailableError(f"coremltools {tools} cannot convert with numpy {numpy}", "pip install 'numpy<2.4'")
+
+
+def version_notes() -> tuple[str, ...]:
+    """Return what is worth knowing about the versions in use, for those who ask for more (``-v``)."""
+    torch = version("torch")
+    if _numbers(torch) <= TESTED_TORCH:
+        return ()
+    return (f"torch {torch} is newer than the last one tested with tlkit, {TESTED_TORCH[0]}.{TESTED_TORCH[1]}",)
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) -> None:
+    """Convert ``traced`` and write the package at ``path`` (a new ``.mlpackage``).
+
+    Raises :class:`ConversionError` with coremltools' reason in one line; OSError where the disk refuses.
+    """
+    with quiet(_progress(report)) as heard:
+        import coremltools as ct
+
+        try:
+            model = ct.convert(
+                traced.script,
+                inputs=[_input(ct, port) for port in traced.ports],
+                outputs=_outputs(ct, traced, recipe),
+                convert_to="mlprogram",
+                classifier_config=_classifier(ct, traced, recipe),
+                minimum_deployment_target=ct.target[recipe.target.name],
+                compute_precision=ct.precision.FLOAT16 if recipe.precision == "f16" else ct.precision.FLOAT32,
+                skip_model_load=True,
+                package_dir=str(path),
+            )
+        except OSError:
+            raise
+        except Exception as error:
+            raise _conversion_error(error, heard, ct.__version__) from error
+        spec = model.get_spec()
+        _describe(spec.description.metadata, recipe)
+        # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
+        ct.utils.save_spec(spec, str(path / "Data" / "com.apple.CoreML" / "model.mlmodel"))
+
+
+def _progress(report: Report) -> Callable[[str], None]:
+    def listen(line: str) -> None:
+        bar = read_bar(line)
+        if bar:
+            what, done, total = bar
+            report(_STAGES.get(what, what), done / max(total, 1))
+
+    return listen
+
+
+_STAGES = {
+    "Converting PyTorch Frontend ==> MIL Ops": "converting to MIL",
+    "Running MIL frontend_pytorch pipeline": "tidying the torch program",
+    "Running MIL default pipeline": "optimizing the program",
+    "Running MIL backend_mlprogram pipeline": "lowering to an mlprogram",
+}
+
+
+def _input(ct: Any, port: Port) -> Any:
+    import numpy as np
+
+    if port.image is None:
+        return ct.TensorType(name=port.name, shape=port.shape, dtype=np.dtype(port.dtype).type)
+    bias = list(port.image.bias) if len(port.image.bias) > 1 else port.image.bias[0]
+    layout = ct.colorlayout[port.image.layout]
+    return ct.ImageType(name=port.name, shape=port.shape, scale=port.image.scale, bias=bias, color_layout=layout)
+
+
+def _outputs(ct: Any, traced: Traced, recipe: Recipe) -> list[Any] | None:
+    """Name the outputs and keep them f32: from iOS16 on coremltools would make them f16 by default."""
+    import numpy as np
+
+    if recipe.labels and len(traced.outputs) == 1:
+        return None  # becomes the classifier's dictionary, which coremltools names and types
+    return [
+        ct.TensorType(name=output.name, dtype=np.float32 if output.dtype.is_floating_point else np.int32)
+        for output in traced.outputs
+    ]
+
+
+def _classifier(ct: Any, traced: Traced, recipe: Recipe) -> Any:
+    if not recipe.labels:
+        return None
+    name = scores(traced.outputs, len(recipe.labels)).name if len(traced.outputs) > 1 else ""
+    return ct.ClassifierConfig(list(recipe.labels), predicted_probabilities_output=name)
+
+
+def scores(outputs: Sequence[Output], labels: int) -> Output:
+    """Return the output that holds one score for each of ``labels`` classes: the first that has as many elements."""
+    for output in outputs:
+        if math.prod(output.shape) == labels:
+            return output
+    found = ", ".join(f"{output.name} {'x'.join(map(str, output.shape))}" for output in outputs)
+    raise UsageError(
+        f"{labels} class labels, but no output has {labels} elements: {found}", "one label a class, batch 1"
+    )
+
+
+def _describe(metadata: Any, recipe: Recipe) -> None:
+    metadata.author = recipe.author
+    metadata.shortDescription = recipe.description
+    metadata.versionString = recipe.version
+    metadata.license = recipe.license
+
+
+_UNSUPPORTED = re.compile(r"convert function for op '([^']+)' not implemented")
+_PLACE = re.compile(r"ERROR - converting '([^']*)' op \(located at: '([^']*)'\)")
+
+
+def _conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    unsupported = _UNSUPPORTED.search(reason)
+    place = next(filter(None, map(_PLACE.search, reversed(heard.lines))), None)
+    where = f" (in {place[2].strip('/')})" if place and place[2].strip("/") else ""
+    if unsupported:
+        hint = "express it with other torch ops, or do it outside the model"
+        return ConversionError(f"coremltools {tools} cannot convert the torch op '{unsupported[1]}'{where}", hint)
+    op = f" the torch op '{place[1]}'{where}" if place else " the model"
+    return ConversionError(f"coremltools {tools} cannot convert{op}: {reason}", "-vv shows where it stopped")

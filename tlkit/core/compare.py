@@ -1,0 +1,152 @@
+"""How far apart two arrays are: pure functions of numpy arrays, computed in float64.
+
+Below, r is the reference and a the actual value, element by element.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.errors import UsageError
+
+Array = NDArray[Any]
+
+
+def max_abs(reference: Array, actual: Array) -> float:
+    """Return max |a - r|, 0 for empty arrays."""
+    return float(np.abs(_f64(actual) - _f64(reference)).max(initial=0.0))
+
+
+def span(reference: Array) -> float:
+    """Return the reference's range, max r - min r; where it is constant (or one element), max |r|, else 1."""
+    values = _f64(reference)
+    if values.size == 0:
+        return 1.0
+    return float(values.max() - values.min()) or float(np.abs(values).max()) or 1.0
+
+
+def relative(reference: Array, actual: Array) -> float:
+    """Return max |a - r| divided by the reference's :func:`span`."""
+    return max_abs(reference, actual) / span(reference)
+
+
+def cosine(reference: Array, actual: Array) -> float:
+    """Return r·a / (|r| |a|), at most 1; two zero vectors agree (1), one zero vector agrees with none (0).
+
+    Blind to scale: [1, 2] and [2, 4] have cosine 1.
+    """
+    r, a = _scaled(reference), _scaled(actual)
+    lengths = float(np.linalg.norm(r) * np.linalg.norm(a))
+    if not lengths:
+        return float(not r.any() and not a.any())
+    return min(1.0, float(r @ a) / lengths)
+
+
+def snr_db(reference: Array, actual: Array) -> float:
+    """Return the signal-to-noise ratio 10 log10(sum r² / sum (a - r)²) in decibels; infinity where a equals r."""
+    noise = float(np.square(_f64(actual) - _f64(reference)).sum())
+    signal = float(np.square(_f64(reference)).sum())
+    if not noise:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def equal_share(reference: Array, actual: Array) -> float:
+    """Return the share of elements with a == r, 1 for empty arrays."""
+    return float(np.mean(reference == actual)) if np.size(reference) else 1.0
+
+
+def _f64(values: Array) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _scaled(values: Array) -> NDArray[np.float64]:
+    """Return ``values`` as a vector whose largest magnitude is 1, so that squaring cannot overflow."""
+    flat = _f64(values).ravel()
+    return flat / (float(np.abs(flat).max(initial=0.0)) or 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What sets two arrays of one shape apart; the figures are over elements that are finite in both.
+
+    ``not_finite`` counts elements where one array is NaN or infinite and the other is not the same.
+    """
+
+    elements: int
+    max_abs: float
+    relative: float
+    cosine: float
+    snr_db: float
+    equal: float
+    not_finite: int = 0
+
+
+def difference(reference: Array, actual: Array) -> Difference:
+    """Compare two arrays; raise :class:`UsageError` where their shapes differ (one element may be of any rank).
+
+    >>> difference(np.array([0.0, 2.0]), np.array([0.0, 1.0])).relative
+    0.5
+    """
+    reference, actual = np.asarray(reference), np.asarray(actual)
+    if reference.shape != actual.shape and (reference.size, actual.size) != (1, 1):
+        raise UsageError(f"shapes differ: {_shape(reference)} and {_shape(actual)}")
+    r, a = reference.ravel(), actual.ravel()
+    finite = np.isfinite(r) & np.isfinite(a)
+    same = (r == a) | (np.isnan(r) & np.isnan(a)) if not finite.all() else finite
+    strays = int((~finite & ~same).sum())
+    if not finite.all():
+        r, a = r[finite], a[finite]
+    return Difference(
+        elements=reference.size,
+        max_abs=max_abs(r, a),
+        relative=relative(r, a),
+        cosine=cosine(r, a),
+        snr_db=snr_db(r, a),
+        equal=equal_share(r, a),
+        not_finite=strays,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a :class:`Difference` may be; a None limit is not looked at. ``equal`` is for integer and label outputs."""
+
+    cosine: float
+    relative: float | None = None
+    snr_db: float | None = None
+    equal: float = 0.99
+
+    def breaches(self, found: Difference, *, integer: bool = False) -> tuple[str, ...]:
+        """Return one phrase for each limit that ``found`` passes; none of them: within tolerance."""
+        phrases = []
+        if found.not_finite:
+            phrases.append(f"{found.not_finite} of {found.elements} values NaN or infinite on one side only")
+        if integer:
+            if found.equal < self.equal:
+                phrases.append(f"{found.equal:.2%} of the integers equal, under {self.equal:.0%}")
+            return tuple(phrases)
+        if not found.cosine >= self.cosine:
+            phrases.append(f"cosine {found.cosine:.6f} under {self.cosine}")
+        if self.relative is not None and not found.relative <= self.relative:
+            phrases.append(f"error {found.relative:.2g} of the range, over {self.relative:g}")
+        if self.snr_db is not None and not found.snr_db >= self.snr_db:
+            phrases.append(f"signal to noise {found.snr_db:.1f} dB, under {self.snr_db:g} dB")
+        return tuple(phrases)
+
+
+TOLERANCES = {
+    # A cosine of 0.999 is an error of 4.5 % of the length, 27 dB: the SNR adds what the cosine cannot see, scale.
+    "f16": Tolerance(cosine=0.999, snr_db=26.0),
+    "f32": Tolerance(cosine=0.9999, relative=1e-4),
+}
+"""Limits by a package's compute precision, as measured from the source model in float32."""
+
+
+def _shape(array: Array) -> str:
+    return "x".join(map(str, array.shape)) or "scalar"

@@ -1,0 +1,208 @@
+"""``tlkit convert``: a PyTorch module becomes a Core ML package, checked against its source.
+
+Every argument is checked before torch is imported, the package is complete before it gets its name, and no line that
+torch or coremltools prints reaches the user's streams.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlkit.core.advice import advise
+from tlkit.core.build import Recipe, Report, check_versions, scores, version_notes, write_package
+from tlkit.core.ports import Port, Ports, parse_ports
+from tlkit.core.source import Source, load_source
+from tlkit.core.staging import check_goal, staged
+from tlkit.core.targets import choose_target
+from tlkit.errors import LoadError, UsageError
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlkit.core.trace import Traced
+    from tlkit.core.verify import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionResult:
+    """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
+
+    ``verification`` is None where it was not asked for; ``notes`` is what to know about this conversion,
+    ``version_notes`` about the versions in use.
+    """
+
+    path: Path
+    source: str
+    precision: str
+    target: str
+    size: int
+    info: ModelInfo
+    verification: Verification | None
+    advice: tuple[str, ...]
+    notes: tuple[str, ...]
+    version_notes: tuple[str, ...]
+    timings: Mapping[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the package agrees with its source, or nobody asked."""
+        return self.verification is None or bool(self.verification.passed)
+
+
+def convert(
+    source: str | Path | nn.Module,
+    output: str | Path,
+    *,
+    inputs: Ports = (),
+    images: Ports = (),
+    classes: str | Path | Sequence[str] | None = None,
+    output_names: Sequence[str] = (),
+    precision: str = "f16",
+    target: str | None = None,
+    author: str = "",
+    description: str = "",
+    version: str = "",
+    license: str = "",
+    verify: bool = True,
+    seed: int = 0,
+    force: bool = False,
+    report: Report | None = None,
+) -> ConversionResult:
+    """Convert ``source`` to the Core ML package ``output``; return what was made and how it compares.
+
+    ``source`` is ``file.py:callable``, ``package.module:callable``, a TorchScript ``.pt``, a built-in name, or a
+    module. ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape
+    or text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
+    ``classes`` is a file with one label a line, or the labels. Tensors stay f32 at the package's ports.
+
+    A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
+    otherwise, and leaves nothing behind then.
+    """
+    goal = Path(output)
+    ports = parse_ports(inputs, images)
+    labels = _labels(classes)
+    recipe = Recipe(_precision(precision), choose_target(target, ports), labels, author, description, version, license)
+    _check_output(goal, force)
+    check_versions()
+    clock = _Clock(report or (lambda what, share: None))
+    with clock.stage("load", "loading the source"):
+        loaded = load_source(source)
+        from tlkit.core.trace import prepared
+    with prepared(loaded.module) as module, staged(goal, force=force) as path:
+        with clock.stage("trace", "tracing"):
+            traced = _trace(module, ports, loaded, seed, output_names, labels)
+        with clock.stage("convert", "loading coremltools"):
+            write_package(traced, recipe, path, clock.report)
+        verification = None
+        if verify:
+            with clock.stage("verify", "verifying"):
+                verification = _verify(path, module, traced, recipe, seed)
+    return _result(goal, loaded, recipe, traced, verification, clock)
+
+
+def _trace(
+    module: nn.Module, ports: tuple[Port, ...], loaded: Source, seed: int, names: Sequence[str], labels: Sequence[str]
+) -> Traced:
+    from tlkit.core.trace import parameters, trace
+
+    ports = ports or loaded.ports
+    if not ports:
+        takes = ", ".join(parameters(module))
+        raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
+    traced = trace(module, ports, seed, names)
+    if labels:
+        scores(traced.outputs, len(labels))
+    return traced
+
+
+def _verify(path: Path, module: nn.Module, traced: Traced, recipe: Recipe, seed: int) -> Verification:
+    from tlkit.core.verify import verify
+
+    # Another seed than the trace's, so that what the trace froze shows.
+    return verify(path, module, traced, precision=recipe.precision, labels=recipe.labels, seed=seed + 1)
+
+
+def _result(
+    goal: Path, loaded: Source, recipe: Recipe, traced: Traced, verification: Verification | None, clock: _Clock
+) -> ConversionResult:
+    from tlkit.core.load import inspect
+
+    info = inspect(goal)
+    return ConversionResult(
+        path=goal,
+        source=loaded.text,
+        precision=recipe.precision,
+        target=recipe.target.name,
+        size=sum(file.stat().st_size for file in goal.rglob("*") if file.is_file()),
+        info=info,
+        verification=verification,
+        advice=advise(info),
+        notes=traced.notes,
+        version_notes=version_notes(),
+        timings=clock.timings(),
+    )
+
+
+def _precision(precision: str) -> str:
+    if precision not in ("f16", "f32"):
+        raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
+    return precision
+
+
+def _check_output(goal: Path, force: bool) -> None:
+    if goal.suffix != ".mlpackage":
+        raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
+    check_goal(goal, force=force)
+
+
+def _labels(classes: str | Path | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the class labels: lines of a text file without blank ones, or as given; each may be there once."""
+    if classes is None:
+        return ()
+    where = str(classes) if isinstance(classes, str | Path) else "classes"
+    labels = _read_labels(Path(classes)) if isinstance(classes, str | Path) else tuple(classes)
+    if not labels:
+        raise UsageError(f"{where}: no class labels in it", "write one label a line, in the order of the scores")
+    twice = next((label for label, count in Counter(labels).items() if count > 1), None)
+    if twice is not None:
+        lines = " and ".join(str(index) for index, label in enumerate(labels, 1) if label == twice)
+        raise UsageError(f"{where}: the label '{twice}' is there twice ({lines})", "a classifier needs distinct labels")
+    return labels
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror}", "--classes takes a text file with one label a line") from error
+    except UnicodeDecodeError as error:
+        raise LoadError(
+            f"{path}: not a UTF-8 text file", "--classes takes a text file with one label a line"
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+class _Clock:
+    """Seconds by stage, and the caller's report of where things stand."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, key: str, what: str) -> Iterator[None]:
+        self.report(what, 0.0)
+        start = time.perf_counter()
+        yield
+        self._stages[key] = time.perf_counter() - start
+
+    def timings(self) -> dict[str, float]:
+        return {**self._stages, "total": time.perf_counter() - self._start}

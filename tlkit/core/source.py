@@ -1,0 +1,200 @@
+"""Find the PyTorch module that a SOURCE text names: a file's or a package's callable, TorchScript, or a built-in.
+
+Code is run only where the user names code: a ``.pt`` is opened as TorchScript, never unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core._quiet import quiet
+from tlkit.core.ports import Port
+from tlkit.errors import LoadError, UsageError
+from tlkit.models import BUILTINS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FORMS = "SOURCE is file.py:callable, package.module:callable, a TorchScript .pt or a built-in: " + ", ".join(BUILTINS)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A module to convert, the text that named it, and the inputs it comes with (built-ins do)."""
+
+    module: nn.Module
+    text: str
+    ports: tuple[Port, ...] = ()
+
+
+def load_source(source: str | Path | nn.Module) -> Source:
+    """Return the module that ``source`` names, or is.
+
+    Raises :class:`UsageError` for a text of no known form, :class:`LoadError` for anything that cannot be loaded.
+    What the user's own code prints goes to stderr: stdout is the answer's.
+    """
+    with quiet():
+        import torch
+    if isinstance(source, torch.nn.Module):
+        return Source(source, type(source).__name__)
+    text = str(source)
+    if text in BUILTINS:
+        builtin = BUILTINS[text]
+        return Source(builtin.build(), text, (Port(builtin.input_name, builtin.shape),))
+    place, colon, attribute = text.rpartition(":")
+    if colon and attribute and not Path(text).exists():
+        return Source(_from_code(text, place, attribute), text)
+    return Source(_torchscript(Path(text)), text)
+
+
+def _from_code(text: str, place: str, attribute: str) -> nn.Module:
+    is_file = place.endswith(".py") or "/" in place or Path(place).is_file()
+    with redirect_stdout(sys.stderr), _import_paths(Path(place).resolve().parent if is_file else Path.cwd()):
+        namespace = _guard(text, lambda: _import_file(Path(place)) if is_file else _import_module(place))
+        found = _attribute(text, namespace, attribute)
+        return _module(text, found)
+
+
+@contextmanager
+def _import_paths(folder: Path) -> Iterator[None]:
+    """Let the body import what lies in ``folder``, and leave no ``__pycache__`` there."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LoadError(f"{path}: no such file", _FORMS)
+    name = f"_tlkit_source_{path.stem}_{hashlib.sha1(bytes(path.resolve())).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{path}: not a Python file", _FORMS)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and the like look their module up while it is being imported
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise LoadError(f"no module named '{error.name}'", _FORMS) from error
+        raise
+
+
+def _attribute(text: str, namespace: ModuleType, dotted: str) -> Any:
+    found: Any = namespace
+    for name in dotted.split("."):
+        if not hasattr(found, name):
+            close = get_close_matches(name, dir(found), n=1)
+            public = [key for key, value in vars(namespace).items() if not key.startswith("_") and callable(value)]
+            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(public[:8]) or 'no callable'}"
+            raise LoadError(f"{text}: there is no '{name}' in it", hint)
+        found = getattr(found, name)
+    return found
+
+
+def _module(text: str, found: Any) -> nn.Module:
+    from torch import nn
+
+    module = found if isinstance(found, nn.Module) or not callable(found) else _guard(text, found)
+    if not isinstance(module, nn.Module):
+        what = "returns" if callable(found) else "is"
+        hint = "name a class, an instance, or a function without arguments that returns a torch.nn.Module"
+        raise LoadError(f"{text} {what} {_kind(module)}, not a torch.nn.Module", hint)
+    return module
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _guard(text: str, call: Callable[[], Any]) -> Any:
+    """Run the user's code; say in one line what went wrong in it, and on which of its lines."""
+    try:
+        return call()
+    except LoadError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        hint = "run it with TLKIT_DEBUG=1 for the traceback"
+        raise LoadError(f"{text}: {reason}{_where(error)}", hint) from error
+
+
+def _where(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return ""  # its message holds file and line
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _torchscript(path: Path) -> nn.Module:
+    if not path.exists():
+        raise _nothing_there(str(path))
+    if path.is_dir() or path.suffix == ".py":
+        raise UsageError(f"{path}: a {'folder' if path.is_dir() else 'Python file'} does not name a model", _FORMS)
+    reason = _not_torchscript(path)
+    if reason:
+        hint = "build the module in Python and name it as file.py:callable, or save it with torch.jit.save"
+        raise LoadError(f"{path}: {reason}", hint)
+    import torch
+
+    try:
+        with quiet():
+            module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LoadError(f"{path}: damaged TorchScript: {reason}", "save it again with torch.jit.save") from error
+    return module
+
+
+def _nothing_there(text: str) -> UsageError | LoadError:
+    close = get_close_matches(text, BUILTINS, n=1)
+    if close:
+        return UsageError(f"no built-in or file '{text}'", f"did you mean {close[0]}?")
+    if Path(text).suffix in (".pt", ".pth", ".ts", ".py"):
+        return LoadError(f"{text}: no such file", _FORMS)
+    return UsageError(f"'{text}' names no model", _FORMS)
+
+
+def _not_torchscript(path: Path) -> str:
+    """Return why ``path`` is not TorchScript, from its table of contents alone; empty where it looks like one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start == b"PK":
+            return "damaged: the archive is incomplete"
+        return "a pickle, which may run code when opened" if start[:1] == b"\x80" else "not a TorchScript file"
+    if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
+        return ""
+    if "data.pkl" in names:
+        return "holds pickled Python objects (a state_dict or a whole module), not TorchScript"
+    return "an archive, but not TorchScript"

@@ -1,0 +1,45 @@
+"""The systems a package can be made for: ``iOS17``, ``macOS14`` and the like, and the opset each brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlkit.core.ports import Port
+from tlkit.errors import UsageError
+
+# Specification versions and names as coremltools.target has them; mlprograms begin with iOS15.
+_RELEASES = {
+    6: ("iOS15", "macOS12", "watchOS8", "tvOS15"),
+    7: ("iOS16", "macOS13", "watchOS9", "tvOS16"),
+    8: ("iOS17", "macOS14", "watchOS10", "tvOS17"),
+    9: ("iOS18", "macOS15", "watchOS11", "tvOS18"),
+    10: ("iOS26", "macOS26", "watchOS26", "tvOS26"),
+}
+_TARGETS = {name.lower(): (name, version) for version, names in _RELEASES.items() for name in names}
+DEFAULT = "iOS17"
+"""Runs on every device in support, and has the ops that today's models want."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The oldest system that has to run the package: its name in coremltools.target, its specification version."""
+
+    name: str
+    version: int
+
+
+def choose_target(name: str | None, ports: tuple[Port, ...] = ()) -> Target:
+    """Return the target called ``name`` (any case), or the default; refuse one too old for the ports."""
+    found = _TARGETS.get((name or DEFAULT).lower().replace(" ", ""))
+    if found is None:
+        names = ", ".join(names[0] for names in _RELEASES.values())
+        raise UsageError(f"unknown target '{name}'", f"targets are {names}, and macOS12, macOS13, ... for the same")
+    target = Target(*found)
+    half = [port.name for port in ports if port.dtype == "float16" or _float_image(port)]
+    if half and target.version < 7:
+        raise UsageError(f"input '{half[0]}' is f16, which {target.name} does not take", "use --target iOS16 or later")
+    return target
+
+
+def _float_image(port: Port) -> bool:
+    return port.image is not None and port.image.layout == "GRAYSCALE_FLOAT16"

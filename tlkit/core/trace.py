@@ -1,0 +1,209 @@
+"""Run a module once on seeded inputs and record what it did, as TorchScript that coremltools reads.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
+
+from tlkit.core._quiet import quiet
+from tlkit.core.ports import Port, check_name
+from tlkit.errors import ConversionError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output of the traced module: the name the package gives it, and what it was on the example."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A module's recorded graph. ``notes`` are sentences on what the recording froze."""
+
+    script: torch.jit.ScriptModule
+    ports: tuple[Port, ...]
+    outputs: tuple[Output, ...]
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def prepared(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield ``module`` ready to be traced: in eval mode, on the CPU, floating point in f32.
+
+    A caller's module is put back into the modes it was in; one that has to move or widen is copied first.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32) for t in tensors):
+        module = copy.deepcopy(module).cpu().float()
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequence[str] = ()) -> Traced:
+    """Return ``module`` traced on inputs drawn for ``ports``; ``names`` are its outputs' names, in order.
+
+    Raises :class:`UsageError` where the module does not take such inputs, :class:`ConversionError` where it runs but
+    cannot be traced.
+    """
+    recorder = Recorder(module, ports)
+    examples = tuple(to_source(port, value) for port, value in zip(ports, draw(ports, module, seed), strict=True))
+    with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        try:
+            script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
+        except Exception as error:
+            raise _trace_error(error, recorder, ports) from error
+    outputs = tuple(
+        Output(name, tuple(value.shape), value.dtype) for name, value in _named(recorder.seen, ports, names).items()
+    )
+    return Traced(script, ports, outputs, _frozen_choices(caught))
+
+
+class Recorder(nn.Module):
+    """A module with tensors in and a tensor or a flat tuple of tensors out; keeps the outputs of its last run."""
+
+    def __init__(self, inner: nn.Module, ports: tuple[Port, ...]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.seen: dict[str, Tensor] = {}
+        self.keywords = _bind(inner, ports)
+
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run the inner module; parameters are filled by name if the ports have their names, else by position."""
+        self.seen = {}
+        named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
+        result = self.inner(**named) if named else self.inner(*tensors)
+        self.seen = dict(_flatten(result))
+        flat = tuple(self.seen.values())
+        return flat if len(flat) > 1 else flat[0]
+
+
+def draw(ports: tuple[Port, ...], module: nn.Module, seed: int) -> list[NDArray[Any]]:
+    """Return a seeded value for each port: pixels 0 to 255 as uint8 (C, H, W), standard normals, or small integers.
+
+    Integers stay below the smallest embedding table in ``module`` (2 where it has none), so that they index all.
+    """
+    rng = np.random.default_rng(seed)
+    tables = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
+    return [_draw(port, rng, min(tables, default=2)) for port in ports]
+
+
+def _draw(port: Port, rng: np.random.Generator, below: int) -> NDArray[Any]:
+    if port.image:
+        return rng.integers(0, 256, port.shape[1:], dtype=np.uint8)
+    if port.dtype == "int32":
+        return rng.integers(0, below, port.shape, dtype=np.int32)
+    return rng.standard_normal(port.shape, dtype=np.float32).astype(port.dtype)
+
+
+def to_source(port: Port, value: NDArray[Any]) -> Tensor:
+    """Return the tensor that the source module gets for ``value``: f32 or int64; pixels after scale and bias."""
+    if port.image:
+        bias = np.asarray(port.image.bias, np.float32)[:, None, None]
+        value = (value.astype(np.float32) * np.float32(port.image.scale) + bias)[None]
+    return torch.from_numpy(np.ascontiguousarray(value)).to(torch.int64 if port.dtype == "int32" else torch.float32)
+
+
+def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:
+    """Return the names to pass the ports by, none for positions; raise where forward cannot take that many."""
+    names = [port.name for port in ports]
+    keywords = names if set(names) <= set(parameters(module)) else []
+    if isinstance(module, torch.jit.ScriptModule):
+        return keywords
+    signature = inspect.signature(module.forward)
+    try:
+        signature.bind(**dict.fromkeys(keywords)) if keywords else signature.bind(*names)
+    except TypeError as error:
+        takes = ", ".join(map(str, signature.parameters.values()))
+        raise UsageError(f"the model does not take {len(names)} input(s): {error}", f"it is forward({takes})") from None
+    return keywords
+
+
+def parameters(module: nn.Module) -> list[str]:
+    """Return the names of what ``module``'s forward takes."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [argument.name for argument in module.forward.schema.arguments[1:]]  # type: ignore[attr-defined]
+    return list(inspect.signature(module.forward).parameters)
+
+
+def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(result, Tensor):
+        yield name or "output", result
+    elif isinstance(result, Mapping):
+        for key, value in result.items():
+            yield from _flatten(value, f"{name}_{key}" if name else str(key))
+    elif isinstance(result, tuple | list):
+        fields = getattr(result, "_fields", None) or [f"{name or 'output'}_{index}" for index in range(len(result))]
+        if len(result) == 1 and not name:
+            fields = ["output"]
+        for key, value in zip(fields, result, strict=True):
+            yield from _flatten(value, key)
+    elif result is not None:
+        raise ConversionError(
+            f"output {name or 'of the model'} is a {type(result).__name__}, not a tensor",
+            "wrap the model so that it returns tensors alone",
+        )
+
+
+def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str]) -> dict[str, Tensor]:
+    """Give the outputs the user's names, or names that a package can hold and that no input has."""
+    if names and len(names) != len(seen):
+        raise UsageError(f"{len(names)} output name(s) for {len(seen)} output(s)", f"they are: {', '.join(seen)}")
+    taken = {port.name for port in ports}
+    chosen = [check_name(name) for name in names] or [_safe(name, taken) for name in seen]
+    if len({*chosen} | taken) < len(chosen) + len(taken):
+        raise UsageError(f"names must differ: {', '.join([*taken, *chosen])}", "choose other output names")
+    return dict(zip(chosen, seen.values(), strict=True))
+
+
+def _safe(name: str, taken: set[str]) -> str:
+    safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    safe = safe if safe[:1].isalpha() or safe[:1] == "_" else f"_{safe}"
+    return f"{safe}_out" if safe in taken else safe
+
+
+def _trace_error(error: Exception, recorder: Recorder, ports: tuple[Port, ...]) -> UsageError | ConversionError:
+    if isinstance(error, ConversionError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # TorchScript prefixes its traceback and ends with the reason; eager torch begins with it.
+    told = [line for line in lines if line.startswith("RuntimeError: ")]
+    reason = (told[-1].removeprefix("RuntimeError: ") if told else lines[0]) if lines else type(error).__name__
+    if recorder.seen:
+        return ConversionError(
+            f"cannot trace the model: {reason}", "make its forward pass traceable by torch.jit.trace"
+        )
+    given = ", ".join(map(str, ports))
+    return UsageError(
+        f"{type(recorder.inner).__name__} does not run on {given}: {reason}",
+        "check the names, shapes and types of its inputs",
+    )
+
+
+def _frozen_choices(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Say where values of the example decided what was recorded: the package will decide so for every input."""
+    places = {f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in caught if issubclass(w.category, TracerWarning)}
+    if not places:
+        return ()
+    return (f"tracing fixed what depends on an input's values or size, at {', '.join(sorted(places)[:4])}",)
