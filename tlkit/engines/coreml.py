@@ -1,0 +1,127 @@
+"""The Core ML engine: Apple's own runtime, on macOS, through coremltools' documented API.
+
+A model is compiled once (``.mlmodelc``) and loaded from there, because the Neural Engine's cache of compiled models
+goes by path: whoever loads the compiled model again from the same place meets a warm cache.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import ExecutionError, LoadError, UnavailableError
+from tlkit.types import TensorSpec, Unit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = Mapping[str, Any]
+
+_COMPUTE_UNITS = {Unit.ALL: "ALL", Unit.CPU: "CPU_ONLY", Unit.GPU: "CPU_AND_GPU", Unit.ANE: "CPU_AND_NE"}
+
+
+def compile_model(path: Path, folder: Path) -> Path:
+    """Compile the package or ``.mlmodel`` at ``path`` into ``folder`` (which exists); return the ``.mlmodelc``."""
+    _require_macos()
+    from coremltools.models.utils import compile_model as compile_with_apple
+
+    goal = folder / f"{path.stem}.mlmodelc"
+    try:
+        compile_with_apple(str(path), destination_path=str(goal))
+    except Exception as error:
+        raise LoadError(f"{path}: Core ML cannot compile it: {_one_line(error)}") from error
+    return goal
+
+
+class CoreMLEngine:
+    """Runs a model with Core ML under one compute-unit setting.
+
+    ``inputs`` are the model's input ports: image ports take arrays (N, C, H, W) of 0..255 and Core ML gets a PIL
+    image. What comes back is Core ML's own: arrays, PIL images, a label and a dictionary of probabilities.
+    """
+
+    name = "coreml"
+
+    def __init__(
+        self, path: Path, inputs: Sequence[TensorSpec], *, unit: Unit = Unit.ALL, function: str | None = None
+    ) -> None:
+        """Load ``path``: a ``.mlmodelc`` as it is, anything else after compiling it to a temporary folder.
+
+        Raises UnavailableError off macOS, LoadError where Core ML refuses the model.
+        """
+        _require_macos()
+        import coremltools as ct
+
+        if path.suffix != ".mlmodelc":
+            folder = Path(tempfile.mkdtemp(prefix="tlkit-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            path = compile_model(path, folder)
+        self.input_names = tuple(spec.name for spec in inputs)
+        self._images = {spec.name: spec for spec in inputs if spec.kind == "image"}
+        try:
+            self._model = ct.models.CompiledMLModel(
+                str(path), compute_units=ct.ComputeUnit[_COMPUTE_UNITS[unit]], function_name=function
+            )
+        except Exception as error:
+            raise LoadError(f"{path}: Core ML cannot load it: {_one_line(error)}") from error
+
+    def make_state(self) -> Any:
+        """Return a fresh state (coremltools' MLState), for a stateful model on macOS 15 or newer."""
+        return self._model.make_state()
+
+    def bind(self, arrays: Arrays, state: Any = None) -> Callable[[], dict[str, Any]]:
+        """Convert the inputs once and return a call that runs exactly one inference on them."""
+        features = {name: self._feature(name, value) for name, value in arrays.items()}
+        model = self._model
+
+        def call() -> dict[str, Any]:
+            outputs: dict[str, Any] = model.predict(features, state)
+            return outputs
+
+        return call
+
+    def run(self, arrays: Arrays, state: Any = None) -> dict[str, Any]:
+        """Run once; return the outputs by name. Raises ExecutionError with Core ML's reason."""
+        call = self.bind(arrays, state)
+        try:
+            return call()
+        except Exception as error:
+            raise ExecutionError(f"Core ML: {_one_line(error)}") from error
+
+    def _feature(self, name: str, value: Any) -> Any:
+        spec = self._images.get(name)
+        if spec is not None and hasattr(value, "ndim"):
+            return _to_image(spec, value)
+        if getattr(value, "dtype", None) == "float16":
+            return value.astype("float32")  # coremltools does so at every call; doing it here keeps it out of the time
+        return value
+
+
+def _to_image(spec: TensorSpec, array: np.ndarray[Any, Any]) -> Any:
+    """Return the PIL image that stands for one (1, C, H, W) array in ``spec``'s channel order."""
+    from PIL import Image
+
+    assert spec.image is not None
+    planes = array.reshape(array.shape[-3:])
+    if spec.image.layout == "GRAYSCALE_FLOAT16":
+        return Image.fromarray(planes[0].astype("float32"))
+    pixels = planes.clip(0, 255).round().astype("uint8")
+    if spec.image.layout == "GRAYSCALE":
+        return Image.fromarray(pixels[0])
+    if spec.image.layout == "BGR":  # PIL has no BGR: Core ML takes RGB images for such ports and swaps them itself
+        pixels = pixels[::-1]
+    return Image.fromarray(pixels.transpose(1, 2, 0).copy())
+
+
+def _require_macos() -> None:
+    if sys.platform != "darwin":
+        raise UnavailableError("Core ML is not here: it is part of macOS", "off a Mac, tlkit runs models with PyTorch")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
