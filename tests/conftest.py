@@ -1,0 +1,23 @@
+"""What every test may count on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need Apple's Core ML where there is none."""
+    if sys.platform == "darwin":
+        return
+    for item in items:
+        if item.get_closest_marker("macos"):
+            item.add_marker(pytest.mark.skip(reason="needs macOS: Apple's Core ML runs nowhere else"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout's top folder."""
+    return Path(__file__).resolve().parent.parent
