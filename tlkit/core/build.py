@@ -78,7 +78,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
                 inputs=[_input(ct, port) for port in traced.ports],
                 outputs=_outputs(ct, traced, recipe),
                 convert_to="mlprogram",
-                classifier_config=_classifier(ct, traced, recipe),
+                classifier_config=ct.ClassifierConfig(list(recipe.labels)) if recipe.labels else None,
                 minimum_deployment_target=ct.target[recipe.target.name],
                 compute_precision=ct.precision.FLOAT16 if recipe.precision == "f16" else ct.precision.FLOAT32,
                 skip_model_load=True,
@@ -89,6 +89,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         except Exception as error:
             raise _conversion_error(error, heard, ct.__version__) from error
         spec = model.get_spec()
+        _check_outputs([feature.name for feature in spec.description.output])
         _describe(spec.description.metadata, recipe)
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
         ct.utils.save_spec(spec, str(path / "Data" / "com.apple.CoreML" / "model.mlmodel"))
@@ -126,7 +127,7 @@ def _outputs(ct: Any, traced: Traced, recipe: Recipe) -> list[Any] | None:
     """Name the outputs and keep them f32: from iOS16 on coremltools would make them f16 by default."""
     import numpy as np
 
-    if recipe.labels and len(traced.outputs) == 1:
+    if recipe.labels:
         return None  # becomes the classifier's dictionary, which coremltools names and types
     return [
         ct.TensorType(name=output.name, dtype=np.float32 if output.dtype.is_floating_point else np.int32)
@@ -134,22 +135,21 @@ def _outputs(ct: Any, traced: Traced, recipe: Recipe) -> list[Any] | None:
     ]
 
 
-def _classifier(ct: Any, traced: Traced, recipe: Recipe) -> Any:
-    if not recipe.labels:
-        return None
-    name = scores(traced.outputs, len(recipe.labels)).name if len(traced.outputs) > 1 else ""
-    return ct.ClassifierConfig(list(recipe.labels), predicted_probabilities_output=name)
-
-
-def scores(outputs: Sequence[Output], labels: int) -> Output:
-    """Return the output that holds one score for each of ``labels`` classes: the first that has as many elements."""
-    for output in outputs:
-        if math.prod(output.shape) == labels:
-            return output
+def check_classifier(outputs: Sequence[Output], labels: int) -> None:
+    """Raise :class:`UsageError` unless there is one output and it has one score for each of ``labels`` classes."""
     found = ", ".join(f"{output.name} {'x'.join(map(str, output.shape))}" for output in outputs)
-    raise UsageError(
-        f"{labels} class labels, but no output has {labels} elements: {found}", "one label a class, batch 1"
-    )
+    if len(outputs) > 1:
+        # coremltools 9 stops with an IndexError where a classifier has outputs beside its scores.
+        raise UsageError(f"a classifier has one output, this model {len(outputs)}: {found}", "return the scores alone")
+    if math.prod(outputs[0].shape) != labels:
+        raise UsageError(f"{labels} class labels for the output {found}", "give one label for each score, at batch 1")
+
+
+def _check_outputs(names: Sequence[str]) -> None:
+    """Refuse outputs that coremltools found equal and merged: it writes a package with one name twice."""
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConversionError(f"several outputs are one and the same value, '{twice.pop()}'", "return it once")
 
 
 def _describe(metadata: Any, recipe: Recipe) -> None:
@@ -165,10 +165,13 @@ _PLACE = re.compile(r"ERROR - converting '([^']*)' op \(located at: '([^']*)'\)"
 
 def _conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
+    reason = lines[0] if lines else ""
+    if not isinstance(error, RuntimeError | ValueError) or not reason:  # others say little without their type
+        reason = f"{type(error).__name__}: {reason}".rstrip(": ")
     unsupported = _UNSUPPORTED.search(reason)
     place = next(filter(None, map(_PLACE.search, reversed(heard.lines))), None)
-    where = f" (in {place[2].strip('/')})" if place and place[2].strip("/") else ""
+    scopes = place[2].split("/")[1:-1] if place else []  # without our own wrapper and the node's number
+    where = f" (in {'.'.join(scopes)})" if scopes else ""
     if unsupported:
         hint = "express it with other torch ops, or do it outside the model"
         return ConversionError(f"coremltools {tools} cannot convert the torch op '{unsupported[1]}'{where}", hint)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlkit.core.advice import advise
-from tlkit.core.build import Recipe, Report, check_versions, scores, version_notes, write_package
+from tlkit.core.build import Recipe, Report, check_classifier, check_versions, version_notes, write_package
 from tlkit.core.ports import Port, Ports, parse_ports
 from tlkit.core.source import Source, load_source
 from tlkit.core.staging import check_goal, staged
@@ -118,7 +118,7 @@ def _trace(
         raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
     traced = trace(module, ports, seed, names)
     if labels:
-        scores(traced.outputs, len(labels))
+        check_classifier(traced.outputs, len(labels))
     return traced
 
 

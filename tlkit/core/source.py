@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import traceback
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -123,14 +124,14 @@ def _module(text: str, found: Any) -> nn.Module:
 
     module = found if isinstance(found, nn.Module) or not callable(found) else _guard(text, found)
     if not isinstance(module, nn.Module):
-        what = "returns" if callable(found) else "is"
+        what = f"returns {_kind(module)}" if callable(found) else f"is {_kind(module)}"
         hint = "name a class, an instance, or a function without arguments that returns a torch.nn.Module"
-        raise LoadError(f"{text} {what} {_kind(module)}, not a torch.nn.Module", hint)
+        raise LoadError(f"{text} {what}, not a torch.nn.Module", hint)
     return module
 
 
 def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _guard(text: str, call: Callable[[], Any]) -> Any:
@@ -183,16 +184,19 @@ def _nothing_there(text: str) -> UsageError | LoadError:
 
 
 def _not_torchscript(path: Path) -> str:
-    """Return why ``path`` is not TorchScript, from its table of contents alone; empty where it looks like one."""
+    """Return why ``path`` is not whole TorchScript, as the archive tells; empty where it looks like it is."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError):
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError):
         with path.open("rb") as file:
             start = file.read(2)
         if start == b"PK":
             return "damaged: the archive is incomplete"
         return "a pickle, which may run code when opened" if start[:1] == b"\x80" else "not a TorchScript file"
+    if broken:  # torch itself loads weights without a look at their checksums
+        return f"damaged: {broken} does not match its checksum"
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
         return ""
     if "data.pkl" in names:

@@ -52,7 +52,7 @@ def prepared(module: nn.Module) -> Iterator[nn.Module]:
     tensors = [*module.parameters(), *module.buffers()]
     if any(t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32) for t in tensors):
         module = copy.deepcopy(module).cpu().float()
-    modes = [(part, part.training) for part in module.modules()]
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # frozen ones lack it
     try:
         yield module.eval()
     finally:
@@ -77,7 +77,7 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
     outputs = tuple(
         Output(name, tuple(value.shape), value.dtype) for name, value in _named(recorder.seen, ports, names).items()
     )
-    return Traced(script, ports, outputs, _frozen_choices(caught))
+    return Traced(script, ports, outputs, (*recorder.notes, *_frozen_choices(caught)))
 
 
 class Recorder(nn.Module):
@@ -87,16 +87,34 @@ class Recorder(nn.Module):
         super().__init__()
         self.inner = inner
         self.seen: dict[str, Tensor] = {}
+        self.notes: tuple[str, ...] = ()
         self.keywords = _bind(inner, ports)
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the inner module; parameters are filled by name if the ports have their names, else by position."""
-        self.seen = {}
+        self.seen = {}  # not empty afterwards: the inner module ran
         named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
         result = self.inner(**named) if named else self.inner(*tensors)
-        self.seen = dict(_flatten(result))
+        self.seen, self.notes = _distinct(dict(_flatten(result)), tensors)
         flat = tuple(self.seen.values())
         return flat if len(flat) > 1 else flat[0]
+
+
+def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Keep one of outputs that are the same tensor; a package can neither hold them twice nor return its input."""
+    kept: dict[str, Tensor] = {}
+    notes = []
+    for name, value in outputs.items():
+        twin = next((other for other, tensor in kept.items() if tensor is value), None)
+        if any(value is tensor for tensor in inputs):
+            raise ConversionError(f"output '{name}' is an input, unchanged", "return computed tensors alone")
+        if twin:
+            notes.append(f"output '{name}' is the same tensor as '{twin}': kept once")
+        else:
+            kept[name] = value
+    if not kept:
+        raise ConversionError("the model returns no tensor", "wrap it so that it returns what it computes")
+    return kept, tuple(notes)
 
 
 def draw(ports: tuple[Port, ...], module: nn.Module, seed: int) -> list[NDArray[Any]]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlkit.core._quiet import quiet
-from tlkit.core.build import scores
 from tlkit.core.compare import TOLERANCES, Difference, difference
 from tlkit.core.ports import Port
 from tlkit.core.trace import Recorder, Traced, draw, to_source
@@ -49,7 +48,7 @@ def verify(
         return Verification(None, {}, (f"{type(error).__name__}: {error}",), seed=seed)
     top1 = None
     if labels:
-        name = scores(traced.outputs, len(labels)).name
+        name = traced.outputs[0].name
         actual[name] = _probabilities(actual, labels).reshape(reference[name].shape)
         top1 = bool(np.argmax(reference[name]) == np.argmax(actual[name]))
     return _judge(reference, actual, precision, top1, seed)
