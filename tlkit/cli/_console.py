@@ -24,7 +24,7 @@ class PlainConsole(Console):
 
     def on_broken_pipe(self) -> None:
         """Called by rich inside its handler: pass the BrokenPipeError on, where rich would exit with 1."""
-        raise  # noqa: PLE0704
+        raise
 
 
 class Safe:

@@ -1,6 +1,6 @@
 """The options that subcommands share, each spelt once.
 
-A command takes one as ``name: options.Json = False``; the default stands in the command, the spelling and the help here.
+A command takes one as ``name: options.Json = False``: the default stands in the command, spelling and help stand here.
 """
 
 from __future__ import annotations

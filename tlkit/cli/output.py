@@ -157,7 +157,7 @@ _current: Sink | None = None
 
 def jsonable(value: Any) -> Any:
     """Return ``value`` as plain JSON data; floats that JSON cannot hold become ``"NaN"`` and ``"±Infinity"``."""
-    if value is None or isinstance(value, bool | int) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else _NOT_FINITE[str(float(value))]

@@ -90,10 +90,15 @@ class Model:
                 f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
                 "convert its source with `tlkit convert`",
             )
+        self._package.require_weights()
         try:
             return TorchEngine(self.program.function(self._function), **self._options)
         except LoadError as error:
             raise LoadError(f"{self.path}: {error.message}", error.hint) from None
+
+    def prepare(self) -> None:
+        """Make ready to run now, so that what cannot run says so here and not at the first prediction."""
+        _ = self.engine
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Run one inference on numpy arrays, PIL images, paths or scalars; return the outputs by name.

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tlkit.errors import LoadError
+from tlkit.formats import sniff
+from tlkit.formats._weights import blob_references
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Program
 
-LFS_MAGIC = b"version https://git-lfs"
 _MODEL_PATH = "@model_path/"
 
 
@@ -49,28 +50,59 @@ class Package:
         return inside(self.root if self.root.is_dir() else self.base, self.base, name.removeprefix(_MODEL_PATH))
 
     def _open_blob(self, name: str) -> BlobFile | None:
+        try:
+            return BlobFile(self.blob_path(name)) if self.blob_path(name).is_file() else None
+        except LoadError:
+            return None  # the program can be read without it: `faults` says what is wrong
+
+    def faults(self) -> tuple[LoadError, ...]:
+        """Return what is wrong with the weight files (missing, a pointer, cut short), one error a file."""
+        found: dict[str, LoadError] = {}
+        for ref in blob_references(self.program) if self.program else ():
+            if ref.file_name not in found:
+                try:
+                    (ref.file or self._weights(ref.file_name)).record(ref.offset)
+                except LoadError as error:
+                    found[ref.file_name] = error
+        return tuple(found.values())
+
+    def _weights(self, name: str) -> BlobFile:
         path = self.blob_path(name)
-        return BlobFile(path) if path.is_file() else None
+        if not path.is_file():
+            raise LoadError(f"{path}: the weight file is missing", "fetch or copy the whole package, weights and all")
+        if sniff.detect(path) is sniff.Format.LFS_POINTER:
+            raise LoadError(f"{path}: {sniff.lfs_text(path)}", "run `git lfs pull` in its repository")
+        return BlobFile(path)
+
+    def require_weights(self) -> None:
+        """Raise the first of :meth:`faults`, if there is one."""
+        for error in self.faults():
+            raise error
 
 
 def open_package(path: Path) -> Package:
     """Open a ``.mlpackage`` folder or a ``.mlmodel`` file; LoadError says what is missing or damaged."""
     file = _root_model(path) if path.is_dir() else path
-    data = _read(file)
-    if data.startswith(LFS_MAGIC):
-        raise LoadError(f"{file}: a git-lfs pointer, not the model", "run `git lfs pull` in its repository")
+    if sniff.detect(file) is sniff.Format.LFS_POINTER:
+        raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
     try:
-        return Package(path, file, proto.parse_model(data))
+        return Package(path, file, proto.parse_model(_read(file)))
     except LoadError as error:
         raise LoadError(f"{file}: {error.message}", error.hint) from None
 
 
 def inside(root: Path, base: Path, name: str) -> Path:
-    """Return ``base/name`` if it lies in ``root`` after links are followed; LoadError otherwise."""
-    target = (base / PurePosixPath(name)).resolve()
-    if not name or not target.is_relative_to(root.resolve()):
-        raise LoadError(f"{root}: it names the path '{name}', outside the package", "do not trust this file")
-    return target
+    """Return ``base/name`` if it lies in ``root`` after links are followed; LoadError otherwise.
+
+    One link out is known and let pass: Hugging Face's cache keeps ``snapshots/REVISION/...`` as links into ``blobs/``.
+    """
+    target = base / PurePosixPath(name.replace("\0", ""))
+    real, home = target.resolve(), root.resolve()
+    cache = next((p.parent.parent for p in home.parents if p.parent.name == "snapshots"), None)
+    linked = cache is not None and ".." not in target.parts and real.parent == cache / "blobs"
+    if name and (real.is_relative_to(home) or linked):
+        return target
+    raise LoadError(f"{root}: it names the path '{name}', outside the package", "do not trust this file")
 
 
 def _root_model(path: Path) -> Path:

@@ -1,0 +1,85 @@
+"""Neural networks as Core ML kept them before mlprograms: layers and weights inside one protobuf."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tlkit.formats._weights import Weight
+
+_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+_PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+
+
+def body(model: Any) -> Any:
+    """Return the message of a model's kind (its ``Type`` field), or None where it has none."""
+    kind = model.WhichOneof("Type")
+    return getattr(model, kind) if kind else None
+
+
+def stages(model: Any) -> Iterator[Any]:
+    """Yield ``model``, and the models inside it where it is a pipeline."""
+    yield model
+    kind = model.WhichOneof("Type")
+    if kind in _PIPELINES:
+        inner = getattr(model, kind)
+        for stage in (inner if kind == "pipeline" else inner.pipeline).models:
+            yield from stages(stage)
+
+
+def operations(model: Any) -> Counter[str]:
+    """Count the layers of all networks in ``model`` by kind."""
+    return Counter(
+        layer.WhichOneof("layer") or "unknown"
+        for stage in stages(model)
+        if stage.WhichOneof("Type") in _NETWORKS
+        for layer in body(stage).layers
+    )
+
+
+def weights(model: Any) -> Iterator[Weight]:
+    """Yield the weights of all networks in ``model``; shapes are flat, as the protobuf keeps them."""
+    for stage in stages(model):
+        if stage.WhichOneof("Type") in _NETWORKS:
+            for layer in body(stage).layers:
+                yield from _layer(layer.name, layer)
+
+
+def labels(model: Any) -> tuple[str, ...]:
+    """Return the class labels of the last stage that has any, integers as text."""
+    found: tuple[str, ...] = ()
+    for stage in stages(model):
+        content = body(stage)
+        if content is not None and "ClassLabels" in content.DESCRIPTOR.oneofs_by_name:
+            which = content.WhichOneof("ClassLabels")
+            found = tuple(map(str, getattr(content, which).vector)) if which else found
+    return found
+
+
+def _layer(name: str, message: Any) -> Iterator[Weight]:
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for item in value if _repeated(value) else (value,):
+            if field.message_type.name == "WeightParams":
+                yield from _weight(f"{name}.{field.name}", item)
+            elif field.message_type.full_name.startswith("CoreML.Specification."):
+                yield from _layer(name, item)
+
+
+def _repeated(value: Any) -> bool:
+    return not hasattr(value, "ListFields")
+
+
+def _weight(name: str, params: Any) -> Iterator[Weight]:
+    bits = params.quantization.numberOfBits
+    if params.floatValue:
+        yield Weight(name, "F32", (len(params.floatValue),), 4 * len(params.floatValue))
+    elif params.float16Value:
+        yield Weight(name, "F16", (len(params.float16Value) // 2,), len(params.float16Value))
+    elif params.int8RawValue:
+        yield Weight(name, "INT8", (len(params.int8RawValue),), len(params.int8RawValue))
+    elif params.rawValue and bits:
+        stored = "PAL" if params.quantization.WhichOneof("QuantizationType") == "lookupTableQuantization" else "INT"
+        yield Weight(name, f"{stored}{bits}", (len(params.rawValue) * 8 // bits,), len(params.rawValue))

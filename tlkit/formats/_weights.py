@@ -1,0 +1,165 @@
+"""The weights of a Core ML model as a table: what each is stored as, its size and where it lies.
+
+Stored types are named as people name them: ``F32 F16 INT8 INT4 PAL4`` (palettized, 4-bit indices), ``SPARSE ...``.
+A compressed weight (``constexpr_*``) is one row: its shape is that of the weight it expands to, its bytes are those of
+all its parts (indices, look-up table, scales, mask).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tlkit.mil.program import Argument, BlobRef, DType, Operation, Program, Ref, TensorType, Value, walk
+
+_NAMES = {DType.FP16: "F16", DType.FP32: "F32", DType.FP64: "F64", DType.BF16: "BF16"}
+_CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One stored tensor: name, stored type, shape, bytes on disk and the offset of its record in ``file``.
+
+    ``file`` is empty and ``offset`` None for a constant kept in the program itself.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    file: str = ""
+    offset: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """The number of elements of the (expanded) weight."""
+        return math.prod(self.shape)
+
+
+def program_weights(program: Program) -> tuple[Weight, ...]:
+    """Return the weights of all functions, one shared by several functions once, in the program's order.
+
+    A weight is what lies in a weight file, what a ``constexpr`` op expands, and any other float constant of rank 1 or
+    more; scalars and integer settings (strides, axes) are not.
+    """
+    found: dict[tuple[Any, ...], Weight] = {}
+    for function in program.functions.values():
+        for weight in _Table(function.block.operations).rows():
+            key = (weight.file, weight.offset, weight.dtype) if weight.file else (weight.name, weight.shape)
+            found.setdefault(key, weight)
+    return tuple(found.values())
+
+
+def blob_references(program: Program) -> Iterator[BlobRef]:
+    """Yield every reference to a weight file, in all functions."""
+    for function in program.functions.values():
+        for operation in walk(function.block.operations):
+            for _, value in _values(operation):
+                if isinstance(value.data, BlobRef):
+                    yield value.data
+
+
+def stored_name(dtype: DType) -> str:
+    """Return what people call ``dtype``: ``F16`` for fp16, ``INT8`` for int8 and uint8."""
+    return _NAMES.get(dtype) or dtype.name.removeprefix("U").replace("FP8", "F8")
+
+
+def _values(operation: Operation) -> Iterator[tuple[str, Value]]:
+    yield from operation.attributes.items()
+    for key, arguments in operation.inputs.items():
+        yield from ((key, argument) for argument in arguments if isinstance(argument, Value))
+
+
+class _Table:
+    """The weights of one block: constants by name, and which of them are parts of a compressed weight."""
+
+    def __init__(self, operations: tuple[Operation, ...]) -> None:
+        self._operations = [op for op in walk(operations) if op.outputs]
+        self._makers = {output.name: (op, output.type) for op in self._operations for output in op.outputs}
+        self._parts = {
+            argument.name
+            for op in self._operations
+            if op.type.startswith("constexpr_")
+            for arguments in op.inputs.values()
+            for argument in arguments
+            if isinstance(argument, Ref)
+        }
+
+    def rows(self) -> Iterator[Weight]:
+        for op in self._operations:
+            name = op.outputs[0].name
+            if op.type.startswith("constexpr_"):
+                if name not in self._parts:
+                    yield self._compressed(op)
+            elif name not in self._parts:
+                for key, value in _values(op):
+                    yield from self._plain(name if op.type == "const" else f"{name}.{key}", value)
+
+    def _plain(self, name: str, value: Value) -> Iterator[Weight]:
+        kind = value.type
+        if not isinstance(kind, TensorType):
+            return
+        blob = value.data if isinstance(value.data, BlobRef) else None
+        if blob or (kind.dtype.is_float and kind.shape):
+            yield Weight(name, stored_name(kind.dtype), _shape(kind), _bytes(kind), *_place(blob))
+
+    def _compressed(self, op: Operation) -> Weight:
+        values = list(self._leaves(op))
+        blob = next((value.data for value in values if isinstance(value.data, BlobRef)), None)
+        size = sum(_bytes(value.type) for value in values)
+        return Weight(op.outputs[0].name, self._label(op), _shape(op.outputs[0].type), size, *_place(blob))
+
+    def _leaves(self, op: Operation, depth: int = 0) -> Iterator[Value]:
+        """Yield the constants that ``op`` expands, itself or through other constexpr ops."""
+        yield from (value for key, value in op.attributes.items() if key not in ("name", "shape"))
+        for arguments in op.inputs.values():
+            for argument in arguments:
+                if isinstance(argument, Value):
+                    yield argument
+                elif argument.name in self._makers and depth < _CHAIN:
+                    yield from self._leaves(self._makers[argument.name][0], depth + 1)
+
+    def _label(self, op: Operation, depth: int = 0) -> str:
+        sparse = "SPARSE " if "sparse" in op.type else ""
+        if op.type == "constexpr_sparse_to_dense" and depth < _CHAIN:
+            maker = self._maker(op, "nonzero_data")
+            if maker is not None and maker.type.startswith("constexpr_"):
+                return self._label(maker, depth + 1)
+        if "lut" in op.type:
+            return f"{sparse}PAL{self._index_bits(op)}"
+        kinds = (self._type(op, key) for key in ("quantized_data", "data", "nonzero_data", "source_val"))
+        return sparse + next((stored_name(kind.dtype) for kind in kinds if kind), "")
+
+    def _index_bits(self, op: Operation) -> int:
+        """iOS18 types its indices; iOS16 packs them into uint8, and only the table's length tells their width."""
+        kind, table = self._type(op, "indices") or self._type(op, "indices_nonzero_data"), self._type(op, "lut")
+        if kind and kind.dtype is not DType.UINT8:
+            return kind.dtype.bits
+        entries = table.shape[0] if table and table.shape and len(table.shape) == 1 else 256
+        return max(1, math.ceil(math.log2(max(entries or 2, 2))))
+
+    def _type(self, op: Operation, key: str) -> TensorType | None:
+        argument: Argument | None = op.attributes.get(key) or next(iter(op.inputs.get(key, ())), None)
+        if isinstance(argument, Ref):
+            kind = self._makers[argument.name][1] if argument.name in self._makers else None
+        else:
+            kind = argument.type if argument else None
+        return kind if isinstance(kind, TensorType) else None
+
+    def _maker(self, op: Operation, key: str) -> Operation | None:
+        argument = next(iter(op.inputs.get(key, ())), None)
+        return self._makers[argument.name][0] if isinstance(argument, Ref) and argument.name in self._makers else None
+
+
+def _shape(kind: Any) -> tuple[int, ...]:
+    return tuple(dim or 0 for dim in kind.shape or ()) if isinstance(kind, TensorType) else ()
+
+
+def _bytes(kind: Any) -> int:
+    return -(-math.prod(_shape(kind)) * kind.dtype.bits // 8) if isinstance(kind, TensorType) else 0
+
+
+def _place(blob: BlobRef | None) -> tuple[str, int | None]:
+    return (blob.file_name, blob.offset) if blob else ("", None)
