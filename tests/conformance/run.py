@@ -1,0 +1,74 @@
+"""``make conformance``: coremltools' op tests through tlkit's executor, summed up op by op.
+
+    python -m tests.conformance.run [--suite ops|torch] [--per-function N] [--off-by 0.01] [--jobs 2]
+
+Prints how many cases passed, failed and were excluded for each test class; exits 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+SUITES = {"ops": "converters/mil/mil/ops/tests", "torch": "converters/mil/frontend/torch/test/test_torch_ops.py"}
+
+
+def main() -> int:
+    """Run the suite and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=SUITES, default="ops")
+    parser.add_argument("--per-function", type=int, default=3)
+    parser.add_argument("--off-by", type=float, default=0.0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="pytest -k expression")
+    parser.add_argument("--table", default="", help="keep the records, one JSON line a case, in this file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(options.table or Path(folder) / "table.jsonl")
+        _run(options, table)
+        records = [json.loads(line) for line in table.read_text().splitlines()]
+    return _report(records)
+
+
+def _run(options: argparse.Namespace, table: Path) -> None:
+    spec = importlib.util.find_spec("coremltools")
+    assert spec is not None and spec.submodule_search_locations
+    tests = Path(spec.submodule_search_locations[0]) / SUITES[options.suite]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    command += ["-p", "tlkit.anywhere", "-p", "tests.conformance.plugin", "--table", str(table), "--tb=line"]
+    command += ["--per-function", str(options.per_function), "--off-by", str(options.off_by), "-W", "ignore"]
+    command += ["-n", str(options.jobs)] if options.jobs > 1 else []
+    command += ["-k", options.only] if options.only else []
+    settings = {"PYMIL_TEST_TARGETS": "mlprogram", "INCLUDE_MIL_FP32_UNIT_TESTS": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tests)], env=os.environ | settings, check=False, stdout=sys.stderr)
+
+
+def _report(records: list[dict[str, str]]) -> int:
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        excluded = record["outcome"] == "skipped" and "excluded:" in record["reason"]
+        rows[_title(record["case"])]["excluded" if excluded else record["outcome"]] += 1
+    columns = ("passed", "failed", "excluded", "skipped", "xfailed")
+    print(f"{'':44}" + "".join(f"{column:>10}" for column in columns))
+    for title, counts in sorted(rows.items()):
+        print(f"{title:44}" + "".join(f"{counts[column] or '':>10}" for column in columns))
+    total: Counter[str] = sum(rows.values(), Counter())
+    print(f"{'all':44}" + "".join(f"{total[column]:>10}" for column in columns))
+    return 1 if total["failed"] else 0
+
+
+def _title(case: str) -> str:
+    path, _, name = case.partition("::")
+    opset = next((part for part in path.split("/") if part.startswith(("iOS", "coreml_dialect"))), "")
+    return f"{opset}/{name.partition('::')[0]}" if opset else name.partition("::")[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

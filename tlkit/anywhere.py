@@ -1,0 +1,214 @@
+"""coremltools' own ``predict``, off a Mac: ``tlkit.anywhere.install()``, or ``pytest -p tlkit.anywhere``.
+
+After it, ``MLModel(...).predict``, batch predict, ``make_state``, ``compile_model`` and ``CompiledMLModel`` run
+mlprograms with tlkit's executor on Linux and Windows. On a Mac it does nothing: Core ML itself is there.
+
+coremltools reaches Core ML through one extension module, ``coremltools.libcoremlpython``, and asks three probes whether
+this is a Mac; both were found by reading coremltools 9.0. This module puts a Python module of that name in place and
+answers the probes as a current Mac would. What cannot be honoured here (compute plans, devices) raises RuntimeError,
+which is what coremltools' callers expect of Core ML, and says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tlkit.errors import TlkitError
+from tlkit.types import Unit
+
+MACOS_VERSION = (26, 0)
+"""The macOS that the probes report: the newest whose opset (CoreML9) tlkit reads."""
+
+SPEC_VERSION = 10
+"""The newest specification version, that of iOS 26 and macOS 26."""
+
+_MODULE = "coremltools.libcoremlpython"
+_UNITS = {"ALL": Unit.ALL, "CPU_ONLY": Unit.CPU, "CPU_AND_GPU": Unit.GPU, "CPU_AND_NE": Unit.ANE}
+
+
+def install() -> None:
+    """Make coremltools predict with tlkit's executor in this process; safe to call twice, and a no-op on a Mac."""
+    if sys.platform == "darwin" or isinstance(sys.modules.get(_MODULE), _Stand):
+        return
+    stand = sys.modules[_MODULE] = _Stand(_MODULE, "Stands in for Core ML's extension module off a Mac.")
+    import coremltools
+
+    coremltools.libcoremlpython = stand
+    for module in [m for name, m in sys.modules.items() if name.partition(".")[0] == "coremltools"]:
+        for name, value in _REPLACED.items():
+            if name in vars(module) and module is not stand:
+                setattr(module, name, value)
+
+
+def pytest_configure(config: Any) -> None:
+    """Install when loaded as a pytest plugin, before any test imports coremltools."""
+    install()
+
+
+class _Stand(ModuleType):
+    """The stand-in module: its names are those of the real one that coremltools imports."""
+
+    def __init__(self, name: str, doc: str) -> None:
+        super().__init__(name, doc)
+        self.__dict__.update({key: value for key, value in _REPLACED.items() if key.endswith("Proxy")})
+
+
+def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Raise RuntimeError for tlkit's errors, as the real extension does for Core ML's."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TlkitError as error:
+            raise RuntimeError(f"{error.message}. {error.hint}" if error.hint else error.message) from error
+
+    return call
+
+
+class _ModelProxy:
+    """Stands in for ``_MLModelProxy``: one loaded model (or compiled model, or asset)."""
+
+    @_translated
+    def __init__(
+        self, path: str, compute_units: str, function_name: str, hints: Mapping[str, str], asset: _AssetProxy | None
+    ) -> None:
+        from tlkit.core.load import load_model
+
+        start = time.perf_counter_ns()
+        source = asset.path if asset is not None else Path(path)
+        unit = Unit.GPU if _UNITS[compute_units] is Unit.GPU and _has_gpu() else Unit.CPU
+        self._model = load_model(_origin(source), unit=unit, function=function_name or None)
+        self._path = source
+        self._model.prepare()
+        self._load_ns = time.perf_counter_ns() - start
+        self._predict_ns: int | None = None
+
+    @_translated
+    def predict(self, data: Mapping[str, Any], state: _StateProxy | None = None) -> dict[str, Any]:
+        start = time.perf_counter_ns()
+        result = self._model.predict(data, None if state is None else state.state)
+        self._predict_ns = time.perf_counter_ns() - start
+        return result
+
+    @_translated
+    def batchPredict(self, batch: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [self._model.predict(data) for data in batch]
+
+    @_translated
+    def newState(self) -> _StateProxy:
+        return _StateProxy(self._model.make_state())
+
+    def get_compiled_model_path(self) -> str:
+        return self.compileModel(str(self._path))
+
+    def get_load_duration_in_nano_seconds(self) -> int:
+        return self._load_ns
+
+    def get_last_predict_duration_in_nano_seconds(self) -> int | None:
+        return self._predict_ns
+
+    @staticmethod
+    def maximum_supported_specification_version() -> int:
+        return SPEC_VERSION
+
+    @staticmethod
+    def auto_set_specification_version(spec: Any) -> Any:
+        return spec
+
+    @staticmethod
+    @_translated
+    def compileModel(path: str) -> str:
+        """Copy the model into a new ``.mlmodelc`` folder: here compiling changes nothing that the executor needs."""
+        folder = Path(tempfile.mkdtemp()) / f"{Path(path).stem}.mlmodelc"
+        folder.mkdir()
+        source = Path(path)
+        if source.is_dir():
+            shutil.copytree(source, folder / f"source{source.suffix}")
+        else:
+            shutil.copy(source, folder / f"source{source.suffix}")
+        return str(folder)
+
+    @staticmethod
+    def create_model_asset_from_path(path: str) -> Any:
+        from coremltools.models import MLModelAsset
+
+        return MLModelAsset(_AssetProxy(Path(path)))
+
+    @staticmethod
+    @_translated
+    def create_model_asset_from_memory(spec_data: bytes, blob_mapping: Mapping[str, bytes]) -> Any:
+        from coremltools.models import MLModelAsset
+
+        folder = Path(tempfile.mkdtemp())
+        (folder / "source.mlmodel").write_bytes(spec_data)
+        for name, data in blob_mapping.items():
+            target = folder / Path(name).relative_to("/") if name.startswith("/") else folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        return MLModelAsset(_AssetProxy(folder))
+
+    @staticmethod
+    def _absent(*_: Any) -> Any:
+        raise RuntimeError("compute plans and devices are Apple's: tlkit.anywhere runs models off a Mac, it has none")
+
+    get_available_compute_devices = get_all_compute_devices = get_compute_plan = get_model_structure = _absent
+
+
+class _StateProxy:
+    """Stands in for Core ML's state object."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    @_translated
+    def read_state(self, name: str) -> Any:
+        return self.state.read(name)
+
+    @_translated
+    def write_state(self, name: str, value: Any) -> None:
+        self.state.write(name, value)
+
+
+class _AssetProxy:
+    """Stands in for ``_MLModelAssetProxy``: a model that is named but not loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+
+class _DeviceProxy:
+    """Stands in for the device classes, of which there is none here."""
+
+
+def _origin(path: Path) -> Path:
+    """The model inside a folder that :meth:`_ModelProxy.compileModel` made, or ``path`` itself."""
+    for name in ("source.mlpackage", "source.mlmodel"):
+        if (path / name).exists():
+            return path / name
+    return path
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+_REPLACED: dict[str, Any] = {
+    "_MLModelProxy": _ModelProxy,
+    "_MLModelAssetProxy": _AssetProxy,
+    "_MLComputePlanProxy": _DeviceProxy,
+    "_MLCPUComputeDeviceProxy": _DeviceProxy,
+    "_MLGPUComputeDeviceProxy": _DeviceProxy,
+    "_MLNeuralEngineComputeDeviceProxy": _DeviceProxy,
+    "_IS_MACOS": True,
+    "_is_macos": lambda: True,
+    "_macos_version": lambda: MACOS_VERSION,
+}
