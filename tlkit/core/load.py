@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -120,13 +119,11 @@ class Model:
         return self.engine.make_state()
 
     def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        from tlkit.core.inputs import to_port
+        from tlkit.core.inputs import port_named, to_port
 
-        known = {spec.name: spec for spec in self.inputs}
         for name in inputs:
-            if name not in known:
-                raise UsageError(f"{self.path}: no input is named '{name}'", _suggest(name, tuple(known)))
-        return {name: to_port(spec, self._given(spec, inputs)) for name, spec in known.items()}
+            port_named(self.inputs, name, str(self.path))
+        return {spec.name: to_port(spec, self._given(spec, inputs)) for spec in self.inputs}
 
     def _given(self, spec: TensorSpec, inputs: Mapping[str, Any]) -> Any:
         if spec.name in inputs:
@@ -138,9 +135,3 @@ class Model:
         import numpy as np
 
         return np.full(spec.shape, spec.default or 0, dtype=spec.dtype)
-
-
-def _suggest(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    listed = f"its inputs are {', '.join(known)}"
-    return f"did you mean '{close[0]}'? {listed}" if close else listed
