@@ -1,0 +1,64 @@
+# Every target sets up what it needs: a virtual environment in .venv, made once and again only when pyproject.toml or
+# constraints.txt changed. `make help` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The first Python that the package admits; asked for only when the environment is made. Or name one: make PYTHON=...
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c \
+	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One thread a test process: the machine's cores run tests side by side.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+# Shows the command as one would type it, then runs it.
+run = @echo && echo '$$ $(1)' && PATH="$(CURDIR)/$(BIN):$$PATH" $(1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench docs conformance clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo 'tlkit needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/path/to/python' >&2; exit 1; }
+	@echo 'setting up $(VENV): torch and the rest, a few minutes the first time' >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) torch
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+setup: $(READY) ## the environment alone
+
+demo: $(READY) ## a PyTorch model to a Core ML package: made, looked into, run on a handwritten digit, timed
+	@mkdir -p build
+	$(call run,tlkit convert fixtures/digits.py:model --image image=1x1x8x8:GRAYSCALE:scale=1/255 --classes fixtures/digits.labels.txt -o build/digits.mlpackage --force)
+	$(call run,tlkit inspect build/digits.mlpackage)
+	$(call run,tlkit run build/digits.mlpackage --input image=fixtures/digit_7.png)
+	$(call run,tlkit bench build/digits.mlpackage)
+
+test: lint ## the linters and every test that is not slow
+	$(PYTEST) -m 'not slow'
+
+test-all: lint ## the linters and every test that this machine can run
+	$(PYTEST)
+
+lint: $(READY) ## style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY) ## rewrite the sources as the linters want them
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## the project's own benchmarks: minutes, on an idle machine
+	@for script in benchmarks/*.py; do echo && echo "$$ python $$script" && PYTHONPATH=. $(BIN)/python $$script || exit; done
+
+docs: $(READY) ## write docs/cli.md from the command line's own help
+	$(BIN)/typer tlkit.cli.app utils docs --name tlkit --title 'The command line' --output docs/cli.md
+
+conformance: $(READY) ## coremltools' own op tests, through tlkit's executor: minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.conformance.run
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
