@@ -1,6 +1,48 @@
 """The op library: importing it registers every family. ``lookup`` and ``library`` are how the rest of tlkit asks."""
 
-from tlkit.mil.ops import activation
+from tlkit.mil.ops import (
+    activation,
+    classify,
+    control_flow,
+    conv,
+    elementwise_binary,
+    elementwise_unary,
+    linear,
+    normalization,
+    pool,
+    random,
+    reduction,
+    scatter_gather,
+    state,
+    tensor,
+    transformation,
+    transformers,
+)
 from tlkit.mil.ops._registry import CARRIERS, OPSETS, OpDef, host, library, lookup, release, round_f16
 
-__all__ = ["CARRIERS", "OPSETS", "OpDef", "activation", "host", "library", "lookup", "release", "round_f16"]
+__all__ = [
+    "CARRIERS",
+    "OPSETS",
+    "OpDef",
+    "activation",
+    "classify",
+    "control_flow",
+    "conv",
+    "elementwise_binary",
+    "elementwise_unary",
+    "host",
+    "library",
+    "linear",
+    "lookup",
+    "normalization",
+    "pool",
+    "random",
+    "reduction",
+    "release",
+    "round_f16",
+    "scatter_gather",
+    "state",
+    "tensor",
+    "transformation",
+    "transformers",
+]

@@ -24,7 +24,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
@@ -36,6 +36,7 @@ Tensors: TypeAlias = Sequence[torch.Tensor]
 Ints: TypeAlias = Sequence[int]
 Floats: TypeAlias = Sequence[float]
 Bools: TypeAlias = Sequence[bool]
+Op = TypeVar("Op", bound=Callable[..., Any])
 
 OPSETS: Mapping[str, int] = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}
 """The iOS release that each opset name stands for."""
@@ -95,12 +96,10 @@ class OpDef:
 _OPS: dict[str, list[OpDef]] = {}
 
 
-def op(
-    name: str | None = None, *, since: int = 15, exact: bool = False, constexpr: bool = False
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def op(name: str | None = None, *, since: int = 15, exact: bool = False, constexpr: bool = False) -> Callable[[Op], Op]:
     """Register the decorated function as a MIL op (see the module's text); a second one for an opset is an error."""
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: Op) -> Op:
         title = name or function.__name__
         if not _NAME.fullmatch(title) or since not in OPSETS.values():
             raise ValueError(f"bad op registration: {title!r} since {since}")

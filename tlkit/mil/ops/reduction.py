@@ -1,0 +1,102 @@
+"""MIL's reductions: over ``axes`` (all of them without), each axis removed or, with ``keep_dims``, kept with length 1.
+
+int32 goes in and comes out; what is not whole (a mean, a norm, a logarithm) is computed in f32 and cut toward 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from tlkit.mil.ops._registry import Ints, Tensor, op
+
+
+def _over(x: Tensor, axes: Ints | None) -> list[int]:
+    return list(range(x.ndim)) if axes is None else list(axes)
+
+
+def _floating(
+    x: Tensor, axes: Ints | None, keep_dims: bool, run: Callable[[Tensor, list[int], bool], Tensor]
+) -> Tensor:
+    """Reduce in f32 and return x's type; an empty list of axes reduces each element by itself."""
+    values = x if x.is_floating_point() else x.to(torch.float32)
+    if axes is not None and len(axes) == 0:
+        return run(values.unsqueeze(-1), [-1], False).to(x.dtype)
+    return run(values, _over(x, axes), keep_dims).to(x.dtype)
+
+
+@op()
+def reduce_sum(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The sum."""
+    if axes is not None and len(axes) == 0:
+        return x
+    return torch.sum(x, _over(x, axes), keepdim=keep_dims, dtype=x.dtype)
+
+
+@op()
+def reduce_mean(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The mean."""
+    return _floating(x, axes, keep_dims, torch.mean)
+
+
+@op()
+def reduce_prod(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The product."""
+    for axis in sorted((axis % max(x.ndim, 1) for axis in _over(x, axes)), reverse=True):
+        x = torch.prod(x, axis, keepdim=keep_dims, dtype=x.dtype)
+    return x
+
+
+@op(exact=True)
+def reduce_max(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The largest value."""
+    return x if axes is not None and len(axes) == 0 else torch.amax(x, _over(x, axes), keepdim=keep_dims)
+
+
+@op(exact=True)
+def reduce_min(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The smallest value."""
+    return x if axes is not None and len(axes) == 0 else torch.amin(x, _over(x, axes), keepdim=keep_dims)
+
+
+@op()
+def reduce_l1_norm(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The sum of absolute values."""
+    return reduce_sum(torch.abs(x), axes, keep_dims)
+
+
+@op()
+def reduce_l2_norm(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The square root of the sum of squares."""
+    return _floating(x, axes, keep_dims, lambda v, over, keep: torch.sqrt(torch.sum(v * v, over, keepdim=keep)))
+
+
+@op()
+def reduce_sum_square(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The sum of squares."""
+    return reduce_sum(x * x, axes, keep_dims)
+
+
+@op()
+def reduce_log_sum(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The natural logarithm of the sum."""
+    return _floating(x, axes, keep_dims, lambda v, over, keep: torch.log(torch.sum(v, over, keepdim=keep)))
+
+
+@op()
+def reduce_log_sum_exp(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The natural logarithm of the sum of exponentials, without overflow."""
+    return _floating(x, axes, keep_dims, torch.logsumexp)
+
+
+@op(exact=True)
+def reduce_argmax(x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32") -> Tensor:
+    """Where the largest value is along ``axis``; ``output_dtype`` (iOS17) is int32 or uint16."""
+    return torch.argmax(x, axis, keep_dims).to(torch.int32)
+
+
+@op(exact=True)
+def reduce_argmin(x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32") -> Tensor:
+    """Where the smallest value is along ``axis``; ``output_dtype`` (iOS17) is int32 or uint16."""
+    return torch.argmin(x, axis, keep_dims).to(torch.int32)
