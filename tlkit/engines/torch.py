@@ -21,6 +21,7 @@ from torch import fx
 
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError
 from tlkit.mil import lower, ops
+from tlkit.mil.ops.classify import presenters
 from tlkit.mil.program import DType, Function, StateType, TensorType, Type
 from tlkit.types import Unit
 
@@ -89,6 +90,7 @@ class TorchEngine:
             raise LoadError(f"the program uses ops that tlkit does not run: {listed}", "`tlkit ops` lists what it runs")
         self.module = lower.lower(function, precision=precision, constants=constants)
         _pack(self.module, self.device)
+        self._present = presenters(function)
         self._forward: Callable[..., Any] = self.module.forward
         if self.compiled:
             self._forward = torch.compile(self.module, dynamic=False)
@@ -134,7 +136,7 @@ class TorchEngine:
         return call
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
-        """Run once; return the outputs by name as numpy arrays (what is not a tensor as it is)."""
+        """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
         call = self.bind(arrays, state)
         try:
             outputs = call()
@@ -142,7 +144,8 @@ class TorchEngine:
             raise
         except Exception as error:
             raise self._explain(arrays, state, error) from error
-        return {name: _to_numpy(value) for name, value in zip(self.output_names, outputs, strict=True)}
+        named = zip(self.output_names, outputs, strict=True)
+        return {name: self._present.get(name, _to_numpy)(value) for name, value in named}
 
     def _operands(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> list[Any]:
         state = self.make_state() if state is None else state
