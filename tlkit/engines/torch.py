@@ -90,7 +90,7 @@ class TorchEngine:
             raise LoadError(f"the program uses ops that tlkit does not run: {listed}", "`tlkit ops` lists what it runs")
         self.module = lower.lower(function, precision=precision, constants=constants)
         _pack(self.module, self.device)
-        self._present = presenters(function)
+        self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         self._forward: Callable[..., Any] = self.module.forward
         if self.compiled:
             self._forward = torch.compile(self.module, dynamic=False)
@@ -107,13 +107,11 @@ class TorchEngine:
 
     def make_state(self) -> State:
         """Return a fresh state: a tensor of zeros for each of the function's states."""
-        return {
-            item.name: torch.zeros(
-                _fixed(item.type.wrapped), dtype=ops.CARRIERS[item.type.wrapped.dtype], device=self.device
-            )
-            for item in self._function.inputs
-            if isinstance(item.type, StateType)
-        }
+        kinds = {item.name: item.type.wrapped for item in self._function.inputs if isinstance(item.type, StateType)}
+        return State({name: self._zeros(kind) for name, kind in kinds.items()})
+
+    def _zeros(self, kind: TensorType) -> torch.Tensor:
+        return torch.zeros(_fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
 
     def bind(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None
