@@ -54,8 +54,8 @@ def bench(
     elsewhere PyTorch does, and ane cannot be measured. Exits with 3 if no setting is here, 4 if one failed.
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    from tlkit.core.inputs import parse_inputs
     from tlkit.core.measure import bench as measure
+    from tlkit.core.values import parse_inputs
 
     with sink.progress("starting", 1.0) as bar:
 

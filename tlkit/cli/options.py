@@ -13,7 +13,10 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model: .mlpacka
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document in place of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv adds tracebacks to errors.")]
+Verbose = Annotated[
+    int,
+    typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv adds tracebacks to errors."),
+]
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Where to write the result.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace output paths that exist.")]

@@ -5,18 +5,26 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tlkit.core import images
-from tlkit.errors import UsageError
+from tlkit.core import arrays, images
+from tlkit.errors import LoadError, UsageError
 from tlkit.types import TensorSpec
 
 Note = Callable[[str], None]
 Array = np.ndarray[Any, Any]
 _LARGEST = 2**31  # elements: a damaged description must not ask for the machine's memory
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A value still to be drawn, once its port is known (see :func:`draw`)."""
+
+    kind: Literal["random", "zeros"]
 
 
 def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
@@ -25,15 +33,22 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
     An image port takes a PIL image, the path of an image file, an array of pixels (height, width[, 3 or 4], uint8), or
     the finished array (1, channels, height, width) of 0..255 in the port's own channel order; an image of another size
     is scaled until it covers the size wanted and cropped at the centre, which ``note`` is told. Any other port takes
-    arrays, numbers and nested lists, cast to its dtype as Core ML casts them. UsageError says what is expected.
+    arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
+    .safetensors) are read, :class:`Drawn` is drawn. UsageError says what is expected.
     """
     if spec.kind not in ("tensor", "image", "state"):
         raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
+    if isinstance(value, Drawn):
+        return draw(spec, value.kind, np.random.default_rng(0))
+    if isinstance(value, str | Path) and arrays.holds_arrays(value):
+        value = arrays.read_array(value, spec.name)
     if spec.image is not None and images.is_picture(value):
         return images.to_array(spec, value, note)
+    if isinstance(value, str | Path) and not Path(value).is_file():
+        raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an array")
     if isinstance(value, str | Path) or images.is_pil(value):
         raise UsageError(
-            f"input '{spec.name}' takes an array ({shapes_text(spec)}), not an image",
+            f"input '{spec.name}' takes an array ({shapes_text(spec)}), and that is none",
             f"give it --input {spec.name}=FILE.npy, or convert the model again with --image {spec.name}",
         )
     try:

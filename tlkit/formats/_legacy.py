@@ -30,12 +30,7 @@ def stages(model: Any) -> Iterator[Any]:
 
 def operations(model: Any) -> Counter[str]:
     """Count the layers of all networks in ``model`` by kind."""
-    return Counter(
-        layer.WhichOneof("layer") or "unknown"
-        for stage in stages(model)
-        if stage.WhichOneof("Type") in _NETWORKS
-        for layer in body(stage).layers
-    )
+    return Counter(kind for _, kind, _, _ in layers(model))
 
 
 def weights(model: Any) -> Iterator[Weight]:
@@ -44,6 +39,14 @@ def weights(model: Any) -> Iterator[Weight]:
         if stage.WhichOneof("Type") in _NETWORKS:
             for layer in body(stage).layers:
                 yield from _layer(layer.name, layer)
+
+
+def layers(model: Any) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """Yield name, kind, inputs and outputs of each layer of all networks in ``model``."""
+    for stage in stages(model):
+        if stage.WhichOneof("Type") in _NETWORKS:
+            for layer in body(stage).layers:
+                yield layer.name, layer.WhichOneof("layer") or "unknown", list(layer.input), list(layer.output)
 
 
 def labels(model: Any) -> tuple[str, ...]:

@@ -1,0 +1,220 @@
+"""The summary of a model as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tlkit.types import ImageSpec, ModelInfo, TensorSpec
+
+if TYPE_CHECKING:
+    from tlkit.formats._weights import Weight
+
+_SYSTEMS = {
+    1: "iOS11",
+    2: "iOS11.2",
+    3: "iOS12",
+    4: "iOS13",
+    5: "iOS14",
+    6: "iOS15",
+    7: "iOS16",
+    8: "iOS17",
+    9: "iOS18",
+    10: "iOS26",
+}
+"""The oldest system that reads a specification version (coremltools' ``_OPSET`` and ``_SPECIFICATION_VERSION_*``)."""
+
+_SHOWN = 12  # kinds of operation, class labels: what fits a line or two
+
+
+def summary_view(info: ModelInfo) -> RenderableType:
+    """Return the summary: facts, then ports, then operations."""
+    parts: list[RenderableType] = [_facts(info), Text()]
+    ports = [("input", spec) for spec in info.inputs]
+    ports += [("state", spec) for spec in info.states]
+    ports += [("output", spec) for spec in info.outputs]
+    if ports:
+        parts.append(_ports(ports))
+    if info.operations:
+        parts.append(_operations(info.operations))
+    return Group(*parts)
+
+
+def weights_view(table: Iterable[Weight]) -> RenderableType:
+    """Return the stored tensors, one row each, in the model's order."""
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    view.add_column("tensor", no_wrap=True)
+    view.add_column("stored", no_wrap=True)
+    view.add_column("shape", no_wrap=True)
+    view.add_column("bytes", justify="right", no_wrap=True)
+    view.add_column("offset", justify="right", no_wrap=True)
+    view.add_column("file", no_wrap=True, style="dim")
+    for weight in table:
+        offset = "" if weight.offset is None else str(weight.offset)
+        view.add_row(weight.name, weight.dtype, _dims(weight.shape), f"{weight.bytes:,}", offset, weight.file)
+    return view
+
+
+def _facts(info: ModelInfo) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
+    rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
+    rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels)), *_said(info), *_origin(info)]
+    for label, value in rows:
+        if value:
+            grid.add_row(label, value)
+    return grid
+
+
+def _format(info: ModelInfo) -> str:
+    system = _SYSTEMS.get(info.spec_version or 0)
+    version = f"specification {info.spec_version}" + (f" ({system} and later)" if system else "")
+    opset = f"{info.opset} opset" if info.opset else ""
+    stages = " > ".join(stage["kind"] for stage in info.details.get("stages", ()))
+    updatable = "updatable" if info.details.get("updatable") else ""
+    functions = f"functions: {', '.join(info.functions)}" if len(info.functions) > 1 else ""
+    parts = (
+        info.metadata.format,
+        f"{info.kind}{': ' + stages if stages else ''}",
+        version,
+        opset,
+        updatable,
+        functions,
+    )
+    return " · ".join(part for part in parts if part)
+
+
+def _precision(info: ModelInfo) -> str | Text:
+    text = Text()
+    if info.weights:
+        text.append(info.metadata.quantization, "bold green")
+        text.append(f" weights{_mixture(info.weights)}")
+    if info.compute:
+        text.append(", " if text else "")
+        text.append(next(iter(info.compute)), "bold green")
+        text.append(f" compute{_mixture(info.compute)}")
+    return text
+
+
+def _mixture(shares: Mapping[str, int]) -> str:
+    """The shares by type, where there are several: `` (F16 98.5 %, F32 1.5 %)``."""
+    total = sum(shares.values())
+    if len(shares) < 2 or not total:
+        return ""
+    return f" ({', '.join(f'{name} {_percent(count / total)}' for name, count in shares.items())})"
+
+
+def _percent(share: float) -> str:
+    return "<0.1 %" if 0 < share < 0.001 else ">99.9 %" if 0.999 < share < 1 else f"{100 * share:.1f} %"
+
+
+def _parameters(info: ModelInfo) -> str:
+    if not info.parameters:
+        return ""
+    return f"{info.parameters:,}" + (f" ({_short(info.parameters)})" if info.parameters >= 10_000 else "")
+
+
+def _short(count: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in sizes.items() if size)
+    return f"{_bytes(sum(sizes.values()))} ({parts})" if len(sizes) > 1 else _bytes(sum(sizes.values()))
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f", … ({len(items)} in all)" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def _said(info: ModelInfo) -> list[tuple[str, str | Text]]:
+    data = info.metadata
+    rows: list[tuple[str, str | Text]] = [("about", data.description), ("version", data.version)]
+    rows += [("author", data.author), ("license", data.license)]
+    rows += [(key, value) for key, value in data.user.items() if not key.startswith("com.github.apple.coremltools.")]
+    return rows
+
+
+def _origin(info: ModelInfo) -> list[tuple[str, str | Text]]:
+    known = dict(info.details.get("provenance", {}))
+    version, source = known.pop("version", ""), known.pop("source", "")
+    tool = f"coremltools {version}" if version else ""
+    parts = [tool, source and f"from {source}", *(f"{key.replace('_', ' ')} {value}" for key, value in known.items())]
+    return [("made by", ", ".join(part for part in parts if part))]
+
+
+def _ports(ports: Sequence[tuple[str, TensorSpec]]) -> Table:
+    described = any(spec.description for _, spec in ports)
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for heading in ("", "name", "type", "shape"):
+        view.add_column(heading, no_wrap=True)
+    if described:
+        view.add_column("", style="dim", overflow="fold")
+    for role, spec in ports:
+        cells: list[RenderableType] = [Text(role, "dim"), Text(spec.name, "bold"), _type(spec), _shape(spec)]
+        view.add_row(*cells, *([spec.description] if described else []))
+    return view
+
+
+def _type(spec: TensorSpec) -> str:
+    name = f"{spec.image.layout} image" if spec.image else spec.dtype or "any type"
+    if spec.kind in ("dictionary", "sequence"):
+        name = f"{spec.kind} {spec.dtype}"
+    if spec.optional:
+        name += ", optional" if spec.default is None else f", {spec.default:g} if not given"
+    return name
+
+
+def _shape(spec: TensorSpec) -> str:
+    if spec.image:
+        return _image_size(spec.image)
+    if spec.enumerated:
+        return " or ".join(map(_dims, spec.enumerated[:4])) + (" or …" if len(spec.enumerated) > 4 else "")
+    if spec.ranges:
+        return "x".join(_range(low, high) for low, high in spec.ranges)
+    return _dims(spec.shape)
+
+
+def _image_size(image: ImageSpec) -> str:
+    if image.sizes:
+        return " or ".join(f"{width}x{height}" for width, height in image.sizes)
+    if image.width_range and image.height_range:
+        return f"{_range(*image.width_range)}x{_range(*image.height_range)}"
+    return f"{image.width}x{image.height}"
+
+
+def _range(low: int, high: int | None) -> str:
+    return str(low) if low == high else f"({low}..{'' if high is None else high})"
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _operations(counts: Mapping[str, int]) -> RenderableType:
+    shown = list(counts.items())[:_SHOWN]
+    total = sum(counts.values())
+    text = Text(f"{total:,} operations: ", "dim")
+    text.append(", ".join(f"{name} {count}" for name, count in shown), "not dim")
+    left = len(counts) - len(shown)
+    if left:
+        text.append(f", … {left} more kinds ({total - sum(count for _, count in shown)})")
+    return text

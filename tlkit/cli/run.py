@@ -1,0 +1,149 @@
+"""``tlkit run``: one inference, its outputs on the screen or in a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlkit.cli import options, output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.core.run import OutputSummary, RunResult
+
+SaveOutputs = Annotated[
+    str | None,
+    typer.Option("--save-outputs", metavar="FILE", help="Write the outputs to a .npz or .safetensors file."),
+]
+CheckNan = Annotated[bool, typer.Option("--check-nan", help="Exit 1 if an output holds a NaN or an infinity.")]
+Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute units: all, cpu, gpu or ane.")]
+
+_BAR = 24  # columns of a class's bar at probability 1
+
+
+def run(
+    model: options.Model,
+    inputs: options.Inputs = None,
+    shapes: options.Shapes = None,
+    seed: options.Seed = 0,
+    precision: options.Precision = "f16",
+    engine: options.Engine = "eager",
+    units: Unit = "cpu",
+    top: options.Top = 5,
+    save_outputs: SaveOutputs = None,
+    check_nan: CheckNan = False,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Run a model once and show its outputs; inputs that are not given are random.
+
+    \b
+    tlkit run digits.mlpackage --input image=scan.png
+    tlkit run net.mlpackage --input x=features.npy --input mask=[1,1,0] --save-outputs out.npz
+    tlkit run net.mlpackage --shape x=1,3,512,512 --check-nan --json
+    """
+    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    from tlkit.core.run import run as execute
+
+    with sink.progress(f"running {model}"):
+        notes: list[str] = []
+        result = execute(
+            model,
+            inputs or (),
+            shapes or (),
+            seed=seed,
+            precision=precision,
+            engine=engine,
+            unit=units,
+            save_outputs=save_outputs,
+            force=force,
+            note=notes.append,
+        )
+    for note in notes:
+        sink.note(note)
+    if save_outputs:
+        sink.note(f"outputs written to {save_outputs}")
+    for summary in result.summaries:
+        if summary.nan or summary.inf:
+            sink.warn(f"output '{summary.name}' is not finite: {summary.nan} NaN, {summary.inf} infinite")
+    sink.answer(_document(result, notes, top), lambda: _show(result, top))
+    if check_nan and result.not_finite:
+        raise typer.Exit(1)
+
+
+def _document(result: RunResult, notes: list[str], top: int) -> dict[str, Any]:
+    return {
+        "model": result.model,
+        "unit": result.unit,
+        "engine": result.engine,
+        "precision": result.precision,
+        "seed": result.seed,
+        "inputs": result.inputs,
+        "outputs": result.summaries,
+        "top": {s.name: [label for label, _ in s.classes[:top]] for s in result.summaries if s.classes},
+        "not_finite": result.not_finite,
+        "notes": notes,
+    }
+
+
+def _show(result: RunResult, top: int) -> RenderableType:
+    from rich.console import Group
+
+    tensors = [summary for summary in result.summaries if summary.kind in ("tensor", "image")]
+    parts: list[RenderableType] = [_classes(summary, top) for summary in result.summaries if summary.classes]
+    parts += [f"{summary.name}: {summary.label}" for summary in result.summaries if summary.kind == "label"]
+    if tensors:
+        parts.append(_tensors(tensors))
+    if result.not_finite:
+        parts.append(f"not finite: {', '.join(result.not_finite)}")
+    return Group(*parts)
+
+
+def _classes(summary: OutputSummary, top: int) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), title=summary.name, title_justify="left", title_style="bold")
+    table.show_header = False
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
+    table.add_column()
+    for rank, (label, share) in enumerate(summary.classes[:top]):
+        length = round(min(max(share, 0.0), 1.0) * _BAR) if share == share else 0
+        style = "bold green" if rank == 0 else ""
+        table.add_row(Text(label, style), f"{share:.4f}", Text("█" * length, style or "dim"))
+    return table
+
+
+def _tensors(summaries: list[OutputSummary]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for heading in ("output", "type", "shape"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("min", "max", "mean"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("first values", overflow="ellipsis", no_wrap=True)
+    for summary in summaries:
+        shape = "x".join(map(str, summary.shape)) or "scalar"
+        figures = [_number(value) for value in (summary.minimum, summary.maximum, summary.mean)]
+        more = " …" if len(summary.first) < _count(summary) else ""
+        table.add_row(summary.name, summary.dtype, shape, *figures, " ".join(map(_number, summary.first)) + more)
+    return table
+
+
+def _count(summary: OutputSummary) -> int:
+    import math
+
+    return math.prod(summary.shape)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.5g}"
