@@ -16,7 +16,7 @@ def advise(info: ModelInfo) -> tuple[str, ...]:
 
 
 def _precision(info: ModelInfo) -> str:
-    f16, f32 = info.compute.get("f16", 0), info.compute.get("f32", 0)
+    f16, f32 = info.compute.get("F16", 0), info.compute.get("F32", 0)
     if f32 <= f16:  # the casts at an f16 program's float32 ports are f32, and eligible all the same
         return ""
     share = f"{f32} of {f16 + f32} float ops"

@@ -5,8 +5,11 @@ Importing this module does not import coremltools; :func:`write_package` does.
 
 from __future__ import annotations
 
+import errno
 import math
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -87,6 +90,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         except OSError:
             raise
         except Exception as error:
+            _refused_by_disk(error, path)
             raise _conversion_error(error, heard, ct.__version__) from error
         spec = model.get_spec()
         _check_outputs([feature.name for feature in spec.description.output])
@@ -157,6 +161,15 @@ def _describe(metadata: Any, recipe: Recipe) -> None:
     metadata.shortDescription = recipe.description
     metadata.versionString = recipe.version
     metadata.license = recipe.license
+
+
+def _refused_by_disk(error: Exception, path: Path) -> None:
+    """Raise OSError where coremltools' C++ half, which writes the files, met a full disk: it says RuntimeError."""
+    reason = re.search(r"filesystem error: ([^\[]*)|(.*(?:open|writ\w*) .*(?:file|stream).*)", str(error))
+    if not isinstance(error, RuntimeError) or reason is None:
+        return
+    free = min(shutil.disk_usage(folder).free for folder in (path.parent, tempfile.gettempdir()))
+    raise OSError(errno.EIO, f"{(reason[1] or reason[2]).strip()} ({free / 1e6:.0f} MB free)") from error
 
 
 _UNSUPPORTED = re.compile(r"convert function for op '([^']+)' not implemented")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlkit.core._interrupt import check, interruptible
 from tlkit.core.advice import advise
 from tlkit.core.build import Recipe, Report, check_classifier, check_versions, version_notes, write_package
 from tlkit.core.ports import Port, Ports, parse_ports
@@ -92,7 +93,7 @@ def convert(
     _check_output(goal, force)
     check_versions()
     clock = _Clock(report or (lambda what, share: None))
-    with clock.stage("load", "loading the source"):
+    with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source)
         from tlkit.core.trace import prepared
     with prepared(loaded.module) as module, staged(goal, force=force) as path:
@@ -193,15 +194,21 @@ class _Clock:
     """Seconds by stage, and the caller's report of where things stand."""
 
     def __init__(self, report: Report) -> None:
-        self.report = report
+        self._report = report
         self._start = time.perf_counter()
         self._stages: dict[str, float] = {}
+
+    def report(self, what: str, share: float) -> None:
+        """Pass on where things stand; the place where an interrupt that a library swallowed comes back."""
+        check()
+        self._report(what, share)
 
     @contextmanager
     def stage(self, key: str, what: str) -> Iterator[None]:
         self.report(what, 0.0)
         start = time.perf_counter()
         yield
+        check()
         self._stages[key] = time.perf_counter() - start
 
     def timings(self) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core._interrupt import check
 from tlkit.core._quiet import quiet
 from tlkit.core.ports import Port
 from tlkit.errors import LoadError, UsageError
@@ -141,6 +142,7 @@ def _guard(text: str, call: Callable[[], Any]) -> Any:
     except LoadError:
         raise
     except (Exception, SystemExit) as error:
+        check()  # a SIGTERM is a SystemExit too, and none of the user's
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         hint = "run it with TLKIT_DEBUG=1 for the traceback"
         raise LoadError(f"{text}: {reason}{_where(error)}", hint) from error

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from tlkit.core._interrupt import check, interruptible
 from tlkit.errors import TlkitError, UsageError
 
 
@@ -45,11 +42,12 @@ def staged(goal: Path, *, force: bool = False) -> Iterator[Path]:
     Ctrl-C does and leaves exit code 143.
     """
     check_goal(goal, force=force)
-    with _terminable(), _write_errors(goal):
+    with interruptible(), _write_errors(goal):
         folder = Path(tempfile.mkdtemp(prefix=f".{goal.name}.", dir=goal.parent))
         try:
             new = folder / goal.name
             yield new
+            check()
             _put(new, goal, folder / "replaced", force)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -76,20 +74,3 @@ def _write_errors(goal: Path) -> Iterator[None]:
         raise WriteError(
             f"{goal}: cannot write: {reason}", "nothing was written; free some space or choose another folder"
         ) from error
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

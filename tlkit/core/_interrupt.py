@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM that end a command even where a library swallows the exception.
+
+Python turns a signal into an exception wherever it happens to be, and a bare ``except:`` there eats it: coremltools and
+what it imports have several. So the wish is kept, and :func:`check` raises it again at the next safe place.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_pending: BaseException | None = None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT (as KeyboardInterrupt) and SIGTERM (as SystemExit 143) end the body, and remember that they came.
+
+    Handlers that somebody else has set stay as they are. Nothing is done outside the main thread, or when nested.
+    """
+    global _pending
+    main = threading.current_thread() is threading.main_thread()
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    taken = {number: handler for number, handler in usual.items() if main and signal.getsignal(number) is handler}
+    for number in taken:
+        signal.signal(number, _remember)
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+        if taken:
+            _pending = None
+
+
+def check() -> None:
+    """Raise again what a signal raised before, if the body of :func:`interruptible` is still running after it."""
+    if _pending is not None:
+        raise _pending
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    global _pending
+    _pending = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+    raise _pending
