@@ -11,6 +11,7 @@ from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.mil import _coreml_proto
+from tlkit.mil._immediate import canonical
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import (
     Argument,
@@ -57,6 +58,7 @@ _DTYPES = {
     40: DType.FP8E4M3FN,
     41: DType.FP8E5M2,
 }
+_MOST_AXES = 64  # numpy's and torch's own bound
 _SCALAR_FIELDS = ("floats", "ints", "bools", "strings", "longInts", "doubles")
 
 
@@ -122,7 +124,7 @@ class _Reader:
             return Value(kind, BlobRef(name, message.blobFileValue.offset, self._files[name]))
         if source is None:
             return Value(kind, ())
-        return Value(kind, self.immediate(message.immediateValue))
+        return Value(kind, canonical(kind, self.immediate(message.immediateValue)))
 
     def immediate(self, message: Any) -> tuple[Any, ...] | bytes:
         which = message.WhichOneof("value")
@@ -165,4 +167,6 @@ def _tensor_type(message: Any) -> TensorType:
     if message.rank < 0:
         return TensorType(dtype, None)
     dims = message.dimensions
+    if len(dims) > _MOST_AXES:
+        raise LoadError(f"a tensor of {len(dims)} axes", "the model file is damaged")
     return TensorType(dtype, tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in dims))
