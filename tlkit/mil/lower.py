@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from tlkit.errors import LoadError, TlkitError
-from tlkit.mil import ops
+from tlkit.mil import _states, ops
 from tlkit.mil.ops._registry import OpDef, Parameter
 from tlkit.mil.program import (
     Argument,
@@ -128,6 +128,8 @@ class _Lowering:
                     ) from None
                 raise
         self.graph.output(tuple(self.operand(Ref(name)) for name in block.outputs))
+        if self.depth == 0:
+            _states.settle(self.graph, self.may_alias)
         return fx.GraphModule(self.root, self.graph)
 
     def operation(self, operation: Operation) -> None:
@@ -142,9 +144,18 @@ class _Lowering:
             self.constexpr(definition, operation, arguments)
             return
         target = definition.rounded if self.rounds(operation) else definition.function
-        node = self.graph.create_node("call_function", target, (), arguments, name=operation.outputs[0].name)
+        name = operation.outputs[0].name if operation.outputs else None  # write_state has none
+        node = self.graph.create_node("call_function", target, (), arguments, name=name)
         node.meta["mil"] = operation
         self.define(operation, node)
+
+    def may_alias(self, node: fx.Node) -> bool:
+        """Whether a node's result may share its operands' memory: an inexact op always computes a new tensor."""
+        operation = node.meta.get("mil")
+        if operation is None:
+            return node.target is not ops.host
+        definition = ops.lookup(operation.type, self.context.opset)
+        return definition is None or definition.exact
 
     def rounds(self, operation: Operation) -> bool:
         types = (item.type for item in operation.outputs)

@@ -138,6 +138,7 @@ def _tools() -> Any:
 def _build(row: Case) -> Any:
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import get_new_symbol
+    from coremltools.converters.mil.mil.program import Placeholder
 
     tools = _tools()
     flat = list(_flat(row.inputs))
@@ -145,7 +146,7 @@ def _build(row: Case) -> Any:
     for name, many, i, array in flat:
         full = f"{name}_{i}" if many else name
         shape = [get_new_symbol() if d is None else d for d in row.dims.get(full, array.shape)]
-        specs.append((full, mb.TensorSpec(shape, _mil(array.dtype))))
+        specs.append((full, Placeholder(shape, _mil(array.dtype), allow_rank0_input=True)))
     specs += [(name, mb.StateTensorSpec(array.shape, _mil(array.dtype))) for name, array in row.states.items()]
 
     def body(*variables: Any) -> Any:

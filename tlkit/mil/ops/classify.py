@@ -1,0 +1,51 @@
+"""The last op of a classifier. In the graph its outputs are tensors: the index of the likeliest class, and the
+probabilities; ``presenters`` says how an engine turns them into the label and the dictionary that users see."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tlkit.mil.ops._registry import Tensor, op
+from tlkit.mil.program import Function, Operation, Ref, Value
+
+
+@op(exact=True)
+def classify(probabilities: Tensor, classes: Any) -> tuple[Tensor, Tensor]:
+    """The index of the largest probability, and all of them, flat; ``classes`` names them (str or int64)."""
+    flat = probabilities.reshape(-1)
+    return flat.argmax(), flat
+
+
+def presenters(function: Function) -> Mapping[str, Callable[[Tensor], Any]]:
+    """For the outputs of a classifier's ``classify``: what makes of their tensors a label, and {label: probability}."""
+    found: dict[str, Callable[[Tensor], Any]] = {}
+    for operation in function.block.operations:
+        if operation.type == "classify" and len(operation.outputs) == 2:
+            names = _classes(function, operation)
+            label, probabilities = (item.name for item in operation.outputs)
+            found[label] = functools.partial(_label, names)
+            found[probabilities] = functools.partial(_dictionary, names)
+    return found
+
+
+def _label(names: Sequence[Any], index: Tensor) -> Any:
+    return names[int(index)]
+
+
+def _dictionary(names: Sequence[Any], values: Tensor) -> dict[Any, float]:
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _classes(function: Function, operation: Operation) -> list[Any]:
+    given = operation.inputs["classes"][0]
+    if isinstance(given, Ref):
+        wanted = given.name
+        given = next(
+            item.attributes["val"]
+            for item in function.block.operations
+            if item.type == "const" and item.outputs[0].name == wanted
+        )
+    assert isinstance(given, Value)
+    return list(given.python())

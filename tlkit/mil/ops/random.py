@@ -1,0 +1,50 @@
+"""Random numbers. A seed makes each call give the same ones, on every machine; they are not the ones that Core ML
+draws for it. Without a seed (or with a negative one) PyTorch's own generator is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tlkit.errors import ExecutionError
+from tlkit.mil.ops._registry import CARRIERS, Ints, Tensor, op
+from tlkit.mil.program import DType
+
+
+@op()
+def random_uniform(output_types: Any, shape: Ints, low: float = 0.0, high: float = 1.0, seed: int = -1) -> Tensor:
+    """Uniform in [``low``, ``high``)."""
+    return torch.rand(tuple(shape), generator=_generator(seed), dtype=_carrier(output_types)) * (high - low) + low
+
+
+@op()
+def random_normal(output_types: Any, shape: Ints, mean: float = 0.0, stddev: float = 1.0, seed: int = -1) -> Tensor:
+    """Normal with this mean and standard deviation."""
+    return torch.randn(tuple(shape), generator=_generator(seed), dtype=_carrier(output_types)) * stddev + mean
+
+
+@op()
+def random_bernoulli(output_types: Any, shape: Ints, prob: float = 0.5, seed: int = -1) -> Tensor:
+    """1 with probability ``prob``, else 0."""
+    drawn = torch.rand(tuple(shape), generator=_generator(seed)) < prob
+    return drawn.to(_carrier(output_types))
+
+
+@op()
+def random_categorical(output_types: Any, x: Tensor, mode: str = "logits", size: int = 1, seed: int = -1) -> Tensor:
+    """``size`` draws, with replacement, from the distribution in the last dimension of ``x``."""
+    if mode not in ("logits", "probs"):
+        raise ExecutionError(f"unknown mode '{mode}'", "modes are logits, probs")
+    weights = x.float().softmax(-1) if mode == "logits" else x.float()
+    rows = weights.reshape(-1, weights.shape[-1]).cpu()
+    drawn = torch.multinomial(rows, size, replacement=True, generator=_generator(seed))
+    return drawn.reshape(*x.shape[:-1], size).to(x.device, _carrier(output_types))
+
+
+def _generator(seed: int) -> torch.Generator | None:
+    return torch.Generator().manual_seed(seed) if seed >= 0 else None
+
+
+def _carrier(output_types: Any) -> torch.dtype:
+    return CARRIERS[DType.named(output_types[0][0])]
