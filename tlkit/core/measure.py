@@ -146,12 +146,10 @@ def _store_inputs(
     """Make the inputs that all settings get; return what they are, and where the children find them."""
     import numpy as np
 
-    from tlkit.core.inputs import draw, to_port
+    from tlkit.core.inputs import draw, port_named, to_port
 
-    unknown = set(given) - {spec.name for spec in info.inputs}
-    if unknown:
-        listed = ", ".join(spec.name for spec in info.inputs)
-        raise UsageError(f"{info.path}: no input is named '{min(unknown)}'", f"its inputs are {listed}")
+    for name in given:
+        port_named(info.inputs, name, info.path)
     rng = np.random.default_rng(seed)
     notes: list[BenchInput] = []
     arrays: dict[str, Any] = {}
