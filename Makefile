@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # The first Python that the package admits; asked for only when the environment is made. Or name one: make PYTHON=...
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 # One thread a test process: the machine's cores run tests side by side.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 # Shows the command as one would type it, then runs it.
@@ -55,7 +55,7 @@ bench: $(READY) ## the project's own benchmarks: minutes, on an idle machine
 	@for script in benchmarks/*.py; do echo && echo "$$ python $$script" && PYTHONPATH=. $(BIN)/python $$script || exit; done
 
 docs: $(READY) ## write docs/cli.md from the command line's own help
-	$(BIN)/typer tlkit.cli.app utils docs --name tlkit --title 'The command line' --output docs/cli.md
+	$(BIN)/python docs/make_cli.py
 
 conformance: $(READY) ## coremltools' own op tests, through tlkit's executor: minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.conformance.run
