@@ -1,29 +1,56 @@
 """The table of contents: every subcommand by name, and what becomes of an error that reaches the top.
 
-Modules of subcommands import nothing heavy; what they need of the toolkit they import when they are called.
+A subcommand ``name`` is the function ``name`` of the module ``tlkit.cli.name``. Its module imports nothing heavy; what
+it needs of the toolkit it imports when it is called.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from tlkit import __version__
-from tlkit.cli import bench, convert, inspect, output, run
+from tlkit.cli import output
 from tlkit.errors import TlkitError
 
-# Plain help, not rich's: rendering it with rich costs three times the rest of `tlkit --help`.
-app = typer.Typer(name="tlkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+COMMANDS = {
+    "convert": "PyTorch to a Core ML package, checked.",
+    "inspect": "Show what a model file is.",
+    "run": "Run a model once and show its outputs.",
+    "bench": "Measure latency, load time and memory.",
+}
 
-for command, summary in (
-    (convert.convert, "PyTorch to a Core ML package, checked."),
-    (inspect.inspect, "Show what a model file is."),
-    (run.run, "Run a model once and show its outputs."),
-    (bench.bench, "Measure latency, load time and memory."),
-):
-    app.command(short_help=summary)(command)
+
+def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the application with the subcommands ``names``."""
+    # Plain help, not rich's: rendering it with rich costs three times the rest of `tlkit --help`.
+    app = typer.Typer(name="tlkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_tlkit)
+    for name in names:
+        command = getattr(import_module(f"tlkit.cli.{name}"), name)
+        app.command(name, short_help=COMMANDS[name])(command)
+    return app
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a negative answer, 2 usage, 3 cannot load, 4 failed, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    try:
+        # One subcommand is named nearly always: the options of the others need not be built.
+        build([wanted] if wanted in COMMANDS else COMMANDS)()
+    except Exception as error:
+        told = _explain(error)
+        output.current().error(told)
+        sys.exit(told.exit_code if isinstance(told, TlkitError) else 4)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _version(wanted: bool) -> None:
@@ -32,28 +59,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
-def tlkit(
+def _tlkit(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Convert, inspect, run and measure models for Apple devices, on a Mac or on Linux."""
-
-
-def main() -> None:
-    """Run the command line and exit: 0 done, 1 a negative answer, 2 usage, 3 cannot load, 4 failed, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except Exception as error:
-        error = _explain(error)
-        output.current().error(error)
-        sys.exit(error.exit_code if isinstance(error, TlkitError) else 4)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _explain(error: Exception) -> Exception:
