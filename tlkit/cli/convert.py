@@ -177,10 +177,10 @@ def _verification(result: ConversionResult) -> list[tuple[str, str, str]]:
 
 def _port(port: TensorSpec) -> str:
     if port.image:
-        return f"{port.name} {port.image.layout} image {port.image.width}x{port.image.height}"
+        return f"{port.name}: {port.image.width}x{port.image.height} {port.image.layout} image"
     if port.kind != "tensor":
-        return f"{port.name} {port.kind}"
-    return f"{port.name} {port.dtype} {'x'.join(map(str, port.shape))}".rstrip()
+        return f"{port.name}: {port.kind}"
+    return f"{port.name}: {port.dtype} {'x'.join(map(str, port.shape))}".rstrip()
 
 
 def _histogram(counts: Any) -> str:

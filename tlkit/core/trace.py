@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
     """
     recorder = Recorder(module, ports)
     examples = tuple(to_source(port, value) for port, value in zip(ports, draw(ports, module, seed), strict=True))
-    with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad():
+    with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), _plain_attention():
         warnings.simplefilter("always")
         try:
             script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
@@ -78,6 +79,17 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
         Output(name, tuple(value.shape), value.dtype) for name, value in _named(recorder.seen, ports, names).items()
     )
     return Traced(script, ports, outputs, (*recorder.notes, *_frozen_choices(caught)))
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keep nn.TransformerEncoder and nn.MultiheadAttention from their fused ops, which no converter knows."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class Recorder(nn.Module):
@@ -220,8 +232,13 @@ def _trace_error(error: Exception, recorder: Recorder, ports: tuple[Port, ...]) 
 
 
 def _frozen_choices(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
-    """Say where values of the example decided what was recorded: the package will decide so for every input."""
-    places = {f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in caught if issubclass(w.category, TracerWarning)}
+    """Say where values of the example decided what was recorded: the package will decide so for every input.
+
+    torch's own modules decide by shapes alone, which are fixed anyway.
+    """
+    own = str(Path(torch.__file__).parent)
+    warned = [w for w in caught if issubclass(w.category, TracerWarning) and not w.filename.startswith(own)]
+    places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in warned})
     if not places:
         return ()
-    return (f"tracing fixed what depends on an input's values or size, at {', '.join(sorted(places)[:4])}",)
+    return (f"tracing fixed what depends on an input's values or size, at {', '.join(places[:4])}",)

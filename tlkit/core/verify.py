@@ -48,8 +48,10 @@ def verify(
         return Verification(None, {}, (f"{type(error).__name__}: {error}",), seed=seed)
     top1 = None
     if labels:
-        name = traced.outputs[0].name
-        actual[name] = _probabilities(actual, labels).reshape(reference[name].shape)
+        (scores,) = reference.values()
+        name = next(key for key, value in actual.items() if isinstance(value, Mapping))
+        actual = {name: np.array([actual[name][label] for label in labels], np.float32).reshape(scores.shape)}
+        reference = {name: scores}  # as the package calls them
         top1 = bool(np.argmax(reference[name]) == np.argmax(actual[name]))
     return _judge(reference, actual, precision, top1, seed)
 
@@ -81,12 +83,6 @@ def _to_package(port: Port, value: NDArray[Any]) -> Any:
     return Image.fromarray(
         np.ascontiguousarray((value[::-1] if port.image.layout == "BGR" else value).transpose(1, 2, 0))
     )
-
-
-def _probabilities(actual: Mapping[str, Any], labels: Sequence[str]) -> NDArray[Any]:
-    """Return a classifier's dictionary as a vector in the labels' order."""
-    table = next(value for value in actual.values() if isinstance(value, Mapping))
-    return np.array([table[label] for label in labels], np.float32)
 
 
 def _judge(
