@@ -1,3 +1,73 @@
-"""tlkit: convert, inspect, run and measure models for Apple devices, on a Mac or on Linux."""
+"""tlkit: convert, inspect, run and measure models for Apple devices, on a Mac or on Linux.
+
+Importing it imports nothing heavy: each public name is fetched from its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlkit.core.convert import ConversionResult, convert
+    from tlkit.core.load import Model, inspect, load_model
+    from tlkit.core.measure import BenchResult, bench
+    from tlkit.errors import (
+        ConversionError,
+        ExecutionError,
+        LoadError,
+        TlkitError,
+        UnavailableError,
+        UsageError,
+    )
+    from tlkit.types import ImageSpec, Metadata, ModelInfo, TensorSpec, Unit
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "tlkit.core.convert": ("ConversionResult", "convert"),
+    "tlkit.core.load": ("Model", "inspect", "load_model"),
+    "tlkit.core.measure": ("BenchResult", "bench"),
+    "tlkit.errors": (
+        "ConversionError",
+        "ExecutionError",
+        "LoadError",
+        "TlkitError",
+        "UnavailableError",
+        "UsageError",
+    ),
+    "tlkit.types": ("ImageSpec", "Metadata", "ModelInfo", "TensorSpec", "Unit"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BenchResult",
+    "ConversionError",
+    "ConversionResult",
+    "ExecutionError",
+    "ImageSpec",
+    "LoadError",
+    "Metadata",
+    "Model",
+    "ModelInfo",
+    "TensorSpec",
+    "TlkitError",
+    "UnavailableError",
+    "Unit",
+    "UsageError",
+    "bench",
+    "convert",
+    "inspect",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'tlkit' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlkit.types import ImageSpec, ModelInfo, TensorSpec
+from tlkit.core.shapes import shape_text, shapes_text
+from tlkit.types import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from tlkit.formats._weights import Weight
@@ -56,7 +57,7 @@ def weights_view(table: Iterable[Weight]) -> RenderableType:
     view.add_column("file", no_wrap=True, style="dim")
     for weight in table:
         offset = "" if weight.offset is None else str(weight.offset)
-        view.add_row(weight.name, weight.dtype, _dims(weight.shape), f"{weight.bytes:,}", offset, weight.file)
+        view.add_row(weight.name, weight.dtype, shape_text(weight.shape), f"{weight.bytes:,}", offset, weight.file)
     return view
 
 
@@ -75,7 +76,8 @@ def _facts(info: ModelInfo) -> Table:
 
 def _format(info: ModelInfo) -> str:
     system = _SYSTEMS.get(info.spec_version or 0)
-    version = f"specification {info.spec_version}" + (f" ({system} and later)" if system else "")
+    version = f"specification {info.spec_version}" if info.spec_version else ""
+    version += f" ({system} and later)" if system else ""
     opset = f"{info.opset} opset" if info.opset else ""
     stages = " > ".join(stage["kind"] for stage in info.details.get("stages", ()))
     updatable = "updatable" if info.details.get("updatable") else ""
@@ -169,7 +171,7 @@ def _ports(ports: Sequence[tuple[str, TensorSpec]]) -> Table:
     if described:
         view.add_column("", style="dim", overflow="fold")
     for role, spec in ports:
-        cells: list[RenderableType] = [Text(role, "dim"), Text(spec.name, "bold"), _type(spec), _shape(spec)]
+        cells: list[RenderableType] = [Text(role, "dim"), Text(spec.name, "bold"), _type(spec), shapes_text(spec)]
         view.add_row(*cells, *([spec.description] if described else []))
     return view
 
@@ -181,32 +183,6 @@ def _type(spec: TensorSpec) -> str:
     if spec.optional:
         name += ", optional" if spec.default is None else f", {spec.default:g} if not given"
     return name
-
-
-def _shape(spec: TensorSpec) -> str:
-    if spec.image:
-        return _image_size(spec.image)
-    if spec.enumerated:
-        return " or ".join(map(_dims, spec.enumerated[:4])) + (" or …" if len(spec.enumerated) > 4 else "")
-    if spec.ranges:
-        return "x".join(_range(low, high) for low, high in spec.ranges)
-    return _dims(spec.shape)
-
-
-def _image_size(image: ImageSpec) -> str:
-    if image.sizes:
-        return " or ".join(f"{width}x{height}" for width, height in image.sizes)
-    if image.width_range and image.height_range:
-        return f"{_range(*image.width_range)}x{_range(*image.height_range)}"
-    return f"{image.width}x{image.height}"
-
-
-def _range(low: int, high: int | None) -> str:
-    return str(low) if low == high else f"({low}..{'' if high is None else high})"
-
-
-def _dims(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _operations(counts: Mapping[str, int]) -> RenderableType:

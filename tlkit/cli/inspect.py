@@ -63,11 +63,9 @@ def inspect(
 def _program_text(package: Package) -> str:
     """The MIL program as text; for older kinds, their layers."""
     if package.program is None:
-        from tlkit.formats._legacy import layers
-
         return "\n".join(
             f"{kind:<24} {name}: {', '.join(inputs)} -> {', '.join(outputs)}"
-            for name, kind, inputs, outputs in layers(package.model)
+            for name, kind, inputs, outputs in package.layers()
         )
     from tlkit.mil.text import format_program
 
@@ -77,10 +75,8 @@ def _program_text(package: Package) -> str:
 def _operations(package: Package) -> list[dict[str, Any]]:
     """The program as data: each operation's name, type, inputs (by name) and outputs, constants left out."""
     if package.program is None:
-        from tlkit.formats._legacy import layers
-
         keys = ("name", "type", "inputs", "outputs")
-        return [dict(zip(keys, layer, strict=True)) for layer in layers(package.model)]
+        return [dict(zip(keys, layer, strict=True)) for layer in package.layers()]
     from tlkit.mil.program import Ref, walk
 
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -112,8 +113,9 @@ def _classes(summary: OutputSummary, top: int) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
     table.add_column()
+    shares = all(0 <= share <= 1 for _, share in summary.classes)  # some classifiers end in logits: no bars for them
     for rank, (label, share) in enumerate(summary.classes[:top]):
-        length = round(min(max(share, 0.0), 1.0) * _BAR) if share == share else 0
+        length = round(share * _BAR) if shares else 0
         style = "bold green" if rank == 0 else ""
         table.add_row(Text(label, style), f"{share:.4f}", Text("█" * length, style or "dim"))
     return table
@@ -123,6 +125,8 @@ def _tensors(summaries: list[OutputSummary]) -> RenderableType:
     from rich import box
     from rich.table import Table
 
+    from tlkit.core.shapes import shape_text
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("output", "type", "shape"):
         table.add_column(heading, no_wrap=True)
@@ -130,17 +134,16 @@ def _tensors(summaries: list[OutputSummary]) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("first values", overflow="ellipsis", no_wrap=True)
     for summary in summaries:
-        shape = "x".join(map(str, summary.shape)) or "scalar"
         figures = [_number(value) for value in (summary.minimum, summary.maximum, summary.mean)]
-        more = " …" if len(summary.first) < _count(summary) else ""
-        table.add_row(summary.name, summary.dtype, shape, *figures, " ".join(map(_number, summary.first)) + more)
+        more = " …" if len(summary.first) < math.prod(summary.shape) else ""
+        table.add_row(
+            summary.name,
+            summary.dtype,
+            shape_text(summary.shape),
+            *figures,
+            " ".join(map(_number, summary.first)) + more,
+        )
     return table
-
-
-def _count(summary: OutputSummary) -> int:
-    import math
-
-    return math.prod(summary.shape)
 
 
 def _number(value: float | None) -> str:

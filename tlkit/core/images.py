@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlkit.core.shapes import allows_size
 from tlkit.errors import LoadError, UsageError
 from tlkit.types import ImageSpec, TensorSpec
 
@@ -47,34 +48,6 @@ def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = 
     return np.ascontiguousarray(planes[None], np.dtype(spec.dtype or "float32"))
 
 
-def fits(image: ImageSpec, size: Size) -> bool:
-    """Whether the port takes a picture of ``size`` (width, height)."""
-    if image.sizes:
-        return size in image.sizes
-    if image.width_range and image.height_range:
-        return all(
-            low <= side and (high is None or side <= high)
-            for side, (low, high) in zip(size, (image.width_range, image.height_range), strict=True)
-        )
-    return size == (image.width, image.height)
-
-
-def sizes_text(image: ImageSpec) -> str:
-    """Say which sizes (width x height) a port takes."""
-    if image.sizes:
-        return " or ".join(f"{width}x{height}" for width, height in image.sizes)
-    if image.width_range and image.height_range:
-        return "x".join(
-            f"({low}..{'' if high is None else high})" for low, high in (image.width_range, image.height_range)
-        )
-    return f"{image.width}x{image.height}"
-
-
-def range_text(low: int, high: int | None) -> str:
-    """Write a dimension that may vary as ``(1..512)``, ``(1..)`` where it has no end, ``512`` where it is fixed."""
-    return str(low) if low == high else f"({low}..{'' if high is None else high})"
-
-
 def _open(spec: TensorSpec, value: Any) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -109,7 +82,7 @@ def _size(spec: TensorSpec, picture: Picture, note: Callable[[str], None] | None
     from PIL import Image
 
     assert spec.image is not None
-    if fits(spec.image, picture.size):
+    if allows_size(spec.image, picture.size):
         return picture
     width, height = _wanted(spec.image)
     scale = max(width / picture.width, height / picture.height)
@@ -127,7 +100,7 @@ def _size(spec: TensorSpec, picture: Picture, note: Callable[[str], None] | None
 def _wanted(image: ImageSpec) -> Size:
     """Return the port's own size, or the nearest that it takes (descriptions give sizes out of their own range)."""
     own = (image.width, image.height)
-    if fits(image, own):
+    if allows_size(image, own):
         return own
     if image.sizes:
         return image.sizes[0]

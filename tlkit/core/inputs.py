@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tlkit.core import arrays, images
+from tlkit.core.shapes import allows, shape_text, shapes_text
 from tlkit.errors import LoadError, UsageError
 from tlkit.types import TensorSpec
 
@@ -48,13 +49,13 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
         raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an array")
     if isinstance(value, str | Path) or images.is_pil(value):
         raise UsageError(
-            f"input '{spec.name}' takes an array ({shapes_text(spec)}), and that is none",
+            f"input '{spec.name}' takes an array ({_expected(spec)}), and that is none",
             f"give it --input {spec.name}=FILE.npy, or convert the model again with --image {spec.name}",
         )
     try:
         array = np.asarray(value)
     except ValueError:
-        raise UsageError(f"input '{spec.name}': rows of different lengths", f"expected {shapes_text(spec)}") from None
+        raise UsageError(f"input '{spec.name}': rows of different lengths", f"expected {_expected(spec)}") from None
     return _shaped(spec, _cast(spec, array))
 
 
@@ -83,7 +84,7 @@ def port_named(ports: Iterable[TensorSpec], name: str, where: str = "") -> Tenso
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, 1)
-    listed = f"its inputs are {', '.join(known) or 'none'}"
+    listed = f"inputs: {', '.join(known) or 'none'}"
     message = f"{where}: no input is named '{name}'" if where else f"no input is named '{name}'"
     raise UsageError(message, f"did you mean '{close[0]}'? {listed}" if close else listed)
 
@@ -92,41 +93,17 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return ``shape`` if the port allows it, else raise UsageError with what it allows."""
     if not shape or 0 in shape or math.prod(shape) >= _LARGEST:
         raise UsageError(
-            f"input '{spec.name}': no usable shape ({text(shape)})", f"give one: --shape {spec.name}=1,3,224,224"
+            f"input '{spec.name}': no usable shape ({shape_text(shape)})", f"give one: --shape {spec.name}=1,3,224,224"
         )
     if not allows(spec, shape):
-        raise UsageError(f"input '{spec.name}': the shape {text(shape)} does not fit", f"expected {shapes_text(spec)}")
+        raise UsageError(
+            f"input '{spec.name}': the shape {shape_text(shape)} does not fit", f"expected {_expected(spec)}"
+        )
     return shape
 
 
-def allows(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    """Whether the port takes an array of this shape."""
-    if spec.image is not None:
-        channels = 3 if spec.image.layout in ("RGB", "BGR") else 1
-        return len(shape) == 4 and shape[:2] == (1, channels) and images.fits(spec.image, (shape[3], shape[2]))
-    if spec.enumerated:
-        return shape in spec.enumerated or shape == spec.shape
-    if spec.ranges:
-        return len(shape) == len(spec.ranges) and all(
-            low <= dim and (high is None or dim <= high) for dim, (low, high) in zip(shape, spec.ranges, strict=True)
-        )
-    return not spec.shape or shape == spec.shape
-
-
-def shapes_text(spec: TensorSpec) -> str:
-    """Say which shapes a port takes: ``1x3x224x224``, ``1x(1..512)``, ``1x128 or 1x256``, ``RGB image 224x224``."""
-    if spec.image is not None:
-        return f"{spec.image.layout} image {images.sizes_text(spec.image)}"
-    if spec.enumerated:
-        return " or ".join(map(text, spec.enumerated))
-    if spec.ranges:
-        return "x".join(images.range_text(low, high) for low, high in spec.ranges)
-    return text(spec.shape) if spec.shape else "any shape"
-
-
-def text(shape: Sequence[int]) -> str:
-    """Write a shape as ``1x3x224x224``."""
-    return "x".join(map(str, shape)) or "scalar"
+def _expected(spec: TensorSpec) -> str:
+    return (f"{spec.image.layout} image " if spec.image else "") + (shapes_text(spec) or "any shape")
 
 
 def _cast(spec: TensorSpec, array: Array) -> Array:

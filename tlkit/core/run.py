@@ -94,6 +94,8 @@ def run(
     """
     goal = _goal(save_outputs, force)
     loaded = load_model(model, precision=precision, engine=engine, unit=unit)
+    if loaded.program is None:
+        loaded.prepare()  # which says why it cannot, before the inputs are asked for
     values = collect(loaded.inputs, inputs, shapes, seed, note)
     ports = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
