@@ -31,6 +31,7 @@ _SYSTEMS = {
 """The oldest system that reads a specification version (coremltools' ``_OPSET`` and ``_SPECIFICATION_VERSION_*``)."""
 
 _SHOWN = 12  # kinds of operation, class labels: what fits a line or two
+_LONG = 400  # characters of a description or a user's entry; --json has all of it
 
 
 def summary_view(info: ModelInfo) -> RenderableType:
@@ -70,7 +71,8 @@ def _facts(info: ModelInfo) -> Table:
     rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels)), *_said(info), *_origin(info)]
     for label, value in rows:
         if value:
-            grid.add_row(label, value)
+            cut = isinstance(value, str) and len(value) > _LONG
+            grid.add_row(label, f"{value[:_LONG]}…" if cut else value)
     return grid
 
 

@@ -15,6 +15,7 @@ rich is imported when text is printed, not before.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -130,6 +131,11 @@ class Sink:
             return
         from tlkit.cli._console import PlainConsole, Safe
 
+        if not stream.isatty():  # rich pads cells to a rectangle: nobody wants the blanks in a file
+            padded = io.StringIO()
+            PlainConsole(padded).print(Safe(what), soft_wrap=soft_wrap)
+            self._write(stream, "".join(f"{line.rstrip()}\n" for line in padded.getvalue().splitlines()))
+            return
         with deaf_reader(stream):
             PlainConsole(stream).print(Safe(what), soft_wrap=soft_wrap)
             stream.flush()
