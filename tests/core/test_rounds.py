@@ -183,3 +183,10 @@ def test_a_child_told_to_quit_runs_its_exit_handlers(tmp_path: Path) -> None:
     with Child(timeout=60) as child:
         child.ask("prepare", factory="bench_subjects:Tidy", arguments={"mark": str(mark)})
     assert mark.read_text() == "tidy"
+
+
+def test_memory_is_the_childs_own() -> None:
+    """On Linux a process inherits its parent's ru_maxrss through exec; 300 MB here must not show there."""
+    ballast = bytearray(os.urandom(1 << 20) * 300)
+    (row,), _ = run(setting("Busy"))
+    assert row.peak_bytes < len(ballast) / 2

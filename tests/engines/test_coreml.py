@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +151,43 @@ def test_every_setting_is_one_that_coremltools_has() -> None:
     import coremltools as ct
 
     assert {coreml._COMPUTE_UNITS[unit] for unit in Unit} == {unit.name for unit in ct.ComputeUnit}
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself is here")
+def test_through_coremltools_own_classes_it_computes_what_the_formula_says(tmp_path: Path) -> None:
+    """With ``tlkit.anywhere`` behind coremltools, everything but Apple's library is the real thing.
+
+    In a process of its own: what it installs changes coremltools for good.
+    """
+    script = f"""
+import numpy as np
+from pathlib import Path
+from types import SimpleNamespace
+from tlkit import anywhere
+anywhere.install()
+import coremltools as ct
+from coremltools.converters.mil import Builder as mb
+from tlkit.engines import coreml
+from tlkit.types import TensorSpec, Unit
+coreml.sys = SimpleNamespace(platform="darwin")
+folder = Path({str(tmp_path)!r})
+
+@mb.program(input_specs=[mb.TensorSpec((1, 4))])
+def double(x):
+    return mb.mul(x=x, y=np.float32(2), name="y")
+
+ct.convert(double, convert_to="mlprogram", skip_model_load=True).save(str(folder / "double.mlpackage"))
+given = np.array([[1, 2, 3, 4]], dtype=np.float32)
+compiled = coreml.compile_model(folder / "double.mlpackage", folder)
+assert compiled.is_dir(), compiled
+for path in (compiled, folder / "double.mlpackage"):
+    call = coreml.CoreMLEngine(path, [TensorSpec("x", "float32", (1, 4))], unit=Unit.CPU).bind({{"x": given}})
+    for _ in range(2):
+        np.testing.assert_array_equal(call()["y"], 2 * given)
+print("computed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.endswith("computed\n"), done.stderr
 
 
 @pytest.mark.macos

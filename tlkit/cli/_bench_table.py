@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlkit.core.measure import BenchResult, Row
+from tlkit.core._rounds import Row
+from tlkit.core.measure import BenchResult
 from tlkit.core.stats import Summary, samples_for
 
 _SCALES = (("ns", 1), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
@@ -103,9 +104,10 @@ def _start_times(row: Row, compiled: bool) -> list[int | None]:
 
 def _remarks(result: BenchResult) -> Iterable[Text]:
     for row in result.rows:
-        if row.status != "measured":
-            label, style = ("not here", "yellow") if row.status == "absent" else ("failed", "bold red")
-            yield Text.assemble((f"{row.unit} {label}: ", style), row.reason)
+        if row.status == "absent":
+            yield Text.assemble((f"{row.unit}: ", "yellow"), row.reason)
+        elif row.status == "failed":
+            yield Text.assemble((f"{row.unit} failed: ", "bold red"), row.reason)
     counts = [row.summary.count for row in result.rows if row.summary]
     for p in result.method.percentiles:
         if counts and min(counts) < samples_for(p):

@@ -10,6 +10,8 @@ from tlkit.cli import options, output
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tlkit.core.measure import BenchResult
 
 Model = Annotated[
@@ -69,7 +71,7 @@ def bench(
             iterations=iterations,
             warmup=warmup,
             duration=duration,
-            inputs=parse_inputs(inputs or []),
+            inputs=parse_inputs(inputs or ()),
             seed=seed,
             engine=engine,
             precision=precision,
@@ -98,7 +100,7 @@ def _document(result: BenchResult) -> dict[str, object]:
     return {field.name: getattr(result, field.name) for field in fields(result)}
 
 
-def _show(result: BenchResult) -> object:
+def _show(result: BenchResult) -> RenderableType:
     from tlkit.cli._bench_table import render
 
     return render(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ class Target:
     precision: str = "f16"
     engine: str = "eager"
     arrays: str = ""
-    values: dict[str, Any] | None = None
 
 
 def make(**arguments: Any) -> TorchSubject | CoreMLSubject:
     """Return what measures the :class:`Target` with these fields: Core ML on a Mac, the torch engine elsewhere.
 
-    ``arrays`` is an .npz file with the inputs that are arrays, ``values`` has the others; both are bound as they are.
+    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`).
     """
     target = Target(**arguments)
     return CoreMLSubject(target) if sys.platform == "darwin" else TorchSubject(target)
@@ -36,6 +35,10 @@ class TorchSubject:
     """The torch engine, on the device that stands for the setting."""
 
     def __init__(self, target: Target) -> None:
+        # What load() and bind() would import is imported here: they are timed.
+        import tlkit.core.inputs
+        import tlkit.core.load
+        import tlkit.formats.coreml  # noqa: F401
         from tlkit.engines.torch import device_for
 
         self._target = target
@@ -97,12 +100,16 @@ class CoreMLSubject:
         return {"backend": "Core ML", "device": self._target.unit, "threads": None}
 
 
+def store_inputs(arrays: Mapping[str, Any], file: Path) -> None:
+    """Write the inputs for the children. They go by number: a port's name may hold what a zip member's may not."""
+    import numpy as np
+
+    stored: dict[str, Any] = {f"a{index}": array for index, array in enumerate(arrays.values())}
+    np.savez(file, names=np.array(list(arrays), dtype=str), **stored)
+
+
 def _inputs(target: Target) -> dict[str, Any]:
     import numpy as np
 
-    found: dict[str, Any] = dict(target.values or {})
-    if target.arrays:
-        with np.load(target.arrays, allow_pickle=False) as stored:
-            # Stored by number: a port's name may hold anything, a zip member's may not.
-            found |= {str(name): stored[f"a{index}"] for index, name in enumerate(stored["names"])}
-    return found
+    with np.load(target.arrays, allow_pickle=False) as stored:
+        return {str(name): stored[f"a{index}"] for index, name in enumerate(stored["names"])}

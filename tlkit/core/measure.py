@@ -13,6 +13,7 @@ from typing import Any
 
 from tlkit.core import builtin
 from tlkit.core._rounds import Method, Progress, Row, Setting, measure
+from tlkit.core._subject import store_inputs
 from tlkit.core.load import inspect
 from tlkit.core.machine import Machine, describe_machine, gpu_expected, versions
 from tlkit.core.stats import PERCENTILES
@@ -24,7 +25,7 @@ DEFAULT_MODEL = "resnet50"
 
 @dataclass(frozen=True, slots=True)
 class BenchInput:
-    """One input as it was given to every setting. ``source`` is ``random`` or ``given``."""
+    """One input as it was given to every setting. ``source`` is ``random``, ``zeros`` or ``given``."""
 
     name: str
     dtype: str
@@ -146,23 +147,24 @@ def _store_inputs(
     """Make the inputs that all settings get; return what they are, and where the children find them."""
     import numpy as np
 
-    from tlkit.core.inputs import draw, port_named, to_port
+    from tlkit.core.inputs import Drawn, draw, port_named, to_port
 
     for name in given:
         port_named(info.inputs, name, info.path)
     rng = np.random.default_rng(seed)
     notes: list[BenchInput] = []
     arrays: dict[str, Any] = {}
-    values: dict[str, Any] = {}
     for spec in info.inputs:
-        value = to_port(spec, given[spec.name]) if spec.name in given else draw(spec, "random", rng)
-        source = "given" if spec.name in given else "random"
-        notes.append(BenchInput(spec.name, spec.dtype, tuple(getattr(value, "shape", ())), source))
-        (arrays if isinstance(value, np.ndarray) else values)[spec.name] = value
+        asked = given.get(spec.name, None if spec.optional else Drawn("random"))
+        if asked is None:
+            continue
+        drawn = isinstance(asked, Drawn)
+        value = draw(spec, asked.kind, rng) if drawn else to_port(spec, asked)
+        notes.append(BenchInput(spec.name, spec.dtype, tuple(value.shape), asked.kind if drawn else "given"))
+        arrays[spec.name] = value
     file = folder / "inputs.npz"
-    stored: dict[str, Any] = {f"a{index}": array for index, array in enumerate(arrays.values())}
-    np.savez(file, names=np.array(list(arrays), dtype=str), **stored)
-    return tuple(notes), {"arrays": str(file), "values": values}
+    store_inputs(arrays, file)
+    return tuple(notes), {"arrays": str(file)}
 
 
 def _compile(path: Path, folder: Path) -> None:
@@ -175,7 +177,8 @@ def _compile(path: Path, folder: Path) -> None:
 def _nothing(rows: Sequence[Row], errors: Sequence[TlkitError]) -> TlkitError:
     """Return the error that stands for all: a failure says more than an absence."""
     chosen = next((error for error in errors if not isinstance(error, UnavailableError)), errors[0])
-    if len(rows) == 1:
-        return chosen
+    hint = chosen.hint
+    if isinstance(chosen, UnavailableError):
+        hint = hint or f"measure what this machine has: --units {','.join(default_units())}"
     told = "; ".join(f"{row.unit}: {row.reason}" for row in rows)
-    return type(chosen)(f"nothing could be measured: {told}", chosen.hint)
+    return type(chosen)(f"nothing could be measured: {told}" if len(rows) > 1 else chosen.message, hint)
