@@ -58,16 +58,25 @@ def unsupported(function: Function) -> dict[str, int]:
 
 
 class Constant:
-    """A compile-time value: as a tensor in its carrier (made once) or as plain Python."""
+    """A compile-time value: as a tensor in its carrier or as plain Python. Equal ones have one ``key``.
 
-    def __init__(self, make: Callable[[], torch.Tensor], python: Callable[[], Any]) -> None:
-        self._make = make
+    ``make`` decodes the value anew, for ops that run once and would otherwise keep what they decompress.
+    """
+
+    def __init__(
+        self, make: Callable[[], torch.Tensor], python: Callable[[], Any], cache: dict[Any, torch.Tensor], key: Any
+    ) -> None:
+        self.make = make
         self.python = python
+        self.key = key
+        self._cache = cache
 
     @functools.cached_property
     def tensor(self) -> torch.Tensor:
-        """The constant as a tensor."""
-        return self._make()
+        """The constant as a tensor, one for all constants of its key."""
+        if self.key not in self._cache:
+            self._cache[self.key] = self.make()
+        return self._cache[self.key]
 
 
 class _Context:
@@ -79,15 +88,9 @@ class _Context:
         self.cache = cache
 
     def constant(self, value: Value) -> Constant:
-        return Constant(functools.partial(self._tensor, value), value.python)
-
-    def _tensor(self, value: Value) -> torch.Tensor:
-        key = (value.type, value.data) if not isinstance(value.data, (tuple, bytes)) else None
-        if key is None:
-            return to_carrier(value)
-        if key not in self.cache:
-            self.cache[key] = to_carrier(value)
-        return self.cache[key]
+        # As text, since 0.0 equals -0.0 and True equals 1.
+        data = repr(value.data) if isinstance(value.data, tuple) else value.data
+        return Constant(functools.partial(to_carrier, value), value.python, self.cache, (value.type, data))
 
 
 def to_carrier(value: Value) -> torch.Tensor:
@@ -139,10 +142,10 @@ class _Lowering:
         definition = ops.lookup(operation.type, self.context.opset)
         if definition is None:
             raise LoadError(f"tlkit has no such op for {self.context.opset}", "see `tlkit ops`")
-        arguments = self.bind(definition, operation)
         if definition.constexpr:
-            self.constexpr(definition, operation, arguments)
+            self.constexpr(definition, operation)
             return
+        arguments = self.bind(definition, operation)
         target = definition.rounded if self.rounds(operation) else definition.function
         name = operation.outputs[0].name if operation.outputs else None  # write_state has none
         node = self.graph.create_node("call_function", target, (), arguments, name=name)
@@ -150,12 +153,12 @@ class _Lowering:
         self.define(operation, node)
 
     def may_alias(self, node: fx.Node) -> bool:
-        """Whether a node's result may share its operands' memory: an inexact op always computes a new tensor."""
+        """Whether a node's result may share its operands' memory."""
         operation = node.meta.get("mil")
         if operation is None:
             return node.target is not ops.host
         definition = ops.lookup(operation.type, self.context.opset)
-        return definition is None or definition.exact
+        return definition is None or definition.aliases
 
     def rounds(self, operation: Operation) -> bool:
         types = (item.type for item in operation.outputs)
@@ -170,18 +173,9 @@ class _Lowering:
             self.values[item.name] = part
 
     def bind(self, definition: OpDef, operation: Operation) -> dict[str, Any]:
-        given = dict(operation.inputs)
-        if definition.constexpr:  # iOS16's keep everything in attributes
-            given |= {name: (value,) for name, value in operation.attributes.items() if name in definition.parameters}
-        unknown = [name for name in given if name not in definition.parameters]
-        if unknown:
-            raise LoadError(f"unknown input '{unknown[0]}'", f"it takes {', '.join(definition.parameters)}")
-        arguments: dict[str, Any] = {}
-        for name, parameter in definition.parameters.items():
-            if name in given:
-                arguments[parameter.name] = self.argument(parameter, given[name])
-            elif parameter.required:
-                raise LoadError(f"the input '{name}' is missing", "the program is damaged")
+        arguments: dict[str, Any] = {
+            parameter.name: self.argument(parameter, given) for parameter, given in _given(definition, operation)
+        }
         if "output_types" in definition.special:
             arguments["output_types"] = tuple(_plain_type(item.type) for item in operation.outputs)
         if "blocks" in definition.special:
@@ -225,16 +219,21 @@ class _Lowering:
             return _plain(value.python())
         return value if keep else self.graph.call_function(ops.host, (value,))
 
-    def constexpr(self, definition: OpDef, operation: Operation, arguments: Mapping[str, Any]) -> None:
+    def constexpr(self, definition: OpDef, operation: Operation) -> None:
+        """Define an op's outputs as constants, computed when one of them is first needed."""
+        constants: dict[Parameter, Constant] = {}
+        for parameter, given in _given(definition, operation):
+            value = self.resolve(given[0])
+            if not isinstance(value, Constant):
+                raise LoadError(f"the input '{parameter.name}' must be a constant", "the program is damaged")
+            constants[parameter] = value
         target = definition.rounded if self.rounds(operation) else definition.function
-        tensors = {name: self.tensor_of(value) for name, value in arguments.items()}
-        constant = Constant(lambda: target(**tensors), lambda: target(**tensors).tolist())
-        self.values[operation.outputs[0].name] = constant
-
-    def tensor_of(self, argument: Any) -> Any:
-        if isinstance(argument, fx.Node) and argument.op == "get_attr":
-            return getattr(self.root, str(argument.target))
-        return argument
+        run = functools.cache(functools.partial(_constexpr, target, constants, operation))
+        keys = tuple((parameter.name, constant.key) for parameter, constant in constants.items())
+        for index, item in enumerate(operation.outputs):
+            make = functools.partial(_part, run, index)
+            key = (target, index, keys)
+            self.values[item.name] = Constant(make, functools.partial(_python, make), self.context.cache, key)
 
     def nested(self, block: Block) -> tuple[fx.Node, tuple[fx.Node, ...]]:
         """Lower a block inside an op to a submodule; return it with the run-time values it captures."""
@@ -244,6 +243,48 @@ class _Lowering:
         name = _attribute_name(self.root, "block")
         self.root.add_module(name, inner)
         return self.graph.get_attr(name), tuple(self.values[name] for name in captured)
+
+
+def _given(definition: OpDef, operation: Operation) -> list[tuple[Parameter, tuple[Argument, ...]]]:
+    """What the program gives an op, by parameter; LoadError for an input too many or too few."""
+    given: dict[str, tuple[Argument, ...]] = dict(operation.inputs)
+    if definition.constexpr:  # iOS16's keep everything in attributes
+        given |= {name: (value,) for name, value in operation.attributes.items() if name in definition.parameters}
+    unknown = [name for name in given if name not in definition.parameters]
+    if unknown:
+        raise LoadError(f"unknown input '{unknown[0]}'", f"it takes {', '.join(definition.parameters)}")
+    missing = [name for name, parameter in definition.parameters.items() if parameter.required and name not in given]
+    if missing:
+        raise LoadError(f"the input '{missing[0]}' is missing", "the program is damaged")
+    return [(parameter, given[name]) for name, parameter in definition.parameters.items() if name in given]
+
+
+def _constexpr(
+    target: Callable[..., Any], constants: Mapping[Parameter, Constant], operation: Operation
+) -> tuple[torch.Tensor, ...]:
+    """Run an op on constants, and check that it made what the program declares."""
+    try:
+        arguments = {
+            parameter.name: constant.make() if parameter.kind == "tensor" else _plain(constant.python())
+            for parameter, constant in constants.items()
+        }
+        result = target(**arguments)
+        made: tuple[torch.Tensor, ...] = result if isinstance(result, tuple) else (result,)
+        for tensor, item in zip(made, operation.outputs, strict=True):
+            if isinstance(item.type, TensorType) and item.type.shape != tuple(tensor.shape):
+                raise LoadError(f"it makes {tuple(tensor.shape)} and declares {item.type.shape}")
+    except (LoadError, RuntimeError, IndexError, ValueError) as error:
+        where = f"op '{operation.name}' ({operation.type})"
+        raise LoadError(f"{where}: its constant cannot be decompressed: {error}", "the program is damaged") from None
+    return made
+
+
+def _part(run: Callable[[], tuple[torch.Tensor, ...]], index: int) -> torch.Tensor:
+    return run()[index]
+
+
+def _python(make: Callable[[], torch.Tensor]) -> Any:
+    return make().tolist()
 
 
 def _const_value(operation: Operation) -> Value:

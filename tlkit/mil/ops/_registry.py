@@ -11,6 +11,7 @@
 * ``since`` is the opset that brought the op or changed its meaning; a program gets the newest not newer than its own.
 * ``exact`` marks ops whose result needs no rounding to f16 when their inputs are f16 values (moves, selections,
   comparisons); every other op that declares fp16 outputs is rounded once, after computing in f32.
+* ``aliases`` marks ops whose result may share an operand's memory; an exact one may, unless it says otherwise.
 * ``constexpr`` ops have only constant inputs and run once, when the program is lowered.
 
 MIL types are carried by torch types as ``CARRIERS`` says: an fp16 value is an f32 tensor that holds f16 values.
@@ -90,13 +91,21 @@ class OpDef:
     parameters: Mapping[str, Parameter]
     special: tuple[str, ...]
     exact: bool
+    aliases: bool
     constexpr: bool
 
 
 _OPS: dict[str, list[OpDef]] = {}
 
 
-def op(name: str | None = None, *, since: int = 15, exact: bool = False, constexpr: bool = False) -> Callable[[Op], Op]:
+def op(
+    name: str | None = None,
+    *,
+    since: int = 15,
+    exact: bool = False,
+    aliases: bool | None = None,
+    constexpr: bool = False,
+) -> Callable[[Op], Op]:
     """Register the decorated function as a MIL op (see the module's text); a second one for an opset is an error."""
 
     def register(function: Op) -> Op:
@@ -109,7 +118,8 @@ def op(name: str | None = None, *, since: int = 15, exact: bool = False, constex
         family = function.__module__.rpartition(".")[2].lstrip("_")
         parameters, special = _signature(function)
         rounded = function if exact else _rounded(function)
-        versions.append(OpDef(title, family, since, function, rounded, parameters, special, exact, constexpr))
+        shares = exact if aliases is None else aliases
+        versions.append(OpDef(title, family, since, function, rounded, parameters, special, exact, shares, constexpr))
         versions.sort(key=lambda version: version.since)
         return function
 

@@ -164,7 +164,7 @@ def threshold(x: Tensor, alpha: float) -> Tensor:
     return torch.clamp(x, min=alpha)
 
 
-@op()
+@op(aliases=True)
 def cast(x: Tensor, dtype: str) -> Tensor:
     """x as MIL's ``dtype``; iOS17 adds 8 and 16-bit integers.
 

@@ -66,7 +66,7 @@ def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_f
     return _sampling.nearest(_sampling.nearest(x, -2, height), -1, width)
 
 
-@op(since=17)
+@op(since=17, aliases=True)
 def resize(
     x: Tensor,
     shape: Ints,

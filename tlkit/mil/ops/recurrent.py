@@ -53,7 +53,7 @@ def rnn(
     output_sequence: bool = False,
     activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:
-    """h = activation(weight_ih x + weight_hh h + bias). Returns each step's h (or the last one's alone) and the last."""
+    """h = activation(weight_ih x + weight_hh h + bias). Returns each step's h (or only the last one's) and the last."""
     run = _activation(activation)
     h, steps = initial_h, []
     for part in F.linear(_directed(x, direction), weight_ih, bias).unbind(0):

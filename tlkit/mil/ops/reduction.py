@@ -26,7 +26,7 @@ def _floating(
     return run(values, _over(x, axes), keep_dims).to(x.dtype)
 
 
-@op()
+@op(aliases=True)
 def reduce_sum(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
     """The sum."""
     if axes is not None and len(axes) == 0:
@@ -40,7 +40,7 @@ def reduce_mean(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) ->
     return _floating(x, axes, keep_dims, torch.mean)
 
 
-@op()
+@op(aliases=True)
 def reduce_prod(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
     """The product."""
     for axis in sorted((axis % max(x.ndim, 1) for axis in _over(x, axes)), reverse=True):
