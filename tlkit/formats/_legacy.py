@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,11 +25,6 @@ def stages(model: Any) -> Iterator[Any]:
         inner = getattr(model, kind)
         for stage in (inner if kind == "pipeline" else inner.pipeline).models:
             yield from stages(stage)
-
-
-def operations(model: Any) -> Counter[str]:
-    """Count the layers of all networks in ``model`` by kind."""
-    return Counter(kind for _, kind, _, _ in layers(model))
 
 
 def weights(model: Any) -> Iterator[Weight]:

@@ -15,7 +15,7 @@ from tlkit.errors import LoadError
 from tlkit.formats import _legacy, sniff
 from tlkit.formats._ports import read_ports
 from tlkit.formats._weights import Weight, program_weights, stored_name
-from tlkit.formats.package import Package, open_package
+from tlkit.formats.package import Package, blamed_on, open_package
 from tlkit.mil.program import DType, Function, ListType, Program, Ref, TensorType, Value, walk
 from tlkit.types import Metadata, ModelInfo
 
@@ -32,6 +32,11 @@ def describe(path: Path) -> ModelInfo:
 
 def describe_package(package: Package, function: str | None = None) -> ModelInfo:
     """Describe an opened model; inputs and outputs are those of ``function`` (the default one if not named)."""
+    with blamed_on(package.file):
+        return _describe(package, function)
+
+
+def _describe(package: Package, function: str | None) -> ModelInfo:
     model, program = package.model, package.program
     ports = _interface(model.description, function)
     table = weight_table(package)
@@ -45,15 +50,15 @@ def describe_package(package: Package, function: str | None = None) -> ModelInfo
         states=read_ports(ports.state),
         labels=_labels(program, function) if program else _legacy.labels(model),
         functions=tuple(program.functions) if program else (),
-        spec_version=model.specificationVersion,
+        spec_version=model.specificationVersion or None,
         opset=_opset(program, function) if program else "",
         parameters=sum(weight.elements for weight in table),
         weights=shares,
         compute=_compute(program) if program else {},
-        operations=_by_count(_operations(program) if program else _legacy.operations(model)),
+        operations=_by_count(_operations(program) if program else Counter(kind for _, kind, _, _ in package.layers())),
         sizes=_sizes(package),
-        details=_details(model, ports, program),
-        notes=tuple(error.message for error in package.faults()),
+        details={**_details(model, ports, program), **package.extra},
+        notes=package.notes + tuple(error.message for error in package.faults()),
     )
 
 
@@ -165,6 +170,7 @@ def _sizes(package: Package) -> dict[str, int]:
             path = Path(folder, name)
             if not path.is_file():
                 continue
-            part = "program" if path.resolve() == program else "weights" if Path(folder).name == "weights" else "other"
+            weights = Path(folder).name == "weights" or name.endswith(".espresso.weights")
+            part = "program" if path.resolve() == program else "weights" if weights else "other"
             sizes[part] += path.stat().st_size
     return sizes

@@ -7,31 +7,37 @@ resolved and must stay inside the package.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.formats import sniff
+from tlkit.formats import _legacy, sniff
 from tlkit.formats._weights import blob_references
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Program
 
 _MODEL_PATH = "@model_path/"
+_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # text where numbers should be
 
 
 @dataclass(frozen=True)
 class Package:
     """A Core ML model: where it is, its ``Model`` message and the file that held it.
 
-    ``root`` is what the user named; ``base`` the folder that ``@model_path/`` stands for in the program.
+    ``root`` is what the user named; ``base`` the folder that ``@model_path/`` stands for in the program. ``notes`` say
+    what could not be read of it, ``extra`` holds what only its format tells.
     """
 
     root: Path
     file: Path
     model: Any
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> Path:
@@ -43,7 +49,12 @@ class Package:
         """The MIL program, or None where the model is not an mlprogram. A missing weight file is left for later."""
         if self.model.WhichOneof("Type") != "mlProgram":
             return None
-        return proto.read_program(self.model.mlProgram, self._open_blob)
+        with blamed_on(self.file):
+            return proto.read_program(self.model.mlProgram, self._open_blob)
+
+    def layers(self) -> Iterator[tuple[str, str, list[str], list[str]]]:
+        """Yield name, kind, inputs and outputs of each layer, for a neural network."""
+        return _legacy.layers(self.model)
 
     def blob_path(self, name: str) -> Path:
         """Return the path of the weight file that the program calls ``name``; LoadError if it leaves the package."""
@@ -81,7 +92,11 @@ class Package:
 
 
 def open_package(path: Path) -> Package:
-    """Open a ``.mlpackage`` folder or a ``.mlmodel`` file; LoadError says what is missing or damaged."""
+    """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
+    if path.exists() and sniff.detect(path) in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
+        from tlkit.formats.mlmodelc import open_compiled  # late: it builds on this module
+
+        return open_compiled(path)
     file = _root_model(path) if path.is_dir() else path
     if sniff.detect(file) is sniff.Format.LFS_POINTER:
         raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
@@ -89,6 +104,20 @@ def open_package(path: Path) -> Package:
         return Package(path, file, proto.parse_model(_read(file)))
     except LoadError as error:
         raise LoadError(f"{file}: {error.message}", error.hint) from None
+
+
+@contextmanager
+def blamed_on(file: Path) -> Iterator[None]:
+    """Let what the body meets in a damaged model end as a LoadError that names ``file``."""
+    try:
+        yield
+    except LoadError as error:
+        if str(file) in error.message:
+            raise
+        raise LoadError(f"{file}: {error.message}", error.hint) from None
+    except _CONTRADICTIONS as error:
+        reason = " ".join(f"the model contradicts itself ({error})".split())
+        raise LoadError(f"{file}: {reason}", "the file is damaged: fetch it again") from error
 
 
 def inside(root: Path, base: Path, name: str) -> Path:

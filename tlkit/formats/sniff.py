@@ -41,9 +41,13 @@ class Format(StrEnum):
     ZIP = "zip archive"
 
 
-COREML = (Format.MLPACKAGE, Format.MLMODEL)
+COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT)
+LFS_MAGIC = b"version https://git-lfs"
+"""How a git-lfs pointer begins: a file that stands for another, not fetched yet."""
+
+_READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
-    (b"version https://git-lfs", Format.LFS_POINTER),
+    (LFS_MAGIC, Format.LFS_POINTER),
     (b"GGUF", Format.GGUF),
     (b"\x89HDF\r\n", Format.HDF5),
     (b"\x93NUMPY", Format.NUMPY),
@@ -67,7 +71,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
     if found is None:
-        raise LoadError(f"{path}: not a model file that tlkit knows", "it reads .mlpackage and .mlmodel")
+        raise LoadError(f"{path}: not a model file that tlkit knows", _READ)
     return found
 
 
@@ -78,7 +82,7 @@ def expect_coreml(path: str | os.PathLike[str]) -> Format:
         return found
     if found is Format.LFS_POINTER:
         raise LoadError(f"{path}: {lfs_text(path)}", "run `git lfs pull` in its repository")
-    raise LoadError(f"{path}: {found}, a format that is not read yet", "tlkit reads .mlpackage and .mlmodel")
+    raise LoadError(f"{path}: {found}, a format that is not read yet", _READ)
 
 
 def lfs_text(path: str | os.PathLike[str]) -> str:

@@ -124,12 +124,21 @@ class ValueReader:
         lex.expect(",")
         shape: tuple[Dim, ...] | None = None
         if not lex.accept("*"):
-            lex.expect("[")
-            shape = tuple(self.separated(self.dimension, "]"))
-            if len(shape) > RANK:
-                lex.fail(f"a tensor of more than {RANK} axes")
+            shape = self.shape()
         lex.expect(">")
         return TensorType(dtype, shape)
+
+    def shape(self) -> tuple[Dim, ...]:
+        lex = self._lex
+        lex.expect("[")
+        dims: list[Dim] = []
+        while not lex.accept("]"):
+            if dims:
+                lex.expect(",")
+            dims.append(self.dimension())
+            if len(dims) > RANK:
+                lex.fail(f"a tensor of more than {RANK} axes")
+        return tuple(dims)
 
     def dtype(self, word: str) -> DType:
         try:
