@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
@@ -26,9 +27,8 @@ class Heard(io.TextIOBase):
     def __init__(self, listener: LineListener | None = None, limit: int = 2000) -> None:
         super().__init__()
         self._listener = listener
-        self._limit = limit
         self._rest = ""
-        self.lines: list[str] = []
+        self.lines: deque[str] = deque(maxlen=limit)
 
     def writable(self) -> bool:
         """A stream that a library kept after the end still takes its words: it is never closed."""
@@ -36,16 +36,15 @@ class Heard(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take ``text``; a bar that redraws itself ends its line with a carriage return, before or after it."""
-        *finished, self._rest = re.split(r"[\r\n]", self._rest + text)
-        # tqdm puts the carriage return first: what follows it is complete although nothing ends it yet.
-        for line in filter(None, [*finished, self._rest if "%|" in self._rest else ""]):
-            self._take(line)
+        *lines, self._rest = re.split(r"[\r\n]", self._rest + text)
+        if "%|" in self._rest:  # tqdm puts the carriage return first: nothing will end this line
+            lines.append(self._rest)
+            self._rest = ""
+        for line in filter(None, lines):
+            self.lines.append(line)
+            if self._listener:
+                self._listener(line)
         return len(text)
-
-    def _take(self, line: str) -> None:
-        self.lines = [*self.lines[-self._limit :], line] if len(self.lines) > self._limit else [*self.lines, line]
-        if self._listener:
-            self._listener(line)
 
 
 @contextmanager
