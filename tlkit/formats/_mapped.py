@@ -1,0 +1,136 @@
+"""Files mapped into memory, read-only, with errors that name the file; and JSON from strangers."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.formats import tensors
+from tlkit.formats.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DAMAGED = "the file is damaged or cut short: fetch or write it again"
+_DEPTH = 64  # of nested lists and objects, far more than any model's header has
+
+
+class Mapped:
+    """One file, mapped when first looked into; its size is known without that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.size = path.stat().st_size
+        except OSError as error:
+            raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+
+    @cached_property
+    def map(self) -> mmap.mmap:
+        """The mapping; nothing is read before it is used."""
+        if not self.size:
+            raise LoadError(f"{self.path}: the file is empty", "fetch or convert it again")
+        try:
+            with self.path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise LoadError(f"{self.path}: cannot be mapped: {error}", "check the path and its permissions") from None
+
+    @cached_property
+    def view(self) -> memoryview:
+        """The whole file as one view."""
+        return memoryview(self.map)
+
+    def broken(self, reason: str) -> LoadError:
+        """Return the error for a file that is not what it should be."""
+        return LoadError(f"{self.path}: {reason}", DAMAGED)
+
+
+class MappedTensors:
+    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: tuple[TensorEntry, ...] = ()
+        self._files: dict[str, Mapped] = {}
+
+    def entries(self) -> Sequence[TensorEntry]:
+        """Return the tensors in the file's order."""
+        return self._entries
+
+    def raw(self, entry: TensorEntry) -> memoryview:
+        """Return the tensor's stored bytes, mapped."""
+        if entry.offset is None:
+            raise LoadError(f"{entry.file}: {entry.name}: its bytes do not lie in the file as they are")
+        if not entry.nbytes:
+            return memoryview(b"")
+        file = self._files.get(entry.file) or self._files.setdefault(entry.file, Mapped(Path(entry.file)))
+        if entry.offset + entry.nbytes > file.size:
+            raise file.broken(f"{entry.name} ends at {entry.offset + entry.nbytes}, past the end ({file.size})")
+        return file.view[entry.offset : entry.offset + entry.nbytes]
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return the tensor's values."""
+        return tensors.decode(entry, self.raw(entry))
+
+
+def parse_json(data: bytes | memoryview, where: str) -> Any:
+    """Return what JSON ``data`` holds; LoadError for repeated keys, deep nesting and anything malformed."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in found if keys.count(key) > 1)
+            raise LoadError(f"{where}: the key '{twice[:100]}' appears twice", DAMAGED)
+        return found
+
+    try:
+        found = json.loads(str(data, "utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise LoadError(f"{where}: not readable as JSON: {reason[:100]}", DAMAGED) from None
+    if _deeper(found, _DEPTH):
+        raise LoadError(f"{where}: not readable as JSON: it is nested too deeply", DAMAGED)
+    return found
+
+
+def read_json(path: Path, limit: int = 1 << 26) -> Any:
+    """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise LoadError(f"{path}: {size:,} bytes, too many for such a file", DAMAGED)
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+    return parse_json(data, str(path))
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether ``value`` nests lists and objects more than ``depth`` deep; asked after parsing, which C bounds."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            item
+            for held in level
+            if isinstance(held, dict | list)
+            for item in (held.values() if isinstance(held, dict) else held)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def same_folder(base: Path, name: str) -> Path:
+    """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else."""
+    if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
+        raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", "do not trust this file")
+    return base / name
