@@ -111,15 +111,18 @@ class _Table:
         size = sum(_bytes(value.type) for value in values)
         return Weight(op.outputs[0].name, self._label(op), _shape(op.outputs[0].type), size, *_place(blob))
 
-    def _leaves(self, op: Operation, depth: int = 0) -> Iterator[Value]:
-        """Yield the constants that ``op`` expands, itself or through other constexpr ops."""
+    def _leaves(self, op: Operation, seen: set[str] | None = None) -> Iterator[Value]:
+        """Yield the constants that ``op`` expands, itself or through other constexpr ops, each once."""
+        seen = set() if seen is None else seen
         yield from (value for key, value in op.attributes.items() if key not in ("name", "shape"))
-        for arguments in op.inputs.values():
-            for argument in arguments:
-                if isinstance(argument, Value):
-                    yield argument
-                elif argument.name in self._makers and depth < _CHAIN:
-                    yield from self._leaves(self._makers[argument.name][0], depth + 1)
+        for argument in (argument for arguments in op.inputs.values() for argument in arguments):
+            if isinstance(argument, Value):
+                yield argument
+            elif argument.name in self._makers:
+                maker = self._makers[argument.name][0]
+                if maker.outputs[0].name not in seen:
+                    seen.add(maker.outputs[0].name)
+                    yield from self._leaves(maker, seen)
 
     def _label(self, op: Operation, depth: int = 0) -> str:
         sparse = "SPARSE " if "sparse" in op.type else ""

@@ -1,0 +1,221 @@
+"""Core ML packages written byte by byte, for tests of what reads, describes and runs them.
+
+Nothing of tlkit's readers is used: messages come from coremltools' generated protobuf modules, weight files are packed
+here from the layout that MILBlob publishes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit.mil import _coreml_proto
+
+MIL, FEATURES = _coreml_proto.module("MIL_pb2"), _coreml_proto.module("FeatureTypes_pb2")
+MODEL = _coreml_proto.module("Model_pb2")
+TYPES = {"fp16": MIL.FLOAT16, "fp32": MIL.FLOAT32, "int32": MIL.INT32, "string": MIL.STRING, "int64": MIL.INT64}
+TYPES |= {"uint4": MIL.UINT4, "int4": MIL.INT4, "int8": MIL.INT8, "uint8": MIL.UINT8, "uint1": MIL.UINT1}
+ARRAYS = FEATURES.ArrayFeatureType
+_BLOB_CODES = {"fp16": 1, "fp32": 2, "uint8": 3, "int8": 4, "int4": 8, "uint1": 9, "uint4": 11}
+
+
+class Weights:
+    """A version 2 weight file in the making."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(64)
+        self._count = 0
+
+    def add(self, dtype: str, payload: bytes) -> int:
+        """Append a record; return the offset of its descriptor."""
+        offset = len(self._data)
+        self._data += struct.pack("<IIQQQ", 0xDEADBEEF, _BLOB_CODES[dtype], len(payload), offset + 64, 0).ljust(
+            64, b"\0"
+        )
+        self._data += payload + b"\0" * (-len(payload) % 64)
+        self._count += 1
+        return offset
+
+    def done(self) -> bytes:
+        struct.pack_into("<II", self._data, 0, self._count, 2)
+        return bytes(self._data)
+
+
+def tensor_type(dtype: str, *shape: int) -> Any:
+    kind = MIL.ValueType()
+    kind.tensorType.dataType = TYPES[dtype]
+    kind.tensorType.rank = len(shape)
+    for size in shape:
+        kind.tensorType.dimensions.add().constant.size = size
+    return kind
+
+
+def stored(dtype: str, offset: int, *shape: int) -> Any:
+    value = MIL.Value(type=tensor_type(dtype, *shape))
+    value.blobFileValue.fileName = "@model_path/weights/weight.bin"
+    value.blobFileValue.offset = offset
+    return value
+
+
+def immediate(dtype: str, data: Any) -> Any:
+    array = np.asarray(data)
+    value = MIL.Value(type=tensor_type(dtype, *array.shape))
+    tensor = value.immediateValue.tensor
+    if dtype == "string":
+        tensor.strings.values.extend(array.ravel().tolist())
+    elif dtype == "fp16":
+        tensor.bytes.values = array.astype("<f2").tobytes()
+    elif dtype == "fp32":
+        tensor.floats.values.extend(array.ravel().tolist())
+    else:
+        tensor.ints.values.extend(array.ravel().tolist())
+    return value
+
+
+def string_list(items: list[str]) -> Any:
+    value = MIL.Value()
+    value.type.listType.type.CopyFrom(tensor_type("string"))
+    value.type.listType.length.constant.size = len(items)
+    for item in items:
+        value.immediateValue.list.values.add().CopyFrom(immediate("string", item))
+    return value
+
+
+class Body:
+    """The ``main`` function of a program in the making."""
+
+    def __init__(self, opset: str = "CoreML7") -> None:
+        self.message = MIL.Program(version=1)
+        self._function = self.message.functions["main"]
+        self._function.opset = opset
+        self.block = self._function.block_specializations[opset]
+
+    def input(self, name: str, kind: Any) -> None:
+        self._function.inputs.add(name=name).type.CopyFrom(kind)
+
+    def const(self, name: str, value: Any) -> str:
+        operation = self.block.operations.add(type="const")
+        operation.attributes["name"].CopyFrom(immediate("string", name))
+        operation.attributes["val"].CopyFrom(value)
+        operation.outputs.add(name=name).type.CopyFrom(value.type)
+        return name
+
+    def op(
+        self, kind: str, outputs: dict[str, Any], inputs: dict[str, str], attributes: dict[str, Any] | None = None
+    ) -> None:
+        operation = self.block.operations.add(type=kind)
+        operation.attributes["name"].CopyFrom(immediate("string", next(iter(outputs))))
+        for key, value in (attributes or {}).items():
+            operation.attributes[key].CopyFrom(value)
+        for key, name in inputs.items():
+            operation.inputs[key].arguments.add(name=name)
+        for name, type_ in outputs.items():
+            operation.outputs.add(name=name).type.CopyFrom(type_)
+
+    def returns(self, *names: str) -> None:
+        self.block.outputs.extend(names)
+
+
+def write(folder: Path, model: Any, weights: bytes | None = None) -> Path:
+    """Write ``folder`` as a .mlpackage around ``model``."""
+    data = folder / "Data/com.apple.CoreML"
+    data.mkdir(parents=True)
+    (data / "model.mlmodel").write_bytes(model.SerializeToString())
+    entries = {"A": {"name": "model.mlmodel", "path": "com.apple.CoreML/model.mlmodel", "author": "com.apple.CoreML"}}
+    if weights is not None:
+        (data / "weights").mkdir()
+        (data / "weights/weight.bin").write_bytes(weights)
+        entries["B"] = {"name": "weights", "path": "com.apple.CoreML/weights", "author": "com.apple.CoreML"}
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": "A"}
+    (folder / "Manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def array_feature(feature: Any, name: str, dtype: int, *shape: int) -> Any:
+    feature.name = name
+    feature.type.multiArrayType.dataType = dtype
+    feature.type.multiArrayType.shape.extend(shape)
+    return feature
+
+
+LABELS = ["zero", "one", "two"]
+MATRIX = np.arange(12, dtype=np.float16).reshape(3, 4) / 8
+BIAS = np.array([0.5, -0.5, 0.25], np.float16)
+
+
+def linear(folder: Path) -> Path:
+    """``y = MATRIX x + BIAS``: f16 between f32 ports, ``x`` 1x4, the matrix in the weight file."""
+    weights = Weights()
+    offset = weights.add("fp16", MATRIX.tobytes())
+    body = Body()
+    body.input("x", tensor_type("fp32", 1, 4))
+    _linear(body, offset)
+    body.op(
+        "cast", {"y": tensor_type("fp32", 1, 3)}, {"x": "z", "dtype": body.const("to32", immediate("string", "fp32"))}
+    )
+    body.returns("y")
+    model = MODEL.Model(specificationVersion=8)
+    array_feature(model.description.input.add(), "x", ARRAYS.FLOAT32, 1, 4)
+    array_feature(model.description.output.add(), "y", ARRAYS.FLOAT32, 1, 3)
+    model.mlProgram.CopyFrom(body.message)
+    return write(folder, model, weights.done())
+
+
+def classifier(folder: Path) -> Path:
+    """Softmax over :func:`linear` of a 2x2 grey image's pixels / 255, with :data:`LABELS`."""
+    weights = Weights()
+    offset = weights.add("fp16", MATRIX.tobytes())
+    body = Body()
+    body.input("image", tensor_type("fp32", 1, 1, 2, 2))
+    body.op(
+        "mul",
+        {"scaled": tensor_type("fp32", 1, 1, 2, 2)},
+        {"x": "image", "y": body.const("scale", immediate("fp32", 1 / 255))},
+    )
+    body.op(
+        "reshape",
+        {"x": tensor_type("fp32", 1, 4)},
+        {"x": "scaled", "shape": body.const("shape", immediate("int32", [1, 4]))},
+    )
+    _linear(body, offset)
+    body.op("softmax", {"p": tensor_type("fp16", 1, 3)}, {"x": "z", "axis": body.const("axis", immediate("int32", -1))})
+    body.op(
+        "cast", {"q": tensor_type("fp32", 1, 3)}, {"x": "p", "dtype": body.const("to32", immediate("string", "fp32"))}
+    )
+    dictionary = MIL.ValueType()
+    dictionary.dictionaryType.keyType.CopyFrom(tensor_type("string"))
+    dictionary.dictionaryType.valueType.CopyFrom(tensor_type("fp32"))
+    body.op(
+        "classify",
+        {"label": tensor_type("string"), "label_probs": dictionary},
+        {"probabilities": "q", "classes": body.const("classes", string_list(LABELS))},
+    )
+    body.returns("label", "label_probs")
+    model = MODEL.Model(specificationVersion=8)
+    image = model.description.input.add(name="image").type.imageType
+    image.width = image.height = 2
+    image.colorSpace = FEATURES.ImageFeatureType.GRAYSCALE
+    model.description.output.add(name="label").type.stringType.SetInParent()
+    model.description.output.add(name="label_probs").type.dictionaryType.stringKeyType.SetInParent()
+    model.description.predictedFeatureName = "label"
+    model.description.predictedProbabilitiesName = "label_probs"
+    metadata = model.description.metadata
+    metadata.author, metadata.shortDescription, metadata.license = "A. Author", "Three classes", "MIT"
+    metadata.userDefined["com.github.apple.coremltools.version"] = "9.0"
+    metadata.userDefined["com.github.apple.coremltools.source"] = "torch==2.13.0"
+    metadata.userDefined["note"] = "kept"
+    model.mlProgram.CopyFrom(body.message)
+    return write(folder, model, weights.done())
+
+
+def _linear(body: Body, offset: int) -> None:
+    body.op(
+        "cast", {"x16": tensor_type("fp16", 1, 4)}, {"x": "x", "dtype": body.const("to16", immediate("string", "fp16"))}
+    )
+    matrix = body.const("matrix", stored("fp16", offset, 3, 4))
+    bias = body.const("bias", immediate("fp16", BIAS))
+    body.op("linear", {"z": tensor_type("fp16", 1, 3)}, {"x": "x16", "weight": matrix, "bias": bias})
