@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": "Show what a model file is.",
     "run": "Run a model once and show its outputs.",
     "bench": "Measure latency, load time and memory.",
+    "ops": "List the operations that tlkit runs.",
 }
 
 

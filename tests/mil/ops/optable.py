@@ -126,7 +126,8 @@ def read(row: Case) -> Function:
 
 
 @functools.cache
-def _tools() -> Any:
+def tools() -> Any:
+    """coremltools, imported without its warnings."""
     logging.disable(logging.WARNING)
     import coremltools
 
@@ -136,11 +137,11 @@ def _tools() -> Any:
 
 
 def _build(row: Case) -> Any:
+    tools()
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import get_new_symbol
     from coremltools.converters.mil.mil.program import Placeholder
 
-    tools = _tools()
     flat = list(_flat(row.inputs))
     specs = []
     for name, many, i, array in flat:
@@ -161,14 +162,14 @@ def _build(row: Case) -> Any:
     names = [name for name, _ in specs]
     scope = {"body": body}
     exec(f"def main({', '.join(names)}): return body({', '.join(names)})", scope)
-    target = getattr(tools.target, f"iOS{row.since}")
+    target = getattr(tools().target, f"iOS{row.since}")
     return mb.program(input_specs=[spec for _, spec in specs], opset_version=target)(scope["main"])
 
 
 def _export(program: Any, folder: str, since: int) -> Any:
     from coremltools.converters.mil.backend.mil.load import MILProtoExporter
 
-    version = int(getattr(_tools().target, f"iOS{since}").value)
+    version = int(getattr(tools().target, f"iOS{since}").value)
     return MILProtoExporter(program, folder, version).export()
 
 
@@ -185,7 +186,7 @@ def _wanted(row: Case) -> tuple[Any, ...]:
 
 def _value_inference(row: Case) -> Any:
     """What coremltools folds the op to when all its inputs are constants."""
-    _tools()
+    tools()
     from coremltools.converters.mil.mil import Builder as mb
 
     kept: list[Any] = []
@@ -200,7 +201,7 @@ def _value_inference(row: Case) -> Any:
         kept.append([item.val for item in made] if isinstance(made, (tuple, list)) else made.val)
         return made
 
-    target = getattr(_tools().target, f"iOS{row.since}")
+    target = getattr(tools().target, f"iOS{row.since}")
     mb.program(input_specs=[], opset_version=target)(main)
     found = kept[0] if isinstance(kept[0], list) else [kept[0]]
     assert all(value is not None for value in found), f"coremltools has no value inference for {row}"
