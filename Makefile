@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 run = @echo && echo '$$ $(1)' && PATH="$(CURDIR)/$(BIN):$$PATH" $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench docs conformance clean
+.PHONY: help setup demo test test-all lint format bench docs conformance fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -59,6 +59,9 @@ docs: $(READY) ## write docs/cli.md from the command line's own help
 
 conformance: $(READY) ## coremltools' own op tests, through tlkit's executor: minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.conformance.run
+
+fuzz: $(READY) ## damage model files at random for a minute: only errors of ours may come of it
+	$(BIN)/python -m tests.fuzz.fuzz_readers --seconds 60
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

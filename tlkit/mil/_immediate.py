@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from tlkit.errors import LoadError
 from tlkit.mil import _floats
-from tlkit.mil.program import BlobRef, DType, TensorType, Type
+from tlkit.mil.program import BlobRef, DictType, DType, TensorType, Type, Value
 
 Data: TypeAlias = tuple[Any, ...] | bytes
 
@@ -31,12 +31,17 @@ _FLOAT_FORMATS = {DType.FP16: "e", DType.FP32: "f", DType.FP64: "d"}
 
 def canonical(kind: Type, data: Data | BlobRef) -> Data | BlobRef:
     """Return a constant's data in the form described above; LoadError where an element does not fit its type."""
-    if not isinstance(kind, TensorType) or isinstance(data, BlobRef) or data == ():
+    if isinstance(data, BlobRef) or data == ():
+        return data
+    _check_kind(kind, data)
+    if not isinstance(kind, TensorType):
         return data
     dtype = kind.dtype
     if dtype in _SCALARS:
         if isinstance(data, bytes):
             data = tuple(elements(dtype, data))
+        if dtype is DType.BOOL:
+            return tuple(map(bool, data))
         if dtype.is_float and any(item != item for item in data):
             data = tuple(math.nan if item != item else item for item in data)
         return data
@@ -46,6 +51,25 @@ def canonical(kind: Type, data: Data | BlobRef) -> Data | BlobRef:
         except (struct.error, OverflowError, TypeError) as error:
             raise LoadError(f"an element of a {dtype.mil} constant does not fit its type ({error})") from None
     return _trimmed(data, dtype, kind.size) if dtype.bits < 8 else data
+
+
+def _check_kind(kind: Type, data: Data) -> None:
+    """Refuse data of another kind than the type says. A reader fills it from one field, so one element tells."""
+    wanted: type | tuple[type, ...] = Value
+    if isinstance(kind, DictType):
+        wanted = tuple
+    elif isinstance(kind, TensorType):
+        wanted = (int, float) if kind.dtype.is_float else str if kind.dtype is DType.STRING else int
+    if isinstance(data, bytes):
+        fits = isinstance(kind, TensorType) and kind.dtype is not DType.STRING
+    else:
+        fits = isinstance(data[0], wanted)
+    if not fits:
+        raise LoadError(f"a constant's data are not what its type says ({_described(kind)})", "the file is damaged")
+
+
+def _described(kind: Type) -> str:
+    return kind.dtype.mil if isinstance(kind, TensorType) else type(kind).__name__.removesuffix("Type").lower()
 
 
 def elements(dtype: DType, data: Data, count: int | None = None) -> Sequence[Any]:

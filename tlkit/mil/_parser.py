@@ -142,4 +142,3 @@ class Parser(ValueReader):
         if self._lex.accept("["):
             self.pairs(found, self.value, "]")
         return found
-
