@@ -138,7 +138,9 @@ def test_readme_commands_exist(root: Path) -> None:
 
 
 def test_reference_is_what_help_says(root: Path, tmp_path: Path) -> None:
-    """docs/cli.md is what `make docs` writes."""
+    """docs/cli.md is what `make docs` writes with the typer of constraints.txt; another one words help differently."""
+    if f"typer=={version('typer')}" not in (root / "constraints.txt").read_text().split():
+        pytest.skip("written with another typer")
     fresh = tmp_path / "cli.md"
     subprocess.run([sys.executable, root / "docs/make_cli.py", fresh], check=True)
     assert (root / "docs/cli.md").read_text() == fresh.read_text(), "run `make docs`"

@@ -138,7 +138,7 @@ def test_inputs_reach_every_setting(model: Path, tmp_path: Path) -> None:
         (("--percentiles", "101"), 2, "percentiles lie between 0 and 100"),
         (("--duration", "0"), 2, "a duration must be above zero"),
         (("--engine", "warp"), 2, "unknown engine"),
-        (("-n", "0"), 2, "0"),
+        (("-n", "0"), 2, "--iterations"),
     ],
 )
 def test_a_wrong_call_is_told_in_two_lines(model: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
