@@ -1,0 +1,128 @@
+"""``tlkit convert`` as a person and as a script meet it: streams, exit codes, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tlkit.cli.app import main
+
+SOURCES = Path(__file__).parents[1] / "core" / "sources.py"
+
+
+def tlkit(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["tlkit", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_text_alone_on_stdout_and_a_bar_alone_on_the_terminal(tmp_path: Path) -> None:
+    goal = tmp_path / "conv.mlpackage"
+    ours, theirs = pty.openpty()
+    arguments = ["convert", f"{SOURCES}:Conv", "--image", "image=1x3x8x8:scale=1/255", "-o", str(goal)]
+    command = [sys.executable, "-m", "tlkit", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        screen = b""
+        while True:
+            try:
+                screen += (part := os.read(ours, 4096))
+            except OSError:  # Linux's word for the end of a terminal
+                break
+            if not part:
+                break
+        out = process.communicate()[0]
+    os.close(ours)
+    assert process.returncode == 0
+    assert [line.split()[0] for line in out.splitlines() if line[:1].strip()] == [
+        "package", "source", "made", "size", "inputs", "outputs", "ops", "verified", "time",
+    ]  # fmt: skip
+    assert "image: 8x8 RGB image" in out
+    assert b"loading coremltools" in screen
+    for noise in (b"Failed to load", b"has not been tested", b"passes/s", b"ops/s", b"Warning"):
+        assert noise not in screen
+
+
+def test_json_holds_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"{SOURCES}:Conv", "--input", "x=2x3x8x8", "--precision", "f32", "--json", "-q"]
+    assert tlkit(monkeypatch, "convert", *arguments, "-o", str(tmp_path / "c.mlpackage")) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert captured.err == ""
+    assert document["ok"] is True
+    assert document["verification"]["outputs"]["output"]["cosine"] > 0.9999
+    assert document["info"]["operations"]["conv"] == 1
+    assert len(document["advice"]) == 2
+    assert document["size"] > 1000
+    assert document["timings"]["total"] > 0
+
+
+def test_a_difference_is_exit_1_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = {}
+    for seed in "01":
+        goal = tmp_path / f"{seed}.mlpackage"
+        code = tlkit(monkeypatch, "convert", f"{SOURCES}:Branch", "--input", "x=1x4", "--seed", seed, "-o", str(goal))
+        captured = capsys.readouterr()
+        assert ("DIFFERS" in captured.out) is (code == 1)
+        assert captured.err.startswith("warning: tracing fixed")
+        assert goal.is_dir()
+        codes[code] = captured
+    assert set(codes) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["{S}:Conv", "--input", "x=1x2x8x8", "-o", "{T}/a.mlpackage"], 2),
+        (["{S}:Conv", "--input", "x=1x3x8x8", "-o", "{T}/a.mlmodel"], 2),
+        (["{S}:Conv", "--input", "x=1x3x8x8", "-o", "{T}/no/a.mlpackage"], 2),
+        (["{S}:Conv", "--input", "x=1x3x8x8", "-o", "{T}/file/a.mlpackage"], 2),
+        (["{S}:Conv", "--input", "x=3x", "-o", "{T}/a.mlpackage"], 2),
+        (["{S}:Conv", "--image", "x=1x3x8x8:scale=big", "-o", "{T}/a.mlpackage"], 2),
+        (["{S}:nothing", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
+        (["{S}:fails", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
+        (["{T}/file", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
+        (["nope:net", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
+        (["{S}:Unsupported", "--input", "x=3x3", "-o", "{T}/a.mlpackage"], 4),
+    ],
+)
+def test_bad_input(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+) -> None:
+    (tmp_path / "file").write_text("text")
+    filled = [part.replace("{S}", str(SOURCES)).replace("{T}", str(tmp_path)) for part in arguments]
+    assert tlkit(monkeypatch, "convert", *filled) == code
+    captured = capsys.readouterr()
+    error, hint = captured.err.splitlines()
+    assert error.startswith("tlkit: error: ")
+    assert hint.startswith("  ")
+    assert captured.out == ""
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_even_where_it_is_swallowed(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "tlkit", "convert", f"{SOURCES}:Interrupted", "--input", "x=1x4"]
+    environment = os.environ | {"TLKIT_TEST_SIGNAL": str(int(number))}
+    ended = subprocess.run(
+        [*command, "-o", str(tmp_path / "a.mlpackage")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")
+    assert os.listdir(tmp_path) == []
