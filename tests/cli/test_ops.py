@@ -1,30 +1,23 @@
 """``tlkit ops`` as a user runs it."""
 
-import json
-import subprocess
-import sys
+from tests.cli.commands import Shell, tlkit  # noqa: F401
 
 
-def tlkit(*arguments):
-    return subprocess.run([sys.executable, "-m", "tlkit", *arguments], capture_output=True, text=True, check=False)
-
-
-def test_text_and_json_list_the_same():
-    text, document = tlkit("ops"), tlkit("ops", "--json")
-    assert text.returncode == document.returncode == 0
-    answer = json.loads(document.stdout)
-    rows = {line.split()[0]: line.split() for line in text.stdout.splitlines() if line.strip()}
+def test_text_and_json_list_the_same(tlkit: Shell) -> None:  # noqa: F811
+    text, answer = tlkit("ops"), tlkit("ops", "--json").json()
+    assert text.code == 0
+    rows = {line.split()[0]: line.split() for line in text.out.splitlines() if line.strip()}
     for entry in answer["ops"]:
         assert rows[entry["name"]][1] == entry["family"]
         assert rows[entry["name"]][2] == entry["opsets"][0]
-    assert f"{len(answer['ops'])} operations" in text.stdout
+    assert f"{len(answer['ops'])} operations" in text.out
     assert [entry["name"] for entry in answer["not_covered"]] == ["custom_layer"]
-    assert "not covered: custom_layer" in text.stdout
+    assert "not covered: custom_layer" in text.out
 
 
-def test_a_pattern_selects_by_name_or_family():
-    by_name = json.loads(tlkit("ops", "reduce_arg*", "--json").stdout)
-    by_family = json.loads(tlkit("ops", "recurrent", "--json").stdout)
+def test_a_pattern_selects_by_name_or_family(tlkit: Shell) -> None:  # noqa: F811
+    by_name = tlkit("ops", "reduce_arg*", "--json").json()
+    by_family = tlkit("ops", "recurrent", "--json").json()
     assert [entry["name"] for entry in by_name["ops"]] == ["reduce_argmax", "reduce_argmin"]
     assert by_name["ops"][0]["opsets"] == ["iOS15", "iOS17"]
     assert [entry["name"] for entry in by_family["ops"]] == ["gru", "lstm", "rnn"]
@@ -32,8 +25,8 @@ def test_a_pattern_selects_by_name_or_family():
     assert "output_sequence?" in by_family["ops"][0]["inputs"]
 
 
-def test_a_pattern_that_fits_nothing_is_a_usage_error():
-    failed = tlkit("ops", "frobnicate")
-    assert failed.returncode == 2
-    assert failed.stdout == ""
-    assert "frobnicate" in failed.stderr
+def test_a_pattern_that_fits_nothing_is_a_usage_error(tlkit: Shell) -> None:  # noqa: F811
+    outcome = tlkit("ops", "frobnicate")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "frobnicate" in outcome.err
