@@ -1,9 +1,9 @@
 """``tlkit ops`` as a user runs it."""
 
-from tests.cli.commands import Shell, tlkit  # noqa: F401
+from tests.cli.commands import Shell
 
 
-def test_text_and_json_list_the_same(tlkit: Shell) -> None:  # noqa: F811
+def test_text_and_json_list_the_same(tlkit: Shell) -> None:
     text, answer = tlkit("ops"), tlkit("ops", "--json").json()
     assert text.code == 0
     rows = {line.split()[0]: line.split() for line in text.out.splitlines() if line.strip()}
@@ -15,7 +15,7 @@ def test_text_and_json_list_the_same(tlkit: Shell) -> None:  # noqa: F811
     assert "not covered: custom_layer" in text.out
 
 
-def test_a_pattern_selects_by_name_or_family(tlkit: Shell) -> None:  # noqa: F811
+def test_a_pattern_selects_by_name_or_family(tlkit: Shell) -> None:
     by_name = tlkit("ops", "reduce_arg*", "--json").json()
     by_family = tlkit("ops", "recurrent", "--json").json()
     assert [entry["name"] for entry in by_name["ops"]] == ["reduce_argmax", "reduce_argmin"]
@@ -25,7 +25,7 @@ def test_a_pattern_selects_by_name_or_family(tlkit: Shell) -> None:  # noqa: F81
     assert "output_sequence?" in by_family["ops"][0]["inputs"]
 
 
-def test_a_pattern_that_fits_nothing_is_a_usage_error(tlkit: Shell) -> None:  # noqa: F811
+def test_a_pattern_that_fits_nothing_is_a_usage_error(tlkit: Shell) -> None:
     outcome = tlkit("ops", "frobnicate")
     assert outcome.code == 2
     assert outcome.out == ""
