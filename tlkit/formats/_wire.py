@@ -1,0 +1,58 @@
+"""Protobuf's wire format, for messages that are looked into without their generated classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tlkit.errors import LoadError
+
+Field = tuple[int, int, int, int]
+"""Field number, wire type, and either a value and 0, or where its bytes begin and end."""
+
+
+class WireError(LoadError):
+    """Bytes that are no protobuf message."""
+
+
+def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (number, wire type, value or start, end) of the fields in ``data[start:end]``, their content untouched."""
+    place = start
+    while place < end:
+        key, place = varint(data, place, end)
+        wire = key & 7
+        if wire == 0:
+            value, place = varint(data, place, end)
+            yield key >> 3, wire, value, 0
+            continue
+        length = 8
+        if wire == 2:
+            length, place = varint(data, place, end)
+        elif wire == 5:
+            length = 4
+        elif wire != 1:
+            raise WireError(f"no protobuf: wire type {wire} at byte {place}")
+        if length > end - place:
+            raise WireError(f"a field at byte {place} claims {length:,} bytes, past its message's end")
+        yield key >> 3, wire, place, place + length
+        place += length
+
+
+def varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
+    """Return the number at ``place`` and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= end:
+            break
+        byte = data[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value & (1 << 64) - 1, place
+    raise WireError(f"a number at byte {place} has no end")
+
+
+def varints(data: memoryview, start: int, end: int) -> Iterator[int]:
+    """Yield the packed numbers in ``data[start:end]``."""
+    while start < end:
+        value, start = varint(data, start, end)
+        yield value

@@ -1,0 +1,104 @@
+""".npy and .npz files: headers read as text, arrays mapped where they are stored as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tlkit.formats._mapped import Mapped, MappedTensors
+from tlkit.formats._zip import Zip
+from tlkit.formats.dtypes import PLAIN
+from tlkit.formats.tensors import TensorEntry
+
+_TYPES = {
+    "b1": "BOOL",
+    "u1": "U8",
+    "i1": "I8",
+    "u2": "U16",
+    "i2": "I16",
+    "u4": "U32",
+    "i4": "I32",
+    "u8": "U64",
+    "i8": "I64",
+    "f2": "F16",
+    "f4": "F32",
+    "f8": "F64",
+    "c8": "C64",
+    "c16": "C128",
+}
+_HEADER = re.compile(
+    r"\s*\{\s*'descr':\s*(?P<descr>'[^']*'|\[.*\]),\s*'fortran_order':\s*(?P<fortran>True|False),\s*"
+    r"'shape':\s*\((?P<shape>[\d,\sL]*)\),?\s*\}\s*",
+    re.DOTALL,
+)
+_HEADER_LIMIT = 1 << 16
+
+
+class NumpyFile(MappedTensors):
+    """One array, named after its file, or an archive's. ``notes`` name arrays of objects, which are never read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.metadata: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self._file = Mapped(path)
+        self._files[str(path)] = self._file
+        self._zip: Zip | None = None
+        if bytes(self._file.view[:4]) == b"PK\x03\x04":
+            self._zip = Zip(self._file)
+            self._entries = tuple(self._members(self._zip))
+        else:
+            self._entries = tuple(self._array(path.stem, self._file.view, 0, self._file.size))
+
+    def raw(self, entry: TensorEntry) -> memoryview:
+        """Return an array's stored bytes: mapped, or expanded where the archive compressed them."""
+        if entry.offset is not None or not self._zip:
+            return super().raw(entry)
+        member = f"{entry.name}.npy"
+        return self._zip.read(member, self._zip.size(member))[-entry.nbytes or self._zip.size(member) :]
+
+    def _members(self, archive: Zip) -> Iterator[TensorEntry]:
+        for name in archive.names:
+            start, size = archive.offset(name), archive.size(name)
+            head = archive.read(name) if start is not None else memoryview(archive.head(name, _HEADER_LIMIT))
+            yield from self._array(name.removesuffix(".npy"), head, start, size)
+
+    def _array(self, name: str, data: memoryview, start: int | None, size: int) -> Iterator[TensorEntry]:
+        """Yield the array whose file's first bytes are ``data``; ``start`` is None for one that is compressed."""
+        major = data[6] if len(data) > 10 and bytes(data[:6]) == b"\x93NUMPY" else 0
+        if major not in (1, 2, 3):
+            raise self._file.broken(f"'{name[:100]}' is no numpy array")
+        begin = 10 if major == 1 else 12
+        length = int.from_bytes(data[8:begin], "little")
+        if length > _HEADER_LIMIT or begin + length > len(data):
+            raise self._file.broken(f"the header of '{name[:100]}' should have {length:,} bytes")
+        found = _HEADER.fullmatch(bytes(data[begin : begin + length]).decode("latin-1"))
+        if not found:
+            raise self._file.broken(f"the header of '{name[:100]}' is not numpy's")
+        dtype = _TYPES.get(found["descr"].strip("'")[1:])
+        if dtype is None:
+            self.notes.append(f"'{name}' holds {found['descr'][:60]}, which is not read")
+            return
+        shape = tuple(int(size.strip(" L")) for size in found["shape"].split(",") if size.strip(" L"))
+        if len(shape) > 64 or any(dim >= 1 << 63 for dim in shape):
+            raise self._file.broken(f"'{name[:100]}' has a shape that is no size")
+        offset = None if start is None else start + begin + length
+        big = found["descr"].startswith("'>")
+        strides = _fortran(shape) if found["fortran"] == "True" and sum(dim > 1 for dim in shape) > 1 else ()
+        entry = TensorEntry(name, dtype, shape, 0, str(self.path), offset, strides, big)
+        nbytes = entry.elements * PLAIN[dtype]
+        if begin + length + nbytes > size:
+            raise self._file.broken(
+                f"'{name[:100]}' should have {nbytes:,} bytes, and {size - begin - length:,} follow"
+            )
+        yield TensorEntry(name, dtype, shape, nbytes, str(self.path), offset, strides, big)
+
+
+def _fortran(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for size in shape:
+        strides.append(step)
+        step *= size
+    return tuple(strides)

@@ -1,0 +1,215 @@
+"""ONNX models, described: graph, ports and initializers, read from the protobuf's wire format.
+
+Field numbers are those of ONNX's ``onnx.proto3``. Weights are stepped over, and mapped when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.formats._mapped import DAMAGED, Mapped, MappedTensors
+from tlkit.formats._wire import WireError, fields, varints
+from tlkit.formats.dtypes import PLAIN
+from tlkit.formats.tensors import TensorEntry
+
+TYPES = {
+    1: "F32",
+    2: "U8",
+    3: "I8",
+    4: "U16",
+    5: "I16",
+    6: "I32",
+    7: "I64",
+    8: "STRING",
+    9: "BOOL",
+    10: "F16",
+    11: "F64",
+    12: "U32",
+    13: "U64",
+    14: "C64",
+    15: "C128",
+    16: "BF16",
+    17: "F8_E4M3",
+    18: "F8_E4M3FNUZ",
+    19: "F8_E5M2",
+    20: "F8_E5M2FNUZ",
+    21: "U4",
+    22: "I4",
+    23: "F4",
+}
+_IN_PLACE = {4: "F32", 10: "F64"}  # float_data and double_data, whose packed form is the raw one
+_NESTED = 16  # graphs in the attributes of nodes: If, Loop, Scan
+
+
+class OnnxFile(MappedTensors):
+    """A described ONNX model. ``inputs`` and ``outputs`` are (name, type, shape), a named dimension as text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.metadata: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.opsets: dict[str, int] = {}
+        self.producer = ""
+        self.ir_version = 0
+        self.operations: Counter[str] = Counter()
+        self.inputs: list[tuple[str, str, tuple[int | str, ...]]] = []
+        self.outputs: list[tuple[str, str, tuple[int | str, ...]]] = []
+        self._file = Mapped(path)
+        self._files[str(path)] = self._file
+        self._data = self._file.view
+        self._found: dict[str, TensorEntry] = {}
+        try:
+            self._model()
+        except WireError as error:
+            raise LoadError(f"{path}: {error.message}", DAMAGED) from None
+        self._entries = tuple(self._found.values())
+        self.inputs = [port for port in self.inputs if port[0] not in self._found]
+
+    def _text(self, start: int, end: int) -> str:
+        return str(self._data[start:end], "utf-8", "replace")
+
+    def _model(self) -> None:
+        names = {2: "", 3: ""}
+        for number, wire, start, end in fields(self._data, 0, self._file.size):
+            if number == 1 and wire == 0:
+                self.ir_version = start
+            elif number in names and wire == 2:
+                names[number] = self._text(start, end)
+            elif number == 6 and wire == 2 and end - start < 1 << 20:
+                self.metadata["doc"] = self._text(start, end)
+            elif number == 7 and wire == 2:
+                self._graph(start, end, 0)
+            elif number == 8 and wire == 2:
+                domain, version = self._pair(start, end)
+                self.opsets[domain or "ai.onnx"] = version if isinstance(version, int) else 0
+            elif number == 14 and wire == 2:
+                key, value = self._pair(start, end)
+                self.metadata[key] = value
+        self.producer = " ".join(name for name in names.values() if name)
+
+    def _pair(self, start: int, end: int) -> tuple[str, Any]:
+        """Return fields 1 (text) and 2 (text or number) of a message."""
+        key, value = "", None
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if number == 1 and wire == 2:
+                key = self._text(begin, stop)
+            elif number == 2:
+                value = self._text(begin, stop) if wire == 2 else begin
+        return key, value
+
+    def _graph(self, start: int, end: int, depth: int) -> None:
+        if depth > _NESTED:
+            raise WireError(f"graphs nested over {_NESTED} deep")
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if wire != 2:
+                continue
+            if number == 1:
+                self._node(begin, stop, depth)
+            elif number == 5:
+                self._initializer(begin, stop)
+            elif depth == 0 and number == 2:
+                self.metadata["graph"] = self._text(begin, stop)
+            elif depth == 0 and number in (11, 12):
+                (self.inputs if number == 11 else self.outputs).append(self._port(begin, stop))
+
+    def _node(self, start: int, end: int, depth: int) -> None:
+        kind = domain = ""
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if number == 4 and wire == 2:
+                kind = self._text(begin, stop)
+            elif number == 7 and wire == 2:
+                domain = self._text(begin, stop)
+            elif number == 5 and wire == 2:
+                for inner, inner_wire, first, last in fields(self._data, begin, stop):
+                    if inner in (6, 11) and inner_wire == 2:  # an attribute's graph, or graphs
+                        self._graph(first, last, depth + 1)
+        self.operations[f"{domain}.{kind}" if domain not in ("", "ai.onnx") else kind] += 1
+
+    def _port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
+        name, dtype = "", ""
+        shape: list[int | str] = []
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if number == 1 and wire == 2:
+                name = self._text(begin, stop)
+            elif number == 2 and wire == 2:
+                for kind, kind_wire, first, last in fields(self._data, begin, stop):
+                    if kind == 1 and kind_wire == 2:  # a tensor; sequences and maps keep an empty type
+                        dtype, shape = self._type(first, last)
+        return name, dtype, tuple(shape)
+
+    def _type(self, start: int, end: int) -> tuple[str, list[int | str]]:
+        dtype, shape = "", []
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if number == 1 and wire == 0:
+                dtype = TYPES.get(begin, f"type {begin}")
+            elif number == 2 and wire == 2:
+                shape = [
+                    self._dim(first, last) for _, kind, first, last in fields(self._data, begin, stop) if kind == 2
+                ]
+        return dtype, shape
+
+    def _dim(self, start: int, end: int) -> int | str:
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if number == 1 and wire == 0:
+                return begin
+            if number == 2 and wire == 2:
+                return self._text(begin, stop)
+        return "?"
+
+    def _initializer(self, start: int, end: int) -> None:
+        name, dtype, dims, place = "", 0, list[int](), (0, 0)
+        external: dict[str, Any] = {}
+        for number, wire, begin, stop in fields(self._data, start, end):
+            if number == 1:
+                dims += [begin] if wire == 0 else varints(self._data, begin, stop)
+            elif number == 2 and wire == 0:
+                dtype = begin
+            elif number == 8 and wire == 2:
+                name = self._text(begin, stop)
+            elif (number == 9 or TYPES.get(dtype) == _IN_PLACE.get(number)) and wire == 2:
+                place = (begin, stop)
+            elif number == 13 and wire == 2:
+                key, value = self._pair(begin, stop)
+                external[key] = value
+        if len(dims) > 64 or any(dim >= 1 << 63 for dim in dims):
+            raise WireError(f"'{name[:100]}' has a shape that is no size")
+        self._add(name, TYPES.get(dtype, f"type {dtype}"), tuple(dims), place, external)
+
+    def _add(
+        self, name: str, dtype: str, shape: tuple[int, ...], place: tuple[int, int], external: dict[str, Any]
+    ) -> None:
+        size = math.prod(shape) * PLAIN.get(dtype, 0)
+        start, end = place
+        if external:
+            entry = self._external(name, dtype, shape, size, external)
+        else:
+            inside = start if end > start and end - start == size else None
+            if end > start and size and end - start != size:
+                raise WireError(f"'{name[:100]}' should have {size:,} bytes and has {end - start:,}")
+            entry = TensorEntry(name, dtype, shape, (end - start) or size, str(self.path), inside)
+        self._found[name] = entry
+
+    def _external(
+        self, name: str, dtype: str, shape: tuple[int, ...], size: int, external: dict[str, Any]
+    ) -> TensorEntry:
+        """Weights beside the model, in a file that must lie in its folder."""
+        from tlkit.formats.package import (
+            inside,  # late: it brings protobuf's classes, for which most models have no use
+        )
+
+        target = inside(self.path.parent, self.path.parent, str(external.get("location", "")))
+        numbers = [str(external.get(key, default)) for key, default in (("offset", 0), ("length", size))]
+        if not all(number.isdecimal() and len(number) < 20 for number in numbers):
+            raise WireError(f"'{name[:100]}' lies at no readable place in {target.name}")
+        offset, length = map(int, numbers)
+        note = f"{target}: the file of external weights is missing"
+        if not target.is_file():
+            if note not in self.notes:
+                self.notes.append(note)
+        elif offset + length > target.stat().st_size or (size and length != size):
+            raise LoadError(f"{target}: '{name[:100]}' is not in it whole", DAMAGED)
+        return TensorEntry(name, dtype, shape, length, str(target), offset)
