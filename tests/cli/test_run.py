@@ -1,0 +1,117 @@
+"""``tlkit run``: outputs on the screen, in JSON, in files; what is wrong is said in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.commands import Shell
+from tests.formats import packages
+
+
+@pytest.fixture
+def linear(tmp_path: Path) -> Path:
+    return packages.linear(tmp_path / "linear.mlpackage")
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    return packages.classifier(tmp_path / "classifier.mlpackage")
+
+
+def test_text_shows_the_figures(tlkit: Shell, linear: Path) -> None:
+    outcome = tlkit("run", linear, "--input", "x=[[1,0,0,0]]")
+    assert (outcome.code, outcome.err) == (0, "")
+    row = next(line.split() for line in outcome.out.splitlines() if line.strip().startswith("y"))
+    y = (packages.MATRIX[:, 0] + packages.BIAS).astype(np.float64)
+    assert row[:3] == ["y", "float32", "1x3"]
+    assert [float(word) for word in row[3:]] == pytest.approx([y.min(), y.max(), y.mean(), *y], rel=1e-4)
+
+
+def test_json_holds_every_value_unrounded(tlkit: Shell, linear: Path) -> None:
+    document = tlkit("run", linear, "--input", "x=[[1,0,0,0]]", "--json").json()
+    assert document["outputs"][0]["values"] == [(packages.MATRIX[:, 0] + packages.BIAS).tolist()]
+    assert document["inputs"] == [{"name": "x", "dtype": "float32", "shape": [1, 4]}]
+
+
+def test_classes_come_with_bars_and_top_limits_them(tlkit: Shell, classifier: Path) -> None:
+    outcome = tlkit("run", classifier, "--input", "image=zeros", "--top", 2)
+    lines = [line.split() for line in outcome.out.splitlines()]
+    ranked = [words for words in lines if words and words[0] in packages.LABELS]
+    order = [packages.LABELS[index] for index in np.argsort(-packages.BIAS.astype(np.float64))]
+    assert [words[0] for words in ranked] == order[:2] and "█" in ranked[0][2]
+    assert ["label:", order[0]] in lines
+
+
+def test_a_resized_image_is_said(tlkit: Shell, classifier: Path, tmp_path: Path) -> None:
+    Image.new("L", (8, 4), 9).save(tmp_path / "p.png")
+    outcome = tlkit("run", classifier, "--input", f"image={tmp_path}/p.png", "--json")
+    (note,) = outcome.json()["notes"]
+    assert "8x4 scaled to 4x2 and cropped to 2x2" in note and note in outcome.err
+    assert tlkit("run", classifier, "--input", f"image={tmp_path}/p.png", "-q").err == ""
+
+
+def test_check_nan_names_the_output_and_exits_with_1(tlkit: Shell, linear: Path) -> None:
+    big = ("run", linear, "--input", "x=[[6e4,6e4,6e4,6e4]]")
+    assert tlkit(*big).code == 0
+    outcome = tlkit(*big, "--check-nan")
+    assert outcome.code == 1 and "not finite: y" in outcome.out and "output 'y' is not finite" in outcome.err
+    document = tlkit(*big, "--check-nan", "--json")
+    assert document.code == 1 and document.json()["not_finite"] == ["y"]
+    assert "Infinity" in document.json()["outputs"][0]["values"][0]
+    assert tlkit(*big, "--check-nan", "--precision", "f32").code == 0
+
+
+def test_outputs_are_saved(tlkit: Shell, linear: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "out.npz"
+    words = ("run", linear, "--input", "x=[[0,0,0,0]]", "--save-outputs", goal)
+    assert tlkit(*words).code == 0
+    np.testing.assert_array_equal(np.load(goal)["y"][0], packages.BIAS)
+    assert tlkit(*words).code == 2 and tlkit(*words, "--force").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--input", "imag=x.png"], 2, "no input is named 'imag'"),
+        (["--input", "image=[[1,2]]"], 2, "expected GRAYSCALE image 2x2"),
+        (["--input", "image={folder}/text.png"], 2, "not an image"),
+        (["--input", "image=none.png"], 3, "none.png: no such file"),
+        (["--input", "image=zeros", "--input", "image=zeros"], 2, "twice"),
+        (["--shape", "image=1,1,9,9"], 2, "expected GRAYSCALE image 2x2"),
+        (["--shape", "image"], 2, "not NAME=DIMS"),
+        (["--precision", "f8"], 2, "f16 or f32"),
+        (["--engine", "warp"], 2, "eager or compile"),
+        (["--units", "tpu"], 2, "unknown unit 'tpu'"),
+        (["--units", "cpu,gpu"], 2, "unknown unit"),
+        (["--save-outputs", "{folder}/text.png"], 2, ".npz or .safetensors"),
+        (["--save-outputs", "{folder}/no/out.npz"], 2, "no folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_hint(
+    tlkit: Shell,
+    classifier: Path,
+    tmp_path: Path,
+    words: list[str],
+    code: int,
+    says: str,
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    before = sorted(file.name for file in tmp_path.iterdir())
+    outcome = tlkit("run", classifier, *(word.format(folder=tmp_path) for word in words))
+    assert (outcome.code, outcome.out) == (code, "")
+    errors = outcome.err[outcome.err.index("tlkit: error: ") :]
+    assert says in errors and errors.count("\n") == 2 and "Traceback" not in errors
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+
+
+def test_a_model_that_is_no_mlprogram_says_so(tlkit: Shell, tmp_path: Path) -> None:
+    model = packages.MODEL.Model(specificationVersion=1)
+    packages.array_feature(model.description.input.add(), "x", packages.ARRAYS.DOUBLE, 3)
+    model.neuralNetwork.SetInParent()
+    (tmp_path / "old.mlmodel").write_bytes(model.SerializeToString())
+    outcome = tlkit("run", tmp_path / "old.mlmodel")
+    assert outcome.code == 3 and "a neuralNetwork model" in outcome.err
