@@ -33,6 +33,7 @@ import torch
 from tlkit.mil import lower, ops, proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Function, StateType, TensorType
+from tlkit.mil.text import format_program, parse_program
 
 VALUE = "value"
 TOLERANCE = {"fp32": (1e-5, 1e-6), "fp16": (1e-3, 1e-3), "none": (0.0, 0.0)}
@@ -117,12 +118,14 @@ def run(function: Function, row: Case, precision: str) -> tuple[Any, ...]:
 
 
 def read(row: Case) -> Function:
-    """The row's program, built by coremltools and read back by tlkit."""
+    """The row's program, built by coremltools and read back by tlkit, from its protobuf and from what tlkit prints."""
     with tempfile.TemporaryDirectory() as folder:
         message = _export(_build(row), folder, row.since)
         path = Path(folder) / "weight.bin"
         blob = BlobFile(path) if path.exists() else None
-        return proto.read_program(message, lambda name: blob).function()
+        program = proto.read_program(message, lambda name: blob)
+        assert parse_program(format_program(program), lambda name: blob) == program, "printing changes the program"
+        return program.function()
 
 
 @functools.cache
