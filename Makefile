@@ -17,7 +17,7 @@ run = @echo && echo '$$ $(1)' && PATH="$(CURDIR)/$(BIN):$$PATH" $(1)
 .PHONY: help setup demo test test-all lint format bench docs conformance fuzz clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo 'tlkit needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/path/to/python' >&2; exit 1; }
