@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tlkit.errors import LoadError
 from tlkit.formats._weights import Weight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
@@ -29,6 +33,11 @@ def stages(model: Any) -> Iterator[Any]:
 
 def weights(model: Any) -> Iterator[Weight]:
     """Yield the weights of all networks in ``model``; shapes are flat, as the protobuf keeps them."""
+    return (weight for weight, _ in weight_messages(model))
+
+
+def weight_messages(model: Any) -> Iterator[tuple[Weight, Any]]:
+    """Yield the weights of all networks in ``model``, each with the ``WeightParams`` message that holds it."""
     for stage in stages(model):
         if stage.WhichOneof("Type") in _NETWORKS:
             for layer in body(stage).layers:
@@ -54,13 +63,13 @@ def labels(model: Any) -> tuple[str, ...]:
     return found
 
 
-def _layer(name: str, message: Any) -> Iterator[Weight]:
+def _layer(name: str, message: Any) -> Iterator[tuple[Weight, Any]]:
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
         for item in value if _repeated(value) else (value,):
             if field.message_type.name == "WeightParams":
-                yield from _weight(f"{name}.{field.name}", item)
+                yield from ((weight, item) for weight in _weight(f"{name}.{field.name}", item))
             elif field.message_type.full_name.startswith("CoreML.Specification."):
                 yield from _layer(name, item)
 
@@ -80,3 +89,39 @@ def _weight(name: str, params: Any) -> Iterator[Weight]:
     elif params.rawValue and bits:
         stored = "PAL" if params.quantization.WhichOneof("QuantizationType") == "lookupTableQuantization" else "INT"
         yield Weight(name, f"{stored}{bits}", (len(params.rawValue) * 8 // bits,), len(params.rawValue))
+
+
+def stored(params: Any) -> bytes:
+    """Return the bytes of a ``WeightParams`` message, float32 values little-endian."""
+    import numpy as np
+
+    if params.floatValue:
+        return np.array(params.floatValue, "<f4").tobytes()
+    return bytes(params.float16Value or params.int8RawValue or params.rawValue)
+
+
+def values(params: Any) -> NDArray[Any]:
+    """Return the values of a ``WeightParams`` message, flat: quantized ones as float32, by their scales or table."""
+    import numpy as np
+
+    if params.floatValue:
+        return np.array(params.floatValue, np.float32)
+    if params.float16Value:
+        return np.frombuffer(params.float16Value, "<f2", len(params.float16Value) // 2)
+    bits, quantization = params.quantization.numberOfBits, params.quantization
+    data: NDArray[Any] = np.frombuffer(params.int8RawValue or params.rawValue, "i1" if params.int8RawValue else "u1")
+    if not params.int8RawValue and 0 < bits < 8:
+        data = np.unpackbits(data.view(np.uint8))[: data.size * 8 // bits * bits].reshape(-1, bits) @ (
+            1 << np.arange(bits)[::-1]
+        )
+    if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
+        table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
+        if data.size and data.max() >= table.size:
+            raise LoadError("a weight's index points past its look-up table", "the file is damaged")
+        return table[data]
+    linear = quantization.linearQuantization
+    scale, bias = (np.array(part, np.float32) for part in (linear.scale or [1.0], linear.bias or [0.0]))
+    if data.size % scale.size or data.size % bias.size:
+        raise LoadError("a weight's scales do not divide it", "the file is damaged")
+    wide = data.astype(np.float32).reshape(scale.size, -1) * scale[:, None]
+    return (wide.reshape(bias.size, -1) + bias[:, None]).reshape(-1)
