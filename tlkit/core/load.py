@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
+    from tlkit.engines.coreml import CoreMLEngine
     from tlkit.engines.torch import State, TorchEngine
     from tlkit.formats.package import Package
     from tlkit.mil.program import Program
@@ -80,8 +82,12 @@ class Model:
         return self._package.program
 
     @cached_property
-    def engine(self) -> TorchEngine:
-        """What runs the model; made when first asked for."""
+    def engine(self) -> TorchEngine | CoreMLEngine:
+        """What runs the model, made when first asked for: Core ML on a Mac unless torch's own options are asked for."""
+        if sys.platform == "darwin" and (self._options["engine"], self._options["precision"]) == ("eager", "f16"):
+            from tlkit.engines.coreml import CoreMLEngine
+
+            return CoreMLEngine(self.path, self.inputs, unit=self._options["unit"], function=self._function)
         from tlkit.engines.torch import TorchEngine
 
         if self.program is None:
@@ -116,7 +122,8 @@ class Model:
 
     def make_state(self) -> State:
         """Return a fresh state, all zeros, for a stateful model (an empty one otherwise)."""
-        return self.engine.make_state()
+        state: State = self.engine.make_state()
+        return state
 
     def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         from tlkit.core.inputs import port_named, to_port
