@@ -7,7 +7,6 @@ torch or coremltools prints reaches the user's streams.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING
 from tlkit.core._interrupt import check, interruptible
 from tlkit.core.advice import advise
 from tlkit.core.build import Recipe, Report, check_classifier, check_versions, version_notes, write_package
+from tlkit.core.labels import class_labels
 from tlkit.core.ports import Port, Ports, parse_ports
 from tlkit.core.source import Source, load_source
 from tlkit.core.staging import check_goal, staged
 from tlkit.core.targets import choose_target
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import UsageError
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def convert(
     """
     goal = Path(output)
     ports = parse_ports(inputs, images)
-    labels = _labels(classes)
+    labels = class_labels(classes)
     recipe = Recipe(_precision(precision), choose_target(target, ports), labels, author, description, version, license)
     _check_output(goal, force)
     check_versions()
@@ -161,33 +161,6 @@ def _check_output(goal: Path, force: bool) -> None:
     if goal.suffix != ".mlpackage":
         raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
     check_goal(goal, force=force)
-
-
-def _labels(classes: str | Path | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the class labels: lines of a text file without blank ones, or as given; each may be there once."""
-    if classes is None:
-        return ()
-    where = str(classes) if isinstance(classes, str | Path) else "classes"
-    labels = _read_labels(Path(classes)) if isinstance(classes, str | Path) else tuple(classes)
-    if not labels:
-        raise UsageError(f"{where}: no class labels in it", "write one label a line, in the order of the scores")
-    twice = next((label for label, count in Counter(labels).items() if count > 1), None)
-    if twice is not None:
-        lines = " and ".join(str(index) for index, label in enumerate(labels, 1) if label == twice)
-        raise UsageError(f"{where}: the label '{twice}' is there twice ({lines})", "a classifier needs distinct labels")
-    return labels
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except OSError as error:
-        raise LoadError(f"{path}: {error.strerror}", "--classes takes a text file with one label a line") from error
-    except UnicodeDecodeError as error:
-        raise LoadError(
-            f"{path}: not a UTF-8 text file", "--classes takes a text file with one label a line"
-        ) from error
-    return tuple(line.strip() for line in lines if line.strip())
 
 
 class _Clock:

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from tlkit.core._quiet import quiet
+from tlkit.core.examples import draw, to_source
 from tlkit.core.ports import Port, check_name
 from tlkit.errors import ConversionError, UsageError
 
@@ -127,32 +126,6 @@ def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[d
     if not kept:
         raise ConversionError("the model returns no tensor", "wrap it so that it returns what it computes")
     return kept, tuple(notes)
-
-
-def draw(ports: tuple[Port, ...], module: nn.Module, seed: int) -> list[NDArray[Any]]:
-    """Return a seeded value for each port: pixels 0 to 255 as uint8 (C, H, W), standard normals, or small integers.
-
-    Integers stay below the smallest embedding table in ``module`` (2 where it has none), so that they index all.
-    """
-    rng = np.random.default_rng(seed)
-    tables = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
-    return [_draw(port, rng, min(tables, default=2)) for port in ports]
-
-
-def _draw(port: Port, rng: np.random.Generator, below: int) -> NDArray[Any]:
-    if port.image:
-        return rng.integers(0, 256, port.shape[1:], dtype=np.uint8)
-    if port.dtype == "int32":
-        return rng.integers(0, below, port.shape, dtype=np.int32)
-    return rng.standard_normal(port.shape, dtype=np.float32).astype(port.dtype)
-
-
-def to_source(port: Port, value: NDArray[Any]) -> Tensor:
-    """Return the tensor that the source module gets for ``value``: f32 or int64; pixels after scale and bias."""
-    if port.image:
-        bias = np.asarray(port.image.bias, np.float32)[:, None, None]
-        value = (value.astype(np.float32) * np.float32(port.image.scale) + bias)[None]
-    return torch.from_numpy(np.ascontiguousarray(value)).to(torch.int64 if port.dtype == "int32" else torch.float32)
 
 
 def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:

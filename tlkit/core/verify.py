@@ -14,8 +14,9 @@ from torch import nn
 
 from tlkit.core._quiet import quiet
 from tlkit.core.compare import TOLERANCES, Difference, difference
+from tlkit.core.examples import draw, to_source
 from tlkit.core.ports import Port
-from tlkit.core.trace import Recorder, Traced, draw, to_source
+from tlkit.core.trace import Recorder, Traced
 from tlkit.errors import TlkitError
 
 
