@@ -18,7 +18,11 @@ F32 = tensor("fp32", 4)
 def test_each_op_is_one_node_that_keeps_its_name() -> None:
     program = function(
         {"x": F32},
-        [constant("one", 1.0, "fp32"), call("add", "sum_1", F32, x="x", y="one"), call("relu", "out.2", F32, x="sum_1")],
+        [
+            constant("one", 1.0, "fp32"),
+            call("add", "sum_1", F32, x="x", y="one"),
+            call("relu", "out.2", F32, x="sum_1"),
+        ],
         ["out.2"],
     )
     nodes = [node for node in lower(program).graph.nodes if node.op == "call_function"]
@@ -50,7 +54,9 @@ def test_f16_values_are_those_of_f16_storage() -> None:
 
 
 def test_an_overflow_that_f16_causes_appears_and_f32_has_none() -> None:
-    program = function({"x": F16}, [call("mul", "y", F16, x="x", y="x"), call("sub", "z", F16, x="y", y="y")], ["y", "z"])
+    program = function(
+        {"x": F16}, [call("mul", "y", F16, x="x", y="x"), call("sub", "z", F16, x="y", y="y")], ["y", "z"]
+    )
     x = torch.tensor([300.0, 2.0, -300.0, 1.0])
     y, z = lower(program)(x)
     assert y.tolist() == [float("inf"), 4.0, float("inf"), 1.0]
