@@ -108,20 +108,28 @@ def values(params: Any) -> NDArray[Any]:
         return np.array(params.floatValue, np.float32)
     if params.float16Value:
         return np.frombuffer(params.float16Value, "<f2", len(params.float16Value) // 2)
-    bits, quantization = params.quantization.numberOfBits, params.quantization
-    data: NDArray[Any] = np.frombuffer(params.int8RawValue or params.rawValue, "i1" if params.int8RawValue else "u1")
-    if not params.int8RawValue and 0 < bits < 8:
-        data = np.unpackbits(data.view(np.uint8))[: data.size * 8 // bits * bits].reshape(-1, bits) @ (
-            1 << np.arange(bits)[::-1]
-        )
+    quantization, data = params.quantization, _codes(params)
     if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
         table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
         if data.size and data.max() >= table.size:
             raise LoadError("a weight's index points past its look-up table", "the file is damaged")
-        return table[data]
+        return np.take(table, data)
     linear = quantization.linearQuantization
     scale, bias = (np.array(part, np.float32) for part in (linear.scale or [1.0], linear.bias or [0.0]))
     if data.size % scale.size or data.size % bias.size:
         raise LoadError("a weight's scales do not divide it", "the file is damaged")
     wide = data.astype(np.float32).reshape(scale.size, -1) * scale[:, None]
     return (wide.reshape(bias.size, -1) + bias[:, None]).reshape(-1)
+
+
+def _codes(params: Any) -> NDArray[Any]:
+    """Return a quantized weight's integers; those below a byte are packed highest bits first."""
+    import numpy as np
+
+    if params.int8RawValue:
+        return np.frombuffer(params.int8RawValue, np.int8)
+    data, bits = np.frombuffer(params.rawValue, np.uint8), params.quantization.numberOfBits
+    if not 0 < bits < 8:
+        return data
+    rows = np.unpackbits(data)[: data.size * 8 // bits * bits].reshape(-1, bits)
+    return np.asarray(rows @ (1 << np.arange(bits)[::-1]))

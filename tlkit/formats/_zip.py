@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from tlkit.errors import LoadError
 from tlkit.formats._mapped import DAMAGED, Mapped
 
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_DIRECTORY_LIMIT = 1 << 24  # bytes: some 200,000 members
+DIRECTORY_LIMIT = 1 << 24
+"""Bytes of an archive's list of members: some 200,000 of them, which take a second to read."""
+
 READ_LIMIT = 1 << 24
 """Bytes of a compressed member that are read without asking."""
+
+
+def directory_size(file: BinaryIO) -> int:
+    """Return how many bytes the archive's list of members claims to take; -1 where it has none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - (1 << 16) - 128, 0))
+    tail = file.read()
+    found = tail.rfind(b"PK\x05\x06")
+    if found < 0 or len(tail) - found < _END.size:
+        return -1
+    record = tail.rfind(b"PK\x06\x06", 0, found)  # zip64 overrules, where it is there
+    if 0 <= record <= len(tail) - 56:
+        return int(struct.unpack_from("<Q", tail, record + 40)[0])
+    return int(_END.unpack_from(tail, found)[5])
 
 
 class Zip:
@@ -23,9 +41,10 @@ class Zip:
 
     def __init__(self, file: Mapped) -> None:
         self.file = file
-        self._check_directory()
         try:
             with file.path.open("rb") as opened:
+                if not 0 <= directory_size(opened) <= DIRECTORY_LIMIT:
+                    raise file.broken("its directory of members is missing, or too long for a model")
                 infos = zipfile.ZipFile(opened).infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
             raise LoadError(f"{file.path}: not a readable zip archive: {error}", DAMAGED) from None
@@ -33,20 +52,6 @@ class Zip:
         for name in self._infos:
             if ".." in PurePosixPath(name.replace("\\", "/")).parts or name.startswith(("/", "\\")):
                 raise LoadError(f"{file.path}: its member '{name[:100]}' leads out of it", "do not trust this file")
-
-    def _check_directory(self) -> None:
-        """Refuse a directory of members too long to be a model's, before it is read."""
-        tail_start = max(self.file.size - (1 << 16) - _END.size, 0)
-        tail = bytes(self.file.view[tail_start:])
-        found = tail.rfind(b"PK\x05\x06")
-        if found < 0 or len(tail) - found < _END.size:
-            raise self.file.broken("not a zip archive: its end is missing")
-        size = _END.unpack_from(tail, found)[5]
-        record = tail.rfind(b"PK\x06\x06", 0, found)  # zip64 overrules, where it is there
-        if 0 <= record <= len(tail) - 56:
-            (size,) = struct.unpack_from("<Q", tail, record + 40)
-        if size > _DIRECTORY_LIMIT:
-            raise self.file.broken("its directory of members is too long for a model")
 
     @cached_property
     def names(self) -> tuple[str, ...]:

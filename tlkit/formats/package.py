@@ -93,7 +93,12 @@ class Package:
 
 def open_package(path: Path) -> Package:
     """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
-    if path.exists() and sniff.detect(path) in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
+    found = sniff.detect(path) if path.exists() else None
+    if found is sniff.Format.ZIPPED_MLPACKAGE:
+        from tlkit.formats.zipped import open_zipped  # late: it builds on this module
+
+        return open_zipped(path)
+    if found in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
         from tlkit.formats.mlmodelc import open_compiled  # late: it builds on this module
 
         return open_compiled(path)

@@ -39,13 +39,17 @@ class Format(StrEnum):
     NUMPY = "numpy array"
     IMAGE = "image"
     ZIP = "zip archive"
+    ZIPPED_MLPACKAGE = "zipped Core ML package"
+    AIMODEL = "Core AI model"
 
 
-COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT)
+COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT, Format.ZIPPED_MLPACKAGE)
 LFS_MAGIC = b"version https://git-lfs"
 """How a git-lfs pointer begins: a file that stands for another, not fetched yet."""
 
 _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
+_WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
+_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (LFS_MAGIC, Format.LFS_POINTER),
     (b"GGUF", Format.GGUF),
@@ -54,6 +58,7 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"\x89PNG\r\n", Format.IMAGE),
     (b"\xff\xd8\xff", Format.IMAGE),
     (b"program(", Format.MIL_TEXT),
+    (_LEGACY_TORCH, Format.PYTORCH),
 )
 
 
@@ -71,7 +76,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
     if found is None:
-        raise LoadError(f"{path}: not a model file that tlkit knows", _READ)
+        raise LoadError(f"{path}: not a model file that tlkit knows", _WEIGHTS)
     return found
 
 
@@ -103,10 +108,23 @@ def _folder(path: Path) -> Format:
         return Format.MLMODELC
     if has("saved_model.pb"):
         return Format.SAVED_MODEL
-    if has("model.safetensors", "model.safetensors.index.json"):
+    if path.suffix.lower() == ".aimodel":  # Core AI's folder: what is in it is not published
+        return Format.AIMODEL
+    if has("model.safetensors", "model.safetensors.index.json") or _holds_safetensors(path, has("config.json")):
         return Format.SAFETENSORS
     hint = "the package has lost its Manifest.json: fetch it again" if has("Data") or (path / "Data").is_dir() else ""
     raise LoadError(f"{path}: a folder that is no model package", hint or "name a model file or a .mlpackage")
+
+
+def _holds_safetensors(path: Path, configured: bool) -> bool:
+    """Whether ``path`` is one model's folder: an index, a lone file, or files beside a ``config.json``."""
+    files = [item for item in path.glob("*.safetensors*") if item.is_file()]
+    if any(item.name.endswith(".safetensors.index.json") for item in files):
+        return True
+    others = any(
+        item.suffix in (".gguf", ".pt", ".pth", ".mlmodel", ".onnx") or item.is_dir() for item in path.iterdir()
+    )
+    return bool(files) and (configured or (len(files) == 1 and not others))
 
 
 def _file(file: BinaryIO, path: Path) -> Format | None:
@@ -123,7 +141,9 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
         return _zip(file)
     if re.match(rb"\x80[\x02-\x05]", head):
         return Format.PICKLE
-    if _is_safetensors(head, size):
+    if _is_safetensors(head, size) or (
+        head.lstrip().startswith(b"{") and path.name.endswith(".safetensors.index.json")
+    ):
         return Format.SAFETENSORS
     return _protobuf(file, size) or (Format.MLMODEL if path.suffix.lower() == ".mlmodel" else None)
 
@@ -135,11 +155,17 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 def _zip(file: BinaryIO) -> Format:
     import zipfile  # late: no other format needs it
 
+    from tlkit.formats._zip import DIRECTORY_LIMIT, directory_size
+
     try:
+        if not 0 <= directory_size(file) <= DIRECTORY_LIMIT:
+            return Format.ZIP
         names = zipfile.ZipFile(file).namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return Format.ZIP
     inner = {name.partition("/")[2] for name in names}
+    if "Manifest.json" in names or any(name.endswith(".mlpackage/Manifest.json") for name in names):
+        return Format.ZIPPED_MLPACKAGE
     if "constants.pkl" in inner:
         return Format.TORCHSCRIPT
     if "serialized_exported_program.json" in {*names, *inner} or any(name.startswith("models/") for name in inner):
