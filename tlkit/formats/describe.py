@@ -1,0 +1,240 @@
+"""Any model file described: its format told from its content, then asked of that format's reader."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats import sniff
+from tlkit.formats.sniff import COREML, Format
+from tlkit.formats.tensors import TensorEntry, TensorFile
+from tlkit.types import Metadata, ModelInfo, TensorSpec
+
+FORMATS = {
+    "coreml": Format.MLMODEL,
+    "safetensors": Format.SAFETENSORS,
+    "gguf": Format.GGUF,
+    "pytorch": Format.PYTORCH,
+    "onnx": Format.ONNX,
+    "numpy": Format.NUMPY,
+}
+"""What ``--format`` takes, where a file's content says otherwise or nothing."""
+
+_PYTORCH = (Format.PYTORCH, Format.TORCHSCRIPT, Format.TORCH_EXPORT, Format.PICKLE)
+_UNREAD = {
+    Format.AIMODEL: "Apple's Core AI tools (coreai-core) read it; give tlkit the PyTorch model it was made from",
+    Format.TFLITE: "convert it to ONNX with tf2onnx, or start from its source",
+    Format.SAVED_MODEL: "convert it with coremltools, or start from its source",
+    Format.HDF5: "load it with Keras and save its weights as .npz",
+    Format.KERAS: "load it with Keras and save its weights as .npz",
+    Format.ZIP: "unzip it and name what is inside",
+    Format.IMAGE: "name a model file; an image goes to `tlkit run --input`",
+}
+_NUMPY_NAMES = {"F32": "float32", "F16": "float16", "F64": "float64", "I32": "int32", "I64": "int64", "BOOL": "bool"}
+
+
+def find_format(path: Path, wanted: str | None = None) -> Format:
+    """Return the format of ``path``, or the one ``wanted`` names; LoadError for a pointer or one that is not read."""
+    if wanted is not None and wanted not in FORMATS:
+        raise UsageError(f"unknown format '{wanted}'", f"formats are {', '.join(FORMATS)}")
+    found = sniff.detect(path) if wanted is None or path.is_dir() else FORMATS[wanted]
+    if found is Format.LFS_POINTER:
+        raise LoadError(f"{path}: {sniff.lfs_text(path)}", "run `git lfs pull` in its repository")
+    if found in _UNREAD:
+        raise LoadError(f"{path}: {found}, which tlkit does not read", _UNREAD[found])
+    return found
+
+
+def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
+    """Open the tensors of any model file; LoadError says what is wrong with it. ``wanted`` is one of FORMATS."""
+    found = find_format(path, wanted)
+    if found is Format.SAFETENSORS:
+        from tlkit.formats.safetensors import SafeTensorsFile
+
+        return SafeTensorsFile(path)
+    if found is Format.GGUF:
+        from tlkit.formats.gguf import GGUFFile
+
+        return GGUFFile(path)
+    if found in _PYTORCH:
+        from tlkit.formats.pytorch import PyTorchFile
+
+        return PyTorchFile(path)
+    if found is Format.ONNX:
+        from tlkit.formats.onnx import OnnxFile
+
+        return OnnxFile(path)
+    if found is Format.NUMPY:
+        from tlkit.formats.numpy_files import NumpyFile
+
+        return NumpyFile(path)
+    from tlkit.formats.coreml_tensors import CoreMLTensors
+    from tlkit.formats.package import open_package
+
+    return CoreMLTensors(open_package(path))
+
+
+def describe(path: Path, wanted: str | None = None) -> ModelInfo:
+    """Describe the model at ``path``, whatever its format."""
+    if find_format(path, wanted) in COREML:
+        from tlkit.formats.coreml import describe as describe_coreml
+
+        return describe_coreml(path)
+    return describe_tensors(open_tensors(path, wanted))
+
+
+def describe_tensors(file: TensorFile) -> ModelInfo:
+    """Describe an opened file of tensors (of any format but Core ML's, which :mod:`tlkit.formats.coreml` describes)."""
+    kind = type(file).__name__
+    describer = {"SafeTensorsFile": _safetensors, "GGUFFile": _gguf, "PyTorchFile": _pytorch, "OnnxFile": _onnx}
+    info = describer.get(kind, _numpy)(file)
+    shares = _shares(file.entries())
+    found = replace(
+        info,
+        parameters=sum(shares.values()),
+        weights=shares,
+        sizes=_sizes(file),
+        notes=tuple(getattr(file, "notes", ())),
+        details={key: value for key, value in info.details.items() if value not in (None, "", [], {}, ())},
+    )
+    if not found.metadata.quantization:
+        found = replace(found, metadata=replace(found.metadata, quantization=next(iter(shares), "")))
+    return found
+
+
+def _unique(entries: Sequence[TensorEntry]) -> list[TensorEntry]:
+    """Leave out tensors that are another one under a second name."""
+    seen: set[Any] = set()
+    kept = []
+    for entry in entries:
+        place = (entry.file, entry.offset if entry.offset is not None else entry.name, entry.dtype, entry.shape)
+        if not entry.storage or place not in seen:
+            kept.append(entry)
+        seen.add(place)
+    return kept
+
+
+def _shares(entries: Sequence[TensorEntry]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for entry in _unique(entries):
+        counted[entry.dtype] += entry.elements
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _sizes(file: TensorFile) -> dict[str, int]:
+    files = [Path(name) for name in getattr(file, "shards", ())] or [file.path]
+    sizes = [item.stat().st_size for item in files if item.is_file()]
+    return {f"{len(sizes)} files": sum(sizes)} if len(sizes) > 1 else {"model": sum(sizes)}
+
+
+def _shared(entries: Sequence[TensorEntry]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.storage:
+            groups.setdefault(entry.storage, []).append(entry.name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _text(metadata: Mapping[str, Any], *keys: str) -> str:
+    return next((str(metadata[key]) for key in keys if isinstance(metadata.get(key), str | int | float)), "")
+
+
+def _safetensors(file: Any) -> ModelInfo:
+    from tlkit.formats.safetensors import folder_config
+
+    config = folder_config(file.path)
+    architectures = config.get("architectures")
+    names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
+    known = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "torch_dtype", "dtype")
+    details: dict[str, Any] = {
+        "files": len(file.shards) if len(file.shards) > 1 else None,
+        "architecture": ", ".join(names) or _text(config, "model_type"),
+        "config": {key: config[key] for key in known if isinstance(config.get(key), str | int | float)},
+    }
+    metadata = Metadata(
+        "SafeTensors",
+        "",
+        author=_text(file.metadata, "modelspec.author", "author"),
+        description=_text(file.metadata, "modelspec.description", "description"),
+        license=_text(file.metadata, "modelspec.license", "license"),
+        user=dict(file.metadata),
+    )
+    return ModelInfo(str(file.path), metadata, "weights", details=details)
+
+
+def _gguf(file: Any) -> ModelInfo:
+    from tlkit.formats._gguf_describe import describe_gguf, quantization
+
+    details, known = describe_gguf(file), file.metadata
+    shown = {
+        key: str(value)
+        for key, value in known.items()
+        if isinstance(value, str | int | float) and key.startswith("general.") and len(str(value)) < 2000
+    }
+    metadata = Metadata(
+        "GGUF",
+        quantization(file),
+        author=_text(known, "general.author", "general.organization"),
+        description=_text(known, "general.description", "general.name"),
+        license=_text(known, "general.license"),
+        version=_text(known, "general.version"),
+        user=shown,
+    )
+    return ModelInfo(str(file.path), metadata, details.get("architecture", "weights"), details=details)
+
+
+def _pytorch(file: Any) -> ModelInfo:
+    from tlkit.formats._pickle import unexpected
+
+    details = dict(file.details)
+    inputs, outputs = (tuple(_spec(port) for port in details.pop(key, ())) for key in ("inputs", "outputs"))
+    operations = details.pop("operations", {})
+    foreign = unexpected(file.imports)
+    details |= {"imports": list(file.imports), "unexpected_imports": list(foreign), "shared": _shared(file.entries())}
+    details["holds"] = dict(file.metadata) if file.kind in ("checkpoint", "pickle") else {}
+    user = {key: str(value) for key, value in file.metadata.items() if isinstance(value, str | int | float)}
+    return ModelInfo(
+        str(file.path),
+        Metadata("PyTorch", "", user=user if file.kind == "checkpoint" else {}),
+        file.kind,
+        inputs,
+        outputs,
+        operations=dict(sorted(operations.items(), key=lambda item: -item[1])),
+        details=details,
+    )
+
+
+def _spec(port: Mapping[str, Any]) -> TensorSpec:
+    dims, dtype = port["shape"], port["dtype"]
+    ranges = tuple((dim, dim) if isinstance(dim, int) else (1, None) for dim in dims)
+    shape = tuple(dim if isinstance(dim, int) else 1 for dim in dims)
+    flexible = any(not isinstance(dim, int) for dim in dims)
+    return TensorSpec(port["name"], _NUMPY_NAMES.get(dtype, dtype.lower()), shape, ranges=ranges if flexible else ())
+
+
+def _onnx(file: Any) -> ModelInfo:
+    inputs, outputs = (
+        tuple(_spec({"name": name, "dtype": dtype, "shape": shape}) for name, dtype, shape in ports)
+        for ports in (file.inputs, file.outputs)
+    )
+    details = {"producer": file.producer, "ir_version": file.ir_version, "opsets": file.opsets}
+    description = _text(file.metadata, "doc")
+    user = {key: str(value) for key, value in file.metadata.items() if key != "doc" and value is not None}
+    return ModelInfo(
+        str(file.path),
+        Metadata("ONNX", "", description=description, user=user),
+        "graph",
+        inputs,
+        outputs,
+        opset=f"opset {file.opsets['ai.onnx']}" if "ai.onnx" in file.opsets else "",
+        operations=dict(file.operations.most_common()),
+        details=details,
+    )
+
+
+def _numpy(file: Any) -> ModelInfo:
+    return ModelInfo(str(file.path), Metadata("NumPy", ""), "arrays")
