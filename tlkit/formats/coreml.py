@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.formats import _legacy, sniff
+from tlkit.formats import _legacy, _legacy_kinds, sniff
 from tlkit.formats._ports import read_ports
 from tlkit.formats._weights import Weight, program_weights, stored_name
 from tlkit.formats.package import Package, blamed_on, open_package
@@ -150,6 +150,7 @@ def _details(model: Any, ports: Any, program: Program | None) -> dict[str, Any]:
         "predicted_probabilities": ports.predictedProbabilitiesName,
         "updatable": model.isUpdatable,
         "stages": stages,
+        "model": {} if program else _legacy_kinds.tree(model),
     }
     if program and len(program.functions) > 1:
         details["functions"] = {
