@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tlkit.errors import TlkitError
+from tlkit.errors import ExecutionError, TlkitError
 from tlkit.types import Unit
 
 MACOS_VERSION = (26, 0)
@@ -61,13 +61,16 @@ class _Stand(ModuleType):
 
 
 def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Raise RuntimeError for tlkit's errors, as the real extension does for Core ML's."""
+    """Raise RuntimeError for tlkit's errors, as the real extension does for Core ML's (and in its words)."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except TlkitError as error:
-            raise RuntimeError(f"{error.message}. {error.hint}" if error.hint else error.message) from error
+            told = f"{error.message}. {error.hint}" if error.hint else error.message
+            # Callers look for Core ML's own words where an inference fails.
+            failed = "Unable to compute the prediction using ML Program: " if isinstance(error, ExecutionError) else ""
+            raise RuntimeError(failed + told) from error
 
     return call
 
@@ -106,7 +109,8 @@ class _ModelProxy:
         return _StateProxy(self._model.make_state())
 
     def get_compiled_model_path(self) -> str:
-        return self.compileModel(str(self._path))
+        path: str = self.compileModel(str(self._path))
+        return path
 
     def get_load_duration_in_nano_seconds(self) -> int:
         return self._load_ns
