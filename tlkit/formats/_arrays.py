@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.formats.dtypes import QUANTIZED
-from tlkit.formats.tensors import TensorEntry
+from tlkit.formats.dtypes import BLOCKS, QUANTIZED
+from tlkit.formats.tensors import TensorEntry, TensorFile
 
 Array = NDArray[Any]
 Order = Literal["<", ">"]
+_HELD = 1 << 25  # bytes of mapped file that reading through it may keep resident
 
 _NUMPY = {
     "BOOL": "?",
@@ -99,3 +102,28 @@ def _shaped(entry: TensorEntry, flat: Array) -> Array:
         return flat.reshape(entry.shape)
     steps = tuple(stride * flat.itemsize for stride in entry.strides)
     return np.lib.stride_tricks.as_strided(flat, entry.shape, steps, writeable=False)
+
+
+def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> Iterator[Array]:
+    """Yield a tensor's values flat, in pieces of about ``elements``, in order; what was read is let go of again.
+
+    A tensor that is not contiguous, or compressed as a whole, comes in one piece.
+    """
+    if entry.dtype not in BLOCKS or entry.strides or entry.offset is None:
+        yield source.array(entry).reshape(-1)
+        return
+    block, size = BLOCKS[entry.dtype]
+    step = max(elements // block, 1)
+    raw = source.raw(entry)
+    release = getattr(source, "release", None)
+    held = 0
+    for start in range(0, len(raw), step * size):
+        piece = raw[start : start + step * size]
+        part = replace(entry, shape=(len(piece) // size * block,), nbytes=len(piece))
+        yield decode(part, piece)
+        held += len(piece)
+        if release and held >= _HELD:
+            release(entry, start + len(piece))
+            held = 0
+    if release:
+        release(entry, len(raw))

@@ -47,6 +47,15 @@ class Mapped:
         """The whole file as one view."""
         return memoryview(self.map)
 
+    def release(self, start: int, end: int) -> None:
+        """Let go of the mapped pages that lie in ``start`` to ``end``, so that a long read stays small in memory."""
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = min(end, self.size) // mmap.PAGESIZE * mmap.PAGESIZE
+        # Back to 64 MiB before, for what an earlier call left: pages at the seams of its pieces.
+        first = max(first - (1 << 26), 0)
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     def broken(self, reason: str) -> LoadError:
         """Return the error for a file that is not what it should be."""
         return LoadError(f"{self.path}: {reason}", DAMAGED)
@@ -74,6 +83,11 @@ class MappedTensors:
         if entry.offset + entry.nbytes > file.size:
             raise file.broken(f"{entry.name} ends at {entry.offset + entry.nbytes}, past the end ({file.size})")
         return file.view[entry.offset : entry.offset + entry.nbytes]
+
+    def release(self, entry: TensorEntry, nbytes: int) -> None:
+        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
+        if entry.offset is not None and entry.file in self._files:
+            self._files[entry.file].release(entry.offset, entry.offset + nbytes)
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return the tensor's values."""

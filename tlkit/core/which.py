@@ -1,0 +1,65 @@
+"""What a model file is good for, and the command that makes the kind of file its owner lacks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from tlkit.types import ModelInfo
+
+
+def which_format(info: ModelInfo) -> tuple[str, str]:
+    """Return what the file is good for, in a sentence, and a ``tlkit convert`` command, empty where none applies."""
+    kind = info.metadata.format
+    if kind == "CoreML":
+        return _coreml(info)
+    if kind == "GGUF":
+        if not info.parameters:
+            return "a vocabulary without weights: llama.cpp tests tokenizers with it", ""
+        return "for running with llama.cpp and its kin, on any machine; to train on, or read it in PyTorch:", _to(
+            info, ".safetensors"
+        )
+    if kind == "SafeTensors":
+        return "for training and sharing (PyTorch, MLX, Hugging Face); weights alone run nowhere. For llama.cpp:", _to(
+            info, ".gguf"
+        )
+    if kind == "PyTorch":
+        return _pytorch(info)
+    if kind == "ONNX":
+        return "for running away from Apple (ONNX Runtime); for Apple devices convert the PyTorch model behind it", ""
+    return "for passing arrays around; `tlkit run --input NAME=FILE` takes it", ""
+
+
+def _coreml(info: ModelInfo) -> tuple[str, str]:
+    if info.kind == "mlProgram":
+        where = "for running on Apple devices, and anywhere with `tlkit run`"
+    else:
+        where = f"for running on Apple devices ({info.kind}: the Neural Engine likes an mlprogram better)"
+    if not info.parameters:
+        return where, ""
+    return f"{where}; its weights for PyTorch:", _to(info, ".safetensors")
+
+
+def _pytorch(info: ModelInfo) -> tuple[str, str]:
+    if info.kind == "TorchScript":
+        name = re.match(r"\((\w+):", str(info.details.get("forward", "")))
+        port = f"--input {name[1] if name else 'x'}=DIMS"
+        return "for running with PyTorch, without its Python source; for Apple devices:", _to(info, ".mlpackage", port)
+    if info.kind == "exported program":
+        return "for running and compiling with PyTorch; its weights alone:", _to(info, ".safetensors")
+    if not info.parameters:
+        return "a pickle without tensors: only the Python code that wrote it knows what for", ""
+    if info.details.get("unexpected_imports"):
+        return "for training, by whoever trusts it: loading it runs the code it names. Weights alone:", _to(
+            info, ".safetensors"
+        )
+    return "for training with PyTorch; to share it, or open it without a pickle:", _to(info, ".safetensors")
+
+
+def _to(info: ModelInfo, suffix: str, *options: str) -> str:
+    path = Path(info.path)
+    stem = path.name if path.is_dir() and path.suffix != ".mlpackage" else path.name.removesuffix(path.suffix)
+    stem = stem.removesuffix(".safetensors.index") or "model"
+    words = ["tlkit", "convert", shlex.quote(info.path), *options, "-o", shlex.quote(f"{stem}{suffix}")]
+    return " ".join(words)
