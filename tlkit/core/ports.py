@@ -64,11 +64,15 @@ def parse_input(text: str) -> Port:
     name, shape, options = _split("--input", text)
     if len(options) > 1:
         raise UsageError(f"--input {text}: too many colons", "write it as NAME=1x3x224x224 or NAME=1x128:i32")
-    spelling = options[0] if options else "f32"
-    dtype = _DTYPE_OF.get(spelling.lower().removeprefix("torch.").removeprefix("np."))
+    return Port(name, shape, element_type(options[0] if options else "f32", f"--input {text}"))
+
+
+def element_type(spelling: str, where: str) -> str:
+    """Return ``float32``, ``float16`` or ``int32`` for ``f32``, ``half``, ``np.int32`` and the like."""
+    dtype = _DTYPE_OF.get(spelling.strip().lower().removeprefix("torch.").removeprefix("np."))
     if dtype is None:
-        raise UsageError(f"--input {text}: unknown type '{spelling}'", "types are f32, f16 and i32")
-    return Port(name, shape, dtype)
+        raise UsageError(f"{where}: unknown type '{spelling}'", "types are f32, f16 and i32")
+    return dtype
 
 
 def parse_image(text: str) -> Port:
