@@ -46,14 +46,20 @@ def upsample(x, scale_factor_height=1, scale_factor_width=1, align_corners=True,
     return bilinear(x, height, width, mode)
 
 
+def middles(size, count):
+    """The elements that the middles of the outputs' pixels fall in: TensorFlow's half-pixel centres."""
+    return [int(np.floor((i + 0.5) * size / count + 1e-9)) for i in range(count)]
+
+
 def nearest(x, target_size_height, target_size_width):
-    rows = [i * x.shape[-2] // target_size_height for i in range(target_size_height)]
-    columns = [i * x.shape[-1] // target_size_width for i in range(target_size_width)]
+    rows, columns = middles(x.shape[-2], target_size_height), middles(x.shape[-1], target_size_width)
     return x[..., rows, :][..., columns]
 
 
 def upsample_nearest(x, scale_factor_height=1, scale_factor_width=1):
-    return nearest(x, int(x.shape[-2] * scale_factor_height + 1e-6), int(x.shape[-1] * scale_factor_width + 1e-6))
+    height, width = int(x.shape[-2] * scale_factor_height + 1e-6), int(x.shape[-1] * scale_factor_width + 1e-6)
+    rows, columns = ([i * n // m for i in range(m)] for n, m in ((x.shape[-2], height), (x.shape[-1], width)))
+    return x[..., rows, :][..., columns]
 
 
 def resize(x, shape, resized_dims, interpolation_mode="LINEAR", sampling_mode="DEFAULT"):
@@ -61,8 +67,8 @@ def resize(x, shape, resized_dims, interpolation_mode="LINEAR", sampling_mode="D
         count = shape[axis] or x.shape[axis]
         if interpolation_mode == "LINEAR":
             x = interpolate(x, axis, points(x.shape[axis], count, sampling_mode))
-        elif sampling_mode == "DEFAULT":
-            x = np.take(x, [i * x.shape[axis] // count for i in range(count)], axis)
+        elif sampling_mode in ("DEFAULT", "UNALIGN_CORNERS"):
+            x = np.take(x, middles(x.shape[axis], count), axis)
         else:
             at = np.floor(points(x.shape[axis], count, sampling_mode) + 0.5).astype(int)
             x = np.take(x, np.minimum(at, x.shape[axis] - 1), axis)
@@ -272,6 +278,21 @@ CASES = rows(
         for mode in MODES
         for shape, dims in (([7, 3], 2), ([1, 2, 0, 9], 3))
     ],
+    case(
+        "resize",
+        {"x": np.array([-6.174, 9.371]).reshape(1, 1, 2, 1)},
+        parameters={"shape": [1, 1, 3, 2], "resized_dims": np.uint32(2), "interpolation_mode": "NEAREST_NEIGHBOR"},
+        expected=np.array([-6.174, -6.174, 9.371, 9.371, 9.371, 9.371]).reshape(1, 1, 3, 2),
+        since=17,
+        label="recorded",
+    ),
+    case(
+        "upsample_nearest_neighbor",
+        {"x": np.array([1.5, -2.5, 3.5]).reshape(1, 1, 1, 3)},
+        parameters={"scale_factor_height": np.float32(3.17), "scale_factor_width": np.float32(0.67)},
+        expected=np.array([1.5, -2.5, 1.5, -2.5, 1.5, -2.5]).reshape(1, 1, 3, 2),
+        label="recorded",
+    ),
     case(
         "resize",
         {"x": X, "shape": np.array([1, 6, 0], np.int32)},

@@ -47,12 +47,19 @@ def linear(x: Tensor, axis: int, points: Tensor) -> Tensor:
 
 
 def nearest(x: Tensor, axis: int, count: int, mode: str = "DEFAULT") -> Tensor:
-    """Take ``count`` of ``axis``'s elements: for DEFAULT those at or before the grid's points, else the nearest."""
+    """Take ``count`` of ``axis``'s elements.
+
+    For output i of n, DEFAULT and UNALIGN_CORNERS take the element that the middle of the output's pixel falls in,
+    FLOOR (``upsample_nearest_neighbor``) the one its start falls in, the other modes the one nearest the grid's point.
+    """
     size = x.shape[axis]
     if size == count and mode != "OFFSET_CORNERS":
         return x
-    if mode == "DEFAULT":  # in integers, since one rounding the wrong way takes another pixel
-        return x.index_select(axis, torch.arange(count, device=x.device) * size // count)
+    steps = torch.arange(count, device=x.device)
+    if mode == "FLOOR":  # in integers, like the next, since one rounding the wrong way takes another pixel
+        return x.index_select(axis, steps * size // count)
+    if mode in ("DEFAULT", "UNALIGN_CORNERS"):
+        return x.index_select(axis, (2 * steps + 1) * size // (2 * count))
     picked = torch.floor(grid(size, count, mode, x.device) + 0.5).to(torch.int64)
     return x.index_select(axis, picked.clamp(0, size - 1))
 

@@ -38,7 +38,7 @@ def resize_bilinear(
 
 @op(exact=True)
 def resize_nearest_neighbor(x: Tensor, target_size_height: int, target_size_width: int) -> Tensor:
-    """Resize by taking, for output i of n, the input at floor(i * size / n)."""
+    """Resize by taking, for output i of n, the input at floor((i + 0.5) * size / n)."""
     return _sampling.nearest(_sampling.nearest(x, -2, target_size_height), -1, target_size_width)
 
 
@@ -63,7 +63,7 @@ def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_f
     height, width = _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
     if x.ndim == 4 and height % x.shape[-2] == 0 and width % x.shape[-1] == 0:
         return x.repeat_interleave(height // x.shape[-2], -2).repeat_interleave(width // x.shape[-1], -1)
-    return _sampling.nearest(_sampling.nearest(x, -2, height), -1, width)
+    return _sampling.nearest(_sampling.nearest(x, -2, height, "FLOOR"), -1, width, "FLOOR")
 
 
 @op(since=17, aliases=True)
@@ -74,7 +74,10 @@ def resize(
     interpolation_mode: str = "LINEAR",
     sampling_mode: str = "DEFAULT",
 ) -> Tensor:
-    """Resize the last ``resized_dims`` axes to the last lengths in ``shape``; 0 keeps an axis as it is."""
+    """Resize the last ``resized_dims`` axes to the last lengths in ``shape``; 0 keeps an axis as it is.
+
+    What NEAREST_NEIGHBOR takes, ``_sampling.nearest`` says.
+    """
     values = x if x.is_floating_point() or interpolation_mode == "NEAREST_NEIGHBOR" else x.to(torch.float32)
     for axis in range(-resized_dims, 0):
         count = shape[axis] or x.shape[axis]
