@@ -10,11 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tlkit.cli import _tensor_view
+from tlkit.cli._figures import byte_text, count_text
 from tlkit.core.shapes import shape_text, shapes_text
+from tlkit.core.which import which_format
 from tlkit.types import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
-    from tlkit.formats._weights import Weight
+    from tlkit.formats._groups import Group as TensorGroup
+    from tlkit.formats.tensors import TensorEntry
 
 _SYSTEMS = {
     1: "iOS11",
@@ -34,8 +38,8 @@ _SHOWN = 12  # kinds of operation, class labels: what fits a line or two
 _LONG = 400  # characters of a description or a user's entry; --json has all of it
 
 
-def summary_view(info: ModelInfo) -> RenderableType:
-    """Return the summary: facts, then ports, then operations."""
+def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = ()) -> RenderableType:
+    """Return the summary: facts, ports, operations, tensors by group, and last what the file is good for."""
     parts: list[RenderableType] = [_facts(info), Text()]
     ports = [("input", spec) for spec in info.inputs]
     ports += [("state", spec) for spec in info.states]
@@ -44,10 +48,14 @@ def summary_view(info: ModelInfo) -> RenderableType:
         parts.append(_ports(ports))
     if info.operations:
         parts.append(_operations(info.operations))
-    return Group(*parts)
+    if info.details.get("model"):
+        parts += [Text(), _tensor_view.model_tree(info.details["model"])]
+    if groups:
+        parts.append(_tensor_view.groups_view(groups))
+    return Group(*parts, Text(), _tensor_view.which_line(*which_format(info)))
 
 
-def weights_view(table: Iterable[Weight]) -> RenderableType:
+def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
     """Return the stored tensors, one row each, in the model's order."""
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     view.add_column("tensor", no_wrap=True)
@@ -58,7 +66,7 @@ def weights_view(table: Iterable[Weight]) -> RenderableType:
     view.add_column("file", no_wrap=True, style="dim")
     for weight in table:
         offset = "" if weight.offset is None else str(weight.offset)
-        view.add_row(weight.name, weight.dtype, shape_text(weight.shape), f"{weight.bytes:,}", offset, weight.file)
+        view.add_row(weight.name, weight.dtype, shape_text(weight.shape), f"{weight.nbytes:,}", offset, weight.file)
     return view
 
 
@@ -68,7 +76,8 @@ def _facts(info: ModelInfo) -> Table:
     grid.add_column(overflow="fold")
     rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
     rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
-    rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels)), *_said(info), *_origin(info)]
+    rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels))]
+    rows += [*_tensor_view.detail_rows(info), *_said(info), *_origin(info)]
     for label, value in rows:
         if value:
             cut = isinstance(value, str) and len(value) > _LONG
@@ -122,26 +131,12 @@ def _percent(share: float) -> str:
 def _parameters(info: ModelInfo) -> str:
     if not info.parameters:
         return ""
-    return f"{info.parameters:,}" + (f" ({_short(info.parameters)})" if info.parameters >= 10_000 else "")
-
-
-def _short(count: int) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
+    return f"{info.parameters:,}" + (f" ({count_text(info.parameters)})" if info.parameters >= 10_000 else "")
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in sizes.items() if size)
-    return f"{_bytes(sum(sizes.values()))} ({parts})" if len(sizes) > 1 else _bytes(sum(sizes.values()))
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
+    parts = ", ".join(f"{name} {byte_text(size)}" for name, size in sizes.items() if size)
+    return f"{byte_text(sum(sizes.values()))} ({parts})" if len(sizes) > 1 else byte_text(sum(sizes.values()))
 
 
 def _some(items: Sequence[str]) -> str:

@@ -9,55 +9,171 @@ import typer
 from tlkit.cli import options, output
 
 if TYPE_CHECKING:
-    from tlkit.formats.package import Package
+    from collections.abc import Sequence
+    from pathlib import Path
 
+    from tlkit.core.inspection import Inspection
+    from tlkit.formats.package import Package
+    from tlkit.formats.tensors import TensorEntry
 
 Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by operation, in MIL's own words.")]
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
+Tensors = Annotated[
+    str | None,
+    typer.Option("--tensors", metavar="PATTERN", help="List (or with --stats read) tensors by name: '*.q_proj.*'."),
+]
+Stats = Annotated[
+    bool, typer.Option("--stats", help="Read every value: range, mean, std, zeros, NaN, Inf, beyond f16's range.")
+]
+Hash = Annotated[bool, typer.Option("--hash", help="SHA-256 of each file, and one of the weights in any layout.")]
+Tree = Annotated[bool, typer.Option("--tree", help="Models in models, or tensors by their place in the model.")]
+Diff = Annotated[
+    str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another file of any format; exit 1.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="Read as coreml, safetensors, gguf, pytorch, onnx or numpy."),
+]
 
 
 def inspect(
     model: options.Model,
     ops: Ops = False,
     weights: Weights = False,
+    tensors: Tensors = None,
+    stats: Stats = False,
+    hashes: Hash = False,
+    tree: Tree = False,
+    diff: Diff = None,
+    format: Format = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Show what a model is: precision, inputs and outputs, weights, operations, where it came from.
+    """Show what a model file is: any of Core ML, SafeTensors, GGUF, PyTorch, ONNX, numpy; or a folder of them.
 
     \b
     tlkit inspect net.mlpackage
-    tlkit inspect net.mlpackage --weights
+    tlkit inspect llama.gguf --tensors ffn_down
+    tlkit inspect net.safetensors --stats
     tlkit inspect net.mlpackage --json | jq .inputs
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from pathlib import Path
 
-    from tlkit.formats.coreml import describe_package, weight_table
-    from tlkit.formats.package import open_package
-    from tlkit.formats.sniff import expect_coreml
+    path = Path(model)
+    if path.is_dir() and _folder(sink, path):
+        return
+    from tlkit.core.inspection import examine
 
-    expect_coreml(Path(model))
-    package = open_package(Path(model))
-    info, table = describe_package(package), weight_table(package)
-    for note in info.notes:
+    found = examine(path, format)
+    for note in found.info.notes:
         sink.warn(note)
+    if diff is not None:
+        _diff(sink, found, Path(diff))
+        return
+    extra: dict[str, Any] = {}
+    if stats:
+        extra["stats"] = _stats(sink, found, tensors)
+    if hashes:
+        extra["hashes"] = _hashes(sink, found)
     if json:
-        from dataclasses import fields
-
-        document: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
-        sink.answer(document | {"tensors": table, "program": _operations(package)}, "")
-    elif ops:
-        sink.answer({}, lambda: _program_text(package))
-    elif weights:
-        from tlkit.cli._inspect_view import weights_view
-
-        sink.answer({}, lambda: weights_view(table))
+        sink.answer(_document(found, tensors) | extra, "")
     else:
-        from tlkit.cli._inspect_view import summary_view
+        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra))
 
-        sink.answer({}, lambda: summary_view(info))
+
+def _shown(found: Inspection, ops: bool, weights: bool, tensors: str | None, tree: bool, extra: dict[str, Any]) -> Any:
+    from tlkit.cli import _inspect_view as view
+    from tlkit.cli import _tensor_view
+
+    if extra:
+        return _tensor_view.extra_view(extra)
+    if ops and found.package is not None:
+        return _program_text(found.package)
+    if weights or tensors is not None:
+        return view.weights_view(found.matching(tensors))
+    if tree:
+        return _tensor_view.tree_view(found.info, found.groups)
+    return view.summary_view(found.info, found.groups if found.package is None else ())
+
+
+def _document(found: Inspection, pattern: str | None) -> dict[str, Any]:
+    """All that is known without reading values, as data."""
+    from dataclasses import fields
+
+    from tlkit.core.inspection import file_metadata
+    from tlkit.core.which import which_format
+
+    info = found.info
+    document: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
+    purpose, command = which_format(info)
+    return document | {
+        "tensors": [_row(entry) for entry in found.matching(pattern)],
+        "groups": found.groups,
+        "program": _operations(found.package) if found.package else [],
+        "file_metadata": file_metadata(found.opened),
+        "good_for": purpose,
+        "convert": command,
+    }
+
+
+def _row(entry: TensorEntry) -> dict[str, Any]:
+    row = {"name": entry.name, "dtype": entry.dtype, "shape": entry.shape, "bytes": entry.nbytes, "file": entry.file}
+    row |= {"offset": entry.offset}
+    return row | ({"strides": entry.strides} if entry.strides else {})
+
+
+def _folder(sink: output.Sink, path: Path) -> bool:
+    """Answer with a row a model if ``path`` is a folder that is itself no model."""
+    from tlkit.core.folder import is_collection, list_models
+
+    if not is_collection(path):
+        return False
+    rows = list(list_models(path))
+    if not rows:
+        return False
+    from tlkit.cli._tensor_view import folder_view
+
+    sink.answer({"models": rows}, lambda: folder_view(path, rows))
+    return True
+
+
+def _stats(sink: output.Sink, found: Inspection, pattern: str | None) -> Sequence[Any]:
+    from tlkit.core.tensor_stats import tensor_stats
+
+    entries = found.readable(pattern)
+    with sink.progress("reading values", float(sum(entry.nbytes for entry in entries))) as bar:
+        return [tensor_stats(found.source, entry, bar.advance) for entry in entries]
+
+
+def _hashes(sink: output.Sink, found: Inspection) -> dict[str, Any]:
+    from tlkit.core.hashes import file_hashes, files_of, weights_hash
+
+    files = sorted({*files_of(found.path), *(getattr(found.opened, "shards", None) or ())})
+    total = sum(file.stat().st_size for file in files) + sum(entry.nbytes for entry in found.tensors)
+    with sink.progress("hashing", float(total)) as bar:
+        shown = {"files": file_hashes(files, bar.advance)}
+        return shown | ({"weights": weights_hash(found.source, bar.advance)} if found.tensors else {})
+
+
+def _diff(sink: output.Sink, first: Inspection, other: Path) -> None:
+    from tlkit.core.inspection import examine
+    from tlkit.core.tensor_diff import FileDifference, diff_infos, diff_tensors
+
+    second = examine(other)
+    with sink.progress("comparing", float(sum(entry.nbytes for entry in first.tensors))) as bar:
+        tensors = tuple(diff_tensors(first.source, second.source, bar.advance))
+    found = FileDifference(diff_infos(first.info, second.info), tensors)
+    from tlkit.cli._tensor_view import diff_view
+
+    facts = [{"what": what, "first": a, "second": b} for what, a, b in found.facts]
+    document = {"first": first.info.path, "second": second.info.path, "same": found.same}
+    sink.answer(
+        document | {"facts": facts, "tensors": found.tensors}, lambda: diff_view(first.info, second.info, found)
+    )
+    if not found.same:
+        raise typer.Exit(1)
 
 
 def _program_text(package: Package) -> str:

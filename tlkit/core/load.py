@@ -9,21 +9,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
     from tlkit.engines.coreml import CoreMLEngine
     from tlkit.engines.torch import State, TorchEngine
     from tlkit.formats.package import Package
+    from tlkit.formats.tensors import Tensors
     from tlkit.mil.program import Program
 
 
-def inspect(path: str | os.PathLike[str]) -> ModelInfo:
-    """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools."""
-    from tlkit.formats.coreml import describe
+def inspect(path: str | os.PathLike[str], *, format: str | None = None) -> ModelInfo:
+    """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools.
 
-    return describe(Path(path))
+    ``format`` (coreml, safetensors, gguf, pytorch, onnx, numpy) overrides what the content says.
+    """
+    from tlkit.formats.describe import describe
+
+    return describe(Path(path), format)
 
 
 def load_model(
@@ -52,12 +56,20 @@ class Model:
     """A loaded model. ``predict`` takes and returns what Core ML's own ``MLModel.predict`` does."""
 
     def __init__(self, path: Path, *, precision: str, engine: str, unit: Unit, function: str | None) -> None:
-        from tlkit.formats.coreml import describe_package
-        from tlkit.formats.package import open_package
+        from tlkit.formats.describe import describe_tensors, find_format, open_tensors
+        from tlkit.formats.sniff import COREML
 
         self.path = path
-        self._package: Package = open_package(path)
-        self.info: ModelInfo = describe_package(self._package, function)
+        self._package: Package | None = None
+        if find_format(path) in COREML:
+            from tlkit.formats.coreml import describe_package
+            from tlkit.formats.package import open_package
+
+            self._package = open_package(path)
+            self.info: ModelInfo = describe_package(self._package, function)
+        else:
+            self._source = open_tensors(path)
+            self.info = describe_tensors(self._source)
         self._options: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit}
         self._function = function
 
@@ -79,15 +91,44 @@ class Model:
     @property
     def program(self) -> Program | None:
         """The MIL program, or None for a model of another kind."""
-        return self._package.program
+        return self._package.program if self._package else None
+
+    def tensors(self) -> Tensors:
+        """Return the weights by name: each is read when its ``numpy()`` is called, and decoded if it has to be."""
+        from tlkit.formats.tensors import Tensors
+
+        if self._package:
+            from tlkit.formats.coreml_tensors import CoreMLTensors
+
+            return Tensors(CoreMLTensors(self._unpacked(self._package)))
+        return Tensors(self._source)
+
+    def _unpacked(self, package: Package) -> Package:
+        """Return a package whose weights are files: a zipped one is unpacked, once."""
+        from tlkit.formats.package import open_package
+        from tlkit.formats.sniff import Format, detect
+
+        if detect(self.path) is Format.ZIPPED_MLPACKAGE and package.root == self.path:
+            from tlkit.formats.zipped import ZippedPackage, unpack
+
+            assert isinstance(package, ZippedPackage)
+            self._archive = package  # the unpacked files live as long as the archive does
+            self._package = package = open_package(unpack(package))
+        return package
 
     @cached_property
     def engine(self) -> TorchEngine | CoreMLEngine:
         """What runs the model, made when first asked for: Core ML on a Mac unless torch's own options are asked for."""
+        if self._package is None:
+            raise UnavailableError(
+                f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
+                "see what the file is good for with `tlkit inspect`",
+            )
+        package = self._unpacked(self._package)
         if sys.platform == "darwin" and (self._options["engine"], self._options["precision"]) == ("eager", "f16"):
             from tlkit.engines.coreml import CoreMLEngine
 
-            return CoreMLEngine(self.path, self.inputs, unit=self._options["unit"], function=self._function)
+            return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)
         from tlkit.engines.torch import TorchEngine
 
         if self.program is None:
@@ -95,7 +136,7 @@ class Model:
                 f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
                 "convert its source with `tlkit convert`",
             )
-        self._package.require_weights()
+        package.require_weights()
         try:
             return TorchEngine(self.program.function(self._function), **self._options)
         except LoadError as error:

@@ -21,14 +21,20 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
             info, ".safetensors"
         )
     if kind == "SafeTensors":
-        return "for training and sharing (PyTorch, MLX, Hugging Face); weights alone run nowhere. For llama.cpp:", _to(
-            info, ".gguf"
-        )
+        return _safetensors(info)
     if kind == "PyTorch":
         return _pytorch(info)
     if kind == "ONNX":
         return "for running away from Apple (ONNX Runtime); for Apple devices convert the PyTorch model behind it", ""
     return "for passing arrays around; `tlkit run --input NAME=FILE` takes it", ""
+
+
+def _safetensors(info: ModelInfo) -> tuple[str, str]:
+    where = "for training and sharing (PyTorch, MLX, Hugging Face); weights alone run nowhere"
+    if "ForCausalLM" in str(info.details.get("architecture", "")):
+        return f"{where}. For llama.cpp:", _to(info, ".gguf")
+    goal = shlex.quote(f"{_stem(info)}.mlpackage")
+    return f"{where}. For Apple devices, the module that loads them:", f"tlkit convert model.py:Net -o {goal}"
 
 
 def _coreml(info: ModelInfo) -> tuple[str, str]:
@@ -58,8 +64,11 @@ def _pytorch(info: ModelInfo) -> tuple[str, str]:
 
 
 def _to(info: ModelInfo, suffix: str, *options: str) -> str:
+    words = ["tlkit", "convert", shlex.quote(info.path), *options, "-o", shlex.quote(f"{_stem(info)}{suffix}")]
+    return " ".join(words)
+
+
+def _stem(info: ModelInfo) -> str:
     path = Path(info.path)
     stem = path.name if path.is_dir() and path.suffix != ".mlpackage" else path.name.removesuffix(path.suffix)
-    stem = stem.removesuffix(".safetensors.index") or "model"
-    words = ["tlkit", "convert", shlex.quote(info.path), *options, "-o", shlex.quote(f"{stem}{suffix}")]
-    return " ".join(words)
+    return stem.removesuffix(".safetensors.index") or "model"

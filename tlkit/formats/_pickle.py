@@ -7,6 +7,7 @@ what loading it would import, can be told from those.
 from __future__ import annotations
 
 import pickletools
+import re
 import struct
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,7 +25,6 @@ _EXPECTED = (
     "torch._tensor._rebuild_from_type_v2",
     "torch.*Storage",
     "torch.storage.*Storage",
-    "torch.storage._load_from_bytes",
     "torch.nn.parameter.Parameter",
     "torch.nn.parameter.Buffer",
     "torch.Tensor",
@@ -50,6 +50,7 @@ _EXPECTED = (
     "numpy.ndarray",
     "numpy.dtype",
 )
+_MODULE = re.compile(r"torch\.nn\.modules\.\w+\.[A-Z]\w*")  # torch's own layers, classes and no functions
 _DTYPES = "float* bfloat16 double half int* uint* short long bool complex* quint* qint* strided sparse_coo per_*"
 
 
@@ -63,9 +64,10 @@ class Pickle:
 
 
 def unexpected(imports: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of ``imports`` that a file of plain weights has no need of."""
+    """Return those of ``imports`` that are neither plain weights' nor layers of PyTorch's own."""
     plain = (*_EXPECTED, *(f"torch.{name}" for name in _DTYPES.split()))
-    return tuple(name for name in imports if not any(fnmatchcase(name, pattern) for pattern in plain))
+    strange = (name for name in imports if not _MODULE.fullmatch(name))
+    return tuple(name for name in strange if not any(fnmatchcase(name, pattern) for pattern in plain))
 
 
 def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:

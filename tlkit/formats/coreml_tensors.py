@@ -24,8 +24,9 @@ _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program ma
 class CoreMLTensors:
     """The weights of an opened Core ML model. A name that several functions use gets ``#2`` and so on appended."""
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, keep: Any = None) -> None:
         self.package = package
+        self._keep = keep  # what the package's files live as long as: the archive they were unpacked from
         self.path: Path = package.root
         self.metadata: Mapping[str, Any] = dict(package.model.description.metadata.userDefined)
         self._rows: dict[str, tuple[Weight, Any]] = {}

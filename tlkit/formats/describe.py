@@ -34,6 +34,19 @@ _UNREAD = {
     Format.ZIP: "unzip it and name what is inside",
     Format.IMAGE: "name a model file; an image goes to `tlkit run --input`",
 }
+_GGUF_SHOWN = tuple(
+    f"general.{key}"
+    for key in [
+        "architecture",
+        "name",
+        "description",
+        "author",
+        "license",
+        "alignment",
+        "file_type",
+        "quantization_version",
+    ]
+)
 _NUMPY_NAMES = {"F32": "float32", "F16": "float16", "F64": "float64", "I32": "int32", "I64": "int64", "BOOL": "bool"}
 
 
@@ -75,7 +88,13 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
     from tlkit.formats.coreml_tensors import CoreMLTensors
     from tlkit.formats.package import open_package
 
-    return CoreMLTensors(open_package(path))
+    package = open_package(path)
+    if found is Format.ZIPPED_MLPACKAGE:
+        from tlkit.formats.zipped import ZippedPackage, unpack
+
+        assert isinstance(package, ZippedPackage)
+        return CoreMLTensors(open_package(unpack(package)), keep=package)
+    return CoreMLTensors(package)
 
 
 def describe(path: Path, wanted: str | None = None) -> ModelInfo:
@@ -173,7 +192,7 @@ def _gguf(file: Any) -> ModelInfo:
     shown = {
         key: str(value)
         for key, value in known.items()
-        if isinstance(value, str | int | float) and key.startswith("general.") and len(str(value)) < 2000
+        if isinstance(value, str | int | float) and key.startswith("general.") and key not in _GGUF_SHOWN
     }
     metadata = Metadata(
         "GGUF",
@@ -196,10 +215,9 @@ def _pytorch(file: Any) -> ModelInfo:
     foreign = unexpected(file.imports)
     details |= {"imports": list(file.imports), "unexpected_imports": list(foreign), "shared": _shared(file.entries())}
     details["holds"] = dict(file.metadata) if file.kind in ("checkpoint", "pickle") else {}
-    user = {key: str(value) for key, value in file.metadata.items() if isinstance(value, str | int | float)}
     return ModelInfo(
         str(file.path),
-        Metadata("PyTorch", "", user=user if file.kind == "checkpoint" else {}),
+        Metadata("PyTorch", ""),
         file.kind,
         inputs,
         outputs,
