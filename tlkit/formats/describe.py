@@ -34,18 +34,15 @@ _UNREAD = {
     Format.ZIP: "unzip it and name what is inside",
     Format.IMAGE: "name a model file; an image goes to `tlkit run --input`",
 }
-_GGUF_SHOWN = tuple(
-    f"general.{key}"
-    for key in [
-        "architecture",
-        "name",
-        "description",
-        "author",
-        "license",
-        "alignment",
-        "file_type",
-        "quantization_version",
-    ]
+_GGUF_SHOWN = (
+    "general.architecture",
+    "general.name",
+    "general.description",
+    "general.author",
+    "general.license",
+    "general.alignment",
+    "general.file_type",
+    "general.quantization_version",
 )
 _NUMPY_NAMES = {"F32": "float32", "F16": "float16", "F64": "float64", "I32": "int32", "I64": "int64", "BOOL": "bool"}
 
