@@ -375,6 +375,20 @@ CASES = rows(
         "crop_resize",
         {"x": RAMP},
         parameters={
+            "roi": np.array([2.0, 2, 1, 1]).reshape(1, 1, 4, 1, 1),
+            "target_height": 2,
+            "target_width": 2,
+            "normalized_coordinates": True,
+            "sampling_mode": "UNALIGN_CORNERS",
+        },
+        expected=np.array([3.5, 5.5, 11.5, 13.5]).reshape(1, 1, 1, 2, 2),
+        since=(15, 16),
+        label="recorded-unalign",
+    ),
+    case(
+        "crop_resize",
+        {"x": RAMP},
+        parameters={
             "roi": np.concatenate([np.zeros((3, 1)), UNIT_BOXES], 1).reshape(3, 1, 5, 1, 1),
             "target_height": 2,
             "target_width": 2,

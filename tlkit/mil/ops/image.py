@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tlkit.errors import LoadError
-from tlkit.mil.ops import _sampling
+from tlkit.mil.ops import _boxes, _sampling
 from tlkit.mil.ops._registry import Ints, Tensor, op
 
 _TORCH_ALIGNS = {"STRICT_ALIGN_CORNERS": True, "ALIGN_CORNERS": True, "UNALIGN_CORNERS": False}
@@ -120,8 +120,12 @@ def crop_resize(
     else:
         image = torch.arange(batch, device=x.device).repeat(count)
         boxes = boxes.repeat_interleave(batch, 0)
-    spans = _spans(x, boxes, normalized_coordinates, spatial_scale, box_coordinate_mode)
-    cut = _crops(x, image, spans, (target_height, target_width), sampling_mode, pad_value)
+    spans = _boxes.spans(boxes, box_coordinate_mode, spatial_scale)
+    target = (target_height, target_width)
+    if normalized_coordinates and sampling_mode == "UNALIGN_CORNERS":
+        cut = _boxes.cut_by_edges(x, image, spans, target)
+    else:
+        cut = _boxes.cut(x, image, spans, target, normalized_coordinates, sampling_mode, pad_value)
     return cut.reshape(count, -1, *cut.shape[1:])
 
 
@@ -141,35 +145,9 @@ def crop_resize_17(
     """Cut ``boxes`` [N, 4] from the images that ``box_indices`` [N] names (0, 1, ... without it): [N, C, h, w]."""
     count = boxes.shape[0]
     image = torch.arange(count, device=x.device) if box_indices is None else box_indices.to(torch.int64)
-    spans = _spans(x, boxes, normalized_coordinates, spatial_scale, box_coordinate_mode)
-    return _crops(x, image, spans, (target_height, target_width), sampling_mode, pad_value)
-
-
-def _spans(x: Tensor, boxes: Tensor, normalized: bool, scale: float, mode: str) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The boxes' (first, last) rows and (first, last) columns in pixels, each [N]."""
-    first, last = boxes.to(torch.float32).reshape(-1, 2, 2).unbind(1)
-    if mode.startswith("CENTER_SIZE"):
-        first, last = first - last / 2, first + last / 2
-    elif not mode.startswith("CORNERS"):
-        raise LoadError(f"unknown box_coordinate_mode '{mode}'")
-    spans = []
-    for axis, which in ((-2, 0), (-1, 1)) if mode.endswith("HEIGHT_FIRST") else ((-2, 1), (-1, 0)):
-        factor = scale * (x.shape[axis] - 1) if normalized else scale
-        spans.append((first[:, which] * factor, last[:, which] * factor))
-    return tuple(spans)
-
-
-def _crops(
-    x: Tensor, image: Tensor, spans: tuple[tuple[Tensor, Tensor], ...], target: Ints, mode: str, pad_value: float
-) -> Tensor:
-    points, inside = [], []
-    for size, count, (first, last) in zip(x.shape[-2:], target, spans, strict=True):
-        steps = _sampling.offsets((last - first).abs(), count, mode)
-        at = first[:, None] + torch.where((last < first)[:, None], -steps, steps)
-        points.append(at.clamp(0, size - 1))
-        inside.append((at >= 0) & (at <= size - 1))
-    cut = _sampling.bilinear(x, image, points[0], points[1])
-    return torch.where((inside[0][:, :, None] & inside[1][:, None, :]).unsqueeze(1), cut, pad_value)
+    spans = _boxes.spans(boxes, box_coordinate_mode, spatial_scale)
+    target = (target_height, target_width)
+    return _boxes.cut(x, image, spans, target, normalized_coordinates, sampling_mode, pad_value)
 
 
 @op()
