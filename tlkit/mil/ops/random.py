@@ -3,6 +3,7 @@ draws for it. Without a seed (or with a negative one) PyTorch's own generator is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,20 +16,19 @@ from tlkit.mil.program import DType
 @op()
 def random_uniform(output_types: Any, shape: Ints, low: float = 0.0, high: float = 1.0, seed: int = -1) -> Tensor:
     """Uniform in [``low``, ``high``)."""
-    return torch.rand(tuple(shape), generator=_generator(seed), dtype=_carrier(output_types)) * (high - low) + low
+    return _drawn(torch.rand, shape, seed, output_types) * (high - low) + low
 
 
 @op()
 def random_normal(output_types: Any, shape: Ints, mean: float = 0.0, stddev: float = 1.0, seed: int = -1) -> Tensor:
     """Normal with this mean and standard deviation."""
-    return torch.randn(tuple(shape), generator=_generator(seed), dtype=_carrier(output_types)) * stddev + mean
+    return _drawn(torch.randn, shape, seed, output_types) * stddev + mean
 
 
 @op()
 def random_bernoulli(output_types: Any, shape: Ints, prob: float = 0.5, seed: int = -1) -> Tensor:
     """1 with probability ``prob``, else 0."""
-    drawn = torch.rand(tuple(shape), generator=_generator(seed)) < prob
-    return drawn.to(_carrier(output_types))
+    return (_drawn(torch.rand, shape, seed, output_types) < prob).to(_carrier(output_types))
 
 
 @op()
@@ -40,6 +40,12 @@ def random_categorical(output_types: Any, x: Tensor, mode: str = "logits", size:
     rows = weights.reshape(-1, weights.shape[-1]).cpu()
     drawn = torch.multinomial(rows, size, replacement=True, generator=_generator(seed))
     return drawn.reshape(*x.shape[:-1], size).to(x.device, _carrier(output_types))
+
+
+def _drawn(draw: Callable[..., Tensor], shape: Ints, seed: int, output_types: Any) -> Tensor:
+    """Drawn on the CPU, so that a seed means the same everywhere, then moved to where the model runs."""
+    drawn = draw(tuple(shape), generator=_generator(seed), dtype=_carrier(output_types), device="cpu")
+    return drawn.to(torch.get_default_device())
 
 
 def _generator(seed: int) -> torch.Generator | None:
