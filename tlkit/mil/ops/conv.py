@@ -40,7 +40,10 @@ def conv(
     dilations = dilations or (1,) * (x.ndim - 2)
     if pad_type == "valid":
         return run(x, weight, bias, strides, 0, dilations, groups)
-    before, after = window_pads(x, weight.shape[2:], strides, pad_type, pad, dilations)
+    if pad_type == "custom" and pad is not None:  # spelt out here too: what most networks use
+        before, after = pad[::2], pad[1::2]
+    else:
+        before, after = window_pads(x, weight.shape[2:], strides, pad_type, pad, dilations)
     if before == after:
         return run(x, weight, bias, strides, before, dilations, groups)
     return run(F.pad(x, pairs_for_torch(before, after)), weight, bias, strides, 0, dilations, groups)

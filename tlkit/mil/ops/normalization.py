@@ -37,6 +37,8 @@ def layer_norm(
 ) -> Tensor:
     """Normalize over ``axes`` (all of them without), then scale and shift by tensors of those axes' shape."""
     rank = x.ndim
+    if axes is not None and len(axes) == 1 and axes[0] in (-1, rank - 1):  # what most networks use
+        return torch.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
     over = sorted({axis % rank for axis in axes}) if axes is not None else list(range(rank))
     if over[0] == rank - len(over):
         return F.layer_norm(x, x.shape[over[0] :], gamma, beta, epsilon)

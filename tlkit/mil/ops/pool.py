@@ -24,9 +24,11 @@ def max_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     """The largest value of each window; padding never wins."""
-    strides = strides or (1,) * len(kernel_sizes)
-    before, after, _ = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     run = _MAX[x.ndim]
+    strides = strides or (1,) * len(kernel_sizes)
+    if pad_type == "valid" and not ceil_mode:
+        return run(x, kernel_sizes, strides)
+    before, after, _ = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if _fits(before, after, kernel_sizes):
         return run(x, kernel_sizes, strides, before)
     padded = F.pad(x, pairs_for_torch(before, after), value=float("-inf"))
@@ -44,9 +46,11 @@ def avg_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     """The mean of each window; padding counts as 0, or not at all. What ``ceil_mode`` adds at the end never counts."""
-    strides = strides or (1,) * len(kernel_sizes)
-    before, after, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     run = _AVERAGE[x.ndim]
+    strides = strides or (1,) * len(kernel_sizes)
+    if pad_type == "valid" and not ceil_mode:
+        return run(x, kernel_sizes, strides)
+    before, after, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if _fits(before, after, kernel_sizes):
         return run(x, kernel_sizes, strides, before, False, not exclude_padding_from_average)
     padding = pairs_for_torch(before, after)
