@@ -55,6 +55,8 @@ def pytest_configure(config: Any) -> None:
 class _Stand(ModuleType):
     """The stand-in module: its names are those of the real one that coremltools imports."""
 
+    stands_in = True
+
     def __init__(self, name: str, doc: str) -> None:
         super().__init__(name, doc)
         self.__dict__.update({key: value for key, value in _REPLACED.items() if key.endswith("Proxy")})

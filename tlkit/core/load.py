@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tlkit.engines.coreml import CoreMLEngine
     from tlkit.engines.torch import State, TorchEngine
     from tlkit.formats.package import Package
-    from tlkit.formats.tensors import Tensors
+    from tlkit.formats.tensors import TensorFile, Tensors
     from tlkit.mil.program import Program
 
 
@@ -49,29 +50,43 @@ def load_model(
     if engine not in ("eager", "compile"):
         raise UsageError(f"unknown engine '{engine}'", "it is eager or compile")
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
-    return Model(Path(path), precision=precision, engine=engine, unit=unit, function=function)
+    options = {"precision": precision, "engine": engine, "unit": unit}
+    return _open(Path(path), options, function)
+
+
+def _open(path: Path, options: Mapping[str, Any], function: str | None) -> Model:
+    from tlkit.formats.describe import describe_tensors, find_format, open_tensors
+    from tlkit.formats.sniff import COREML
+
+    if find_format(path) not in COREML:
+        source = open_tensors(path)
+        return Model(path, source, describe_tensors(source), options)
+    from tlkit.formats.coreml import describe_package
+    from tlkit.formats.package import open_package
+
+    package = open_package(path)
+    return Model(path, package, describe_package(package, function), options, function)
 
 
 class Model:
     """A loaded model. ``predict`` takes and returns what Core ML's own ``MLModel.predict`` does."""
 
-    def __init__(self, path: Path, *, precision: str, engine: str, unit: Unit, function: str | None) -> None:
-        from tlkit.formats.describe import describe_tensors, find_format, open_tensors
-        from tlkit.formats.sniff import COREML
+    def __init__(
+        self,
+        path: Path,
+        opened: Package | TensorFile,
+        info: ModelInfo,
+        options: Mapping[str, Any],
+        function: str | None = None,
+    ) -> None:
+        from tlkit.formats.package import Package
 
         self.path = path
-        self._package: Package | None = None
-        if find_format(path) in COREML:
-            from tlkit.formats.coreml import describe_package
-            from tlkit.formats.package import open_package
-
-            self._package = open_package(path)
-            self.info: ModelInfo = describe_package(self._package, function)
-        else:
-            self._source = open_tensors(path)
-            self.info = describe_tensors(self._source)
-        self._options: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit}
-        self._function = function
+        self.info = info
+        self._opened = opened
+        self._package = opened if isinstance(opened, Package) else None
+        self._options = options
+        self._function = function or (self._package.default_function if self._package else None)
 
     @property
     def metadata(self) -> Metadata:
@@ -95,13 +110,15 @@ class Model:
 
     def tensors(self) -> Tensors:
         """Return the weights by name: each is read when its ``numpy()`` is called, and decoded if it has to be."""
+        from tlkit.formats.package import Package
         from tlkit.formats.tensors import Tensors
 
         if self._package:
             from tlkit.formats.coreml_tensors import CoreMLTensors
 
             return Tensors(CoreMLTensors(self._unpacked(self._package)))
-        return Tensors(self._source)
+        assert not isinstance(self._opened, Package)
+        return Tensors(self._opened)
 
     def _unpacked(self, package: Package) -> Package:
         """Return a package whose weights are files: a zipped one is unpacked, once."""
@@ -117,7 +134,7 @@ class Model:
         return package
 
     @cached_property
-    def engine(self) -> TorchEngine | CoreMLEngine:
+    def engine(self) -> TorchEngine | CoreMLEngine | PipelineEngine:
         """What runs the model, made when first asked for: Core ML on a Mac unless torch's own options are asked for."""
         if self._package is None:
             raise UnavailableError(
@@ -129,6 +146,8 @@ class Model:
             from tlkit.engines.coreml import CoreMLEngine
 
             return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)
+        if self.info.kind.startswith("pipeline"):
+            return PipelineEngine([self._stage(stage) for stage in package.stages()])
         from tlkit.engines.torch import TorchEngine
 
         if self.program is None:
@@ -141,6 +160,11 @@ class Model:
             return TorchEngine(self.program.function(self._function), **self._options)
         except LoadError as error:
             raise LoadError(f"{self.path}: {error.message}", error.hint) from None
+
+    def _stage(self, package: Package) -> Model:
+        from tlkit.formats.coreml import describe_package
+
+        return Model(self.path, package, describe_package(package), self._options)
 
     def prepare(self) -> None:
         """Make ready to run now, so that what cannot run says so here and not at the first prediction."""
@@ -161,9 +185,9 @@ class Model:
         """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""
         return self.engine.bind(self._arrays(inputs), state)
 
-    def make_state(self) -> State:
-        """Return a fresh state, all zeros, for a stateful model (an empty one otherwise)."""
-        state: State = self.engine.make_state()
+    def make_state(self) -> State | None:
+        """Return a fresh state, all zeros, for a stateful model (an empty one otherwise, none for a pipeline)."""
+        state: State | None = self.engine.make_state()
         return state
 
     def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
@@ -22,13 +22,20 @@ def body(model: Any) -> Any:
 
 
 def stages(model: Any) -> Iterator[Any]:
-    """Yield ``model``, and the models inside it where it is a pipeline."""
+    """Yield ``model``, and the models inside it, at any depth, where it is a pipeline."""
     yield model
+    for stage in inner(model):
+        yield from stages(stage)
+
+
+def inner(model: Any) -> Sequence[Any]:
+    """Return the models that ``model`` runs one after the other, none where it is no pipeline."""
     kind = model.WhichOneof("Type")
-    if kind in _PIPELINES:
-        inner = getattr(model, kind)
-        for stage in (inner if kind == "pipeline" else inner.pipeline).models:
-            yield from stages(stage)
+    if kind not in _PIPELINES:
+        return ()
+    pipeline = getattr(model, kind)
+    models: Sequence[Any] = (pipeline if kind == "pipeline" else pipeline.pipeline).models
+    return models
 
 
 def weights(model: Any) -> Iterator[Weight]:

@@ -52,6 +52,16 @@ class Package:
         with blamed_on(self.file):
             return proto.read_program(self.model.mlProgram, self._open_blob)
 
+    @property
+    def default_function(self) -> str | None:
+        """The function that the description names as the default, of a package that has several."""
+        return self.model.description.defaultFunctionName or None
+
+    def stages(self) -> Iterator[Package]:
+        """Yield the models of a pipeline, in order, each as a package in the same place."""
+        for message in _legacy.inner(self.model):
+            yield Package(self.root, self.file, message)
+
     def layers(self) -> Iterator[tuple[str, str, list[str], list[str]]]:
         """Yield name, kind, inputs and outputs of each layer, for a neural network."""
         return _legacy.layers(self.model)
