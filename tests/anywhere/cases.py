@@ -186,5 +186,5 @@ def test_a_legacy_model_says_that_it_does_not_run() -> None:
     spec.glmRegressor.weights.add().value.append(2.0)
     with pytest.warns(RuntimeWarning, match="glmRegressor"):
         model = ct.models.MLModel(spec)
-    with pytest.raises(Exception, match="glmRegressor|predict"):
+    with pytest.raises(Exception, match=r"glmRegressor|predict"):
         model.predict({"x": 1.0})

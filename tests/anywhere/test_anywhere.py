@@ -36,5 +36,6 @@ def test_install_works_before_and_after_coremltools_and_twice(root: Path, early:
 
 
 def test_importing_it_imports_nothing_heavy(root: Path) -> None:
-    done = _python(root, "-c", "import tlkit.anywhere, sys; print({'torch', 'coremltools', 'numpy'} & set(sys.modules))")
+    script = "import tlkit.anywhere, sys; print({'torch', 'coremltools', 'numpy'} & set(sys.modules))"
+    done = _python(root, "-c", script)
     assert done.stdout.strip() == "set()"
