@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlkit.cli import _tensor_view
-from tlkit.cli._figures import byte_text, count_text
+from tlkit.cli._counts import byte_text, count_text
 from tlkit.core.shapes import shape_text, shapes_text
 from tlkit.core.which import which_format
 from tlkit.types import ModelInfo, TensorSpec

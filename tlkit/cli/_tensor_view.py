@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tlkit.cli._figures import byte_text, count_text
+from tlkit.cli._counts import byte_text, count_text
 from tlkit.core.shapes import shape_text
 from tlkit.types import ModelInfo
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +75,8 @@ def file_metadata(source: TensorFile | None) -> dict[str, Any]:
 def _matching(entries: Sequence[TensorEntry], pattern: str | None, where: str) -> tuple[TensorEntry, ...]:
     if pattern is None:
         return tuple(entries)
+    from fnmatch import fnmatchcase
+
     shape = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
     found = tuple(entry for entry in entries if entry.name == pattern or fnmatchcase(entry.name, shape))
     if not found:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
+from operator import length_hint
 from typing import Any, overload
 
 from tlkit.formats._mapped import Mapped
@@ -23,6 +25,7 @@ _SCALARS = {
     12: ("f64", "d"),
 }
 _STRING, _ARRAY = 8, 9
+_WINDOW = 1 << 20
 _NESTING = 8  # arrays of arrays
 
 
@@ -130,12 +133,23 @@ class Reader:
                 self._skip(inner, self.count(), depth + 1)
 
     def _skip_strings(self, count: int) -> None:
-        """The hot loop: one length read a string; a length past the end fails the next read, or the last check."""
-        unpack, view, offset, step = self._length.unpack_from, self.file.view, self.offset, self._length.size
-        for _ in range(count):
-            offset += unpack(view, offset)[0] + step
-        self.offset = offset
-        self._within(0)
+        """The hot loop: one length read a string; a length past the end fails the next read, or the last check.
+
+        It reads from copies of the file a window long: lengths are found faster in ``bytes`` than in a mapping.
+        """
+        unpack, step = self._length.unpack_from, self._length.size
+        left = count
+        while left:
+            window = bytes(self.file.view[self.offset : self.offset + _WINDOW])
+            offset, steps = 0, repeat(None, left)
+            left = 0
+            try:
+                for _ in steps:
+                    offset += unpack(window, offset)[0] + step
+            except struct.error:  # the next length lies past the window
+                left = length_hint(steps) + 1
+            self.offset += offset
+            self._within(step if left else 0)
 
     def _within(self, size: int) -> None:
         if self.offset + size > self.file.size:
