@@ -124,3 +124,36 @@ class Tidy(Busy):
     def __init__(self, mark: str) -> None:
         super().__init__()
         atexit.register(lambda: Path(mark).write_text("tidy"))
+
+
+class Restless(Busy):
+    """Each call takes twice as long as the one before, then begins anew: no two windows agree."""
+
+    def bind(self, model: range) -> Callable[[], object]:
+        self.calls = 0
+
+        def call() -> None:
+            self.calls += 1
+            time.sleep(0.001 if self.calls % 6 < 3 else 0.003)
+
+        return call
+
+
+class Sleeps(Busy):
+    """Waits 5 ms, as a device would be waited for."""
+
+    def bind(self, model: range) -> Callable[[], object]:
+        return lambda: time.sleep(0.005)
+
+
+class OnDevice(Busy):
+    """Has a clock of its own, which says a millisecond every time."""
+
+    def bind(self, model: range) -> Callable[[], object]:
+        class Call:
+            device_ns = 1_000_000
+
+            def __call__(self) -> int:
+                return sum(model)
+
+        return Call()

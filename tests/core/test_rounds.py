@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tlkit.core._child import Child
-from tlkit.core._rounds import Method, Row, Setting, measure
+from tlkit.core._rounds import measure
+from tlkit.core.rows import Method, Row, Setting
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError
 
 HERE = Path(__file__).parent
-QUICK = Method(iterations=20, warmup=3)
+QUICK = Method(iterations=20, warmup=0, power=False)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,8 @@ def setting(kind: str, **arguments: object) -> Setting:
 
 
 def run(*settings: Setting, method: Method = QUICK) -> tuple[tuple[Row, ...], tuple[TlkitError, ...]]:
-    return measure(settings, method)
+    found = measure(settings, method)
+    return found.rows, found.errors
 
 
 def test_a_row_holds_what_was_measured() -> None:
@@ -52,15 +54,16 @@ def test_settings_take_turns(tmp_path: Path) -> None:
     assert first != second
     for pid in (first, second):
         mine = [what for what, who in events if who == pid]
-        # a load, the first inference, 3 to warm up, 10 turns of 1 to settle and 2 timed, the warm load
-        assert mine == ["load", *["call"] * (1 + 3 + 10 * 3), "load"]
-    turns = [pid for what, pid in events if what == "call"][8:]  # after both have started and warmed up
+        # a load, the first inference, 10 turns of 1 to settle and 2 timed, the warm load
+        assert mine == ["load", *["call"] * (1 + 10 * 3), "load"]
+    turns = [pid for what, pid in events if what == "call"][2:]  # after both have started
     assert turns == ([first] * 3 + [second] * 3) * 10
     assert len(one.samples_ns) == len(two.samples_ns) == 20
+    assert one.turns == two.turns == (2,) * 10
 
 
 def test_a_duration_counts_measured_time() -> None:
-    (row,), _ = run(setting("slow"), method=Method(warmup=0, duration=0.2))
+    (row,), _ = run(setting("slow"), method=Method(warmup=0, duration=0.2, power=False))
     total = sum(row.samples_ns)
     assert 0.2e9 <= total < 0.2e9 + max(row.samples_ns)
 
@@ -73,7 +76,8 @@ def test_what_a_library_prints_does_not_reach_the_protocol() -> None:
 def test_progress_ends_at_the_whole() -> None:
     heard: list[tuple[str, float, float]] = []
     measure((setting("Busy"), setting("Absent")), QUICK, lambda *step: heard.append(step))
-    assert heard[-1] == ("busy: measuring", 20, 20)
+    assert heard[-2][0].startswith("busy: measuring, median") and heard[-2][1:] == (20, 20)
+    assert heard[-1] == ("busy: loading again", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_progress_ends_at_the_whole() -> None:
     [
         ("Killed", {"at": 1}, "failed", "killed by SIGKILL"),
         ("Killed", {"at": 1, "signal_number": int(signal.SIGABRT)}, "failed", "killed by SIGABRT"),
-        ("Killed", {"at": 11}, "failed", "killed by SIGKILL (after 4 samples)"),
+        ("Killed", {"at": 8}, "failed", "killed by SIGKILL (after 4 samples)"),
         ("Exits", {}, "failed", "its process ended with exit code 7"),
         ("Absent", {}, "absent", "no such unit"),
         ("Breaks", {}, "failed", "RuntimeError: weights are upside down"),
@@ -103,7 +107,7 @@ def test_last_words_of_a_dead_child_are_told() -> None:
 
 def test_a_hang_ends_at_the_timeout_and_takes_its_helpers_along(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    method = Method(iterations=5, warmup=0, timeout=2.0)
+    method = Method(iterations=5, warmup=0, timeout=2.0, power=False)
     (bad, good), _ = run(setting("Hangs", pids=str(pids)), setting("Busy"), method=method)
     assert bad.reason == "no answer within 2 s (first inference); its process was stopped"
     assert good.status == "measured"
@@ -115,7 +119,7 @@ def test_no_child_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     """SIGKILL gives the parent no chance to tidy up: the child must see for itself, in the middle of a call."""
     pids = tmp_path / "pids"
     code = (
-        "from tlkit.core._rounds import *\n"
+        "from tlkit.core._rounds import measure\nfrom tlkit.core.rows import Method, Setting\n"
         f"measure([Setting('x', 'bench_subjects:Hangs', {{'pids': {str(pids)!r}}})], Method())"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(HERE)})
@@ -131,7 +135,7 @@ def test_no_child_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
 def test_an_interrupt_ends_the_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = (
-        "from tlkit.core._rounds import *\n"
+        "from tlkit.core._rounds import measure\nfrom tlkit.core.rows import Method, Setting\n"
         f"measure([Setting('x', 'bench_subjects:Hangs', {{'pids': {str(pids)!r}}})], Method())"
     )
     parent = subprocess.Popen(
@@ -190,3 +194,38 @@ def test_memory_is_the_childs_own() -> None:
     ballast = bytearray(os.urandom(1 << 20) * 300)
     (row,), _ = run(setting("Busy"))
     assert row.peak_bytes < len(ballast) / 2
+
+
+def test_warm_up_goes_on_until_windows_agree_and_ends_within_its_bound(tmp_path: Path) -> None:
+    method = Method(iterations=3, warmup=2, power=False)
+    (steady, restless), _ = run(setting("slow"), setting("Restless"), method=method)
+    assert steady.warmup_calls >= 2 + 3 * 2  # what was asked for, then three windows at the least
+    assert (restless.settled, restless.warmup_calls) == (False, 2 + 12 * 2)
+
+
+def test_processes_share_the_samples(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (row,), _ = run(setting("Busy", log=str(log)), method=Method(iterations=20, warmup=0, processes=2, power=False))
+    assert len({line.split()[1] for line in log.read_text().splitlines()}) == 2
+    assert (row.processes, len(row.samples_ns), sum(row.turns)) == (2, 20, 20)
+
+
+def test_callers_at_once_are_counted_together() -> None:
+    (row,), _ = run(setting("Sleeps"), method=Method(iterations=5, warmup=0, concurrency=4, power=False))
+    load = row.load
+    assert load.callers == 4
+    assert load.throughput == pytest.approx(load.summary.count / load.seconds)
+    assert load.throughput > 2 * row.summary.throughput  # sleepers do not stand in each other's way
+
+
+def test_a_calls_own_clock_is_kept_beside_ours() -> None:
+    (row,), _ = run(setting("OnDevice"), method=Method(iterations=6, warmup=0, power=False))
+    assert row.device_ns == (1_000_000,) * 6
+    assert row.device_summary.median_ns == 1_000_000
+    assert row.summary.median_ns != 1_000_000
+
+
+def test_timing_and_input_conversion_are_measured_apart() -> None:
+    (row,), _ = run(setting("slow"))
+    assert 0 < row.timer_ns < min(row.samples_ns)
+    assert row.convert_ns > 0

@@ -1,19 +1,53 @@
-"""Counts and sizes as people read them."""
+"""Figures for people: one choice of unit for a column, never a small time printed as 0."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 
-def count_text(count: int) -> str:
-    """Return a count in three figures: ``268M``, ``1.24B``."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
+_SCALES = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
 
 
-def byte_text(count: int) -> str:
-    """Return bytes in three figures and decimal units: ``1.13 GB``."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
+def scale(values_ns: Sequence[float], least: str = "ns") -> tuple[str, float]:
+    """Choose the unit for a table of times: the largest in which the smallest of ``values_ns`` is 1 or above."""
+    smallest = min((value for value in values_ns if value > 0), default=1e6)
+    usable = _SCALES[[name for name, _ in _SCALES].index(least) :]
+    return next((pair for pair in reversed(usable) if smallest >= pair[1]), usable[0])
+
+
+def number(value: float | None, divisor: float = 1.0) -> str:
+    """Write ``value / divisor`` with three figures, all digits before the point kept; ``-`` where there is none."""
+    if value is None:
+        return "-"
+    shown = value / divisor
+    if shown == 0 or not math.isfinite(shown):
+        return f"{shown:g}"
+    return f"{shown:.{min(6, max(0, 2 - math.floor(math.log10(abs(shown)))))}f}"
+
+
+def time(value_ns: float | None) -> str:
+    """Write a time in the unit that suits it."""
+    if value_ns is None:
+        return "-"
+    name, divisor = scale([value_ns])
+    return f"{number(value_ns, divisor)} {name}"
+
+
+def rate(per_second: float | None) -> str:
+    """Write something a second, or a joule."""
+    if per_second is None:
+        return "-"
+    return f"{per_second:.0f}" if per_second >= 1000 else f"{per_second:.4g}"
+
+
+def size(count: int | None) -> str:
+    """Write bytes."""
+    if count is None:
+        return "-"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def percent(share: float, signed: bool = False) -> str:
+    """Write a share in percent, with one decimal below ten."""
+    decimals = 1 if abs(share) < 0.0995 else 0
+    return f"{100 * share:{'+' if signed else ''}.{decimals}f} %"

@@ -20,9 +20,11 @@ from tlkit.errors import TlkitError
 
 COMMANDS = {
     "convert": "PyTorch to a Core ML package, checked.",
+    "edit": "Change names, shapes, types or metadata.",
     "inspect": "Show what a model file is.",
     "run": "Run a model once and show its outputs.",
-    "bench": "Measure latency, load time and memory.",
+    "bench": "Measure latency, load time, memory and energy.",
+    "doctor": "Show what can be measured on this machine.",
     "ops": "List the operations that tlkit runs.",
 }
 

@@ -1,8 +1,9 @@
-"""``tlkit bench``: latency, load time and memory of a model under each compute-unit setting."""
+"""``tlkit bench``: latency, start-up costs, memory and energy of models under each compute-unit setting."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,97 +11,290 @@ from tlkit.cli import options, output
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from tlkit.core.gate import Check, Limits
     from tlkit.core.measure import BenchResult
 
-Model = Annotated[
-    str | None,
+Models = Annotated[
+    list[str] | None,
     typer.Argument(
-        metavar="[MODEL]", help="The model: a file, or a built-in. [the built-in resnet50]", show_default=False
+        metavar="[MODEL]...",
+        help="Models: files, PyTorch sources (net.py:Net) or a built-in; with --show, saved runs. [resnet50]",
+        show_default=False,
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads (not with Core ML). [PyTorch's choice]")
+    str | None, typer.Option("--threads", metavar="N,...", help="CPU threads (not with Core ML). [PyTorch's choice]")
 ]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", min=0.1, help="Give a setting up when it is silent for S seconds.")
 ]
+Batch = Annotated[str | None, typer.Option("--batch", metavar="N,...", help="Batch sizes, a row for each: 1,4,16.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", metavar="N", min=1, help="Throughput with N callers at once, too.")
+]
+Processes = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, help="Share a setting's samples among N processes.")
+]
+Power = Annotated[
+    bool | None,
+    typer.Option("--power/--no-power", help="Measure energy. [where the machine has a counter]", show_default=False),
+]
+Against = Annotated[
+    str | None, typer.Option("--against", metavar="ROW", help="The row that speed-ups are over. [the first]")
+]
+Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, samples and all.")]
+Show = Annotated[bool, typer.Option("--show", help="Measure nothing: show saved runs, and compare them to the first.")]
+Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) to look at.")]
+Format = Annotated[str | None, typer.Option("--format", metavar="text|json|csv|md|junit", help="How to print. [text]")]
+Baseline = Annotated[
+    str | None, typer.Option("--baseline", metavar="FILE", help="A saved run to hold this one against.")
+]
+Regression = Annotated[
+    str | None,
+    typer.Option("--max-regression", metavar="P%", help="Fail if a row is slower than the baseline's by P %."),
+]
+MaxLatency = Annotated[str | None, typer.Option("--max-latency", metavar="TIME", help="Fail above TIME: 5ms, 250us.")]
+At = Annotated[str, typer.Option("--at", metavar="P", help="What --max-latency bounds: median, mean, max, p95 ...")]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", metavar="SIZE", help="Fail above a peak of SIZE: 500MB.")
+]
+MaxLoad = Annotated[str | None, typer.Option("--max-load", metavar="TIME", help="Fail if a first load takes longer.")]
 
 
 def bench(
-    model: Model = None,
+    models: Models = None,
     units: options.Units = None,
     iterations: options.Iterations = 100,
     warmup: options.Warmup = 10,
     duration: options.Duration = None,
     inputs: options.Inputs = None,
+    shapes: options.Shapes = None,
+    batch: Batch = None,
     seed: options.Seed = 0,
     engine: options.Engine = "eager",
     precision: options.Precision = "f16",
     percentiles: options.Percentiles = "50,90,95,99",
     threads: Threads = None,
+    concurrency: Concurrency = 1,
+    processes: Processes = 1,
+    power: Power = None,
+    per_op: options.PerOp = False,
+    top: options.Top = 10,
+    against: Against = None,
     timeout: Timeout = 300.0,
+    save: Save = None,
+    report: Report = None,
+    force: options.Force = False,
+    show: Show = False,
+    baseline: Baseline = None,
+    max_regression: Regression = None,
+    max_latency: MaxLatency = None,
+    at: At = "median",
+    max_memory: MaxMemory = None,
+    max_load: MaxLoad = None,
+    format: Format = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Measure a model under each compute-unit setting: latency, throughput, load time, memory.
+    """Measure models under each compute-unit setting: latency, throughput, load time, memory, energy.
 
     \b
-    tlkit bench                                  the built-in ResNet-50, every setting of this machine
-    tlkit bench net.mlpackage --units ane,cpu    two settings, side by side
-    tlkit bench net.mlpackage --json > run.json  with the raw samples
+    tlkit bench                                     the built-in ResNet-50, every setting of this machine
+    tlkit bench net.mlpackage --units ane,cpu       two settings, side by side
+    tlkit bench a.mlpackage b.mlpackage             two models, with the speed-up and how sure it is
+    tlkit bench net.py:Net net.mlpackage            the PyTorch module beside its package
+    tlkit bench net.mlpackage --batch 1,4,16        a row for each batch size
+    tlkit bench net.mlpackage --save run.json --report run.html
+    tlkit bench net.mlpackage --baseline run.json --max-regression 5%
+    tlkit bench --show mac.json linux.json          saved runs, compared
 
     Each setting runs in a process of its own; their samples are taken in turns. On a Mac, Core ML runs the model;
-    elsewhere PyTorch does, and ane cannot be measured. Exits with 3 if no setting is here, 4 if one failed.
+    elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
+    if a limit is not kept, 3 if no setting is here, 4 if one failed; Ctrl-C shows what was measured so far.
     """
-    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    format = _format(format, json)
+    sink = output.start(json=format == "json", quiet=quiet, verbose=verbose)
+    from tlkit.core.measure import BenchInterrupted
+
+    limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline)
+    interrupted = False
+    if show:
+        runs = _saved(models or [])
+        _print(sink, runs[0], runs[1:], _judge(runs[0], limits, baseline), format, top)
+        _write(runs[0], None, report, force)
+        return _leave(runs[0], _judge(runs[0], limits, baseline), False)
+    asked: dict[str, Any] = {
+        "units": None if units is None else _words(units),
+        "iterations": iterations,
+        "warmup": warmup,
+        "duration": duration,
+        "seed": seed,
+        "batch": _numbers(batch, "--batch", int),
+        "engine": engine,
+        "precision": precision,
+        "percentiles": _numbers(percentiles, "--percentiles", float),
+        "threads": _numbers(threads, "--threads", int) or None,
+        "concurrency": concurrency,
+        "processes": processes,
+        "against": against,
+        "power": power,
+        "per_op": per_op,
+        "timeout": timeout,
+    }
+    _before(save, report, force, limits, asked, baseline)
+    try:
+        result = _measure(sink, models, inputs, shapes, asked)
+    except BenchInterrupted as error:
+        result, interrupted = error.result, True
+    checks = _judge(result, limits, baseline)
+    _print(sink, result, [], checks, format, top)
+    _write(result, save, report, force)
+    return _leave(result, checks, interrupted)
+
+
+def _format(name: str | None, json: bool) -> str:
+    if name is None:
+        return "json" if json else "text"
+    if name not in ("text", "json", "csv", "md", "junit"):
+        raise UsageError(f"--format {name}: unknown", "formats are text, json, csv, md and junit")
+    return name
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(word) for word in _words(text or ""))
+    except ValueError:
+        example = "1,4,16" if kind is int else "50,90,95,99"
+        raise UsageError(f"{flag} {text}: not a list of numbers", f"for example {flag} {example}") from None
+
+
+def _limits(
+    latency: str | None, at: str, memory: str | None, load: str | None, regression: str | None, baseline: str | None
+) -> Limits:
+    from tlkit.core.gate import Limits, parse_share, parse_size, parse_time
+
+    if regression is not None and baseline is None:
+        raise UsageError("--max-regression needs a run to compare with", "give --baseline run.json")
+    if baseline is not None and regression is None:
+        regression = "5%"
+    return Limits(
+        latency_ns=None if latency is None else parse_time(latency, "--max-latency"),
+        at=at,
+        memory_bytes=None if memory is None else parse_size(memory, "--max-memory"),
+        load_ns=None if load is None else parse_time(load, "--max-load"),
+        regression=None if regression is None else parse_share(regression, "--max-regression"),
+    )
+
+
+def _before(
+    save: str | None, report: str | None, force: bool, limits: Limits, asked: dict[str, Any], baseline: str | None
+) -> None:
+    """Find out before measuring what would make the measurement useless after it."""
+    from pathlib import Path
+
+    from tlkit.core.gate import check_limits
+    from tlkit.core.staging import check_goal
+
+    for goal in (save, report):
+        if goal is not None:
+            check_goal(Path(goal), force=force)
+    check_limits(limits, asked["percentiles"], asked["iterations"], asked["duration"])
+    if baseline is not None:
+        _saved([baseline])
+
+
+def _measure(
+    sink: output.Sink,
+    models: list[str] | None,
+    inputs: list[str] | None,
+    shapes: list[str] | None,
+    asked: dict[str, Any],
+) -> BenchResult:
     from tlkit.core.measure import bench as measure
     from tlkit.core.values import parse_inputs
 
-    with sink.progress("starting", 1.0) as bar:
+    bars: AbstractContextManager[Any] = sink.progress("starting", 1.0)
+    with bars as bar:
 
         def progress(what: str, done: float, total: float) -> None:
             bar.describe(what)
             bar.update(done, total)
 
-        result = measure(
-            model,
-            units=None if units is None else [unit for unit in units.split(",") if unit.strip()],
-            iterations=iterations,
-            warmup=warmup,
-            duration=duration,
-            inputs=parse_inputs(inputs or ()),
-            seed=seed,
-            engine=engine,
-            precision=precision,
-            percentiles=_percentiles(percentiles),
-            threads=threads,
-            timeout=timeout,
-            progress=progress,
+        return measure(
+            models, inputs=parse_inputs(inputs or ()), shapes=_shapes(shapes or []), progress=progress, **asked
         )
-    sink.answer(_document(result), lambda: _show(result))
-    if result.failed:
-        raise typer.Exit(4)
 
 
-def _percentiles(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise UsageError(
-            f"--percentiles {text}: not a list of numbers", "for example --percentiles 50,90,95,99"
-        ) from None
+def _shapes(texts: list[str]) -> dict[str, list[tuple[int, ...]]]:
+    from tlkit.core.values import parse_dims
+
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        if not equals:
+            raise UsageError(f"--shape {text}: not NAME=DIMS", "write it as --shape NAME=1,3,224,224")
+        found.setdefault(name, []).append(parse_dims(dims, f"--shape {text}"))
+    return found
 
 
-def _document(result: BenchResult) -> dict[str, object]:
-    from dataclasses import fields
+def _saved(paths: list[str]) -> list[BenchResult]:
+    from pathlib import Path
 
-    return {field.name: getattr(result, field.name) for field in fields(result)}
+    from tlkit.core.runs import load_run
+
+    if not paths:
+        raise UsageError("--show: no run to show", "give files that `tlkit bench --save` wrote")
+    return [load_run(Path(path)) for path in paths]
 
 
-def _show(result: BenchResult) -> RenderableType:
+def _judge(result: BenchResult, limits: Limits, baseline: str | None) -> tuple[Check, ...]:
+    from tlkit.core.gate import judge_limits
+
+    if baseline is None:
+        return judge_limits(result.rows, limits)
+    before = _saved([baseline])[0]
+    return judge_limits(result.rows, limits, before.rows, (before.machine, result.machine))
+
+
+def _print(
+    sink: output.Sink, result: BenchResult, others: list[BenchResult], checks: tuple[Check, ...], format: str, top: int
+) -> None:
+    from tlkit.cli import _bench_formats
+
+    document = _bench_formats.document(result, others, checks)
+    if format in ("csv", "md", "junit"):
+        made = getattr(_bench_formats, format)(result, others, checks)
+        return sink.answer(document, made)
     from tlkit.cli._bench_table import render
 
-    return render(result)
+    return sink.answer(document, lambda: render(result, others, checks, top))
+
+
+def _write(result: BenchResult, save: str | None, report: str | None, force: bool) -> None:
+    from json import dumps
+    from pathlib import Path
+
+    from tlkit.cli._bench_formats import document
+    from tlkit.core.runs import save_run
+
+    if save is not None:
+        whole = {"schema_version": output.SCHEMA_VERSION} | output.jsonable(document(result, [], ()))
+        save_run(dumps(whole) + "\n", Path(save), force=force)
+    if report is not None:
+        from tlkit.cli._bench_report import page
+
+        save_run(page(result), Path(report), force=force)
+
+
+def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: bool) -> None:
+    if interrupted:
+        raise typer.Exit(130)
+    if result.failed:
+        raise typer.Exit(4)
+    if any(check.passed is False for check in checks):
+        raise typer.Exit(1)

@@ -5,177 +5,99 @@ Only one child works at a time; the others wait on their pipes. A setting that f
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from statistics import median
 
-from tlkit.core._child import Child
-from tlkit.core.stats import PERCENTILE_METHOD, PERCENTILES, Summary, summarize
-from tlkit.errors import TlkitError, UnavailableError
+from tlkit.core._run import Run, row
+from tlkit.core.power import Power, watts
+from tlkit.core.rows import Method, Row, Setting
+from tlkit.errors import TlkitError
 
 Progress = Callable[[str, float, float], None]
 """Called with (what is being done, steps done, steps in all) as a measurement goes on."""
 
-_TURNS = 10  # each setting's samples are taken in about this many turns
-_TURN_SECONDS = 1.0  # and none holds the machine for longer than this, so that slow drift hits all settings alike
-
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """How samples are taken. With ``duration`` (seconds of measured time a setting), ``iterations`` does not count."""
+class Measured:
+    """The rows in the settings' order, the errors of those that could not be measured, and why there is no power."""
 
-    iterations: int = 100
-    warmup: int = 10
-    duration: float | None = None
-    seed: int = 0
-    engine: str = "eager"
-    precision: str = "f16"
-    threads: int | None = None
-    timeout: float = 300.0
-    percentiles: tuple[float, ...] = PERCENTILES
-    percentile_method: str = PERCENTILE_METHOD
-    timer: str = "time.perf_counter_ns around each inference, garbage collector off, in the setting's own process"
-
-    @property
-    def goal(self) -> float:
-        """What a setting's samples are counted against: a number, or nanoseconds where there is a duration."""
-        return self.iterations if self.duration is None else self.duration * 1e9
-
-    def done(self, samples: Sequence[int]) -> float:
-        """How much of :attr:`goal` these samples are."""
-        return len(samples) if self.duration is None else sum(samples)
+    rows: tuple[Row, ...]
+    errors: tuple[TlkitError, ...]
+    interrupted: bool = False
+    power_note: str = ""
+    power_channels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One column of a measurement: a unit's name, and the factory of its subject (see ``_worker.py``)."""
+def measure(settings: Sequence[Setting], method: Method, progress: Progress = lambda *_: None) -> Measured:
+    """Measure ``settings``. No child outlives this call, however it ends.
 
-    unit: str
-    factory: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was measured of one setting. Times are nanoseconds, memory is bytes; None is what was not measured.
-
-    ``status`` is ``measured``, ``absent`` (not on this machine) or ``failed``; then ``reason`` says why, and there is
-    no summary, though samples taken before a failure are kept. ``load_first_ns`` is the first load in a fresh process
-    (the runtime already imported), ``load_warm_ns`` a second one after measuring. ``bind_ns`` is the making ready of
-    the inputs, with ``engine="compile"`` the compilation too. ``peak_bytes`` is the process's peak resident memory up
-    to the last sample, of which ``runtime_bytes`` was there before the model.
+    An interrupt (Ctrl-C) once samples are there ends the measurement early: the rows hold what was taken so far.
     """
-
-    unit: str
-    status: Literal["measured", "absent", "failed"] = "measured"
-    reason: str = ""
-    backend: str = ""
-    device: str = ""
-    threads: int | None = None
-    load_first_ns: int | None = None
-    load_warm_ns: int | None = None
-    bind_ns: int | None = None
-    first_inference_ns: int | None = None
-    summary: Summary | None = None
-    runtime_bytes: int | None = None
-    peak_bytes: int | None = None
-    samples_ns: tuple[int, ...] = ()
-
-
-def measure(
-    settings: Sequence[Setting], method: Method, progress: Progress = lambda *_: None
-) -> tuple[tuple[Row, ...], tuple[TlkitError, ...]]:
-    """Measure ``settings``; return their rows in order, and the errors of those that could not be measured.
-
-    No child outlives this call, however it ends.
-    """
+    power = Power() if method.power is not False else None
+    interrupted = False
     with ExitStack() as stack:
-        runs = [_Run(setting, method, len(settings) > 1, stack) for setting in settings]
-        for run in runs:
-            progress(f"{run.setting.unit}: loading", 0, 1)
-            run.attempt(run.start)
-        for run in runs:
-            progress(f"{run.setting.unit}: warming up", 0, 1)
-            run.attempt(run.warm_up)
-        _take_turns(runs, method, progress)
-        for run in runs:
-            run.attempt(run.finish)
-    return tuple(run.row() for run in runs), tuple(run.error for run in runs if run.error)
+        shared = len(settings) * method.processes > 1
+        groups = [[Run(setting, method, shared, stack) for _ in range(method.processes)] for setting in settings]
+        runs = [run for group in groups for run in group]
+        try:
+            _measure(runs, method, power, progress)
+        except KeyboardInterrupt:
+            if not any(run.samples for run in runs):
+                raise
+            interrupted = True
+            stack.pop_all().__exit__(KeyboardInterrupt, None, None)
+    return Measured(
+        tuple(row(group, method) for group in groups),
+        tuple(error for group in groups if (error := next((run.error for run in group if run.error), None))),
+        interrupted,
+        power.note if power else "not asked for",
+        tuple(power.channels) if power else (),
+    )
 
 
-def _take_turns(runs: Sequence[_Run], method: Method, progress: Progress) -> None:
-    while unfinished := [run for run in runs if run.error is None and method.done(run.samples) < method.goal]:
+def _measure(runs: Sequence[Run], method: Method, power: Power | None, progress: Progress) -> None:
+    for run in runs:
+        progress(f"{_name(run)}: loading", 0, 1)
+        run.attempt(run.start)
+    for run in (run for run in runs if run.error is None):
+        progress(f"{_name(run)}: warming up", 0, 1)
+        run.attempt(run.warm_up)
+    _take_turns(runs, method, progress)
+    for run in runs[:: method.processes] if method.concurrency > 1 else ():
+        progress(f"{_name(run)}: {method.concurrency} callers at once", 0, 1)
+        run.attempt(run.crowd)
+    if power is not None and power.available:
+        _spend(runs[:: method.processes], method, power, progress)
+    for run in (run for run in runs if run.error is None):
+        progress(f"{_name(run)}: loading again", 1, 1)
+        run.attempt(run.finish)
+
+
+def _take_turns(runs: Sequence[Run], method: Method, progress: Progress) -> None:
+    share = method.goal / method.processes
+    while unfinished := [run for run in runs if run.unfinished]:
         for run in unfinished:
             run.attempt(run.turn)
             alive = [run for run in runs if run.error is None]
-            done = sum(min(method.done(run.samples), method.goal) for run in alive)
-            progress(f"{run.setting.unit}: measuring", done, method.goal * len(alive))
+            done = sum(min(method.done(run.samples), share) for run in alive)
+            so_far = f", median {median(run.samples) / 1e6:.3g} ms" if run.samples else ""
+            progress(f"{_name(run)}: measuring{so_far}", done, share * len(alive))
 
 
-class _Run:
-    """One setting on its way: the child, and what it has said so far."""
+def _spend(runs: Sequence[Run], method: Method, power: Power, progress: Progress) -> None:
+    """Measure energy: the idle machine first, with every model loaded, then each setting by itself."""
+    progress("power: idle", 0, 1)
+    time.sleep(min(1.0, method.power_seconds / 2))  # clocks and fans come down after the last inference
+    before = power.read()
+    time.sleep(method.power_seconds)
+    idle = watts(before, power.read())
+    for run in runs:
+        progress(f"{_name(run)}: power", 0, 1)
+        run.attempt(lambda child, run=run: run.spend(child, power, idle))  # type: ignore[misc]
 
-    def __init__(self, setting: Setting, method: Method, shared: bool, stack: ExitStack) -> None:
-        self.setting = setting
-        self.samples: list[int] = []
-        self.error: TlkitError | None = None
-        self._method = method
-        self._settle = int(shared)  # after another setting's turn, one call to bring the caches back
-        self._stack = stack
-        self._child: Child | None = None
-        self._facts: dict[str, Any] = {}
 
-    def attempt(self, step: Callable[[Child], None]) -> None:
-        """Take one step, unless an earlier one failed; a failure ends the child and stays on record."""
-        if self.error is not None:
-            return
-        if self._child is None:
-            self._child = self._stack.enter_context(Child(self._method.timeout, self._method.threads))
-        try:
-            step(self._child)
-        except TlkitError as error:
-            self.error = error
-            self._child.kill()
-
-    def start(self, child: Child) -> None:
-        """Load the model, and run it for the first time."""
-        ready = child.ask("prepare", factory=self.setting.factory, arguments=self.setting.arguments)
-        loaded = child.ask("load")
-        self._facts = ready | {"load_first_ns": loaded.pop("ns")} | loaded
-        self._facts |= child.ask("first")
-
-    def warm_up(self, child: Child) -> None:
-        """Run without keeping the times."""
-        left = self._method.warmup
-        while left > 0:
-            left -= len(child.ask("run", count=left, seconds=_TURN_SECONDS)["samples"])
-
-    def turn(self, child: Child) -> None:
-        """Take some samples."""
-        method = self._method
-        if method.duration is None:
-            count = min(math.ceil(method.iterations / _TURNS), method.iterations - len(self.samples))
-            seconds = _TURN_SECONDS
-        else:
-            count = 1_000_000
-            seconds = min(_TURN_SECONDS, method.duration / _TURNS, method.duration - sum(self.samples) / 1e9)
-        self.samples += child.ask("run", count=count, seconds=seconds, settle=self._settle)["samples"]
-
-    def finish(self, child: Child) -> None:
-        """Read the memory peak before a second load raises it, then time that load."""
-        self._facts |= child.ask("memory")
-        self._facts["load_warm_ns"] = child.ask("reload")["ns"]
-        child.close()
-
-    def row(self) -> Row:
-        """Return what is known now."""
-        if self.error is None:
-            summary = summarize(self.samples, self._method.percentiles)
-            return Row(self.setting.unit, summary=summary, samples_ns=tuple(self.samples), **self._facts)
-        status: Literal["absent", "failed"] = "absent" if isinstance(self.error, UnavailableError) else "failed"
-        reason = self.error.message
-        if self.samples:
-            reason += f" (after {len(self.samples)} samples)"
-        return Row(self.setting.unit, status, reason, samples_ns=tuple(self.samples), **self._facts)
+def _name(run: Run) -> str:
+    return run.setting.label or run.setting.unit

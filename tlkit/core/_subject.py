@@ -1,34 +1,42 @@
-"""What a measuring child measures: a model file under one setting. Runs in the child (``_worker.py``) alone."""
+"""What a measuring child measures: a model under one setting. Runs in the child (``_worker.py``) alone."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlkit.engines import coreml
+from tlkit.errors import TlkitError
 from tlkit.types import Unit
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model file under one setting, as the parent tells the child (JSON): see :func:`make`."""
+    """A model under one setting, as the parent tells the child (JSON): see :func:`make`."""
 
     path: str
     unit: str
     precision: str = "f16"
     engine: str = "eager"
     arrays: str = ""
+    compiled: str = ""
 
 
 def make(**arguments: Any) -> TorchSubject | CoreMLSubject:
     """Return what measures the :class:`Target` with these fields: Core ML on a Mac, the torch engine elsewhere.
 
-    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`).
+    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` the ``.mlmodelc`` to load.
     """
     target = Target(**arguments)
-    return CoreMLSubject(target) if sys.platform == "darwin" else TorchSubject(target)
+    return CoreMLSubject(target) if coreml.available() else TorchSubject(target)
+
+
+def make_source(**arguments: Any) -> SourceSubject:
+    """Return what measures the PyTorch source (``path`` is its text) under the :class:`Target` with these fields."""
+    return SourceSubject(Target(**arguments))
 
 
 class TorchSubject:
@@ -44,6 +52,7 @@ class TorchSubject:
         self._target = target
         self._device = device_for(Unit(target.unit))
         self._inputs = _inputs(target)
+        self.rebind = target.engine == "eager"  # compiling is part of binding, and runs the model
 
     def load(self) -> Any:
         """Open the file, lower its program and bring the weights to the device."""
@@ -51,7 +60,7 @@ class TorchSubject:
 
         target = self._target
         model = load_model(target.path, precision=target.precision, engine=target.engine, unit=target.unit)
-        _ = model.engine  # made when first asked for
+        model.prepare()
         return model
 
     def bind(self, model: Any) -> Callable[[], object]:
@@ -61,18 +70,60 @@ class TorchSubject:
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model."""
+        return _on_torch(self._device, f"{self._target.engine}, {self._target.precision}")
+
+    def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
+        """Return what each operation costs here, if that is asked for."""
+        if not per_op:
+            return {}
+        from tlkit.engines.torch_profile import profile
+
+        kind = _kind(self._device)
+        costs = profile(model.engine, model._arrays(self._inputs))
+        return _placement("measured", [(name, type_, kind, share) for name, type_, share in costs], per_op)
+
+
+class SourceSubject:
+    """A PyTorch module as its author wrote it, in eager f32, on the device that stands for the setting."""
+
+    rebind = True
+
+    def __init__(self, target: Target) -> None:
+        import tlkit.core.source  # noqa: F401
+        from tlkit.engines.torch import device_for
+
+        self._target = target
+        self._device = device_for(Unit(target.unit))
+        self._inputs = _inputs(target)
+
+    def load(self) -> Any:
+        """Build the module, or read the TorchScript file, and bring the weights to the device."""
+        from tlkit.core.source import load_source
+
+        return load_source(self._target.path).module.eval().to(self._device)
+
+    def bind(self, model: Any) -> Callable[[], object]:
+        """Return the call to time."""
+        import numpy as np
         import torch
 
-        kind = self._device.type
-        return {
-            "backend": f"PyTorch {torch.__version__}, {self._target.engine}, {self._target.precision}",
-            "device": torch.cuda.get_device_name(self._device) if kind == "cuda" else kind,
-            "threads": torch.get_num_threads() if kind == "cpu" else None,
-        }
+        from tlkit.engines.torch import waiting_call
+
+        def tensor(array: Any) -> torch.Tensor:
+            return torch.from_numpy(np.array(array, np.float32 if array.dtype == np.float16 else None)).to(self._device)
+
+        forward = torch.compile(model, dynamic=False) if self._target.engine == "compile" else model
+        return waiting_call(forward, [tensor(array) for array in self._inputs.values()], self._device)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what runs the model."""
+        return _on_torch(self._device, f"{self._target.engine}, as written")
 
 
 class CoreMLSubject:
-    """Apple's Core ML under the setting; ``target.path`` is the package, compiled beside the inputs by the parent."""
+    """Apple's Core ML under the setting, which loads ``target.compiled``: every setting from the same path."""
+
+    rebind = True
 
     def __init__(self, target: Target) -> None:
         import coremltools  # noqa: F401  (its import is no part of the load)
@@ -84,11 +135,8 @@ class CoreMLSubject:
         self._inputs = _inputs(target)
 
     def load(self) -> Any:
-        """Load the compiled model: every setting from the same path."""
-        from tlkit.engines.coreml import CoreMLEngine
-
-        compiled = Path(self._target.arrays).parent / f"{Path(self._target.path).stem}.mlmodelc"
-        return CoreMLEngine(compiled, self._specs, unit=Unit(self._target.unit))
+        """Load the compiled model."""
+        return coreml.CoreMLEngine(Path(self._target.compiled), self._specs, unit=Unit(self._target.unit))
 
     def bind(self, model: Any) -> Callable[[], object]:
         """Return the call to time."""
@@ -97,7 +145,17 @@ class CoreMLSubject:
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model."""
-        return {"backend": "Core ML", "device": self._target.unit, "threads": None}
+        return {"backend": "Core ML", "device": self._target.unit, "threads": None, "kind": f"coreml {sys.platform}"}
+
+    def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
+        """Return Core ML's own plan for this setting, or why there is none."""
+        from tlkit.engines.coreml_plan import compute_plan
+
+        try:
+            plan = compute_plan(Path(self._target.compiled), Unit(self._target.unit))
+        except TlkitError as error:
+            return {"note": error.message}
+        return _placement("MLComputePlan", [(op.name, op.type, op.unit, op.cost) for op in plan], per_op)
 
 
 def store_inputs(arrays: Mapping[str, Any], file: Path) -> None:
@@ -113,3 +171,29 @@ def _inputs(target: Target) -> dict[str, Any]:
 
     with np.load(target.arrays, allow_pickle=False) as stored:
         return {str(name): stored[f"a{index}"] for index, name in enumerate(stored["names"])}
+
+
+def _kind(device: Any) -> str:
+    return "cpu" if device.type == "cpu" else "gpu"
+
+
+def _on_torch(device: Any, how: str) -> dict[str, Any]:
+    import torch
+
+    return {
+        "backend": f"PyTorch {torch.__version__}, {how}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "kind": _kind(device),
+    }
+
+
+def _placement(source: str, ops: Iterable[tuple[str, str, str, float | None]], per_op: bool) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    shares: dict[str, float] = {}
+    listed = sorted(ops, key=lambda op: -(op[3] or 0.0))
+    for _, _, unit, share in listed:
+        counts[unit] = counts.get(unit, 0) + 1
+        shares[unit] = shares.get(unit, 0.0) + (share or 0.0)
+    rows = [{"name": name, "type": type_, "unit": unit, "share": share} for name, type_, unit, share in listed]
+    return {"source": source, "counts": counts, "shares": shares, "ops": rows if per_op else []}

@@ -8,6 +8,9 @@ prepare    factory, arguments            make the subject: import the runtime, r
 load       -                             time ``subject.load()``
 first      -                             time the binding of the inputs and the first inference
 run        count, seconds, settle        ``settle`` calls that nobody times, then timed ones until either bound
+crowd      callers, seconds              so many threads call at once, each as fast as it can
+overheads  -                             what timing costs by itself, and the making ready of the inputs
+placement  per_op                        which unit each operation goes to, where the subject can tell
 memory     -                             peak resident memory so far, bytes
 reload     -                             time a second ``subject.load()``, and drop what it made
 quit       -                             leave
@@ -29,6 +32,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, BinaryIO, Protocol
@@ -47,6 +51,10 @@ class Subject(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model: ``backend`` and ``device`` (str), ``threads`` (int or None)."""
+
+    # A subject may also have ``placement(model, per_op)``, which returns a Placement's fields, and ``rebind``: False
+    # where binding does more than to make inputs ready. A call may have ``device_ns``, the last call's time by the
+    # device's own clock, where it has one.
 
 
 class Worker:
@@ -80,9 +88,34 @@ class Worker:
         gc.collect()
         gc.disable()  # as timeit does: a collection is not the model's cost
         try:
-            return {"samples": _sample(self._call, count, seconds)}
+            samples, device = _sample(self._call, count, seconds)
         finally:
             gc.enable()
+        return {"samples": samples, "device": device}
+
+    def crowd(self, callers: int, seconds: float) -> dict[str, Any]:
+        """Let ``callers`` threads call at once for ``seconds``; return the latencies that they saw, and the time."""
+        calls = [self._subject.bind(self._model) for _ in range(callers)]
+        for call in calls:
+            call()
+        start = perf_counter_ns()
+        end = start + int(seconds * 1e9)
+        with ThreadPoolExecutor(callers) as pool:
+            samples = [sample for taken in pool.map(lambda call: _until(call, end), calls) for sample in taken]
+        return {"samples": samples, "ns": perf_counter_ns() - start}
+
+    def overheads(self) -> dict[str, Any]:
+        """Measure what a timed call costs when it does nothing, and how long the inputs take to be made ready."""
+        timer, _ = _sample(_nothing, 2000, 0.1)
+        convert = None
+        if getattr(self._subject, "rebind", True):
+            convert = sorted(_timed(lambda: self._subject.bind(self._model))[0] for _ in range(5))[2]
+        return {"timer_ns": sorted(timer)[len(timer) // 2], "convert_ns": convert}
+
+    def placement(self, per_op: bool) -> dict[str, Any]:
+        """Ask the subject where the operations go."""
+        tell = getattr(self._subject, "placement", None)
+        return {"placement": tell(self._model, per_op) if tell else None}
 
     def memory(self) -> dict[str, Any]:
         """Return this process's peak resident memory in bytes."""
@@ -94,8 +127,11 @@ class Worker:
         return {"ns": ns}
 
 
-def _sample(call: Callable[[], object], count: int, seconds: float) -> list[int]:
+def _sample(call: Callable[[], object], count: int, seconds: float) -> tuple[list[int], list[int]]:
+    """Time calls; return nanoseconds by our clock, and by the device's where the call knows it."""
     samples: list[int] = []
+    device: list[int] = []
+    by_device = hasattr(call, "device_ns")
     left = int(seconds * 1e9)
     while not samples or (len(samples) < count and left > 0):
         start = perf_counter_ns()
@@ -103,7 +139,24 @@ def _sample(call: Callable[[], object], count: int, seconds: float) -> list[int]
         ns = perf_counter_ns() - start
         samples.append(ns)
         left -= ns
+        if by_device:
+            device.append(call.device_ns)  # type: ignore[attr-defined]
+    return samples, device
+
+
+def _until(call: Callable[[], object], end: int) -> list[int]:
+    samples = []
+    start = perf_counter_ns()
+    while start < end:
+        call()
+        now = perf_counter_ns()
+        samples.append(now - start)
+        start = now
     return samples
+
+
+def _nothing() -> None:
+    pass
 
 
 def _timed(call: Callable[[], Any]) -> tuple[int, Any]:

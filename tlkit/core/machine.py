@@ -65,7 +65,7 @@ def _cores() -> int:
 
 def _cpu() -> str:
     if sys.platform == "darwin":
-        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+        return sysctl("machdep.cpu.brand_string") or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -83,7 +83,7 @@ def _memory() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
-        text = _sysctl("hw.memsize")
+        text = sysctl("hw.memsize")
         return int(text) if text.isdigit() else None
 
 
@@ -98,7 +98,8 @@ def _os() -> str:
     return f"{name} ({kernel})" if name else kernel
 
 
-def _sysctl(name: str) -> str:
+def sysctl(name: str) -> str:
+    """Return what macOS says of ``name``, or nothing."""
     try:
         done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

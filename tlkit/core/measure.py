@@ -1,53 +1,61 @@
-"""``bench``: latency of a model under each compute-unit setting of a machine, measured and never estimated."""
+"""``bench``: latency of models under each compute-unit setting of a machine, measured and never estimated."""
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tlkit.core import builtin
-from tlkit.core._rounds import Method, Progress, Row, Setting, measure
-from tlkit.core._subject import store_inputs
+from tlkit.core import _plan, builtin
+from tlkit.core._rounds import Progress, measure
+from tlkit.core.conditions import Conditions, watch
 from tlkit.core.load import inspect
 from tlkit.core.machine import Machine, describe_machine, gpu_expected, versions
+from tlkit.core.rows import Method, Row
 from tlkit.core.stats import PERCENTILES
+from tlkit.core.trust import judge
+from tlkit.core.versus import Comparison, comparisons
+from tlkit.engines import coreml
 from tlkit.errors import TlkitError, UnavailableError, UsageError
-from tlkit.types import ModelInfo, Unit
+from tlkit.types import Unit
 
 DEFAULT_MODEL = "resnet50"
+Path_ = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
-class BenchInput:
-    """One input as it was given to every setting. ``source`` is ``random``, ``zeros`` or ``given``."""
+class BenchModel:
+    """A model that was measured: its name in the rows, what was asked for, and the file (or source) measured."""
 
     name: str
-    dtype: str
-    shape: tuple[int, ...]
-    source: str
+    asked: str
+    path: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
     """What :func:`bench` returns, and ``tlkit bench --json`` prints: raw samples, and all they depend on.
 
-    ``model`` is what was asked for, ``path`` the file measured; ``started`` is UTC in ISO 8601.
+    ``started`` is UTC in ISO 8601. ``comparisons`` are speed-ups over the row ``against``. ``power_note`` says which
+    energy counters are missing and why, ``power_channels`` which there are. ``interrupted``: ended before its time.
     """
 
-    model: str
-    path: str
+    models: tuple[BenchModel, ...]
     started: str
-    inputs: tuple[BenchInput, ...]
     method: Method
     machine: Machine
+    conditions: Conditions
     versions: Mapping[str, str | None]
     rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    power_channels: tuple[str, ...] = ()
+    power_note: str = ""
+    interrupted: bool = False
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -55,8 +63,16 @@ class BenchResult:
         return tuple(row for row in self.rows if row.status == "failed")
 
 
+class BenchInterrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a measurement; ``result`` holds what had been measured until then."""
+
+    def __init__(self, result: BenchResult) -> None:
+        super().__init__("interrupted")
+        self.result = result
+
+
 def bench(
-    model: str | os.PathLike[str] | None = None,
+    model: Path_ | Sequence[Path_] | None = None,
     *,
     units: Sequence[str | Unit] | None = None,
     iterations: int = 100,
@@ -64,46 +80,99 @@ def bench(
     duration: float | None = None,
     seed: int = 0,
     inputs: Mapping[str, Any] | None = None,
+    shapes: _plan.Shapes | None = None,
+    batch: Sequence[int] = (),
     engine: str = "eager",
     precision: str = "f16",
     percentiles: Sequence[float] = PERCENTILES,
-    threads: int | None = None,
+    threads: int | Sequence[int] | None = None,
+    concurrency: int = 1,
+    processes: int = 1,
+    against: str | None = None,
+    power: bool | None = None,
+    per_op: bool = False,
     timeout: float = 300.0,
     progress: Progress = lambda *_: None,
 ) -> BenchResult:
-    """Measure ``model`` (a path or a built-in's name; None is the built-in ResNet-50) under each of ``units``.
+    """Measure models under each of ``units``: one or several paths, PyTorch sources (``net.py:Net``) or built-ins.
 
-    ``units`` None means every setting of this machine: on macOS all four, elsewhere ``cpu`` and, where the machine
-    shows a GPU, ``gpu``. ``iterations`` inferences are timed a setting, or ``duration`` seconds of them, after
-    ``warmup`` that are not. ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn once from
-    ``seed``. ``timeout`` is how many seconds a child may stay silent; ``threads`` limits the CPU's threads.
+    ``model`` None is the built-in ResNet-50. ``units`` None means every setting of this machine: on macOS all four,
+    elsewhere ``cpu`` and, where the machine shows a GPU, ``gpu``. ``iterations`` inferences are timed a setting, or
+    ``duration`` seconds of them, after at least ``warmup`` that are not: warm-up goes on, within bounds, until its last
+    windows agree (0: none at all). ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn once
+    from ``seed``. ``batch``, ``shapes`` (several for an input) and ``threads`` are sweeps: a row for each.
+    ``concurrency`` above 1 adds throughput with so many callers. ``processes`` children share a setting's samples,
+    which shows what differs from one start to the next. Speed-ups are over the row called ``against``, the first if
+    None. ``power`` False leaves energy out. ``timeout`` is how many seconds a child may stay silent.
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
-    measured; as long as one could, the others are rows that say why not.
+    measured; as long as one could, the others are rows that say why not. BenchInterrupted (a KeyboardInterrupt) is
+    raised at Ctrl-C once there are samples.
     """
-    method = Method(iterations, warmup, duration, seed, engine, precision, threads, timeout, tuple(percentiles))
+    method = Method(
+        iterations=iterations,
+        warmup=warmup,
+        duration=duration,
+        seed=seed,
+        engine=engine,
+        precision=precision,
+        timeout=timeout,
+        processes=processes,
+        concurrency=concurrency,
+        power=power,
+        per_op=per_op,
+        percentiles=tuple(percentiles),
+    )
     wanted = _units(units)
-    _check(method, wanted)
-    path = _resolve(model, progress)
+    several = (threads,) if threads is None or isinstance(threads, int) else tuple(threads)
+    sweep = _plan.Sweep(wanted, tuple(batch), several, shapes)
+    _check(method, sweep)
+    asked = [os.fspath(name) for name in _listed(model)]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
-        drawn, arguments = _store_inputs(inspect(path), inputs or {}, seed, Path(folder))
-        common = {"path": str(path), "precision": precision, "engine": engine} | arguments
-        if sys.platform == "darwin":
-            _compile(path, Path(folder))
-        settings = [Setting(unit, "tlkit.core._subject:make", common | {"unit": unit}) for unit in wanted]
-        rows, errors = measure(settings, method, progress)
-    if len(errors) == len(rows):
-        raise _nothing(rows, errors)
-    name = DEFAULT_MODEL if model is None else os.fspath(model)
-    return BenchResult(name, str(path), started, drawn, method, describe_machine(), versions(), rows)
+        subjects = _subjects(asked, sweep, Path(folder), progress)
+        common = {"precision": precision, "engine": engine}
+        settings = _plan.settings(subjects, sweep, inputs or {}, seed, common, Path(folder))
+        if against is not None and against not in (labels := [setting.label for setting in settings]):
+            raise UsageError(f"--against {against}: no such row", f"rows: {', '.join(labels)}")
+        end = watch()
+        found = measure(settings, method, progress)
+    conditions = end()
+    if len(found.errors) == len(found.rows):
+        raise _nothing(found.rows, found.errors)
+    rows = tuple(replace(row, trust=judge(row, conditions)) for row in found.rows)
+    result = BenchResult(
+        models=tuple(
+            BenchModel(s.name, text, s.path, "source" if s.source else "coreml")
+            for s, text in zip(subjects, asked, strict=True)
+        ),
+        started=started,
+        method=method,
+        machine=describe_machine(),
+        conditions=conditions,
+        versions=versions(),
+        rows=rows,
+        comparisons=comparisons(rows, against),
+        power_channels=found.power_channels,
+        power_note=found.power_note,
+        interrupted=found.interrupted,
+    )
+    if found.interrupted:
+        raise BenchInterrupted(result)
+    return result
 
 
 def default_units() -> tuple[Unit, ...]:
     """Return the settings of this machine: Core ML's four on macOS; elsewhere the CPU, and a GPU if one shows."""
-    if sys.platform == "darwin":
+    if coreml.available():
         return tuple(Unit)
     return (Unit.CPU, Unit.GPU) if gpu_expected() else (Unit.CPU,)
+
+
+def _listed(model: Path_ | Sequence[Path_] | None) -> Sequence[Path_]:
+    if model is None:
+        return [DEFAULT_MODEL]
+    return [model] if isinstance(model, str | os.PathLike) else list(model) or [DEFAULT_MODEL]
 
 
 def _units(units: Sequence[str | Unit] | None) -> tuple[Unit, ...]:
@@ -114,7 +183,7 @@ def _units(units: Sequence[str | Unit] | None) -> tuple[Unit, ...]:
     return tuple(dict.fromkeys(Unit.parse(unit) for unit in units))
 
 
-def _check(method: Method, units: Sequence[Unit]) -> None:
+def _check(method: Method, sweep: _plan.Sweep) -> None:
     if method.iterations < 1 or method.warmup < 0 or method.timeout <= 0:
         raise UsageError("iterations and timeout must be above zero, warmup not below")
     if method.duration is not None and method.duration <= 0:
@@ -123,17 +192,35 @@ def _check(method: Method, units: Sequence[Unit]) -> None:
         raise UsageError("percentiles lie between 0 and 100", "for example --percentiles 50,90,95,99")
     if method.engine not in ("eager", "compile") or method.precision not in ("f16", "f32"):
         raise UsageError("unknown engine or precision", "engines are eager and compile, precisions f16 and f32")
-    if method.threads is not None and method.threads < 1:
-        raise UsageError("threads must be 1 or more")
-    if sys.platform == "darwin" and (method.engine, method.precision, method.threads) != ("eager", "f16", None):
+    if method.processes < 1 or method.concurrency < 1:
+        raise UsageError("processes and concurrency must be 1 or more")
+    if any(count is not None and count < 1 for count in (*sweep.threads, *sweep.batches)):
+        raise UsageError("threads and batches must be 1 or more")
+    if coreml.available() and (method.engine, method.precision, *sweep.threads) != ("eager", "f16", None):
         raise UsageError(
             "engine, precision and threads are PyTorch's, and on a Mac Core ML runs the model",
             "leave --engine, --precision and --threads out",
         )
 
 
-def _resolve(model: str | os.PathLike[str] | None, progress: Progress) -> Path:
-    name = DEFAULT_MODEL if model is None else os.fspath(model)
+def _subjects(asked: Sequence[str], sweep: _plan.Sweep, folder: Path, progress: Progress) -> list[_plan.Subject]:
+    """Return the models in the order asked for; packages are opened first, since sources take their inputs."""
+    called = _plan.names(asked)
+    found: dict[int, _plan.Subject] = {}
+    for index, text in enumerate(asked):
+        if not _plan.is_source(text) or builtin.known(text):
+            path = _resolve(text, progress)
+            inputs = inspect(path).inputs
+            found[index] = _plan.Subject(called[index], str(path), False, inputs, _compiled(path, folder, index))
+    packages = list(found.values())
+    for index, text in enumerate(asked):
+        if index not in found:
+            ports = _plan.source_ports(text, packages, sweep.shapes or {})
+            found[index] = _plan.Subject(called[index], text, True, ports)
+    return [found[index] for index in range(len(asked))]
+
+
+def _resolve(name: str, progress: Progress) -> Path:
     path = Path(name)
     if not path.exists() and builtin.known(name):
         progress(f"preparing {name}", 0, 1)
@@ -141,37 +228,18 @@ def _resolve(model: str | os.PathLike[str] | None, progress: Progress) -> Path:
     return path
 
 
-def _store_inputs(
-    info: ModelInfo, given: Mapping[str, Any], seed: int, folder: Path
-) -> tuple[tuple[BenchInput, ...], dict[str, Any]]:
-    """Make the inputs that all settings get; return what they are, and where the children find them."""
-    import numpy as np
+def _compiled(path: Path, folder: Path, index: int) -> str:
+    """Return the compiled model that every setting loads, on a Mac: Core ML's cache for the Neural Engine goes by path.
 
-    from tlkit.core.inputs import Drawn, draw, port_named, to_port
-
-    for name in given:
-        port_named(info.inputs, name, info.path)
-    rng = np.random.default_rng(seed)
-    notes: list[BenchInput] = []
-    arrays: dict[str, Any] = {}
-    for spec in info.inputs:
-        asked = given.get(spec.name, None if spec.optional else Drawn("random"))
-        if asked is None:
-            continue
-        drawn = isinstance(asked, Drawn)
-        value = draw(spec, asked.kind, rng) if drawn else to_port(spec, asked)
-        notes.append(BenchInput(spec.name, spec.dtype, tuple(value.shape), asked.kind if drawn else "given"))
-        arrays[spec.name] = value
-    file = folder / "inputs.npz"
-    store_inputs(arrays, file)
-    return tuple(notes), {"arrays": str(file)}
-
-
-def _compile(path: Path, folder: Path) -> None:
-    from tlkit.engines.coreml import compile_model
-
-    if path.suffix != ".mlmodelc":
-        compile_model(path, folder)
+    The path is new, so that a setting's first load is a cold one, and stays the same, so that its second is warm.
+    """
+    if not coreml.available():
+        return ""
+    if path.suffix == ".mlmodelc":
+        return str(path)
+    place = folder / str(index)
+    place.mkdir()
+    return str(coreml.compile_model(path, place))
 
 
 def _nothing(rows: Sequence[Row], errors: Sequence[TlkitError]) -> TlkitError:
@@ -180,5 +248,5 @@ def _nothing(rows: Sequence[Row], errors: Sequence[TlkitError]) -> TlkitError:
     hint = chosen.hint
     if isinstance(chosen, UnavailableError):
         hint = hint or f"measure what this machine has: --units {','.join(default_units())}"
-    told = "; ".join(f"{row.unit}: {row.reason}" for row in rows)
+    told = "; ".join(f"{row.name}: {row.reason}" for row in rows)
     return type(chosen)(f"nothing could be measured: {told}" if len(rows) > 1 else chosen.message, hint)

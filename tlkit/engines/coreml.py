@@ -118,8 +118,13 @@ def _to_image(spec: TensorSpec, array: np.ndarray[Any, Any]) -> Any:
     return Image.fromarray(pixels.transpose(1, 2, 0).copy())
 
 
+def available() -> bool:
+    """Whether Core ML is here: on a Mac, or where something stands in for its runtime (``tlkit.anywhere``)."""
+    return sys.platform == "darwin" or hasattr(sys.modules.get("coremltools.libcoremlpython"), "stands_in")
+
+
 def _require_macos() -> None:
-    if sys.platform != "darwin":
+    if not available():
         raise UnavailableError("Core ML is not here: it is part of macOS", "off a Mac, tlkit runs models with PyTorch")
 
 

@@ -123,15 +123,7 @@ class TorchEngine:
         operands = self._operands(arrays, state)
         if self.compiled:
             self._compile(operands)
-        forward, wait = self._forward, _synchronizer(self.device)
-
-        def call() -> Sequence[Any]:
-            with torch.inference_mode():
-                outputs: Sequence[Any] = forward(*operands)
-                wait()
-            return outputs
-
-        return call
+        return waiting_call(self._forward, operands, self.device)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
@@ -234,6 +226,44 @@ def _fixed(kind: TensorType) -> tuple[int, ...]:
     if kind.shape is None or None in kind.shape:
         raise LoadError("a state without a fixed shape", "the program is damaged")
     return tuple(int(d or 0) for d in kind.shape)
+
+
+def waiting_call(forward: Callable[..., Any], operands: Sequence[Any], device: torch.device) -> Callable[[], Any]:
+    """Return a call that runs ``forward`` once on ``operands`` and waits for the device; on CUDA a DeviceCall."""
+    if device.type == "cuda":
+        return DeviceCall(forward, operands)
+    wait = _synchronizer(device)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            outputs = forward(*operands)
+            wait()
+        return outputs
+
+    return call
+
+
+class DeviceCall:
+    """One inference on a CUDA device between two of its events; the call returns when the second has passed."""
+
+    def __init__(self, forward: Callable[..., Any], operands: Sequence[Any]) -> None:
+        self._forward, self._operands = forward, operands
+        self._start = torch.cuda.Event(enable_timing=True)
+        self._end = torch.cuda.Event(enable_timing=True)
+
+    def __call__(self) -> Any:
+        """Run once and wait."""
+        with torch.inference_mode():
+            self._start.record()
+            outputs = self._forward(*self._operands)
+            self._end.record()
+            self._end.synchronize()
+        return outputs
+
+    @property
+    def device_ns(self) -> int:
+        """What the last call took by the device's clock, in nanoseconds (its resolution is half a microsecond)."""
+        return int(self._start.elapsed_time(self._end) * 1e6)
 
 
 def _synchronizer(device: torch.device) -> Callable[[], None]:

@@ -1,0 +1,65 @@
+"""``tlkit doctor``: what this machine has, what can be measured on it, and what is missing to measure the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tlkit.cli import options, output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.core.doctor import Diagnosis, Finding
+
+_STYLES = {"yes": "green", "no": "red", "limited": "yellow"}
+
+
+def doctor(json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0) -> None:
+    """Show what this machine has, and what can be measured on it.
+
+    \b
+    tlkit doctor          chip, units, memory, versions, counters, and what to install for the rest
+    tlkit doctor --json   the same for programs
+
+    Runs no model and imports none of the large packages. Always exits with 0: what is missing is an answer.
+    """
+    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    from dataclasses import fields
+
+    from tlkit.core.doctor import doctor as look
+
+    found = look()
+    sink.answer({field.name: getattr(found, field.name) for field in fields(found)}, lambda: _render(found))
+
+
+def _render(found: Diagnosis) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from tlkit.cli._figures import size
+
+    machine = found.machine
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("machine", f"{machine.cpu} ({machine.architecture}), {machine.cores} cores, {size(machine.memory)}")
+    facts.add_row("system", f"{machine.os}, Python {machine.python}")
+    facts.add_row("versions", ", ".join(f"{name} {version or '-'}" for name, version in found.versions.items()))
+    if found.conditions.load_average is not None:
+        facts.add_row("load", f"{found.conditions.load_average:.2f} processes a core, over the last minute")
+    parts = (facts, Text(), _list("Units", found.units), Text(), _list("To measure", found.measurable))
+    return Group(*parts)
+
+
+def _list(title: str, findings: tuple[Finding, ...]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.title, table.title_justify = Text(title, "bold"), "left"
+    for finding in findings:
+        hint = f"; {finding.hint}" if finding.hint and finding.hint not in finding.detail else ""
+        status = Text(finding.status, _STYLES[finding.status])
+        table.add_row(finding.what, status, f"{finding.detail}{hint}")
+    return table

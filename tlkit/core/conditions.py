@@ -1,0 +1,144 @@
+"""What went on around a measurement: other load, power source, low-power mode, heat. Read where it can be, else None.
+
+Sources: on Linux ``/proc/stat`` and ``/sys`` (power_supply, cpufreq, thermal_throttle), as the kernel's documentation
+describes them; on macOS ``pmset -g batt``, ``pmset -g`` and ``pmset -g therm``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_CPU = Path("/sys/devices/system/cpu")
+_SUPPLIES = Path("/sys/class/power_supply")
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The machine around a measurement; None is what cannot be read here.
+
+    ``load_average`` is the system's over the last minute, divided by the cores, at the start; ``other_load`` the share
+    of the machine's processor time that other processes took while measuring. ``throttled``: slowed down by heat.
+    """
+
+    load_average: float | None = None
+    other_load: float | None = None
+    power_source: str | None = None
+    low_power: bool | None = None
+    throttled: bool | None = None
+    governor: str | None = None
+    governor_is_driver: bool = False
+
+
+def watch() -> Callable[[], Conditions]:
+    """Begin to watch; call what is returned when the children have ended to learn what went on meanwhile."""
+    average = _load_average()
+    before, own, heat = _busy(), _own(), _throttles()
+
+    def end() -> Conditions:
+        after = _busy()
+        others = None
+        if before is not None and after is not None and after[1] > before[1]:
+            theirs = (after[0] - before[0]) - (_own() - own)
+            others = min(1.0, max(0.0, theirs / (after[1] - before[1])))
+        return _read(average, others, heat)
+
+    return end
+
+
+def _read(average: float | None, others: float | None, heat: int | None) -> Conditions:
+    if sys.platform == "darwin":
+        power, low, slowed = _mac_power(), _mac_low_power(), _mac_throttled()
+        return Conditions(average, others, power, low, slowed)
+    now = _throttles()
+    return Conditions(
+        load_average=average,
+        other_load=others,
+        power_source=_power_source(),
+        throttled=None if heat is None or now is None else now > heat,
+        governor=_text(_CPU / "cpu0/cpufreq/scaling_governor"),
+        # The drivers of recent Intel and AMD chips call their normal, load-driven mode "powersave".
+        governor_is_driver=(_text(_CPU / "cpu0/cpufreq/scaling_driver") or "").endswith(("_pstate", "pstate-epp")),
+    )
+
+
+def _load_average() -> float | None:
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return None
+
+
+def _busy() -> tuple[float, float] | None:
+    """Return (busy, all) seconds of processor time since boot, over all cores; what a hypervisor took is busy."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    except (OSError, UnicodeDecodeError):
+        return None
+    ticks = [int(word) for word in line[1:9]]
+    if line[0] != "cpu" or len(ticks) < 8:
+        return None
+    hertz = os.sysconf("SC_CLK_TCK")
+    idle = ticks[3] + ticks[4]
+    return (sum(ticks) - idle) / hertz, sum(ticks) / hertz
+
+
+def _own() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _throttles() -> int | None:
+    counts = [_text(file) for file in _CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    known = [int(count) for count in counts if count and count.isdigit()]
+    return sum(known) if known else None
+
+
+def _power_source() -> str | None:
+    kinds = {}
+    for supply in _SUPPLIES.glob("*") if _SUPPLIES.is_dir() else ():
+        kinds[supply] = (_text(supply / "type"), _text(supply / "online"), _text(supply / "status"))
+    if any(kind == "Mains" and online == "1" for kind, online, _ in kinds.values()):
+        return "mains"
+    if any(kind == "Battery" and status == "Discharging" for kind, _, status in kinds.values()):
+        return "battery"
+    return None
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _mac_power() -> str | None:
+    said = _pmset("batt")
+    if "'AC Power'" in said:
+        return "mains"
+    return "battery" if "'Battery Power'" in said else None
+
+
+def _mac_low_power() -> bool | None:
+    found = re.search(r"^\s*(?:lowpowermode|powermode)\s+(\d)", _pmset(), re.MULTILINE)
+    return found[1] == "1" if found else None
+
+
+def _mac_throttled() -> bool | None:
+    found = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", _pmset("therm"))
+    return int(found[1]) < 100 if found else None
+
+
+def _pmset(*what: str) -> str:
+    try:
+        done = subprocess.run(["pmset", "-g", *what], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

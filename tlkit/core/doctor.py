@@ -1,0 +1,121 @@
+"""What this machine has, what can be measured on it, and what is missing to measure the rest; no heavy import."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tlkit.core.conditions import Conditions, watch
+from tlkit.core.machine import Machine, describe_machine, gpu_expected, sysctl, versions
+from tlkit.core.power import Power
+
+_OPTIONAL = ("onnx", "onnxruntime", "nvidia-ml-py", "zeus-apple-silicon")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to measure, or one way to run a model: is it here, what is known of it, and what to do if it is not."""
+
+    what: str
+    status: Literal["yes", "no", "limited"]
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What :func:`doctor` returns and ``tlkit doctor --json`` prints."""
+
+    machine: Machine
+    conditions: Conditions
+    versions: dict[str, str | None]
+    units: tuple[Finding, ...]
+    measurable: tuple[Finding, ...]
+
+
+def doctor() -> Diagnosis:
+    """Look at this machine. Reads files and asks system tools; imports neither torch nor coremltools."""
+    wanted = versions() | {name: _version(name) for name in _OPTIONAL}
+    return Diagnosis(describe_machine(), watch()(), wanted, tuple(_units()), tuple(_measurable()))
+
+
+def _units() -> Iterator[Finding]:
+    mac = sys.platform == "darwin"
+    torch = importlib.util.find_spec("torch") is not None
+    runs = "Core ML" if mac else "PyTorch, in place of Core ML"
+    lacks = "" if mac or torch else "pip install torch"
+    yield Finding("cpu", "yes" if mac or torch else "no", runs if mac or torch else "PyTorch is not installed", lacks)
+    if mac:
+        apple = (sysctl("hw.optional.arm64") or "0") == "1"
+        yield Finding("gpu", "yes", runs)
+        hint = "" if apple else "the Neural Engine came with Apple silicon (M1) and the A11"
+        yield Finding("ane", "yes" if apple else "no", runs if apple else "an Intel Mac has no Neural Engine", hint)
+        yield Finding("all", "yes", runs)
+        return
+    gpu = gpu_expected()
+    detail = f"{_nvidia_names() or 'a GPU device'}: {runs}" if gpu else "no NVIDIA or AMD GPU device shows"
+    yield Finding("gpu", "yes" if gpu else "no", detail, "" if gpu else "measure on a machine with one")
+    yield Finding("ane", "no", "it is reached through Core ML, on a Mac alone", "measure on a Mac with Apple silicon")
+    yield Finding("all", "limited", "what PyTorch would choose: a GPU where there is one, else the CPU")
+
+
+def _measurable() -> Iterator[Finding]:
+    yield Finding("latency, load time, memory", "yes", "of every unit that is here")
+    power = Power()
+    channels = power.channels if power.available else {}
+    for channel in ("cpu", "gpu", "ane", "dram"):
+        if channel in channels:
+            yield Finding(f"power of the {channel}", "yes", channels[channel])
+        elif channel in ("cpu", "gpu") or sys.platform == "darwin":
+            yield Finding(f"power of the {channel}", "no", "no counter is readable", power.note)
+    where = (
+        "MLComputePlan (macOS 14.4 or newer)" if sys.platform == "darwin" else "Core ML's plan exists on a Mac alone"
+    )
+    mac = sys.platform == "darwin"
+    yield Finding("which unit runs which operation", "yes" if mac else "no", where, "" if mac else "run on a Mac")
+    seen = watch()()
+    if sys.platform == "linux":
+        proc = Path("/proc/stat").exists()
+        yield Finding("other load", "yes" if proc else "no", "/proc/stat" if proc else "/proc/stat cannot be read")
+    yield _seen("power source", seen.power_source)
+    yield _seen("slowed down by heat", seen.throttled)
+    virtual = "hypervisor" in _cpu_flags()
+    if virtual:
+        yield Finding("steady clocks", "limited", "a virtual machine: neighbours share its cores", "trust intervals")
+
+
+def _seen(what: str, value: object) -> Finding:
+    if value is None:
+        return Finding(what, "no", "the system does not say")
+    return Finding(what, "yes", str(value) if isinstance(value, str) else ("yes" if value else "not now"))
+
+
+def _nvidia_names() -> str:
+    folder = Path("/proc/driver/nvidia/gpus")
+    names = []
+    for file in sorted(folder.glob("*/information")) if folder.is_dir() else ():
+        lines = file.read_text(errors="replace").splitlines()
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+    return ", ".join(names)
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("flags"):
+                return set(line.split())
+    except OSError:
+        pass
+    return set()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
