@@ -17,7 +17,7 @@ Array = NDArray[Any]
 Order = Literal["<", ">"]
 _HELD = 1 << 25  # bytes of mapped file that reading through it may keep resident
 
-_NUMPY = {
+NUMPY = {
     "BOOL": "?",
     "U8": "u1",
     "I8": "i1",
@@ -52,8 +52,8 @@ def decode(entry: TensorEntry, raw: memoryview) -> Array:
 
         return dequantize(raw, entry.dtype, entry.shape)
     order: Order = ">" if entry.big_endian else "<"
-    if entry.dtype in _NUMPY:
-        flat = np.frombuffer(raw, np.dtype(_NUMPY[entry.dtype]).newbyteorder(order))
+    if entry.dtype in NUMPY:
+        flat = np.frombuffer(raw, np.dtype(NUMPY[entry.dtype]).newbyteorder(order))
         return _shaped(entry, flat.astype(flat.dtype.newbyteorder("="), copy=False))
     return _shaped(entry, widen(entry.dtype, np.frombuffer(raw, np.uint8), order))
 
