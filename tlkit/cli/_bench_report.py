@@ -32,7 +32,8 @@ th, td { padding: 4px 10px 4px 0; text-align: right; white-space: nowrap; border
 th { color: var(--soft); font-weight: 500; font-size: 12px } th:first-child, td:first-child { text-align: left }
 td.why { text-align: left; white-space: normal; color: var(--soft) }
 .good { color: var(--good) } .fair { color: var(--fair) } .poor { color: var(--poor) }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 10px }
+.cards { display: grid; grid-template-columns: 1fr 1fr; gap: 10px }
+@media screen and (max-width: 640px) { .cards { grid-template-columns: 1fr } }
 .card { background: var(--panel); border-radius: 6px; padding: 10px 12px; break-inside: avoid }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 0 } dt { color: var(--soft) }
 dd { margin: 0; overflow-wrap: anywhere }
@@ -45,8 +46,10 @@ svg .grid { stroke: var(--line) } svg .mark { stroke: var(--ink); stroke-dasharr
   @page { size: A4; margin: 10mm }
   body { font-size: 9.5px; print-color-adjust: exact; -webkit-print-color-adjust: exact }
   main { padding: 0; max-width: none } h1 { font-size: 16px } h2 { font-size: 11px; margin: 8px 0 3px }
-  .cards { grid-template-columns: 1fr 1fr; gap: 5px } .card { padding: 5px 7px } th, td { padding: 2px 6px 2px 0 }
-  .wide { overflow: visible } .screen { display: none } }
+  .cards { grid-template-columns: repeat(4, 1fr); gap: 4px } .card { padding: 4px 6px } .card.ops { grid-column: span 2 }
+  th, td { padding: 2px 6px 2px 0 } th { font-size: 8.5px } h3 { font-size: 9px; overflow-wrap: anywhere }
+  .wide { overflow: visible } .card svg { max-height: 30mm } .card svg.ops { max-height: 40mm }
+  .note { margin: 2px 0 } }
 """
 
 
@@ -166,8 +169,9 @@ def _placements(measured: Sequence[Row]) -> Iterable[str]:
         how = "planned by Core ML" if placement.source == "MLComputePlan" else "measured op by op"
         counts = ", ".join(f"{unit}: {count} operations" for unit, count in placement.counts.items())
         ops = [(f"{op.name} ({op.type})", op.share or 0.0, _figures.percent(op.share or 0.0)) for op in placement.ops]
-        yield f'<div class="card"><h3>{_text(row.name)}, {how}</h3>{_svg.stacked(placement.shares)}'
-        yield f'<p class="note">{_text(counts)}</p>{_svg.bars(ops[:_TOP]) if ops else ""}</div>'
+        units = _svg.stacked(placement.shares) if len(placement.shares) > 1 else ""
+        yield f'<div class="card ops"><h3>{_text(row.name)}, {how}</h3>{units}'
+        yield f'<p class="note">{_text(counts)}</p>{_svg.bars(ops[:_TOP], _svg.WIDTH, "ops") if ops else ""}</div>'
     yield "</div>"
 
 
@@ -177,8 +181,6 @@ def _trust(result: BenchResult) -> Iterable[str]:
         if (trust := row.trust) is None:
             continue
         why = "; ".join(trust.reasons) or "nothing found against it"
-        if trust.advice:
-            why += ". To do: " + "; ".join(trust.advice)
         figures = [_figures.percent(trust.variation), _figures.percent(trust.drift, signed=True)]
         level = f'<span class="{trust.level}">{trust.level}</span>'
         rows.append(
@@ -186,6 +188,9 @@ def _trust(result: BenchResult) -> Iterable[str]:
         )
     yield "<h2>How far to trust it</h2>"
     yield _table(["row", "trust", "variation", "drift", ""], rows)
+    advice = dict.fromkeys(word for row in result.rows if row.trust for word in row.trust.advice)
+    if advice:
+        yield f'<p class="note">To do: {_text("; ".join(advice))}.</p>'
 
 
 def _about(result: BenchResult) -> Iterable[str]:

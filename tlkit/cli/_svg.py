@@ -15,18 +15,18 @@ _POINTS = 600
 COLOURS = {"cpu": "--cpu", "gpu": "--gpu", "ane": "--ane", "all": "--all"}
 
 
-def bars(values: Sequence[tuple[str, float, str]]) -> str:
-    """Horizontal bars from zero: (label, length, text at the end)."""
+def bars(values: Sequence[tuple[str, float, str]], width: float = 2 * WIDTH, name: str = "") -> str:
+    """Horizontal bars from zero: (label, length, text at the end). ``name`` is a class for the page's style."""
     longest = max((length for _, length, _ in values), default=1.0) or 1.0
-    label = 7 * max((len(name) for name, _, _ in values), default=1) + 14
-    room = 2 * WIDTH - label - 90
+    label = min(width / 2, 7 * max((len(text) for text, _, _ in values), default=1) + 14)
+    room = width - label - 80
     rows = []
-    for index, (name, length, told) in enumerate(values):
-        y, width = 24 * index + 4, max(1.0, room * length / longest)
-        rows.append(f'<text x="{label - 8}" y="{y + 13}" class="end">{escape(name)}</text>')
-        rows.append(f'<rect x="{label}" y="{y}" width="{width:.1f}" height="17" rx="2" class="bar"/>')
-        rows.append(f'<text x="{label + width + 6:.1f}" y="{y + 13}">{escape(told)}</text>')
-    return _svg(2 * WIDTH, 24 * len(values) + 6, "".join(rows))
+    for index, (text, length, told) in enumerate(values):
+        y, wide = 24 * index + 4, max(1.0, room * length / longest)
+        rows.append(f'<text x="{label - 8:g}" y="{y + 13}" class="end">{escape(text)}</text>')
+        rows.append(f'<rect x="{label:g}" y="{y}" width="{wide:.1f}" height="17" rx="2" class="bar"/>')
+        rows.append(f'<text x="{label + wide + 6:.1f}" y="{y + 13}">{escape(told)}</text>')
+    return _svg(width, 24 * len(values) + 6, "".join(rows), name)
 
 
 def stacked(shares: Mapping[str, float]) -> str:
@@ -115,5 +115,6 @@ def _axis(low: float, high: float, floor: float, room: float) -> list[str]:
     return parts
 
 
-def _svg(width: float, height: float, inside: str) -> str:
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img">{inside}</svg>'
+def _svg(width: float, height: float, inside: str, name: str = "") -> str:
+    style = f' class="{name}"' if name else ""
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img"{style}>{inside}</svg>'
