@@ -132,3 +132,9 @@ class _Weights:
 
     def data(self, record: object) -> memoryview:
         return memoryview(np.arange(4, dtype="<f4").tobytes())
+
+
+@pytest.mark.parametrize("names", [("in", "self"), ("a.b", "a_b"), ("torch", "lambda"), ("forward", "inf")])
+def test_inputs_may_have_names_that_python_keeps_for_itself(names: tuple[str, str]) -> None:
+    program = function(dict.fromkeys(names, F32), [call("sub", "y", F32, x=names[0], y=names[1])], ["y"])
+    assert lower(program)(torch.full((4,), 3.0), torch.ones(4))[0].tolist() == [2.0] * 4

@@ -117,10 +117,9 @@ class _Lowering:
         self.buffers: dict[int, fx.Node] = {}
 
     def block(self, block: Block, inputs: Sequence[NamedType], captured: Sequence[str] = ()) -> fx.GraphModule:
-        for item in inputs:
-            self.values[item.name] = self.graph.placeholder(item.name)
-        for name in captured:
-            self.values[name] = self.graph.placeholder(name)
+        for name in (*(item.name for item in inputs), *captured):
+            self.values[name] = node = self.graph.create_node("placeholder", name, name=name)
+            node.target = node.name  # the name as Python can have it: an input may be called ``in``
         for operation in block.operations:
             try:
                 self.operation(operation)
