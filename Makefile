@@ -10,11 +10,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$p
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 # One thread a test process: the machine's cores run tests side by side.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+CONFORMANCE := $(BIN)/python -m tests.conformance.run --jobs 2
 # Shows the command as one would type it, then runs it.
 run = @echo && echo '$$ $(1)' && PATH="$(CURDIR)/$(BIN):$$PATH" $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench docs conformance fuzz clean
+.PHONY: help setup demo test test-all lint format bench docs conformance conformance-all fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +40,7 @@ demo: $(READY) ## a PyTorch model to a Core ML package: made, looked into, run o
 test: lint ## the linters and every test that is not slow
 	$(PYTEST) -m 'not slow'
 
-test-all: lint ## the linters and every test that this machine can run
+test-all: lint conformance ## the linters, every test that this machine can run, and the conformance sample
 	$(PYTEST)
 
 lint: $(READY) ## style, formatting and types
@@ -57,8 +58,13 @@ bench: $(READY) ## the project's own benchmarks: minutes, on an idle machine
 docs: $(READY) ## write docs/cli.md from the command line's own help
 	$(BIN)/python docs/make_cli.py
 
-conformance: $(READY) ## coremltools' own op tests, through tlkit's executor: minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.conformance.run
+conformance: $(READY) ## coremltools' own tests through tlkit's executor, a fixed sample of them: minutes
+	$(CONFORMANCE) --suite ops --per-function 3
+	$(CONFORMANCE) --suite torch --per-function 1
+
+conformance-all: $(READY) ## every one of those tests, some 43,000: hours
+	$(CONFORMANCE) --suite ops --per-function 0
+	$(CONFORMANCE) --suite torch --per-function 0
 
 fuzz: $(READY) ## damage model files at random for a minute: only errors of ours may come of it
 	$(BIN)/python -m tests.fuzz.fuzz_readers --seconds 60
