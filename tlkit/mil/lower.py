@@ -118,7 +118,8 @@ class _Lowering:
 
     def block(self, block: Block, inputs: Sequence[NamedType], captured: Sequence[str] = ()) -> fx.GraphModule:
         for name in (*(item.name for item in inputs), *captured):
-            self.values[name] = node = self.graph.create_node("placeholder", name, name=name)
+            safe = "self_" if name == "self" else name
+            self.values[name] = node = self.graph.create_node("placeholder", name, name=safe)
             node.target = node.name  # the name as Python can have it: an input may be called ``in``
         for operation in block.operations:
             try:
