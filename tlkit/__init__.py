@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlkit.core.convert import ConversionResult, convert
+    from tlkit.core.edit import EditResult, edit
     from tlkit.core.load import Model, inspect, load_model
     from tlkit.core.measure import BenchResult, bench
     from tlkit.errors import (
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tlkit.core.convert": ("ConversionResult", "convert"),
+    "tlkit.core.edit": ("EditResult", "edit"),
     "tlkit.core.load": ("Model", "inspect", "load_model"),
     "tlkit.core.measure": ("BenchResult", "bench"),
     "tlkit.errors": (
@@ -44,6 +46,7 @@ __all__ = [
     "BenchResult",
     "ConversionError",
     "ConversionResult",
+    "EditResult",
     "ExecutionError",
     "ImageSpec",
     "LoadError",
@@ -57,6 +60,7 @@ __all__ = [
     "UsageError",
     "bench",
     "convert",
+    "edit",
     "inspect",
     "load_model",
 ]

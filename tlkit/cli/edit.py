@@ -1,0 +1,149 @@
+"""``tlkit edit``: a Core ML package with other names, shapes, types, labels or metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlkit.cli import options, output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.core.edit import EditResult
+
+
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Name an input, output or state anew; repeat it, two may swap."),
+]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="NAME=SHAPE",
+        help="What an input takes: x=1x3x224x224, a range x=1x1..512 (1.. has no end), a list x=1x128,1x256.",
+    ),
+]
+InputDtype = Annotated[
+    list[str] | None, typer.Option("--input-dtype", metavar="NAME=TYPE", help="Type of an input: f16, f32 or i32.")
+]
+OutputDtype = Annotated[
+    list[str] | None, typer.Option("--output-dtype", metavar="NAME=TYPE", help="Type of an output: f16, f32 or i32.")
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Set an entry of the user's metadata; KEY= takes it away."),
+]
+Author = Annotated[str | None, typer.Option("--author", metavar="TEXT", help="Who made the model.")]
+Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What the model does.")]
+License = Annotated[str | None, typer.Option("--license", metavar="TEXT", help="The model's license.")]
+Version = Annotated[str | None, typer.Option("--version", metavar="TEXT", help="The model's version.")]
+Classes = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="FILE", help="Class labels, one a line: other ones, or the first ones."),
+]
+SpecVersion = Annotated[
+    int | None,
+    typer.Option(
+        "--spec-version", metavar="N", help="Specification version: 6 is iOS15's, 7 iOS16's, ... 9 iOS18's, 10 iOS26's."
+    ),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Run both models on one seeded input; exit 1 where they differ.")
+]
+
+
+def edit(
+    model: options.Model,
+    output_path: options.Output,
+    rename: Rename = None,
+    input_shapes: InputShape = None,
+    input_dtypes: InputDtype = None,
+    output_dtypes: OutputDtype = None,
+    metadata: Metadata = None,
+    author: Author = None,
+    description: Description = None,
+    license: License = None,
+    version: Version = None,
+    classes: Classes = None,
+    spec_version: SpecVersion = None,
+    verify: Verify = True,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Change a Core ML model's names, shapes, types, labels or metadata without converting it again.
+
+    \b
+    tlkit edit net.mlpackage --rename var_75=scores --author "A. Person" -o named.mlpackage
+    tlkit edit net.mlpackage --input-dtype x=f16 --output-dtype y=f16 --spec-version 7 -o half.mlpackage
+    tlkit edit net.mlpackage --input-shape x=1..64x8 -o flexible.mlpackage
+
+    The model that is named stays as it is; weights are linked or copied. --rename goes by the old names, so do the
+    others. A shape that the program fixes can become another fixed one, where the program's operations follow.
+    """
+    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    from tlkit.core.edit import edit as change
+
+    with sink.progress(f"editing {model}"):
+        result = change(
+            model,
+            output_path,
+            rename=rename or (),
+            input_shapes=input_shapes or (),
+            input_dtypes=input_dtypes or (),
+            output_dtypes=output_dtypes or (),
+            metadata=metadata or (),
+            author=author,
+            description=description,
+            license=license,
+            version=version,
+            classes=classes,
+            spec_version=spec_version,
+            verify=verify,
+            seed=seed,
+            force=force,
+        )
+    sink.answer(_document(result), lambda: _show(result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _document(result: EditResult) -> dict[str, Any]:
+    from dataclasses import fields
+
+    return {field.name: getattr(result, field.name) for field in fields(result)} | {"ok": result.ok}
+
+
+def _show(result: EditResult) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("model", Text(str(result.path), "bold"))
+    table.add_row("source", Text(result.source))
+    for index, change in enumerate(result.changes):
+        table.add_row("" if index else "changed", Text(change))
+    for label, text, style in _verdict(result):
+        table.add_row(label, Text(text, style))
+    return table
+
+
+def _verdict(result: EditResult) -> list[tuple[str, str, str]]:
+    check = result.check
+    if check is None:
+        return []
+    reasons = [("", reason, "red" if check.passed is False else "dim") for reason in check.reasons]
+    if check.passed is None:
+        return [("verified", "no", "yellow"), *reasons]
+    if not check.passed:
+        return [("verified", "DIFFERS from the original; the model is written", "bold red"), *reasons]
+    same = "gives what the original gives, bit for bit" if not check.max_abs else "agrees with the original"
+    told = f"{same}{f' (max abs {check.max_abs:.2e})' if check.max_abs else ''}, on a seeded input"
+    return [("verified", told, "green"), *reasons]
