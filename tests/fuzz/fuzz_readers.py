@@ -25,6 +25,10 @@ from typing import Any
 
 from tests.fuzz import seeds
 from tests.fuzz.mutate import damage_bytes, damage_text
+from tests.fuzz.tensor_seeds import tensor_files, zipped_package
+from tlkit.core.inspection import examine, file_metadata
+from tlkit.core.tensor_stats import tensor_stats
+from tlkit.core.which import which_format
 from tlkit.errors import TlkitError
 from tlkit.formats.coreml import describe
 from tlkit.mil.blob import BlobFile
@@ -83,11 +87,27 @@ def read_description(data: bytes, folder: Path) -> None:
     describe(folder)
 
 
+def read_tensors(data: bytes, folder: Path) -> None:
+    """Inspect a file of weights all the ways there are, values included, if they are few."""
+    path = seeds.write(folder, "model.bin", data)
+    found = examine(path)
+    assert found.groups is not None and which_format(found.info) and file_metadata(found.opened) is not None
+    entries = found.source.entries()
+    assert len({entry.name for entry in entries}) == len(entries), "a name twice"
+    for entry in entries:
+        if entry.elements < 1 << 16:
+            try:
+                tensor_stats(found.source, entry)
+            except TlkitError:
+                continue  # a type without values
+
+
 TARGETS = {
     "text": Target(seeds.texts, damage_text, read_text),
     "protobuf": Target(seeds.protobufs, damage_bytes, read_protobuf),
     "weights": Target(seeds.weights, damage_bytes, read_weights),
     "description": Target(seeds.descriptions, damage_bytes, read_description),
+    "tensors": Target(lambda: [*tensor_files(), zipped_package(seeds.protobufs()[0])], damage_bytes, read_tensors),
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tlkit.formats.tensors import TensorEntry
 
-_NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,23 @@ class Group:
 
 def group(entries: Iterable[TensorEntry]) -> tuple[Group, ...]:
     """Group ``entries``, in the order in which each group is met first."""
-    found: dict[tuple[str, str, tuple[int, ...]], list[TensorEntry]] = {}
+    found: dict[tuple[tuple[str, ...], str, tuple[int, ...]], list[TensorEntry]] = {}
     for entry in entries:
-        found.setdefault((_NUMBER.sub("\0", entry.name), entry.dtype, entry.shape), []).append(entry)
+        found.setdefault((tuple(_NUMBER.split(entry.name)), entry.dtype, entry.shape), []).append(entry)
     return tuple(
         Group(
-            _name(template, [_NUMBER.findall(entry.name) for entry in members]),
+            _name(parts, [_NUMBER.findall(entry.name) for entry in members]),
             dtype,
             shape,
             len(members),
             sum(entry.elements for entry in members),
             sum(entry.nbytes for entry in members),
         )
-        for (template, dtype, shape), members in found.items()
+        for (parts, dtype, shape), members in found.items()
     )
 
 
-def _name(template: str, numbers: Sequence[Sequence[str]]) -> str:
-    parts = template.split("\0")
+def _name(parts: Sequence[str], numbers: Sequence[Sequence[str]]) -> str:
     filled = [parts[0]]
     for position, part in enumerate(parts[1:]):
         filled += [_span({row[position] for row in numbers}), part]

@@ -21,6 +21,11 @@ DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
 
 
+def one_line(text: str) -> str:
+    """Return ``text``, which may quote a file's own names, without line breaks."""
+    return " ".join(text.split())
+
+
 class Mapped:
     """One file, mapped when first looked into; its size is known without that."""
 
@@ -58,7 +63,7 @@ class Mapped:
 
     def broken(self, reason: str) -> LoadError:
         """Return the error for a file that is not what it should be."""
-        return LoadError(f"{self.path}: {reason}", DAMAGED)
+        return LoadError(f"{self.path}: {one_line(reason)}", DAMAGED)
 
 
 class MappedTensors:
@@ -102,14 +107,14 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in found if keys.count(key) > 1)
-            raise LoadError(f"{where}: the key '{twice[:100]}' appears twice", DAMAGED)
+            raise LoadError(f"{where}: the key '{one_line(twice[:100])}' appears twice", DAMAGED)
         return found
 
     try:
         found = json.loads(str(data, "utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise LoadError(f"{where}: not readable as JSON: {reason[:100]}", DAMAGED) from None
+        raise LoadError(f"{where}: not readable as JSON: {one_line(reason[:100])}", DAMAGED) from None
     if _deeper(found, _DEPTH):
         raise LoadError(f"{where}: not readable as JSON: it is nested too deeply", DAMAGED)
     return found
@@ -146,5 +151,7 @@ def _deeper(value: Any, depth: int) -> bool:
 def same_folder(base: Path, name: str) -> Path:
     """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else."""
     if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
-        raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", "do not trust this file")
+        raise LoadError(
+            f"{base}: it names the file '{one_line(name[:100])}', outside its folder", "do not trust this file"
+        )
     return base / name

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from tlkit.errors import LoadError
+from tlkit.formats._mapped import one_line
 from tlkit.formats._pickle_machine import Machine
 
 _OPCODES = 3_000_000  # a checkpoint of 10,000 tensors has some 400,000
@@ -81,7 +82,7 @@ def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
             machine.step(opcode.name, argument)
         return Pickle(machine.stack[-1], tuple(machine.imports), source.position)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
-        reason = str(error).partition("\n")[0][:80] or type(error).__name__
+        reason = one_line(str(error)[:80]) or type(error).__name__
         raise LoadError(f"{where}: not a readable pickle: {reason}", "the file is damaged, or no model") from None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.errors import LoadError
+from tlkit.formats._mapped import one_line
 from tlkit.formats._pickle_machine import Call, Dict, Global
 
 STORAGES = {
@@ -94,7 +95,7 @@ def find_tensors(root: Any, where: str) -> Iterator[tuple[str, View]]:
     stack: list[tuple[str, Any, int]] = [("", root, 0)]
     while stack:
         path, value, depth = stack.pop()
-        view = _tensor(value, f"{where}: '{path[:100]}'")
+        view = _tensor(value, f"{where}: '{one_line(path[:100])}'")
         if view is not None:
             yield path, view
         elif isinstance(value, Call | Dict | list | tuple) and id(value) not in seen:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from tlkit.errors import LoadError
-from tlkit.formats._mapped import DAMAGED, Mapped
+from tlkit.formats._mapped import DAMAGED, Mapped, one_line
 
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -51,7 +51,9 @@ class Zip:
         self._infos = {info.filename: info for info in infos}
         for name in self._infos:
             if ".." in PurePosixPath(name.replace("\\", "/")).parts or name.startswith(("/", "\\")):
-                raise LoadError(f"{file.path}: its member '{name[:100]}' leads out of it", "do not trust this file")
+                raise LoadError(
+                    f"{file.path}: its member '{one_line(name[:100])}' leads out of it", "do not trust this file"
+                )
 
     @cached_property
     def names(self) -> tuple[str, ...]:

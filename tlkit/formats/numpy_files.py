@@ -30,8 +30,8 @@ _TYPES = {
 }
 _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*(?P<descr>'[^']*'|\[.*\]),\s*'fortran_order':\s*(?P<fortran>True|False),\s*"
-    r"'shape':\s*\((?P<shape>[\d,\sL]*)\),?\s*\}\s*",
-    re.DOTALL,
+    r"'shape':\s*\((?P<shape>(?:\d{1,19}L?\s*,\s*){0,64}(?:\d{1,19}L?)?\s*)\),?\s*\}\s*",
+    re.DOTALL | re.ASCII,
 )
 _HEADER_LIMIT = 1 << 16
 

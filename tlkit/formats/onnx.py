@@ -10,8 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError
-from tlkit.formats._mapped import DAMAGED, Mapped, MappedTensors
+from tlkit.formats._mapped import Mapped, MappedTensors
 from tlkit.formats._wire import WireError, fields, varints
 from tlkit.formats.dtypes import PLAIN
 from tlkit.formats.tensors import TensorEntry
@@ -65,7 +64,7 @@ class OnnxFile(MappedTensors):
         try:
             self._model()
         except WireError as error:
-            raise LoadError(f"{path}: {error.message}", DAMAGED) from None
+            raise self._file.broken(error.message) from None
         self._entries = tuple(self._found.values())
         self.inputs = [port for port in self.inputs if port[0] not in self._found]
 
@@ -211,5 +210,5 @@ class OnnxFile(MappedTensors):
             if note not in self.notes:
                 self.notes.append(note)
         elif offset + length > target.stat().st_size or (size and length != size):
-            raise LoadError(f"{target}: '{name[:100]}' is not in it whole", DAMAGED)
+            raise Mapped(target).broken(f"'{name[:100]}' is not in it whole")
         return TensorEntry(name, dtype, shape, length, str(target), offset)

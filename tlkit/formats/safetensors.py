@@ -41,7 +41,7 @@ class SafeTensorsFile(MappedTensors):
         for file in self._find():
             for entry in self._shard(file):
                 if entry.name in found:
-                    raise LoadError(f"{file}: '{entry.name}' is in {found[entry.name].file} as well", DAMAGED)
+                    raise Mapped(file).broken(f"'{entry.name}' is in {found[entry.name].file} as well")
                 found[entry.name] = entry
         self._entries = tuple(found.values())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.formats._mapped import DAMAGED, Mapped, parse_json
+from tlkit.formats._mapped import DAMAGED, Mapped, one_line, parse_json
 from tlkit.formats._weights import blob_references
 from tlkit.formats._zip import Zip
 from tlkit.formats.package import Package, blamed_on
@@ -69,7 +69,7 @@ def open_zipped(path: Path) -> ZippedPackage:
     member = posixpath.normpath(f"{prefix}Data/{entry}")
     if ".." in entry.split("/") or not member.startswith(f"{prefix}Data/") or member not in archive:
         raise LoadError(
-            f"{path}: its Manifest.json names '{entry[:100]}', which is not in it", "do not trust this file"
+            f"{path}: its Manifest.json names '{one_line(entry[:100])}', which is not in it", "do not trust this file"
         )
     with blamed_on(path):
         model: Any = proto.parse_model(bytes(archive.read(member, _MODEL_LIMIT)))
