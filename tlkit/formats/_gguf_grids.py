@@ -121,7 +121,8 @@ def _even_table() -> Floats:
     """Return 8 signs for each 7 bits: the eighth makes the number of minus signs even. (128, 8)"""
     codes = np.arange(128)
     odd = np.bitwise_xor.reduce([codes >> bit for bit in range(7)]) & 1
-    return np.take(_sign_table(), codes | (odd << 7), axis=0)
+    table: Floats = np.take(_sign_table(), codes | (odd << 7), axis=0)
+    return table
 
 
 @cache

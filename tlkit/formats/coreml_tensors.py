@@ -13,12 +13,19 @@ from tlkit.formats import _legacy
 from tlkit.formats._weights import Weight, program_weights
 from tlkit.formats.package import Package, blamed_on
 from tlkit.formats.tensors import TensorEntry
-from tlkit.mil.program import BlobRef, Block, Function, Operation, Ref, Value, walk
+from tlkit.mil.program import BlobRef, Block, Function, Operation, Ref, TensorType, Value, walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
+_DECODED = {
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "bool": "BOOL",
+    **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
 
 
 class CoreMLTensors:
@@ -58,17 +65,45 @@ class CoreMLTensors:
         return memoryview(_legacy.stored(holder))
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
-        """Return what a compressed weight is made of, by the name its op gives it: indices, lut, scale, mask …"""
+        """Return what a compressed weight is made of, by the name its op gives it: indices, lut, scale, mask …
+
+        Where one such op feeds another, the parts of the first have both names: ``nonzero_data.lut``.
+        """
         _, holder = self._rows[entry.name]
         if not isinstance(holder, Operation):
             return {"data": holder} if isinstance(holder, Value) else {}
-        found = {key: value for key, value in holder.attributes.items() if key not in ("name",)}
-        for key, arguments in holder.inputs.items():
+        return self._parts(holder)
+
+    def _parts(self, op: Operation, depth: int = 0) -> dict[str, Value]:
+        found = {key: value for key, value in op.attributes.items() if key not in ("name",)}
+        for key, arguments in op.inputs.items():
             for argument in arguments:
                 value = argument if isinstance(argument, Value) else self._constants.get(argument.name)
+                maker = None if isinstance(argument, Value) else self._makers.get(argument.name)
                 if value is not None:
                     found[key] = value
+                elif maker is not None and depth < _CHAIN:
+                    found |= {f"{key}.{inner}": part for inner, part in self._parts(maker, depth + 1).items()}
         return found
+
+    def is_compressed(self, entry: TensorEntry) -> bool:
+        """Whether a weight's values have to be worked out from what is stored."""
+        _, holder = self._rows[entry.name]
+        return isinstance(holder, Operation) or entry.dtype.startswith(("PAL", "INT"))
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type, by SafeTensors' name, of what :meth:`array` gives."""
+        _, holder = self._rows[entry.name]
+        kind = holder.outputs[0].type if isinstance(holder, Operation) else getattr(holder, "type", None)
+        if not isinstance(kind, TensorType):
+            return {"F16": "F16", "INT8": "I8"}.get(entry.dtype, "F32")
+        return _DECODED.get(kind.dtype.numpy_name or kind.dtype.mil, kind.dtype.mil.upper())
+
+    def release(self, entry: TensorEntry, nbytes: int) -> None:
+        """Let go of the mapped pages of the weight files, so that reading all weights stays small in memory."""
+        for value in self.parts(entry).values():
+            if isinstance(value.data, BlobRef) and value.data.file is not None:
+                value.data.file.release()
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return the values, compressed ones expanded (which needs torch); a damaged weight is a LoadError."""

@@ -99,3 +99,8 @@ class BlobFile:
     def data(self, record: Record) -> memoryview:
         """Return the record's bytes, a private view of the mapped file: nothing is read before it is used."""
         return memoryview(self._map)[record.offset : record.offset + record.nbytes]
+
+    def release(self) -> None:
+        """Let go of the mapped pages; looked at again, they are read again."""
+        if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)

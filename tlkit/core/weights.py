@@ -1,0 +1,255 @@
+"""``tlkit convert`` between files of weights: SafeTensors, GGUF, PyTorch state_dicts, and out of Core ML.
+
+Everything is decided from the source's header first; then one tensor after the other is read, turned into its new type
+in pieces, and written. So memory does not grow with the file. What is lost on the way is counted, and said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit.core._interrupt import check
+from tlkit.core._weight_metadata import Carried, edit_metadata, for_gguf, for_safetensors, read_metadata
+from tlkit.core._weight_plan import FORMATS, Job, Wishes, parse_size, plan, shard_names, shards
+from tlkit.core.staging import check_goal, staged
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats.planned import Planned
+from tlkit.formats.tensors import TensorFile
+
+_DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+_SUFFIX = "_to_fp16"  # what coremltools appends to a parameter's name when it makes it f16
+
+Report = Callable[[str, float], None]
+"""Called with what is being done and how much of it is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsResult:
+    """What was written. ``types`` counts tensors by stored type, ``changed`` by (from, to); sizes are bytes.
+
+    ``lost`` counts elements: ``overflow`` (finite, now infinite), ``underflow`` (not zero before), ``not_finite`` (NaN
+    or infinite, in blocks that cannot hold it), ``out_of_range``. ``renamed`` counts tensors with a new name.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    source: str
+    format: str
+    tensors: int
+    parameters: int
+    size: int
+    types: Mapping[str, int]
+    changed: Mapping[tuple[str, str], int]
+    lost: Mapping[str, int]
+    renamed: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def convert_weights(
+    source: str | Path,
+    output: str | Path,
+    *,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    max_shard_size: str | int | None = None,
+    metadata: Mapping[str, str] | Sequence[str] = (),
+    names: str = "auto",
+    raw: bool = False,
+    force: bool = False,
+    report: Report | None = None,
+) -> WeightsResult:
+    """Write the weights of ``source`` (any format) to ``output``: ``.safetensors``, ``.gguf``, or ``.pth .pt .bin``.
+
+    Types stay as they are where the new format has them (block types become F32 outside GGUF), unless ``dtype`` (f32,
+    f16, bf16) or, for GGUF, ``quantize`` (q8_0, q4_0 …) says otherwise: the first for all real numbers, the second for
+    matrices whose rows are whole blocks. ``names="auto"`` maps Hugging Face's names to GGUF's and back where the
+    architecture is known, and takes off what coremltools appended; ``"keep"`` leaves them. ``raw`` writes compressed
+    Core ML weights as their parts (indices, look-up tables, scales) and not expanded. ``metadata`` edits what the file
+    says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out. ``max_shard_size`` (``5GB``) splits the output.
+    """
+    start, goal = time.perf_counter(), Path(output)
+    wishes = _wishes(goal, dtype, quantize, raw)
+    limit = parse_size(max_shard_size)
+    if names not in ("auto", "keep"):
+        raise UsageError(f"unknown names '{names}'", "they are auto or keep")
+    if limit is not None and wishes.format == "PyTorch":
+        raise UsageError("a state_dict of PyTorch's is one file", "write .safetensors to split it")
+    check_goal(goal, force=force)
+    opened = _open(Path(source))
+    notes: list[str] = list(getattr(opened, "notes", ()))
+    carried = edit_metadata(read_metadata(opened), metadata)
+    arch = _architecture(opened, carried) if wishes.format == "GGUF" or type(opened).__name__ == "GGUFFile" else ""
+    renamed = _renamed(opened, wishes.format, arch, notes) if names == "auto" else {}
+    jobs = plan(opened, wishes, renamed)
+    from tlkit.core._weight_data import Reader
+
+    reader = Reader(opened, jobs, report or (lambda what, share: None), check)
+    files = _write(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, notes)
+    return WeightsResult(
+        path=goal,
+        files=tuple(files),
+        source=str(source),
+        format=wishes.format,
+        tensors=len(jobs),
+        parameters=sum(entry.elements for entry in opened.entries()),
+        size=sum(file.stat().st_size for file in files),
+        types=dict(Counter(job.planned.dtype for job in jobs).most_common()),
+        changed=_changed(jobs),
+        lost=reader.lost(),
+        renamed=sum(1 for old, new in renamed.items() if old != new),
+        notes=tuple(notes),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> Wishes:
+    form = FORMATS.get(goal.suffix.lower())
+    if form is None:
+        raise UsageError(f"{goal}: no format of weights ends in '{goal.suffix}'", f"name it {', '.join(FORMATS)}")
+    if dtype is not None and dtype.lower() not in _DTYPES:
+        raise UsageError(f"unknown type '{dtype}'", f"--dtype is one of {', '.join(_DTYPES)}")
+    if quantize is None:
+        return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, None, raw)
+    from tlkit.formats._gguf_quants import QUANTIZABLE
+
+    if form != "GGUF":
+        raise UsageError(f"{goal}: --quantize is for GGUF alone", "write .gguf, or choose --dtype f16 or bf16")
+    if quantize.upper() not in QUANTIZABLE:
+        able = ", ".join(name.lower() for name in QUANTIZABLE)
+        raise UsageError(f"{quantize}: not a block type that can be written", f"--quantize is one of {able}")
+    return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, quantize.upper(), raw)
+
+
+def _open(path: Path) -> TensorFile:
+    from tlkit.formats.describe import open_tensors
+
+    opened = open_tensors(path)
+    gone = next((note for note in getattr(opened, "notes", ()) if "missing" in note or "git lfs pull" in note), None)
+    if gone:
+        raise LoadError(f"{path}: {gone}", "fetch all of the model first: part of it is not converted")
+    if not opened.entries():
+        raise LoadError(f"{path}: it holds no tensors", "name a file of weights")
+    return opened
+
+
+def _architecture(opened: TensorFile, carried: Carried) -> str:
+    """Return the gguf package's name of the model's architecture, "" where it is not known."""
+    from tlkit.formats._gguf_names import find_architecture
+
+    said = carried.get("general.architecture")
+    if said is None and type(opened).__name__ == "SafeTensorsFile":
+        from tlkit.formats.safetensors import folder_config
+
+        return find_architecture(str(folder_config(opened.path).get("model_type", "")))
+    return find_architecture(str(said.value)) if said else ""
+
+
+def _renamed(opened: TensorFile, form: str, arch: str, notes: list[str]) -> dict[str, str]:
+    """Return the new names of tensors that get one."""
+    names = [entry.name for entry in opened.entries()]
+    if type(opened).__name__ == "CoreMLTensors":
+        short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
+        taken = Counter(short.get(name, name) for name in names)
+        return {old: new for old, new in short.items() if taken[new] == 1}
+    if not arch:
+        return {}
+    from tlkit.formats import _gguf_names as known
+
+    from_gguf = known.are_gguf_names(names)
+    if form == "GGUF":
+        found = {} if from_gguf else known.to_gguf(names, arch)
+    else:
+        found = known.to_hugging_face(names, arch) if from_gguf else {}
+    if found and len(found) < len(names):
+        notes.append(
+            f"{len(names) - len(found)} of {len(names)} tensors keep their names: {arch} has no others for them"
+        )
+    if found and arch in known.CHANGED_VALUES:
+        side = "expects" if form == "GGUF" else "made"
+        notes.append(f"names are mapped, values are not: as llama.cpp {side} {arch}, {known.CHANGED_VALUES[arch]}")
+    return found
+
+
+def _changed(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
+    pairs = ((job.entry.dtype, job.planned.dtype) for job in jobs if not job.part)
+    return dict(Counter(pair for pair in pairs if pair[0] != pair[1]).most_common())
+
+
+def _write(
+    goal: Path,
+    form: str,
+    parts: list[list[Job]],
+    carried: Carried,
+    arch: str,
+    reader: Callable[[Planned], Iterator[Any]],
+    force: bool,
+    notes: list[str],
+) -> list[Path]:
+    """Write the files; each is complete before any gets its name, the index last."""
+    jobs = [job for part in parts for job in part]
+    plans = [[job.planned for job in part] for part in parts]
+    files = shard_names(goal, len(parts))
+    if form == "PyTorch":
+        if carried:
+            notes.append(f"{len(carried)} metadata entries are left out: a state_dict has no place for them")
+        return _write_torch(files, plans, reader, force)
+    if form == "GGUF":
+        return _write_gguf(
+            files, plans, for_gguf(carried, arch, _main_types(jobs), bool(_changed(jobs))), reader, force
+        )
+    return _write_safetensors(goal, files, plans, for_safetensors(carried), reader, force)
+
+
+def _main_types(jobs: Sequence[Job]) -> list[str]:
+    elements: Counter[str] = Counter()
+    for job in jobs:
+        elements[job.planned.dtype] += job.planned.elements
+    return [name for name, _ in elements.most_common()]
+
+
+def _write_torch(files: list[Path], plans: list[list[Planned]], reader: Any, force: bool) -> list[Path]:
+    from tlkit.formats.write_torch import write_torch
+
+    with staged(files[0], force=force) as path:
+        write_torch(path, plans[0], reader)
+    return files
+
+
+def _write_gguf(
+    files: list[Path], plans: list[list[Planned]], metadata: Carried, reader: Any, force: bool
+) -> list[Path]:
+    from tlkit.formats.write_gguf import Typed, write_gguf
+
+    total = sum(map(len, plans))
+    with ExitStack() as stack:
+        for index, (file, tensors) in enumerate(zip(files, plans, strict=True)):
+            split = {
+                "split.no": Typed("u16", index),
+                "split.count": Typed("u16", len(files)),
+                "split.tensors.count": Typed("i32", total),
+            }
+            said = metadata if len(files) == 1 else {**(metadata if index == 0 else {}), **split}
+            write_gguf(stack.enter_context(staged(file, force=force)), tensors, said, reader)
+    return files
+
+
+def _write_safetensors(
+    goal: Path, files: list[Path], plans: list[list[Planned]], metadata: Mapping[str, str], reader: Any, force: bool
+) -> list[Path]:
+    from tlkit.formats.write_safetensors import write_index, write_safetensors
+
+    index = goal.with_name(f"{goal.name}.index.json")
+    with ExitStack() as stack:
+        if len(files) > 1:
+            by_name = {file.name: tensors for file, tensors in zip(files, plans, strict=True)}
+            write_index(stack.enter_context(staged(index, force=force)), by_name, metadata)
+        for file, tensors in zip(files, plans, strict=True):
+            write_safetensors(stack.enter_context(staged(file, force=force)), tensors, metadata, reader)
+    return files if len(files) == 1 else [index, *files]

@@ -1,0 +1,84 @@
+"""Values to stored bytes, the way back from :mod:`tlkit.formats._arrays`; what is lost on it is counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.formats._arrays import NUMPY
+from tlkit.formats._gguf_quants import quantize
+from tlkit.formats.dtypes import PACKED, PLAIN, QUANTIZED
+
+FLOATS = frozenset(name for name in PLAIN | PACKED if name.startswith(("F", "BF")))
+"""The stored types that hold real numbers; blocks do as well."""
+
+
+@dataclass
+class Losses:
+    """Counts of elements: finite values that became infinite, others that became zero, NaN or infinity in blocks.
+
+    ``not_finite`` counts values that block types cannot hold: what stands for them, and for the rest of their block,
+    means nothing. ``out_of_range`` counts integers that their new type cannot hold.
+    """
+
+    overflow: int = 0
+    underflow: int = 0
+    not_finite: int = 0
+    out_of_range: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.overflow or self.underflow or self.not_finite or self.out_of_range)
+
+
+def is_float(dtype: str) -> bool:
+    """Whether the stored type ``dtype`` holds real numbers."""
+    return dtype in FLOATS or dtype in QUANTIZED
+
+
+def encode(values: NDArray[Any], dtype: str, losses: Losses) -> NDArray[Any]:
+    """Return ``values``, flat, as the contiguous bytes (of any item size) of stored type ``dtype``; count the losses.
+
+    ``dtype`` is one of numpy's (by SafeTensors' name), BF16, or a block type that can be written, for a whole number
+    of blocks.
+    """
+    with np.errstate(all="ignore"):
+        if dtype in QUANTIZED:
+            losses.not_finite += values.size - int(np.count_nonzero(np.isfinite(values)))
+            return quantize(_narrow(values, np.dtype(np.float32), losses), dtype)
+        if dtype == "BF16":
+            return _bf16(_narrow(values, np.dtype(np.float32), losses), losses)
+        return _narrow(values, np.dtype(NUMPY[dtype]).newbyteorder("<"), losses)
+
+
+def _narrow(values: NDArray[Any], goal: np.dtype[Any], losses: Losses) -> NDArray[Any]:
+    found = np.ascontiguousarray(values.astype(goal, copy=False))
+    if np.can_cast(values.dtype, goal, "safe"):
+        return found
+    if goal.kind == "f":
+        _count(values, found, losses)
+    else:
+        losses.out_of_range += int(np.count_nonzero(found != values))
+    return found
+
+
+def _count(values: NDArray[Any], found: NDArray[Any], losses: Losses) -> None:
+    infinite = int(np.count_nonzero(np.isinf(found)))
+    if infinite:
+        losses.overflow += infinite - int(np.count_nonzero(np.isinf(values)))
+    losses.underflow += int(np.count_nonzero(values)) - int(np.count_nonzero(found))
+
+
+def _bf16(values: NDArray[np.float32], losses: Losses) -> NDArray[np.uint16]:
+    """Round to nearest, ties to even; a NaN stays one, made quiet."""
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    nan = np.isnan(values)
+    if nan.any():
+        rounded[nan] = (bits[nan] >> np.uint32(16)) | np.uint32(0x40)
+    found = rounded.astype("<u2")
+    losses.overflow += int(np.count_nonzero((found & 0x7FFF) == 0x7F80)) - int(np.count_nonzero(np.isinf(values)))
+    losses.underflow += int(np.count_nonzero(values)) - int(np.count_nonzero(found & 0x7FFF))
+    return found
