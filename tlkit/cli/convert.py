@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tlkit.core.convert import ConversionResult
+    from tlkit.core.preflight import PreflightError
     from tlkit.types import TensorSpec
 
 Source = Annotated[
@@ -64,6 +66,9 @@ def convert(
     output_names: OutputNames = None,
     precision: Compute = "f16",
     target: Target = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")
+    ] = False,
     author: Annotated[str, typer.Option(metavar="TEXT", help="Who made the model.")] = "",
     description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
     version: Annotated[str, typer.Option(metavar="TEXT", help="The model's version.")] = "",
@@ -88,6 +93,7 @@ def convert(
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.convert import convert as run
+    from tlkit.core.preflight import PreflightError
 
     with sink.progress("loading", 1.0) as bar:
 
@@ -95,24 +101,29 @@ def convert(
             bar.describe(what)
             bar.update(share)
 
-        result = run(
-            source,
-            output_path,
-            inputs=inputs or (),
-            images=images or (),
-            classes=classes,
-            output_names=output_names or (),
-            precision=precision,
-            target=target,
-            author=author,
-            description=description,
-            version=version,
-            license=license,
-            verify=verify,
-            seed=seed,
-            force=force,
-            report=report,
-        )
+        try:
+            result = run(
+                source,
+                output_path,
+                inputs=inputs or (),
+                images=images or (),
+                classes=classes,
+                output_names=output_names or (),
+                precision=precision,
+                target=target,
+                export=export,
+                author=author,
+                description=description,
+                version=version,
+                license=license,
+                verify=verify,
+                seed=seed,
+                force=force,
+                report=report,
+            )
+        except PreflightError as error:
+            sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
+            raise
     for note in result.version_notes:
         sink.debug(note)
     for note in result.notes:
@@ -126,6 +137,15 @@ def _document(result: ConversionResult) -> dict[str, Any]:
     from dataclasses import fields
 
     return {field.name: getattr(result, field.name) for field in fields(result)} | {"ok": result.ok}
+
+
+def _show_unsupported(error: PreflightError) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("torch op", "count", "where", box=None, header_style="dim", pad_edge=False)
+    for item in error.unsupported:
+        table.add_row(item.op, str(item.count), "\n".join(map(str, item.places)))
+    return table
 
 
 def _show(result: ConversionResult) -> RenderableType:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core._quiet import Heard, quiet, read_bar
 from tlkit.core.ports import Port
 from tlkit.core.targets import Target
+from tlkit.core.torch_ops import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
     with quiet(_progress(report)) as heard:
         import coremltools as ct
 
+        install()
         try:
             model = ct.convert(
-                traced.script,
+                traced.program,
                 inputs=[_input(ct, port) for port in traced.ports],
                 outputs=_outputs(ct, traced, recipe),
                 convert_to="mlprogram",

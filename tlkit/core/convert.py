@@ -67,6 +67,7 @@ def convert(
     output_names: Sequence[str] = (),
     precision: str = "f16",
     target: str | None = None,
+    export: bool = False,
     author: str = "",
     description: str = "",
     version: str = "",
@@ -98,7 +99,7 @@ def convert(
         from tlkit.core.trace import prepared
     with prepared(loaded.module) as module, staged(goal, force=force) as path:
         with clock.stage("trace", "tracing"):
-            traced = _trace(module, ports, loaded, seed, output_names, labels)
+            traced = _capture(module, ports, loaded, seed, output_names, labels, export)
         with clock.stage("convert", "loading coremltools"):
             write_package(traced, recipe, path, clock.report)
         verification = None
@@ -108,16 +109,23 @@ def convert(
     return _result(goal, loaded, recipe, traced, verification, clock)
 
 
-def _trace(
-    module: nn.Module, ports: tuple[Port, ...], loaded: Source, seed: int, names: Sequence[str], labels: Sequence[str]
+def _capture(
+    module: nn.Module,
+    ports: tuple[Port, ...],
+    loaded: Source,
+    seed: int,
+    names: Sequence[str],
+    labels: Sequence[str],
+    export: bool,
 ) -> Traced:
-    from tlkit.core.trace import parameters, trace
+    from tlkit.core.capture import capture
+    from tlkit.core.trace import parameters
 
     ports = ports or loaded.ports
     if not ports:
         takes = ", ".join(parameters(module))
         raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
-    traced = trace(module, ports, seed, names)
+    traced = capture(module, ports, seed, tuple(names), export=export)
     if labels:
         check_classifier(traced.outputs, len(labels))
     return traced

@@ -45,6 +45,11 @@ class Port:
     dtype: str = "float32"
     image: ImageSettings | None = None
 
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The lowest and highest size of each axis."""
+        return tuple((size, size) for size in self.shape)
+
     def __str__(self) -> str:
         return f"{self.name} {'x'.join(map(str, self.shape)) or 'scalar'}"
 

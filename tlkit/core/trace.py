@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
 from tlkit.core._quiet import quiet
@@ -35,9 +36,9 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A module's recorded graph. ``notes`` are sentences on what the recording froze."""
+    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences on what it froze."""
 
-    script: torch.jit.ScriptModule
+    program: torch.jit.ScriptModule | ExportedProgram
     ports: tuple[Port, ...]
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
@@ -68,20 +69,25 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
     """
     recorder = Recorder(module, ports)
     examples = tuple(to_source(port, value) for port, value in zip(ports, draw(ports, module, seed), strict=True))
-    with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), _plain_attention():
+    with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
         warnings.simplefilter("always")
         try:
             script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
         except Exception as error:
-            raise _trace_error(error, recorder, ports) from error
-    outputs = tuple(
-        Output(name, tuple(value.shape), value.dtype) for name, value in _named(recorder.seen, ports, names).items()
-    )
+            raise capture_error(error, recorder, ports) from error
+    outputs = named_outputs(recorder, ports, names)
     return Traced(script, ports, outputs, (*recorder.notes, *_frozen_choices(caught)))
 
 
+def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Output, ...]:
+    """Describe the outputs of the last run, under ``names`` or those the model gives them."""
+    return tuple(
+        Output(name, tuple(value.shape), value.dtype) for name, value in _named(recorder.seen, ports, names).items()
+    )
+
+
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Keep nn.TransformerEncoder and nn.MultiheadAttention from their fused ops, which no converter knows."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -91,23 +97,44 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+class _Last:
+    """What a run left; an object of its own, because torch.export watches a module's attributes."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Tensor] = {}
+        self.notes: tuple[str, ...] = ()
+
+
 class Recorder(nn.Module):
     """A module with tensors in and a tensor or a flat tuple of tensors out; keeps the outputs of its last run."""
 
     def __init__(self, inner: nn.Module, ports: tuple[Port, ...]) -> None:
         super().__init__()
         self.inner = inner
-        self.seen: dict[str, Tensor] = {}
-        self.notes: tuple[str, ...] = ()
+        self._last = _Last()
         self.keywords = _bind(inner, ports)
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The outputs of the last run by name; empty before the inner module has run."""
+        return self._last.outputs
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about those outputs."""
+        return self._last.notes
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the inner module; parameters are filled by name if the ports have their names, else by position."""
-        self.seen = {}  # not empty afterwards: the inner module ran
+        exporting = torch.compiler.is_exporting()  # which runs the module on tensors without values
+        if not exporting:
+            self._last.outputs = {}  # not empty afterwards: the inner module ran
         named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
         result = self.inner(**named) if named else self.inner(*tensors)
-        self.seen, self.notes = _distinct(dict(_flatten(result)), tensors)
-        flat = tuple(self.seen.values())
+        outputs, self._last.notes = _distinct(dict(_flatten(result)), tensors)
+        if not exporting:
+            self._last.outputs = outputs
+        flat = tuple(outputs.values())
         return flat if len(flat) > 1 else flat[0]
 
 
@@ -186,22 +213,29 @@ def _safe(name: str, taken: set[str]) -> str:
     return f"{safe}_out" if safe in taken else safe
 
 
-def _trace_error(error: Exception, recorder: Recorder, ports: tuple[Port, ...]) -> UsageError | ConversionError:
-    if isinstance(error, ConversionError):
+def capture_error(
+    error: Exception, recorder: Recorder, ports: tuple[Port, ...], how: str = "trace"
+) -> UsageError | ConversionError:
+    """Return what to tell the user of ``error``: that the model cannot run on its inputs, or cannot be captured."""
+    if isinstance(error, UsageError | ConversionError):
         return error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # TorchScript prefixes its traceback and ends with the reason; eager torch begins with it.
     told = [line for line in lines if line.startswith("RuntimeError: ")]
     reason = (told[-1].removeprefix("RuntimeError: ") if told else lines[0]) if lines else type(error).__name__
     if recorder.seen:
-        return ConversionError(
-            f"cannot trace the model: {reason}", "make its forward pass traceable by torch.jit.trace"
-        )
+        return ConversionError(f"cannot {how} the model: {reason}", _TRACEABLE[how])
     given = ", ".join(map(str, ports))
     return UsageError(
         f"{type(recorder.inner).__name__} does not run on {given}: {reason}",
         "check the names, shapes and types of its inputs",
     )
+
+
+_TRACEABLE = {
+    "trace": "make its forward pass traceable by torch.jit.trace",
+    "export": "make its forward pass exportable by torch.export.export",
+}
 
 
 def _frozen_choices(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:

@@ -1,0 +1,61 @@
+"""Tiny modules with one troublesome torch op each. Run as a program, says what bare coremltools makes of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "new_ones": lambda x: x + x.new_ones(2, 3) + x.new_ones((), dtype=torch.int64),
+    "new_ones of a dynamic size": lambda x: x * x.new_ones((x.shape[0], 1)),
+    "new_ones of booleans": lambda x: x.new_ones((2, 3), dtype=torch.bool) & (x > 0),
+    "diff": lambda x: torch.diff(x),
+    "diff of a larger order": lambda x: torch.diff(x, n=2, dim=1),
+    "diff with both ends": lambda x: torch.diff(x, dim=0, prepend=x[:1] * 2, append=x[1:]),
+    "diff of booleans": lambda x: torch.diff(x > 0).float(),
+    "where.ScalarOther": lambda x: torch.where(x > 0, x, 1.5),
+    "where.ScalarSelf": lambda x: torch.where(x > 0, -1.0, x),
+    "where.Scalar": lambda x: torch.where(x > 0, 2.0, -1.0) * x,
+    "__and__": lambda x: x * ((x > -1) & (x < 1)),
+    "__or__": lambda x: x * ((x < -1) | (x > 1)),
+    "__xor__": lambda x: x * ((x < 1) ^ (x > 0)),
+    "int of one element": lambda x: x[:, : int(torch.tensor([2]))] * 2,
+    "float of one element": lambda x: x * float(torch.tensor([[1.5]])),
+}
+"""By the torch op; each takes a (2, 3) f32 tensor."""
+
+
+class Sample(nn.Module):
+    """One of :data:`SAMPLES`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.compute = SAMPLES[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(x)
+
+
+def bare(name: str, export: bool) -> str:
+    """Return why coremltools alone refuses the sample; empty where it converts it."""
+    import coremltools as ct
+
+    x = torch.linspace(-2, 2, 6).reshape(2, 3)
+    try:
+        if export:
+            program = torch.export.export(Sample(name), (x,)).run_decompositions({})
+        else:
+            program = torch.jit.trace(Sample(name), x, check_trace=False)
+        ct.convert(program, inputs=[ct.TensorType(name="x", shape=(2, 3))], skip_model_load=True)
+    except Exception as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+if __name__ == "__main__":
+    for sample in SAMPLES:
+        for export in (False, True):
+            sys.stdout.write(f"{sample}\t{'export' if export else 'trace'}\t{bare(sample, export)}\n")

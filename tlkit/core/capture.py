@@ -1,0 +1,50 @@
+"""A module's graph by tracing or by ``torch.export``, checked for ops before anything is converted.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tlkit.core._quiet import quiet
+from tlkit.core.ports import Port
+from tlkit.core.preflight import check_ops
+from tlkit.core.trace import Traced, trace
+from tlkit.errors import ConversionError
+
+
+def capture(
+    module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = (), *, export: bool = False
+) -> Traced:
+    """Return ``module`` as a graph that coremltools has a translation for, op by op.
+
+    Raises what :func:`~tlkit.core.trace.trace` raises, and :class:`~tlkit.core.preflight.PreflightError`. The hint of
+    a :class:`ConversionError` says whether the other way of capturing would have got this far.
+    """
+    try:
+        return _checked(module, ports, seed, names, export)
+    except ConversionError as error:
+        error.hint = f"{_other_way(module, ports, seed, export)}; {error.hint}"
+        raise
+
+
+def _checked(module: nn.Module, ports: tuple[Port, ...], seed: int, names: tuple[str, ...], export: bool) -> Traced:
+    if export:
+        from tlkit.core.exported import export as run
+
+        traced = run(module, ports, seed, names)
+    else:
+        traced = trace(module, ports, seed, names)
+    with quiet():
+        check_ops(traced.program)
+    return traced
+
+
+def _other_way(module: nn.Module, ports: tuple[Port, ...], seed: int, export: bool) -> str:
+    """Try the other way as far as its ops: that costs a run of the model, not a conversion."""
+    try:
+        _checked(module, ports, seed, (), not export)
+    except Exception:
+        return f"{'tracing' if export else '--export'} would not help"
+    return "without --export it can be captured" if export else "with --export it can be captured"

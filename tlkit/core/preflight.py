@@ -1,0 +1,114 @@
+"""Before converting: every torch op of a captured model that coremltools cannot take, and where each one stands.
+
+Importing this module imports neither torch nor coremltools; :func:`check_ops` needs both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import ConversionError
+
+_SHOWN = 4
+_PYTHON = re.compile(r'(?:File "(?P<file>[^"]+)", line (?P<line>\d+))|(?:^(?P<path>[^\n]+?)\((?P<at>\d+)\): )', re.M)
+_TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an op stands: the module's path in the model (empty at its top), the source file's name and line."""
+
+    module: str
+    line: str
+
+    def __str__(self) -> str:
+        return " at ".join(filter(None, (self.module, self.line))) or "the model's top level"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A torch op that coremltools has no translation for, how often the model has it, and its different places."""
+
+    op: str
+    count: int
+    places: tuple[Place, ...]
+
+
+class PreflightError(ConversionError):
+    """The model has ops that cannot be converted: ``unsupported`` is all of them."""
+
+    def __init__(self, unsupported: tuple[Unsupported, ...], tools: str, hint: str = "") -> None:
+        ops = "; ".join(
+            f"{item.op} {item.count}x ({' and '.join(map(str, item.places[:_SHOWN]))})" for item in unsupported
+        )
+        what = f"{len(unsupported)} torch ops" if len(unsupported) > 1 else "a torch op"
+        super().__init__(
+            f"coremltools {tools} cannot convert {what} of this model: {ops}",
+            hint or "express them with other torch ops, or do them outside the model",
+        )
+        self.unsupported = unsupported
+
+
+def check_ops(program: Any) -> None:
+    """Raise :class:`PreflightError` if ``program`` (traced TorchScript or an ExportedProgram) has such ops."""
+    import coremltools
+
+    found = unsupported(program)
+    if found:
+        raise PreflightError(found, coremltools.__version__)
+
+
+def unsupported(program: Any) -> tuple[Unsupported, ...]:
+    """Return the ops of ``program`` that coremltools lacks even with tlkit's additions, the commonest first."""
+    from tlkit.core.torch_ops import install, supports
+
+    install()
+    found: dict[str, list[Place]] = {}
+    exported = not hasattr(program, "inlined_graph")
+    for kind, place in _exported_ops(program) if exported else _script_ops(program):
+        if not supports(kind, exported=exported):
+            found.setdefault(kind.removeprefix("aten::"), []).append(place)
+    every = (Unsupported(op, len(places), tuple(dict.fromkeys(places))) for op, places in found.items())
+    return tuple(sorted(every, key=lambda item: (-item.count, item.op)))
+
+
+def _script_ops(program: Any) -> Iterator[tuple[str, Place]]:
+    def walk(block: Any) -> Iterator[Any]:
+        for node in block.nodes():
+            yield node
+            for inner in node.blocks():
+                yield from walk(inner)
+
+    for node in walk(program.inlined_graph):
+        if node.kind() != "prim::GetAttr":  # weights, which coremltools resolves beforehand
+            scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
+            yield node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+
+
+def _exported_ops(program: Any) -> Iterator[tuple[str, Place]]:
+    for node in program.graph_module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        kind = node.target.name() if hasattr(node.target, "name") else node.target.__name__
+        scopes = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        line = _line(node.meta.get("stack_trace") or "", innermost_first=False)
+        yield kind, Place(_without_wrapper(scopes[-1] if scopes else ""), line)
+
+
+def _without_wrapper(scope: str) -> str:
+    return scope.removeprefix("inner").lstrip(".")  # trace.Recorder calls the user's model so
+
+
+def _line(stack: str, *, innermost_first: bool) -> str:
+    """Return the innermost line of a Python stack that is not torch's own, as ``file.py:12``."""
+    frames = [
+        (match["file"] or match["path"].strip(), match["line"] or match["at"]) for match in _PYTHON.finditer(stack)
+    ]
+    frames = frames if innermost_first else frames[::-1]
+    own = [frame for frame in frames if not _TORCH.search(frame[0])]
+    path, line = (own or frames or [("", "")])[0]
+    return f"{Path(path).name}:{line}" if path else ""
