@@ -21,6 +21,7 @@ from tlkit.mil import _states, ops
 from tlkit.mil.ops._registry import OpDef, Parameter
 from tlkit.mil.program import (
     Argument,
+    BlobRef,
     Block,
     DType,
     Function,
@@ -35,6 +36,9 @@ from tlkit.mil.program import (
 
 MAX_DEPTH = 64
 """Blocks nested deeper than this are refused."""
+
+LARGE = 1 << 20
+"""From this many bytes on, a weight's pages of the file are let go once it is in its carrier."""
 
 
 def lower(
@@ -100,7 +104,11 @@ def to_carrier(value: Value) -> torch.Tensor:
     array = value.numpy()
     if not array.flags.writeable:
         array = array.copy()
-    return torch.from_numpy(array).to(ops.CARRIERS[value.type.dtype])
+    stored = torch.from_numpy(array)
+    carrier = stored.to(ops.CARRIERS[value.type.dtype])
+    if carrier is not stored and stored.nbytes >= LARGE and isinstance(value.data, BlobRef) and value.data.file:
+        value.data.file.release()  # the carrier is a copy: what was read of the file need not stay in memory
+    return carrier
 
 
 class _Lowering:
