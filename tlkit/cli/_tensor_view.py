@@ -86,8 +86,10 @@ def _roles(roles: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _memory(memory: Mapping[str, int]) -> str:
-    shown = [f"{byte_text(size)} at {count_text(int(length))} tokens" for length, size in memory.items()]
-    return f"{', '.join(shown)} (weights and an f16 cache, estimated)" if shown else ""
+    """Lengths in thousands of 1024 tokens, as they are spoken of."""
+    lengths = {int(length): size for length, size in memory.items()}
+    shown = [f"{byte_text(size)} at {f'{n // 1024}k' if n >= 1024 else n}" for n, size in lengths.items()]
+    return f"{', '.join(shown)} tokens (weights and an f16 cache, estimated)" if shown else ""
 
 
 def _pytorch_rows(details: Mapping[str, Any]) -> list[tuple[str, str]]:

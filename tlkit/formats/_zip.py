@@ -18,6 +18,8 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 DIRECTORY_LIMIT = 1 << 24
 """Bytes of an archive's list of members: some 200,000 of them, which take a second to read."""
 
+_BOMB = 1 << 28  # bytes from which on an expansion has to be a likely one
+
 READ_LIMIT = 1 << 24
 """Bytes of a compressed member that are read without asking."""
 
@@ -88,6 +90,9 @@ class Zip:
             raise self.file.broken(f"its member '{name[:100]}' is encrypted, or compressed in a way that is not read")
         if info.file_size > limit:
             raise self.file.broken(f"its member '{name[:100]}' expands to {info.file_size:,} bytes, too many for it")
+        if info.file_size > _BOMB and info.file_size > 100 * info.compress_size:
+            fold = info.file_size // max(info.compress_size, 1)
+            raise self.file.broken(f"its member '{name[:100]}' expands {fold:,}-fold to {info.file_size:,} bytes")
         return memoryview(self._inflate(info))
 
     def head(self, name: str, limit: int) -> bytes:
