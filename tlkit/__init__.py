@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tlkit.core.edit import EditResult, edit
     from tlkit.core.load import Model, inspect, load_model
     from tlkit.core.measure import BenchResult, bench
+    from tlkit.core.weights import WeightsResult, convert_weights
     from tlkit.errors import (
         ConversionError,
         ExecutionError,
@@ -30,6 +31,7 @@ _HOMES = {
     "tlkit.core.edit": ("EditResult", "edit"),
     "tlkit.core.load": ("Model", "inspect", "load_model"),
     "tlkit.core.measure": ("BenchResult", "bench"),
+    "tlkit.core.weights": ("WeightsResult", "convert_weights"),
     "tlkit.errors": (
         "ConversionError",
         "ExecutionError",
@@ -58,8 +60,10 @@ __all__ = [
     "UnavailableError",
     "Unit",
     "UsageError",
+    "WeightsResult",
     "bench",
     "convert",
+    "convert_weights",
     "edit",
     "inspect",
     "load_model",

@@ -1,4 +1,4 @@
-"""``tlkit convert``: a PyTorch model to a Core ML package."""
+"""``tlkit convert``: a PyTorch model to a Core ML package, or weights from one format to another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlkit.cli import _convert_weights as weights
 from tlkit.cli import options, output
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Source = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="file.py:callable, package.module:callable, a TorchScript .pt, or a built-in (resnet50). The callable is "
-        "a torch.nn.Module, its class, or a function that returns one.",
+        "a torch.nn.Module, its class, or a function that returns one. For weights: any model file.",
     ),
 ]
 Tensors = Annotated[
@@ -66,9 +67,7 @@ def convert(
     output_names: OutputNames = None,
     precision: Compute = "f16",
     target: Target = None,
-    export: Annotated[
-        bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")
-    ] = False,
+    export: Annotated[bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")] = False,
     author: Annotated[str, typer.Option(metavar="TEXT", help="Who made the model.")] = "",
     description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
     version: Annotated[str, typer.Option(metavar="TEXT", help="The model's version.")] = "",
@@ -77,21 +76,34 @@ def convert(
         bool, typer.Option(help="Run package and source on one seeded input; exit 1 where they differ.")
     ] = True,
     seed: options.Seed = 0,
+    dtype: weights.Dtype = None,
+    quantize: weights.Quantize = None,
+    max_shard_size: weights.ShardSize = None,
+    metadata: weights.Edits = None,
+    names: weights.Names = "auto",
+    raw: weights.Raw = False,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Convert a PyTorch model to a Core ML package, and check that it computes the same.
+    """Convert a PyTorch model to a Core ML package, checked against it; or weights from one format to another.
 
     \b
     tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
     tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
     tlkit convert resnet50 -o resnet50.mlpackage
+    tlkit convert model.gguf -o model.safetensors --dtype bf16 --max-shard-size 5GB
+    tlkit convert hf-folder -o model.gguf --quantize q8_0
 
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    of_weights = weights.WeightOptions(dtype, quantize, max_shard_size, tuple(metadata or ()), names, raw)
+    if weights.is_weights(output_path):
+        weights.convert_weights(sink, source, output_path, of_weights, force)
+        return
+    of_weights.refuse(output_path)
     from tlkit.core.convert import convert as run
     from tlkit.core.preflight import PreflightError
 

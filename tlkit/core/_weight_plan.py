@@ -112,11 +112,16 @@ def _job(
 
 
 def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plain: bool) -> str | None:
-    """Return the type to write, None where there is none. Vectors (norms, biases) are never quantized."""
+    """Return the type to write, None where there is none.
+
+    Vectors (norms, biases) are never quantized, and are F32 beside matrices that are: llama.cpp wants them so.
+    """
     able = _TYPES[wishes.format]
     if is_float(stored) and not plain:
         if wishes.quantize and len(shape) > 1 and write_gguf.fits(wishes.quantize, shape):
             return wishes.quantize
+        if wishes.format == "GGUF" and len(shape) < 2 and (wishes.dtype or wishes.quantize):
+            return "F32"
         if wishes.dtype:
             return wishes.dtype
     if stored in able and (stored not in QUANTIZED or write_gguf.fits(stored, shape)):

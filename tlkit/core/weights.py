@@ -19,6 +19,7 @@ from tlkit.core._weight_metadata import Carried, edit_metadata, for_gguf, for_sa
 from tlkit.core._weight_plan import FORMATS, Job, Wishes, parse_size, plan, shard_names, shards
 from tlkit.core.staging import check_goal, staged
 from tlkit.errors import LoadError, UsageError
+from tlkit.formats.encode import is_float
 from tlkit.formats.planned import Planned
 from tlkit.formats.tensors import TensorFile
 
@@ -69,7 +70,7 @@ def convert_weights(
 
     Types stay as they are where the new format has them (block types become F32 outside GGUF), unless ``dtype`` (f32,
     f16, bf16) or, for GGUF, ``quantize`` (q8_0, q4_0 …) says otherwise: the first for all real numbers, the second for
-    matrices whose rows are whole blocks. ``names="auto"`` maps Hugging Face's names to GGUF's and back where the
+    matrices whose rows are whole blocks; GGUF's vectors are F32 then, as llama.cpp wants them. ``names="auto"`` maps Hugging Face's names to GGUF's and back where the
     architecture is known, and takes off what coremltools appended; ``"keep"`` leaves them. ``raw`` writes compressed
     Core ML weights as their parts (indices, look-up tables, scales) and not expanded. ``metadata`` edits what the file
     says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out. ``max_shard_size`` (``5GB``) splits the output.
@@ -86,8 +87,10 @@ def convert_weights(
     notes: list[str] = list(getattr(opened, "notes", ()))
     carried = edit_metadata(read_metadata(opened), metadata)
     arch = _architecture(opened, carried) if wishes.format == "GGUF" or type(opened).__name__ == "GGUFFile" else ""
-    renamed = _renamed(opened, wishes.format, arch, notes) if names == "auto" else {}
+    from_gguf = "general.architecture" in carried
+    renamed = _renamed(opened, wishes.format, arch, from_gguf, notes) if names == "auto" else {}
     jobs = plan(opened, wishes, renamed)
+    notes += _not_quantized(jobs, wishes.quantize)
     from tlkit.core._weight_data import Reader
 
     reader = Reader(opened, jobs, report or (lambda what, share: None), check)
@@ -151,8 +154,8 @@ def _architecture(opened: TensorFile, carried: Carried) -> str:
     return find_architecture(str(said.value)) if said else ""
 
 
-def _renamed(opened: TensorFile, form: str, arch: str, notes: list[str]) -> dict[str, str]:
-    """Return the new names of tensors that get one."""
+def _renamed(opened: TensorFile, form: str, arch: str, came_from_gguf: bool, notes: list[str]) -> dict[str, str]:
+    """Return the new names of tensors that get one; ``notes`` hears what they do not say."""
     names = [entry.name for entry in opened.entries()]
     if type(opened).__name__ == "CoreMLTensors":
         short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
@@ -171,10 +174,19 @@ def _renamed(opened: TensorFile, form: str, arch: str, notes: list[str]) -> dict
         notes.append(
             f"{len(names) - len(found)} of {len(names)} tensors keep their names: {arch} has no others for them"
         )
-    if found and arch in known.CHANGED_VALUES:
+    if found and arch in known.CHANGED_VALUES and not (form == "GGUF" and came_from_gguf):
         side = "expects" if form == "GGUF" else "made"
         notes.append(f"names are mapped, values are not: as llama.cpp {side} {arch}, {known.CHANGED_VALUES[arch]}")
     return found
+
+
+def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
+    """Say which matrices stay as they are because their rows are no whole blocks."""
+    left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1 and job.planned.dtype != quantize]
+    left = [tensor for tensor in left if is_float(tensor.dtype)]
+    if not left:
+        return []
+    return [f"{len(left)} tensors are not quantized: their rows are no whole blocks of {quantize} ('{left[0].name}' …)"]
 
 
 def _changed(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
@@ -249,7 +261,8 @@ def _write_safetensors(
     with ExitStack() as stack:
         if len(files) > 1:
             by_name = {file.name: tensors for file, tensors in zip(files, plans, strict=True)}
-            write_index(stack.enter_context(staged(index, force=force)), by_name, metadata)
+            write_index(stack.enter_context(staged(index, force=force)), by_name)
         for file, tensors in zip(files, plans, strict=True):
-            write_safetensors(stack.enter_context(staged(file, force=force)), tensors, metadata, reader)
+            said = metadata if file == files[0] else {}
+            write_safetensors(stack.enter_context(staged(file, force=force)), tensors, said, reader)
     return files if len(files) == 1 else [index, *files]

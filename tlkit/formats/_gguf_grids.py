@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.errors import UnavailableError
 from tlkit.formats._gguf_bits import Bytes, Floats, decoder, field, half, halves, scale
 
 
@@ -135,10 +134,8 @@ def _shifted_grid() -> Floats:
 @cache
 def _grid(name: str) -> Floats:
     """Return the table of the type ``name``: (rows, 4 or 8)."""
-    try:
-        from gguf import GGMLQuantizationType, quants
-    except ImportError:
-        raise UnavailableError(f"{name}: reading its values needs the gguf package", "pip install gguf") from None
+    from gguf import GGMLQuantizationType, quants
+
     kind: Any = quants._type_traits[GGMLQuantizationType[name]]
     kind.init_grid()
     grid: Floats = kind.grid

@@ -39,9 +39,9 @@ def write_safetensors(path: Path, tensors: Sequence[Planned], metadata: Mapping[
             copy_data(file, tensor, data)
 
 
-def write_index(path: Path, shards: Mapping[str, Sequence[Planned]], metadata: Mapping[str, str]) -> None:
+def write_index(path: Path, shards: Mapping[str, Sequence[Planned]]) -> None:
     """Write the index of several files: which tensor is in which, and the bytes of all."""
     total = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors)
     names = {tensor.name: file for file, tensors in shards.items() for tensor in tensors}
-    content = {"metadata": {**metadata, "total_size": total}, "weight_map": dict(sorted(names.items()))}
+    content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
