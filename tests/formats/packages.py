@@ -18,7 +18,14 @@ from tlkit.mil import _coreml_proto
 MIL, FEATURES = _coreml_proto.module("MIL_pb2"), _coreml_proto.module("FeatureTypes_pb2")
 MODEL = _coreml_proto.module("Model_pb2")
 TYPES = {"fp16": MIL.FLOAT16, "fp32": MIL.FLOAT32, "int32": MIL.INT32, "string": MIL.STRING, "int64": MIL.INT64}
-TYPES |= {"uint4": MIL.UINT4, "int4": MIL.INT4, "int8": MIL.INT8, "uint8": MIL.UINT8, "uint1": MIL.UINT1}
+TYPES |= {
+    "uint4": MIL.UINT4,
+    "int4": MIL.INT4,
+    "int8": MIL.INT8,
+    "uint8": MIL.UINT8,
+    "uint1": MIL.UINT1,
+    "bool": MIL.BOOL,
+}
 ARRAYS = FEATURES.ArrayFeatureType
 _BLOB_CODES = {"fp16": 1, "fp32": 2, "uint8": 3, "int8": 4, "int4": 8, "uint1": 9, "uint4": 11}
 
@@ -125,11 +132,12 @@ def write(folder: Path, model: Any, weights: bytes | None = None) -> Path:
     data = folder / "Data/com.apple.CoreML"
     data.mkdir(parents=True)
     (data / "model.mlmodel").write_bytes(model.SerializeToString())
-    entries = {"A": {"name": "model.mlmodel", "path": "com.apple.CoreML/model.mlmodel", "author": "com.apple.CoreML"}}
+    common = {"author": "com.apple.CoreML", "description": "part of a test"}
+    entries = {"A": {"name": "model.mlmodel", "path": "com.apple.CoreML/model.mlmodel", **common}}
     if weights is not None:
         (data / "weights").mkdir()
         (data / "weights/weight.bin").write_bytes(weights)
-        entries["B"] = {"name": "weights", "path": "com.apple.CoreML/weights", "author": "com.apple.CoreML"}
+        entries["B"] = {"name": "weights", "path": "com.apple.CoreML/weights", **common}
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": "A"}
     (folder / "Manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tlkit.errors import UsageError
@@ -116,9 +117,19 @@ def _uses(body: Any, name: str) -> int:
 
 def _drop(body: Any, operation: Any) -> None:
     """Take a cast away, and the constant that names its type if nothing else uses it."""
-    dtypes = [item.name for item in operation.inputs["dtype"].arguments if item.WhichOneof("binding") == "name"]
+    dtypes = names_in(operation.inputs["dtype"])
     _remove(body, operation.outputs[0].name)
-    for name in dtypes:
+    drop_unused(body, dtypes)
+
+
+def names_in(argument: Any) -> list[str]:
+    """Return the values that an operation's argument names."""
+    return [item.name for item in argument.arguments if item.WhichOneof("binding") == "name"]
+
+
+def drop_unused(body: Any, names: Iterable[str]) -> None:
+    """Take away the operations that make ``names``, where nothing uses what they make."""
+    for name in names:
         if not _uses(body, name):
             _remove(body, name)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlkit.errors import UsageError
-from tlkit.formats.edit_dtypes import set_output_dtype, text_value
+from tlkit.formats.edit_dtypes import drop_unused, names_in, set_output_dtype, text_value
 from tlkit.formats.edit_names import substitute
 from tlkit.formats.editing import Interface, defined
 from tlkit.mil import _coreml_proto
@@ -32,7 +32,9 @@ def set_labels(target: Interface, labels: Sequence[str]) -> None:
         if classify is None:
             classify = _add_classify(target, body)
         _check_count(body, classify, len(labels))
+        replaced = names_in(classify.inputs["classes"])
         _write(classify, labels)
+        drop_unused(body, replaced)
     _describe(target, [item.name for item in bodies[0].operations[_place(bodies[0])].outputs])
 
 
