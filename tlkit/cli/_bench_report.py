@@ -46,7 +46,8 @@ svg .grid { stroke: var(--line) } svg .mark { stroke: var(--ink); stroke-dasharr
   @page { size: A4; margin: 10mm }
   body { font-size: 9.5px; print-color-adjust: exact; -webkit-print-color-adjust: exact }
   main { padding: 0; max-width: none } h1 { font-size: 16px } h2 { font-size: 11px; margin: 8px 0 3px }
-  .cards { grid-template-columns: repeat(4, 1fr); gap: 4px } .card { padding: 4px 6px } .card.ops { grid-column: span 2 }
+  .cards { grid-template-columns: repeat(4, 1fr); gap: 4px }
+  .card { padding: 4px 6px } .card.ops { grid-column: span 2 }
   th, td { padding: 2px 6px 2px 0 } th { font-size: 8.5px } h3 { font-size: 9px; overflow-wrap: anywhere }
   .wide { overflow: visible } .card svg { max-height: 30mm } .card svg.ops { max-height: 40mm }
   .note { margin: 2px 0 } }

@@ -235,7 +235,8 @@ def _speedups(comparisons: Sequence[Comparison], title: str = "Speed-up") -> lis
 
 
 def _ratio(ratio: Ratio) -> str:
-    return f"{ratio.value:.3g}x ({ratio.level:.0%} interval {ratio.low:.3g} to {ratio.high:.3g})"
+    low, value, high = map(_figures.number, (ratio.low, ratio.value, ratio.high))
+    return f"{value}x ({ratio.level:.0%} interval {low} to {high})"
 
 
 def _trust(result: BenchResult) -> list[Text]:

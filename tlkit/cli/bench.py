@@ -113,8 +113,8 @@ def bench(
     elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
     if a limit is not kept, 3 if no setting is here, 4 if one failed; Ctrl-C shows what was measured so far.
     """
+    sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
-    sink = output.start(json=format == "json", quiet=quiet, verbose=verbose)
     from tlkit.core.measure import BenchInterrupted
 
     limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline)

@@ -12,6 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import ExecutionError, LoadError, UnavailableError
@@ -120,7 +121,7 @@ def _to_image(spec: TensorSpec, array: np.ndarray[Any, Any]) -> Any:
 
 def available() -> bool:
     """Whether Core ML is here: on a Mac, or where something stands in for its runtime (``tlkit.anywhere``)."""
-    return sys.platform == "darwin" or hasattr(sys.modules.get("coremltools.libcoremlpython"), "stands_in")
+    return sys.platform == "darwin" or hasattr(modules.get("coremltools.libcoremlpython"), "stands_in")
 
 
 def _require_macos() -> None:

@@ -1,0 +1,141 @@
+"""Made-up runs, shown: tables, documents for other programs, and the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.core.rows import row, run
+from tlkit.cli import _bench_formats, _figures, _svg
+from tlkit.cli._bench_report import page
+from tlkit.cli._bench_table import render
+from tlkit.cli._console import PlainConsole
+from tlkit.core.gate import Check
+from tlkit.core.measure import BenchResult
+from tlkit.core.rows import Energy, OpCost, Placement, Row
+from tlkit.core.trust import judge
+
+PLAN = Placement(
+    "MLComputePlan",
+    {"ane": 3, "cpu": 40},
+    {"ane": 0.2, "cpu": 0.8},
+    (OpCost("<b>y</b>", "conv", "cpu", 0.8), OpCost("z", "pool", "ane", 0.2)),
+)
+ENERGY = {"cpu": Energy(2, 100, {"cpu": 30.0}, {"cpu": 10.0}, 50.0, 20.0)}
+CPU = row("cpu", 4e6, energy=ENERGY["cpu"])
+ANE = row("ane", 1e6, seed=1, placement=PLAN, energy=Energy(2, 100, {"cpu": 12.0}, {"cpu": 10.0}, 5.0, 200.0))
+GONE = Row("gpu", "failed", "killed by SIGKILL")
+RUN = run(CPU, ANE, GONE, power_channels=("cpu",))
+
+
+def text(result: BenchResult, others: Sequence[BenchResult] = (), checks: Sequence[Check] = ()) -> str:
+    stream = io.StringIO()
+    PlainConsole(stream).print(render(result, others, checks))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def test_the_table_says_all() -> None:
+    shown = text(RUN, checks=[Check("cpu", "latency", False, "median 4 ms, over 3 ms")])
+    assert re.search(r"ane over cpu: (3\.9|4\.0)\dx \(95% interval 3\.9\d to 4\.0\d\), faster", shown)
+    assert "warning: ane: only 20 % of the cost is planned for the Neural Engine, most for the cpu" in shown
+    assert re.search(r"^ane +12\.0 +10\.0 +5\.00 +200 +10x$", shown, re.MULTILINE)
+    assert re.search(r"^gpu +n/a +n/a +n/a +n/a +n/a$", shown, re.MULTILINE)
+    assert "gpu failed: killed by SIGKILL" in shown
+    assert "FAIL latency of cpu: median 4 ms, over 3 ms" in shown
+
+
+def test_no_time_is_shown_as_nothing() -> None:
+    """A median of seconds beside a minimum of microseconds: the column's unit follows the median."""
+    assert _figures.number(250.0, 1e6) == "0.000250"
+    assert (_figures.number(0.0), _figures.number(None)) == ("0", "-")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.5, "1.50 ns"), (999.0, "999 ns"), (15_320.0, "15.3 µs"), (2e9, "2.00 s"), (98765e6, "98.8 s")],
+)
+def test_times_have_three_figures(value: float, shown: str) -> None:
+    assert _figures.time(value) == shown
+
+
+def test_saved_runs_are_compared_row_by_row() -> None:
+    shown = text(run(CPU), [run(row("cpu", 2e6, seed=4))])
+    assert re.search(r"Against the first run\ncpu over cpu: (1\.9|2\.0)\dx .*, faster", shown)
+
+
+def test_csv_has_every_row_and_leaves_gaps_empty() -> None:
+    rows = list(csv.DictReader(io.StringIO(_bench_formats.csv(RUN, [], []))))
+    assert [found["row"] for found in rows] == ["cpu", "ane", "gpu"]
+    assert rows[1]["efficiency_over_cpu"] == "10.0"
+    assert rows[2]["median_ns"] == rows[2]["watts"] == "" and rows[2]["status"] == "failed"
+
+
+def test_junit_tells_failures_from_errors() -> None:
+    checks = [Check("cpu", "latency", False, "over"), Check("ane", "regression", None, "no such row")]
+    suite = ElementTree.fromstring(_bench_formats.junit(RUN, [], checks))
+    assert [suite.attrib[key] for key in ("tests", "errors", "failures", "skipped")] == ["5", "1", "1", "1"]
+    assert suite.find("testcase[@classname='tlkit.bench.latency']/failure").attrib["message"] == "over"
+
+
+def test_markdown_is_a_table() -> None:
+    lines = _bench_formats.md(RUN, [], [Check("cpu", "memory", True, "within")]).splitlines()
+    widths = {line.count("|") for line in lines[:5]}
+    assert len(widths) == 1
+    assert "| memory | cpu | pass | within |" in lines
+
+
+class Balanced(HTMLParser):
+    """Holds a page to closing what it opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        """``<rect/>`` closes itself."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_nothing_in_it_is_code() -> None:
+    evil = row("cpu", model="<script>", label="<script>alert(1)</script>\x1b[0m")
+    judged = run(
+        *(found if found.summary is None else _judged(found) for found in (evil, ANE, GONE)), power_channels=("cpu",)
+    )
+    made = page(judged)
+    parser = Balanced()
+    parser.feed(made.partition("\n")[2])
+    assert parser.open == []
+    assert "<script>" not in made and "<b>" not in made and "\x1b" not in made
+    assert not re.search(r"(src|href)=|@import|url\(", made)
+    assert "killed by SIGKILL" in made and "planned by Core ML" in made
+
+
+def _judged(found: Row) -> Row:
+    from dataclasses import replace
+
+    return replace(found, trust=judge(found))
+
+
+def test_a_histogram_counts_every_sample() -> None:
+    samples = [1e6] * 990 + [2e6] * 8 + [9e6] * 2
+    made = _svg.histogram(samples, {"median": 1e6})
+    assert "2 beyond" in made and made.count('class="bar"') == 2
+
+
+def test_a_thinned_timeline_keeps_its_extremes() -> None:
+    samples = [1.0] * 100_000
+    samples[54_321] = 77.0
+    points = dict(_svg._thinned(samples))
+    assert len(points) <= 700 and points[54_321] == 77.0
