@@ -70,10 +70,11 @@ def convert_weights(
 
     Types stay as they are where the new format has them (block types become F32 outside GGUF), unless ``dtype`` (f32,
     f16, bf16) or, for GGUF, ``quantize`` (q8_0, q4_0 …) says otherwise: the first for all real numbers, the second for
-    matrices whose rows are whole blocks; GGUF's vectors are F32 then, as llama.cpp wants them. ``names="auto"`` maps Hugging Face's names to GGUF's and back where the
-    architecture is known, and takes off what coremltools appended; ``"keep"`` leaves them. ``raw`` writes compressed
-    Core ML weights as their parts (indices, look-up tables, scales) and not expanded. ``metadata`` edits what the file
-    says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out. ``max_shard_size`` (``5GB``) splits the output.
+    matrices whose rows are whole blocks; GGUF's vectors are F32 then, as llama.cpp wants them. ``names="auto"`` maps
+    Hugging Face's names to GGUF's and back where the architecture is known, and takes off what coremltools appended;
+    ``"keep"`` leaves them. ``raw`` writes compressed Core ML weights as their parts (indices, look-up tables, scales)
+    and not expanded. ``metadata`` edits what the file says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out.
+    ``max_shard_size`` (``5GB``) splits the output.
     """
     start, goal = time.perf_counter(), Path(output)
     wishes = _wishes(goal, dtype, quantize, raw)

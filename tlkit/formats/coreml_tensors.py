@@ -96,7 +96,7 @@ class CoreMLTensors:
         _, holder = self._rows[entry.name]
         kind = holder.outputs[0].type if isinstance(holder, Operation) else getattr(holder, "type", None)
         if not isinstance(kind, TensorType):
-            return {"F16": "F16", "INT8": "I8"}.get(entry.dtype, "F32")
+            return "F16" if entry.dtype == "F16" else "F32"
         return _DECODED.get(kind.dtype.numpy_name or kind.dtype.mil, kind.dtype.mil.upper())
 
     def release(self, entry: TensorEntry, nbytes: int) -> None:
