@@ -17,7 +17,7 @@ from tlkit.core.rows import Method, Row, Setting
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError
 
 HERE = Path(__file__).parent
-QUICK = Method(iterations=20, warmup=0, power=False)
+QUICK = Method(iterations=20, warmup=0, power=False, spacing=0)
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +54,16 @@ def test_settings_take_turns(tmp_path: Path) -> None:
     assert first != second
     for pid in (first, second):
         mine = [what for what, who in events if who == pid]
-        # a load, the first inference, 10 turns of 1 to settle and 2 timed, the warm load
-        assert mine == ["load", *["call"] * (1 + 10 * 3), "load"]
+        # a load, the first inference, 10 turns of 2 to settle and 2 timed, the warm load
+        assert mine == ["load", *["call"] * (1 + 10 * 4), "load"]
     turns = [pid for what, pid in events if what == "call"][2:]  # after both have started
-    assert turns == ([first] * 3 + [second] * 3) * 10
+    assert turns == ([first] * 4 + [second] * 4) * 10
     assert len(one.samples_ns) == len(two.samples_ns) == 20
     assert one.turns == two.turns == (2,) * 10
 
 
 def test_a_duration_counts_measured_time() -> None:
-    (row,), _ = run(setting("slow"), method=Method(warmup=0, duration=0.2, power=False))
+    (row,), _ = run(setting("slow"), method=Method(warmup=0, duration=0.2, power=False, spacing=0))
     total = sum(row.samples_ns)
     assert 0.2e9 <= total < 0.2e9 + max(row.samples_ns)
 
@@ -85,7 +85,7 @@ def test_progress_ends_at_the_whole() -> None:
     [
         ("Killed", {"at": 1}, "failed", "killed by SIGKILL"),
         ("Killed", {"at": 1, "signal_number": int(signal.SIGABRT)}, "failed", "killed by SIGABRT"),
-        ("Killed", {"at": 8}, "failed", "killed by SIGKILL (after 4 samples)"),
+        ("Killed", {"at": 11}, "failed", "killed by SIGKILL (after 4 samples)"),
         ("Exits", {}, "failed", "its process ended with exit code 7"),
         ("Absent", {}, "absent", "no such unit"),
         ("Breaks", {}, "failed", "RuntimeError: weights are upside down"),
@@ -107,7 +107,7 @@ def test_last_words_of_a_dead_child_are_told() -> None:
 
 def test_a_hang_ends_at_the_timeout_and_takes_its_helpers_along(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    method = Method(iterations=5, warmup=0, timeout=2.0, power=False)
+    method = Method(iterations=5, warmup=0, timeout=2.0, power=False, spacing=0)
     (bad, good), _ = run(setting("Hangs", pids=str(pids)), setting("Busy"), method=method)
     assert bad.reason == "no answer within 2 s (first inference); its process was stopped"
     assert good.status == "measured"
@@ -197,7 +197,7 @@ def test_memory_is_the_childs_own() -> None:
 
 
 def test_warm_up_goes_on_until_windows_agree_and_ends_within_its_bound(tmp_path: Path) -> None:
-    method = Method(iterations=3, warmup=2, power=False)
+    method = Method(iterations=3, warmup=2, power=False, spacing=0)
     (steady, restless), _ = run(setting("slow"), setting("Restless"), method=method)
     assert steady.warmup_calls >= 2 + 3 * 2  # what was asked for, then three windows at the least
     assert (restless.settled, restless.warmup_calls) == (False, 2 + 12 * 2)
@@ -205,13 +205,15 @@ def test_warm_up_goes_on_until_windows_agree_and_ends_within_its_bound(tmp_path:
 
 def test_processes_share_the_samples(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    (row,), _ = run(setting("Busy", log=str(log)), method=Method(iterations=20, warmup=0, processes=2, power=False))
+    (row,), _ = run(
+        setting("Busy", log=str(log)), method=Method(iterations=20, warmup=0, processes=2, power=False, spacing=0)
+    )
     assert len({line.split()[1] for line in log.read_text().splitlines()}) == 2
     assert (row.processes, len(row.samples_ns), sum(row.turns)) == (2, 20, 20)
 
 
 def test_callers_at_once_are_counted_together() -> None:
-    (row,), _ = run(setting("Sleeps"), method=Method(iterations=5, warmup=0, concurrency=4, power=False))
+    (row,), _ = run(setting("Sleeps"), method=Method(iterations=5, warmup=0, concurrency=4, power=False, spacing=0))
     load = row.load
     assert load.callers == 4
     assert load.throughput == pytest.approx(load.summary.count / load.seconds)
@@ -219,7 +221,7 @@ def test_callers_at_once_are_counted_together() -> None:
 
 
 def test_a_calls_own_clock_is_kept_beside_ours() -> None:
-    (row,), _ = run(setting("OnDevice"), method=Method(iterations=6, warmup=0, power=False))
+    (row,), _ = run(setting("OnDevice"), method=Method(iterations=6, warmup=0, power=False, spacing=0))
     assert row.device_ns == (1_000_000,) * 6
     assert row.device_summary.median_ns == 1_000_000
     assert row.summary.median_ns != 1_000_000
@@ -229,3 +231,10 @@ def test_timing_and_input_conversion_are_measured_apart() -> None:
     (row,), _ = run(setting("slow"))
     assert 0 < row.timer_ns < min(row.samples_ns)
     assert row.convert_ns > 0
+
+
+def test_turns_are_spaced(tmp_path: Path) -> None:
+    """Ten turns of microseconds would be over in a moment; nine pauses lie between them."""
+    start = time.monotonic()
+    run(setting("Busy"), method=Method(iterations=10, warmup=0, power=False, spacing=0.05))
+    assert time.monotonic() - start > 9 * 0.05

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from tlkit.cli import _figures
+from tlkit.cli._stream import clean
 
 WIDTH, HEIGHT = 460, 150
 _LEFT, _BOTTOM = 58, 22
@@ -23,9 +24,9 @@ def bars(values: Sequence[tuple[str, float, str]], width: float = 2 * WIDTH, nam
     rows = []
     for index, (text, length, told) in enumerate(values):
         y, wide = 24 * index + 4, max(1.0, room * length / longest)
-        rows.append(f'<text x="{label - 8:g}" y="{y + 13}" class="end">{escape(text)}</text>')
+        rows.append(f'<text x="{label - 8:g}" y="{y + 13}" class="end">{_text(text)}</text>')
         rows.append(f'<rect x="{label:g}" y="{y}" width="{wide:.1f}" height="17" rx="2" class="bar"/>')
-        rows.append(f'<text x="{label + wide + 6:.1f}" y="{y + 13}">{escape(told)}</text>')
+        rows.append(f'<text x="{label + wide + 6:.1f}" y="{y + 13}">{_text(told)}</text>')
     return _svg(width, 24 * len(values) + 6, "".join(rows), name)
 
 
@@ -38,7 +39,7 @@ def stacked(shares: Mapping[str, float]) -> str:
         parts.append(f'<rect x="{x:.1f}" y="0" width="{width:.1f}" height="16" style="fill:{colour}"/>')
         if width > 70:
             told = f"{unit} {_figures.percent(share)}"
-            parts.append(f'<text x="{x + 5:.1f}" y="12" class="on">{escape(told)}</text>')
+            parts.append(f'<text x="{x + 5:.1f}" y="12" class="on">{_text(told)}</text>')
         x += width
     return _svg(WIDTH, 16, "".join(parts))
 
@@ -67,7 +68,7 @@ def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
         if low <= value <= high:
             x = _LEFT + room * (value - low) / (high - low)
             parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{floor}" class="mark"/>')
-            parts.append(f'<text x="{x + 3:.1f}" y="11" class="small">{escape(name)}</text>')
+            parts.append(f'<text x="{x + 3:.1f}" y="11" class="small">{_text(name)}</text>')
     parts += _axis(low, high, floor, room)
     if beyond:
         parts.append(f'<text x="{WIDTH - 4}" y="26" class="small end">{beyond} beyond</text>')
@@ -118,3 +119,7 @@ def _axis(low: float, high: float, floor: float, room: float) -> list[str]:
 def _svg(width: float, height: float, inside: str, name: str = "") -> str:
     style = f' class="{name}"' if name else ""
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img"{style}>{inside}</svg>'
+
+
+def _text(value: str) -> str:
+    return escape(clean(value))

@@ -39,8 +39,7 @@ def measure(settings: Sequence[Setting], method: Method, progress: Progress = la
     power = Power() if method.power is not False else None
     interrupted = False
     with ExitStack() as stack:
-        shared = len(settings) * method.processes > 1
-        groups = [[Run(setting, method, shared, stack) for _ in range(method.processes)] for setting in settings]
+        groups = [[Run(setting, method, stack) for _ in range(method.processes)] for setting in settings]
         runs = [run for group in groups for run in group]
         try:
             _measure(runs, method, power, progress)
@@ -78,7 +77,10 @@ def _measure(runs: Sequence[Run], method: Method, power: Power | None, progress:
 
 def _take_turns(runs: Sequence[Run], method: Method, progress: Progress) -> None:
     share = method.goal / method.processes
+    began = float("-inf")
     while unfinished := [run for run in runs if run.unfinished]:
+        time.sleep(max(0.0, began + method.spacing - time.monotonic()))
+        began = time.monotonic()
         for run in unfinished:
             run.attempt(run.turn)
             alive = [run for run in runs if run.error is None]

@@ -21,6 +21,9 @@ TURNS = 10
 TURN_SECONDS = 1.0
 """And none holds the machine for longer, so that slow drift hits all settings alike."""
 
+SETTLE = 2
+"""Calls before each turn that nobody times: caches and clocks come back from a pause, or another setting's turn."""
+
 _AGREE = 0.05  # warm-up ends when the medians of its last windows lie this close together
 _WINDOWS = 3
 _MOST_WINDOWS = 12
@@ -30,7 +33,7 @@ _MOST_SECONDS = 10.0  # of warm-up beyond what was asked for
 class Run:
     """One child of a setting. Of several, each takes its ``share`` (a whole part) of the samples."""
 
-    def __init__(self, setting: Setting, method: Method, shared: bool, stack: ExitStack) -> None:
+    def __init__(self, setting: Setting, method: Method, stack: ExitStack) -> None:
         self.setting = setting
         self.samples: list[int] = []
         self.device_samples: list[int] = []
@@ -39,7 +42,6 @@ class Run:
         self.energy: Energy | None = None
         self.load: Load | None = None
         self._method = method
-        self._settle = int(shared)  # after another setting's turn, one call to bring the caches back
         self._stack = stack
         self._child: Child | None = None
         self._facts: dict[str, Any] = {}
@@ -94,7 +96,7 @@ class Run:
             share_s = method.duration / method.processes
             count = 1_000_000
             seconds = min(TURN_SECONDS, share_s / TURNS, share_s - sum(self.samples) / 1e9)
-        taken = child.ask("run", count=count, seconds=seconds, settle=self._settle)
+        taken = child.ask("run", count=count, seconds=seconds, settle=SETTLE)
         self.samples += taken["samples"]
         self.device_samples += taken["device"]
         self.turns.append(len(taken["samples"]))

@@ -16,7 +16,8 @@ from tlkit.core.stats import PERCENTILE_METHOD, PERCENTILES, Summary
 class Method:
     """How samples are taken. With ``duration`` (seconds of measured time a setting), ``iterations`` does not count.
 
-    ``processes`` children share a setting's samples. ``concurrency`` above 1 adds a test under load. ``power`` is None
+    ``processes`` children share a setting's samples. From one turn of a setting to its next pass at least ``spacing``
+    seconds, so that samples of a few microseconds each see more of the machine than one moment of it. ``concurrency`` above 1 adds a test under load. ``power`` is None
     where energy is measured if the machine has a counter; ``power_seconds`` is how long a setting then runs for it.
     """
 
@@ -28,9 +29,10 @@ class Method:
     precision: str = "f16"
     timeout: float = 300.0
     processes: int = 1
+    spacing: float = 0.2
     concurrency: int = 1
     power: bool | None = None
-    power_seconds: float = 2.0
+    power_seconds: float = 3.0
     per_op: bool = False
     percentiles: tuple[float, ...] = PERCENTILES
     percentile_method: str = PERCENTILE_METHOD

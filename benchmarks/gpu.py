@@ -1,0 +1,124 @@
+"""`tlkit bench --units gpu,cpu` on a CUDA machine, and its joules beside nvidia-smi's.
+
+    python benchmarks/gpu.py --prepare FOLDER    anywhere: the ResNet-50 package, and what reads it, into FOLDER
+    python benchmarks/gpu.py --carried FOLDER    on the CUDA machine: measure what lies in FOLDER
+    python benchmarks/gpu.py [MODEL]             on a CUDA machine that has coremltools
+
+The CUDA machine needs PyTorch, numpy, protobuf and nvidia-ml-py, and the folder: coremltools itself need not be there,
+only its generated protobuf modules, which --prepare puts beside the package. Prints the table (latency by the host's
+clock and by device events, watts, millijoules, inferences a joule) and then runs for --seconds between two readings of
+NVML's energy counter while nvidia-smi prints its power reading every 20 ms: the joules of the two are held to 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import fmean
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tlkit.core import builtin
+from tlkit.core.power import Power
+
+
+def main() -> int:
+    """Prepare, or measure; the exit code says whether the joules agree."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("model", nargs="?", default="resnet50")
+    parser.add_argument("--prepare", metavar="FOLDER", type=Path)
+    parser.add_argument("--carried", metavar="FOLDER", type=Path)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("-n", "--iterations", type=int, default=300)
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    options = parser.parse_args()
+    if options.prepare:
+        _prepare(options.prepare)
+        return 0
+    if options.carried:
+        sys.path.insert(0, str(options.carried.resolve()))
+        options.model = str(next(options.carried.glob("*.mlpackage")))
+    if not Path("/dev/nvidiactl").exists():
+        print("no NVIDIA GPU here: nothing measured")
+        return 0
+    _table(options)
+    return _joules(options)
+
+
+def _prepare(folder: Path) -> None:
+    """Put the built-in package into ``folder``, and coremltools' generated modules (and nothing else of it)."""
+    import importlib.util
+
+    package = builtin.package("resnet50")
+    spec = importlib.util.find_spec("coremltools")
+    assert spec is not None and spec.submodule_search_locations
+    shutil.copytree(package, folder / "resnet50.mlpackage", dirs_exist_ok=True)
+    shutil.copytree(Path(spec.submodule_search_locations[0]) / "proto", folder / "coremltools" / "proto",
+                    ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)  # fmt: skip
+    (folder / "coremltools" / "__init__.py").write_text('"""Core ML\'s generated protobuf modules alone."""\n')
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder}: {size / 2**20:.1f} MiB to carry")
+
+
+def _table(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from tlkit.cli._bench_table import render
+    from tlkit.cli._console import PlainConsole
+    from tlkit.core.measure import bench
+
+    result = bench(options.model, units=["gpu", "cpu"], iterations=options.iterations, against="cpu", per_op=True)
+    PlainConsole(sys.stdout).print(render(result))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result), default=str) + "\n")
+
+
+def _joules(options: argparse.Namespace) -> int:
+    """Run between two readings of the counter while nvidia-smi watches; compare joules over the same window."""
+    import numpy as np
+
+    from tlkit.core.inputs import draw
+    from tlkit.core.load import load_model
+
+    model = load_model(options.model, unit="gpu")
+    rng = np.random.default_rng(0)
+    call = model.bind({spec.name: draw(spec, "random", rng) for spec in model.inputs})
+    power = Power()
+    if "gpu" not in power.channels:
+        print(f"no GPU energy counter: {power.note}")
+        return 1
+    for _ in range(50):
+        call()
+    query = ["nvidia-smi", "-i", "0", "--query-gpu=power.draw.instant", "--format=csv,noheader,nounits", "-lms", "20"]
+    watcher = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)
+    assert watcher.stdout is not None
+    try:
+        warm_end = time.monotonic() + 2.0  # nvidia-smi takes a while to start, and power to settle
+        while time.monotonic() < warm_end:
+            call()
+        before = power.read()
+        count, end = 0, time.monotonic() + options.seconds
+        while time.monotonic() < end:
+            call()
+            count += 1
+        after = power.read()
+    finally:
+        watcher.terminate()
+    readings = [float(line) for line in watcher.stdout.read().split() if line.replace(".", "", 1).isdigit()]
+    seconds = after.at - before.at
+    inside = readings[-max(1, int(len(readings) * seconds / (seconds + 2.0))) :]
+    ours, theirs = after.joules["gpu"] - before.joules["gpu"], fmean(inside) * seconds
+    print(f"{count} inferences in {seconds:.2f} s: NVML counter {ours:.1f} J ({ours / seconds:.1f} W), ", end="")
+    print(
+        f"nvidia-smi {theirs:.1f} J (mean of {len(inside)} readings), ratio {ours / theirs:.3f}, held to 0.95 to 1.05"
+    )
+    return 0 if abs(ours / theirs - 1) <= 0.05 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
