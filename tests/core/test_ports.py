@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tlkit.core.ports import ImageSettings, Port, parse_image, parse_input, parse_ports
+from tlkit.core.port import ImageSettings, Port
+from tlkit.core.ports import parse_image, parse_input, parse_ports
 from tlkit.core.targets import choose_target
 from tlkit.errors import UsageError
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlkit.cli import _convert_export as exports
 from tlkit.cli import _convert_weights as weights
 from tlkit.cli import options, output
 
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 
     from tlkit.core.convert import ConversionResult
     from tlkit.core.preflight import PreflightError
+    from tlkit.core.verify import Verification
     from tlkit.types import TensorSpec
 
 Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="file.py:callable, package.module:callable, a TorchScript .pt, or a built-in (resnet50). The callable is "
+        help="file.py:callable, package.module:callable, a TorchScript .pt, a .pt2 of torch.export, a Hugging Face "
+        "model folder, or a built-in (resnet50). The callable is "
         "a torch.nn.Module, its class, or a function that returns one. For weights: any model file.",
     ),
 ]
@@ -30,7 +33,8 @@ Tensors = Annotated[
     typer.Option(
         "--input",
         metavar="NAME=DIMS[:TYPE]",
-        help="A tensor input: x=1x3x224x224, ids=1x128:i32. TYPE is f32, f16 or i32. Repeat it for each input; names "
+        help="A tensor input: x=1x3x224x224, ids=1x1..512:i32 (a range), x=1x8,1x16 (a choice of shapes). TYPE is f32, "
+        "f16 or i32. Repeat it for each input; names "
         "that forward has go there, others by position.",
     ),
 ]
@@ -46,9 +50,8 @@ Images = Annotated[
 Classes = Annotated[
     str | None, typer.Option("--classes", metavar="FILE", help="Class labels, one a line: makes a classifier.")
 ]
-OutputNames = Annotated[
-    list[str] | None, typer.Option("--output-name", metavar="NAME", help="Name the outputs, in order (repeat it).")
-]
+_OUTPUTS = "Name the outputs, in order (repeat it). TYPE is f32, f16, i32, or RGB, BGR, GRAYSCALE for an image."
+OutputNames = Annotated[list[str] | None, typer.Option("--output-name", metavar="NAME[:TYPE]", help=_OUTPUTS)]
 Target = Annotated[
     str | None,
     typer.Option("--target", metavar="OS", help="Oldest system to run on: iOS15 to iOS26, macOS12 ... [iOS17]"),
@@ -75,6 +78,10 @@ def convert(
     verify: Annotated[
         bool, typer.Option(help="Run package and source on one seeded input; exit 1 where they differ.")
     ] = True,
+    samples: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Verify on the images or .npz files in this folder instead (at most 64)."),
+    ] = None,
     seed: options.Seed = 0,
     dtype: weights.Dtype = None,
     quantize: weights.Quantize = None,
@@ -104,6 +111,9 @@ def convert(
         weights.convert_weights(sink, source, output_path, of_weights, force)
         return
     of_weights.refuse(output_path)
+    if exports.is_export(output_path):
+        exports.export(sink, source, output_path, precision, verify=verify, seed=seed, force=force)
+        return
     from tlkit.core.convert import convert as run
     from tlkit.core.preflight import PreflightError
 
@@ -129,6 +139,7 @@ def convert(
                 version=version,
                 license=license,
                 verify=verify,
+                samples=samples,
                 seed=seed,
                 force=force,
                 report=report,
@@ -195,7 +206,11 @@ def _verification(result: ConversionResult) -> list[tuple[str, str, str]]:
     if found is None:
         return [("verified", "no (--no-verify)", "dim")]
     rows = [
-        ("", f"{name}: max abs {d.max_abs:.2e}, relative {d.relative:.2e}, cosine {d.cosine:.6f}", "")
+        (
+            "",
+            f"{name}: max abs {d.max_abs:.2e}, relative {d.relative:.2e}, cosine {d.cosine:.6f}, SNR {d.snr_db:.1f} dB",
+            "",
+        )
         for name, d in found.outputs.items()
     ]
     reasons = [("", reason, "red") for reason in found.reasons]
@@ -203,8 +218,16 @@ def _verification(result: ConversionResult) -> list[tuple[str, str, str]]:
         return [("verified", "could not be run here; the package is written", "red"), *reasons]
     if not found.passed:
         return [("verified", "DIFFERS from its source; the package is written", "bold red"), *rows, *reasons]
-    top1 = "" if found.top1 is None else ", same top class" if found.top1 else ", top class differs"
-    return [("verified", f"agrees with its source on a seeded input{top1}", "green"), *rows]
+    inputs = f"{len(found.cases)} inputs" if len(found.cases) > 1 else f"an input ({found.cases[0]})"
+    return [("verified", f"agrees with its source on {inputs}{_top1(found)}", "green"), *rows]
+
+
+def _top1(found: Verification) -> str:
+    if found.agreement is None:
+        return ""
+    if len(found.cases) > 1:
+        return f", same top class on {found.agreement:.1%}"
+    return ", same top class" if found.top1 else ", top class differs"
 
 
 def _port(port: TensorSpec) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core._quiet import Heard, quiet, read_bar
-from tlkit.core.ports import Port
+from tlkit.core.port import Port
 from tlkit.core.targets import Target
 from tlkit.core.torch_ops import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
@@ -80,7 +80,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         try:
             model = ct.convert(
                 traced.program,
-                inputs=[_input(ct, port) for port in traced.ports],
+                inputs=_inputs(ct, traced.ports),
                 outputs=_outputs(ct, traced, recipe),
                 convert_to="mlprogram",
                 classifier_config=ct.ClassifierConfig(list(recipe.labels)) if recipe.labels else None,
@@ -119,26 +119,46 @@ _STAGES = {
 }
 
 
-def _input(ct: Any, port: Port) -> Any:
+def _inputs(ct: Any, ports: Sequence[Port]) -> list[Any]:
+    """Return coremltools' types; axes of several ports that share a length share its one RangeDim."""
+    shared: dict[tuple[int, int, int], Any] = {}
+    return [_input(ct, port, _shape(ct, port, shared)) for port in ports]
+
+
+def _input(ct: Any, port: Port, shape: Any) -> Any:
     import numpy as np
 
     if port.image is None:
-        return ct.TensorType(name=port.name, shape=port.shape, dtype=np.dtype(port.dtype).type)
+        return ct.TensorType(name=port.name, shape=shape, dtype=np.dtype(port.dtype).type)
     bias = list(port.image.bias) if len(port.image.bias) > 1 else port.image.bias[0]
     layout = ct.colorlayout[port.image.layout]
-    return ct.ImageType(name=port.name, shape=port.shape, scale=port.image.scale, bias=bias, color_layout=layout)
+    return ct.ImageType(name=port.name, shape=shape, scale=port.image.scale, bias=bias, color_layout=layout)
+
+
+def _shape(ct: Any, port: Port, shared: dict[tuple[int, int, int], Any]) -> Any:
+    if port.enumerated:
+        return ct.EnumeratedShapes(shapes=list(port.enumerated), default=port.shape)
+    keys = port.span_keys()
+    for key in keys:
+        if key is not None and key not in shared:
+            shared[key] = ct.RangeDim(lower_bound=key[0], upper_bound=key[1], default=key[0])
+    return tuple(size if key is None else shared[key] for key, size in zip(keys, port.shape, strict=True))
 
 
 def _outputs(ct: Any, traced: Traced, recipe: Recipe) -> list[Any] | None:
-    """Name the outputs and keep them f32: from iOS16 on coremltools would make them f16 by default."""
-    import numpy as np
-
+    """Name the outputs and keep them f32 if nothing else is asked: from iOS16 on coremltools' default is f16."""
     if recipe.labels:
         return None  # becomes the classifier's dictionary, which coremltools names and types
-    return [
-        ct.TensorType(name=output.name, dtype=np.float32 if output.dtype.is_floating_point else np.int32)
-        for output in traced.outputs
-    ]
+    return [_output(ct, output) for output in traced.outputs]
+
+
+def _output(ct: Any, output: Output) -> Any:
+    import numpy as np
+
+    if output.port.layout:
+        return ct.ImageType(name=output.name, color_layout=ct.colorlayout[output.port.layout])
+    dtype = output.port.dtype or ("float32" if output.dtype.is_floating_point else "int32")
+    return ct.TensorType(name=output.name, dtype=np.dtype(dtype).type)
 
 
 def check_classifier(outputs: Sequence[Output], labels: int) -> None:

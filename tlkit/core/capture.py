@@ -6,9 +6,10 @@ Importing this module imports torch.
 from __future__ import annotations
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from tlkit.core._quiet import quiet
-from tlkit.core.ports import Port
+from tlkit.core.port import Port
 from tlkit.core.preflight import check_ops
 from tlkit.core.trace import Traced, trace
 from tlkit.errors import ConversionError
@@ -48,3 +49,15 @@ def _other_way(module: nn.Module, ports: tuple[Port, ...], seed: int, export: bo
     except Exception:
         return f"{'tracing' if export else '--export'} would not help"
     return "without --export it can be captured" if export else "with --export it can be captured"
+
+
+def adopt(
+    program: ExportedProgram, module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()
+) -> Traced:
+    """Return the exported ``program`` (``module``: the same, to be run) as :func:`capture` returns a module."""
+    from tlkit.core.exported import adopt as take
+
+    traced = take(program, module, ports, seed, names)
+    with quiet():
+        check_ops(traced.program)
+    return traced

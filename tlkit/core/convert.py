@@ -17,7 +17,9 @@ from tlkit.core._interrupt import check, interruptible
 from tlkit.core.advice import advise
 from tlkit.core.build import Recipe, Report, check_classifier, check_versions, version_notes, write_package
 from tlkit.core.labels import class_labels
-from tlkit.core.ports import Port, Ports, parse_ports
+from tlkit.core.port import Port
+from tlkit.core.ports import Ports, parse_output, parse_ports
+from tlkit.core.provenance import annotate, describe
 from tlkit.core.source import Source, load_source
 from tlkit.core.staging import check_goal, staged
 from tlkit.core.targets import choose_target
@@ -73,16 +75,19 @@ def convert(
     version: str = "",
     license: str = "",
     verify: bool = True,
+    samples: str | Path | None = None,
     seed: int = 0,
     force: bool = False,
     report: Report | None = None,
 ) -> ConversionResult:
     """Convert ``source`` to the Core ML package ``output``; return what was made and how it compares.
 
-    ``source`` is ``file.py:callable``, ``package.module:callable``, a TorchScript ``.pt``, a built-in name, or a
-    module. ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape
-    or text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
-    ``classes`` is a file with one label a line, or the labels. Tensors stay f32 at the package's ports.
+    ``source`` is ``file.py:callable``, ``package.module:callable``, a TorchScript ``.pt``, a ``.pt2``, a Hugging Face
+    model folder, a built-in name, or a module; ``export`` captures it by ``torch.export``, not by tracing.
+    ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
+    text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
+    ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
+    outputs are f32 where nothing else is asked. ``samples`` is a folder of images or ``.npz`` to verify on.
 
     A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
     otherwise, and leaves nothing behind then.
@@ -90,14 +95,17 @@ def convert(
     goal = Path(output)
     ports = parse_ports(inputs, images)
     labels = class_labels(classes)
-    recipe = Recipe(_precision(precision), choose_target(target, ports), labels, author, description, version, license)
+    outputs = tuple(map(parse_output, output_names))
+    recipe = Recipe(
+        _precision(precision), choose_target(target, ports, outputs), labels, author, description, version, license
+    )
     _check_output(goal, force)
     check_versions()
     clock = _Clock(report or (lambda what, share: None))
     with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source)
         from tlkit.core.trace import prepared
-    with prepared(loaded.module) as module, staged(goal, force=force) as path:
+    with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
         with clock.stage("trace", "tracing"):
             traced = _capture(module, ports, loaded, seed, output_names, labels, export)
         with clock.stage("convert", "loading coremltools"):
@@ -105,7 +113,8 @@ def convert(
         verification = None
         if verify:
             with clock.stage("verify", "verifying"):
-                verification = _verify(path, module, traced, recipe, seed)
+                verification = _verify(path, module, traced, recipe, seed, samples)
+        annotate(path, describe(loaded.text, recipe.precision, verification))
     return _result(goal, loaded, recipe, traced, verification, clock)
 
 
@@ -118,24 +127,37 @@ def _capture(
     labels: Sequence[str],
     export: bool,
 ) -> Traced:
-    from tlkit.core.capture import capture
+    from tlkit.core.capture import adopt, capture
     from tlkit.core.trace import parameters
 
     ports = ports or loaded.ports
     if not ports:
         takes = ", ".join(parameters(module))
         raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
-    traced = capture(module, ports, seed, tuple(names), export=export)
+    if loaded.program is not None:
+        traced = adopt(loaded.program, module, ports, seed, tuple(names))
+    else:
+        traced = capture(module, ports, seed, tuple(names), export=export)
     if labels:
         check_classifier(traced.outputs, len(labels))
     return traced
 
 
-def _verify(path: Path, module: nn.Module, traced: Traced, recipe: Recipe, seed: int) -> Verification:
+def _verify(
+    path: Path, module: nn.Module, traced: Traced, recipe: Recipe, seed: int, samples: str | Path | None
+) -> Verification:
     from tlkit.core.verify import verify
 
     # Another seed than the trace's, so that what the trace froze shows.
-    return verify(path, module, traced, precision=recipe.precision, labels=recipe.labels, seed=seed + 1)
+    return verify(
+        path,
+        module,
+        traced,
+        precision=recipe.precision,
+        labels=recipe.labels,
+        seed=seed + 1,
+        samples=Path(samples) if samples else None,
+    )
 
 
 def _result(

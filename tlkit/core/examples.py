@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlkit.core.ports import Port
+from tlkit.core.port import Port
 
 
 def draw(ports: tuple[Port, ...], module: nn.Module, seed: int) -> list[NDArray[Any]]:
@@ -20,6 +20,12 @@ def draw(ports: tuple[Port, ...], module: nn.Module, seed: int) -> list[NDArray[
     rng = np.random.default_rng(seed)
     tables = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
     return [_draw(port, rng, min(tables, default=2)) for port in ports]
+
+
+def example_inputs(module: nn.Module, ports: tuple[Port, ...], seed: int) -> tuple[Tensor, ...]:
+    """Return what ``module`` is captured on: seeded tensors, of the example's shape where shapes flex."""
+    fixed = tuple(port.example() for port in ports)
+    return tuple(to_source(port, value) for port, value in zip(fixed, draw(fixed, module, seed), strict=True))
 
 
 def _draw(port: Port, rng: np.random.Generator, below: int) -> NDArray[Any]:

@@ -5,18 +5,20 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from tlkit.core._pt2 import check_archive
 from tlkit.core._quiet import quiet
-from tlkit.core.examples import draw, to_source
-from tlkit.core.ports import Port
+from tlkit.core.examples import example_inputs
+from tlkit.core.port import LARGEST, Port, flexible_port
 from tlkit.core.torch_ops import install, supports
 from tlkit.core.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
-from tlkit.errors import ConversionError
+from tlkit.errors import ConversionError, LoadError, UsageError
 
 
 def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()) -> Traced:
@@ -24,7 +26,7 @@ def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tup
     if isinstance(module, torch.jit.ScriptModule):
         raise ConversionError("torch.export does not take TorchScript", "convert it without --export")
     recorder = Recorder(module, ports)
-    examples = tuple(to_source(port, value) for port, value in zip(ports, draw(ports, module, seed), strict=True))
+    examples = example_inputs(module, ports, seed)
     with quiet(), torch.no_grad(), plain_attention():
         try:
             recorder.eval()(*examples)
@@ -33,6 +35,56 @@ def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tup
         except Exception as error:
             raise capture_error(error, recorder, ports, "export") from error
     return Traced(lowered(program), ports, outputs, recorder.notes)
+
+
+def open_program(path: Path) -> tuple[ExportedProgram, tuple[Port, ...]]:
+    """Return the program saved at ``path`` and what it takes: names, shapes, dynamic dimensions as ranges."""
+    check_archive(path)
+    try:
+        with quiet():
+            program = torch.export.load(path)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LoadError(f"{path}: torch {torch.__version__} cannot load it: {reason}", "export it again") from error
+    return program, _ports(program)
+
+
+def adopt(
+    program: ExportedProgram, module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()
+) -> Traced:
+    """Return ``program`` as :func:`export` returns a module; ``module`` is the program to be run.
+
+    ``ports`` with the program's names may come in any order, others fill its inputs by position.
+    """
+    order = [port.name for port in _ports(program)]
+    if len(ports) != len(order):
+        raise UsageError(f"{len(ports)} input(s) for an exported program of {len(order)}", f"it is {', '.join(order)}")
+    if {port.name for port in ports} == set(order):
+        ports = tuple(sorted(ports, key=lambda port: order.index(port.name)))
+    recorder = Recorder(module, ports)
+    examples = example_inputs(module, ports, seed)
+    with quiet(), torch.no_grad():
+        try:
+            recorder(*examples)
+        except Exception as error:
+            raise capture_error(error, recorder, ports, "export") from error
+    return Traced(lowered(program), ports, named_outputs(recorder, ports, names), recorder.notes)
+
+
+def _ports(program: ExportedProgram) -> tuple[Port, ...]:
+    inputs = {name for name in program.graph_signature.user_inputs if isinstance(name, str)}
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    spans = {str(symbol): (int(span.lower), span.upper) for symbol, span in program.range_constraints.items()}
+    return tuple(_port(node.name, node.meta["val"], spans) for node in nodes)
+
+
+def _port(name: str, value: torch.Tensor, spans: dict[str, tuple[int, Any]]) -> Port:
+    ranges = []
+    for size in value.shape:
+        low, high = (size, size) if isinstance(size, int) else spans.get(str(size), (1, LARGEST))
+        ranges.append((max(int(low), 1), int(min(high, LARGEST))))
+    dtype = "float32" if value.is_floating_point() else "int32"
+    return flexible_port(name, tuple(ranges), dtype)
 
 
 def lowered(program: ExportedProgram) -> ExportedProgram:

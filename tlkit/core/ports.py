@@ -1,20 +1,20 @@
 """What a package to be made will take: ``--input`` and ``--image`` as typed values, checked before anything is loaded.
 
 A tensor is ``NAME=1x3x224x224[:DTYPE]``, an image ``NAME=1x3x224x224[:LAYOUT][:scale=S][:bias=B[,B,B]]``; dimensions
-are separated by ``x`` or commas. The model is given ``scale * pixel + bias`` for pixels of 0 to 255.
+are separated by ``x`` or commas, ``1..512`` is a range of them, ``1x8,1x16`` a choice of shapes. The model is given
+``scale * pixel + bias`` for pixels of 0 to 255.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import replace
+from typing import cast
 
+from tlkit.core.port import LARGEST, ImageSettings, Layout, OutputPort, Port, flexible_port, parse_dims
 from tlkit.errors import UsageError
 
-Layout = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
 _CHANNELS: dict[str, int] = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1, "GRAYSCALE_FLOAT16": 1}
 _DTYPES = {
     "float32": ("f32", "float32", "float", "fp32"),
@@ -25,33 +25,6 @@ _DTYPE_OF = {spelling: dtype for dtype, spellings in _DTYPES.items() for spellin
 
 Ports = Iterable[str] | Mapping[str, str | Sequence[int]]
 """As users give them: texts ``NAME=SPEC``, or a mapping from name to the SPEC or to a shape alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSettings:
-    """How pixels become values: layout, one scale, one bias for each channel (in the layout's order)."""
-
-    layout: Layout
-    scale: float = 1.0
-    bias: tuple[float, ...] = (0.0,)
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input of the package: fixed shape, ``float32 | float16 | int32``; an image is (1, C, height, width)."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    image: ImageSettings | None = None
-
-    @property
-    def spans(self) -> tuple[tuple[int, int], ...]:
-        """The lowest and highest size of each axis."""
-        return tuple((size, size) for size in self.shape)
-
-    def __str__(self) -> str:
-        return f"{self.name} {'x'.join(map(str, self.shape)) or 'scalar'}"
 
 
 def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:
@@ -66,10 +39,19 @@ def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:
 
 def parse_input(text: str) -> Port:
     """Return the tensor port that ``NAME=1x128:i32`` describes; float32 where no type is named."""
-    name, shape, options = _split("--input", text)
+    port, options = _split("--input", text)
     if len(options) > 1:
         raise UsageError(f"--input {text}: too many colons", "write it as NAME=1x3x224x224 or NAME=1x128:i32")
-    return Port(name, shape, element_type(options[0] if options else "f32", f"--input {text}"))
+    return replace(port, dtype=element_type(options[0] if options else "f32", f"--input {text}"))
+
+
+def parse_output(text: str) -> OutputPort:
+    """Return the output that ``NAME``, ``NAME:f16`` or ``NAME:RGB`` describes: its name, type or image layout."""
+    name, colon, kind = text.partition(":")
+    name = check_name(name.strip())
+    if kind.strip().upper() in _CHANNELS:
+        return OutputPort(name, layout=cast(Layout, kind.strip().upper()))
+    return OutputPort(name, element_type(kind, f"--output-name {text}") if colon else "")
 
 
 def element_type(spelling: str, where: str) -> str:
@@ -85,8 +67,9 @@ def parse_image(text: str) -> Port:
 
     The layout follows from the channels where it is not named: RGB or GRAYSCALE.
     """
-    name, shape, options = _split("--image", text)
-    if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3):
+    port, options = _split("--image", text)
+    shape = port.shape
+    if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or any(low != high for low, high in port.spans[:2]):
         raise UsageError(f"--image {text}: an image is 1xCHANNELSxHEIGHTxWIDTH, 1 or 3 channels", "e.g. 1x3x224x224")
     layout, scale, bias = "RGB" if shape[1] == 3 else "GRAYSCALE", 1.0, (0.0,) * shape[1]
     for option in options:
@@ -103,7 +86,7 @@ def parse_image(text: str) -> Port:
         raise UsageError(
             f"--image {text}: {layout} has {_CHANNELS[layout]} channel(s), the shape {shape[1]}", _IMAGE_HINT
         )
-    return Port(name, shape, "float32", ImageSettings(cast(Layout, layout), scale, bias))
+    return replace(port, image=ImageSettings(cast(Layout, layout), scale, bias))
 
 
 _IMAGE_HINT = "settings are RGB, BGR, GRAYSCALE, GRAYSCALE_FLOAT16, scale=1/255 and bias=-1 or bias=B,B,B"
@@ -124,15 +107,22 @@ def _texts(given: Ports) -> Iterable[str]:
     return [f"{name}={spec if isinstance(spec, str) else 'x'.join(map(str, spec))}" for name, spec in given.items()]
 
 
-def _split(flag: str, text: str) -> tuple[str, tuple[int, ...], list[str]]:
+def _split(flag: str, text: str) -> tuple[Port, list[str]]:
     name, equals, rest = text.partition("=")
     dims, *options = rest.split(":")
-    if not equals or not re.fullmatch(r"\s*\d+(\s*[x,×]\s*\d+)*\s*", dims):
-        raise UsageError(f"{flag} {text}: not NAME=SHAPE", f"write it as {flag} NAME=1x3x224x224")
-    shape = tuple(int(number) for number in re.findall(r"\d+", dims))
-    if 0 in shape or math.prod(shape) >= 2**31:
+    parsed = parse_dims(dims) if equals else None
+    if parsed is None:
+        raise UsageError(f"{flag} {text}: not NAME=SHAPE", f"write it as {flag} NAME=1x3x224x224, or NAME=1x1..512")
+    ranges, shapes = parsed
+    name = check_name(name.strip())
+    if shapes:
+        port = Port(name, shapes[0], enumerated=shapes if len(shapes) > 1 else ())
+    else:
+        port = flexible_port(name, ranges)
+    largest = math.prod(high for _, high in port.spans)
+    if any(0 in span for span in port.spans) or largest > LARGEST:
         raise UsageError(f"{flag} {text}: a dimension of 0, or too large a shape", "dimensions start at 1")
-    return check_name(name.strip()), shape, [option.strip() for option in options]
+    return port, [option.strip() for option in options]
 
 
 def _biases(text: str, value: str, channels: int) -> tuple[float, ...]:

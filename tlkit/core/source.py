@@ -1,4 +1,4 @@
-"""Find the PyTorch module that a SOURCE text names: a file's or a package's callable, TorchScript, or a built-in.
+"""Find the PyTorch module that a SOURCE text names: a callable, TorchScript, an exported program, a model folder.
 
 Code is run only where the user names code: a ``.pt`` is opened as TorchScript, never unpickled.
 """
@@ -22,23 +22,29 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core._interrupt import check
 from tlkit.core._quiet import quiet
-from tlkit.core.ports import Port
+from tlkit.core.port import Port
 from tlkit.errors import LoadError, UsageError
 from tlkit.models import BUILTINS
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.export import ExportedProgram
 
-_FORMS = "SOURCE is file.py:callable, package.module:callable, a TorchScript .pt or a built-in: " + ", ".join(BUILTINS)
+_FORMS = "SOURCE is file.py:callable, package.module:callable, a TorchScript .pt, a .pt2, "
+_FORMS += "a Hugging Face model folder or a built-in: " + ", ".join(BUILTINS)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A module to convert, the text that named it, and the inputs it comes with (built-ins do)."""
+    """A module to convert, the text that named it, and the inputs it comes with (built-ins do).
+
+    ``program`` is the graph of a ``.pt2``, ``module`` then the same to be run.
+    """
 
     module: nn.Module
     text: str
     ports: tuple[Port, ...] = ()
+    program: ExportedProgram | None = None
 
 
 def load_source(source: str | Path | nn.Module) -> Source:
@@ -58,7 +64,21 @@ def load_source(source: str | Path | nn.Module) -> Source:
     place, colon, attribute = text.rpartition(":")
     if colon and attribute and not Path(text).exists():
         return Source(_from_code(text, place, attribute), text)
-    return Source(_torchscript(Path(text)), text)
+    return _from_file(Path(text), text)
+
+
+def _from_file(path: Path, text: str) -> Source:
+    from tlkit.core.hub import is_model_folder, load_folder
+
+    if is_model_folder(path):
+        module, ports = load_folder(path)
+        return Source(module, text, ports)
+    if path.suffix == ".pt2" and path.is_file():
+        from tlkit.core.exported import open_program
+
+        program, ports = open_program(path)
+        return Source(program.module(), text, ports, program)
+    return Source(_torchscript(path), text)
 
 
 def _from_code(text: str, place: str, attribute: str) -> nn.Module:
@@ -180,7 +200,7 @@ def _nothing_there(text: str) -> UsageError | LoadError:
     close = get_close_matches(text, BUILTINS, n=1)
     if close:
         return UsageError(f"no built-in or file '{text}'", f"did you mean {close[0]}?")
-    if Path(text).suffix in (".pt", ".pth", ".ts", ".py"):
+    if Path(text).suffix in (".pt", ".pt2", ".pth", ".ts", ".py"):
         return LoadError(f"{text}: no such file", _FORMS)
     return UsageError(f"'{text}' names no model", _FORMS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlkit.core.ports import Port
+from tlkit.core.port import OutputPort, Port
 from tlkit.errors import UsageError
 
 # Specification versions and names as coremltools.target has them; mlprograms begin with iOS15.
@@ -16,6 +16,7 @@ _RELEASES = {
     10: ("iOS26", "macOS26", "watchOS26", "tvOS26"),
 }
 _TARGETS = {name.lower(): (name, version) for version, names in _RELEASES.items() for name in names}
+_FLOAT_IMAGE = "GRAYSCALE_FLOAT16"
 DEFAULT = "iOS17"
 """Runs on every device in support, and has the ops that today's models want."""
 
@@ -28,18 +29,19 @@ class Target:
     version: int
 
 
-def choose_target(name: str | None, ports: tuple[Port, ...] = ()) -> Target:
+def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple[OutputPort, ...] = ()) -> Target:
     """Return the target called ``name`` (any case), or the default; refuse one too old for the ports."""
     found = _TARGETS.get((name or DEFAULT).lower().replace(" ", ""))
     if found is None:
         names = ", ".join(names[0] for names in _RELEASES.values())
         raise UsageError(f"unknown target '{name}'", f"targets are {names}, and macOS12, macOS13, ... for the same")
     target = Target(*found)
-    half = [port.name for port in ports if port.dtype == "float16" or _float_image(port)]
+    half = [f"input '{port.name}'" for port in ports if port.dtype == "float16" or _float_image(port)]
+    half += [f"output '{port.name}'" for port in outputs if port.dtype == "float16" or port.layout == _FLOAT_IMAGE]
     if half and target.version < 7:
-        raise UsageError(f"input '{half[0]}' is f16, which {target.name} does not take", "use --target iOS16 or later")
+        raise UsageError(f"{half[0]} is f16, which {target.name} does not take", "use --target iOS16 or later")
     return target
 
 
 def _float_image(port: Port) -> bool:
-    return port.image is not None and port.image.layout == "GRAYSCALE_FLOAT16"
+    return port.image is not None and port.image.layout == _FLOAT_IMAGE

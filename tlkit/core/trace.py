@@ -20,18 +20,20 @@ from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
 from tlkit.core._quiet import quiet
-from tlkit.core.examples import draw, to_source
-from tlkit.core.ports import Port, check_name
+from tlkit.core.examples import example_inputs
+from tlkit.core.port import OutputPort, Port
+from tlkit.core.ports import check_name, parse_output
 from tlkit.errors import ConversionError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output of the traced module: the name the package gives it, and what it was on the example."""
+    """An output of the traced module: what the package makes of it, and what it was on the example."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    port: OutputPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class Traced:
 
 
 @contextmanager
-def prepared(module: nn.Module) -> Iterator[nn.Module]:
+def prepared(module: nn.Module, *, frozen: bool = False) -> Iterator[nn.Module]:
     """Yield ``module`` ready to be traced: in eval mode, on the CPU, floating point in f32.
 
-    A caller's module is put back into the modes it was in; one that has to move or widen is copied first.
+    A caller's module is put back into the modes it was in; one that has to move or widen is copied first. A
+    ``frozen`` one, an exported program, is what it is.
     """
+    if frozen:
+        yield module
+        return
     tensors = [*module.parameters(), *module.buffers()]
     if any(t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32) for t in tensors):
         module = copy.deepcopy(module).cpu().float()
@@ -68,7 +74,7 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
     cannot be traced.
     """
     recorder = Recorder(module, ports)
-    examples = tuple(to_source(port, value) for port, value in zip(ports, draw(ports, module, seed), strict=True))
+    examples = example_inputs(module, ports, seed)
     with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
         warnings.simplefilter("always")
         try:
@@ -80,9 +86,11 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
 
 
 def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Output, ...]:
-    """Describe the outputs of the last run, under ``names`` or those the model gives them."""
+    """Describe the outputs of the last run, under ``names`` (``y``, ``y:f16``) or those the model gives them."""
+    wanted = {port.name: port for port in map(parse_output, names)}
     return tuple(
-        Output(name, tuple(value.shape), value.dtype) for name, value in _named(recorder.seen, ports, names).items()
+        Output(name, tuple(value.shape), value.dtype, wanted.get(name, OutputPort(name)))
+        for name, value in _named(recorder.seen, ports, list(wanted)).items()
     )
 
 

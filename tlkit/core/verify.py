@@ -1,8 +1,9 @@
-"""Does the package compute what its source computes? Both run on one seeded input that the trace has not seen."""
+"""Does the package compute what its source computes? Both run on inputs that the capture has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,63 +14,141 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlkit.core._quiet import quiet
+from tlkit.core.cases import Case, sample_cases, seeded_cases
 from tlkit.core.compare import TOLERANCES, Difference, difference
-from tlkit.core.examples import draw, to_source
-from tlkit.core.ports import Port
+from tlkit.core.examples import to_source
+from tlkit.core.port import OutputPort, Port
 from tlkit.core.trace import Recorder, Traced
 from tlkit.errors import TlkitError
+
+Outputs = dict[str, NDArray[Any]]
+_CHANNELS = {"RGB": slice(None), "BGR": slice(None, None, -1)}
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How the package compares with its source, output by output.
+    """How the package compares with its source, output by output: the worst figures of all inputs tried.
 
     ``passed`` is None where the package could not be run here: ``reasons`` then says why, else which limits it broke.
-    ``top1`` says whether a classifier's likeliest class is the same (None for other models).
+    ``top1`` says whether a classifier's likeliest class is always the same (None for other models), ``agreement`` for
+    which share of the inputs it is; ``cases`` names the inputs.
     """
 
     passed: bool | None
     outputs: Mapping[str, Difference]
     reasons: tuple[str, ...] = ()
     top1: bool | None = None
+    agreement: float | None = None
     seed: int = 0
+    cases: tuple[str, ...] = ()
 
 
 def verify(
-    package: Path, module: nn.Module, traced: Traced, *, precision: str, labels: Sequence[str] = (), seed: int = 0
+    package: Path,
+    module: nn.Module,
+    traced: Traced,
+    *,
+    precision: str,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    samples: Path | None = None,
 ) -> Verification:
-    """Run the package at ``package`` and ``module`` (prepared) on the inputs of ``seed`` and compare their outputs."""
-    values = draw(traced.ports, module, seed)
-    reference = _run_source(module, traced, values)
+    """Run the package at ``package`` and ``module`` (prepared) on the same inputs and compare their outputs.
+
+    The inputs are those in the folder ``samples``, else drawn from ``seed``: one set, several where shapes flex.
+    """
+    cases = sample_cases(samples, traced.ports) if samples else seeded_cases(traced.ports, module, seed)
+    names = tuple(case.name for case in cases)
+    found: dict[str, list[Difference]] = {}
+    reasons: dict[str, None] = {}
+    same: list[bool] = []
     try:
-        actual = _run_package(package, traced.ports, values)
+        predict = _package(package)
+        for case in cases:
+            reference, actual = _run_source(module, traced, case), dict(predict(_given(case)))
+            if labels:
+                reference, actual = _scores(reference, actual, labels)
+                (expected,), (got,) = reference.values(), actual.values()
+                same.append(bool(np.argmax(expected) == np.argmax(got)))
+            for name, value in reference.items():
+                item = difference(value, _array(actual[name], value))
+                found.setdefault(name, []).append(item)
+                breaches = TOLERANCES[precision].breaches(item, integer=value.dtype.kind in "ib")
+                reasons |= {f"{name}: {phrase}{_where(case, cases)}": None for phrase in breaches}
     except TlkitError as error:
-        return Verification(None, {}, (error.message.replace(str(package), package.name),), seed=seed)
+        return Verification(None, {}, (error.message.replace(str(package), package.name),), seed=seed, cases=names)
     except Exception as error:  # a fault in tlkit's executor must not cost the user the conversion
-        return Verification(None, {}, (f"{type(error).__name__}: {error}",), seed=seed)
-    top1 = None
-    if labels:
-        (scores,) = reference.values()
-        name = next(key for key, value in actual.items() if isinstance(value, Mapping))
-        actual = {name: np.array([actual[name][label] for label in labels], np.float32).reshape(scores.shape)}
-        reference = {name: scores}  # as the package calls them
-        top1 = bool(np.argmax(reference[name]) == np.argmax(actual[name]))
-    return _judge(reference, actual, precision, top1, seed)
+        return Verification(None, {}, (f"{type(error).__name__}: {error}",), seed=seed, cases=names)
+    worst = {name: _worst(items) for name, items in found.items()}
+    share = float(np.mean(same)) if same else None
+    return Verification(not reasons, worst, tuple(reasons), all(same) if same else None, share, seed, names)
 
 
-def _run_source(module: nn.Module, traced: Traced, values: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    recorder = Recorder(module, traced.ports).eval()
+def _run_source(module: nn.Module, traced: Traced, case: Case) -> Outputs:
+    recorder = Recorder(module, case.ports)
     with quiet(), torch.no_grad():
-        recorder(*(to_source(port, value) for port, value in zip(traced.ports, values, strict=True)))
-    return {output.name: value.numpy() for output, value in zip(traced.outputs, recorder.seen.values(), strict=True)}
+        recorder(*(to_source(port, value) for port, value in zip(case.ports, case.values, strict=True)))
+    return {
+        output.name: _as_port(output.port, value.numpy())
+        for output, value in zip(traced.outputs, recorder.seen.values(), strict=True)
+    }
 
 
-def _run_package(package: Path, ports: tuple[Port, ...], values: list[NDArray[Any]]) -> dict[str, Any]:
+def _as_port(port: OutputPort, value: NDArray[Any]) -> NDArray[Any]:
+    """Return ``value`` as an image output has it: whole pixels from 0 to 255, RGB, (height, width[, 3])."""
+    if port.layout is None:
+        return value
+    pixels: NDArray[Any] = value[0]
+    if port.layout != "GRAYSCALE_FLOAT16":
+        pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return np.squeeze(pixels, 0) if len(pixels) == 1 else pixels[_CHANNELS[port.layout]].transpose(1, 2, 0)
+
+
+def _package(package: Path) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     from tlkit.core.load import load_model
 
-    inputs = {port.name: _to_package(port, value) for port, value in zip(ports, values, strict=True)}
     with quiet():
-        return dict(load_model(package).predict(inputs))
+        model = load_model(package)
+
+    def predict(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        with quiet():
+            return model.predict(inputs)
+
+    return predict
+
+
+def _given(case: Case) -> dict[str, Any]:
+    return {port.name: _to_package(port, value) for port, value in zip(case.ports, case.values, strict=True)}
+
+
+def _scores(reference: Outputs, actual: Mapping[str, Any], labels: Sequence[str]) -> tuple[Outputs, Outputs]:
+    """Return a classifier's scores in the labels' order, under the package's name for them."""
+    (scores,) = reference.values()
+    name = next(key for key, value in actual.items() if isinstance(value, Mapping))
+    found = np.array([actual[name][label] for label in labels], np.float32).reshape(scores.shape)
+    return {name: scores}, {name: found}
+
+
+def _array(actual: Any, like: NDArray[Any]) -> NDArray[Any]:
+    array = np.asarray(actual)
+    return array[..., :3] if array.ndim == 3 and like.ndim == 3 and like.shape[2] == 3 else array
+
+
+def _where(case: Case, cases: tuple[Case, ...]) -> str:
+    return f" ({case.name})" if len(cases) > 1 else ""
+
+
+def _worst(items: Iterable[Difference]) -> Difference:
+    items = list(items)
+    return Difference(
+        elements=sum(item.elements for item in items),
+        max_abs=max(item.max_abs for item in items),
+        relative=max(item.relative for item in items),
+        cosine=min(item.cosine for item in items),
+        snr_db=min((item.snr_db for item in items), default=math.inf),
+        equal=min(item.equal for item in items),
+        not_finite=sum(item.not_finite for item in items),
+    )
 
 
 def _to_package(port: Port, value: NDArray[Any]) -> Any:
@@ -84,15 +163,3 @@ def _to_package(port: Port, value: NDArray[Any]) -> Any:
     return Image.fromarray(
         np.ascontiguousarray((value[::-1] if port.image.layout == "BGR" else value).transpose(1, 2, 0))
     )
-
-
-def _judge(
-    reference: Mapping[str, NDArray[Any]], actual: Mapping[str, Any], precision: str, top1: bool | None, seed: int
-) -> Verification:
-    found = {name: difference(value, actual[name]) for name, value in reference.items()}
-    reasons = tuple(
-        f"{name}: {phrase}"
-        for name, value in reference.items()
-        for phrase in TOLERANCES[precision].breaches(found[name], integer=value.dtype.kind in "iub")
-    )
-    return Verification(not reasons, found, reasons, top1, seed)
