@@ -7,10 +7,12 @@ import io
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.cli.commands import Shell
 from tests.core.rows import row, run
 from tlkit.cli import _bench_formats, _figures, _svg
 from tlkit.cli._bench_report import page
@@ -139,3 +141,12 @@ def test_a_thinned_timeline_keeps_its_extremes() -> None:
     samples[54_321] = 77.0
     points = dict(_svg._thinned(samples))
     assert len(points) <= 700 and points[54_321] == 77.0
+
+
+def test_the_page_on_ci_uses_flags_that_exist(root: Path, tlkit: Shell) -> None:
+    """Every flag of every `tlkit bench` in docs/ci.md, its workflow among them, is in the command's own help."""
+    page_ = re.sub(r"\\\n\s*", " ", (root / "docs/ci.md").read_text())
+    known = tlkit("bench", "--help").out
+    flags = {flag for line in re.findall(r"tlkit bench [^\n`]*", page_) for flag in re.findall(r"\s(--[a-z-]+)", line)}
+    assert {"--baseline", "--max-regression", "--show", "--save", "--format"} <= flags
+    assert [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", known)] == []

@@ -17,8 +17,9 @@ class Method:
     """How samples are taken. With ``duration`` (seconds of measured time a setting), ``iterations`` does not count.
 
     ``processes`` children share a setting's samples. From one turn of a setting to its next pass at least ``spacing``
-    seconds, so that samples of a few microseconds each see more of the machine than one moment of it. ``concurrency`` above 1 adds a test under load. ``power`` is None
-    where energy is measured if the machine has a counter; ``power_seconds`` is how long a setting then runs for it.
+    seconds, so that samples of a few microseconds each see more of the machine than one moment of it. ``concurrency``
+    above 1 adds a test under load. ``power`` is None where energy is measured if the machine has a counter;
+    ``power_seconds`` is how long a setting then runs for it.
     """
 
     iterations: int = 100
