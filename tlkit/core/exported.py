@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_unflatten
 
 from tlkit.core._pt2 import check_archive
 from tlkit.core._quiet import quiet
@@ -35,6 +36,20 @@ def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tup
         except Exception as error:
             raise capture_error(error, recorder, ports, "export") from error
     return Traced(lowered(program), ports, outputs, recorder.notes)
+
+
+class Runnable(nn.Module):
+    """An exported program to be run: its inputs by position, in the order that it was exported with."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.inner = program.module()
+        self._spec = program.call_spec.in_spec
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """Pass each tensor where the exported module had it, by position or by name."""
+        args, kwargs = tree_unflatten(list(tensors), self._spec)
+        return self.inner(*args, **kwargs)
 
 
 def open_program(path: Path) -> tuple[ExportedProgram, tuple[Port, ...]]:

@@ -74,10 +74,10 @@ def _from_file(path: Path, text: str) -> Source:
         module, ports = load_folder(path)
         return Source(module, text, ports)
     if path.suffix == ".pt2" and path.is_file():
-        from tlkit.core.exported import open_program
+        from tlkit.core.exported import Runnable, open_program
 
         program, ports = open_program(path)
-        return Source(program.module(), text, ports, program)
+        return Source(Runnable(program), text, ports, program)
     return Source(_torchscript(path), text)
 
 
