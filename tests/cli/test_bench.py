@@ -370,3 +370,4 @@ def test_on_a_mac_all_four_settings_are_measured(model: Path) -> None:
     assert [row.unit for row in rows] == ["all", "cpu", "gpu", "ane"]
     assert {row.status for row in rows} <= {"measured", "failed"}
     assert rows[1].status == "measured" and rows[1].backend == "Core ML"
+    assert rows[1].placement is not None and set(rows[1].placement.counts) <= {"cpu", "unknown"}

@@ -81,6 +81,12 @@ def test_a_device_without_a_counter_has_no_energy() -> None:
     assert "CPU" in found.note
 
 
+def test_a_part_of_the_energy_is_called_a_part() -> None:
+    found = energy({"gpu": 160.0}, {"gpu": 60.0}, 2.0, 50, "gpu")
+    assert found.millijoules == pytest.approx(4000) and "no energy counter covers the CPU" in found.note
+    assert energy({"gpu": 160.0, "cpu": 9.0}, {"gpu": 60.0, "cpu": 9.0}, 2.0, 50, "gpu").note == ""
+
+
 def test_what_does_not_rise_above_idle_is_not_zero() -> None:
     found = energy({"gpu": 60.1}, {"gpu": 60.0}, 2.0, 50, "gpu")
     assert found.millijoules is None and "idle" in found.note

@@ -269,7 +269,8 @@ def _remarks(result: BenchResult) -> Iterable[Text]:
         elif row.status == "partial":
             yield Text.assemble((f"{row.name}: ", "yellow"), row.reason)
         if row.energy and row.energy.note:
-            yield Text(f"{row.name}: energy n/a: {row.energy.note}", "dim")
+            missing = "n/a: " if row.energy.millijoules is None else ""
+            yield Text(f"{row.name}: energy {missing}{row.energy.note}", "dim")
         if row.placement_note:
             yield Text(f"{row.name}: {row.placement_note}", "dim")
         yield from _elsewhere(row)

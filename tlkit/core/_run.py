@@ -104,7 +104,7 @@ class Run:
     def crowd(self, child: Child) -> None:
         """Let several callers at it at once."""
         typical = median(self.samples) / 1e9
-        seconds = min(10.0, max(0.5, 30 * typical * self._method.concurrency))
+        seconds = min(10.0, self._method.timeout / 2, max(0.5, 30 * typical * self._method.concurrency))
         told = child.ask("crowd", callers=self._method.concurrency, seconds=seconds)
         samples, ns = told["samples"], told["ns"]
         summary = summarize(samples, self._method.percentiles)
@@ -114,7 +114,8 @@ class Run:
         """Run for some seconds between two readings of the energy counters."""
         child.ask("run", count=2, seconds=0.1)
         before = power.read()
-        taken = child.ask("run", count=10_000_000, seconds=self._method.power_seconds)
+        seconds = min(self._method.power_seconds, self._method.timeout / 2)
+        taken = child.ask("run", count=10_000_000, seconds=seconds)
         after = power.read()
         used = watts(before, after)
         device = self._facts.get("kind", "")

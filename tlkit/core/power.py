@@ -106,7 +106,8 @@ def energy(used: Mapping[str, float], idle: Mapping[str, float], seconds: float,
     if above <= _NOISE * sum(idle.values()) or above <= 0:
         return Energy(seconds, count, dict(used), dict(idle), note="not told from the idle machine")
     millijoules = 1000 * above * seconds / count
-    return Energy(seconds, count, dict(used), dict(idle), millijoules, 1000 / millijoules)
+    note = "" if "cpu" in used else "the GPU's share alone: no energy counter covers the CPU here"
+    return Energy(seconds, count, dict(used), dict(idle), millijoules, 1000 / millijoules, note)
 
 
 class _Apple:

@@ -25,7 +25,7 @@ class _Limit:
         return (value > self.fair) + (value > self.poor)
 
 
-# Set by measuring: on an idle machine ResNet-50's spread stays below 3 %, and beside one busy neighbour it is 20 %.
+# Judgement, not law: a difference of 5 % cannot be seen through a spread or a drift of as much.
 _SPREAD = _Limit(0.05, 0.20)
 _DRIFT = _Limit(0.03, 0.10)
 _VARIATION = _Limit(0.25, 1.0)
