@@ -118,13 +118,11 @@ class _Judged:
 def _element_types(model: Any) -> set[str]:
     from tlkit.mil.program import StateType, TensorType, walk
 
-    found = set()
-    for function in model.program.functions.values() if model.program else ():
-        for operation in walk(function.block.operations):
-            for item in operation.outputs:
-                kind = item.type.wrapped if isinstance(item.type, StateType) else item.type
-                found |= {kind.dtype.mil} if isinstance(kind, TensorType) else set()
-    return found
+    functions = model.program.functions.values() if model.program else ()
+    named = [item for function in functions for item in function.inputs]
+    named += [item for function in functions for op in walk(function.block.operations) for item in op.outputs]
+    kinds = [item.type.wrapped if isinstance(item.type, StateType) else item.type for item in named]
+    return {kind.dtype.mil for kind in kinds if isinstance(kind, TensorType)}
 
 
 def _perturb(share: float) -> None:
