@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tlkit.cli import _bench_flags as flags
 from tlkit.cli import options, output
 from tlkit.errors import UsageError
 
@@ -14,85 +15,39 @@ if TYPE_CHECKING:
     from tlkit.core.gate import Check, Limits
     from tlkit.core.measure import BenchResult
 
-Models = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[MODEL]...",
-        help="Models: files, PyTorch sources (net.py:Net) or a built-in; with --show, saved runs. [resnet50]",
-        show_default=False,
-    ),
-]
-Threads = Annotated[
-    str | None, typer.Option("--threads", metavar="N,...", help="CPU threads (not with Core ML). [PyTorch's choice]")
-]
-Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="S", min=0.1, help="Give a setting up when it is silent for S seconds.")
-]
-Batch = Annotated[str | None, typer.Option("--batch", metavar="N,...", help="Batch sizes, a row for each: 1,4,16.")]
-Concurrency = Annotated[
-    int, typer.Option("--concurrency", metavar="N", min=1, help="Throughput with N callers at once, too.")
-]
-Processes = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, help="Share a setting's samples among N processes.")
-]
-Power = Annotated[
-    bool | None,
-    typer.Option("--power/--no-power", help="Measure energy. [where the machine has a counter]", show_default=False),
-]
-Against = Annotated[
-    str | None, typer.Option("--against", metavar="ROW", help="The row that speed-ups are over. [the first]")
-]
-Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, samples and all.")]
-Show = Annotated[bool, typer.Option("--show", help="Measure nothing: show saved runs, and compare them to the first.")]
-Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) to look at.")]
-Format = Annotated[str | None, typer.Option("--format", metavar="text|json|csv|md|junit", help="How to print. [text]")]
-Baseline = Annotated[
-    str | None, typer.Option("--baseline", metavar="FILE", help="A saved run to hold this one against.")
-]
-Regression = Annotated[
-    str | None,
-    typer.Option("--max-regression", metavar="P%", help="Fail if a row is slower than the baseline's by P %."),
-]
-MaxLatency = Annotated[str | None, typer.Option("--max-latency", metavar="TIME", help="Fail above TIME: 5ms, 250us.")]
-At = Annotated[str, typer.Option("--at", metavar="P", help="What --max-latency bounds: median, mean, max, p95 ...")]
-MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", metavar="SIZE", help="Fail above a peak of SIZE: 500MB.")
-]
-MaxLoad = Annotated[str | None, typer.Option("--max-load", metavar="TIME", help="Fail if a first load takes longer.")]
-
 
 def bench(
-    models: Models = None,
+    models: flags.Models = None,
     units: options.Units = None,
     iterations: options.Iterations = 100,
     warmup: options.Warmup = 10,
     duration: options.Duration = None,
     inputs: options.Inputs = None,
     shapes: options.Shapes = None,
-    batch: Batch = None,
+    batch: flags.Batch = None,
     seed: options.Seed = 0,
     engine: options.Engine = "eager",
     precision: options.Precision = "f16",
     percentiles: options.Percentiles = "50,90,95,99",
-    threads: Threads = None,
-    concurrency: Concurrency = 1,
-    processes: Processes = 1,
-    power: Power = None,
+    threads: flags.Threads = None,
+    concurrency: flags.Concurrency = 1,
+    processes: flags.Processes = 1,
+    power: flags.Power = None,
     per_op: options.PerOp = False,
     top: options.Top = 10,
-    against: Against = None,
-    timeout: Timeout = 300.0,
-    save: Save = None,
-    report: Report = None,
+    against: flags.Against = None,
+    timeout: flags.Timeout = 300.0,
+    save: flags.Save = None,
+    report: flags.Report = None,
     force: options.Force = False,
-    show: Show = False,
-    baseline: Baseline = None,
-    max_regression: Regression = None,
-    max_latency: MaxLatency = None,
-    at: At = "median",
-    max_memory: MaxMemory = None,
-    max_load: MaxLoad = None,
-    format: Format = None,
+    show: flags.Show = False,
+    baseline: flags.Baseline = None,
+    max_regression: flags.Regression = None,
+    max_latency: flags.MaxLatency = None,
+    at: flags.At = "median",
+    max_memory: flags.MaxMemory = None,
+    max_load: flags.MaxLoad = None,
+    format: flags.Format = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
