@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tlkit.core.convert import ConversionResult, convert
     from tlkit.core.edit import EditResult, edit
+    from tlkit.core.export import ExportResult, export
     from tlkit.core.load import Model, inspect, load_model
     from tlkit.core.measure import BenchResult, bench
     from tlkit.core.weights import WeightsResult, convert_weights
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "tlkit.core.convert": ("ConversionResult", "convert"),
     "tlkit.core.edit": ("EditResult", "edit"),
+    "tlkit.core.export": ("ExportResult", "export"),
     "tlkit.core.load": ("Model", "inspect", "load_model"),
     "tlkit.core.measure": ("BenchResult", "bench"),
     "tlkit.core.weights": ("WeightsResult", "convert_weights"),
@@ -50,6 +52,7 @@ __all__ = [
     "ConversionResult",
     "EditResult",
     "ExecutionError",
+    "ExportResult",
     "ImageSpec",
     "LoadError",
     "Metadata",
@@ -65,6 +68,7 @@ __all__ = [
     "convert",
     "convert_weights",
     "edit",
+    "export",
     "inspect",
     "load_model",
 ]

@@ -58,24 +58,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def relu(path: Path, dims: tuple[int | None, ...], shape: tuple[int, ...], dtype: str = "fp32", **ports: Any) -> Path:
-    """``y = relu(x)``; a None in ``dims`` is a length that the program leaves open."""
-    kind = tensor_type(dtype, *(size or 1 for size in dims))
-    for dimension, size in zip(kind.tensorType.dimensions, dims, strict=True):
-        if size is None:
-            dimension.unknown.SetInParent()
-    body = Body(ports.get("opset", "CoreML7"))
-    body.input("x", kind)
-    body.op("relu", {"y": kind}, {"x": "x"})
-    body.returns("y")
-    model = MODEL.Model(specificationVersion=ports.get("version", 8))
-    number = {"fp16": ARRAYS.FLOAT16, "fp32": ARRAYS.FLOAT32}[dtype]
-    array_feature(model.description.input.add(), "x", number, *shape)
-    array_feature(model.description.output.add(), "y", number)
-    model.mlProgram.CopyFrom(body.message)
-    return packages.write(path, model)
-
-
 def test_ports_get_new_names_and_give_the_same(net: Path, tmp_path: Path) -> None:
     before = contents(net)
     made = edit(net, tmp_path / "new.mlpackage", rename={"x": "features", "y": "scores"})
@@ -141,7 +123,7 @@ def test_names_are_changed_inside_blocks_too(tmp_path: Path) -> None:
 
 
 def test_states_and_all_functions_are_renamed(tmp_path: Path) -> None:
-    path = _stateful(tmp_path / "net.mlpackage")
+    path = packages.accumulator(tmp_path / "net.mlpackage")
     made = edit(path, tmp_path / "new.mlpackage", rename={"sum": "memory", "x": "step"})
     assert made.ok and len(made.changes) == 4  # in both functions
     model = load_model(made.path, function="second")
@@ -150,37 +132,6 @@ def test_states_and_all_functions_are_renamed(tmp_path: Path) -> None:
     assert [model.predict({"step": [2.0]}, state)["y"].tolist() for _ in range(2)] == [[2.0], [4.0]]
     assert state.read("memory").tolist() == [4.0]
     assert set(coremltools_program(made.path).functions) == {"first", "second"}
-
-
-def _stateful(path: Path) -> Path:
-    kind = tensor_type("fp32", 1)
-    program = None
-    model = MODEL.Model(specificationVersion=9)
-    for name in ("first", "second"):
-        body = Body("CoreML8")
-        body.input("x", kind)
-        state = type(kind)()
-        state.stateType.wrappedType.CopyFrom(kind)
-        body.input("sum", state)
-        body.op("read_state", {"before": kind}, {"input": "sum"})
-        body.op("add", {"y": kind}, {"x": "before", "y": "x"})
-        write = body.block.operations.add(type="write_state")
-        write.inputs["input"].arguments.add(name="sum")
-        write.inputs["data"].arguments.add(name="y")
-        body.returns("y")
-        if program is None:
-            program = type(body.message)(version=1)
-        program.functions[name].CopyFrom(body.message.functions["main"])
-        description = model.description.functions.add(name=name)
-        array_feature(description.input.add(), "x", ARRAYS.FLOAT32, 1)
-        array_feature(description.output.add(), "y", ARRAYS.FLOAT32, 1)
-        feature = description.state.add(name="sum").type.stateType.arrayType
-        feature.dataType = ARRAYS.FLOAT32
-        feature.shape.append(1)
-    model.description.defaultFunctionName = "first"
-    assert program is not None
-    model.mlProgram.CopyFrom(program)
-    return packages.write(path, model)
 
 
 def test_f16_ports_make_the_casts_at_the_edges_needless(net: Path, tmp_path: Path) -> None:
@@ -196,7 +147,7 @@ def test_f16_ports_make_the_casts_at_the_edges_needless(net: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(("dtype", "number"), [("f32", ARRAYS.FLOAT32), ("i32", ARRAYS.INT32)])
 def test_other_types_get_a_cast_at_the_edge(tmp_path: Path, dtype: str, number: int) -> None:
-    path = relu(tmp_path / "net.mlpackage", (1, 3), (1, 3), "fp16")
+    path = packages.relu(tmp_path / "net.mlpackage", (1, 3), (1, 3), "fp16")
     made = edit(path, tmp_path / "new.mlpackage", input_dtypes={"x": dtype}, output_dtypes={"y": dtype})
     assert made.ok and ops(made.path) == ["cast", "relu", "cast"]
     coremltools_program(made.path)
@@ -209,14 +160,14 @@ def test_other_types_get_a_cast_at_the_edge(tmp_path: Path, dtype: str, number: 
 
 
 def test_an_input_used_in_f32_keeps_that_when_its_port_becomes_f16(tmp_path: Path) -> None:
-    path = relu(tmp_path / "net.mlpackage", (1, 3), (1, 3))
+    path = packages.relu(tmp_path / "net.mlpackage", (1, 3), (1, 3))
     made = edit(path, tmp_path / "new.mlpackage", input_dtypes={"x": "f16"})
     assert made.ok and ops(made.path) == ["cast", "relu"]
     coremltools_program(made.path)
 
 
 def test_f16_ports_ask_for_their_system(tmp_path: Path) -> None:
-    path = relu(tmp_path / "net.mlpackage", (1, 3), (1, 3), opset="CoreML5", version=6)
+    path = packages.relu(tmp_path / "net.mlpackage", (1, 3), (1, 3), opset="CoreML5", version=6)
     with pytest.raises(UsageError, match="version 6 is too old for the f16 port 'x'"):
         edit(path, tmp_path / "new.mlpackage", input_dtypes={"x": "f16"})
     made = edit(path, tmp_path / "new.mlpackage", input_dtypes={"x": "f16"}, spec_version=7)
@@ -230,7 +181,7 @@ def test_f16_ports_ask_for_their_system(tmp_path: Path) -> None:
 def test_an_open_length_takes_what_it_is_told(
     tmp_path: Path, text: str, default: tuple[int, ...], rows: tuple[int, ...]
 ) -> None:
-    path = relu(tmp_path / "net.mlpackage", (None, 8), (2, 8))
+    path = packages.relu(tmp_path / "net.mlpackage", (None, 8), (2, 8))
     made = edit(path, tmp_path / "new.mlpackage", input_shapes={"x": text})
     assert made.ok and made.info.inputs[0].shape == default
     loaded = load_model(made.path)
@@ -253,7 +204,7 @@ def test_a_fixed_batch_becomes_another_one(net: Path, tmp_path: Path) -> None:
 
 
 def test_other_shapes_run_but_have_nothing_to_be_compared_with(tmp_path: Path) -> None:
-    path = relu(tmp_path / "net.mlpackage", (1, 3), (1, 3))
+    path = packages.relu(tmp_path / "net.mlpackage", (1, 3), (1, 3))
     made = edit(path, tmp_path / "new.mlpackage", input_shapes={"x": "1x7"})
     assert made.ok and made.check is not None and made.check.passed is None
     assert "nothing" in made.check.reasons[0] or "no such shape" in made.check.reasons[0]
@@ -312,7 +263,7 @@ def test_labels_are_replaced(tmp_path: Path) -> None:
     assert made.info.labels.index(new["label"]) == LABELS.index(old["label"])
     assert list(new["label_probs"].values()) == list(old["label_probs"].values())
     (classify,) = coremltools_program(made.path).functions["main"].find_ops(op_type="classify")
-    assert [label.val for label in classify.classes.val] == ["Null", "Eins", "Zwei"]
+    assert list(classify.classes.val) == ["Null", "Eins", "Zwei"]
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])

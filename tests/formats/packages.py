@@ -220,6 +220,56 @@ def classifier(folder: Path) -> Path:
     return write(folder, model, weights.done())
 
 
+def relu(path: Path, dims: tuple[int | None, ...], shape: tuple[int, ...], dtype: str = "fp32", **ports: Any) -> Path:
+    """``y = relu(x)``; a None in ``dims`` is a length that the program leaves open."""
+    kind = tensor_type(dtype, *(size or 1 for size in dims))
+    for dimension, size in zip(kind.tensorType.dimensions, dims, strict=True):
+        if size is None:
+            dimension.unknown.SetInParent()
+    body = Body(ports.get("opset", "CoreML7"))
+    body.input("x", kind)
+    body.op("relu", {"y": kind}, {"x": "x"})
+    body.returns("y")
+    model = MODEL.Model(specificationVersion=ports.get("version", 8))
+    number = {"fp16": ARRAYS.FLOAT16, "fp32": ARRAYS.FLOAT32}[dtype]
+    array_feature(model.description.input.add(), "x", number, *shape)
+    array_feature(model.description.output.add(), "y", number)
+    model.mlProgram.CopyFrom(body.message)
+    return write(path, model)
+
+
+def accumulator(path: Path) -> Path:
+    """Two functions, ``first`` (the default) and ``second``: the state ``sum`` grows by ``x`` and is ``y``."""
+    kind = tensor_type("fp32", 1)
+    program = None
+    model = MODEL.Model(specificationVersion=9)
+    for name in ("first", "second"):
+        body = Body("CoreML8")
+        body.input("x", kind)
+        state = type(kind)()
+        state.stateType.wrappedType.CopyFrom(kind)
+        body.input("sum", state)
+        body.op("read_state", {"before": kind}, {"input": "sum"})
+        body.op("add", {"y": kind}, {"x": "before", "y": "x"})
+        update = body.block.operations.add(type="write_state")
+        update.inputs["input"].arguments.add(name="sum")
+        update.inputs["data"].arguments.add(name="y")
+        body.returns("y")
+        if program is None:
+            program = type(body.message)(version=1)
+        program.functions[name].CopyFrom(body.message.functions["main"])
+        description = model.description.functions.add(name=name)
+        array_feature(description.input.add(), "x", ARRAYS.FLOAT32, 1)
+        array_feature(description.output.add(), "y", ARRAYS.FLOAT32, 1)
+        feature = description.state.add(name="sum").type.stateType.arrayType
+        feature.dataType = ARRAYS.FLOAT32
+        feature.shape.append(1)
+    model.description.defaultFunctionName = "first"
+    assert program is not None
+    model.mlProgram.CopyFrom(program)
+    return write(path, model)
+
+
 def _linear(body: Body, offset: int) -> None:
     body.op(
         "cast", {"x16": tensor_type("fp16", 1, 4)}, {"x": "x", "dtype": body.const("to16", immediate("string", "fp16"))}

@@ -68,6 +68,10 @@ def convert(
     images: Images = None,
     classes: Classes = None,
     output_names: OutputNames = None,
+    states: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="NAME[=SHAPE]", help="A buffer that becomes a state; found by itself, too."),
+    ] = None,
     precision: Compute = "f16",
     target: Target = None,
     export: Annotated[bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")] = False,
@@ -112,6 +116,9 @@ def convert(
         return
     of_weights.refuse(output_path)
     if exports.is_export(output_path):
+        exports.refuse(
+            output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
+        )
         exports.export(sink, source, output_path, precision, verify=verify, seed=seed, force=force)
         return
     from tlkit.core.convert import convert as run
@@ -131,6 +138,7 @@ def convert(
                 images=images or (),
                 classes=classes,
                 output_names=output_names or (),
+                states=states or (),
                 precision=precision,
                 target=target,
                 export=export,
