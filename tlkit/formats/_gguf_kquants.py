@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.formats._gguf_bits import Bytes, Floats, decoder, field, half, nibbles, parts, put, scale, weave
+from tlkit.formats._gguf_bits import Bytes, Floats, decoder, field, half, halves, nibbles, parts, put, scale, weave
 
 
 @decoder("Q2_K")
@@ -59,9 +59,13 @@ def _scale(blocks: Bytes, out: Floats) -> None:
     groups 4 to 7 have their lower four bits in the last four bytes, the upper two on top of the earlier eight.
     """
     first, second, rest = (_word(blocks, start) for start in (4, 8, 12))
-    scales = _bytes(first & 0x3F3F3F3F, (rest & 0x0F0F0F0F) | ((first >> 2) & 0x30303030))
-    minima = _bytes(second & 0x3F3F3F3F, ((rest >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030))
-    scale(out, half(blocks, 0) * scales, subtract=half(blocks, 2) * minima)
+    scales = (first & 0x3F3F3F3F, (rest & 0x0F0F0F0F) | ((first >> 2) & 0x30303030))
+    minima = (second & 0x3F3F3F3F, ((rest >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030))
+    both = _bytes(*scales, *minima).reshape(-1)
+    wholes = halves(_word(blocks, 0).view(np.uint16))
+    np.multiply(both, np.repeat(wholes, 8), out=both)
+    factors = both.reshape(-1, 2, 8)
+    scale(out, factors[:, 0], subtract=factors[:, 1])
 
 
 def _bytes(*words: NDArray[Any]) -> Floats:

@@ -18,7 +18,7 @@ from tlkit.formats import _gguf_grids, _gguf_kquants, _gguf_legacy  # noqa: F401
 from tlkit.formats._gguf_bits import DECODERS, Floats
 from tlkit.formats.dtypes import BLOCKS
 
-_AT_ONCE = 1 << 18  # elements: 1 MB of result and twice that of temporaries; with fewer, calls cost more than work
+_AT_ONCE = 1 << 19  # elements: 2 MB of result and twice that of temporaries; with fewer, calls cost more than work
 _THREADS = 4  # more have nothing to gain: memory is what they wait for
 
 DEQUANTIZABLE = frozenset(DECODERS)
