@@ -41,7 +41,16 @@ def _run(options: argparse.Namespace, table: Path) -> None:
     spec = importlib.util.find_spec("coremltools")
     assert spec is not None and spec.submodule_search_locations
     tests = Path(spec.submodule_search_locations[0]) / SUITES[options.suite]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        "--noconftest",
+    ]
     command += ["-p", "tlkit.anywhere", "-p", "tests.conformance.plugin", "--table", str(table), "--tb=line"]
     command += ["--per-function", str(options.per_function), "--off-by", str(options.off_by), "-W", "ignore"]
     command += ["-n", str(options.jobs)] if options.jobs > 1 else []
