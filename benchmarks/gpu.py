@@ -14,10 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import fmean
 
@@ -94,10 +99,7 @@ def _joules(options: argparse.Namespace) -> int:
         return 1
     for _ in range(50):
         call()
-    query = ["nvidia-smi", "-i", "0", "--query-gpu=power.draw.instant", "--format=csv,noheader,nounits", "-lms", "20"]
-    watcher = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)
-    assert watcher.stdout is not None
-    try:
+    with _watching() as readings:
         warm_end = time.monotonic() + 2.0  # nvidia-smi takes a while to start, and power to settle
         while time.monotonic() < warm_end:
             call()
@@ -107,17 +109,46 @@ def _joules(options: argparse.Namespace) -> int:
             call()
             count += 1
         after = power.read()
-    finally:
-        watcher.terminate()
-    readings = [float(line) for line in watcher.stdout.read().split() if line.replace(".", "", 1).isdigit()]
+    inside = [watts for at, watts in readings if before.at <= at <= after.at]
+    if not inside:
+        print("nvidia-smi said nothing in the window")
+        return 1
     seconds = after.at - before.at
-    inside = readings[-max(1, int(len(readings) * seconds / (seconds + 2.0))) :]
     ours, theirs = after.joules["gpu"] - before.joules["gpu"], fmean(inside) * seconds
     print(f"{count} inferences in {seconds:.2f} s: NVML counter {ours:.1f} J ({ours / seconds:.1f} W), ", end="")
     print(
         f"nvidia-smi {theirs:.1f} J (mean of {len(inside)} readings), ratio {ours / theirs:.3f}, held to 0.95 to 1.05"
     )
     return 0 if abs(ours / theirs - 1) <= 0.05 else 1
+
+
+@contextmanager
+def _watching() -> Iterator[list[tuple[float, float]]]:
+    """Collect (seconds, watts) from nvidia-smi while the body runs; a terminal makes it print each line at once."""
+    master, slave = pty.openpty()
+    query = ["nvidia-smi", "-i", "0", "--query-gpu=power.draw.instant", "--format=csv,noheader,nounits", "-lms", "20"]
+    readings: list[tuple[float, float]] = []
+
+    def listen() -> None:
+        with suppress(OSError), os.fdopen(master, "rb", buffering=0) as lines:  # OSError: the terminal is gone
+            rest = b""
+            while chunk := lines.read(1024):
+                *whole, rest = (rest + chunk).split(b"\n")
+                now = time.monotonic()
+                for line in whole:
+                    with suppress(ValueError):
+                        readings.append((now, float(line)))
+
+    watcher = subprocess.Popen(query, stdout=slave)
+    os.close(slave)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield readings
+    finally:
+        watcher.terminate()
+        watcher.wait()
+        listener.join(2.0)
 
 
 if __name__ == "__main__":

@@ -127,13 +127,13 @@ class Tidy(Busy):
 
 
 class Restless(Busy):
-    """Each call takes a fifth longer than the one before: no two windows agree."""
+    """Each call takes a seventh longer than the one before: no two windows agree."""
 
     def bind(self, model: range) -> Callable[[], object]:
         self.seconds = 0.001
 
         def call() -> None:
-            self.seconds *= 1.2
+            self.seconds *= 1.15
             time.sleep(self.seconds)
 
         return call

@@ -3,7 +3,8 @@
 Neighbouring samples resemble each other (a busy second of the machine makes all of them slow), so a bootstrap over
 single samples is far too sure of itself. What is drawn again here is whole turns, and, where several processes took
 the samples, whole processes first. Settings that took turns with each other are drawn in pairs: what hit a turn of the
-one hit its neighbour's too.
+one hit its neighbour's too. Runs that did not are drawn two neighbouring turns at a time, since turns resemble their
+neighbours as well, and nothing takes that out.
 
 With few turns a percentile bootstrap is too narrow; its levels are widened as Hesterberg's expanded percentile
 interval does (T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 5.3).
@@ -73,6 +74,8 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
 
     value = float(np.median(top.samples) / np.median(bottom.samples))
     over, under = top.blocks(), bottom.blocks()
+    if not paired:
+        over, under = _in_twos(over, top.processes), _in_twos(under, bottom.processes)
     if min(len(over), len(under)) < 2:
         return Ratio(value, 0.0, math.inf, level)
     rng = np.random.default_rng(seed)
@@ -83,6 +86,14 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
     tail = _widened_tail((1 - level) / 2, min(len(over), len(under)))
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return Ratio(value, min(float(low), value), max(float(high), value), level)
+
+
+def _in_twos(blocks: list[Sequence[int]], processes: int) -> list[Sequence[int]]:
+    """Join neighbouring turns where there are enough of them, those of one process alone."""
+    each = len(blocks) // processes
+    if each < 8 or each % 2 or len(blocks) % processes:
+        return blocks
+    return [[*blocks[i], *blocks[i + 1]] for i in range(0, len(blocks), 2)]
 
 
 def _tenths(count: int) -> list[int]:
