@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlkit.core.convert import ConversionResult, convert
+    from tlkit.core.doctor import Diagnosis, doctor
     from tlkit.core.edit import EditResult, edit
     from tlkit.core.export import ExportResult, export
     from tlkit.core.load import Model, inspect, load_model
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tlkit.core.convert": ("ConversionResult", "convert"),
+    "tlkit.core.doctor": ("Diagnosis", "doctor"),
     "tlkit.core.edit": ("EditResult", "edit"),
     "tlkit.core.export": ("ExportResult", "export"),
     "tlkit.core.load": ("Model", "inspect", "load_model"),
@@ -50,6 +52,7 @@ __all__ = [
     "BenchResult",
     "ConversionError",
     "ConversionResult",
+    "Diagnosis",
     "EditResult",
     "ExecutionError",
     "ExportResult",
@@ -67,6 +70,7 @@ __all__ = [
     "bench",
     "convert",
     "convert_weights",
+    "doctor",
     "edit",
     "export",
     "inspect",
