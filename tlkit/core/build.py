@@ -23,6 +23,7 @@ from tlkit.core.torch_ops import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
+    from tlkit.core.states import State
     from tlkit.core.trace import Output, Traced
 
 TESTED_TORCH = (2, 13)
@@ -82,6 +83,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
                 traced.program,
                 inputs=_inputs(ct, traced.ports),
                 outputs=_outputs(ct, traced, recipe),
+                states=[_state(ct, state) for state in traced.states] or None,
                 convert_to="mlprogram",
                 classifier_config=ct.ClassifierConfig(list(recipe.labels)) if recipe.labels else None,
                 minimum_deployment_target=ct.target[recipe.target.name],
@@ -95,6 +97,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
             _refused_by_disk(error, path)
             raise _conversion_error(error, heard, ct.__version__) from error
         spec = model.get_spec()
+        _name_states(spec, traced.states)
         _check_outputs([feature.name for feature in spec.description.output])
         _describe(spec.description.metadata, recipe)
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
@@ -159,6 +162,23 @@ def _output(ct: Any, output: Output) -> Any:
         return ct.ImageType(name=output.name, color_layout=ct.colorlayout[output.port.layout])
     dtype = output.port.dtype or ("float32" if output.dtype.is_floating_point else "int32")
     return ct.TensorType(name=output.name, dtype=np.dtype(dtype).type)
+
+
+def _state(ct: Any, state: State) -> Any:
+    import numpy as np
+
+    return ct.StateType(wrapped_type=ct.TensorType(shape=state.shape, dtype=np.float16), name=state.source)
+
+
+def _name_states(spec: Any, states: Sequence[State]) -> None:
+    """Call the states what the user calls the buffers: coremltools takes the traced module's names for them."""
+    from tlkit.formats.edit_names import rename_ports
+    from tlkit.formats.editing import interfaces
+
+    made = {re.sub(r"\W", "_", state.source): state.name for state in states}
+    names = {old: new for old, new in made.items() if old != new}
+    if names:
+        rename_ports(interfaces(spec), names)
 
 
 def check_classifier(outputs: Sequence[Output], labels: int) -> None:

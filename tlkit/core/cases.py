@@ -29,13 +29,18 @@ class Case:
     values: tuple[NDArray[Any], ...]
 
 
-def seeded_cases(ports: tuple[Port, ...], module: nn.Module, seed: int) -> tuple[Case, ...]:
-    """Return one case for each shape worth checking: one where all are fixed, up to six where they flex."""
+def seeded_cases(ports: tuple[Port, ...], module: nn.Module, seed: int, least: int = 1) -> tuple[Case, ...]:
+    """Return one case for each shape worth checking: one where all are fixed, up to six where they flex.
+
+    ``least``: so many cases at any rate, the largest shape again and again.
+    """
     choices = [port.shapes() for port in ports]
     cases = []
-    for index in range(min(max(map(len, choices), default=1), _SHAPES)):
+    for index in range(max(least, min(max(map(len, choices), default=1), _SHAPES))):
         fixed = tuple(port.at(shapes[min(index, len(shapes) - 1)]) for port, shapes in zip(ports, choices, strict=True))
-        name = f"seed {seed}" + (f", {', '.join(map(str, fixed))}" if any(port.flexible for port in ports) else "")
+        name = f"seed {seed + index}" + (
+            f", {', '.join(map(str, fixed))}" if any(port.flexible for port in ports) else ""
+        )
         cases.append(Case(name, fixed, tuple(draw(fixed, module, seed + index))))
     return tuple(cases)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from tlkit.core.ports import Ports, parse_output, parse_ports
 from tlkit.core.provenance import annotate, describe
 from tlkit.core.source import Source, load_source
 from tlkit.core.staging import check_goal, staged
-from tlkit.core.targets import choose_target
+from tlkit.core.targets import choose_target, target_for_states
 from tlkit.errors import UsageError
 from tlkit.types import ModelInfo
 
@@ -67,6 +67,7 @@ def convert(
     images: Ports = (),
     classes: str | Path | Sequence[str] | None = None,
     output_names: Sequence[str] = (),
+    states: Sequence[str] = (),
     precision: str = "f16",
     target: str | None = None,
     export: bool = False,
@@ -87,7 +88,9 @@ def convert(
     ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
     text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
     ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
-    outputs are f32 where nothing else is asked. ``samples`` is a folder of images or ``.npz`` to verify on.
+    outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
+    ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
+    on.
 
     A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
     otherwise, and leaves nothing behind then.
@@ -104,10 +107,14 @@ def convert(
     clock = _Clock(report or (lambda what, share: None))
     with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source)
+        from tlkit.core.states import check_states
         from tlkit.core.trace import prepared
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
         with clock.stage("trace", "tracing"):
             traced = _capture(module, ports, loaded, seed, output_names, labels, export)
+            check_states(states, traced.states)
+            if traced.states:
+                recipe = replace(recipe, target=target_for_states(recipe.target, target is not None))
         with clock.stage("convert", "loading coremltools"):
             write_package(traced, recipe, path, clock.report)
         verification = None

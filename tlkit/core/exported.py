@@ -5,6 +5,7 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tlkit.core._pt2 import check_archive
 from tlkit.core._quiet import quiet
 from tlkit.core.examples import example_inputs
 from tlkit.core.port import LARGEST, Port, flexible_port
+from tlkit.core.states import found_states, start_notes, watching
 from tlkit.core.torch_ops import install, supports
 from tlkit.core.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
 from tlkit.errors import ConversionError, LoadError, UsageError
@@ -28,14 +30,16 @@ def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tup
         raise ConversionError("torch.export does not take TorchScript", "convert it without --export")
     recorder = Recorder(module, ports)
     examples = example_inputs(module, ports, seed)
-    with quiet(), torch.no_grad(), plain_attention():
+    with quiet(), torch.no_grad(), plain_attention(), watching(recorder) as watch:
         try:
             recorder.eval()(*examples)
             outputs = named_outputs(recorder, ports, names)
+            states = found_states(recorder, watch.changed())
+            watch.restore()
             program = torch.export.export(recorder, examples, dynamic_shapes=_dynamic(ports))
         except Exception as error:
             raise capture_error(error, recorder, ports, "export") from error
-    return Traced(lowered(program), ports, outputs, recorder.notes)
+    return Traced(lowered(program), ports, outputs, (*recorder.notes, *start_notes(recorder, states)), states)
 
 
 class Runnable(nn.Module):
@@ -78,12 +82,19 @@ def adopt(
         ports = tuple(sorted(ports, key=lambda port: order.index(port.name)))
     recorder = Recorder(module, ports)
     examples = example_inputs(module, ports, seed)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), watching(recorder):
         try:
             recorder(*examples)
         except Exception as error:
             raise capture_error(error, recorder, ports, "export") from error
-    return Traced(lowered(program), ports, named_outputs(recorder, ports, names), recorder.notes)
+    graph = lowered(program)  # where alone the buffers that change are listed
+    inside = "inner.inner."  # Runnable's own, in the Recorder
+    changed = [f"{inside}{path}" for path in graph.graph_signature.buffers_to_mutate.values()]
+    states = tuple(
+        replace(state, source=state.source.removeprefix(inside)) for state in found_states(recorder, changed, inside)
+    )
+    notes = (*recorder.notes, *start_notes(recorder, states))
+    return Traced(graph, ports, named_outputs(recorder, ports, names), notes, states)
 
 
 def _ports(program: ExportedProgram) -> tuple[Port, ...]:

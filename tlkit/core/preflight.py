@@ -83,10 +83,20 @@ def _script_ops(program: Any) -> Iterator[tuple[str, Place]]:
             for inner in node.blocks():
                 yield from walk(inner)
 
-    for node in walk(program.inlined_graph):
+    for node in walk(_tidied(program)):
         if node.kind() != "prim::GetAttr":  # weights, which coremltools resolves beforehand
             scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
             yield node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+
+
+def _tidied(program: Any) -> Any:
+    """Return the graph as coremltools reads it: without dead ops, `chunk` of a constant as an op of its own."""
+    import torch
+
+    graph = program.inlined_graph.copy()
+    torch._C._jit_pass_dce(graph)
+    torch._C._jit_pass_canonicalize_graph_fuser_ops(graph)
+    return graph
 
 
 def _exported_ops(program: Any) -> Iterator[tuple[str, Place]]:

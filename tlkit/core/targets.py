@@ -45,3 +45,12 @@ def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple
 
 def _float_image(port: Port) -> bool:
     return port.image is not None and port.image.layout == _FLOAT_IMAGE
+
+
+def target_for_states(target: Target, chosen: bool) -> Target:
+    """Return ``target``, or the first that has states where nobody chose it; refuse one that has none."""
+    if target.version >= 9:
+        return target
+    if chosen:
+        raise UsageError(f"the model has states, which {target.name} does not have", "use --target iOS18 or later")
+    return Target("iOS18", 9)

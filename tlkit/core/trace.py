@@ -23,6 +23,7 @@ from tlkit.core._quiet import quiet
 from tlkit.core.examples import example_inputs
 from tlkit.core.port import OutputPort, Port
 from tlkit.core.ports import check_name, parse_output
+from tlkit.core.states import State, found_states, start_notes, watching
 from tlkit.errors import ConversionError, UsageError
 
 
@@ -44,6 +45,7 @@ class Traced:
     ports: tuple[Port, ...]
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
 
 
 @contextmanager
@@ -77,12 +79,15 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
     examples = example_inputs(module, ports, seed)
     with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
         warnings.simplefilter("always")
-        try:
-            script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
-        except Exception as error:
-            raise capture_error(error, recorder, ports) from error
+        with watching(recorder) as watch:
+            try:
+                script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
+            except Exception as error:
+                raise capture_error(error, recorder, ports) from error
+            states = found_states(recorder, watch.changed())
     outputs = named_outputs(recorder, ports, names)
-    return Traced(script, ports, outputs, (*recorder.notes, *_frozen_choices(caught)))
+    notes = (*recorder.notes, *_frozen_choices(caught), *start_notes(recorder, states))
+    return Traced(script, ports, outputs, notes, states)
 
 
 def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Output, ...]:
@@ -209,13 +214,14 @@ def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str
     if names and len(names) != len(seen):
         raise UsageError(f"{len(names)} output name(s) for {len(seen)} output(s)", f"they are: {', '.join(seen)}")
     taken = {port.name for port in ports}
-    chosen = [check_name(name) for name in names] or [_safe(name, taken) for name in seen]
+    chosen = [check_name(name) for name in names] or [safe_name(name, taken) for name in seen]
     if len({*chosen} | taken) < len(chosen) + len(taken):
         raise UsageError(f"names must differ: {', '.join([*taken, *chosen])}", "choose other output names")
     return dict(zip(chosen, seen.values(), strict=True))
 
 
-def _safe(name: str, taken: set[str]) -> str:
+def safe_name(name: str, taken: set[str]) -> str:
+    """Return ``name`` as a package can hold it, and as none of ``taken``."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     safe = safe if safe[:1].isalpha() or safe[:1] == "_" else f"_{safe}"
     return f"{safe}_out" if safe in taken else safe

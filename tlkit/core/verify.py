@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from tlkit.core.cases import Case, sample_cases, seeded_cases
 from tlkit.core.compare import TOLERANCES, Difference, difference
 from tlkit.core.examples import to_source
 from tlkit.core.port import OutputPort, Port
+from tlkit.core.states import zeroed
 from tlkit.core.trace import Recorder, Traced
 from tlkit.errors import TlkitError
 
 Outputs = dict[str, NDArray[Any]]
+_STEPS = 3
 _CHANNELS = {"RGB": slice(None), "BGR": slice(None, None, -1)}
 
 
@@ -57,15 +59,18 @@ def verify(
 
     The inputs are those in the folder ``samples``, else drawn from ``seed``: one set, several where shapes flex.
     """
-    cases = sample_cases(samples, traced.ports) if samples else seeded_cases(traced.ports, module, seed)
+    steps = _STEPS if traced.states else 1
+    cases = sample_cases(samples, traced.ports) if samples else seeded_cases(traced.ports, module, seed, steps)
     names = tuple(case.name for case in cases)
+    limits = TOLERANCES["f16" if traced.states else precision]  # Core ML's states are f16
     found: dict[str, list[Difference]] = {}
     reasons: dict[str, None] = {}
     same: list[bool] = []
     try:
-        predict = _package(package)
-        for case in cases:
-            reference, actual = _run_source(module, traced, case), dict(predict(_given(case)))
+        predict = _package(package, bool(traced.states))
+        references = _run_source(module, traced, cases)
+        for case, reference in zip(cases, references, strict=True):
+            actual = dict(predict(_given(case)))
             if labels:
                 reference, actual = _scores(reference, actual, labels)
                 (expected,), (got,) = reference.values(), actual.values()
@@ -73,7 +78,7 @@ def verify(
             for name, value in reference.items():
                 item = difference(value, _array(actual[name], value))
                 found.setdefault(name, []).append(item)
-                breaches = TOLERANCES[precision].breaches(item, integer=value.dtype.kind in "ib")
+                breaches = limits.breaches(item, integer=value.dtype.kind in "ib")
                 reasons |= {f"{name}: {phrase}{_where(case, cases)}": None for phrase in breaches}
     except TlkitError as error:
         return Verification(None, {}, (error.message.replace(str(package), package.name),), seed=seed, cases=names)
@@ -84,14 +89,17 @@ def verify(
     return Verification(not reasons, worst, tuple(reasons), all(same) if same else None, share, seed, names)
 
 
-def _run_source(module: nn.Module, traced: Traced, case: Case) -> Outputs:
-    recorder = Recorder(module, case.ports)
-    with quiet(), torch.no_grad():
-        recorder(*(to_source(port, value) for port, value in zip(case.ports, case.values, strict=True)))
-    return {
-        output.name: _as_port(output.port, value.numpy())
-        for output, value in zip(traced.outputs, recorder.seen.values(), strict=True)
-    }
+def _run_source(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> Iterator[Outputs]:
+    """Yield the source's outputs for each case in turn; states begin as zeros and go on from case to case."""
+    recorder = Recorder(module, traced.ports)
+    with zeroed(recorder, traced.states):
+        for case in cases:
+            with quiet(), torch.no_grad():
+                recorder(*(to_source(port, value) for port, value in zip(case.ports, case.values, strict=True)))
+            yield {
+                output.name: _as_port(output.port, value.numpy())
+                for output, value in zip(traced.outputs, recorder.seen.values(), strict=True)
+            }
 
 
 def _as_port(port: OutputPort, value: NDArray[Any]) -> NDArray[Any]:
@@ -104,15 +112,16 @@ def _as_port(port: OutputPort, value: NDArray[Any]) -> NDArray[Any]:
     return np.squeeze(pixels, 0) if len(pixels) == 1 else pixels[_CHANNELS[port.layout]].transpose(1, 2, 0)
 
 
-def _package(package: Path) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _package(package: Path, stateful: bool) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     from tlkit.core.load import load_model
 
     with quiet():
         model = load_model(package)
+        state = model.make_state() if stateful else None
 
     def predict(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         with quiet():
-            return model.predict(inputs)
+            return model.predict(inputs, state=state)
 
     return predict
 
