@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tlkit.core._interrupt import check
-from tlkit.core._weight_metadata import Carried, edit_metadata, for_gguf, for_safetensors, read_metadata
-from tlkit.core._weight_plan import FORMATS, Job, Wishes, parse_size, plan, shard_names, shards
-from tlkit.core.staging import check_goal, staged
+from tlkit.core._weight_files import write_files
+from tlkit.core._weight_metadata import Carried, edit_metadata, read_metadata
+from tlkit.core._weight_plan import FORMATS, Job, Wishes, parse_size, plan, shards
+from tlkit.core.staging import check_goal
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.encode import is_float
-from tlkit.formats.planned import Planned
 from tlkit.formats.tensors import TensorFile
 
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
@@ -95,7 +93,7 @@ def convert_weights(
     from tlkit.core._weight_data import Reader
 
     reader = Reader(opened, jobs, report or (lambda what, share: None), check)
-    files = _write(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, notes)
+    files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, notes)
     return WeightsResult(
         path=goal,
         files=tuple(files),
@@ -193,77 +191,3 @@ def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
 def _changed(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
     pairs = ((job.entry.dtype, job.planned.dtype) for job in jobs if not job.part)
     return dict(Counter(pair for pair in pairs if pair[0] != pair[1]).most_common())
-
-
-def _write(
-    goal: Path,
-    form: str,
-    parts: list[list[Job]],
-    carried: Carried,
-    arch: str,
-    reader: Callable[[Planned], Iterator[Any]],
-    force: bool,
-    notes: list[str],
-) -> list[Path]:
-    """Write the files; each is complete before any gets its name, the index last."""
-    jobs = [job for part in parts for job in part]
-    plans = [[job.planned for job in part] for part in parts]
-    files = shard_names(goal, len(parts))
-    if form == "PyTorch":
-        if carried:
-            notes.append(f"{len(carried)} metadata entries are left out: a state_dict has no place for them")
-        return _write_torch(files, plans, reader, force)
-    if form == "GGUF":
-        return _write_gguf(
-            files, plans, for_gguf(carried, arch, _main_types(jobs), bool(_changed(jobs))), reader, force
-        )
-    return _write_safetensors(goal, files, plans, for_safetensors(carried), reader, force)
-
-
-def _main_types(jobs: Sequence[Job]) -> list[str]:
-    elements: Counter[str] = Counter()
-    for job in jobs:
-        elements[job.planned.dtype] += job.planned.elements
-    return [name for name, _ in elements.most_common()]
-
-
-def _write_torch(files: list[Path], plans: list[list[Planned]], reader: Any, force: bool) -> list[Path]:
-    from tlkit.formats.write_torch import write_torch
-
-    with staged(files[0], force=force) as path:
-        write_torch(path, plans[0], reader)
-    return files
-
-
-def _write_gguf(
-    files: list[Path], plans: list[list[Planned]], metadata: Carried, reader: Any, force: bool
-) -> list[Path]:
-    from tlkit.formats.write_gguf import Typed, write_gguf
-
-    total = sum(map(len, plans))
-    with ExitStack() as stack:
-        for index, (file, tensors) in enumerate(zip(files, plans, strict=True)):
-            split = {
-                "split.no": Typed("u16", index),
-                "split.count": Typed("u16", len(files)),
-                "split.tensors.count": Typed("i32", total),
-            }
-            said = metadata if len(files) == 1 else {**(metadata if index == 0 else {}), **split}
-            write_gguf(stack.enter_context(staged(file, force=force)), tensors, said, reader)
-    return files
-
-
-def _write_safetensors(
-    goal: Path, files: list[Path], plans: list[list[Planned]], metadata: Mapping[str, str], reader: Any, force: bool
-) -> list[Path]:
-    from tlkit.formats.write_safetensors import write_index, write_safetensors
-
-    index = goal.with_name(f"{goal.name}.index.json")
-    with ExitStack() as stack:
-        if len(files) > 1:
-            by_name = {file.name: tensors for file, tensors in zip(files, plans, strict=True)}
-            write_index(stack.enter_context(staged(index, force=force)), by_name)
-        for file, tensors in zip(files, plans, strict=True):
-            said = metadata if file == files[0] else {}
-            write_safetensors(stack.enter_context(staged(file, force=force)), tensors, said, reader)
-    return files if len(files) == 1 else [index, *files]
