@@ -10,6 +10,7 @@ import typer
 from tlkit.cli import _convert_export as exports
 from tlkit.cli import _convert_weights as weights
 from tlkit.cli import options, output
+from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -64,6 +65,13 @@ Compute = Annotated[
 def convert(
     source: Source,
     output_path: options.Output,
+    kwargs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Arguments for the callable: --kwargs '{\"depth\": 18}'.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The module's weights, all of them: .safetensors, .pth or .gguf."),
+    ] = None,
     inputs: Tensors = None,
     images: Images = None,
     classes: Classes = None,
@@ -134,6 +142,8 @@ def convert(
             result = run(
                 source,
                 output_path,
+                kwargs=_json(kwargs),
+                checkpoint=checkpoint,
                 inputs=inputs or (),
                 images=images or (),
                 classes=classes,
@@ -162,6 +172,23 @@ def convert(
     sink.answer(_document(result), lambda: _show(result))
     if not result.ok:
         raise typer.Exit(1)
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    from json import loads
+
+    try:
+        found = loads(text)
+    except ValueError as error:
+        raise UsageError(f"--kwargs {text}: not JSON: {error}", _KWARGS) from None
+    if not isinstance(found, dict):
+        raise UsageError(f"--kwargs {text}: not an object", _KWARGS)
+    return found
+
+
+_KWARGS = "write it as --kwargs '{\"depth\": 18}'"
 
 
 def _document(result: ConversionResult) -> dict[str, Any]:

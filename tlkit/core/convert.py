@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlkit.core._interrupt import check, interruptible
 from tlkit.core.advice import advise
@@ -63,6 +63,8 @@ def convert(
     source: str | Path | nn.Module,
     output: str | Path,
     *,
+    kwargs: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
     inputs: Ports = (),
     images: Ports = (),
     classes: str | Path | Sequence[str] | None = None,
@@ -87,6 +89,7 @@ def convert(
     model folder, a built-in name, or a module; ``export`` captures it by ``torch.export``, not by tracing.
     ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
     text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
+    ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others.
     ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
     outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
     ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
@@ -106,7 +109,7 @@ def convert(
     check_versions()
     clock = _Clock(report or (lambda what, share: None))
     with interruptible(), clock.stage("load", "loading the source"):
-        loaded = load_source(source)
+        loaded = load_source(source, kwargs, checkpoint)
         from tlkit.core.states import check_states
         from tlkit.core.trace import prepared
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:

@@ -12,7 +12,7 @@ import sys
 import traceback
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -47,23 +47,47 @@ class Source:
     program: ExportedProgram | None = None
 
 
-def load_source(source: str | Path | nn.Module) -> Source:
-    """Return the module that ``source`` names, or is.
+def load_source(
+    source: str | Path | nn.Module,
+    kwargs: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+) -> Source:
+    """Return the module that ``source`` names, or is, with the weights of ``checkpoint``.
+
+    ``kwargs`` are arguments for the callable that makes it.
 
     Raises :class:`UsageError` for a text of no known form, :class:`LoadError` for anything that cannot be loaded.
     What the user's own code prints goes to stderr: stdout is the answer's.
     """
     with quiet():
         import torch
-    if isinstance(source, torch.nn.Module):
-        return Source(source, type(source).__name__)
+    loaded = Source(source, type(source).__name__) if isinstance(source, torch.nn.Module) else _named(source, kwargs)
+    if kwargs and not _is_code(loaded.text):
+        raise UsageError(
+            f"{loaded.text}: takes no --kwargs", "they are for file.py:callable and package.module:callable"
+        )
+    if checkpoint is not None:
+        if loaded.program is not None or isinstance(loaded.module, torch.jit.ScriptModule):
+            raise UsageError(f"{loaded.text}: takes no --checkpoint", "it has its weights; name a Python callable")
+        from tlkit.core.checkpoint import load_checkpoint
+
+        load_checkpoint(loaded.module, Path(checkpoint))
+    return loaded
+
+
+def _is_code(text: str) -> bool:
+    place, colon, attribute = text.rpartition(":")
+    return bool(colon and attribute and place) and not Path(text).exists()
+
+
+def _named(source: str | Path, kwargs: Mapping[str, Any] | None) -> Source:
     text = str(source)
     if text in BUILTINS:
         builtin = BUILTINS[text]
         return Source(builtin.build(), text, (Port(builtin.input_name, builtin.shape),))
-    place, colon, attribute = text.rpartition(":")
-    if colon and attribute and not Path(text).exists():
-        return Source(_from_code(text, place, attribute), text)
+    if _is_code(text):
+        place, _, attribute = text.rpartition(":")
+        return Source(_from_code(text, place, attribute, kwargs or {}), text)
     return _from_file(Path(text), text)
 
 
@@ -81,12 +105,12 @@ def _from_file(path: Path, text: str) -> Source:
     return Source(_torchscript(path), text)
 
 
-def _from_code(text: str, place: str, attribute: str) -> nn.Module:
+def _from_code(text: str, place: str, attribute: str, kwargs: Mapping[str, Any]) -> nn.Module:
     is_file = place.endswith(".py") or "/" in place or Path(place).is_file()
     with redirect_stdout(sys.stderr), _import_paths(Path(place).resolve().parent if is_file else Path.cwd()):
         namespace = _guard(text, lambda: _import_file(Path(place)) if is_file else _import_module(place))
         found = _attribute(text, namespace, attribute)
-        return _module(text, found)
+        return _module(text, found, kwargs)
 
 
 @contextmanager
@@ -140,10 +164,13 @@ def _attribute(text: str, namespace: ModuleType, dotted: str) -> Any:
     return found
 
 
-def _module(text: str, found: Any) -> nn.Module:
+def _module(text: str, found: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     from torch import nn
 
-    module = found if isinstance(found, nn.Module) or not callable(found) else _guard(text, found)
+    made = isinstance(found, nn.Module) or not callable(found)
+    if made and kwargs:
+        raise UsageError(f"{text}: is {_kind(found)}, which takes no --kwargs", "name a class or a function")
+    module = found if made else _guard(text, lambda: found(**kwargs))
     if not isinstance(module, nn.Module):
         what = f"returns {_kind(module)}" if callable(found) else f"is {_kind(module)}"
         hint = "name a class, an instance, or a function without arguments that returns a torch.nn.Module"
