@@ -148,7 +148,8 @@ def _said(info: ModelInfo) -> list[tuple[str, str | Text]]:
     data = info.metadata
     rows: list[tuple[str, str | Text]] = [("about", data.description), ("version", data.version)]
     rows += [("author", data.author), ("license", data.license)]
-    rows += [(key, value) for key, value in data.user.items() if not key.startswith("com.github.apple.coremltools.")]
+    known = ("com.github.apple.coremltools.", "format")  # shown elsewhere; "format" is SafeTensors' word for its writer
+    rows += [(key, value) for key, value in data.user.items() if not key.startswith(known)]
     return rows
 
 

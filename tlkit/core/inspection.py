@@ -18,6 +18,8 @@ from tlkit.types import ModelInfo
 if TYPE_CHECKING:
     from tlkit.formats.package import Package
 
+_LONG = 64  # elements of an array that JSON gives by its length: a vocabulary
+
 
 @dataclass
 class Inspection:
@@ -48,28 +50,34 @@ class Inspection:
         return _matching(self.source.entries(), pattern, str(self.path))
 
 
-def examine(path: Path, format: str | None = None) -> Inspection:
-    """Open and describe the model file at ``path``; LoadError says what is wrong with it."""
+def examine(path: Path, format: str | None = None, function: str | None = None) -> Inspection:
+    """Open and describe the model file at ``path``; LoadError says what is wrong with it.
+
+    Ports are those of ``function``, of a Core ML package that has several; of the default one where none is named.
+    """
     if find_format(path, format) in COREML:
         from tlkit.formats.coreml import describe_package, weight_table
         from tlkit.formats.package import open_package
 
         package = open_package(path)
-        info = describe_package(package)
+        info = describe_package(package, function)
         rows = tuple(TensorEntry(w.name, w.dtype, w.shape, w.bytes, w.file, w.offset) for w in weight_table(package))
         return Inspection(path, info, rows, package)
+    if function is not None:
+        raise UsageError(f"{path}: no Core ML model, so without functions", "leave --function out")
     source = open_tensors(path, format)
     return Inspection(path, describe_tensors(source), tuple(source.entries()), opened=source)
 
 
 def file_metadata(source: TensorFile | None) -> dict[str, Any]:
     """Return a file's own metadata as plain data; a long array as its type and length."""
-    found: dict[str, Any] = {}
-    for key, value in (source.metadata if source else {}).items():
-        kind = getattr(value, "type", None)
-        plain = kind is None or len(value) <= 64
-        found[key] = (list(value) if kind else value) if plain else {"array": kind, "length": len(value)}
-    return found
+    return {key: _plain(value) for key, value in (source.metadata if source else {}).items()}
+
+
+def _plain(value: Any) -> Any:
+    if not hasattr(value, "type"):  # an array of GGUF's has one, and is read when it is looped over
+        return value
+    return [_plain(item) for item in value] if len(value) <= _LONG else {"array": value.type, "length": len(value)}
 
 
 def _matching(entries: Sequence[TensorEntry], pattern: str | None, where: str) -> tuple[TensorEntry, ...]:

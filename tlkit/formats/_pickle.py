@@ -17,7 +17,7 @@ from tlkit.errors import LoadError
 from tlkit.formats._mapped import one_line
 from tlkit.formats._pickle_machine import Machine
 
-_OPCODES = 3_000_000  # a checkpoint of 10,000 tensors has some 400,000
+_OPCODES = 1_000_000  # a checkpoint of 10,000 tensors has some 400,000
 _ELIDE = 1 << 20  # bytes of one string or blob that are worth looking at
 
 _EXPECTED = (

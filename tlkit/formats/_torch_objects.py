@@ -10,6 +10,7 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.formats._mapped import one_line
 from tlkit.formats._pickle_machine import Call, Dict, Global
+from tlkit.formats.dtypes import PLAIN
 
 STORAGES = {
     "FloatStorage": "F32",
@@ -59,14 +60,14 @@ _RANK = 64
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A tensor: which storage it views, from which element, in what shape and strides (in elements)."""
+    """A tensor: which storage (of ``room`` bytes) it views, from which element, in what shape and strides."""
 
     storage: str
     dtype: str
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    count: int
+    room: int
 
     @property
     def span(self) -> int:
@@ -99,20 +100,19 @@ def find_tensors(root: Any, where: str) -> Iterator[tuple[str, View]]:
         if view is not None:
             yield path, view
         elif isinstance(value, Call | Dict | list | tuple) and id(value) not in seen:
-            if not isinstance(value, tuple):
-                seen.add(id(value))
+            seen.add(id(value))
             if depth > _NESTED:
                 raise LoadError(f"{where}: objects nested over {_NESTED} deep", "no model is")
             inner = [(f"{path}.{key}" if path else str(key), item, depth + 1) for key, item in _children(value)]
             stack.extend(reversed(inner))
 
 
-def top_level(root: Any) -> dict[str, Any]:
+def top_level(root: Any, where: str) -> dict[str, Any]:
     """Return what a checkpoint holds at its top, by name: plain values as they are, anything else in a word."""
     pairs = root.pairs if isinstance(root, Call | Dict) else ()
     found: dict[str, Any] = {}
     for key, value in pairs:
-        if isinstance(key, str) and _tensor(value, "") is None:
+        if isinstance(key, str) and _tensor(value, f"{where}: '{one_line(key[:100])}'") is None:
             plain = isinstance(value, str | int | float | bool) or value is None
             found[key] = value if plain and len(str(value)) < 10_000 else _word(value)
     return found
@@ -183,7 +183,8 @@ def _view(args: tuple[Any, ...], where: str, dtype: Any = None) -> View | None:
         raise LoadError(
             f"{where}: a tensor of an unknown type or rank", "the file is damaged, or newer than this tlkit"
         )
-    return View(str(key), stored, offset, shape, strides, count)
+    width = PLAIN[STORAGES.get(getattr(kind, "name", ""), stored)]
+    return View(str(key), stored, offset, shape, strides, count * width)
 
 
 def _sizes(value: Any) -> tuple[Any, ...]:

@@ -91,7 +91,7 @@ class PyTorchFile(MappedTensors):
     def _describe(self, data: memoryview, start: int) -> Any:
         found = read_pickle(data, str(self.path), start)
         self.imports, self._end, root = found.imports, found.end, found.root
-        self.metadata = top_level(root)
+        self.metadata = top_level(root, str(self.path))
         func = root.func if isinstance(root, Call) else None
         plain = isinstance(root, Dict | list | tuple) or str(func) == "collections.OrderedDict"
         self.kind = "state_dict" if plain else "tensor" if str(func).startswith("torch._utils.") else "module"
@@ -122,7 +122,7 @@ class PyTorchFile(MappedTensors):
 
     def _legacy_entries(self, root: Any, keys: Any, place: int) -> Iterator[TensorEntry]:
         views = list(self._views(root))
-        sizes = {view.storage: view.count * PLAIN[view.dtype] for _, view in views}
+        sizes = {view.storage: view.room for _, view in views}
         starts: dict[str, int] = {}
         for key in keys if isinstance(keys, list) else ():
             if place + 8 > self._file.size or str(key) not in sizes:
@@ -143,7 +143,7 @@ class PyTorchFile(MappedTensors):
     def _entry(self, name: str, view: View, start: int | None, room: int) -> TensorEntry:
         size = PLAIN[view.dtype]
         first, nbytes = view.offset * size, view.span * size
-        if first + nbytes > room or (start or 0) + first + nbytes > self._file.size:
+        if first + nbytes > room or (start is not None and start + first + nbytes > self._file.size):
             raise self._file.broken(f"'{name[:100]}' reads past the end of its storage of {room:,} bytes")
         offset = None if start is None else start + first
         strides = () if view.contiguous else view.strides
