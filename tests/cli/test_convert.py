@@ -96,7 +96,9 @@ def test_a_difference_is_exit_1_and_says_so(
         (["{S}:fails", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
         (["{T}/file", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
         (["nope:net", "--input", "x=1", "-o", "{T}/a.mlpackage"], 3),
-        (["{S}:Unsupported", "--input", "x=3x3", "-o", "{T}/a.mlpackage"], 4),
+        (["{S}:Conv", "--input", "x=1x3x8x8", "--kwargs", "[1]", "-o", "{T}/a.mlpackage"], 2),
+        (["{S}:Conv", "--input", "x=1x3x8x8", "--kwargs", "{", "-o", "{T}/a.mlpackage"], 2),
+        (["{T}/a.mlpackage", "--function", "f", "-o", "{T}/b.mlpackage"], 2),
     ],
 )
 def test_bad_input(
@@ -126,3 +128,39 @@ def test_a_signal_ends_it_even_where_it_is_swallowed(tmp_path: Path, number: sig
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_coremltools_cannot_take_is_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    goal = tmp_path / "a.mlpackage"
+    arguments = [f"{SOURCES}:Unsupported", "--input", "x=3x3", "-o", str(goal), *(["--json"] if as_json else [])]
+    assert tlkit(monkeypatch, "convert", *arguments) == 4
+    captured = capsys.readouterr()
+    assert captured.err.startswith("tlkit: error: coremltools ")
+    assert not goal.exists()
+    if as_json:
+        document = json.loads(captured.out)
+        assert document["ok"] is False
+        (item,) = document["unsupported"]
+        assert (item["op"], item["count"]) == ("linalg_svdvals", 1)
+        assert item["places"][0]["line"].startswith("sources.py:")
+    else:
+        header, row = captured.out.splitlines()
+        assert header.split() == ["torch", "op", "count", "where"]
+        assert row.split()[:2] == ["linalg_svdvals", "1"]
+
+
+def test_functions_are_combined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        arguments = [f"{SOURCES}:Conv", "--input", "x=1x3x8x8", "-o", str(tmp_path / f"{name}.mlpackage"), "-q"]
+        assert tlkit(monkeypatch, "convert", *arguments) == 0
+    capsys.readouterr()
+    second, both = f"second={tmp_path / 'b.mlpackage'}", str(tmp_path / "both.mlpackage")
+    arguments = [str(tmp_path / "a.mlpackage"), "--function", second, "-o", both, "--json"]
+    assert tlkit(monkeypatch, "convert", *arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (list(document["functions"]), document["passed"]) == (["main", "second"], True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlkit.cli import _convert_export as exports
+from tlkit.cli import _convert_functions as combined
 from tlkit.cli import _convert_weights as weights
 from tlkit.cli import options, output
 from tlkit.errors import UsageError
@@ -80,6 +81,14 @@ def convert(
         list[str] | None,
         typer.Option("--state", metavar="NAME[=SHAPE]", help="A buffer that becomes a state; found by itself, too."),
     ] = None,
+    functions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--function",
+            metavar="NAME=PACKAGE",
+            help="Combine packages: SOURCE, a .mlpackage, is the function main, this one NAME (repeat it). iOS18.",
+        ),
+    ] = None,
     precision: Compute = "f16",
     target: Target = None,
     export: Annotated[bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")] = False,
@@ -128,6 +137,9 @@ def convert(
             output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
         )
         exports.export(sink, source, output_path, precision, verify=verify, seed=seed, force=force)
+        return
+    if functions:
+        combined.combine(sink, source, functions, output_path, verify=verify, seed=seed, force=force)
         return
     from tlkit.core.convert import convert as run
     from tlkit.core.preflight import PreflightError

@@ -9,34 +9,49 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from tlkit.core._quiet import quiet
+from tlkit.core.build import Report
 from tlkit.core.port import Port
 from tlkit.core.preflight import check_ops
 from tlkit.core.trace import Traced, trace
 from tlkit.errors import ConversionError
 
 
+def _nothing(what: str, share: float) -> None:
+    pass
+
+
 def capture(
-    module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = (), *, export: bool = False
+    module: nn.Module,
+    ports: tuple[Port, ...],
+    seed: int = 0,
+    names: tuple[str, ...] = (),
+    *,
+    export: bool = False,
+    report: Report = _nothing,
 ) -> Traced:
-    """Return ``module`` as a graph that coremltools has a translation for, op by op.
+    """Return ``module`` as a graph that coremltools has a translation for, op by op; ``report`` is told where it is.
 
     Raises what :func:`~tlkit.core.trace.trace` raises, and :class:`~tlkit.core.preflight.PreflightError`. The hint of
     a :class:`ConversionError` says whether the other way of capturing would have got this far.
     """
     try:
-        return _checked(module, ports, seed, names, export)
+        return _checked(module, ports, seed, names, export, report)
     except ConversionError as error:
         error.hint = f"{_other_way(module, ports, seed, export)}; {error.hint}"
         raise
 
 
-def _checked(module: nn.Module, ports: tuple[Port, ...], seed: int, names: tuple[str, ...], export: bool) -> Traced:
+def _checked(
+    module: nn.Module, ports: tuple[Port, ...], seed: int, names: tuple[str, ...], export: bool, report: Report
+) -> Traced:
     if export:
         from tlkit.core.exported import export as run
 
+        report("exporting", 0.0)
         traced = run(module, ports, seed, names)
     else:
         traced = trace(module, ports, seed, names)
+    report("loading coremltools", 0.0)
     with quiet():
         check_ops(traced.program)
     return traced
@@ -45,7 +60,7 @@ def _checked(module: nn.Module, ports: tuple[Port, ...], seed: int, names: tuple
 def _other_way(module: nn.Module, ports: tuple[Port, ...], seed: int, export: bool) -> str:
     """Try the other way as far as its ops: that costs a run of the model, not a conversion."""
     try:
-        _checked(module, ports, seed, (), not export)
+        _checked(module, ports, seed, (), not export, _nothing)
     except Exception:
         return f"{'tracing' if export else '--export'} would not help"
     return "without --export it can be captured" if export else "with --export it can be captured"

@@ -114,7 +114,7 @@ def convert(
         from tlkit.core.trace import prepared
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
         with clock.stage("trace", "tracing"):
-            traced = _capture(module, ports, loaded, seed, output_names, labels, export)
+            traced = _capture(module, ports, loaded, seed, output_names, labels, export, clock.report)
             check_states(states, traced.states)
             if traced.states:
                 recipe = replace(recipe, target=target_for_states(recipe.target, target is not None))
@@ -136,6 +136,7 @@ def _capture(
     names: Sequence[str],
     labels: Sequence[str],
     export: bool,
+    report: Report,
 ) -> Traced:
     from tlkit.core.capture import adopt, capture
     from tlkit.core.trace import parameters
@@ -147,7 +148,7 @@ def _capture(
     if loaded.program is not None:
         traced = adopt(loaded.program, module, ports, seed, tuple(names))
     else:
-        traced = capture(module, ports, seed, tuple(names), export=export)
+        traced = capture(module, ports, seed, tuple(names), export=export, report=report)
     if labels:
         check_classifier(traced.outputs, len(labels))
     return traced
