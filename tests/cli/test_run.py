@@ -115,3 +115,24 @@ def test_a_model_that_is_no_mlprogram_says_so(tlkit: Shell, tmp_path: Path) -> N
     (tmp_path / "old.mlmodel").write_bytes(model.SerializeToString())
     outcome = tlkit("run", tmp_path / "old.mlmodel")
     assert outcome.code == 3 and "a neuralNetwork model" in outcome.err
+
+
+def test_until_and_dump(tlkit: Shell, tmp_path: Path) -> None:
+    path, folder = packages.linear(tmp_path / "net.mlpackage"), tmp_path / "values"
+    outcome = tlkit("run", path, "--input", "x=[[60000,60000,60000,60000]]", "--until", "z", "--dump", folder, "--json")
+    assert outcome.code == 0
+    assert "2 values written" in outcome.err and "the first value kept that is not finite: 'z' (linear)" in outcome.err
+    document = outcome.json()
+    assert document["until"] == "z" and [item["value"] for item in document["dumped"]] == ["x16", "z"]
+    assert tlkit("run", path, "--until", "nothing").code == 2
+
+
+def test_a_function_of_several(tlkit: Shell, tmp_path: Path) -> None:
+    path = packages.accumulator(tmp_path / "net.mlpackage")
+    outcome = tlkit("run", path, "--function", "second", "--input", "x=[5]", "--json")
+    assert outcome.json()["outputs"][0]["values"] == [5.0] and "states begin at zero: sum" in outcome.err
+    assert tlkit("run", path, "--function", "third").code == 3
+    inspected = tlkit("inspect", path, "--function", "second", "--ops")
+    assert "func second" in inspected.out and "func first" not in inspected.out
+    program = tlkit("inspect", path, "--function", "second", "--json").json()["program"]
+    assert {operation["function"] for operation in program} == {"second"}

@@ -46,6 +46,7 @@ def inspect(
     tree: Tree = False,
     diff: Diff = None,
     format: Format = None,
+    function: options.Function = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -66,7 +67,7 @@ def inspect(
         return
     from tlkit.core.inspection import examine
 
-    found = examine(path, format)
+    found = examine(path, format, function)
     for note in found.info.notes:
         sink.warn(note)
     if diff is not None:
@@ -78,19 +79,27 @@ def inspect(
     if hashes:
         extra["hashes"] = _hashes(sink, found)
     if json:
-        sink.answer(_document(found, tensors) | extra, "")
+        sink.answer(_document(found, tensors, function) | extra, "")
     else:
-        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra))
+        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra, function))
 
 
-def _shown(found: Inspection, ops: bool, weights: bool, tensors: str | None, tree: bool, extra: dict[str, Any]) -> Any:
+def _shown(
+    found: Inspection,
+    ops: bool,
+    weights: bool,
+    tensors: str | None,
+    tree: bool,
+    extra: dict[str, Any],
+    function: str | None,
+) -> Any:
     from tlkit.cli import _inspect_view as view
     from tlkit.cli import _tensor_view
 
     if extra:
         return _tensor_view.extra_view(extra)
     if ops and found.package is not None:
-        return _program_text(found.package)
+        return _program_text(found.package, function)
     if weights or tensors is not None:
         return view.weights_view(found.matching(tensors))
     if tree:
@@ -98,7 +107,7 @@ def _shown(found: Inspection, ops: bool, weights: bool, tensors: str | None, tre
     return view.summary_view(found.info, found.groups if found.package is None else ())
 
 
-def _document(found: Inspection, pattern: str | None) -> dict[str, Any]:
+def _document(found: Inspection, pattern: str | None, function: str | None) -> dict[str, Any]:
     """All that is known without reading values, as data."""
     from dataclasses import fields
 
@@ -111,7 +120,7 @@ def _document(found: Inspection, pattern: str | None) -> dict[str, Any]:
     return document | {
         "tensors": [_row(entry) for entry in found.matching(pattern)],
         "groups": found.groups,
-        "program": _operations(found.package) if found.package else [],
+        "program": _operations(found.package, function) if found.package else [],
         "file_metadata": file_metadata(found.opened),
         "good_for": purpose,
         "convert": command,
@@ -176,7 +185,7 @@ def _diff(sink: output.Sink, first: Inspection, other: Path) -> None:
         raise typer.Exit(1)
 
 
-def _program_text(package: Package) -> str:
+def _program_text(package: Package, function: str | None) -> str:
     """The MIL program as text; for older kinds, their layers."""
     if package.program is None:
         return "\n".join(
@@ -185,10 +194,14 @@ def _program_text(package: Package) -> str:
         )
     from tlkit.mil.text import format_program
 
-    return format_program(package.program)
+    if function is None:
+        return format_program(package.program)
+    from dataclasses import replace
+
+    return format_program(replace(package.program, functions={function: package.program.function(function)}))
 
 
-def _operations(package: Package) -> list[dict[str, Any]]:
+def _operations(package: Package, wanted: str | None) -> list[dict[str, Any]]:
     """The program as data: each operation's name, type, inputs (by name) and outputs, constants left out."""
     if package.program is None:
         keys = ("name", "type", "inputs", "outputs")
@@ -206,6 +219,7 @@ def _operations(package: Package) -> list[dict[str, Any]]:
             "outputs": [out.name for out in op.outputs],
         }
         for name, function in package.program.functions.items()
+        if wanted in (None, name)
         for op in walk(function.block.operations)
         if op.type != "const"
     ]

@@ -25,6 +25,9 @@ Units = Annotated[
     str | None,
     typer.Option("--units", metavar="UNITS", help="Compute units, comma-separated: all, cpu, gpu, ane."),
 ]
+Function = Annotated[
+    str | None, typer.Option("--function", metavar="NAME", help="The function to use, of a package that has several.")
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

@@ -18,6 +18,18 @@ SaveOutputs = Annotated[
     str | None,
     typer.Option("--save-outputs", metavar="FILE", help="Write the outputs to a .npz or .safetensors file."),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="OP", help="Stop after this operation (or value) and show what it gives."),
+]
+Dump = Annotated[
+    str | None,
+    typer.Option("--dump", metavar="DIR", help="Write every value to a new folder: a .npy each, and index.json."),
+]
+Ops = Annotated[
+    list[str] | None,
+    typer.Option("--ops", metavar="PATTERN", help="What --dump keeps: names or types (conv, *attention*). Repeat it."),
+]
 CheckNan = Annotated[bool, typer.Option("--check-nan", help="Exit 1 if an output holds a NaN or an infinity.")]
 Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute units: all, cpu, gpu or ane.")]
 
@@ -32,6 +44,10 @@ def run(
     precision: options.Precision = "f16",
     engine: options.Engine = "eager",
     units: Unit = "cpu",
+    function: options.Function = None,
+    until: Until = None,
+    dump: Dump = None,
+    ops: Ops = None,
     top: options.Top = 5,
     save_outputs: SaveOutputs = None,
     check_nan: CheckNan = False,
@@ -46,6 +62,7 @@ def run(
     tlkit run digits.mlpackage --input image=scan.png
     tlkit run net.mlpackage --input x=features.npy --input mask=[1,1,0] --save-outputs out.npz
     tlkit run net.mlpackage --shape x=1,3,512,512 --check-nan --json
+    tlkit run net.mlpackage --until linear_7 --dump values --ops 'softmax'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.run import run as execute
@@ -60,6 +77,10 @@ def run(
             precision=precision,
             engine=engine,
             unit=units,
+            function=function,
+            until=until,
+            dump=dump,
+            ops=ops or (),
             save_outputs=save_outputs,
             force=force,
             note=notes.append,
@@ -68,6 +89,9 @@ def run(
         sink.note(note)
     if save_outputs:
         sink.note(f"outputs written to {save_outputs}")
+    if dump:
+        sink.note(f"{len(result.dumped)} values written to {dump}")
+        _warn_first_stray(sink, result)
     for summary in result.summaries:
         if summary.nan or summary.inf:
             sink.warn(f"output '{summary.name}' is not finite: {summary.nan} NaN, {summary.inf} infinite")
@@ -88,7 +112,17 @@ def _document(result: RunResult, notes: list[str], top: int) -> dict[str, Any]:
         "top": {s.name: [label for label, _ in s.classes[:top]] for s in result.summaries if s.classes},
         "not_finite": result.not_finite,
         "notes": notes,
+        "function": result.function,
+        "until": result.until,
+        "dumped": result.dumped,
     }
+
+
+def _warn_first_stray(sink: output.Sink, result: RunResult) -> None:
+    stray = next((item for item in result.dumped if item.nan or item.inf), None)
+    if stray:
+        what = f"{stray.nan} NaN, {stray.inf} infinite"
+        sink.warn(f"the first value kept that is not finite: '{stray.value}' ({stray.type}): {what}")
 
 
 def _show(result: RunResult, top: int) -> RenderableType:

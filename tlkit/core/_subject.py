@@ -23,6 +23,7 @@ class Target:
     engine: str = "eager"
     arrays: str = ""
     compiled: str = ""
+    function: str | None = None
 
 
 def make(**arguments: Any) -> TorchSubject | CoreMLSubject:
@@ -59,7 +60,8 @@ class TorchSubject:
         from tlkit.core.load import load_model
 
         target = self._target
-        model = load_model(target.path, precision=target.precision, engine=target.engine, unit=target.unit)
+        options = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
+        model = load_model(target.path, **options, function=target.function)
         model.prepare()
         return model
 
@@ -128,15 +130,16 @@ class CoreMLSubject:
     def __init__(self, target: Target) -> None:
         import coremltools  # noqa: F401  (its import is no part of the load)
 
-        from tlkit.core.load import inspect
+        from tlkit.core.load import load_model
 
         self._target = target
-        self._specs = inspect(target.path).inputs
+        self._specs = load_model(target.path, function=target.function).inputs
         self._inputs = _inputs(target)
 
     def load(self) -> Any:
         """Load the compiled model."""
-        return coreml.CoreMLEngine(Path(self._target.compiled), self._specs, unit=Unit(self._target.unit))
+        path, unit = Path(self._target.compiled), Unit(self._target.unit)
+        return coreml.CoreMLEngine(path, self._specs, unit=unit, function=self._target.function)
 
     def bind(self, model: Any) -> Callable[[], object]:
         """Return the call to time."""

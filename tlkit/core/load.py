@@ -16,9 +16,10 @@ from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 if TYPE_CHECKING:
     from tlkit.engines.coreml import CoreMLEngine
     from tlkit.engines.torch import State, TorchEngine
+    from tlkit.engines.torch_watch import Seen
     from tlkit.formats.package import Package
     from tlkit.formats.tensors import TensorFile, Tensors
-    from tlkit.mil.program import Program
+    from tlkit.mil.program import Function, Program
 
 
 def inspect(path: str | os.PathLike[str], *, format: str | None = None) -> ModelInfo:
@@ -108,6 +109,12 @@ class Model:
         """The MIL program, or None for a model of another kind."""
         return self._package.program if self._package else None
 
+    def function(self) -> Function:
+        """Return the MIL function that runs; LoadError for a model that is no mlprogram."""
+        if self.program is None:
+            raise LoadError(f"{self.path}: a {self.info.kind} model has no MIL program", "this needs an mlprogram")
+        return self.program.function(self._function)
+
     def tensors(self) -> Tensors:
         """Return the weights by name: each is read when its ``numpy()`` is called, and decoded if it has to be."""
         from tlkit.formats.package import Package
@@ -148,16 +155,21 @@ class Model:
             return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)
         if self.info.kind.startswith("pipeline"):
             return PipelineEngine([self._stage(stage) for stage in package.stages()])
+        return self._torch_engine
+
+    @cached_property
+    def _torch_engine(self) -> TorchEngine:
         from tlkit.engines.torch import TorchEngine
 
-        if self.program is None:
+        package = self._unpacked(self._package) if self._package else None
+        if package is None or self.program is None:
             raise LoadError(
                 f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
                 "convert its source with `tlkit convert`",
             )
         package.require_weights()
         try:
-            return TorchEngine(self.program.function(self._function), **self._options)
+            return TorchEngine(self.function(), **self._options)
         except LoadError as error:
             raise LoadError(f"{self.path}: {error.message}", error.hint) from None
 
@@ -180,6 +192,18 @@ class Model:
 
         raw = self.engine.run(self._arrays(inputs), state)
         return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
+
+    def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
+        """Run one inference operation by operation, with torch (on a Mac too), and show each to ``seen``.
+
+        ``seen`` is called with the operation and a function that returns its values by name, and returns True to stop:
+        None is returned then, otherwise the outputs as :meth:`predict` gives them.
+        """
+        from tlkit.core.outputs import from_port
+
+        raw = self._torch_engine.watch(self._arrays(inputs), seen, state)
+        specs = {spec.name: spec for spec in self.outputs}
+        return raw and {name: from_port(specs[name], value) for name, value in raw.items() if name in specs}
 
     def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
         """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""
@@ -206,4 +230,5 @@ class Model:
             )
         import numpy as np
 
-        return np.full(spec.shape, spec.default or 0, dtype=spec.dtype)
+        # Some models leave the type of a port open; to_port then takes the same.
+        return np.full(spec.shape, spec.default or 0, dtype=spec.dtype or "float32")

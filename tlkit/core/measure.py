@@ -13,7 +13,7 @@ from typing import Any
 from tlkit.core import _plan, builtin
 from tlkit.core._rounds import Progress, measure
 from tlkit.core.conditions import Conditions, watch
-from tlkit.core.load import inspect
+from tlkit.core.load import load_model
 from tlkit.core.machine import Machine, describe_machine, gpu_expected, versions
 from tlkit.core.rows import Method, Row
 from tlkit.core.stats import PERCENTILES
@@ -84,6 +84,7 @@ def bench(
     batch: Sequence[int] = (),
     engine: str = "eager",
     precision: str = "f16",
+    function: str | None = None,
     percentiles: Sequence[float] = PERCENTILES,
     threads: int | Sequence[int] | None = None,
     concurrency: int = 1,
@@ -102,8 +103,9 @@ def bench(
     windows agree (0: none at all). ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn once
     from ``seed``. ``batch``, ``shapes`` (several for an input) and ``threads`` are sweeps: a row for each.
     ``concurrency`` above 1 adds throughput with so many callers. ``processes`` children share a setting's samples,
-    which shows what differs from one start to the next. Speed-ups are over the row called ``against``, the first if
-    None. ``power`` False leaves energy out. ``timeout`` is how many seconds a child may stay silent.
+    which shows what differs from one start to the next. ``function`` is one of a multifunction package's. Speed-ups
+    are over the row called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is how many
+    seconds a child may stay silent.
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
     measured; as long as one could, the others are rows that say why not. BenchInterrupted (a KeyboardInterrupt) is
@@ -116,6 +118,7 @@ def bench(
         seed=seed,
         engine=engine,
         precision=precision,
+        function=function,
         timeout=timeout,
         processes=processes,
         concurrency=concurrency,
@@ -130,8 +133,8 @@ def bench(
     asked = [os.fspath(name) for name in _listed(model)]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
-        subjects = _subjects(asked, sweep, Path(folder), progress)
-        common = {"precision": precision, "engine": engine}
+        subjects = _subjects(asked, sweep, Path(folder), function, progress)
+        common = {"precision": precision, "engine": engine, "function": function}
         settings = _plan.settings(subjects, sweep, inputs or {}, seed, common, Path(folder))
         if against is not None and against not in (labels := [setting.label for setting in settings]):
             raise UsageError(f"--against {against}: no such row", f"rows: {', '.join(labels)}")
@@ -203,14 +206,16 @@ def _check(method: Method, sweep: _plan.Sweep) -> None:
         )
 
 
-def _subjects(asked: Sequence[str], sweep: _plan.Sweep, folder: Path, progress: Progress) -> list[_plan.Subject]:
+def _subjects(
+    asked: Sequence[str], sweep: _plan.Sweep, folder: Path, function: str | None, progress: Progress
+) -> list[_plan.Subject]:
     """Return the models in the order asked for; packages are opened first, since sources take their inputs."""
     called = _plan.names(asked)
     found: dict[int, _plan.Subject] = {}
     for index, text in enumerate(asked):
         if not _plan.is_source(text) or builtin.known(text):
             path = _resolve(text, progress)
-            inputs = inspect(path).inputs
+            inputs = load_model(path, function=function).inputs
             found[index] = _plan.Subject(called[index], str(path), False, inputs, _compiled(path, folder, index))
     packages = list(found.values())
     for index, text in enumerate(asked):

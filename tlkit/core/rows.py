@@ -28,6 +28,7 @@ class Method:
     seed: int = 0
     engine: str = "eager"
     precision: str = "f16"
+    function: str | None = None
     timeout: float = 300.0
     processes: int = 1
     spacing: float = 0.2

@@ -13,6 +13,7 @@ import numpy as np
 from tlkit.core import inputs as core_inputs
 from tlkit.core.inputs import Note
 from tlkit.core.load import load_model
+from tlkit.core.observe import Dumped, check_dump, observing
 from tlkit.core.staging import check_goal, staged
 from tlkit.core.values import collect
 from tlkit.errors import UsageError
@@ -57,7 +58,11 @@ class OutputSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """One inference: what went in, what came out (``outputs``: as ``Model.predict`` gives it) and its summary."""
+    """One inference: what went in, what came out (``outputs``: as ``Model.predict`` gives it) and its summary.
+
+    Of a run that stopped at the operation ``until``, the outputs are that operation's values. ``dumped`` lists the
+    values that were kept, in the order in which they were computed.
+    """
 
     model: str
     unit: str
@@ -67,6 +72,9 @@ class RunResult:
     inputs: tuple[PortValue, ...]
     outputs: Mapping[str, Any]
     summaries: tuple[OutputSummary, ...]
+    function: str | None = None
+    until: str | None = None
+    dumped: tuple[Dumped, ...] = ()
 
     @property
     def not_finite(self) -> tuple[str, ...]:
@@ -83,6 +91,10 @@ def run(
     precision: str = "f16",
     engine: str = "eager",
     unit: str | Unit = Unit.CPU,
+    function: str | None = None,
+    until: str | None = None,
+    dump: str | None = None,
+    ops: Iterable[str] = (),
     save_outputs: str | None = None,
     force: bool = False,
     note: Note = lambda _: None,
@@ -90,23 +102,38 @@ def run(
     """Run ``model`` once on ``inputs`` (texts ``NAME=VALUE``); what is not given is drawn from ``seed``.
 
     ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn and
-    which images had to be resized. Raises UsageError, LoadError, UnavailableError or ExecutionError.
+    which images had to be resized. ``function`` is one of a multifunction package's.
+
+    ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
+    a folder to write, a .npy file for each value and an index, of all operations or of those whose name or type
+    matches one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too.
+
+    Raises UsageError, LoadError, UnavailableError or ExecutionError.
     """
     goal = _goal(save_outputs, force)
-    loaded = load_model(model, precision=precision, engine=engine, unit=unit)
+    ops = tuple(ops)
+    check_dump(dump, ops, force=force)
+    loaded = load_model(model, precision=precision, engine=engine, unit=unit, function=function)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
     values = collect(loaded.inputs, inputs, shapes, seed, note)
     ports = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
+    if loaded.info.states:
+        note(f"states begin at zero: {', '.join(spec.name for spec in loaded.info.states)}")
     state = loaded.make_state() if loaded.info.states else None
-    outputs = loaded.predict(arrays, state)
+    if until is None and dump is None:
+        outputs, dumped = loaded.predict(arrays, state), []
+    else:
+        with observing(until, dump, ops, loaded.function(), force=force) as observer:
+            outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
     if goal is not None:
         save(outputs, goal, force=force)
     given = tuple(PortValue(name, str(array.dtype), array.shape) for name, array in arrays.items())
     specs = {spec.name: spec for spec in loaded.outputs}
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
-    return RunResult(os.fspath(model), str(unit), engine, precision, seed, given, outputs, summaries)
+    where = (os.fspath(model), str(unit), engine, precision, seed)
+    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped))
 
 
 def summarize(spec: TensorSpec, value: Any) -> OutputSummary:

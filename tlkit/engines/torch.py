@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from tlkit.engines.torch_watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError
 from tlkit.mil import lower, ops
 from tlkit.mil.ops.classify import presenters
@@ -134,6 +135,24 @@ class TorchEngine:
             raise
         except Exception as error:
             raise self._explain(arrays, state, error) from error
+        return self._named(outputs)
+
+    def watch(
+        self, arrays: Mapping[str, np.ndarray[Any, Any]], seen: Seen, state: State | None = None
+    ) -> dict[str, Any] | None:
+        """Run once, operation by operation, showing each to ``seen``; return :meth:`run`'s outputs, None if stopped."""
+        tracker = Tracker(self.module, seen, rounded=self._rounding)
+        try:
+            with torch.inference_mode():
+                return self._named(tracker.run(*self._operands(arrays, state)))
+        except Stopped:
+            return None
+        except (TlkitError, OSError):
+            raise
+        except Exception as error:
+            raise ExecutionError(f"{tracker.where()}: {str(error).splitlines()[0]}") from error
+
+    def _named(self, outputs: Sequence[Any]) -> dict[str, Any]:
         named = zip(self.output_names, outputs, strict=True)
         return {name: self._present.get(name, _to_numpy)(value) for name, value in named}
 
@@ -171,39 +190,13 @@ class TorchEngine:
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None, error: Exception
     ) -> ExecutionError:
         """Run again op by op to name the one that failed."""
-        tracker = _Tracker(self.module)
+        tracker = Tracker(self.module)
         try:
             with torch.inference_mode():
                 tracker.run(*self._operands(arrays, state))
         except Exception:
             return ExecutionError(f"{tracker.where()}: {str(error).splitlines()[0]}")
         return ExecutionError(str(error).splitlines()[0])
-
-
-class _Tracker(fx.Interpreter):
-    """Runs a graph node by node and remembers where it is."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self._node: fx.Node | None = None
-        self._inputs: list[str] = []
-
-    def run_node(self, n: fx.Node) -> Any:
-        self._node = n
-        _, kwargs = self.fetch_args_kwargs_from_env(n)
-        tensors = [(name, value) for name, value in kwargs.items() if isinstance(value, torch.Tensor)]
-        self._inputs = [f"{name} {_describe(value)}" for name, value in tensors]
-        return super().run_node(n)
-
-    def where(self) -> str:
-        operation = self._node.meta.get("mil") if self._node is not None else None
-        if operation is None:
-            return f"node '{self._node}'"
-        return f"op '{operation.name}' ({operation.type}) on {', '.join(self._inputs) or 'no tensor'}"
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}[{'x'.join(map(str, tensor.shape))}]"
 
 
 def _pack(module: fx.GraphModule, device: torch.device) -> None:
