@@ -361,7 +361,7 @@ def test_the_built_in_is_converted_once_and_measured(monkeypatch: pytest.MonkeyP
         assert result.rows[0].inputs[0].shape == (1, 3, 224, 224)
     (package,) = (tmp_path / "tlkit").iterdir()
     assert Path(result.models[0].path) == package
-    assert tlkit.core.measure.inspect(package).metadata.quantization == "F16"
+    assert tlkit.inspect(package).metadata.quantization == "F16"
 
 
 @pytest.mark.macos
