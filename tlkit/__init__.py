@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tlkit.core.export import ExportResult, export
     from tlkit.core.load import Model, inspect, load_model
     from tlkit.core.measure import BenchResult, bench
+    from tlkit.core.multifunction import Combined, combine
     from tlkit.core.weights import WeightsResult, convert_weights
     from tlkit.errors import (
         ConversionError,
@@ -35,6 +36,7 @@ _HOMES = {
     "tlkit.core.export": ("ExportResult", "export"),
     "tlkit.core.load": ("Model", "inspect", "load_model"),
     "tlkit.core.measure": ("BenchResult", "bench"),
+    "tlkit.core.multifunction": ("Combined", "combine"),
     "tlkit.core.weights": ("WeightsResult", "convert_weights"),
     "tlkit.errors": (
         "ConversionError",
@@ -50,6 +52,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BenchResult",
+    "Combined",
     "ConversionError",
     "ConversionResult",
     "Diagnosis",
@@ -68,6 +71,7 @@ __all__ = [
     "UsageError",
     "WeightsResult",
     "bench",
+    "combine",
     "convert",
     "convert_weights",
     "doctor",

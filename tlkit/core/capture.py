@@ -5,19 +5,19 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from torch import nn
 from torch.export import ExportedProgram
 
 from tlkit.core._quiet import quiet
-from tlkit.core.build import Report
 from tlkit.core.port import Port
 from tlkit.core.preflight import check_ops
 from tlkit.core.trace import Traced, trace
 from tlkit.errors import ConversionError
 
-
-def _nothing(what: str, share: float) -> None:
-    pass
+Loading = Callable[[], AbstractContextManager[None]]
 
 
 def capture(
@@ -27,40 +27,45 @@ def capture(
     names: tuple[str, ...] = (),
     *,
     export: bool = False,
-    report: Report = _nothing,
+    loading: Loading = nullcontext,
 ) -> Traced:
-    """Return ``module`` as a graph that coremltools has a translation for, op by op; ``report`` is told where it is.
+    """Return ``module`` as a graph that coremltools translates op by op; its import is done within ``loading``.
 
     Raises what :func:`~tlkit.core.trace.trace` raises, and :class:`~tlkit.core.preflight.PreflightError`. The hint of
     a :class:`ConversionError` says whether the other way of capturing would have got this far.
     """
     try:
-        return _checked(module, ports, seed, names, export, report)
+        return _checked(module, ports, seed, names, export, loading)
     except ConversionError as error:
         error.hint = f"{_other_way(module, ports, seed, export)}; {error.hint}"
         raise
 
 
 def _checked(
-    module: nn.Module, ports: tuple[Port, ...], seed: int, names: tuple[str, ...], export: bool, report: Report
+    module: nn.Module, ports: tuple[Port, ...], seed: int, names: tuple[str, ...], export: bool, loading: Loading
 ) -> Traced:
     if export:
         from tlkit.core.exported import export as run
 
-        report("exporting", 0.0)
+        _load_tools(loading)
         traced = run(module, ports, seed, names)
     else:
         traced = trace(module, ports, seed, names)
-    report("loading coremltools", 0.0)
+    _load_tools(loading)
     with quiet():
         check_ops(traced.program)
     return traced
 
 
+def _load_tools(loading: Loading) -> None:
+    with loading(), quiet():
+        import coremltools  # noqa: F401  # seconds, the first time
+
+
 def _other_way(module: nn.Module, ports: tuple[Port, ...], seed: int, export: bool) -> str:
     """Try the other way as far as its ops: that costs a run of the model, not a conversion."""
     try:
-        _checked(module, ports, seed, (), not export, _nothing)
+        _checked(module, ports, seed, (), not export, nullcontext)
     except Exception:
         return f"{'tracing' if export else '--export'} would not help"
     return "without --export it can be captured" if export else "with --export it can be captured"

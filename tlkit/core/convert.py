@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,11 @@ def convert(
         from tlkit.core.trace import prepared
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
         with clock.stage("trace", "tracing"):
-            traced = _capture(module, ports, loaded, seed, output_names, labels, export, clock.report)
+            traced = _capture(module, ports, loaded, seed, output_names, labels, export, clock)
             check_states(states, traced.states)
             if traced.states:
                 recipe = replace(recipe, target=target_for_states(recipe.target, target is not None))
-        with clock.stage("convert", "loading coremltools"):
+        with clock.stage("convert", "converting"):
             write_package(traced, recipe, path, clock.report)
         verification = None
         if verify:
@@ -136,7 +137,7 @@ def _capture(
     names: Sequence[str],
     labels: Sequence[str],
     export: bool,
-    report: Report,
+    clock: _Clock,
 ) -> Traced:
     from tlkit.core.capture import adopt, capture
     from tlkit.core.trace import parameters
@@ -148,7 +149,8 @@ def _capture(
     if loaded.program is not None:
         traced = adopt(loaded.program, module, ports, seed, tuple(names))
     else:
-        traced = capture(module, ports, seed, tuple(names), export=export, report=report)
+        loading = partial(clock.stage, "convert", "loading coremltools")
+        traced = capture(module, ports, seed, tuple(names), export=export, loading=loading)
     if labels:
         check_classifier(traced.outputs, len(labels))
     return traced
@@ -211,6 +213,7 @@ class _Clock:
         self._report = report
         self._start = time.perf_counter()
         self._stages: dict[str, float] = {}
+        self._inside = 0.0
 
     def report(self, what: str, share: float) -> None:
         """Pass on where things stand; the place where an interrupt that a library swallowed comes back."""
@@ -219,11 +222,15 @@ class _Clock:
 
     @contextmanager
     def stage(self, key: str, what: str) -> Iterator[None]:
+        """Time the body as ``key``; a stage inside another is not counted twice, one that comes again is added."""
         self.report(what, 0.0)
-        start = time.perf_counter()
+        self._stages.setdefault(key, 0.0)
+        start, outer, self._inside = time.perf_counter(), self._inside, 0.0
         yield
         check()
-        self._stages[key] = time.perf_counter() - start
+        spent = time.perf_counter() - start
+        self._stages[key] += spent - self._inside
+        self._inside = outer + spent
 
     def timings(self) -> dict[str, float]:
         return {**self._stages, "total": time.perf_counter() - self._start}
