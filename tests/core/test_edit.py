@@ -203,6 +203,76 @@ def test_a_fixed_batch_becomes_another_one(net: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(load_model(made.path).predict({"x": rows})["y"], expected, atol=0.02)
 
 
+def _steps(path: Path, shape: tuple[int, ...], *steps: tuple[str, tuple[int, ...], dict[str, Any]]) -> Path:
+    """A chain of operations on ``x``: (type, shape of the result, constant inputs); the last result is ``y``."""
+    body = Body()
+    body.input("x", tensor_type("fp32", *shape))
+    before = "x"
+    for index, (kind, result, constants) in enumerate(steps):
+        name = "y" if index == len(steps) - 1 else f"step_{index}"
+        made = {key: body.const(f"{name}_{key}", immediate(*value)) for key, value in constants.items()}
+        body.op(kind, {name: tensor_type("fp32", *result)}, {"x": before, **made})
+        before = name
+    body.returns("y")
+    model = MODEL.Model(specificationVersion=8)
+    array_feature(model.description.input.add(), "x", ARRAYS.FLOAT32, *shape)
+    array_feature(model.description.output.add(), "y", ARRAYS.FLOAT32, *steps[-1][1])
+    model.mlProgram.CopyFrom(body.message)
+    return packages.write(path, model)
+
+
+def test_a_reshape_that_names_a_batch_of_one_follows_the_batch(tmp_path: Path) -> None:
+    path = _steps(
+        tmp_path / "net.mlpackage",
+        (1, 2, 3),
+        ("relu", (1, 2, 3), {}),
+        ("reshape", (1, 6), {"shape": ("int32", [1, 6])}),
+        ("slice_by_index", (1, 4), {"begin": ("int32", [0, 1]), "end": ("int32", [1, 5]), **_masks([1, 0])}),
+        ("mul", (1, 4), {"y": ("fp32", [[1.0, 2.0, 3.0, 4.0]])}),
+    )
+    made = edit(path, tmp_path / "new.mlpackage", input_shapes={"x": "4x2x3"})
+    assert made.ok and made.check is not None and made.check.max_abs == 0
+    assert [tuple(v.shape) for v in coremltools_program(made.path).functions["main"].outputs] == [(4, 4)]
+    x = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
+    expected = np.maximum(x, 0).reshape(4, 6)[:, 1:5] * np.arange(1, 5, dtype=np.float32)
+    np.testing.assert_array_equal(load_model(made.path).predict({"x": x})["y"], expected)
+
+
+def _masks(whole: list[int]) -> dict[str, Any]:
+    return {"begin_mask": ("bool", whole), "end_mask": ("bool", whole)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "new", "steps"),
+    [
+        ((1, 6), "2x6", [("slice_by_index", (1, 2), {"begin": ("int32", [0, 1]), "end": ("int32", [1, 3])})]),
+        ((2, 6), "4x6", [("reshape", (12,), {"shape": ("int32", [12])})]),
+        ((2, 6), "4x6", [("reshape", (1, 12), {"shape": ("int32", [1, 12])})]),
+        ((1, 6), "1x8", [("reshape", (1, 6), {"shape": ("int32", [1, 6])})]),
+        ((2, 3), "4x3", [("reshape", (1, 6), {"shape": ("int32", [1, -1])})]),
+        (
+            (4, 6),
+            "6x6",
+            [("gather", (2, 6), {"indices": ("int32", [0, 3]), "axis": ("int32", 0)})],
+        ),
+        (
+            (1, 2, 3),
+            "2x2x3",
+            [
+                ("transpose", (2, 1, 3), {"perm": ("int32", [1, 0, 2])}),
+                ("reshape", (1, 6), {"shape": ("int32", [1, 6])}),
+            ],
+        ),
+    ],
+)
+def test_constants_that_may_hold_the_old_shape_stop_another(
+    tmp_path: Path, shape: tuple[int, ...], new: str, steps: list[Any]
+) -> None:
+    path = _steps(tmp_path / "net.mlpackage", shape, *steps)
+    with pytest.raises(UsageError, match="whose own constants may hold the old one"):
+        edit(path, tmp_path / "new.mlpackage", input_shapes={"x": new})
+
+
 def test_other_shapes_run_but_have_nothing_to_be_compared_with(tmp_path: Path) -> None:
     path = packages.relu(tmp_path / "net.mlpackage", (1, 3), (1, 3))
     made = edit(path, tmp_path / "new.mlpackage", input_shapes={"x": "1x7"})

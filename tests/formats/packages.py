@@ -76,6 +76,8 @@ def immediate(dtype: str, data: Any) -> Any:
         tensor.strings.values.extend(array.ravel().tolist())
     elif dtype == "fp16":
         tensor.bytes.values = array.astype("<f2").tobytes()
+    elif dtype == "bool":
+        tensor.bools.values.extend(array.ravel().astype(bool).tolist())
     elif dtype == "fp32":
         tensor.floats.values.extend(array.ravel().tolist())
     else:

@@ -100,7 +100,8 @@ def _refit(
     assert package.program is not None
     package.require_weights()
     found = infer(package.program.function(target.name or None), {name: s.default for name, s in asked.items()})
-    edit_shapes.declare_shapes(target, found)
+    edit_shapes.declare_shapes(target, found.shapes)
+    edit_shapes.reshape_to(target, found.reshapes)
 
 
 def _having(targets: Sequence[Interface], kind: str, name: str) -> list[Interface]:

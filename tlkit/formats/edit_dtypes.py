@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from tlkit.errors import UsageError
 from tlkit.formats.edit_names import substitute
-from tlkit.formats.editing import Interface, defined
+from tlkit.formats.edit_operations import drop_unused, fresh, names_in, remove, text_constant, text_value, uses
+from tlkit.formats.editing import Interface
 from tlkit.mil import _coreml_proto
 
 # Numbers of MIL's DataType and of FeatureTypes' ArrayDataType, and MIL's word.
 _TYPES = {"float16": (10, 65552, "fp16"), "float32": (11, 65568, "fp32"), "int32": (23, 131104, "int32")}
 _NAMES = {numbers[0]: name for name, numbers in _TYPES.items()}
-_STRING = 2
 
 
 def set_input_dtype(target: Interface, name: str, dtype: str) -> None:
@@ -42,13 +41,13 @@ def set_output_dtype(target: Interface, name: str, dtype: str) -> None:
         if before == dtype:
             continue
         source = _source(operation)
-        if source is not None and _holds(dtype, before) and source in makers and _uses(body, name) == 1:
+        if source is not None and _holds(dtype, before) and source in makers and uses(body, name) == 1:
             inner = makers[source][1]
             if _is(inner.type, dtype) and source not in body.outputs:
                 _drop(body, operation)
                 substitute(body, {source: name})
                 continue
-        inside = _fresh(target, f"{name}_as_{_TYPES[before][2]}")
+        inside = fresh(target, f"{name}_as_{_TYPES[before][2]}")
         substitute(body, {name: inside})
         body.outputs[list(body.outputs).index(inside)] = name
         body.operations.extend(_cast(target, inside, name, item.type, dtype))
@@ -59,7 +58,7 @@ def _cast_input(target: Interface, body: Any, given: Any, dtype: str) -> None:
     name, before = given.name, _dtype(given.type, given.name)
     if name in body.outputs:
         raise UsageError(f"'{name}' is an input and an output in one", "convert the model again with the other type")
-    inside = _fresh(target, f"{name}_as_{_TYPES[before][2]}")
+    inside = fresh(target, f"{name}_as_{_TYPES[before][2]}")
     substitute(body, {name: inside})
     for operation in list(body.operations):
         if _holds(dtype, before) and _source(operation) == inside and _is(operation.outputs[0].type, dtype):
@@ -68,7 +67,7 @@ def _cast_input(target: Interface, body: Any, given: Any, dtype: str) -> None:
             else:
                 _drop(body, operation)
                 substitute(body, {operation.outputs[0].name: name})
-    if _uses(body, inside):
+    if uses(body, inside):
         for index, operation in enumerate(_cast(target, name, inside, given.type, before)):
             body.operations.insert(index, operation)
 
@@ -106,40 +105,11 @@ def _source(operation: Any) -> str | None:
     return str(operation.inputs["x"].arguments[0].name)
 
 
-def _uses(body: Any, name: str) -> int:
-    """How often ``name`` is used in ``body``, counting it among the outputs; a nested block's use counts."""
-    count = list(body.outputs).count(name)
-    for operation in body.operations:
-        count += sum(item.name == name for given in operation.inputs.values() for item in given.arguments)
-        count += sum(_uses(inner, name) for inner in operation.blocks)
-    return count
-
-
 def _drop(body: Any, operation: Any) -> None:
     """Take a cast away, and the constant that names its type if nothing else uses it."""
     dtypes = names_in(operation.inputs["dtype"])
-    _remove(body, operation.outputs[0].name)
+    remove(body, operation.outputs[0].name)
     drop_unused(body, dtypes)
-
-
-def names_in(argument: Any) -> list[str]:
-    """Return the values that an operation's argument names."""
-    return [item.name for item in argument.arguments if item.WhichOneof("binding") == "name"]
-
-
-def drop_unused(body: Any, names: Iterable[str]) -> None:
-    """Take away the operations that make ``names``, where nothing uses what they make."""
-    for name in names:
-        if not _uses(body, name):
-            _remove(body, name)
-
-
-def _remove(body: Any, result: str) -> None:
-    """Take away the operation that makes ``result``, if ``body`` itself has it."""
-    makes = (index for index, operation in enumerate(body.operations) if result in (o.name for o in operation.outputs))
-    index = next(makes, None)
-    if index is not None:
-        del body.operations[index]
 
 
 def _become_identity(operation: Any, source: str) -> None:
@@ -148,30 +118,13 @@ def _become_identity(operation: Any, source: str) -> None:
     operation.inputs["x"].arguments[0].name = source
 
 
-def _fresh(target: Interface, base: str) -> str:
-    taken = defined(target) | set(target.names())
-    return next(name for name in (base, *(f"{base}_{count}" for count in range(len(taken)))) if name not in taken)
-
-
 def _cast(target: Interface, source: str, result: str, kind: Any, dtype: str) -> tuple[Any, Any]:
     """The operations that make ``result``, of ``dtype`` and ``kind``'s shape, out of ``source``."""
     mil = _coreml_proto.module("MIL_pb2")
-    word = _fresh(target, f"{result}_dtype")
-    text = text_value(_TYPES[dtype][2])
-    constant = mil.Operation(type="const", outputs=[mil.NamedValueType(name=word, type=text.type)])
-    constant.attributes["name"].CopyFrom(text_value(word))
-    constant.attributes["val"].CopyFrom(text)
+    word = fresh(target, f"{result}_dtype")
     cast = mil.Operation(type="cast", outputs=[mil.NamedValueType(name=result, type=kind)])
     cast.outputs[0].type.tensorType.dataType = _TYPES[dtype][0]
     cast.attributes["name"].CopyFrom(text_value(f"{result}_cast"))
     cast.inputs["x"].arguments.add().name = source
     cast.inputs["dtype"].arguments.add().name = word
-    return constant, cast
-
-
-def text_value(word: str) -> Any:
-    """Return a MIL string constant."""
-    value = _coreml_proto.module("MIL_pb2").Value()
-    value.type.tensorType.dataType = _STRING
-    value.immediateValue.tensor.strings.values.append(word)
-    return value
+    return text_constant(word, _TYPES[dtype][2]), cast

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlkit.errors import UsageError
-from tlkit.formats.edit_dtypes import drop_unused, names_in, set_output_dtype, text_value
+from tlkit.formats.edit_dtypes import set_output_dtype
 from tlkit.formats.edit_names import substitute
+from tlkit.formats.edit_operations import drop_unused, names_in, text_value
 from tlkit.formats.editing import Interface, defined
 from tlkit.mil import _coreml_proto
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.errors import UsageError
+from tlkit.formats.edit_operations import drop_unused, fresh, int_constant, names_in
 from tlkit.formats.editing import Interface, every_block
 
 Shape = tuple[int, ...]
@@ -82,6 +83,21 @@ def declare_shapes(target: Interface, shapes: Mapping[str, Shape]) -> None:
         array = feature.type.multiArrayType if feature.type.WhichOneof("Type") == "multiArrayType" else None
         if array is not None and array.shape and feature.name in shapes:
             array.shape[:] = shapes[feature.name]
+
+
+def reshape_to(target: Interface, shapes: Mapping[str, Shape]) -> None:
+    """Give reshapes, named by their results, other shapes to make: each a constant of its own."""
+    for body in target.blocks():
+        for index, operation in reversed(list(enumerate(body.operations))):
+            name = operation.outputs[0].name if operation.outputs else ""
+            if operation.type != "reshape" or name not in shapes:
+                continue
+            replaced = names_in(operation.inputs["shape"])
+            constant = int_constant(fresh(target, f"{name}_shape"), shapes[name])
+            operation.inputs["shape"].Clear()
+            operation.inputs["shape"].arguments.add().name = constant.outputs[0].name
+            body.operations.insert(index, constant)
+            drop_unused(body, replaced)
 
 
 def _describe_image(message: Any, shapes: Shapes) -> None:
