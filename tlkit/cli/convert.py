@@ -121,6 +121,7 @@ def convert(
     tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
     tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
     tlkit convert resnet50 -o resnet50.mlpackage
+    tlkit convert net.mlpackage -o net.onnx
     tlkit convert model.gguf -o model.safetensors --dtype bf16 --max-shard-size 5GB
     tlkit convert hf-folder -o model.gguf --quantize q8_0
 
