@@ -298,6 +298,8 @@ def test_other_shapes_run_but_have_nothing_to_be_compared_with(tmp_path: Path) -
         ({"input_shapes": {"x": "4"}}, "has 2 axes, not 1"),
         ({"input_shapes": {"x": "1x0"}}, "not a shape"),
         ({"input_shapes": {"x": "8..2x4"}}, "not a shape"),
+        ({"input_shapes": {"x": "1x4,2..3x4"}}, "not a shape"),
+        ({"input_shapes": {"x": "1x99999999999"}}, "not a shape"),
         ({"input_dtypes": {"x": "f8"}}, "unknown type 'f8'"),
         ({"input_dtypes": {"y": "f16"}}, "no input is named 'y'"),
         ({"output_dtypes": {"x": "f16"}}, "no output is named 'x'"),

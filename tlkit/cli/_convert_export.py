@@ -34,12 +34,26 @@ def refuse(output: str, **options: Any) -> None:
         raise UsageError(f"{flag} is for packages, not for {output}", "make the package so, then export it")
 
 
-def export(sink: Sink, source: str, output: str, precision: str, *, verify: bool, seed: int, force: bool) -> None:
+def export(
+    sink: Sink,
+    source: str,
+    output: str,
+    precision: str,
+    functions: list[str] | None,
+    *,
+    verify: bool,
+    seed: int,
+    force: bool,
+) -> None:
     """Export, answer with what was made, and exit with 1 where it differs from the model."""
     from tlkit.core.export import export as run
 
+    named = functions or []
+    if len(named) > 1 or any("=" in name for name in named):
+        raise UsageError(f"--function {named[-1]}: {output} holds one function", "name one: --function NAME")
+    function = named[0] if named else None
     with sink.progress(f"exporting {source}"):
-        result = run(source, output, precision=precision, verify=verify, seed=seed, force=force)
+        result = run(source, output, precision=precision, function=function, verify=verify, seed=seed, force=force)
     for note in result.notes:
         sink.note(note)
     sink.answer(_document(result), lambda: _show(result))

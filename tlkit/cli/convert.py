@@ -86,7 +86,8 @@ def convert(
         typer.Option(
             "--function",
             metavar="NAME=PACKAGE",
-            help="Combine packages: SOURCE, a .mlpackage, is the function main, this one NAME (repeat it). iOS18.",
+            help="Combine packages: SOURCE, a .mlpackage, is the function main, this one NAME (repeat it). iOS18. For a .pt2 or "
+            ".onnx: NAME alone, the function to export.",
         ),
     ] = None,
     precision: Compute = "f16",
@@ -137,7 +138,8 @@ def convert(
         exports.refuse(
             output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
         )
-        exports.export(sink, source, output_path, precision, verify=verify, seed=seed, force=force)
+        exports.refuse(output_path, kwargs=kwargs, checkpoint=checkpoint, state=states, samples=samples, export=export)
+        exports.export(sink, source, output_path, precision, functions, verify=verify, seed=seed, force=force)
         return
     if functions:
         combined.combine(sink, source, functions, output_path, verify=verify, seed=seed, force=force)
