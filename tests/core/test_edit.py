@@ -393,3 +393,15 @@ def test_a_link_out_of_the_package_is_not_followed(net: Path, tmp_path: Path) ->
     with pytest.raises(LoadError, match="outside the package"):
         edit(net, tmp_path / "new.mlpackage", author="B")
     assert not (tmp_path / "new.mlpackage").exists()
+
+
+def test_a_program_that_contradicts_itself_is_no_internal_error(net: Path, tmp_path: Path) -> None:
+    file = net / "Data/com.apple.CoreML/model.mlmodel"
+    model = MODEL.Model.FromString(file.read_bytes())
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    cast = next(operation for operation in block.operations if operation.type == "cast")
+    del cast.outputs[:]
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(LoadError, match="contradicts itself"):
+        edit(net, tmp_path / "new.mlpackage", input_dtypes={"x": "f16"})
+    assert not (tmp_path / "new.mlpackage").exists()

@@ -86,8 +86,8 @@ def convert(
         typer.Option(
             "--function",
             metavar="NAME=PACKAGE",
-            help="Combine packages: SOURCE, a .mlpackage, is the function main, this one NAME (repeat it). iOS18. For a .pt2 or "
-            ".onnx: NAME alone, the function to export.",
+            help="Combine packages: SOURCE, a .mlpackage, is the function main, this one NAME (repeat it). iOS18. For "
+            "a .pt2 or .onnx: NAME alone, the function to export.",
         ),
     ] = None,
     precision: Compute = "f16",

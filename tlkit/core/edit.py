@@ -18,7 +18,7 @@ from tlkit.errors import TlkitError, UsageError
 from tlkit.formats import sniff
 from tlkit.formats.coreml import describe
 from tlkit.formats.editing import write_beside
-from tlkit.formats.package import Package, open_package
+from tlkit.formats.package import Package, blamed_on, open_package
 from tlkit.types import ModelInfo
 
 Pairs = Iterable[str] | Mapping[str, str]
@@ -100,7 +100,8 @@ def edit(
     package = _open(Path(model), goal, force)
     changed = type(package.model)()
     changed.CopyFrom(package.model)
-    apply(package, changed, edits)
+    with blamed_on(package.file):
+        apply(package, changed, edits)
     with staged(goal, force=force) as path:
         write_beside(package, changed, path)
         check = None
