@@ -228,6 +228,8 @@ def test_a_reshape_that_names_a_batch_of_one_follows_the_batch(tmp_path: Path) -
         ("relu", (1, 2, 3), {}),
         ("reshape", (1, 6), {"shape": ("int32", [1, 6])}),
         ("slice_by_index", (1, 4), {"begin": ("int32", [0, 1]), "end": ("int32", [1, 5]), **_masks([1, 0])}),
+        ("reshape", (1, 2, 2), {"shape": ("int32", [1, 2, 2])}),
+        ("reshape", (1, 4), {"shape": ("int32", [1, -1])}),
         ("mul", (1, 4), {"y": ("fp32", [[1.0, 2.0, 3.0, 4.0]])}),
     )
     made = edit(path, tmp_path / "new.mlpackage", input_shapes={"x": "4x2x3"})
@@ -405,3 +407,21 @@ def test_a_program_that_contradicts_itself_is_no_internal_error(net: Path, tmp_p
     with pytest.raises(LoadError, match="contradicts itself"):
         edit(net, tmp_path / "new.mlpackage", input_dtypes={"x": "f16"})
     assert not (tmp_path / "new.mlpackage").exists()
+
+
+def test_an_edited_model_that_does_not_run_fails_the_check(net: Path, tmp_path: Path) -> None:
+    from tlkit.core._edit_check import compare
+
+    broken = edit(net, tmp_path / "broken.mlpackage", rename={"x": "x2"}).path
+    file = broken / "Data/com.apple.CoreML/model.mlmodel"
+    model = MODEL.Model.FromString(file.read_bytes())
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    del block.operations[0]
+    file.write_bytes(model.SerializeToString())
+    reasons, _, compared = compare(net, broken, 0)
+    assert not compared and "before anything defines it" in reasons[0]
+    other = packages.linear(tmp_path / "other.mlpackage")
+    weights = other / "Data/com.apple.CoreML/weights/weight.bin"
+    weights.write_bytes(weights.read_bytes().replace(MATRIX.tobytes(), (-MATRIX).tobytes()))
+    reasons, largest, compared = compare(net, other, 0)
+    assert compared and largest is not None and largest > 0.5 and "y: " in reasons[0]

@@ -26,14 +26,22 @@ _MOST = 4  # shapes of a flexible port that are tried
 
 
 def compare(original: Path, edited: Path, seed: int) -> tuple[tuple[str, ...], float | None, bool]:
-    """Return what differs (a phrase each), the largest difference, and whether outputs could be compared at all."""
+    """Return what differs (a phrase each), the largest difference, and whether outputs could be compared at all.
+
+    TlkitError where the original cannot be run here; that the edited model cannot is a phrase.
+    """
     functions = load_model(edited).info.functions
     reasons: list[str] = []
     largest: float | None = None
     compared = False
     for function in functions if len(functions) > 1 else (None,):
         old, new = (load_model(path, function=function) for path in (original, edited))
-        pairs = _pairs(old, new, seed)
+        old.prepare()
+        try:
+            pairs = _pairs(old, new, seed)
+        except _FailsError as error:
+            reasons.append(str(error))
+            continue
         compared |= bool(pairs)
         for name, reference, actual in pairs:
             found = difference(reference, actual)
@@ -51,11 +59,12 @@ def _pairs(old: Model, new: Model, seed: int) -> list[tuple[str, Array, Array]]:
     """Run both; return name, reference and actual value of each output that can be compared."""
     if all(allows(then, now.shape) for then, now in zip(old.inputs, new.inputs, strict=True)):
         values = _draw(old, new, seed)
-        return _outputs(old, new, _predict(old, list(values.values())), _predict(new, list(values.values())))
+        return _outputs(old, new, _predict(old, list(values.values())), _try(new, list(values.values())))
     if not all(then.shape[1:] == now.shape[1:] and then.shape[:1] == (1,) for then, now in _ports(old, new)):
+        _try(new, list(_draw(old, new, seed).values()))
         return []
     values = _draw(old, new, seed)  # a batch of what the original takes one by one
-    got = _predict(new, list(values.values()))
+    got = _try(new, list(values.values()))
     rows = []
     for row in (0, -1):
         one = _predict(old, [value[row][None] for value in values.values()])
@@ -91,6 +100,17 @@ def _shaped(narrow: TensorSpec, now: TensorSpec) -> TensorSpec:
 def _predict(model: Model, values: list[Array]) -> dict[str, Any]:
     state = model.make_state() if model.info.states else None
     return model.predict({spec.name: value for spec, value in zip(model.inputs, values, strict=True)}, state)
+
+
+class _FailsError(Exception):
+    """The edited model does not run."""
+
+
+def _try(model: Model, values: list[Array]) -> dict[str, Any]:
+    try:
+        return _predict(model, values)
+    except TlkitError as error:
+        raise _FailsError(error.message.replace(str(model.path), model.path.name)) from error
 
 
 def _outputs(

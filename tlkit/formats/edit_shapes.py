@@ -88,16 +88,17 @@ def declare_shapes(target: Interface, shapes: Mapping[str, Shape]) -> None:
 def reshape_to(target: Interface, shapes: Mapping[str, Shape]) -> None:
     """Give reshapes, named by their results, other shapes to make: each a constant of its own."""
     for body in target.blocks():
-        for index, operation in reversed(list(enumerate(body.operations))):
+        replaced = []
+        for index in reversed(range(len(body.operations))):  # from the end, since each adds a constant before it
+            operation = body.operations[index]
             name = operation.outputs[0].name if operation.outputs else ""
-            if operation.type != "reshape" or name not in shapes:
-                continue
-            replaced = names_in(operation.inputs["shape"])
-            constant = int_constant(fresh(target, f"{name}_shape"), shapes[name])
-            operation.inputs["shape"].Clear()
-            operation.inputs["shape"].arguments.add().name = constant.outputs[0].name
-            body.operations.insert(index, constant)
-            drop_unused(body, replaced)
+            if operation.type == "reshape" and name in shapes:
+                constant = int_constant(fresh(target, f"{name}_shape"), shapes[name])
+                replaced += names_in(operation.inputs["shape"])
+                operation.inputs["shape"].Clear()
+                operation.inputs["shape"].arguments.add().name = constant.outputs[0].name
+                body.operations.insert(index, constant)
+        drop_unused(body, replaced)
 
 
 def _describe_image(message: Any, shapes: Shapes) -> None:
