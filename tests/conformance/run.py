@@ -53,6 +53,7 @@ def _run(options: argparse.Namespace, table: Path) -> None:
     ]
     command += ["-p", "tlkit.anywhere", "-p", "tests.conformance.plugin", "--table", str(table), "--tb=line"]
     command += ["--per-function", str(options.per_function), "--off-by", str(options.off_by), "-W", "ignore"]
+    command += ["-o", "xfail_strict=false"]  # a case that Core ML itself fails, by its mark, may pass here
     command += ["-n", str(options.jobs)] if options.jobs > 1 else []
     command += ["-k", options.only] if options.only else []
     settings = {"PYMIL_TEST_TARGETS": "mlprogram", "INCLUDE_MIL_FP32_UNIT_TESTS": "1", "OMP_NUM_THREADS": "1"}
