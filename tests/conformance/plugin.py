@@ -17,6 +17,7 @@ import json
 import re
 import zlib
 from collections import defaultdict
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    _judge_strictly()
+    config.pluginmanager.register(_judge_strictly())
     if config.getoption("--off-by"):
         _perturb(config.getoption("--off-by"))
     if config.getoption("--table"):
@@ -82,7 +83,7 @@ def _excluded(nodeid: str) -> str:
     return next((reason for pattern, reason in _exclusions() if pattern.search(nodeid)), "")
 
 
-def _judge_strictly() -> None:
+def _judge_strictly() -> _Judged:
     """Replace the tolerance of what holds f16 where the suite uses it: in numpy's two comparisons."""
     judged = _Judged()
 
@@ -97,22 +98,40 @@ def _judge_strictly() -> None:
 
     np.testing.assert_allclose = strict(np.testing.assert_allclose)
     np.isclose = strict(np.isclose)
+    return judged
 
 
 class _Judged:
-    """Follows which model predicted last, and whether its program holds fp16 values."""
+    """Follows which model predicted last: whether its program holds fp16 values, and whether it put floats out.
+
+    Each case's report carries ``judged``: ``f16`` or ``f32`` where floats were there to compare, else nothing.
+    """
 
     def __init__(self) -> None:
         from tlkit.core import load
 
         self.holds_f16 = False
+        self.precision = ""
         honest = load.Model.predict
 
         def predict(model: load.Model, *args: Any, **kwargs: Any) -> dict[str, Any]:
             self.holds_f16 = "fp16" in _element_types(model)
-            return honest(model, *args, **kwargs)
+            outputs = honest(model, *args, **kwargs)
+            if any(_is_float(value) and value.any() for value in outputs.values()):
+                self.precision = "f16" if self.holds_f16 else "f32"
+            return outputs
 
         load.Model.predict = predict  # type: ignore[method-assign]
+
+    def pytest_runtest_setup(self) -> None:
+        self.precision = ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, pytest.TestReport]:
+        report: pytest.TestReport = yield
+        if call.when == "call":
+            report.user_properties.append(("judged", self.precision))
+        return report
 
 
 def _element_types(model: Any) -> set[str]:
@@ -153,7 +172,8 @@ class _Table:
             reason = report.longrepr
             text = str(reason[2]) if isinstance(reason, tuple) else str(getattr(reason, "reprcrash", None) or "")
             outcome = "xfailed" if hasattr(report, "wasxfail") and report.outcome == "skipped" else report.outcome
-            self.records[report.nodeid] = {"outcome": outcome, "reason": text[:300]}
+            judged = str(dict(report.user_properties).get("judged", ""))
+            self.records[report.nodeid] = {"outcome": outcome, "reason": text[:300], "judged": judged}
 
     def pytest_sessionfinish(self) -> None:
         with self.path.open("w") as file:

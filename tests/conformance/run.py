@@ -71,6 +71,9 @@ def _report(records: list[dict[str, str]]) -> int:
         print(f"{title:44}" + "".join(f"{counts[column] or '':>10}" for column in columns))
     total: Counter[str] = sum(rows.values(), Counter())
     print(f"{'all':44}" + "".join(f"{total[column]:>10}" for column in columns))
+    for precision in ("f32", "f16"):
+        judged = [record["outcome"] for record in records if record["judged"] == precision]
+        print(f"with {precision} outputs to compare: {len(judged)}, of which failed: {judged.count('failed')}")
     return 1 if total["failed"] else 0
 
 
