@@ -13,6 +13,7 @@ Used as ``pytest -p tlkit.anywhere -p tests.conformance.plugin <the wheel's test
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import zlib
@@ -73,6 +74,7 @@ def _case(nodeid: str) -> str:
     return nodeid.rpartition("/tests/")[2] if "/tests/" in nodeid.partition("::")[0] else nodeid
 
 
+@functools.cache
 def _exclusions() -> list[tuple[re.Pattern[str], str]]:
     lines = [line for line in EXCLUDED.read_text().splitlines() if line.strip() and not line.startswith("#")]
     pairs = [line.split("  # ", 1) for line in lines]
