@@ -68,13 +68,20 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("networks", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all of them unless named"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--json", action="store_true", help="print the raw seconds of every call")
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = [name for name in options.networks if name not in NETWORKS]
+    if unknown:
+        parser.error(f"there is no network {unknown[0]}: it is one of {', '.join(NETWORKS)}")
+    options.networks = options.networks or list(NETWORKS)
+    return options
 
 
 def _contenders(network: Network, folder: Path, with_compile: bool, console: Console) -> Iterable[tuple[str, Call]]:
