@@ -3,8 +3,8 @@
     python benchmarks/startup.py [PACKAGE] [--rounds 15]
 
 The contenders take turns, each a process of its own; shown are the median and least wall times in milliseconds. Without
-PACKAGE the digits fixture is converted first, into a temporary folder. The processes may write bytecode, as pip does when
-it installs: with PYTHONDONTWRITEBYTECODE an editable tlkit would be compiled at each start, and typer and rich would not.
+PACKAGE the digits fixture is converted first, into a temporary folder. The processes may write bytecode, as pip does
+when it installs: with PYTHONDONTWRITEBYTECODE an editable tlkit would be compiled at each start, typer and rich not.
 """
 
 from __future__ import annotations
