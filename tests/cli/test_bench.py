@@ -278,8 +278,11 @@ def test_a_model_that_cannot_run_says_why(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @on_torch
-def test_an_interrupt_shows_what_was_measured_and_leaves_nobody_behind(model: Path, tmp_path: Path) -> None:
-    """Early, it exits with 130 and no answer; once there are samples, with 130 and the answer so far."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_shows_what_was_measured_and_leaves_nobody_behind(
+    model: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    """Early, it exits with the signal's code and no answer; once there are samples, with that and the answer so far."""
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "tlkit", "bench", str(model), "--units", "cpu", "--duration", "60", "--json"]
     for sampled in (False, True):
@@ -287,9 +290,9 @@ def test_an_interrupt_shows_what_was_measured_and_leaves_nobody_behind(model: Pa
         child = first_child(parent.pid)
         if sampled:
             spin(child, seconds=3.0)
-        parent.send_signal(signal.SIGINT)
+        parent.send_signal(number)
         out, _ = parent.communicate(timeout=30)
-        assert parent.returncode == 130
+        assert parent.returncode == code
         assert not Path(f"/proc/{child}").exists()
         assert list(tmp_path.iterdir()) == []
         if sampled:

@@ -74,12 +74,12 @@ def bench(
     from tlkit.core.measure import BenchInterrupted
 
     limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline)
-    interrupted = False
+    interrupted = 0
     if show:
         runs = _saved(models or [])
         _print(sink, runs[0], runs[1:], _judge(runs[0], limits, baseline), format, top)
         _write(runs[0], None, report, force)
-        return _leave(runs[0], _judge(runs[0], limits, baseline), False)
+        return _leave(runs[0], _judge(runs[0], limits, baseline))
     asked: dict[str, Any] = {
         "units": None if units is None else _words(units),
         "iterations": iterations,
@@ -103,7 +103,7 @@ def bench(
     try:
         result = _measure(sink, models, inputs, shapes, asked)
     except BenchInterrupted as error:
-        result, interrupted = error.result, True
+        result, interrupted = error.result, error.exit_code
     checks = _judge(result, limits, baseline)
     _print(sink, result, [], checks, format, top)
     _write(result, save, report, force)
@@ -248,9 +248,9 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
         save_run(page(result), Path(report), force=force)
 
 
-def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: bool) -> None:
+def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: int = 0) -> None:
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(interrupted)
     if result.failed:
         raise typer.Exit(4)
     if any(check.passed is False for check in checks):

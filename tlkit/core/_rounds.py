@@ -22,11 +22,14 @@ Progress = Callable[[str, float, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The rows in the settings' order, the errors of those that could not be measured, and why there is no power."""
+    """The rows in the settings' order, the errors of those that could not be measured, and why there is no power.
+
+    ``interrupted`` is the exit code that the signal asks for that ended it early (130 or 143), or 0.
+    """
 
     rows: tuple[Row, ...]
     errors: tuple[TlkitError, ...]
-    interrupted: bool = False
+    interrupted: int = 0
     power_note: str = ""
     power_channels: tuple[str, ...] = ()
 
@@ -34,19 +37,20 @@ class Measured:
 def measure(settings: Sequence[Setting], method: Method, progress: Progress = lambda *_: None) -> Measured:
     """Measure ``settings``. No child outlives this call, however it ends.
 
-    An interrupt (Ctrl-C) once samples are there ends the measurement early: the rows hold what was taken so far.
+    An interrupt (Ctrl-C, or SIGTERM) once samples are there ends the measurement early: the rows hold what was taken so
+    far.
     """
     power = Power() if method.power is not False else None
-    interrupted = False
+    interrupted = 0
     with ExitStack() as stack:
         groups = [[Run(setting, method, stack) for _ in range(method.processes)] for setting in settings]
         runs = [run for group in groups for run in group]
         try:
             _measure(runs, method, power, progress)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as signalled:
             if not any(run.samples for run in runs):
                 raise
-            interrupted = True
+            interrupted = int(signalled.code or 0) if isinstance(signalled, SystemExit) else 130
             stack.pop_all().__exit__(KeyboardInterrupt, None, None)
     return Measured(
         tuple(row(group, method) for group in groups),

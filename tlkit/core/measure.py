@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.core import _plan, builtin
+from tlkit.core._interrupt import interruptible
 from tlkit.core._rounds import Progress, measure
 from tlkit.core.conditions import Conditions, watch
 from tlkit.core.load import load_model
@@ -64,11 +65,15 @@ class BenchResult:
 
 
 class BenchInterrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a measurement; ``result`` holds what had been measured until then."""
+    """Ctrl-C or SIGTERM in the middle of a measurement; ``result`` holds what had been measured until then.
 
-    def __init__(self, result: BenchResult) -> None:
+    ``exit_code`` is the one that the signal asks for: 130 or 143.
+    """
+
+    def __init__(self, result: BenchResult, exit_code: int) -> None:
         super().__init__("interrupted")
         self.result = result
+        self.exit_code = exit_code
 
 
 def bench(
@@ -109,7 +114,7 @@ def bench(
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
     measured; as long as one could, the others are rows that say why not. BenchInterrupted (a KeyboardInterrupt) is
-    raised at Ctrl-C once there are samples.
+    raised at Ctrl-C or SIGTERM once there are samples.
     """
     method = Method(
         iterations=iterations,
@@ -132,7 +137,7 @@ def bench(
     _check(method, sweep)
     asked = [os.fspath(name) for name in _listed(model)]
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
         subjects = _subjects(asked, sweep, Path(folder), function, progress)
         common = {"precision": precision, "engine": engine, "function": function}
         settings = _plan.settings(subjects, sweep, inputs or {}, seed, common, Path(folder))
@@ -158,10 +163,10 @@ def bench(
         comparisons=comparisons(rows, against),
         power_channels=found.power_channels,
         power_note=found.power_note,
-        interrupted=found.interrupted,
+        interrupted=bool(found.interrupted),
     )
     if found.interrupted:
-        raise BenchInterrupted(result)
+        raise BenchInterrupted(result, found.interrupted)
     return result
 
 
