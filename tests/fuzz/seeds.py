@@ -68,12 +68,12 @@ def weights() -> list[bytes]:
 
 
 def descriptions() -> list[bytes]:
-    """``coremldata.bin`` files: one of ours and the real ones that are here."""
+    """``coremldata.bin`` files: ours (a neural network, complete by itself, and two programs) and the real ones here."""
     body = _model().description.SerializeToString()
-    head = struct.pack("<IQQQQ", 502, 1, 0, 0, 7) + b"generic" + struct.pack("<QQQQ", 9, 0, 0, 0)
-    ours = head + struct.pack("<Q", len(body)) + body
+    tail = b"generic" + struct.pack("<QQQQ", 9, 0, 0, 0) + struct.pack("<Q", len(body)) + body
+    network, program = (struct.pack("<IQQQQ", kind, 1, 0, 0, 7) + tail for kind in (500, 502))
     spec = struct.pack("<IQQQQQ", 602, 1, 0, 0, 1, 0) + struct.pack("<Q", 4) + b"spec" + _model().SerializeToString()
-    return [ours, spec, *(path.read_bytes() for path in sorted(MODELS.glob("**/coremldata.bin")))]
+    return [network, program, spec, *(path.read_bytes() for path in sorted(MODELS.glob("**/coremldata.bin")))]
 
 
 def _model() -> Any:
