@@ -68,7 +68,7 @@ def weights() -> list[bytes]:
 
 
 def descriptions() -> list[bytes]:
-    """``coremldata.bin`` files: ours (a neural network, complete by itself, and two programs) and the real ones here."""
+    """``coremldata.bin`` files: ours (a neural network, complete by itself, and two programs), and real ones."""
     body = _model().description.SerializeToString()
     tail = b"generic" + struct.pack("<QQQQ", 9, 0, 0, 0) + struct.pack("<Q", len(body)) + body
     network, program = (struct.pack("<IQQQQ", kind, 1, 0, 0, 7) + tail for kind in (500, 502))
