@@ -47,6 +47,22 @@ CASES = rows(
         since=17,
         label="f32-weight",
     ),
+    case(
+        "linear",
+        {"x": X},
+        parameters={"weight": WHOLE[:2], "bias": np.array([3, -4], np.int32)},
+        expected=linear,
+        since=17,
+        label="whole-weight",
+    ),
+    case(
+        "linear",
+        {"x": WHOLE},
+        parameters={"weight": np.float32(WHOLE[:2] + 0.5) * 2, "bias": np.float32([3, -4])},
+        expected=lambda x, weight, bias: np.int32(linear(np.float64(x), weight, bias)),
+        since=17,
+        label="whole-x",
+    ),
     case("matmul", {"x": X[0], "y": X[1]}, parameters={"transpose_y": True}, expected=product),
     case("matmul", {"x": X[0], "y": X[1]}, parameters={"transpose_x": True}, expected=product, since=(15, 17)),
     case(
@@ -59,6 +75,7 @@ CASES = rows(
     case("matmul", {"x": batched(3), "y": batched(2, 3, 4)}, expected=product, label="vector"),
     case("matmul", {"x": WHOLE, "y": WHOLE.T.copy()}, expected=product),
     case("matmul", {"x": X}, parameters={"y": np.float32(WEIGHT.T)}, expected=product, since=17, label="f32-constant"),
+    case("matmul", {"x": X}, parameters={"y": WHOLE.T.copy()}, expected=product, since=17, label="whole-constant"),
     case(
         "einsum",
         {"values": (batched(2, 3, 4, 5), batched(2, 5, 4, 6))},

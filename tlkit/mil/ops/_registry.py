@@ -67,6 +67,13 @@ CARRIERS: Mapping[DType, torch.dtype] = {
 }
 
 SPECIAL = ("output_types", "blocks")
+
+
+def declared_carrier(output_types: Any) -> torch.dtype:
+    """The torch type of the first output that an op's ``output_types`` declares."""
+    return CARRIERS[DType.named(output_types[0][0])]
+
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

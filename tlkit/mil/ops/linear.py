@@ -1,30 +1,41 @@
-"""MIL's matrix products. From iOS17 on a constant operand may have another float type, which changes nothing here."""
+"""MIL's matrix products.
+
+From iOS17 on a constant operand may have another type than the other one: where one is whole numbers and one is floats,
+the product is taken in floats and given the type of the operand that is no constant. Float types all compute alike.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from tlkit.mil.ops._registry import Tensor, Tensors, op
+from tlkit.mil.ops._registry import Tensor, Tensors, declared_carrier, op
 
 
 @op()
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x times the transposed weight, plus bias: [*D, in] by [out, in] is [*D, out]."""
-    if x.is_floating_point():
-        return F.linear(x, weight, bias)
-    product = torch.matmul(x, weight.T.to(x.dtype))
-    return product if bias is None else product + bias.to(x.dtype)
+    """x times the transposed weight, plus bias: [*D, in] by [out, in] is [*D, out], of x's type."""
+    common = torch.promote_types(x.dtype, weight.dtype)
+    inputs, weight = x.to(common), weight.to(common)
+    if common.is_floating_point:
+        return F.linear(inputs, weight, None if bias is None else bias.to(common)).to(x.dtype)
+    product = torch.matmul(inputs, weight.T)
+    return product if bias is None else product + bias
 
 
 @op()
-def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
+def matmul(output_types: Any, x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     """The product over the last two axes, numpy's broadcasting over the rest; a vector is a row of x, a column of y."""
     if transpose_x and x.ndim > 1:
         x = x.mT
     if transpose_y and y.ndim > 1:
         y = y.mT
-    return torch.matmul(x, y)
+    if x.dtype == y.dtype:
+        return torch.matmul(x, y)
+    common = torch.promote_types(x.dtype, y.dtype)
+    return torch.matmul(x.to(common), y.to(common)).to(declared_carrier(output_types))
 
 
 @op()

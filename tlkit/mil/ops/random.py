@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops._registry import CARRIERS, Ints, Tensor, op
-from tlkit.mil.program import DType
+from tlkit.mil.ops._registry import Ints, Tensor, declared_carrier, op
 
 
 @op()
@@ -28,7 +27,7 @@ def random_normal(output_types: Any, shape: Ints, mean: float = 0.0, stddev: flo
 @op()
 def random_bernoulli(output_types: Any, shape: Ints, prob: float = 0.5, seed: int = -1) -> Tensor:
     """1 with probability ``prob``, else 0."""
-    return (_drawn(torch.rand, shape, seed, output_types) < prob).to(_carrier(output_types))
+    return (_drawn(torch.rand, shape, seed, output_types) < prob).to(declared_carrier(output_types))
 
 
 @op()
@@ -39,18 +38,14 @@ def random_categorical(output_types: Any, x: Tensor, mode: str = "logits", size:
     weights = x.float().softmax(-1) if mode == "logits" else x.float()
     rows = weights.reshape(-1, weights.shape[-1]).cpu()
     drawn = torch.multinomial(rows, size, replacement=True, generator=_generator(seed))
-    return drawn.reshape(*x.shape[:-1], size).to(x.device, _carrier(output_types))
+    return drawn.reshape(*x.shape[:-1], size).to(x.device, declared_carrier(output_types))
 
 
 def _drawn(draw: Callable[..., Tensor], shape: Ints, seed: int, output_types: Any) -> Tensor:
     """Drawn on the CPU, so that a seed means the same everywhere, then moved to where the model runs."""
-    drawn = draw(tuple(shape), generator=_generator(seed), dtype=_carrier(output_types), device="cpu")
+    drawn = draw(tuple(shape), generator=_generator(seed), dtype=declared_carrier(output_types), device="cpu")
     return drawn.to(torch.get_default_device())
 
 
 def _generator(seed: int) -> torch.Generator | None:
     return torch.Generator().manual_seed(seed) if seed >= 0 else None
-
-
-def _carrier(output_types: Any) -> torch.dtype:
-    return CARRIERS[DType.named(output_types[0][0])]

@@ -9,8 +9,7 @@ import torch
 
 from tlkit.errors import ExecutionError
 from tlkit.mil.ops import _nms, _pad
-from tlkit.mil.ops._registry import CARRIERS, Ints, Tensor, Tensors, op
-from tlkit.mil.program import DType
+from tlkit.mil.ops._registry import Ints, Tensor, Tensors, declared_carrier, op
 
 _STABLE = 1024
 """Up to this many elements ``topk`` sorts stably (equal values: the first index first); a longer axis is selected
@@ -71,19 +70,19 @@ def flatten2d(x: Tensor, axis: int = 1) -> Tensor:
 @op(exact=True)
 def fill(output_types: Any, shape: Ints, value: Any = 0.0) -> Tensor:
     """A tensor of ``shape`` full of ``value``."""
-    return torch.full(tuple(shape), value, dtype=_carrier(output_types))
+    return torch.full(tuple(shape), value, dtype=declared_carrier(output_types))
 
 
 @op(since=16, exact=True)
 def fill_like(output_types: Any, ref_tensor: Tensor, value: Any = 0.0) -> Tensor:
     """A tensor in the shape of ``ref_tensor`` full of ``value``."""
-    return torch.full(ref_tensor.shape, value, dtype=_carrier(output_types), device=ref_tensor.device)
+    return torch.full(ref_tensor.shape, value, dtype=declared_carrier(output_types), device=ref_tensor.device)
 
 
 @op()
 def range_1d(output_types: Any, end: float, start: float, step: float) -> Tensor:
     """``start``, ``start + step``, ... up to ``end``, which is left out."""
-    return torch.arange(start, end, step, dtype=_carrier(output_types))
+    return torch.arange(start, end, step, dtype=declared_carrier(output_types))
 
 
 @op(exact=True)
@@ -99,7 +98,7 @@ def one_hot(
     axis = axis % (indices.ndim + 1)
     view = [-1] + [1] * (indices.ndim - axis)
     hot = indices.unsqueeze(axis) == torch.arange(one_hot_vector_size, device=indices.device).view(view)
-    on, off = (torch.tensor(v, dtype=_carrier(output_types), device=hot.device) for v in (on_value, off_value))
+    on, off = (torch.tensor(v, dtype=declared_carrier(output_types), device=hot.device) for v in (on_value, off_value))
     return torch.where(hot, on, off)
 
 
@@ -214,7 +213,3 @@ def _take(x: Tensor, index: Tensor, axis: int) -> Tensor:
     shape[axis] = index.shape[1]
     where = index.view(view).expand(shape)
     return torch.where(where < 0, 0.0, x.gather(axis, where.clamp(min=0)))
-
-
-def _carrier(output_types: Any) -> torch.dtype:
-    return CARRIERS[DType.named(output_types[0][0])]
