@@ -418,10 +418,10 @@ def test_an_edited_model_that_does_not_run_fails_the_check(net: Path, tmp_path: 
     (block,) = model.mlProgram.functions["main"].block_specializations.values()
     del block.operations[0]
     file.write_bytes(model.SerializeToString())
-    reasons, _, compared = compare(net, broken, 0)
-    assert not compared and "before anything defines it" in reasons[0]
+    reasons, figures = compare(net, broken, 0)
+    assert not figures and "before anything defines it" in reasons[0]
     other = packages.linear(tmp_path / "other.mlpackage")
     weights = other / "Data/com.apple.CoreML/weights/weight.bin"
     weights.write_bytes(weights.read_bytes().replace(MATRIX.tobytes(), (-MATRIX).tobytes()))
-    reasons, largest, compared = compare(net, other, 0)
-    assert compared and largest is not None and largest > 0.5 and "y: " in reasons[0]
+    reasons, figures = compare(net, other, 0)
+    assert figures["y"].max_abs > 0.5 and "y: " in reasons[0]

@@ -27,7 +27,8 @@ Source = Annotated[
         metavar="SOURCE",
         help="file.py:callable, package.module:callable, a TorchScript .pt, a .pt2 of torch.export, a Hugging Face "
         "model folder, or a built-in (resnet50). The callable is "
-        "a torch.nn.Module, its class, or a function that returns one. For weights: any model file.",
+        "a torch.nn.Module, its class, or a function that returns one; or a .mlpackage, to be made anew. For weights: "
+        "any model file.",
     ),
 ]
 Tensors = Annotated[
@@ -56,10 +57,19 @@ _OUTPUTS = "Name the outputs, in order (repeat it). TYPE is f32, f16, i32, or RG
 OutputNames = Annotated[list[str] | None, typer.Option("--output-name", metavar="NAME[:TYPE]", help=_OUTPUTS)]
 Target = Annotated[
     str | None,
-    typer.Option("--target", metavar="OS", help="Oldest system to run on: iOS15 to iOS26, macOS12 ... [iOS17]"),
+    typer.Option(
+        "--target",
+        metavar="OS",
+        help="Oldest system to run on: iOS15 to iOS26, macOS12 ... [iOS17]",
+    ),
 ]
 Compute = Annotated[
-    str, typer.Option("--precision", metavar="f16|f32", help="Type of weights and compute; ports stay f32.")
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="f16|f32",
+        help="Type of weights and compute; ports stay f32. [f16]",
+    ),
 ]
 
 
@@ -90,7 +100,7 @@ def convert(
             "a .pt2 or .onnx: NAME alone, the function to export.",
         ),
     ] = None,
-    precision: Compute = "f16",
+    precision: Compute = None,
     target: Target = None,
     export: Annotated[bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")] = False,
     author: Annotated[str, typer.Option(metavar="TEXT", help="Who made the model.")] = "",
@@ -122,6 +132,7 @@ def convert(
     tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
     tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
     tlkit convert resnet50 -o resnet50.mlpackage
+    tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
     tlkit convert net.mlpackage -o net.onnx
     tlkit convert model.gguf -o model.safetensors --dtype bf16 --max-shard-size 5GB
     tlkit convert hf-folder -o model.gguf --quantize q8_0
@@ -139,7 +150,7 @@ def convert(
             output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
         )
         exports.refuse(output_path, kwargs=kwargs, checkpoint=checkpoint, state=states, samples=samples, export=export)
-        exports.export(sink, source, output_path, precision, functions, verify=verify, seed=seed, force=force)
+        exports.export(sink, source, output_path, precision or "f16", functions, verify=verify, seed=seed, force=force)
         return
     if functions:
         combined.combine(sink, source, functions, output_path, verify=verify, seed=seed, force=force)

@@ -1,4 +1,4 @@
-"""Does an edited package compute what the original computes? Both run on the same seeded values.
+"""Does a package made of another compute what the original computes? Both run on the same seeded values.
 
 Values are drawn so that both take them exactly: of an input that became f16, f16 values. What differs then is an error.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.compare import TOLERANCES, Difference, difference
+from tlkit.core.compare import TOLERANCES, Difference, difference, worst
 from tlkit.core.inputs import draw
 from tlkit.core.load import Model, load_model
 from tlkit.core.shapes import allows, shape_text
@@ -25,15 +25,17 @@ _NARROWEST_FIRST = ("bool", "int32", "float16", "float32", "float64")
 _MOST = 4  # shapes of a flexible port that are tried
 
 
-def compare(original: Path, edited: Path, seed: int) -> tuple[tuple[str, ...], float | None, bool]:
-    """Return what differs (a phrase each), the largest difference, and whether outputs could be compared at all.
+def compare(
+    original: Path, edited: Path, seed: int, limits: str = "f32"
+) -> tuple[tuple[str, ...], dict[str, Difference]]:
+    """Return what differs by more than ``limits`` of :data:`TOLERANCES` (a phrase each), and the figures by output.
 
-    TlkitError where the original cannot be run here; that the edited model cannot is a phrase.
+    There are no figures where the two have no shape in common. TlkitError where the original cannot be run here; that
+    the edited model cannot is a phrase.
     """
     functions = load_model(edited).info.functions
     reasons: list[str] = []
-    largest: float | None = None
-    compared = False
+    figures: dict[str, Difference] = {}
     for function in functions if len(functions) > 1 else (None,):
         old, new = (load_model(path, function=function) for path in (original, edited))
         old.prepare()
@@ -42,17 +44,14 @@ def compare(original: Path, edited: Path, seed: int) -> tuple[tuple[str, ...], f
         except _FailsError as error:
             reasons.append(str(error))
             continue
-        compared |= bool(pairs)
         for name, reference, actual in pairs:
             found = difference(reference, actual)
-            largest = max(largest or 0.0, found.max_abs)
-            reasons += [f"{name}: {phrase}" for phrase in _breaches(found, reference)]
+            label = name if function is None else f"{function}: {name}"
+            figures[label] = worst((figures[label], found)) if label in figures else found
+            phrases = TOLERANCES[limits].breaches(found, integer=reference.dtype.kind in "iub")
+            reasons += [f"{label}: {phrase}" for phrase in phrases]
         reasons += _failures(new, seed)
-    return tuple(reasons), largest, compared
-
-
-def _breaches(found: Difference, reference: Array) -> tuple[str, ...]:
-    return TOLERANCES["f32"].breaches(found, integer=reference.dtype.kind in "iub")
+    return tuple(reasons), figures
 
 
 def _pairs(old: Model, new: Model, seed: int) -> list[tuple[str, Array, Array]]:

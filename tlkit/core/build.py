@@ -32,16 +32,30 @@ Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What a package says of its model; what is empty is left as it is."""
+
+    author: str = ""
+    description: str = ""
+    version: str = ""
+    license: str = ""
+
+    def write(self, metadata: Any) -> None:
+        """Put it into ``metadata``, Core ML's message."""
+        metadata.author = self.author or metadata.author
+        metadata.shortDescription = self.description or metadata.shortDescription
+        metadata.versionString = self.version or metadata.versionString
+        metadata.license = self.license or metadata.license
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """How to make the package: precision ``f16 | f32``, oldest system, class labels, what it says of itself."""
 
     precision: str
     target: Target
     labels: tuple[str, ...] = ()
-    author: str = ""
-    description: str = ""
-    version: str = ""
-    license: str = ""
+    about: About = About()
 
 
 def check_versions() -> None:
@@ -74,7 +88,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
 
     Raises :class:`ConversionError` with coremltools' reason in one line; OSError where the disk refuses.
     """
-    with quiet(_progress(report)) as heard:
+    with quiet(progress(report)) as heard:
         import coremltools as ct
 
         install()
@@ -95,16 +109,18 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
             raise
         except Exception as error:
             _refused_by_disk(error, path)
-            raise _conversion_error(error, heard, ct.__version__) from error
+            raise conversion_error(error, heard, ct.__version__) from error
         spec = model.get_spec()
         _name_states(spec, traced.states)
         _check_outputs([feature.name for feature in spec.description.output])
-        _describe(spec.description.metadata, recipe)
+        recipe.about.write(spec.description.metadata)
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
         ct.utils.save_spec(spec, str(path / "Data" / "com.apple.CoreML" / "model.mlmodel"))
 
 
-def _progress(report: Report) -> Callable[[str], None]:
+def progress(report: Report) -> Callable[[str], None]:
+    """Return what turns coremltools' progress bars, line by line, into calls of ``report``."""
+
     def listen(line: str) -> None:
         bar = read_bar(line)
         if bar:
@@ -198,13 +214,6 @@ def _check_outputs(names: Sequence[str]) -> None:
         raise ConversionError(f"several outputs are one and the same value, '{twice.pop()}'", "return it once")
 
 
-def _describe(metadata: Any, recipe: Recipe) -> None:
-    metadata.author = recipe.author
-    metadata.shortDescription = recipe.description
-    metadata.versionString = recipe.version
-    metadata.license = recipe.license
-
-
 def _refused_by_disk(error: Exception, path: Path) -> None:
     """Raise OSError where coremltools' C++ half, which writes the files, met a full disk: it says RuntimeError."""
     reason = re.search(r"filesystem error: ([^\[]*)|(.*(?:open|writ\w*) .*(?:file|stream).*)", str(error))
@@ -218,7 +227,8 @@ _UNSUPPORTED = re.compile(r"convert function for op '([^']+)' not implemented")
 _PLACE = re.compile(r"ERROR - converting '([^']*)' op \(located at: '([^']*)'\)")
 
 
-def _conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionError:
+def conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionError:
+    """Return coremltools' ``error`` in one line, with the torch op it stopped at where it logged one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else ""
     if not isinstance(error, RuntimeError | ValueError) or not reason:  # others say little without their type

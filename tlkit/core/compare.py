@@ -6,6 +6,7 @@ Below, r is the reference and a the actual value, element by element.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,20 @@ def difference(reference: Array, actual: Array) -> Difference:
         snr_db=snr_db(r, a),
         equal=equal_share(r, a),
         not_finite=strays,
+    )
+
+
+def worst(items: Iterable[Difference]) -> Difference:
+    """Return the worst figure of each kind among ``items`` (at least one)."""
+    items = list(items)
+    return Difference(
+        elements=sum(item.elements for item in items),
+        max_abs=max(item.max_abs for item in items),
+        relative=max(item.relative for item in items),
+        cosine=min(item.cosine for item in items),
+        snr_db=min((item.snr_db for item in items), default=math.inf),
+        equal=min(item.equal for item in items),
+        not_finite=sum(item.not_finite for item in items),
     )
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core._interrupt import check, interruptible
 from tlkit.core.advice import advise
-from tlkit.core.build import Recipe, Report, check_classifier, check_versions, version_notes, write_package
+from tlkit.core.build import About, Recipe, Report, check_classifier, check_versions, version_notes, write_package
 from tlkit.core.labels import class_labels
 from tlkit.core.port import Port
 from tlkit.core.ports import Ports, parse_output, parse_ports
 from tlkit.core.provenance import annotate, describe
+from tlkit.core.remake import is_package, refuse, remake
 from tlkit.core.source import Source, load_source
 from tlkit.core.staging import check_goal, staged
 from tlkit.core.targets import choose_target, target_for_states
@@ -71,7 +72,7 @@ def convert(
     classes: str | Path | Sequence[str] | None = None,
     output_names: Sequence[str] = (),
     states: Sequence[str] = (),
-    precision: str = "f16",
+    precision: str | None = None,
     target: str | None = None,
     export: bool = False,
     author: str = "",
@@ -87,7 +88,9 @@ def convert(
     """Convert ``source`` to the Core ML package ``output``; return what was made and how it compares.
 
     ``source`` is ``file.py:callable``, ``package.module:callable``, a TorchScript ``.pt``, a ``.pt2``, a Hugging Face
-    model folder, a built-in name, or a module; ``export`` captures it by ``torch.export``, not by tracing.
+    model folder, a built-in name, or a module; ``export`` captures it by ``torch.export``, not by tracing. A source
+    that is a ``.mlpackage`` is made anew in another ``precision`` or for another ``target``, which it keeps otherwise;
+    f16 and iOS17 are what PyTorch becomes.
     ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
     text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
     ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others.
@@ -100,15 +103,20 @@ def convert(
     otherwise, and leaves nothing behind then.
     """
     goal = Path(output)
+    clock = Clock(report or (lambda what, share: None))
+    about = About(author, description, version, license)
+    _check_precision(precision)
+    _check_output(goal, force)
+    if is_package(source):
+        refuse({"kwargs": kwargs, "checkpoint": checkpoint, "input": inputs, "image": images, "classes": classes})
+        refuse({"output-name": output_names, "state": states, "samples": samples, "export": export})
+        package = Path(str(source))
+        return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
     ports = parse_ports(inputs, images)
     labels = class_labels(classes)
     outputs = tuple(map(parse_output, output_names))
-    recipe = Recipe(
-        _precision(precision), choose_target(target, ports, outputs), labels, author, description, version, license
-    )
-    _check_output(goal, force)
+    recipe = Recipe(precision or "f16", choose_target(target, ports, outputs), labels, about)
     check_versions()
-    clock = _Clock(report or (lambda what, share: None))
     with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source, kwargs, checkpoint)
         from tlkit.core.states import check_states
@@ -126,7 +134,7 @@ def convert(
             with clock.stage("verify", "verifying"):
                 verification = _verify(path, module, traced, recipe, seed, samples)
         annotate(path, describe(loaded.text, recipe.precision, verification))
-    return _result(goal, loaded, recipe, traced, verification, clock)
+    return result(goal, loaded.text, recipe, verification, clock, traced.notes)
 
 
 def _capture(
@@ -137,7 +145,7 @@ def _capture(
     names: Sequence[str],
     labels: Sequence[str],
     export: bool,
-    clock: _Clock,
+    clock: Clock,
 ) -> Traced:
     from tlkit.core.capture import adopt, capture
     from tlkit.core.trace import parameters
@@ -173,31 +181,36 @@ def _verify(
     )
 
 
-def _result(
-    goal: Path, loaded: Source, recipe: Recipe, traced: Traced, verification: Verification | None, clock: _Clock
+def result(
+    goal: Path,
+    source: str,
+    recipe: Recipe,
+    verification: Verification | None,
+    clock: Clock,
+    notes: tuple[str, ...],
 ) -> ConversionResult:
+    """Describe the package that now lies at ``goal``."""
     from tlkit.core.load import inspect
 
     info = inspect(goal)
     return ConversionResult(
         path=goal,
-        source=loaded.text,
+        source=source,
         precision=recipe.precision,
         target=recipe.target.name,
         size=sum(file.stat().st_size for file in goal.rglob("*") if file.is_file()),
         info=info,
         verification=verification,
         advice=advise(info),
-        notes=traced.notes,
+        notes=notes,
         version_notes=version_notes(),
         timings=clock.timings(),
     )
 
 
-def _precision(precision: str) -> str:
-    if precision not in ("f16", "f32"):
+def _check_precision(precision: str | None) -> None:
+    if precision not in (None, "f16", "f32"):
         raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
-    return precision
 
 
 def _check_output(goal: Path, force: bool) -> None:
@@ -206,7 +219,7 @@ def _check_output(goal: Path, force: bool) -> None:
     check_goal(goal, force=force)
 
 
-class _Clock:
+class Clock:
     """Seconds by stage, and the caller's report of where things stand."""
 
     def __init__(self, report: Report) -> None:
@@ -233,4 +246,5 @@ class _Clock:
         self._inside = outer + spent
 
     def timings(self) -> dict[str, float]:
+        """Return the seconds of each stage so far, and in all."""
         return {**self._stages, "total": time.perf_counter() - self._start}

@@ -138,11 +138,10 @@ def _check(original: Path, edited: Path, seed: int) -> EditCheck:
     from tlkit.core._edit_check import compare
 
     try:
-        reasons, max_abs, compared = compare(original, edited, seed)
+        reasons, found = compare(original, edited, seed)
     except TlkitError as error:
         reason = error.message.replace(str(edited), edited.name)
         return EditCheck(None, None, (f"could not be run here: {reason}",))
-    return EditCheck(not reasons if compared or reasons else None, max_abs, reasons or _NOTHING[compared])
-
-
-_NOTHING = {True: (), False: ("it runs at the new shape; the original has no such shape to compare with",)}
+    if not found and not reasons:
+        return EditCheck(None, None, ("it runs at the new shape; the original has no such shape to compare with",))
+    return EditCheck(not reasons, max((item.max_abs for item in found.values()), default=None), reasons)

@@ -43,6 +43,12 @@ def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple
     return target
 
 
+def target_of_version(version: int) -> Target:
+    """Return the target that a specification version stands for; of one before mlprograms, or unknown, the nearest."""
+    nearest = min(max(version, min(_RELEASES)), max(_RELEASES))
+    return Target(_RELEASES[nearest][0], nearest)
+
+
 def _float_image(port: Port) -> bool:
     return port.image is not None and port.image.layout == _FLOAT_IMAGE
 

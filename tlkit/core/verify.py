@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 
 from tlkit.core._quiet import quiet
 from tlkit.core.cases import Case, sample_cases, seeded_cases
-from tlkit.core.compare import TOLERANCES, Difference, difference
+from tlkit.core.compare import TOLERANCES, Difference, difference, worst
 from tlkit.core.examples import to_source
 from tlkit.core.port import OutputPort, Port
 from tlkit.core.states import zeroed
@@ -84,9 +83,9 @@ def verify(
         return Verification(None, {}, (error.message.replace(str(package), package.name),), seed=seed, cases=names)
     except Exception as error:  # a fault in tlkit's executor must not cost the user the conversion
         return Verification(None, {}, (f"{type(error).__name__}: {error}",), seed=seed, cases=names)
-    worst = {name: _worst(items) for name, items in found.items()}
+    figures = {name: worst(items) for name, items in found.items()}
     share = float(np.mean(same)) if same else None
-    return Verification(not reasons, worst, tuple(reasons), all(same) if same else None, share, seed, names)
+    return Verification(not reasons, figures, tuple(reasons), all(same) if same else None, share, seed, names)
 
 
 def _run_source(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> Iterator[Outputs]:
@@ -145,19 +144,6 @@ def _array(actual: Any, like: NDArray[Any]) -> NDArray[Any]:
 
 def _where(case: Case, cases: tuple[Case, ...]) -> str:
     return f" ({case.name})" if len(cases) > 1 else ""
-
-
-def _worst(items: Iterable[Difference]) -> Difference:
-    items = list(items)
-    return Difference(
-        elements=sum(item.elements for item in items),
-        max_abs=max(item.max_abs for item in items),
-        relative=max(item.relative for item in items),
-        cosine=min(item.cosine for item in items),
-        snr_db=min((item.snr_db for item in items), default=math.inf),
-        equal=min(item.equal for item in items),
-        not_finite=sum(item.not_finite for item in items),
-    )
 
 
 def _to_package(port: Port, value: NDArray[Any]) -> Any:

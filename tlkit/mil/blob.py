@@ -13,9 +13,13 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from tlkit.errors import LoadError
 from tlkit.mil.program import DType
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _HEADER = struct.Struct("<II")
 _RECORD = struct.Struct("<IIQQQ")
@@ -41,6 +45,7 @@ _DTYPES = {
     16: DType.FP8E4M3FN,
     17: DType.FP8E5M2,
 }
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +109,29 @@ class BlobFile:
         """Let go of the mapped pages; looked at again, they are read again."""
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class BlobWriter:
+    """A new weight file in ``file`` (open for writing, binary): :meth:`add` records, then :meth:`close` it.
+
+    Records are written as they come; only their count, in the header, is written last.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._count = file, 0
+        file.write(bytes(64))
+
+    def add(self, dtype: DType, data: Buffer, padding: int = 0) -> int:
+        """Append one constant; return the offset of its descriptor. ``padding``: bits that fill the last byte."""
+        offset, size = self._file.tell(), memoryview(data).nbytes
+        self._file.write(_RECORD.pack(_SENTINEL, _CODES[dtype], size, offset + 64, padding).ljust(64, b"\0"))
+        self._file.write(data)
+        self._file.write(bytes(-size % 64))
+        self._count += 1
+        return offset
+
+    def close(self) -> None:
+        """Write the header and close the file."""
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(self._count, 2))
+        self._file.close()
