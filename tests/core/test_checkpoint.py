@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -41,10 +42,25 @@ def weights(depth: int = 2, width: int = 6) -> dict[str, torch.Tensor]:
     return {name: torch.randn(size, generator=generator) for name, size in shapes.items()}
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def save(path: Path, stored: dict[str, torch.Tensor]) -> None:
+    if path.suffix == ".gguf":
+        writer = gguf.GGUFWriter(path, "net")
+        for name, value in stored.items():
+            writer.add_tensor(name, value.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    elif path.suffix == ".pth":
+        torch.save(stored, path)
+    else:
+        save_file(stored, path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "gguf"])
 def test_a_package_has_the_checkpoints_weights(net: str, tmp_path: Path, kind: str) -> None:
     path, stored = tmp_path / f"w.{kind}", weights()
-    save_file(stored, path) if kind == "safetensors" else torch.save(stored, path)
+    save(path, stored)
     kwargs = {"width": 6, "depth": 2}
     result = convert(net, tmp_path / "m.mlpackage", inputs=["x=1x6"], kwargs=kwargs, checkpoint=path, precision="f32")
     assert result.ok
@@ -66,10 +82,11 @@ def test_a_package_has_the_checkpoints_weights(net: str, tmp_path: Path, kind: s
     ],
 )
 def test_what_does_not_fit(net: str, tmp_path: Path, stored: dict[str, torch.Tensor], reason: str, hint: str) -> None:
-    save_file(stored, tmp_path / "w.safetensors")
-    with pytest.raises(LoadError, match=reason) as caught:
-        load_source(net, {"width": 6, "depth": 2}, tmp_path / "w.safetensors")
-    assert hint in caught.value.hint
+    for kind in ("safetensors", "gguf"):
+        save(tmp_path / f"w.{kind}", stored)
+        with pytest.raises(LoadError, match=reason) as caught:
+            load_source(net, {"width": 6, "depth": 2}, tmp_path / f"w.{kind}")
+        assert hint in caught.value.hint
 
 
 def test_a_checkpoint_is_never_unpickled(net: str, tmp_path: Path) -> None:

@@ -54,6 +54,18 @@ def test_weights_are_those_of_the_folder(tmp_path: Path) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
 
 
+def test_arguments_override_the_config(tmp_path: Path) -> None:
+    folder = save("bert", tmp_path / "bert")
+    plain, more = (convert(folder, tmp_path / f"{n}.mlpackage", kwargs=k) for n, k in (("a", None), ("b", HIDDEN)))
+    assert len(more.info.outputs) > len(plain.info.outputs)
+    assert more.ok
+    with pytest.raises(LoadError, match="no_such_argument"):
+        load_folder(folder, {"no_such_argument": 1})
+
+
+HIDDEN = {"output_hidden_states": True}
+
+
 def test_what_is_wrong_with_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save("bert", tmp_path / "bert")
     config = json.loads((folder / "config.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_weights_are_stored_once(packages: dict[str, Path], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("functions", "kind", "reason"),
     [
-        (["minus"], UsageError, "not NAME=PACKAGE"),
+        (["minus"], UsageError, "not NAME=SOURCE"),
         (["main={minus}"], UsageError, "name is taken"),
         (["a={minus}", "a={plus}"], UsageError, "name is taken"),
         (["1a={minus}"], UsageError, "cannot name"),
@@ -72,3 +73,95 @@ def test_functions_that_are_none(
     with pytest.raises(kind, match=reason):
         combine(packages["plus"], filled, tmp_path / "both.mlpackage")
     assert list(tmp_path.iterdir()) == []
+
+
+CODE = """
+import torch
+from torch import nn
+class Shared(nn.Module):
+    def __init__(self, width=64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.first, self.second = (nn.Linear(64, size) for size in (width, 4, 8))
+class First(Shared):
+    def forward(self, x):
+        return self.first(torch.relu(self.body(x)))
+class Second(Shared):
+    def forward(self, image):
+        return self.second(torch.relu(self.body(image.flatten(1))))
+class Changing(Shared):
+    def forward(self, x):
+        return self.first(torch.relu(self.body(x))) + torch.rand(1)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    path = tmp_path / "net.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_functions_are_converted_from_their_sources(code: Path, tmp_path: Path) -> None:
+    first, second = f"{code}:First", f"{code}:Second"
+    result = combine(
+        first,
+        [f"second={second}"],
+        tmp_path / "both.mlpackage",
+        inputs=["x=2x64", "second:image=1x1x8x8"],
+        precision="f32",
+    )
+    assert result.passed is True
+    assert set(result.verifications) == {"main", "second"}
+    assert dict(result.functions) == {"main": first, "second": second}
+    assert result.size < 0.75 * result.separate  # one body, two heads
+    names: dict[str, object] = {}
+    exec(CODE, names)
+    rng = np.random.default_rng(0)
+    for function, kind, port, shape in (("main", "First", "x", (2, 64)), ("second", "Second", "image", (1, 1, 8, 8))):
+        x = rng.standard_normal(shape, np.float32)
+        (found,) = load_model(result.path, function=function).predict({port: x}).values()
+        with torch.no_grad():
+            expected = names[kind]()(torch.from_numpy(x))  # type: ignore[operator]
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.mlpackage", "net.py"]
+
+
+def test_ports_without_a_function_are_for_each_that_has_none(code: Path, tmp_path: Path) -> None:
+    result = combine(f"{code}:First", {"again": f"{code}:First"}, tmp_path / "both.mlpackage", inputs={"x": (1, 64)})
+    for function in ("main", "again"):
+        assert load_model(result.path, function=function).inputs[0].shape == (1, 64)
+
+
+def test_a_package_and_a_source(packages: dict[str, Path], code: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "both.mlpackage"
+    result = combine(packages["plus"], {"first": f"{code}:First"}, goal, inputs=["first:x=1x64"], kwargs={"width": 64})
+    assert (set(result.info.functions), set(result.verifications)) == ({"main", "first"}, {"first"})
+
+
+def test_a_function_that_differs_from_its_source_fails(code: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "both.mlpackage"
+    result = combine(f"{code}:First", {"odd": f"{code}:Changing"}, goal, inputs=["x=1x64"])
+    assert result.passed is False
+    assert result.verifications["main"].passed
+    assert not result.verifications["odd"].passed
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"inputs": ["decode:x=1x64"]}, "no function 'decode'"),
+        ({"inputs": ["x=1x64"], "target": "iOS17"}, "several functions need iOS18"),
+        ({"inputs": []}, "what does it take"),
+    ],
+)
+def test_sources_that_cannot_be_combined(code: Path, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        combine(f"{code}:First", {"again": f"{code}:First"}, tmp_path / "both.mlpackage", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py"]
+
+
+def test_options_that_packages_have_no_use_for(packages: dict[str, Path], tmp_path: Path) -> None:
+    for options in ({"inputs": ["x=1x64"]}, {"precision": "f16"}, {"target": "iOS26"}, {"main": {"classes": "a.txt"}}):
+        with pytest.raises(UsageError, match="combined as they are"):
+            combine(packages["plus"], {"m": packages["minus"]}, tmp_path / "b.mlpackage", **options)

@@ -1,10 +1,10 @@
-"""``tlkit convert --function``: packages combined into one, and what it says."""
+"""``tlkit convert --function``: several sources as the functions of one package, and what it says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from tlkit.core.multifunction import Combined
 
 
-def combine(
-    sink: Sink, source: str, functions: Sequence[str], output: str, *, verify: bool, seed: int, force: bool
-) -> None:
-    """Combine, answer with what was made, and exit with 1 where a function differs from its package."""
+def combine(sink: Sink, source: str, output: str, functions: Sequence[str], **options: Any) -> None:
+    """Combine, answer with what was made, and exit with 1 where a function differs from its source.
+
+    ``options`` are those of :func:`tlkit.core.multifunction.combine`.
+    """
     from tlkit.core.multifunction import combine as run
 
-    with sink.progress(f"combining {source}"):
-        result = run(source, functions, output, verify=verify, seed=seed, force=force)
+    with sink.progress(f"combining {source}", 1.0) as bar:
+
+        def report(what: str, share: float) -> None:
+            bar.describe(what)
+            bar.update(share)
+
+        result = run(source, functions, output, report=report, **options)
     document = {field.name: getattr(result, field.name) for field in fields(result)}
     sink.answer(document | {"ok": result.passed is not False}, lambda: _show(result))
     if result.passed is False:
@@ -39,8 +45,8 @@ def _show(result: Combined) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     verified = {
-        True: ("each function computes what its package does", "green"),
-        False: ("a function DIFFERS from its package; the package is written", "bold red"),
+        True: ("each function computes what its source does", "green"),
+        False: ("a function DIFFERS from its source; the package is written", "bold red"),
         None: ("no (--no-verify)", "dim"),
     }
     rows = [("package", str(result.path), "bold")]
@@ -48,8 +54,14 @@ def _show(result: Combined) -> RenderableType:
         ("function", f"{name} from {path}{' (the default)' if name == result.default else ''}", "")
         for name, path in result.functions.items()
     ]
-    rows.append(("size", f"{byte_text(result.size)}; the packages it is made of {byte_text(result.separate)}", ""))
+    rows.append(("size", f"{byte_text(result.size)}; a package for each function {byte_text(result.separate)}", ""))
     rows.append(("verified", *verified[result.passed]))
+    for function, found in result.verifications.items():
+        rows += [
+            ("", f"{function}: {name}: max abs {d.max_abs:.2e}, cosine {d.cosine:.6f}", "")
+            for name, d in found.outputs.items()
+        ]
+        rows += [("", f"{function}: {reason}", "red") for reason in found.reasons]
     for label, value, style in rows:
         table.add_row(label, Text(value, style))
     return table

@@ -95,9 +95,10 @@ def convert(
         list[str] | None,
         typer.Option(
             "--function",
-            metavar="NAME=PACKAGE",
-            help="Combine packages: SOURCE, a .mlpackage, is the function main, this one NAME (repeat it). iOS18. For "
-            "a .pt2 or .onnx: NAME alone, the function to export.",
+            metavar="NAME=SOURCE",
+            help="Another source, or a .mlpackage, as the function NAME of the same package, weights shared; SOURCE is "
+            "main (repeat it; iOS18). Its ports: --input NAME:x=1x8. For a .pt2 or .onnx: NAME alone, the function to "
+            "export.",
         ),
     ] = None,
     precision: Compute = None,
@@ -132,6 +133,7 @@ def convert(
     tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
     tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
     tlkit convert resnet50 -o resnet50.mlpackage
+    tlkit convert lm.py:Prefill --input ids=1x64:i32 --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
     tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
     tlkit convert net.mlpackage -o net.onnx
     tlkit convert model.gguf -o model.safetensors --dtype bf16 --max-shard-size 5GB
@@ -152,8 +154,14 @@ def convert(
         exports.refuse(output_path, kwargs=kwargs, checkpoint=checkpoint, state=states, samples=samples, export=export)
         exports.export(sink, source, output_path, precision or "f16", functions, verify=verify, seed=seed, force=force)
         return
+    options: dict[str, Any] = {"kwargs": _json(kwargs), "checkpoint": checkpoint, "precision": precision}
+    options |= {"export": export, "author": author, "description": description, "version": version, "license": license}
+    ports: dict[str, Any] = {"inputs": inputs or (), "images": images or ()}
+    edges: dict[str, Any] = {"output_names": output_names or (), "states": states or ()}
+    edges |= {"classes": classes, "samples": samples}
+    checks: dict[str, Any] = {"verify": verify, "seed": seed, "force": force}
     if functions:
-        combined.combine(sink, source, functions, output_path, verify=verify, seed=seed, force=force)
+        combined.combine(sink, source, output_path, functions, target=target, main=edges, **ports, **options, **checks)
         return
     from tlkit.core.convert import convert as run
     from tlkit.core.preflight import PreflightError
@@ -165,29 +173,7 @@ def convert(
             bar.update(share)
 
         try:
-            result = run(
-                source,
-                output_path,
-                kwargs=_json(kwargs),
-                checkpoint=checkpoint,
-                inputs=inputs or (),
-                images=images or (),
-                classes=classes,
-                output_names=output_names or (),
-                states=states or (),
-                precision=precision,
-                target=target,
-                export=export,
-                author=author,
-                description=description,
-                version=version,
-                license=license,
-                verify=verify,
-                samples=samples,
-                seed=seed,
-                force=force,
-                report=report,
-            )
+            result = run(source, output_path, target=target, report=report, **edges, **ports, **options, **checks)
         except PreflightError as error:
             sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
             raise

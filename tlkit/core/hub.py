@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,12 @@ def is_model_folder(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def load_folder(path: Path) -> tuple[nn.Module, tuple[Port, ...]]:
-    """Return the model in the folder at ``path`` and what it takes, at the sizes of its config (text: 1 x 128)."""
+def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn.Module, tuple[Port, ...]]:
+    """Return the model in the folder at ``path`` and what it takes, at the sizes of its config (text: 1 x 128).
+
+    ``kwargs`` are ``from_pretrained``'s: they override what the config says (``output_hidden_states``) or go to the
+    model's class.
+    """
     name = _architecture(path)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
@@ -42,7 +47,7 @@ def load_folder(path: Path) -> tuple[nn.Module, tuple[Port, ...]]:
     if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
         hint = "name a Python function that builds it: file.py:callable"
         raise LoadError(f"{path}: transformers {transformers.__version__} has no architecture '{name}'", hint)
-    return _load(path, kind), _ports(path, kind)
+    return _load(path, kind, kwargs or {}), _ports(path, kind)
 
 
 def _architecture(path: Path) -> str:
@@ -55,7 +60,7 @@ def _architecture(path: Path) -> str:
         ) from error
 
 
-def _load(path: Path, kind: Any) -> nn.Module:
+def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     import torch
 
     try:
@@ -63,6 +68,7 @@ def _load(path: Path, kind: Any) -> nn.Module:
             model: nn.Module
             model, info = kind.from_pretrained(
                 path,
+                **kwargs,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,

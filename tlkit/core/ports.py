@@ -8,7 +8,7 @@ are separated by ``x`` or commas, ``1..512`` is a range of them, ``1x8,1x16`` a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -97,6 +97,20 @@ def check_name(name: str) -> str:
     if not (name.isascii() and name.isidentifier()):
         raise UsageError(f"'{name}' cannot name an input or output", "use letters, digits and _, a letter or _ first")
     return name
+
+
+def function_ports(given: Ports, function: str, functions: Collection[str]) -> tuple[str, ...]:
+    """Return the texts of ``given`` that are meant for ``function``: those that name it (``decode:x=1x8``), without
+    its name; if none does, those that name no function. UsageError where one names none of ``functions``.
+    """
+    named: dict[str, list[str]] = {}
+    for text in _texts(given):
+        name, equals, spec = text.partition("=")
+        owner, _, port = name.rpartition(":")
+        if owner and owner not in functions:
+            raise UsageError(f"'{text}': no function '{owner}'", f"functions are {', '.join(functions)}")
+        named.setdefault(owner, []).append(f"{port}{equals}{spec}")
+    return tuple(named.get(function) or named.get("") or ())
 
 
 def _texts(given: Ports) -> Iterable[str]:

@@ -62,10 +62,9 @@ def load_source(
     with quiet():
         import torch
     loaded = Source(source, type(source).__name__) if isinstance(source, torch.nn.Module) else _named(source, kwargs)
-    if kwargs and not _is_code(loaded.text):
-        raise UsageError(
-            f"{loaded.text}: takes no --kwargs", "they are for file.py:callable and package.module:callable"
-        )
+    if kwargs and not (_is_code(loaded.text) or Path(loaded.text).is_dir()):
+        hint = "they are for file.py:callable, package.module:callable and Hugging Face folders"
+        raise UsageError(f"{loaded.text}: takes no --kwargs", hint)
     if checkpoint is not None:
         if loaded.program is not None or isinstance(loaded.module, torch.jit.ScriptModule):
             raise UsageError(f"{loaded.text}: takes no --checkpoint", "it has its weights; name a Python callable")
@@ -88,14 +87,14 @@ def _named(source: str | Path, kwargs: Mapping[str, Any] | None) -> Source:
     if _is_code(text):
         place, _, attribute = text.rpartition(":")
         return Source(_from_code(text, place, attribute, kwargs or {}), text)
-    return _from_file(Path(text), text)
+    return _from_file(Path(text), text, kwargs)
 
 
-def _from_file(path: Path, text: str) -> Source:
+def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None) -> Source:
     from tlkit.core.hub import is_model_folder, load_folder
 
     if is_model_folder(path):
-        module, ports = load_folder(path)
+        module, ports = load_folder(path, kwargs)
         return Source(module, text, ports)
     if path.suffix == ".pt2" and path.is_file():
         from tlkit.core.exported import Runnable, open_program
