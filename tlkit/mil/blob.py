@@ -13,13 +13,10 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from tlkit.errors import LoadError
 from tlkit.mil.program import DType
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _HEADER = struct.Struct("<II")
 _RECORD = struct.Struct("<IIQQQ")
@@ -121,7 +118,7 @@ class BlobWriter:
         self._file, self._count = file, 0
         file.write(bytes(64))
 
-    def add(self, dtype: DType, data: Buffer, padding: int = 0) -> int:
+    def add(self, dtype: DType, data: bytes | memoryview, padding: int = 0) -> int:
         """Append one constant; return the offset of its descriptor. ``padding``: bits that fill the last byte."""
         offset, size = self._file.tell(), memoryview(data).nbytes
         self._file.write(_RECORD.pack(_SENTINEL, _CODES[dtype], size, offset + 64, padding).ljust(64, b"\0"))
