@@ -3,8 +3,9 @@
     python benchmarks/gguf_quants.py [TYPE ...] [--rounds 7] [--rows 4096] [--columns 4096] [--json]
 
 A matrix of random blocks (scales of usual size) is decoded to float32 by both, in turns, in one process; then random
-values are encoded in the types that can be written. Both results are new arrays each time, as a reader makes them. A
-ratio is taken within a round, so that a busy moment of the machine hits both sides: shown are the median of the rounds'
+values are encoded in the types that can be written. Each result is let go of before the next, as by one who goes from
+tensor to tensor; tlkit then uses its memory again, where the kernel hands the package fresh pages each time. A ratio is
+taken within a round, so that a busy moment of the machine hits both sides: shown are the median of the rounds'
 ratios and the fastest call of each. tlkit uses up to four threads where the machine has them (the package uses one):
 ``--threads 1`` compares one with one.
 """

@@ -60,6 +60,22 @@ def test_many_blocks_are_decoded_in_pieces_into_the_array_that_is_given(dtype: s
     assert np.shares_memory(found, out)
 
 
+def test_memory_is_used_again_when_nothing_looks_at_it_any_more() -> None:
+    blocks = blocks_of("Q8_0", (1 << 22) // 32, seed=3)
+    shape = (1024, 4096)
+    first = dequantize(blocks, "Q8_0", shape)
+    seen = first[7:9].T
+    kept, place = seen.copy(), first.ctypes.data
+    del first
+    second = dequantize(blocks[::-1].copy(), "Q8_0", shape)
+    assert same_bits(seen.ravel(), kept.ravel())
+    assert not np.shares_memory(seen, second)
+    del seen
+    third = dequantize(blocks, "Q8_0", shape)
+    assert third.ctypes.data == place
+    assert same_bits(third[7:9].T.ravel(), kept.ravel())
+
+
 def test_no_blocks_give_an_empty_array() -> None:
     assert dequantize(b"", "Q6_K", (0, 256)).shape == (0, 256)
 

@@ -43,7 +43,7 @@ def field(blocks: Bytes, start: int, stop: int, dtype: Any = np.uint8) -> NDArra
 
 def half(blocks: Bytes, start: int) -> Floats:
     """Return the float16 at ``start`` of each block as float32: (count, 1)."""
-    return halves(np.ascontiguousarray(blocks[:, start : start + 2].view(np.uint16)))
+    return halves(blocks[:, start : start + 2].view(np.uint16))
 
 
 def halves(bits: NDArray[np.uint16]) -> Floats:

@@ -58,14 +58,16 @@ def _scale(blocks: Bytes, out: Floats) -> None:
     Of 12 bytes, the first four hold the scales of groups 0 to 3 in their lower six bits, the next four the minima;
     groups 4 to 7 have their lower four bits in the last four bytes, the upper two on top of the earlier eight.
     """
-    first, second, rest = (_word(blocks, start) for start in (4, 8, 12))
-    scales = (first & 0x3F3F3F3F, (rest & 0x0F0F0F0F) | ((first >> 2) & 0x30303030))
-    minima = (second & 0x3F3F3F3F, ((rest >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030))
-    both = _bytes(*scales, *minima).reshape(-1)
-    wholes = halves(_word(blocks, 0).view(np.uint16))
-    np.multiply(both, np.repeat(wholes, 8), out=both)
-    factors = both.reshape(-1, 2, 8)
-    scale(out, factors[:, 0], subtract=factors[:, 1])
+    both = np.ascontiguousarray(blocks[:, 4:12].view(np.uint64)[:, 0])  # scales and minima are handled at once
+    rest = _word(blocks, 12).astype(np.uint64)
+    last = ((rest | (rest << 28)) & 0x0F0F0F0F_0F0F0F0F) | ((both >> 2) & 0x30303030_30303030)
+    codes = np.empty((2, len(blocks), 2), np.uint32)  # scales, then minima; groups 0 to 3 and 4 to 7 of each block
+    for index, words in enumerate((both & 0x3F3F3F3F_3F3F3F3F, last)):
+        codes[:, :, index] = words.view(np.uint32).reshape(-1, 2).T
+    wholes = halves(np.ascontiguousarray(_word(blocks, 0).view(np.uint16).reshape(-1, 2).T))
+    factors = codes.view(np.uint8).astype(np.float32)
+    scale(factors, wholes)
+    scale(out, factors[0], subtract=factors[1])
 
 
 def _bytes(*words: NDArray[Any]) -> Floats:

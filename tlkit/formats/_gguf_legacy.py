@@ -12,8 +12,8 @@ from tlkit.formats._gguf_bits import Bytes, Floats, decoder, field, half, look_u
 @decoder("Q8_0")
 def q8_0(blocks: Bytes, out: Floats) -> None:
     """Decode 32 signed bytes under one scale."""
-    np.copyto(out, field(blocks, 2, 34, np.int8))
-    scale(out, half(blocks, 0))
+    np.copyto(out, blocks[:, 2:34].view(np.int8))
+    np.multiply(out, half(blocks, 0), out=out)
 
 
 @decoder("Q4_0")

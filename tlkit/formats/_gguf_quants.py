@@ -1,7 +1,8 @@
 """GGUF's block types to and from float32: bit for bit what the gguf package computes, several times as fast.
 
 The package decodes 16 rows at a time and joins the pieces; here blocks are decoded straight into the result, many at
-once, and by several threads where there is much to do (numpy lets go of Python's lock while it computes).
+once, and by several threads where there is much to do (numpy lets go of Python's lock while it computes). The memory of
+a large result that nobody uses any more serves for the next one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from tlkit.formats import _gguf_grids, _gguf_kquants, _gguf_legacy  # noqa: F401  (they register their decoders)
 from tlkit.formats._gguf_bits import DECODERS, Floats
+from tlkit.formats._memory import floats
 from tlkit.formats.dtypes import BLOCKS
 
 _AT_ONCE = 1 << 19  # elements: 2 MB of result and twice that of temporaries; with fewer, calls cost more than work
@@ -37,7 +39,7 @@ def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None 
     elements, size = BLOCKS[dtype]
     blocks = np.frombuffer(raw, np.uint8).reshape(-1, size)
     if out is None:
-        out = np.empty(math.prod(shape), np.float32)
+        out = floats(math.prod(shape))
     rows, step = out.reshape(len(blocks), elements), _AT_ONCE // elements
 
     def work(start: int) -> None:

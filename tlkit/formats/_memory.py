@@ -1,0 +1,41 @@
+"""Memory for large results, used again: the kernel's handing out of fresh pages costs as much as decoding into them.
+
+C's allocator keeps what is freed only up to 32 MB an array; a matrix of a language model is larger as float32.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LARGE = 1 << 22  # elements; smaller arrays are reused by the allocator itself
+_KEPT = 1 << 26  # elements that nobody uses and that stay allocated, at most (256 MB)
+
+_free: dict[int, NDArray[np.float32]] = {}  # by id(): changed by single calls only, since any thread may free
+
+
+def floats(count: int) -> NDArray[np.float32]:
+    """Return ``count`` float32 numbers of any value; a large array may lie where an earlier one lay that is gone."""
+    if count < _LARGE:
+        return np.empty(count, np.float32)
+    memory = _fitting(count)
+    found = np.frombuffer(memory.data, np.float32, count)  # whatever is a view of it keeps it alive
+    weakref.finalize(found, _give_back, memory).atexit = False
+    return found
+
+
+def _fitting(count: int) -> NDArray[np.float32]:
+    """Return free memory that is large enough, and not twice as large, or fresh memory."""
+    for key, memory in list(_free.items()):
+        if count <= memory.size < 2 * count and _free.pop(key, None) is not None:
+            return memory
+    return np.empty(count, np.float32)
+
+
+def _give_back(memory: NDArray[np.float32]) -> None:
+    if sum(kept.size for kept in list(_free.values())) + memory.size > _KEPT:
+        _free.clear()
+    if memory.size <= _KEPT:
+        _free[id(memory)] = memory
