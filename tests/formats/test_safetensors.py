@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tlkit.errors import LoadError
-from tlkit.formats.safetensors import SafeTensorsFile
+from tlkit.formats.safetensors import HEADER_LIMIT, SafeTensorsFile
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int64, torch.bool, torch.uint8]
 TYPES += [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.uint16, torch.int32]
@@ -108,10 +108,10 @@ def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -
 
 
 def test_a_header_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.safetensors", GOOD, length=100_000_001)
+    path = write(tmp_path / "x.safetensors", GOOD, length=HEADER_LIMIT + 1)
     with path.open("r+b") as file:
         file.truncate(200_000_000)
-    with pytest.raises(LoadError, match="over 100,000,000 none is read"):
+    with pytest.raises(LoadError, match=f"over {HEADER_LIMIT:,} none is read"):
         SafeTensorsFile(path)
 
 

@@ -27,6 +27,7 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 _WINDOW = 1 << 20
 _NESTING = 8  # arrays of arrays
+_EFFORT = 1 << 23  # strings in all arrays; what takes longer to read than a string counts for several
 
 
 class GGUFArray(Sequence[Any]):
@@ -73,7 +74,7 @@ class Reader:
     """A place in the header; moves on with each read. ``struct.error`` where that would pass the file's end."""
 
     def __init__(self, file: Mapped, order: str, wide: bool, offset: int) -> None:
-        self.file, self.order, self.wide, self.offset = file, order, wide, offset
+        self.file, self.order, self.wide, self.offset, self._effort = file, order, wide, offset, 0
         self._length = struct.Struct(order + ("Q" if wide else "I"))
 
     def scalars(self, code: str, count: int) -> tuple[Any, ...]:
@@ -97,10 +98,13 @@ class Reader:
         self.offset += size
         return str(self.file.view[self.offset - size : self.offset], "utf-8", "replace")
 
-    def afford(self, count: int, smallest: int, what: str) -> None:
-        """Refuse a count of things that the rest of the file could not hold."""
+    def afford(self, count: int, smallest: int, what: str, effort: int = 0) -> None:
+        """Refuse a count of things that the rest of the file could not hold, or that no model has so many of."""
         if count * smallest > self.file.size - self.offset:
             raise self.file.broken(f"it claims {count:,} {what}, more than its {self.file.size:,} bytes can hold")
+        self._effort += count * effort
+        if self._effort > _EFFORT:
+            raise self.file.broken(f"it claims {count:,} {what}, more than any model has")
 
     def value(self, kind: int, depth: int = 0) -> Any:
         """Return a metadata value of the type ``kind``; an array is stepped over."""
@@ -122,12 +126,12 @@ class Reader:
             self.afford(count, struct.calcsize(f"<{_SCALARS[kind][1]}"), "array elements")
             self.offset += count * struct.calcsize(f"<{_SCALARS[kind][1]}")
         elif kind == _STRING:
-            self.afford(count, self._length.size, "strings")
+            self.afford(count, self._length.size, "strings", 1)
             self._skip_strings(count)
         elif kind != _ARRAY or depth >= _NESTING:
             raise self.file.broken(f"it has an array of the unknown type {kind}, or arrays nested too deeply")
         else:
-            self.afford(count, 4 + self._length.size, "arrays")
+            self.afford(count, 4 + self._length.size, "arrays", 16)
             for _ in range(count):
                 (inner,) = self.scalars("I", 1)
                 self._skip(inner, self.count(), depth + 1)
@@ -150,6 +154,7 @@ class Reader:
                 left = length_hint(steps) + 1
             self.offset += offset
             self._within(step if left else 0)
+            self.file.release(self.offset - offset, self.offset)
 
     def _within(self, size: int) -> None:
         if self.offset + size > self.file.size:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
+_PARTS = 1 << 21  # items, lists and objects of a JSON text: 260,000 tensors in a header of SafeTensors
 
 
 def one_line(text: str) -> str:
@@ -100,7 +101,7 @@ class MappedTensors:
 
 
 def parse_json(data: bytes | memoryview, where: str) -> Any:
-    """Return what JSON ``data`` holds; LoadError for repeated keys, deep nesting and anything malformed."""
+    """Return what JSON ``data`` holds; LoadError for repeated keys, masses of items, deep nesting, no JSON."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -111,7 +112,10 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
         return found
 
     try:
-        found = json.loads(str(data, "utf-8"), object_pairs_hook=unique)
+        text = str(data, "utf-8")
+        if sum(text.count(mark) for mark in "[{,") > _PARTS:  # each becomes some hundred bytes of memory
+            raise ValueError("it has millions of items, more than any model needs")
+        found = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise LoadError(f"{where}: not readable as JSON: {one_line(reason[:100])}", DAMAGED) from None
@@ -120,7 +124,7 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
     return found
 
 
-def read_json(path: Path, limit: int = 1 << 26) -> Any:
+def read_json(path: Path, limit: int = 1 << 25) -> Any:
     """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read."""
     try:
         size = path.stat().st_size

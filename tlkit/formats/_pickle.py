@@ -18,7 +18,9 @@ from tlkit.formats._mapped import one_line
 from tlkit.formats._pickle_machine import Machine
 
 _OPCODES = 1_000_000  # a checkpoint of 10,000 tensors has some 400,000
-_ELIDE = 1 << 20  # bytes of one string or blob that are worth looking at
+_ELIDE = 1 << 16  # bytes of one string or blob that are worth looking at
+_KEPT = 1 << 26  # bytes of all that are kept whole
+_OPERATIONS = {ord(code.code): (code.name, code.arg.reader if code.arg else None) for code in pickletools.opcodes}
 
 _EXPECTED = (
     "collections.OrderedDict",
@@ -76,14 +78,15 @@ def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
     source = _Source(data, start)
     machine = Machine()
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, source))):
-            if count > _OPCODES:
-                raise LoadError(f"{where}: over {_OPCODES:,} opcodes in one pickle", "no model has so many")
-            machine.step(opcode.name, argument)
-        return Pickle(machine.stack[-1], tuple(machine.imports), source.position)
+        for _ in range(_OPCODES):
+            name, argument = source.operation()
+            machine.step(name, argument)
+            if name == "STOP":
+                return Pickle(machine.stack[-1], tuple(machine.imports), source.position)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
         reason = one_line(str(error)[:80]) or type(error).__name__
         raise LoadError(f"{where}: not a readable pickle: {reason}", "the file is damaged, or no model") from None
+    raise LoadError(f"{where}: over {_OPCODES:,} opcodes in one pickle", "no model has so many")
 
 
 class _Elided(bytes):
@@ -99,7 +102,18 @@ class _Source:
     """What pickletools reads from: a place in mapped bytes."""
 
     def __init__(self, data: memoryview, position: int) -> None:
-        self._data, self.position = data, position
+        self._data, self.position, self._kept = data, position, 0
+
+    def operation(self) -> tuple[str, Any]:
+        """Return the next opcode's name and argument."""
+        if self.position >= len(self._data):
+            raise ValueError("it ends without STOP")
+        found = _OPERATIONS.get(self._data[self.position])
+        if found is None:
+            raise ValueError(f"the byte at {self.position:,} is no opcode")
+        self.position += 1
+        name, reader = found
+        return name, reader(cast(Any, self)) if reader else None
 
     def tell(self) -> int:
         return self.position
@@ -109,14 +123,18 @@ class _Source:
         if not 0 <= count <= left:
             count = left
         start, self.position = self.position, self.position + count
-        if count <= _ELIDE:
+        if count <= _ELIDE and (count <= 64 or self._kept < _KEPT):
+            self._kept += count
             return bytes(self._data[start : self.position])
-        found = _Elided(self._data[start : start + 64])
+        found = _Elided(bytes(self._data[start : start + 64]).decode("utf-8", "ignore").encode())
         found.length = count
         return found
 
     def readline(self) -> bytes:
-        found = bytes(self._data[self.position : self.position + 65536])
-        found = found[: found.find(b"\n") + 1]
+        for length in (256, 65536):  # the second where the first does not do
+            found = bytes(self._data[self.position : self.position + length])
+            found = found[: found.find(b"\n") + 1]
+            if found:
+                break
         self.position += len(found)
         return found

@@ -18,7 +18,9 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
     """Yield (number, wire type, value or start, end) of the fields in ``data[start:end]``, their content untouched."""
     place = start
     while place < end:
-        key, place = varint(data, place, end)
+        key, place = data[place], place + 1  # most numbers have one byte
+        if key > 127:
+            key, place = varint(data, place - 1, end)
         wire = key & 7
         if wire == 0:
             value, place = varint(data, place, end)

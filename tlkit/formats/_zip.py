@@ -15,8 +15,8 @@ from tlkit.formats._mapped import DAMAGED, Mapped, one_line
 
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
-DIRECTORY_LIMIT = 1 << 24
-"""Bytes of an archive's list of members: some 200,000 of them, which take a second to read."""
+DIRECTORY_LIMIT = 1 << 22
+"""Bytes of an archive's list of members: some 50,000 of them, which take a second to read."""
 
 _BOMB = 1 << 28  # bytes from which on an expansion has to be a likely one
 

@@ -89,7 +89,7 @@ class _Part:
 
     def _pairs(self, count: int) -> tuple[dict[str, Any], dict[str, str]]:
         reader, values, types = self.reader, {}, {}
-        reader.afford(count, 9, "metadata entries")
+        reader.afford(count, 9, "metadata entries", 16)
         for _ in range(count):
             key = reader.text()
             if key in values:
@@ -106,7 +106,7 @@ class _Part:
         return found
 
     def _tensors(self, count: int) -> list[TensorEntry]:
-        self.reader.afford(count, 16, "tensors")
+        self.reader.afford(count, 16, "tensors", 32)
         records = [self._record() for _ in range(count)]
         start = -(-self.reader.offset // self.alignment) * self.alignment
         if records and start > self.file.size:

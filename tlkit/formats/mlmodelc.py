@@ -9,18 +9,19 @@ kinds (``spec``) the whole Model. What cannot be found becomes a note, and an ml
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.formats import _legacy, sniff
-from tlkit.formats.package import Package
+from tlkit.formats._mapped import read_json
+from tlkit.formats.package import Package, inside
 from tlkit.mil import _coreml_proto, text
 from tlkit.mil.program import Function, NamedType, Program, StateType, TensorType
 
@@ -29,7 +30,9 @@ _WHOLE_MODEL = re.compile(rb"\x04\x00{7}spec")
 _VERSION = re.compile(rb"\x07\x00{7}generic(.)\x00{7}", re.DOTALL)
 _ARRAY_TYPES = {"fp16": 65552, "fp32": 65568, "fp64": 65600, "int32": 131104, "int8": 131080}
 _PIPELINES = {200: "pipelineClassifier", 201: "pipelineRegressor", 202: "pipeline"}
+_FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net")
 _DEPTH = 8  # pipelines within pipelines
+_PLACES = 10_000  # where a description could begin
 _DAMAGED = "the file is damaged: fetch or compile it again"
 _TELLING = ("computePrecision", "storagePrecision", "availability", "generatedClassName")
 
@@ -72,6 +75,8 @@ def open_compiled(path: Path) -> CompiledPackage:
 def _open_folder(root: Path, depth: int) -> CompiledPackage:
     if depth > _DEPTH:
         raise LoadError(f"{root}: pipelines nested deeper than {_DEPTH} levels", "the folder is damaged")
+    for name in _FILES:
+        inside(root, root, name)
     summary = _metadata(root)
     model, note = _read_model(root, summary)
     stages = _stages(root, model, depth)
@@ -123,9 +128,9 @@ def _decode(data: bytes, guess: str) -> Any | None:
 
 
 def _find_description(data: bytes) -> Any | None:
-    """Try each place that could be a length followed by a description; work is bounded by the file's size."""
+    """Try the places that could be a length followed by a description; the work is bounded."""
     budget = 8 * len(data)
-    for match in _LENGTH.finditer(data):
+    for match in islice(_LENGTH.finditer(data), _PLACES):
         start = match.start() + 8
         (size,) = struct.unpack_from("<Q", data, match.start())
         if size < 8 or size > len(data) - start:
@@ -168,7 +173,7 @@ def _stages(root: Path, model: Any, depth: int) -> list[CompiledPackage]:
     folders = sorted(
         (p for p in root.glob("model[0-9]*") if p.is_dir() and p.name[5:].isdigit()), key=lambda p: int(p.name[5:])
     )
-    stages = [_open_folder(folder, depth + 1) for folder in folders]
+    stages = [_open_folder(inside(root, root, folder.name), depth + 1) for folder in folders]
     inner = getattr(model, model.WhichOneof("Type"))
     pipeline = inner if model.WhichOneof("Type") == "pipeline" else inner.pipeline
     for stage in stages:
@@ -198,10 +203,7 @@ def _metadata(root: Path) -> Mapping[str, Any]:
 
 def _json(file: Path) -> Mapping[str, Any]:
     """Return the object a JSON file holds, or the first one of its list."""
-    try:
-        content = json.loads(_read(file))
-    except (ValueError, RecursionError):
-        raise LoadError(f"{file}: not readable as JSON", _DAMAGED) from None
+    content = read_json(file)
     first = content[0] if isinstance(content, list) and content else content
     return first if isinstance(first, dict) else {}
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tlkit.formats._mapped import Mapped, MappedTensors
-from tlkit.formats._wire import WireError, fields, varints
+from tlkit.formats._wire import Field, WireError, fields, varints
 from tlkit.formats.dtypes import PLAIN
 from tlkit.formats.tensors import TensorEntry
 
@@ -41,6 +43,8 @@ TYPES = {
     23: "F4",
 }
 _IN_PLACE = {4: "F32", 10: "F64"}  # float_data and double_data, whose packed form is the raw one
+_FIELDS = 1_000_000  # a graph of 50,000 nodes has some 600,000
+_RANK = 64
 _NESTED = 16  # graphs in the attributes of nodes: If, Loop, Scan
 
 
@@ -60,6 +64,7 @@ class OnnxFile(MappedTensors):
         self._file = Mapped(path)
         self._files[str(path)] = self._file
         self._data = self._file.view
+        self._seen = 0
         self._found: dict[str, TensorEntry] = {}
         try:
             self._model()
@@ -68,12 +73,20 @@ class OnnxFile(MappedTensors):
         self._entries = tuple(self._found.values())
         self.inputs = [port for port in self.inputs if port[0] not in self._found]
 
+    def _fields(self, start: int, end: int) -> Iterator[Field]:
+        """The fields of a message, counted: each takes a microsecond, and a few bytes of the file."""
+        for found in fields(self._data, start, end):
+            self._seen += 1
+            if self._seen > _FIELDS:
+                raise WireError(f"it has over {_FIELDS:,} fields beside its weights, more than any model")
+            yield found
+
     def _text(self, start: int, end: int) -> str:
         return str(self._data[start:end], "utf-8", "replace")
 
     def _model(self) -> None:
         names = {2: "", 3: ""}
-        for number, wire, start, end in fields(self._data, 0, self._file.size):
+        for number, wire, start, end in self._fields(0, self._file.size):
             if number == 1 and wire == 0:
                 self.ir_version = start
             elif number in names and wire == 2:
@@ -93,7 +106,7 @@ class OnnxFile(MappedTensors):
     def _pair(self, start: int, end: int) -> tuple[str, Any]:
         """Return fields 1 (text) and 2 (text or number) of a message."""
         key, value = "", None
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 2:
                 key = self._text(begin, stop)
             elif number == 2:
@@ -103,7 +116,7 @@ class OnnxFile(MappedTensors):
     def _graph(self, start: int, end: int, depth: int) -> None:
         if depth > _NESTED:
             raise WireError(f"graphs nested over {_NESTED} deep")
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if wire != 2:
                 continue
             if number == 1:
@@ -116,14 +129,15 @@ class OnnxFile(MappedTensors):
                 (self.inputs if number == 11 else self.outputs).append(self._port(begin, stop))
 
     def _node(self, start: int, end: int, depth: int) -> None:
+        self._seen += 2  # what an empty one takes
         kind = domain = ""
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if number == 4 and wire == 2:
                 kind = self._text(begin, stop)
             elif number == 7 and wire == 2:
                 domain = self._text(begin, stop)
             elif number == 5 and wire == 2:
-                for inner, inner_wire, first, last in fields(self._data, begin, stop):
+                for inner, inner_wire, first, last in self._fields(begin, stop):
                     if inner in (6, 11) and inner_wire == 2:  # an attribute's graph, or graphs
                         self._graph(first, last, depth + 1)
         self.operations[f"{domain}.{kind}" if domain not in ("", "ai.onnx") else kind] += 1
@@ -131,28 +145,26 @@ class OnnxFile(MappedTensors):
     def _port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
         name, dtype = "", ""
         shape: list[int | str] = []
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 2:
                 name = self._text(begin, stop)
             elif number == 2 and wire == 2:
-                for kind, kind_wire, first, last in fields(self._data, begin, stop):
+                for kind, kind_wire, first, last in self._fields(begin, stop):
                     if kind == 1 and kind_wire == 2:  # a tensor; sequences and maps keep an empty type
                         dtype, shape = self._type(first, last)
         return name, dtype, tuple(shape)
 
     def _type(self, start: int, end: int) -> tuple[str, list[int | str]]:
         dtype, shape = "", []
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 0:
                 dtype = TYPES.get(begin, f"type {begin}")
             elif number == 2 and wire == 2:
-                shape = [
-                    self._dim(first, last) for _, kind, first, last in fields(self._data, begin, stop) if kind == 2
-                ]
+                shape = [self._dim(first, last) for _, kind, first, last in self._fields(begin, stop) if kind == 2]
         return dtype, shape
 
     def _dim(self, start: int, end: int) -> int | str:
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 0:
                 return begin
             if number == 2 and wire == 2:
@@ -162,9 +174,9 @@ class OnnxFile(MappedTensors):
     def _initializer(self, start: int, end: int) -> None:
         name, dtype, dims, place = "", 0, list[int](), (0, 0)
         external: dict[str, Any] = {}
-        for number, wire, begin, stop in fields(self._data, start, end):
+        for number, wire, begin, stop in self._fields(start, end):
             if number == 1:
-                dims += [begin] if wire == 0 else varints(self._data, begin, stop)
+                dims += [begin] if wire == 0 else islice(varints(self._data, begin, stop), _RANK + 1)
             elif number == 2 and wire == 0:
                 dtype = begin
             elif number == 8 and wire == 2:
@@ -174,7 +186,7 @@ class OnnxFile(MappedTensors):
             elif number == 13 and wire == 2:
                 key, value = self._pair(begin, stop)
                 external[key] = value
-        if len(dims) > 64 or any(dim >= 1 << 63 for dim in dims):
+        if len(dims) > _RANK or any(dim >= 1 << 63 for dim in dims):
             raise WireError(f"'{name[:100]}' has a shape that is no size")
         self._add(name, TYPES.get(dtype, f"type {dtype}"), tuple(dims), place, external)
 

@@ -6,22 +6,26 @@ resolved and must stay inside the package.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.formats import _legacy, sniff
+from tlkit.formats._mapped import Mapped, read_json
 from tlkit.formats._weights import blob_references
+from tlkit.formats._wire import WireError, fields
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Program
 
 _MODEL_PATH = "@model_path/"
+_FIELDS = 10_000  # at the top of a Model; it has four or so
+_MANIFEST = 1 << 20  # bytes; they have one or two thousand
 _CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # text where numbers should be
 
 
@@ -116,8 +120,11 @@ def open_package(path: Path) -> Package:
     if sniff.detect(file) is sniff.Format.LFS_POINTER:
         raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
     try:
+        _check_fields(file)
         return Package(path, file, proto.parse_model(_read(file)))
     except LoadError as error:
+        if str(file) in error.message:
+            raise
         raise LoadError(f"{file}: {error.message}", error.hint) from None
 
 
@@ -154,11 +161,22 @@ def _root_model(path: Path) -> Path:
     if not manifest.is_file():
         raise LoadError(f"{path}: a folder without a Manifest.json is no .mlpackage", "name a model file or package")
     try:
-        content = json.loads(_read(manifest))
+        content = read_json(manifest, _MANIFEST)
         entry = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         raise LoadError(f"{manifest}: it names no root model", "the package is damaged: fetch it again") from None
     return inside(path, path / "Data", str(entry))
+
+
+def _check_fields(file: Path) -> None:
+    """Refuse what is no protobuf by its outermost fields, before it is read whole."""
+    mapped, hint = Mapped(file), "fetch or convert the file again"
+    try:
+        outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))
+    except WireError as error:
+        raise LoadError(f"the model's protobuf is damaged: {error.message}", hint) from None
+    if mapped.size >= 1 << 31 or outermost == _FIELDS:
+        raise LoadError("the model's protobuf is larger than one can be", hint)
 
 
 def _read(path: Path) -> bytes:

@@ -18,8 +18,8 @@ from tlkit.formats._mapped import DAMAGED, Mapped, MappedTensors, parse_json, re
 from tlkit.formats.dtypes import BLOCKS, PACKED, PLAIN, stored_bytes
 from tlkit.formats.tensors import TensorEntry
 
-HEADER_LIMIT = 100_000_000
-"""Bytes; the safetensors package refuses longer headers too."""
+HEADER_LIMIT = 1 << 25
+"""Bytes: some 260,000 tensors. (The safetensors package reads up to 100 MB, in as much as 1.5 GB of memory.)"""
 
 DTYPES = (PLAIN.keys() | PACKED.keys()) - {"C32", "C128"}
 """The types that SafeTensors has a name for."""
