@@ -16,12 +16,19 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from rich.console import Console, RenderableType
 from safetensors.torch import save_file
 
 from tests.cli.commands import Shell
 from tests.formats import packages
 from tests.fuzz.tensor_seeds import Small, tensor_files
 from tests.real_models import MODELS, needs_models
+from tlkit.cli._inspect_view import summary_view
+from tlkit.cli._tensor_view import extra_view, model_tree
+from tlkit.core.tensor_stats import tensor_stats
+from tlkit.formats._groups import group
+from tlkit.formats.describe import describe_tensors, open_tensors
+from tlkit.types import Metadata, ModelInfo, TensorSpec
 
 STATE = {f"layers.{i}.w": torch.full((2, 3), float(i)) for i in range(3)} | {
     "norm": torch.tensor([0.0, 7e4, torch.nan])
@@ -69,9 +76,41 @@ def test_tensors_are_listed_by_pattern(tlkit: Shell, weights: Path) -> None:
 
 def test_stats_show_what_f16_cannot_hold(tlkit: Shell, weights: Path) -> None:
     line = rows(tlkit("inspect", weights, "--stats").out)["norm"]
-    assert line.split() == ["norm", "F32", "3", "0", "7e+04", "3.5e+04", "3.5e+04", "33.3", "%", "1", "1"]
+    assert line.split() == ["norm", "F32", "0", "7e+04", "3.5e+04", "3.5e+04", "33.3", "%", "1", "1"]
     (norm,) = tlkit("inspect", weights, "--stats", "--tensors", "norm", "--json").json()["stats"]
     assert (norm["nan"], norm["over_f16"], norm["zeros"], norm["max"]) == (1, 1, 1, 7e4)
+
+
+def narrow(view: RenderableType) -> str:
+    console = Console(width=80, file=io.StringIO())
+    console.print(view)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_figures_stay_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    state = {f"model.{'encoder.' * 4}layers.{i}.attention.output.dense.weight": torch.ones(70, 1024) for i in range(3)}
+    save_file(state | {"b" * 200: torch.ones(1)}, tmp_path / "x.safetensors")
+    file = open_tensors(tmp_path / "x.safetensors")
+    out = narrow(summary_view(describe_tensors(file), group(file.entries())))
+    table = out[out.index("tensors ") :]
+    assert {"F32", "70x1024", "215,040", "860", "kB", "parameters", "bytes"} <= set(table.split())
+    stats = [tensor_stats(file, entry) for entry in file.entries()]
+    assert len(narrow(extra_view({"stats": stats})).splitlines()) < 24
+
+
+def test_descriptions_stay_readable_on_a_narrow_terminal() -> None:
+    said = "Probability of each category"
+    ports = [TensorSpec("classLabelProbs", "string to float64", kind="dictionary", description=said)]
+    info = ModelInfo("net.mlmodel", Metadata("CoreML", ""), "glmClassifier", outputs=tuple(ports))
+    out = narrow(summary_view(info))
+    assert set(said.split()) <= set(out.split())
+
+
+def test_counts_read_as_sentences() -> None:
+    node = {"kind": "treeEnsembleRegressor", "inputs": [], "outputs": [], "name": ""}
+    out = narrow(model_tree(node | {"facts": {"trees": 1, "leaves": 1, "nodes": 6032, "revision": 1}}))
+    assert "1 tree, 1 leaf, 6,032 nodes, revision 1" in out
 
 
 def test_hashes(tlkit: Shell, weights: Path) -> None:

@@ -101,6 +101,8 @@ def test_which_format_names_what_is_missing(tmp_path: Path) -> None:
         "for running on Apple devices, and anywhere with `tlkit run`; its weights for PyTorch:",
         f"tlkit convert {package} -o net.safetensors",
     )
+    (package / "Data/com.apple.CoreML/weights/weight.bin").unlink()
+    assert which_format(describe(package)) == ("nothing until its weights are here: see the warning", "")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps([1]))
     assert which_format(describe(tmp_path / "x.pkl"))[1] == ""
 

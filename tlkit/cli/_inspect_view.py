@@ -34,6 +34,7 @@ _SYSTEMS = {
 }
 """The oldest system that reads a specification version (coremltools' ``_OPSET`` and ``_SPECIFICATION_VERSION_*``)."""
 
+_LABEL = 20  # columns of a fact's name; what people call their own facts can be longer
 _SHOWN = 12  # kinds of operation, class labels: what fits a line or two
 _LONG = 400  # characters of a description or a user's entry; --json has all of it
 
@@ -72,7 +73,7 @@ def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
 
 def _facts(info: ModelInfo) -> Table:
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(style="dim", overflow="fold", max_width=_LABEL)
     grid.add_column(overflow="fold")
     rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
     rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
@@ -165,7 +166,7 @@ def _ports(ports: Sequence[tuple[str, TensorSpec]]) -> Table:
     described = any(spec.description for _, spec in ports)
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("", "name", "type", "shape"):
-        view.add_column(heading, no_wrap=True)
+        view.add_column(heading, no_wrap=not (described and heading in ("type", "shape")))
     if described:
         view.add_column("", style="dim", overflow="fold")
     for role, spec in ports:
@@ -186,7 +187,7 @@ def _type(spec: TensorSpec) -> str:
 def _operations(counts: Mapping[str, int]) -> RenderableType:
     shown = list(counts.items())[:_SHOWN]
     total = sum(counts.values())
-    text = Text(f"{total:,} operations: ", "dim")
+    text = Text(f"{total:,} operation{'' if total == 1 else 's'}: ", "dim")
     text.append(", ".join(f"{name} {count}" for name, count in shown), "not dim")
     left = len(counts) - len(shown)
     if left:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tlkit.formats._groups import Group as TensorGroup
 
 _GROUPS = 48  # rows of the summary; --weights has every tensor
+_NAME = 72  # characters of a group's name; --weights and --json have all of it
 _FACTS = 8  # items of a fact that is a list
+_ONE = {"leaves": "leaf", "classes": "class", "categories": "category", "indices": "index", "entries": "entry"}
 
 
 def detail_rows(info: ModelInfo) -> list[tuple[str, str]]:
@@ -119,7 +121,7 @@ def groups_view(groups: Sequence[TensorGroup]) -> RenderableType:
     view = _table("tensors", "stored", "shape", right=("count", "parameters", "bytes"))
     for group in groups[:_GROUPS]:
         figures = (f"{group.count}", f"{group.parameters:,}", byte_text(group.bytes))
-        view.add_row(group.name, group.dtype, shape_text(group.shape), *figures)
+        view.add_row(_short(group.name), group.dtype, shape_text(group.shape), *figures)
     if len(groups) <= _GROUPS:
         return view
     return Group(
@@ -127,10 +129,15 @@ def groups_view(groups: Sequence[TensorGroup]) -> RenderableType:
     )
 
 
+def _short(name: str) -> str:
+    """TensorFlow's converters join a name of every layer that a constant went through."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
+
+
 def _table(*left: str, right: Sequence[str] = ()) -> Table:
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for heading in left:
-        view.add_column(heading, no_wrap=True)
+    for heading in left:  # the first is a name: where there is no room, it alone is folded
+        view.add_column(heading, no_wrap=heading != left[0], overflow="fold")
     for heading in right:
         view.add_column(heading, justify="right", no_wrap=True)
     return view
@@ -160,16 +167,25 @@ def extra_view(extra: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+_STATS = ("min", "max", "mean", "std", "zeros", "NaN", "Inf", "over f16", "under f16")
+
+
 def _stats_view(stats: Sequence[TensorStats]) -> RenderableType:
-    columns = ("min", "max", "mean", "std", "zeros", "NaN", "Inf", "over f16", "under f16")
-    view = _table("tensor", "stored", "shape", right=columns)
-    for row in stats:
-        figures = ["" if value is None else f"{value:.4g}" for value in (row.min, row.max, row.mean, row.std)]
-        counts = [_share(row.zeros, row.elements), *map(_count, (row.nan, row.inf, row.over_f16))]
+    rows = [_stats_row(row) for row in stats]
+    told = [name for index, name in enumerate(_STATS) if any(cells[index] for cells in rows)]
+    view = _table("tensor", "stored", right=told)
+    for row, cells in zip(stats, rows, strict=True):
         style = "red" if row.nan or row.inf or row.over_f16 else ""
-        shape = shape_text(row.shape)
-        view.add_row(row.name, row.dtype, shape, *figures, *counts, _share(row.under_f16, row.elements), style=style)
+        figures = (cells[_STATS.index(name)] for name in told)
+        view.add_row(row.name, row.dtype, *figures, style=style)
     return view
+
+
+def _stats_row(row: TensorStats) -> list[str]:
+    """Return the cells of ``_STATS``; a column that is empty in every row is left out."""
+    figures = ["" if value is None else f"{value:.4g}" for value in (row.min, row.max, row.mean, row.std)]
+    counts = [_share(row.zeros, row.elements), *map(_count, (row.nan, row.inf, row.over_f16))]
+    return [*figures, *counts, _share(row.under_f16, row.elements)]
 
 
 def _count(count: int) -> str:
@@ -243,26 +259,26 @@ def _fact(key: str, value: Any) -> str:
         return f"{words} {', '.join(f'{name} {item}' for name, item in value.items())}"
     if isinstance(value, list):
         return f"{words}: {_some(value)}"
-    return f"{value:g} {words}" if isinstance(value, int) else f"{words} {value}"
+    if not isinstance(value, int) or not words.endswith("s"):
+        return f"{words} {value:,}" if isinstance(value, int) else f"{words} {value}"
+    return f"{value:,} {words if value != 1 else _ONE.get(words) or words.removesuffix('s')}"
 
 
 def folder_view(path: Path, rows: Sequence[Row]) -> RenderableType:
-    """Return a row a model."""
+    """Return a row a model, and below them what is wrong with some."""
     view = _table("model", "format", "kind", "stored", right=("parameters", "on disk"))
-    view.add_column("", style="yellow", overflow="fold")
+    wrong: list[RenderableType] = []
     for row in rows:
-        name = row.path.removeprefix(f"{path}/")
-        if row.info is None:
-            view.add_row(name, "", "", "", "", "", row.problem)
+        name, info = row.path.removeprefix(f"{path}/"), row.info
+        problems = [row.problem] if info is None else [note.removeprefix(f"{path}/") for note in info.notes]
+        wrong += [Text(problem if name in problem else f"{name}: {problem}", "yellow") for problem in problems]
+        if info is None:
+            view.add_row(name, "", "", "", "", "")
             continue
-        info = row.info
         count = count_text(info.parameters) if info.parameters else ""
-        size, notes = (
-            byte_text(sum(info.sizes.values())),
-            "; ".join(note.removeprefix(f"{path}/") for note in info.notes),
-        )
-        view.add_row(name, info.metadata.format, info.kind, info.metadata.quantization, count, size, notes)
-    return view
+        size = byte_text(sum(info.sizes.values()))
+        view.add_row(name, info.metadata.format, info.kind, info.metadata.quantization, count, size)
+    return Group(view, *wrong)
 
 
 def diff_view(first: ModelInfo, second: ModelInfo, found: FileDifference) -> RenderableType:

@@ -38,10 +38,14 @@ def _safetensors(info: ModelInfo) -> tuple[str, str]:
 
 
 def _coreml(info: ModelInfo) -> tuple[str, str]:
+    if info.details.get("weights_missing"):
+        return "nothing until its weights are here: see the warning", ""
     if info.kind == "mlProgram":
         where = "for running on Apple devices, and anywhere with `tlkit run`"
-    else:
+    elif info.kind.startswith("neuralNetwork"):
         where = f"for running on Apple devices ({info.kind}: the Neural Engine likes an mlprogram better)"
+    else:
+        where = "for running on Apple devices"
     if not info.parameters:
         return where, ""
     return f"{where}; its weights for PyTorch:", _to(info, ".safetensors")

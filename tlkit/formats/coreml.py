@@ -40,7 +40,7 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
     model, program = package.model, package.program
     ports = _interface(model.description, function)
     table = weight_table(package)
-    shares = _shares(table)
+    shares, faults = _shares(table), package.faults()
     return ModelInfo(
         path=str(package.root),
         metadata=_metadata(model.description.metadata, shares),
@@ -57,8 +57,8 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
         compute=_compute(program) if program else {},
         operations=_by_count(_operations(program) if program else Counter(kind for _, kind, _, _ in package.layers())),
         sizes=_sizes(package),
-        details={**_details(model, ports, program), **package.extra},
-        notes=package.notes + tuple(error.message for error in package.faults()),
+        details={**_details(model, ports, program), **package.extra, **({"weights_missing": True} if faults else {})},
+        notes=package.notes + tuple(error.message for error in faults),
     )
 
 

@@ -245,7 +245,7 @@ def _onnx(file: Any) -> ModelInfo:
         "graph",
         inputs,
         outputs,
-        opset=f"opset {file.opsets['ai.onnx']}" if "ai.onnx" in file.opsets else "",
+        opset=f"ai.onnx {file.opsets['ai.onnx']}" if "ai.onnx" in file.opsets else "",
         operations=dict(file.operations.most_common()),
         details=details,
     )
