@@ -32,7 +32,7 @@ def test_it_says_what_it_made_and_what_was_lost(tlkit: Shell, source: Path, tmp_
     for words in (
         "PyTorch: 2 tensors (2 F16), 131 parameters",
         "2 from F32 to F16",
-        "128 finite values became infinite",
+        "128 values finite and now infinite",
     ):
         assert words in outcome.out
 

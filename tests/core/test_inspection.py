@@ -89,6 +89,17 @@ def test_a_hugging_face_folder_is_one_model(tmp_path: Path) -> None:
     assert [Path(row.path).name for row in list_models(tmp_path)] == ["hub"]
 
 
+def test_shards_among_other_models_are_rows_of_the_folder(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(STATE, "a-00001-of-00001.safetensors")}
+    (tmp_path / "a.safetensors.index.json").write_text(json.dumps(index))
+    assert sniff.detect(tmp_path) is sniff.Format.SAFETENSORS
+    torch.save(STATE, tmp_path / "b.pt")
+    assert "b.pt" in {Path(row.path).name for row in list_models(tmp_path)}
+    with pytest.raises(LoadError):
+        sniff.detect(tmp_path)
+
+
 def test_which_format_names_what_is_missing(tmp_path: Path) -> None:
     assert which_format(describe(huggingface(tmp_path / "hub")))[1].endswith("-o hub.gguf")
     save_file(STATE, tmp_path / "x.safetensors")
@@ -134,6 +145,8 @@ def test_what_is_not_read_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="Core AI model, which tlkit does not read"):
         describe(tmp_path / "x.aimodel")
     assert sniff.detect(tmp_path / "x.aimodel") is sniff.Format.AIMODEL
+    (tmp_path / "y.aimodel").write_bytes(b"\1\2\3" * 30)
+    assert sniff.detect(tmp_path / "y.aimodel") is sniff.Format.AIMODEL
     (tmp_path / "p").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5000000\n")
     with pytest.raises(LoadError, match="stands for"):
         examine(tmp_path / "p")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -39,6 +40,24 @@ def test_each_status(tmp_path: Path) -> None:
     assert found["half"].dtypes == ("F32", "F16") and found["other"].max_abs == 1.0
     assert not FileDifference((), tuple(found.values())).same
     assert FileDifference((), (found["same"], found["half"])).same
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_names_of_gguf_and_hugging_face_meet(tmp_path: Path, turned: bool) -> None:
+    matrix = np.arange(64, dtype=np.float32).reshape(2, 32)
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    for name, values in (("blk.3.ffn_down.weight", matrix), ("token_embd.weight", matrix + 1), ("mine", matrix)):
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    hub = {"model.layers.3.mlp.down_proj.weight": matrix, "model.embed_tokens.weight": matrix}
+    save_file({name: torch.from_numpy(values.copy()) for name, values in hub.items()}, tmp_path / "b.safetensors")
+    pair = [open_tensors(tmp_path / "a.gguf"), open_tensors(tmp_path / "b.safetensors")]
+    found = {item.name: item.status for item in diff_tensors(*(reversed(pair) if turned else pair))}
+    first = list(hub) if turned else ["blk.3.ffn_down.weight", "token_embd.weight"]
+    assert found == {first[0]: "same", first[1]: "differs", "mine": "added" if turned else "missing"}
 
 
 @pytest.mark.parametrize("turned", [False, True])

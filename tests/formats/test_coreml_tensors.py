@@ -84,6 +84,22 @@ def test_legacy_quantized_weights_are_what_coremltools_makes_of_them(bits: int, 
     np.testing.assert_allclose(found.reshape(8, 15), theirs, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("table", [True, False])
+def test_legacy_quantized_weights_have_parts(tmp_path: Path, table: bool) -> None:
+    codes = np.arange(16, dtype=np.uint8)
+    packed = bytes(int(high) << 4 | int(low) for high, low in codes.reshape(-1, 2))  # highest bits first
+    entries, scale, bias = [float(2**code) for code in range(16)], [0.5, 2.0], [1.0, -1.0]
+    model = packages.MODEL.Model(specificationVersion=4)
+    layer = model.neuralNetwork.layers.add(name="dense")
+    layer.innerProduct.weights.CopyFrom(params(4, packed, entries if table else None, scale, bias))
+    (tmp_path / "x.mlmodel").write_bytes(model.SerializeToString())
+    found = opened(tmp_path / "x.mlmodel")
+    (entry,) = found.entries()
+    parts = {name: part.numpy().tolist() for name, part in found.parts(entry).items()}
+    wanted = {"indices": codes.tolist(), "lut": entries} if table else {"data": codes.tolist(), "scale": scale}
+    assert parts == wanted | ({} if table else {"bias": bias})
+
+
 def test_an_index_past_its_table_is_refused() -> None:
     with pytest.raises(LoadError, match="past its look-up table"):
         values(params(8, b"\x05", [1.0, 2.0], [], []))

@@ -124,6 +124,22 @@ def test_a_whole_module_has_its_state_dicts_names(tmp_path: Path) -> None:
     assert unexpected(found.imports) == (found.details["class"],)
 
 
+class Tied(torch.nn.Module):
+    """One layer under two names, in a block that is there twice itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Sequential(torch.nn.Linear(3, 4))
+        self.head = self.first[0]
+        self.second = self.first
+
+
+def test_a_module_under_two_names_has_its_tensors_twice_as_in_a_state_dict(tmp_path: Path) -> None:
+    torch.save(Tied(), tmp_path / "x.pt")
+    found = PyTorchFile(tmp_path / "x.pt")
+    assert [entry.name for entry in found.entries()] == list(Tied().state_dict())
+
+
 def test_torchscript_shows_its_signature(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
     torch.jit.script(module).save(tmp_path / "x.pt")

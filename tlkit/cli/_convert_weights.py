@@ -106,10 +106,10 @@ def _show(result: WeightsResult) -> RenderableType:
 
 
 _LOST = {
-    "overflow": "finite values became infinite",
-    "underflow": "values became zero",
-    "not_finite": "values are NaN or infinite: their blocks mean nothing now",
-    "out_of_range": "integers do not fit their new type",
+    "overflow": "finite and now infinite",
+    "underflow": "not zero and now zero",
+    "not_finite": "NaN or infinite, whose blocks mean nothing now",
+    "out_of_range": "beyond the range of their new type",
 }
 
 
@@ -126,5 +126,5 @@ def _rows(result: WeightsResult) -> Iterator[tuple[str, str, str]]:
     if result.renamed:
         yield "names", f"{result.renamed} mapped", ""
     for key, count in result.lost.items():
-        yield "lost", f"{count:,} {_LOST[key]}", "yellow"
+        yield "lost", f"{count:,} value{'' if count == 1 else 's'} {_LOST[key]}", "yellow"
     yield "time", f"{result.seconds:.1f} s", ""

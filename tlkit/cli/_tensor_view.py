@@ -39,7 +39,7 @@ def detail_rows(info: ModelInfo) -> list[tuple[str, str]]:
     if info.metadata.format == "SafeTensors":
         config = details.get("config", {})
         known = ", ".join(f"{key} {value}" for key, value in config.items())
-        rows += [("model", str(details.get("architecture", ""))), ("config", known)]
+        rows += [("architecture", str(details.get("architecture", ""))), ("config", known)]
     if info.metadata.format == "PyTorch":
         rows += _pytorch_rows(details)
     if info.metadata.format == "ONNX":

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.formats import _gguf_names
 from tlkit.formats._arrays import chunks
 from tlkit.formats.tensors import TensorEntry, TensorFile
 from tlkit.types import ModelInfo
@@ -73,8 +74,12 @@ def diff_infos(first: ModelInfo, second: ModelInfo) -> tuple[tuple[str, Any, Any
 def diff_tensors(
     first: TensorFile, second: TensorFile, advance: Callable[[int], None] = lambda nbytes: None
 ) -> Iterator[TensorDifference]:
-    """Compare two files' tensors by name, the first file's order first; ``advance`` hears of the bytes compared."""
-    others = {entry.name: entry for entry in second.entries()}
+    """Compare two files' tensors by name, the first file's order first; ``advance`` hears of the bytes compared.
+
+    Where one has GGUF's names and the other Hugging Face's, the first file's are taken.
+    """
+    names = _names(first, second)
+    others = {names.get(entry.name, entry.name): entry for entry in second.entries()}
     for entry in first.entries():
         other = others.pop(entry.name, None)
         if other is None:
@@ -87,6 +92,19 @@ def diff_tensors(
         advance(entry.nbytes)
     for other in others.values():
         yield TensorDifference(other.name, "added", ("", other.dtype), ((), other.shape))
+
+
+def _names(first: TensorFile, second: TensorFile) -> dict[str, str]:
+    """Return the first file's names for the second's tensors, where they are named after another fashion."""
+    names = [[entry.name for entry in file.entries()] for file in (first, second)]
+    styles = [_gguf_names.are_gguf_names(side) for side in names]
+    if styles[0] == styles[1]:
+        return {}
+    said = str((first if styles[0] else second).metadata.get("general.architecture", ""))
+    arch = _gguf_names.find_architecture(said) if said else ""
+    if not arch:
+        return {}
+    return _gguf_names.to_gguf(names[1], arch) if styles[0] else _gguf_names.to_hugging_face(names[1], arch)
 
 
 class _Sums:

@@ -57,7 +57,7 @@ def _pytorch(info: ModelInfo) -> tuple[str, str]:
         port = f"--input {name[1] if name else 'x'}=DIMS"
         return "for running with PyTorch, without its Python source; for Apple devices:", _to(info, ".mlpackage", port)
     if info.kind == "exported program":
-        return "for running and compiling with PyTorch; its weights alone:", _to(info, ".safetensors")
+        return "for running and compiling with PyTorch; for Apple devices:", _to(info, ".mlpackage")
     if not info.parameters:
         return "a pickle without tensors: only the Python code that wrote it knows what for", ""
     if info.details.get("unexpected_imports"):

@@ -129,6 +129,19 @@ def values(params: Any) -> NDArray[Any]:
     return (wide.reshape(bias.size, -1) + bias[:, None]).reshape(-1)
 
 
+def parts(params: Any) -> dict[str, NDArray[Any]]:
+    """Return what a quantized ``WeightParams`` message holds, flat: indices and their table, or codes and scales."""
+    import numpy as np
+
+    quantization, codes = params.quantization, np.asarray(_codes(params))
+    codes = codes if codes.dtype == np.int8 else codes.astype(np.uint8)
+    if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
+        return {"indices": codes, "lut": np.array(quantization.lookupTableQuantization.floatValue, np.float32)}
+    linear = quantization.linearQuantization
+    named = {"scale": np.array(linear.scale, np.float32), "bias": np.array(linear.bias, np.float32)}
+    return {"data": codes} | {name: values for name, values in named.items() if values.size}
+
+
 def _codes(params: Any) -> NDArray[Any]:
     """Return a quantized weight's integers; those below a byte are packed highest bits first."""
     import numpy as np

@@ -55,6 +55,7 @@ DTYPES = {
 }
 _REBUILDERS = tuple(f"torch._utils._rebuild_{name}" for name in ("tensor_v2", "tensor", "qtensor"))
 _NESTED = 64
+_REPEATS = 10_000  # modules met again
 _RANK = 64
 
 
@@ -90,21 +91,32 @@ class View:
 def find_tensors(root: Any, where: str) -> Iterator[tuple[str, View]]:
     """Yield every tensor in ``root`` by its dotted path, a module's as its ``state_dict`` names them.
 
-    LoadError for a tensor whose numbers make no sense. A container that appears twice is looked into once.
+    LoadError for a tensor whose numbers make no sense. A container that appears twice is looked into once, but for
+    modules: they may be in a model under several names, and their tensors then are too.
     """
     seen: set[int] = set()
+    left = _REPEATS
     stack: list[tuple[str, Any, int]] = [("", root, 0)]
     while stack:
         path, value, depth = stack.pop()
         view = _tensor(value, f"{where}: '{one_line(path[:100])}'")
         if view is not None:
             yield path, view
-        elif isinstance(value, Call | Dict | list | tuple) and id(value) not in seen:
+        elif isinstance(value, Call | Dict | list | tuple):
+            if id(value) in seen:
+                left -= 1
+                if left < 0 or depth > _NESTED or not _is_module(value):
+                    continue
             seen.add(id(value))
             if depth > _NESTED:
                 raise LoadError(f"{where}: objects nested over {_NESTED} deep", "no model is")
             inner = [(f"{path}.{key}" if path else str(key), item, depth + 1) for key, item in _children(value)]
             stack.extend(reversed(inner))
+
+
+def _is_module(value: Any) -> bool:
+    state = value.state if isinstance(value, Call) else None
+    return isinstance(state, Dict) and any(key == "_modules" for key, _ in state.pairs)
 
 
 def top_level(root: Any, where: str) -> dict[str, Any]:

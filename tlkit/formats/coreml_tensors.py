@@ -13,12 +13,13 @@ from tlkit.formats import _legacy
 from tlkit.formats._weights import Weight, program_weights
 from tlkit.formats.package import Package, blamed_on
 from tlkit.formats.tensors import TensorEntry
-from tlkit.mil.program import BlobRef, Block, Function, Operation, Ref, TensorType, Value, walk
+from tlkit.mil.program import BlobRef, Block, DType, Function, Operation, Ref, TensorType, Value, walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
+_TYPES = {"float32": DType.FP32, "int8": DType.INT8, "uint8": DType.UINT8}
 _DECODED = {
     "float16": "F16",
     "float32": "F32",
@@ -70,9 +71,12 @@ class CoreMLTensors:
         Where one such op feeds another, the parts of the first have both names: ``nonzero_data.lut``.
         """
         _, holder = self._rows[entry.name]
-        if not isinstance(holder, Operation):
-            return {"data": holder} if isinstance(holder, Value) else {}
-        return self._parts(holder)
+        if isinstance(holder, Operation):
+            return self._parts(holder)
+        if isinstance(holder, Value):
+            return {"data": holder}
+        arrays = _legacy.parts(holder)
+        return {key: Value(TensorType(_TYPES[a.dtype.name], a.shape), a.tobytes()) for key, a in arrays.items()}
 
     def _parts(self, op: Operation, depth: int = 0) -> dict[str, Value]:
         found = {key: value for key, value in op.attributes.items() if key not in ("name",)}

@@ -75,6 +75,8 @@ def detect(path: str | os.PathLike[str]) -> Format:
             found = _file(file, path)
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+    if found is None and path.suffix.lower() == ".aimodel":
+        return Format.AIMODEL
     if found is None:
         raise LoadError(f"{path}: not a model file that tlkit knows", _WEIGHTS)
     return found
@@ -119,12 +121,11 @@ def _folder(path: Path) -> Format:
 def _holds_safetensors(path: Path, configured: bool) -> bool:
     """Whether ``path`` is one model's folder: an index, a lone file, or files beside a ``config.json``."""
     files = [item for item in path.glob("*.safetensors*") if item.is_file()]
-    if any(item.name.endswith(".safetensors.index.json") for item in files):
-        return True
     others = any(
         item.suffix in (".gguf", ".pt", ".pth", ".mlmodel", ".onnx") or item.is_dir() for item in path.iterdir()
     )
-    return bool(files) and (configured or (len(files) == 1 and not others))
+    indexed = any(item.name.endswith(".safetensors.index.json") for item in files)
+    return bool(files) and (configured or ((indexed or len(files) == 1) and not others))
 
 
 def _file(file: BinaryIO, path: Path) -> Format | None:
