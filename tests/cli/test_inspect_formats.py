@@ -24,7 +24,7 @@ from tests.formats import packages
 from tests.fuzz.tensor_seeds import Small, tensor_files
 from tests.real_models import MODELS, needs_models
 from tlkit.cli._inspect_view import summary_view
-from tlkit.cli._tensor_view import extra_view, model_tree
+from tlkit.cli._tensor_view import extra_view, groups_view, model_tree
 from tlkit.core.tensor_stats import tensor_stats
 from tlkit.formats._groups import group
 from tlkit.formats.describe import describe_tensors, open_tensors
@@ -81,8 +81,8 @@ def test_stats_show_what_f16_cannot_hold(tlkit: Shell, weights: Path) -> None:
     assert (norm["nan"], norm["over_f16"], norm["zeros"], norm["max"]) == (1, 1, 1, 7e4)
 
 
-def narrow(view: RenderableType) -> str:
-    console = Console(width=80, file=io.StringIO())
+def narrow(view: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
     console.print(view)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -105,6 +105,17 @@ def test_descriptions_stay_readable_on_a_narrow_terminal() -> None:
     info = ModelInfo("net.mlmodel", Metadata("CoreML", ""), "glmClassifier", outputs=tuple(ports))
     out = narrow(summary_view(info))
     assert set(said.split()) <= set(out.split())
+
+
+def test_names_have_lines_of_their_own_where_a_table_is_wide(tmp_path: Path) -> None:
+    name = f"model.{'encoder.' * 4}dense.weight"
+    save_file({name: torch.ones(70, 1024), "b": torch.ones(3)}, tmp_path / "x.safetensors")
+    file = open_tensors(tmp_path / "x.safetensors")
+    lines = [line.rstrip() for line in narrow(groups_view(group(file.entries())), 60).splitlines()]
+    place = lines.index(name)
+    assert lines[place + 1].split() == ["F32", "70x1024", "1", "71,680", "287", "kB"]
+    assert lines[lines.index("b") + 1].split() == ["F32", "3", "1", "3", "12", "B"]
+    assert all(len(line) <= 70 for line in lines)
 
 
 def test_counts_read_as_sentences() -> None:

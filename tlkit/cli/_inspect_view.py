@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from tlkit.cli import _tensor_view
 from tlkit.cli._counts import byte_text, count_text
+from tlkit.cli._named_table import NamedTable
 from tlkit.core.shapes import shape_text, shapes_text
 from tlkit.core.which import which_format
 from tlkit.types import ModelInfo, TensorSpec
@@ -57,17 +59,22 @@ def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = ()) -> Rendera
 
 
 def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
-    """Return the stored tensors, one row each, in the model's order."""
-    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    view.add_column("tensor", no_wrap=True)
-    view.add_column("stored", no_wrap=True)
-    view.add_column("shape", no_wrap=True)
-    view.add_column("bytes", justify="right", no_wrap=True)
-    view.add_column("offset", justify="right", no_wrap=True)
-    view.add_column("file", no_wrap=True, style="dim")
-    for weight in table:
-        offset = "" if weight.offset is None else str(weight.offset)
-        view.add_row(weight.name, weight.dtype, shape_text(weight.shape), f"{weight.nbytes:,}", offset, weight.file)
+    """Return the stored tensors, one row each, in the model's order; their files where there are several."""
+    entries = list(table)
+    files = {entry.file for entry in entries if entry.file}
+    several = len(files) > 1 or any(file.startswith("@") for file in files)  # "@model_path/": a package's weight file
+    above = len(os.path.commonpath(files)) if len(files) > 1 else 0
+    view = NamedTable()
+    for heading in ("tensor", "stored", "shape"):
+        view.add_column(heading, no_wrap=heading != "tensor", overflow="fold")
+    for heading in ("bytes", "offset"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    if several:
+        view.add_column("file", no_wrap=True, style="dim")
+    for entry in entries:
+        offset = "" if entry.offset is None else str(entry.offset)
+        place = (entry.file[above:].removeprefix("/"),) if several else ()
+        view.add_row(entry.name, entry.dtype, shape_text(entry.shape), f"{entry.nbytes:,}", offset, *place)
     return view
 
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from tlkit.cli._counts import byte_text, count_text
+from tlkit.cli._named_table import NamedTable
 from tlkit.core.shapes import shape_text
 from tlkit.types import ModelInfo
 
@@ -135,8 +135,8 @@ def _short(name: str) -> str:
 
 
 def _table(*left: str, right: Sequence[str] = ()) -> Table:
-    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for heading in left:  # the first is a name: where there is no room, it alone is folded
+    view = NamedTable()
+    for heading in left:  # the first is a name
         view.add_column(heading, no_wrap=heading != left[0], overflow="fold")
     for heading in right:
         view.add_column(heading, justify="right", no_wrap=True)
