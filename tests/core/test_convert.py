@@ -223,6 +223,23 @@ BAD: list[tuple[str, dict[str, Any], type[TlkitError], str]] = [
 ]
 
 
+WITHOUT_A_MODULE = [
+    ("a.gguf", b"GGUF\3" + bytes(19), "GGUF weights without the module"),
+    ("a.bin", b"\x0a" + bytes(7) + b'{"a": {} }', "SafeTensors weights without the module"),
+    ("a.onnx", b"\x08\x08\x3a\x00", "ONNX, which coremltools does not convert"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "words"), WITHOUT_A_MODULE)
+def test_weights_and_graphs_that_are_no_module_say_what_they_are(
+    tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(LoadError, match=words):
+        convert(str(tmp_path / name), tmp_path / "x.mlpackage")
+    assert not (tmp_path / "x.mlpackage").exists()
+
+
 @pytest.mark.parametrize(("source", "options", "kind", "message"), BAD)
 def test_bad_input(
     tmp_path: Path, old: Path, source: str, options: dict[str, Any], kind: type[TlkitError], message: str

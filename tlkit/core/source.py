@@ -13,7 +13,7 @@ import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +24,7 @@ from tlkit.core._interrupt import check
 from tlkit.core._quiet import quiet
 from tlkit.core.port import Port
 from tlkit.errors import LoadError, UsageError
+from tlkit.formats import sniff
 from tlkit.models import BUILTINS
 
 if TYPE_CHECKING:
@@ -205,8 +206,16 @@ def _where(error: BaseException) -> str:
 def _torchscript(path: Path) -> nn.Module:
     if not path.exists():
         raise _nothing_there(str(path))
+    found: sniff.Format | None = None
     if path.is_dir() or path.suffix == ".py":
         raise UsageError(f"{path}: a {'folder' if path.is_dir() else 'Python file'} does not name a model", _FORMS)
+    with suppress(LoadError):  # not known by sight: damaged, perhaps, which the archive tells better
+        found = sniff.detect(path)
+    if found in (sniff.Format.SAFETENSORS, sniff.Format.GGUF):
+        hint = f"name the module that they are for: file.py:callable --checkpoint {path}"
+        raise LoadError(f"{path}: {found} weights without the module that they are for", hint)
+    if found is sniff.Format.ONNX:
+        raise LoadError(f"{path}: ONNX, which coremltools does not convert", "convert the PyTorch model behind it")
     reason = _not_torchscript(path)
     if reason:
         hint = "build the module in Python and name it as file.py:callable, or save it with torch.jit.save"
