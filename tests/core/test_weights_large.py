@@ -23,11 +23,14 @@ MB = 1_000_000
 ROWS = 4096
 TENSORS = [Planned(f"layer.{index}.weight", "F32", (ROWS, 1024)) for index in range(24)]  # 16.8 MB each, 403 MB in all
 CODE = """
-import resource, sys
+import re, resource, sys
 from tlkit.core.weights import convert_weights
 options = dict(argument.split("=") for argument in sys.argv[3:])
 convert_weights(sys.argv[1], sys.argv[2], **options)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+if sys.platform == "linux":  # where ru_maxrss counts what the parent had, too
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 

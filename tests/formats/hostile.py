@@ -313,8 +313,8 @@ def torchscript_member_that_leads_out(folder: Path) -> Path:
 
 
 @hostile
-def zip_of_200_000_members(folder: Path) -> Path:
-    return _zip(folder / "x.pt", {"a/data.pkl": b"N."} | {f"a/data/{index}": b"" for index in range(200_000)})
+def zip_of_80_000_members(folder: Path) -> Path:
+    return _zip(folder / "x.pt", {"a/data.pkl": b"N."} | {f"a/data/{index}": b"" for index in range(80_000)})
 
 
 @hostile
@@ -504,7 +504,7 @@ def zipped_package_manifest_that_leads_out(folder: Path) -> Path:
 @hostile
 def zipped_package_bomb(folder: Path) -> Path:
     manifest = {"rootModelIdentifier": "m", "itemInfoEntries": {"m": {"path": "model.mlmodel"}}}
-    model = b"\x08\x04" + b"\0" * (1 << 29)
+    model = b"\x08\x04" + b"\0" * ((1 << 28) + 1)
     members = {"n.mlpackage/Manifest.json": json.dumps(manifest).encode(), "n.mlpackage/Data/model.mlmodel": model}
     return _zip(folder / "x.zip", members, packed=True)
 

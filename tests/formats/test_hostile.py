@@ -20,6 +20,9 @@ main()
 """  # private memory alone counts: what is mapped of a file the kernel can take back
 
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts private memory on Linux alone")
+
+
 def inspect(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _CHILD, "inspect", str(path), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
