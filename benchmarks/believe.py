@@ -1,26 +1,31 @@
 """Can `tlkit bench` be believed? Experiments with a known answer, on this machine as it is now.
 
-    python benchmarks/believe.py [MODEL] [--trials 20] [-n 100] [--processes 1] [--threads 1] [--json FILE]
+    python benchmarks/believe.py [MODEL] [--trials 20] [-n 100] [--processes 5] [--minutes 20] [--json FILE]
 
 * own cost    what `bench` itself adds to each sample, measured on a call that does nothing (held to 20 us)
 * agreement   the median of `bench --units cpu` beside torch.utils.benchmark's on the same executor (held to 3 %);
-              the two take turns, and the median of the turns' ratios counts
+              the two take turns, process by process
 * A/A         two runs back to back, nothing changed: how often their interval holds 1 (held to 19 in 20)
 * false alarm the same pairs under `--max-regression 5%`: how often it fails (held to 1 in 20)
-* caught      a second run in which every inference takes 10 % longer: how often `--max-regression 5%` fails (9 in 10)
+* caught      a run in which every inference takes 10 % longer: how often `--max-regression 5%` fails (9 in 10)
 
-MODEL is a package, or the built-in resnet50 (the default). Only an idle machine can pass: the load is printed too.
+A trial is three runs, each as `tlkit bench` takes it by default, on one thread (`--threads`). MODEL is a package or a
+network of fixtures/networks.py: the default, mobilenet_v2, needs about a minute a trial, resnet50 twice that. After
+`--minutes` no further trial is begun. Only an idle machine can pass: what else ran meanwhile is printed too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -28,17 +33,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tlkit.core import builtin
 from tlkit.core._plan import Subject, Sweep, settings
 from tlkit.core._rounds import measure
 from tlkit.core._subject import TorchSubject, make
 from tlkit.core._worker import _nothing, _sample
 from tlkit.core.conditions import watch
 from tlkit.core.gate import Limits, judge_limits
-from tlkit.core.intervals import ratio_of_medians
+from tlkit.core.intervals import Ratio, Turns, ratio_of_medians
 from tlkit.core.load import inspect
 from tlkit.core.machine import describe_machine, versions
 from tlkit.core.rows import Method, Row, Setting
+from tlkit.core.trust import judge
 from tlkit.core.versus import turns
 from tlkit.types import Unit
 
@@ -107,45 +112,73 @@ class Verdict:
     passed: bool
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Three runs: one, the same again, and the same slowed down."""
+
+    seconds: float
+    again: Ratio
+    slowed: Ratio
+    alarm: bool
+    caught: bool
+    trust: tuple[str, ...]
+
+
 def main() -> None:
     """Run the experiments and print a line for each."""
     options = _options()
-    import tempfile
-
     end = watch()
     with tempfile.TemporaryDirectory() as folder:
         setting = _setting(options, Path(folder))
         method = Method(iterations=options.iterations, processes=options.processes, power=False)
-        verdicts = [_own_cost()]
-        _show(verdicts[-1])
-        for experiment in (_agreement, _repeated):
-            for verdict in experiment(setting, method, options.trials):
-                verdicts.append(verdict)
-                _show(verdict)
+        verdicts = [_own_cost(), _agreement(setting, method)]
+        _show(verdicts)
+        trials = list(_trials(setting, method, options.trials, time.monotonic() + 60 * options.minutes))
+        judged = _judged(trials)
+        _show(judged)
     conditions = end()
+    print(
+        f"{describe_machine().cpu}; {setting.model}, {options.iterations} inferences in {options.processes} processes"
+    )
     print(f"other processes used {conditions.other_load or 0:.0%} of the machine meanwhile")
     if options.json:
-        facts = {"machine": asdict(describe_machine()), "versions": versions(), "conditions": asdict(conditions)}
-        Path(options.json).write_text(json.dumps(facts | {"verdicts": [asdict(v) for v in verdicts]}, indent=1) + "\n")
+        facts: dict[str, Any] = {
+            "machine": asdict(describe_machine()),
+            "versions": versions(),
+            "conditions": asdict(conditions),
+        }
+        facts |= {"verdicts": [asdict(v) for v in verdicts + judged], "trials": [asdict(trial) for trial in trials]}
+        Path(options.json).write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", nargs="?", default="resnet50")
+    parser.add_argument("model", nargs="?", default="mobilenet_v2")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("-n", "--iterations", type=int, default=100)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--json", metavar="FILE")
     return parser.parse_args()
 
 
 def _setting(options: argparse.Namespace, folder: Path) -> Setting:
     path = Path(options.model)
-    path = path if path.exists() else builtin.package(options.model)
+    path = path if path.exists() else _converted(options.model, folder)
     subject = Subject(path.stem, str(path), False, inspect(path).inputs)
     sweep = Sweep((Unit.CPU,), threads=(options.threads,))
     return settings([subject], sweep, {}, 0, {"precision": "f16", "engine": "eager"}, folder)[0]
+
+
+def _converted(name: str, folder: Path) -> Path:
+    from fixtures.networks import NETWORKS
+    from tlkit.core.convert import convert
+
+    module, inputs = NETWORKS[name]()
+    ports = [f"x{index}={'x'.join(map(str, tensor.shape))}" for index, tensor in enumerate(inputs)]
+    convert(module, folder / f"{name}.mlpackage", inputs=ports, verify=False)
+    return folder / f"{name}.mlpackage"
 
 
 def _own_cost() -> Verdict:
@@ -157,38 +190,57 @@ def _own_cost() -> Verdict:
     return Verdict("own cost", f"{each:.2f} us a sample, {inside:.2f} of it inside it", "20 us", each < 20)
 
 
-def _agreement(setting: Setting, method: Method, trials: int) -> list[Verdict]:
-    ratios = []
-    for _ in range(max(3, trials // 4)):
-        ours, theirs = measure([setting, _replaced(setting, "believe:Timer")], method).rows
-        assert ours.summary is not None
-        ratios.append(ours.summary.median_ns / statistics.median(theirs.device_ns))
-    middle = statistics.median(ratios)
-    told = f"bench / torch.utils.benchmark = {middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-    return [Verdict("agreement", told, "0.97 to 1.03", abs(middle - 1) <= 0.03)]
+def _agreement(setting: Setting, method: Method) -> Verdict:
+    ours, theirs = measure([setting, replace(setting, factory="believe:Timer")], method).rows
+    found = ratio_of_medians(turns(ours), Turns(theirs.device_ns, theirs.turns), paired=True)
+    told = f"bench / torch.utils.benchmark = {_told(found)}"
+    return Verdict("agreement", told, "0.97 to 1.03", abs(found.value - 1) <= 0.03)
 
 
-def _repeated(setting: Setting, method: Method, trials: int) -> list[Verdict]:
-    agreed = alarms = caught = 0
-    for trial in range(trials):
+def _trials(setting: Setting, method: Method, count: int, end: float) -> Iterator[Trial]:
+    for number in range(1, count + 1):
+        if (began := time.monotonic()) > end:
+            return
         first, second = _row(setting, method), _row(setting, method)
-        slow = _row(_replaced(setting, "believe:Slowed"), method)
-        agreed += not ratio_of_medians(turns(second), turns(first)).shown
-        alarms += _failed(second, first)
-        caught += _failed(slow, first)
-        print(f"  trial {trial + 1}: A/A {agreed}, alarms {alarms}, caught {caught}", file=sys.stderr)
+        slow = _row(replace(setting, factory="believe:Slowed"), method)
+        again, slowed = ratio_of_medians(turns(second), turns(first)), ratio_of_medians(turns(slow), turns(second))
+        rows = (first, second, slow)
+        trial = Trial(
+            time.monotonic() - began,
+            again,
+            slowed,
+            _failed(second, first),
+            _failed(slow, second),
+            tuple(map(_trust, rows)),
+        )
+        told = f"again {_told(again)}, slowed {_told(slowed)}, trust {', '.join(trial.trust)}"
+        print(f"  trial {number}, {trial.seconds:.0f} s: {told}", file=sys.stderr, flush=True)
+        yield trial
+
+
+def _judged(trials: list[Trial]) -> list[Verdict]:
+    count = len(trials)
+    agreed, alarms = sum(not trial.again.shown for trial in trials), sum(trial.alarm for trial in trials)
+    caught, held = sum(t.caught for t in trials), sum(t.slowed.low <= SLOWDOWN <= t.slowed.high for t in trials)
+    far = math.sqrt(sum(math.log(trial.again.value) ** 2 for trial in trials) / count)
+    wide = statistics.median(trial.again.high / trial.again.low for trial in trials) ** 0.5 - 1
+    told = (
+        f"{agreed} of {count} pairs agree; they lie {far:.1%} apart (rms), the intervals reach {wide:.1%} to each side"
+    )
+    slower = f"{caught} of {count} slowdowns of {SLOWDOWN - 1:.0%}; {held} of their intervals hold it"
     return [
-        Verdict("A/A", f"{agreed} of {trials} pairs agree", "19 in 20", agreed >= 0.95 * trials),
-        Verdict("false alarm", f"{alarms} of {trials}", "at most 1 in 20", alarms <= trials / 20),
-        Verdict("caught", f"{caught} of {trials} slowdowns of 10 %", "9 in 10", caught >= 0.9 * trials),
+        Verdict("A/A", told, "19 in 20", agreed >= 0.95 * count),
+        Verdict("false alarm", f"{alarms} of {count}", "at most 1 in 20", alarms <= count / 20),
+        Verdict("caught", slower, "9 in 10", caught >= 0.9 * count),
     ]
 
 
 def _row(setting: Setting, method: Method) -> Row:
+    end = watch()
     found = measure([setting], method)
     if found.errors:
         raise SystemExit(f"{found.errors[0].message}\n{found.errors[0].hint}")
-    return found.rows[0]
+    return replace(found.rows[0], trust=judge(found.rows[0], end()))
 
 
 def _failed(row: Row, before: Row) -> bool:
@@ -196,15 +248,18 @@ def _failed(row: Row, before: Row) -> bool:
     return check.passed is False
 
 
-def _replaced(setting: Setting, factory: str) -> Setting:
-    from dataclasses import replace
-
-    return replace(setting, factory=factory)
+def _trust(row: Row) -> str:
+    return row.trust.level if row.trust else "-"
 
 
-def _show(verdict: Verdict) -> None:
-    mark = "ok  " if verdict.passed else "MISS"
-    print(f"{mark} {verdict.experiment:<12} {verdict.found}; held to {verdict.held_to}", flush=True)
+def _told(ratio: Ratio) -> str:
+    return f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+
+
+def _show(verdicts: list[Verdict]) -> None:
+    for verdict in verdicts:
+        mark = "ok  " if verdict.passed else "MISS"
+        print(f"{mark} {verdict.experiment:<12} {verdict.found}; held to {verdict.held_to}", flush=True)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def measured(model: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
 @on_torch
 def test_the_document_holds_the_samples_and_what_they_depend_on(model: Path, measured: SimpleNamespace) -> None:
     document = json.loads(measured.saved.read_text())
-    assert (document["schema_version"], document["run_version"]) == (1, 2)
+    assert (document["schema_version"], document["run_version"]) == (1, 3)
     assert document["models"] == [{"name": "product", "asked": str(model), "path": str(model), "kind": "coreml"}]
     method = document["method"]
     assert (method["iterations"], method["warmup"], method["seed"]) == (12, 1, 3)

@@ -33,8 +33,8 @@ def test_a_regression_fails_only_when_the_interval_clears_the_limit() -> None:
     base, limits = row(seed=1), Limits(regression=0.05)
     assert verdict(limits, row(median=1.2e6, seed=2), baseline=(base,)) == [False]
     assert verdict(limits, row(median=1.0e6, seed=3), baseline=(base,)) == [True]
-    noisy = row(median=1.2e6, seed=2, turns=(100,))  # a single turn: nothing is known of the spread
-    assert verdict(limits, noisy, baseline=(base,)) == [True]
+    one, other = row(seed=1, turns=((100,),)), row(median=1.2e6, seed=2, turns=((100,),))
+    assert verdict(limits, other, baseline=(one,)) == [True]  # single turns: nothing is known of the spread
 
 
 def test_a_row_that_the_baseline_lacks_is_not_judged() -> None:

@@ -59,7 +59,7 @@ def test_settings_take_turns(tmp_path: Path) -> None:
     turns = [pid for what, pid in events if what == "call"][2:]  # after both have started
     assert turns == ([first] * 4 + [second] * 4) * 10
     assert len(one.samples_ns) == len(two.samples_ns) == 20
-    assert one.turns == two.turns == (2,) * 10
+    assert one.turns == two.turns == ((2,) * 10,)
 
 
 def test_a_duration_counts_measured_time() -> None:
@@ -77,7 +77,7 @@ def test_progress_ends_at_the_whole() -> None:
     heard: list[tuple[str, float, float]] = []
     measure((setting("Busy"), setting("Absent")), QUICK, lambda *step: heard.append(step))
     assert heard[-2][0].startswith("busy: measuring, median") and heard[-2][1:] == (20, 20)
-    assert heard[-1] == ("busy: loading again", 1, 1)
+    assert heard[-1] == ("busy: loading again", 20, 20)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,26 @@ def test_warm_up_goes_on_until_windows_agree_and_ends_within_its_bound(tmp_path:
     assert (restless.settled, restless.warmup_calls) == (False, 2 + 12 * 2)
 
 
-def test_processes_share_the_samples(tmp_path: Path) -> None:
+def test_processes_share_the_samples_one_after_another(tmp_path: Path) -> None:
+    """In rounds of one process a setting; only the first of a setting is asked for what is no sample."""
     log = tmp_path / "log"
-    (row,), _ = run(
-        setting("Busy", log=str(log)), method=Method(iterations=20, warmup=0, processes=2, power=False, spacing=0)
-    )
-    assert len({line.split()[1] for line in log.read_text().splitlines()}) == 2
-    assert (row.processes, len(row.samples_ns), sum(row.turns)) == (2, 20, 20)
+    method = Method(iterations=20, warmup=0, processes=2, power=False, spacing=0)
+    rows, _ = run(setting("Busy", log=str(log)), setting("Busy", log=str(log)), method=method)
+    events = [line.split() for line in log.read_text().splitlines()]
+    one, two, three, four = dict.fromkeys(pid for _, pid in events)
+    loads = [pid for what, pid in events if what == "load"]
+    assert loads == [one, two, one, two, three, four]  # the second round begins when the first one has ended
+    for row in rows:
+        assert row.turns == ((2, 2, 2, 2, 2),) * 2
+        assert len(row.samples_ns) == 20
+
+
+def test_a_setting_that_failed_once_is_not_started_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    method = Method(iterations=20, warmup=0, processes=3, power=False, spacing=0)
+    (absent, good), _ = run(setting("Absent"), setting("Busy", log=str(log)), method=method)
+    assert absent.status == "absent" and good.status == "measured"
+    assert len({line.split()[1] for line in log.read_text().splitlines()}) == 3
 
 
 def test_callers_at_once_are_counted_together() -> None:

@@ -21,9 +21,12 @@ FULL = row(
     load=Load(4, 1.5, summarize([1, 2, 3]), 2.0),
     energy=Energy(2.0, 10, {"cpu": 5.5}, {"cpu": 1.0}, 900.0, 1.1),
     placement=Placement("measured", {"cpu": 1}, {"cpu": 1.0}, (OpCost("y", "conv", "cpu", None),)),
-    trust=Trust("fair", 0.1, 0.1, -0.02, ("why",), ("do",)),
+    trust=Trust("fair", 0.1, 0.1, -0.02, 0.01, ("why",), ("do",)),
     device_ns=(1, 2),
 )
+
+
+SUMMARY = jsonable(summarize([1, 2, 3]))
 
 
 def written(result: BenchResult, path: Path, **changes: Any) -> Path:
@@ -38,7 +41,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
 
 def test_an_unknown_spread_survives(tmp_path: Path) -> None:
     """Infinity has no JSON number, and comes back all the same."""
-    result = run(row(turns=(100,)), row("gpu", turns=(100,)))
+    result = run(row(turns=((100,),)), row("gpu", turns=((100,),)))
     assert load_run(written(result, tmp_path / "run.json")).comparisons[0].speedup.high == float("inf")
 
 
@@ -57,6 +60,9 @@ def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:
         ({"rows": [{"unit": "cpu", "samples_ns": [1.5]}]}, r"samples_ns\[0\] is not of type int"),
         ({"machine": {}}, "run.machine.cpu is not there"),
         ({"run_version": 99}, "run_version is 99"),
+        ({"rows": [{"unit": "cpu", "samples_ns": [5, 0]}]}, r"samples_ns\[1\] is not above zero"),
+        ({"rows": [{"unit": "cpu", "samples_ns": [5, 5], "turns": [[1], [2]]}]}, r"rows\[0\].turns is not its samples"),
+        ({"rows": [{"unit": "cpu", "summary": SUMMARY}]}, r"rows\[0\].samples_ns is not there"),
     ],
 )
 def test_a_run_that_is_none_is_refused_with_the_place(tmp_path: Path, changes: dict[str, Any], place: str) -> None:

@@ -25,7 +25,14 @@ Concurrency = Annotated[
     int, typer.Option("--concurrency", metavar="N", min=1, help="Throughput with N callers at once, too.")
 ]
 Processes = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, help="Share a setting's samples among N processes.")
+    int | None,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        min=1,
+        help="Take a setting's samples in N processes, one after another. [5, or as many as get 10 samples each]",
+        show_default=False,
+    ),
 ]
 Power = Annotated[
     bool | None,

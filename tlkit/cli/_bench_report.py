@@ -209,13 +209,17 @@ def _about(result: BenchResult) -> Iterable[str]:
         "runs on": "; ".join(dict.fromkeys(f"{row.backend}, {row.device}" for row in result.rows if row.backend)),
         "inputs": ", ".join(inputs),
         "method": f"{amount} a setting, at least {method.warmup} before that to warm up, settings in turns, each in "
-        f"{method.processes} process{'es' * (method.processes > 1)} of its own, seed {method.seed}; {method.timer}",
+        f"{_processes(method.processes)}, seed {method.seed}; {method.timer}",
         "percentiles": method.percentile_method,
         "made by": f"tlkit {__version__}",
     }
     yield "<h2>Machine and method</h2><dl>"
     yield "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
     yield "</dl>"
+
+
+def _processes(count: int) -> str:
+    return "a process of its own" if count == 1 else f"{count} processes of its own, one after another"
 
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ def _method(result: BenchResult) -> str:
     amount = f"{method.iterations} inferences" if method.duration is None else f"{method.duration:g} s of inferences"
     turns = ", in turns" if len(result.rows) > 1 else ""
     warm = f"after at least {method.warmup} to warm up" if method.warmup else "cold"
-    each = f"{method.processes} processes" if method.processes > 1 else "a process"
+    each = f"{method.processes} processes, one after another," if method.processes > 1 else "a process"
     overheads = [row.timer_ns for row in result.rows if row.timer_ns is not None]
     timer = f"; timing itself takes {_figures.time(max(overheads))}" if overheads else ""
     return f"{amount} a setting{turns}, {warm}; {each} for each setting{timer}"

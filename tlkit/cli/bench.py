@@ -32,7 +32,7 @@ def bench(
     percentiles: options.Percentiles = "50,90,95,99",
     threads: flags.Threads = None,
     concurrency: flags.Concurrency = 1,
-    processes: flags.Processes = 1,
+    processes: flags.Processes = None,
     power: flags.Power = None,
     per_op: options.PerOp = False,
     top: options.Top = 10,

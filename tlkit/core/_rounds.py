@@ -1,6 +1,8 @@
 """Settings measured side by side: each in its own child, samples taken in turns so that all see the same machine.
 
-Only one child works at a time; the others wait on their pipes. A setting that fails becomes a row that says so.
+Where several processes share a setting's samples, they come one after another, in rounds of one process a setting: so
+each setting's processes are spread over the whole time, and settings of one round met the same machine. Only one child
+works at a time; the others wait on their pipes. A setting that fails becomes a row that says so.
 """
 
 from __future__ import annotations
@@ -41,69 +43,102 @@ def measure(settings: Sequence[Setting], method: Method, progress: Progress = la
     far.
     """
     power = Power() if method.power is not False else None
+    rounds = _Rounds(settings, method, progress)
     interrupted = 0
     with ExitStack() as stack:
-        groups = [[Run(setting, method, stack) for _ in range(method.processes)] for setting in settings]
-        runs = [run for group in groups for run in group]
         try:
-            _measure(runs, method, power, progress)
+            for _ in range(method.processes):
+                rounds.play(stack, power)
         except (KeyboardInterrupt, SystemExit) as signalled:
-            if not any(run.samples for run in runs):
+            if not any(run.samples for run in rounds.runs):
                 raise
             interrupted = int(signalled.code or 0) if isinstance(signalled, SystemExit) else 130
             stack.pop_all().__exit__(KeyboardInterrupt, None, None)
+    errors = (next((run.error for run in group if run.error), None) for group in rounds.groups)
     return Measured(
-        tuple(row(group, method) for group in groups),
-        tuple(error for group in groups if (error := next((run.error for run in group if run.error), None))),
+        tuple(row(group, method) for group in rounds.groups),
+        tuple(error for error in errors if error is not None),
         interrupted,
         power.note if power else "not asked for",
         tuple(power.channels) if power else (),
     )
 
 
-def _measure(runs: Sequence[Run], method: Method, power: Power | None, progress: Progress) -> None:
-    for run in runs:
-        progress(f"{_name(run)}: loading", 0, 1)
-        run.attempt(run.start)
-    for run in (run for run in runs if run.error is None):
-        progress(f"{_name(run)}: warming up", 0, 1)
-        run.attempt(run.warm_up)
-    _take_turns(runs, method, progress)
-    for run in runs[:: method.processes] if method.concurrency > 1 else ():
-        progress(f"{_name(run)}: {method.concurrency} callers at once", 0, 1)
-        run.attempt(run.crowd)
-    if power is not None and power.available:
-        _spend(runs[:: method.processes], method, power, progress)
-    for run in (run for run in runs if run.error is None):
-        progress(f"{_name(run)}: loading again", 1, 1)
-        run.attempt(run.finish)
+class _Rounds:
+    """The settings' processes: ``groups`` has those of each setting, in the order in which they were started."""
+
+    def __init__(self, settings: Sequence[Setting], method: Method, progress: Progress) -> None:
+        self.groups: list[list[Run]] = [[] for _ in settings]
+        self._settings = settings
+        self._method = method
+        self._progress = progress
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every process so far."""
+        return [run for group in self.groups for run in group]
+
+    def play(self, stack: ExitStack, power: Power | None) -> None:
+        """Start one process for each setting that has not failed, let them take their share in turns, and end them."""
+        first = not self.runs
+        runs = []
+        for setting, group in zip(self._settings, self.groups, strict=True):
+            if not any(run.error for run in group):
+                runs.append(Run(setting, self._method, stack))
+                group.append(runs[-1])
+        for run in runs:
+            self._tell(run, "loading")
+            run.attempt(run.start)
+        for run in _alive(runs):
+            self._tell(run, "warming up")
+            run.attempt(run.warm_up)
+        self._take_turns(runs)
+        if first:
+            self._beside(runs, power)
+        for run in _alive(runs):
+            self._tell(run, "loading again" if first else "ending")
+            run.attempt(run.finish if first else run.end)
+
+    def _take_turns(self, runs: Sequence[Run]) -> None:
+        began = float("-inf")
+        while unfinished := [run for run in runs if run.unfinished]:
+            time.sleep(max(0.0, began + self._method.spacing - time.monotonic()))
+            began = time.monotonic()
+            for run in unfinished:
+                run.attempt(run.turn)
+                so_far = f", median {median(run.samples) / 1e6:.3g} ms" if run.samples else ""
+                self._tell(run, f"measuring{so_far}")
+
+    def _beside(self, runs: Sequence[Run], power: Power | None) -> None:
+        """Measure what one process tells: several callers at once, and energy."""
+        for run in _alive(runs) if self._method.concurrency > 1 else ():
+            self._tell(run, f"{self._method.concurrency} callers at once")
+            run.attempt(run.crowd)
+        if power is not None and power.available:
+            self._spend(_alive(runs), power)
+
+    def _spend(self, runs: Sequence[Run], power: Power) -> None:
+        """Measure energy: the idle machine first, with every model loaded, then each setting by itself."""
+        seconds = self._method.power_seconds
+        self._progress("power: idle", *self._done())
+        time.sleep(min(1.0, seconds / 2))  # clocks and fans come down after the last inference
+        before = power.read()
+        time.sleep(seconds)
+        idle = watts(before, power.read())
+        for run in runs:
+            self._tell(run, "power")
+            run.attempt(lambda child, run=run: run.spend(child, power, idle))  # type: ignore[misc]
+
+    def _tell(self, run: Run, what: str) -> None:
+        self._progress(f"{run.setting.label or run.setting.unit}: {what}", *self._done())
+
+    def _done(self) -> tuple[float, float]:
+        """Return how much of all samples there is, and how much there is to be."""
+        share = self._method.goal / self._method.processes
+        alive = [group for group in self.groups if not any(run.error for run in group)]
+        done = sum(min(self._method.done(run.samples), share) for group in alive for run in group)
+        return done, self._method.goal * max(1, len(alive))
 
 
-def _take_turns(runs: Sequence[Run], method: Method, progress: Progress) -> None:
-    share = method.goal / method.processes
-    began = float("-inf")
-    while unfinished := [run for run in runs if run.unfinished]:
-        time.sleep(max(0.0, began + method.spacing - time.monotonic()))
-        began = time.monotonic()
-        for run in unfinished:
-            run.attempt(run.turn)
-            alive = [run for run in runs if run.error is None]
-            done = sum(min(method.done(run.samples), share) for run in alive)
-            so_far = f", median {median(run.samples) / 1e6:.3g} ms" if run.samples else ""
-            progress(f"{_name(run)}: measuring{so_far}", done, share * len(alive))
-
-
-def _spend(runs: Sequence[Run], method: Method, power: Power, progress: Progress) -> None:
-    """Measure energy: the idle machine first, with every model loaded, then each setting by itself."""
-    progress("power: idle", 0, 1)
-    time.sleep(min(1.0, method.power_seconds / 2))  # clocks and fans come down after the last inference
-    before = power.read()
-    time.sleep(method.power_seconds)
-    idle = watts(before, power.read())
-    for run in runs:
-        progress(f"{_name(run)}: power", 0, 1)
-        run.attempt(lambda child, run=run: run.spend(child, power, idle))  # type: ignore[misc]
-
-
-def _name(run: Run) -> str:
-    return run.setting.label or run.setting.unit
+def _alive(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.error is None]

@@ -16,7 +16,9 @@ from tlkit.core.stats import summarize
 from tlkit.errors import TlkitError, UnavailableError
 
 TURNS = 10
-"""Each setting's samples are taken in about this many turns."""
+"""Each setting's samples are taken in about this many turns, its processes taken together."""
+
+_LEAST_TURNS = 4  # of one process
 
 TURN_SECONDS = 1.0
 """And none holds the machine for longer, so that slow drift hits all settings alike."""
@@ -31,7 +33,7 @@ _MOST_SECONDS = 10.0  # of warm-up beyond what was asked for
 
 
 class Run:
-    """One child of a setting. Of several, each takes its ``share`` (a whole part) of the samples."""
+    """One child of a setting. Of several, each takes an equal share of the samples."""
 
     def __init__(self, setting: Setting, method: Method, stack: ExitStack) -> None:
         self.setting = setting
@@ -88,14 +90,15 @@ class Run:
     def turn(self, child: Child) -> None:
         """Take some samples."""
         method = self._method
+        turns = max(_LEAST_TURNS, TURNS // method.processes)
         if method.duration is None:
             share = math.ceil(method.iterations / method.processes)
-            count = min(math.ceil(share / TURNS), share - len(self.samples))
+            count = min(math.ceil(share / turns), share - len(self.samples))
             seconds = TURN_SECONDS
         else:
             share_s = method.duration / method.processes
             count = 1_000_000
-            seconds = min(TURN_SECONDS, share_s / TURNS, share_s - sum(self.samples) / 1e9)
+            seconds = min(TURN_SECONDS, share_s / turns, share_s - sum(self.samples) / 1e9)
         taken = child.ask("run", count=count, seconds=seconds, settle=SETTLE)
         self.samples += taken["samples"]
         self.device_samples += taken["device"]
@@ -123,13 +126,17 @@ class Run:
 
     def finish(self, child: Child) -> None:
         """Read the memory peak before a second load raises it, then time that load and what else lies beside."""
-        self._facts |= child.ask("memory")
-        self._facts |= child.ask("overheads")
+        self._facts |= child.ask("memory") | child.ask("overheads")
         self._facts["load_warm_ns"] = child.ask("reload")["ns"]
         told = child.ask("placement", per_op=self._method.per_op)["placement"]
         if told:
             self._facts["placement_note"] = told.pop("note", "")
             self._facts["placement"] = _placement(told) if told else None
+        child.close()
+
+    def end(self, child: Child) -> None:
+        """Read the memory peak, and let the child go: what else there is to know, the setting's first one has told."""
+        self._facts |= child.ask("memory")
         child.close()
 
     def facts(self) -> dict[str, Any]:
@@ -138,20 +145,20 @@ class Run:
 
 
 def row(runs: Sequence[Run], method: Method) -> Row:
-    """Return what is known now of a setting that these children share."""
+    """Return what is known now of a setting that these children share: the first of them met a cold cache."""
     setting = runs[0].setting
     error = next((run.error for run in runs if run.error), None)
     samples = [sample for run in runs for sample in run.samples]
     device = [sample for run in runs for sample in run.device_samples]
-    common: dict[str, Any] = runs[0].facts() | {
+    common: dict[str, Any] = runs[0].facts() | _of_all([run.facts() for run in runs])
+    common |= {
         "label": setting.label,
         "model": setting.model,
         "batch": setting.batch,
         "inputs": setting.inputs,
         "samples_ns": tuple(samples),
         "device_ns": tuple(device),
-        "turns": tuple(turn for run in runs for turn in run.turns),
-        "processes": len(runs),
+        "turns": tuple(tuple(run.turns) for run in runs if run.turns),
     }
     if error is not None:
         status: Literal["absent", "failed"] = "absent" if isinstance(error, UnavailableError) else "failed"
@@ -160,7 +167,7 @@ def row(runs: Sequence[Run], method: Method) -> Row:
     common |= {"load": runs[0].load, "energy": runs[0].energy}
     if not samples:
         return Row(setting.unit, "partial", "interrupted before its first sample", **common)
-    done = not any(run.unfinished for run in runs)
+    done = len(runs) == method.processes and not any(run.unfinished for run in runs)
     return Row(
         setting.unit,
         "measured" if done else "partial",
@@ -169,6 +176,17 @@ def row(runs: Sequence[Run], method: Method) -> Row:
         device_summary=summarize(device, method.percentiles) if device else None,
         **common,
     )
+
+
+def _of_all(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what more than one child has a say in."""
+    found: dict[str, Any] = {}
+    if peaks := [told["peak_bytes"] for told in facts if "peak_bytes" in told]:
+        found["peak_bytes"] = max(peaks)
+    if warmed := [told for told in facts if "settled" in told]:
+        found |= {"settled": all(told["settled"] for told in warmed)}
+        found |= {"warmup_calls": sum(told["warmup_calls"] for told in warmed)}
+    return found
 
 
 def _agree(windows: Sequence[float]) -> bool:

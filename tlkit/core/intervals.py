@@ -1,13 +1,19 @@
-"""How sure a ratio of two medians is: a bootstrap over the turns in which samples were taken.
+"""How sure a ratio of two medians is, said of what was drawn by chance: processes, or the turns of a single one.
 
-Neighbouring samples resemble each other (a busy second of the machine makes all of them slow), so a bootstrap over
-single samples is far too sure of itself. What is drawn again here is whole turns, and, where several processes took
-the samples, whole processes first. Settings that took turns with each other are drawn in pairs: what hit a turn of the
-one hit its neighbour's too. Runs that did not are drawn two neighbouring turns at a time, since turns resemble their
-neighbours as well, and nothing takes that out.
+Neighbouring samples resemble each other (a busy second of the machine makes all of them slow), so single samples say
+far too much. And a process lies a little faster or slower than its twin for as long as it lives (where its memory came
+to lie, which core it got), which no number of its own samples can show. So:
 
-With few turns a percentile bootstrap is too narrow; its levels are widened as Hesterberg's expanded percentile
-interval does (T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 5.3).
+* Where several processes took the samples, each is one observation, its median (A. Georges et al., "Statistically
+  Rigorous Java Performance Evaluation", 2007; T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time",
+  2013). The interval is Student's t on their logarithms: in pairs where the processes took turns with each other, else
+  Welch's.
+* Where each side is a single process, a bootstrap over its turns, in pairs where they took turns with each other, else
+  two neighbouring turns at a time, since turns resemble their neighbours as well. With few turns a percentile bootstrap
+  is too narrow; its levels are widened as Hesterberg's expanded percentile interval does (T. Hesterberg, "What Teachers
+  Should Know About the Bootstrap", 2015, section 5.3).
+
+What neither can see is allowed for, by judgement: see :data:`APART` and :data:`START`.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, median, variance
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +30,13 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 LEVEL = 0.95
+
+APART = 0.01
+"""Between two runs the machine itself moves (neighbours, heat), and neither run sees it: its standard deviation."""
+
+START = 0.01
+"""How far one start of a process lies from the next, where there is only one to see: its standard deviation."""
+
 _DRAWS = 2000
 _POINTS = 48  # a longer turn is thinned to so many quantiles: its median hardly moves, the bootstrap stays quick
 
@@ -49,69 +62,123 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Samples in nanoseconds, how many each turn gave, and how many processes shared the turns evenly."""
+    """Samples in nanoseconds, process by process, and how many each turn of each process gave."""
 
     samples: Sequence[int]
-    sizes: Sequence[int] = ()
-    processes: int = 1
+    sizes: Sequence[Sequence[int]] = ()
 
-    def blocks(self) -> list[Sequence[int]]:
-        """Return the samples turn by turn; without ``sizes``, in ten runs of neighbours."""
-        sizes = list(self.sizes) or _tenths(len(self.samples))
-        blocks, start = [], 0
-        for size in sizes:
-            blocks.append(self.samples[start : start + size])
-            start += size
-        return [block for block in blocks if len(block)]
+    def processes(self) -> list[list[Sequence[int]]]:
+        """Return the samples by process and turn; without ``sizes``, as ten turns of one process."""
+        found, start = [], 0
+        for sizes in self.sizes or [_tenths(len(self.samples))]:
+            turns = []
+            for size in sizes:
+                turns.append(self.samples[start : start + size])
+                start += size
+            found.append([turn for turn in turns if len(turn)])
+        return [turns for turns in found if turns]
+
+    def medians(self) -> list[float]:
+        """Return the median of each process."""
+        return [median([sample for turn in turns for sample in turn]) for turns in self.processes()]
 
 
 def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: float = LEVEL, seed: int = 0) -> Ratio:
     """Return median(top) / median(bottom) with its interval; ``paired`` if the two took turns with each other.
 
-    With a single turn on either side nothing is known of the spread, and the interval is (0, infinity).
+    Of several processes, it is the geometric mean of their medians that counts. With a single turn on either side
+    nothing is known of the spread, and the interval is (0, infinity).
     """
+    over, under = top.medians(), bottom.medians()
+    if max(len(over), len(under)) > 1:
+        value, below, above = _of_processes(over, under, paired, level)
+    else:
+        value, below, above = _of_turns(top.processes()[0], bottom.processes()[0], paired, level, seed)
+    hidden = (0.0 if paired else APART**2) + (2 * START**2 if len(over) == len(under) == 1 else 0.0)
+    allowed = -NormalDist().inv_cdf((1 - level) / 2) * math.sqrt(hidden)
+    low, high = math.exp(value - math.hypot(below, allowed)), math.exp(value + math.hypot(above, allowed))
+    return Ratio(math.exp(value), low, high, level)
+
+
+def _of_processes(top: list[float], bottom: list[float], paired: bool, level: float) -> tuple[float, float, float]:
+    """Return the logarithm of the ratio, and how far below and above it the interval reaches."""
+    over, under = [math.log(value) for value in top], [math.log(value) for value in bottom]
+    if paired and len(over) == len(under):
+        differences = [one - other for one, other in zip(over, under, strict=True)]
+        value, square, freedom = fmean(differences), variance(differences) / len(over), len(over) - 1.0
+    else:
+        value = fmean(over) - fmean(under)
+        square, freedom = _welch(over, under)
+    half = student_t((1 + level) / 2, max(1, math.floor(freedom))) * math.sqrt(square)
+    return value, half, half
+
+
+def _welch(one: list[float], other: list[float]) -> tuple[float, float]:
+    """Return the variance of the difference of the means, and its degrees of freedom.
+
+    A side that is a single process is taken to vary as the other does.
+    """
+    if min(len(one), len(other)) == 1:
+        several = one if len(one) > 1 else other
+        return variance(several) * (1 + 1 / len(several)), len(several) - 1
+    parts = [(variance(values) / len(values), len(values) - 1) for values in (one, other)]
+    square = sum(part for part, _ in parts)
+    return square, square**2 / sum(part**2 / count for part, count in parts) if square else 1.0
+
+
+def student_t(p: float, freedom: int) -> float:
+    """Return the ``p``-quantile (0.5 to 1) of Student's t, by bisection of its distribution."""
+    low, high = 0.0, 1.0
+    while _within(high, freedom) < 2 * p - 1:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < 2 * p - 1 else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """Return how probably Student's t lies within ±t (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for k in range(1 + odd, freedom - odd + 1, 2):
+        total += term
+        term *= cosine**2 * k / (k + 1)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def _of_turns(
+    top: list[Sequence[int]], bottom: list[Sequence[int]], paired: bool, level: float, seed: int
+) -> tuple[float, float, float]:
+    """Return the logarithm of the ratio, and how far below and above it the interval reaches."""
     import numpy as np
 
-    value = float(np.median(top.samples) / np.median(bottom.samples))
-    over, under = top.blocks(), bottom.blocks()
-    if not paired:
-        over, under = _in_twos(over, top.processes), _in_twos(under, bottom.processes)
+    value = math.log(np.median(np.concatenate(top)) / np.median(np.concatenate(bottom)))
+    over, under = (top, bottom) if paired else (_in_twos(top), _in_twos(bottom))
     if min(len(over), len(under)) < 2:
-        return Ratio(value, 0.0, math.inf, level)
+        return value, math.inf, math.inf
     rng = np.random.default_rng(seed)
-    first = _draw(rng, len(over), top.processes)
-    together = paired and len(over) == len(under) and top.processes == bottom.processes
-    second = first if together else _draw(rng, len(under), bottom.processes)
-    ratios = np.sort(_medians(over, first) / _medians(under, second))
+    first = rng.integers(0, len(over), (_DRAWS, len(over)))
+    together = paired and len(over) == len(under)
+    second = first if together else rng.integers(0, len(under), (_DRAWS, len(under)))
+    ratios = np.log(_medians(over, first) / _medians(under, second))
     tail = _widened_tail((1 - level) / 2, min(len(over), len(under)))
     low, high = np.quantile(ratios, [tail, 1 - tail])
-    return Ratio(value, min(float(low), value), max(float(high), value), level)
+    return value, max(0.0, value - float(low)), max(0.0, float(high) - value)
 
 
-def _in_twos(blocks: list[Sequence[int]], processes: int) -> list[Sequence[int]]:
-    """Join neighbouring turns where there are enough of them, those of one process alone."""
-    each = len(blocks) // processes
-    if each < 8 or each % 2 or len(blocks) % processes:
-        return blocks
-    return [[*blocks[i], *blocks[i + 1]] for i in range(0, len(blocks), 2)]
+def _in_twos(turns: list[Sequence[int]]) -> list[Sequence[int]]:
+    """Join neighbouring turns where there are enough of them."""
+    if len(turns) < 8 or len(turns) % 2:
+        return turns
+    return [[*turns[i], *turns[i + 1]] for i in range(0, len(turns), 2)]
 
 
 def _tenths(count: int) -> list[int]:
     parts = min(10, count)
     return [count * (i + 1) // parts - count * i // parts for i in range(parts)]
-
-
-def _draw(rng: np.random.Generator, blocks: int, processes: int) -> Array:
-    """Return indices of blocks, one row a draw: processes with replacement, then turns within each."""
-    import numpy as np
-
-    if processes < 2 or blocks % processes:
-        return rng.integers(0, blocks, (_DRAWS, blocks))
-    each = blocks // processes
-    chosen = rng.integers(0, processes, (_DRAWS, processes))
-    within = rng.integers(0, each, (_DRAWS, processes, each))
-    drawn: Array = (chosen[:, :, None] * each + within).reshape(_DRAWS, blocks)
-    return np.ascontiguousarray(drawn)
 
 
 def _medians(blocks: Sequence[Sequence[int]], drawn: Array) -> Array:
@@ -127,9 +194,4 @@ def _medians(blocks: Sequence[Sequence[int]], drawn: Array) -> Array:
 
 def _widened_tail(tail: float, count: int) -> float:
     """Return the tail to cut off in place of ``tail`` when ``count`` independent units were drawn from."""
-    z = -NormalDist().inv_cdf(tail)
-    nu = count - 1
-    # Student's t from the normal's quantile: the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5).
-    t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * nu**3)
-    return NormalDist().cdf(-t * math.sqrt(count / nu))
+    return NormalDist().cdf(-student_t(1 - tail, count - 1) * math.sqrt(count / (count - 1)))

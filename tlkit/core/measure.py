@@ -93,7 +93,7 @@ def bench(
     percentiles: Sequence[float] = PERCENTILES,
     threads: int | Sequence[int] | None = None,
     concurrency: int = 1,
-    processes: int = 1,
+    processes: int | None = None,
     against: str | None = None,
     power: bool | None = None,
     per_op: bool = False,
@@ -108,7 +108,8 @@ def bench(
     windows agree (0: none at all). ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn once
     from ``seed``. ``batch``, ``shapes`` (several for an input) and ``threads`` are sweeps: a row for each.
     ``concurrency`` above 1 adds throughput with so many callers. ``processes`` children share a setting's samples,
-    which shows what differs from one start to the next. ``function`` is one of a multifunction package's. Speed-ups
+    one after another, which shows what differs from one start to the next: None is five, or as many as get ten samples
+    (or a second of ``duration``) each. ``function`` is one of a multifunction package's. Speed-ups
     are over the row called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is how many
     seconds a child may stay silent.
 
@@ -125,7 +126,7 @@ def bench(
         precision=precision,
         function=function,
         timeout=timeout,
-        processes=processes,
+        processes=_processes(iterations, duration) if processes is None else processes,
         concurrency=concurrency,
         power=power,
         per_op=per_op,
@@ -189,6 +190,11 @@ def _units(units: Sequence[str | Unit] | None) -> tuple[Unit, ...]:
     if not units:
         raise UsageError("no unit to measure", f"units are {', '.join(Unit)}")
     return tuple(dict.fromkeys(Unit.parse(unit) for unit in units))
+
+
+def _processes(iterations: int, duration: float | None) -> int:
+    wanted = iterations // 10 if duration is None else int(duration)
+    return min(5, max(1, wanted))
 
 
 def _check(method: Method, sweep: _plan.Sweep) -> None:

@@ -16,10 +16,10 @@ from tlkit.core.stats import PERCENTILE_METHOD, PERCENTILES, Summary
 class Method:
     """How samples are taken. With ``duration`` (seconds of measured time a setting), ``iterations`` does not count.
 
-    ``processes`` children share a setting's samples. From one turn of a setting to its next pass at least ``spacing``
-    seconds, so that samples of a few microseconds each see more of the machine than one moment of it. ``concurrency``
-    above 1 adds a test under load. ``power`` is None where energy is measured if the machine has a counter;
-    ``power_seconds`` is how long a setting then runs for it.
+    ``processes`` children share a setting's samples, one after another. From one turn to the next pass at least
+    ``spacing`` seconds, so that samples of a few microseconds each see more of the machine than one moment of it.
+    ``concurrency`` above 1 adds a test under load. ``power`` is None where energy is measured if the machine has a
+    counter; ``power_seconds`` is how long a setting then runs for it.
     """
 
     iterations: int = 100
@@ -131,13 +131,15 @@ class Trust:
     """How far a row's figures can be trusted: ``good``, ``fair`` or ``poor``, the reasons, and what to do.
 
     ``variation`` is the samples' standard deviation over their mean; ``spread`` their interquartile range over the
-    median, which rare hiccups do not touch; ``drift`` how far the median of the last third lies from the first's.
+    median, which rare hiccups do not touch; ``drift`` how far the median of the last third lies from the first's;
+    ``starts`` how far apart the processes' medians lie (None: a single process cannot say).
     """
 
     level: Literal["good", "fair", "poor"]
     variation: float
     spread: float
     drift: float
+    starts: float | None = None
     reasons: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -152,7 +154,7 @@ class Row:
     after measuring. ``bind_ns`` is the first making ready of the inputs, with ``engine="compile"`` the compilation
     too; ``convert_ns`` is that of the inputs alone, repeated (None where it cannot be told apart). ``peak_bytes`` is
     the process's peak resident memory up to the last sample, of which ``runtime_bytes`` was there before the model.
-    ``turns`` says how many of ``samples_ns`` each turn gave, in order, and ``processes`` how many children took them.
+    ``turns`` has a list for each process that took samples, in order: how many of ``samples_ns`` each turn gave.
     ``device_ns`` are the same inferences by the GPU's own events, where the engine has them. ``timer_ns`` is what
     timing costs by itself, and is contained in each sample.
     """
@@ -184,8 +186,7 @@ class Row:
     trust: Trust | None = None
     runtime_bytes: int | None = None
     peak_bytes: int | None = None
-    processes: int = 1
-    turns: tuple[int, ...] = ()
+    turns: tuple[tuple[int, ...], ...] = ()
     samples_ns: tuple[int, ...] = ()
     device_ns: tuple[int, ...] = ()
 

@@ -17,7 +17,7 @@ from tlkit.core.measure import BenchResult
 from tlkit.core.staging import staged
 from tlkit.errors import LoadError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of a run's own part of the document."""
 
 _LARGEST = 1 << 30  # bytes
@@ -43,10 +43,23 @@ def load_run(path: Path) -> BenchResult:
         if document.get("run_version") != SCHEMA_VERSION:
             raise ValueError(f"its run_version is {document.get('run_version')}, not {SCHEMA_VERSION}")
         result = structure(document, BenchResult, "run")
+        _require_samples(result)
     except (ValueError, TypeError, AttributeError) as error:
         raise LoadError(f"{path}: not a saved run: {error}", "give a file that `tlkit bench --save` wrote") from None
     assert isinstance(result, BenchResult)
     return result
+
+
+def _require_samples(result: BenchResult) -> None:
+    """Raise ValueError where a row's samples cannot be those that its figures and its turns speak of."""
+    for index, row in enumerate(result.rows):
+        where = f"run.rows[{index}]"
+        _require(row.summary is None or bool(row.samples_ns), f"{where}.samples_ns", "there")
+        wrong = next((place for place, sample in enumerate(row.samples_ns) if sample <= 0), None)
+        _require(wrong is None, f"{where}.samples_ns[{wrong}]", "above zero")
+        sizes = [size for sizes in row.turns for size in sizes]
+        whole = not sizes or (min(sizes) > 0 and sum(sizes) == len(row.samples_ns))
+        _require(whole, f"{where}.turns", "its samples, turn by turn")
 
 
 def structure(data: Any, kind: Any, where: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 from tlkit.core.conditions import Conditions
 from tlkit.core.rows import Row, Trust
 from tlkit.core.stats import Summary, percentile, summarize
+from tlkit.core.versus import turns
 
 FEW = 30
 """Samples below which no row is called good."""
@@ -29,6 +30,7 @@ class _Limit:
 _SPREAD = _Limit(0.05, 0.20)
 _DRIFT = _Limit(0.03, 0.10)
 _VARIATION = _Limit(0.25, 1.0)
+_STARTS = _Limit(0.05, 0.15)
 _OTHERS = _Limit(0.05, 0.20)
 _LEVELS: tuple[Literal["good", "fair", "poor"], ...] = ("good", "fair", "poor")
 
@@ -38,13 +40,15 @@ def judge(row: Row, conditions: Conditions | None = None) -> Trust | None:
     if row.summary is None or not row.samples_ns:
         return None
     variation = row.summary.std_ns / row.summary.mean_ns
-    spread, drift = _spread(row.samples_ns, row.summary), _drift(row.samples_ns)
-    found = [*_of_samples(row, spread, drift, variation), *(_of_machine(row, conditions) if conditions else [])]
+    spread, drift, starts = _spread(row.samples_ns, row.summary), _drift(row.samples_ns), _starts(row)
+    found = [*_of_samples(row, spread, drift, variation), *_of_starts(starts)]
+    found += _of_machine(row, conditions) if conditions else []
     return Trust(
         level=_LEVELS[max((level for level, _, _ in found), default=0)],
         variation=variation,
         spread=spread,
         drift=drift,
+        starts=starts,
         reasons=tuple(reason for level, reason, _ in found if level),
         advice=tuple(dict.fromkeys(advice for level, _, advice in found if level and advice)),
     )
@@ -61,6 +65,18 @@ def _drift(samples: Sequence[int]) -> float:
         return 0.0
     first, last = summarize(samples[:third], ()), summarize(samples[-third:], ())
     return last.median_ns / first.median_ns - 1
+
+
+def _starts(row: Row) -> float | None:
+    medians = turns(row).medians()
+    return max(medians) / min(medians) - 1 if len(medians) > 1 else None
+
+
+def _of_starts(starts: float | None) -> list[tuple[int, str, str]]:
+    if starts is None:
+        return []
+    reason = f"one start of the process is {starts:.0%} slower than another"
+    return [(_STARTS.level(starts), reason, "take more of them: --processes 10")]
 
 
 def _of_samples(row: Row, spread: float, drift: float, variation: float) -> list[tuple[int, str, str]]:

@@ -28,7 +28,7 @@ class Comparison:
 
 def turns(row: Row) -> Turns:
     """Return a row's samples with the turns that they came in."""
-    return Turns(row.samples_ns, row.turns, row.processes)
+    return Turns(row.samples_ns, row.turns)
 
 
 def comparisons(rows: Sequence[Row], against: str | None) -> tuple[Comparison, ...]:
