@@ -62,6 +62,15 @@ def test_settings_take_turns(tmp_path: Path) -> None:
     assert one.turns == two.turns == ((2,) * 10,)
 
 
+def test_no_collection_comes_between_settling_and_timing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run(setting("Collected", log=str(log)))
+    counts = [int(line.split()[0]) for line in log.read_text().splitlines() if line[0].isdigit()][1:]
+    turns = [counts[start : start + 4] for start in range(0, 40, 4)]  # 2 calls to settle and 2 timed, ten times
+    assert [len(set(turn)) for turn in turns] == [1] * 10
+    assert len({turn[0] for turn in turns}) == 10
+
+
 def test_a_duration_counts_measured_time() -> None:
     (row,), _ = run(setting("slow"), method=Method(warmup=0, duration=0.2, power=False, spacing=0))
     total = sum(row.samples_ns)

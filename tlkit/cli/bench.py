@@ -67,7 +67,8 @@ def bench(
 
     Each setting runs in a process of its own; their samples are taken in turns. On a Mac, Core ML runs the model;
     elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
-    if a limit is not kept, 3 if no setting is here, 4 if one failed; Ctrl-C shows what was measured so far.
+    if a limit is not kept, 3 if a unit that was asked for is not here, 4 if a setting failed; in each case the others are
+    measured and shown. Ctrl-C shows what was measured so far.
     """
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
@@ -107,7 +108,7 @@ def bench(
     checks = _judge(result, limits, baseline)
     _print(sink, result, [], checks, format, top)
     _write(result, save, report, force)
-    return _leave(result, checks, interrupted)
+    return _leave(result, checks, interrupted, strict=units is not None)
 
 
 def _format(name: str | None, json: bool) -> str:
@@ -248,10 +249,13 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
         save_run(page(result), Path(report), force=force)
 
 
-def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: int = 0) -> None:
+def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: int = 0, strict: bool = False) -> None:
+    """Exit as the result asks for; ``strict``: the units were named, and one that is not here has been asked for."""
     if interrupted:
         raise typer.Exit(interrupted)
     if result.failed:
         raise typer.Exit(4)
+    if strict and any(row.status == "absent" for row in result.rows):
+        raise typer.Exit(3)
     if any(check.passed is False for check in checks):
         raise typer.Exit(1)

@@ -131,7 +131,7 @@ def _inputs(
     if batch is not None and not batched:
         raise UsageError(
             f"{subject.path}: no input takes a batch of {batch}",
-            "its shapes are fixed: convert it again with a flexible first dimension",
+            "`tlkit inspect` shows what its inputs take; a wider first dimension is for `tlkit convert` to give it",
         )
     return notes, arrays, batch if batch is not None else 1
 

@@ -83,11 +83,11 @@ class Worker:
 
     def run(self, count: int, seconds: float, settle: int = 0) -> dict[str, Any]:
         """Time at most ``count`` inferences, and stop early once they have taken ``seconds``; at least one."""
-        for _ in range(settle):
-            self._call()
         gc.collect()
         gc.disable()  # as timeit does: a collection is not the model's cost
         try:
+            for _ in range(settle):  # after the collection, which leaves the caches full of other things
+                self._call()
             samples, device = _sample(self._call, count, seconds)
         finally:
             gc.enable()

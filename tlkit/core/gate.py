@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tlkit.core.intervals import ratio_of_medians
@@ -100,11 +100,11 @@ def _of_row(row: Row, limits: Limits) -> Iterator[Check]:
         if value is None:
             yield Check(row.name, "latency", False, f"{limits.at} cannot be told from {len(row.samples_ns)} samples")
         else:
-            yield _bounded(row, "latency", value, limits.latency_ns, f"{limits.at} {{}}", 1e6, "ms")
+            yield _bounded(row, "latency", value, limits.latency_ns, limits.at, _time)
     if limits.memory_bytes is not None and row.peak_bytes is not None:
-        yield _bounded(row, "memory", row.peak_bytes, limits.memory_bytes, "peak {}", 2**20, "MiB")
+        yield _bounded(row, "memory", row.peak_bytes, limits.memory_bytes, "peak", _size)
     if limits.load_ns is not None and row.load_first_ns is not None:
-        yield _bounded(row, "load", row.load_first_ns, limits.load_ns, "first load {}", 1e6, "ms")
+        yield _bounded(row, "load", row.load_first_ns, limits.load_ns, "first load", _time)
 
 
 def _latency(row: Row, limits: Limits) -> float | None:
@@ -115,10 +115,18 @@ def _latency(row: Row, limits: Limits) -> float | None:
     return summarize(row.samples_ns, [limits.percentile]).percentiles_ns[f"p{limits.percentile:g}"]
 
 
-def _bounded(row: Row, name: str, value: float, limit: float, said: str, scale: float, unit: str) -> Check:
+def _bounded(row: Row, name: str, value: float, limit: float, what: str, told: Callable[[float], str]) -> Check:
     passed = value <= limit
-    told = said.format(f"{value / scale:.4g} {unit}")
-    return Check(row.name, name, passed, f"{told}, {'within' if passed else 'over'} {limit / scale:.4g} {unit}")
+    return Check(row.name, name, passed, f"{what} {told(value)}, {'within' if passed else 'over'} {told(limit)}")
+
+
+def _time(ns: float) -> str:
+    name = next((name for name in ("s", "ms", "us") if ns >= _TIMES[name]), "ns")
+    return f"{ns / _TIMES[name]:.4g} {name}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.4g} GB" if count >= 1e9 else f"{count / 1e6:.4g} MB"
 
 
 def _regression(row: Row, before: Row | None, limit: float) -> Check:
