@@ -136,6 +136,18 @@ def test_a_histogram_counts_every_sample() -> None:
     assert "2 beyond" in made and made.count('class="bar"') == 2
 
 
+def test_a_hiccup_does_not_flatten_the_charts() -> None:
+    """60 samples between 100 and 159 us, two of them hit by 9 ms: the bars fill the width, the hiccups are named."""
+    samples = [1e3 * (100 + index) for index in range(60)]
+    samples[20] = samples[40] = 9e6
+    made = _svg.histogram(samples, {"median": 1.3e5, "p95": 1.31e5})
+    assert made.count('class="bar"') > 30 and "2 beyond, up to 9.00 ms" in made
+    assert 'y="11" class="small">median' in made and 'y="22" class="small">p95' in made  # side by side they would meet
+    line = _svg.timeline(samples)
+    assert (line.count('class="dot"'), line.count('class="far"')) == (58, 2)
+    assert "159 µs" in line and "2 beyond, up to 9.00 ms" in line
+
+
 def test_a_thinned_timeline_keeps_its_extremes() -> None:
     samples = [1.0] * 100_000
     samples[54_321] = 77.0

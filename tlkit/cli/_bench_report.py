@@ -39,7 +39,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margi
 dd { margin: 0; overflow-wrap: anywhere }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif } svg text { fill: var(--ink) }
 svg .end { text-anchor: end } svg .middle { text-anchor: middle } svg .small { font-size: 10.5px; fill: var(--soft) }
-svg .bar { fill: var(--accent) } svg .dot { fill: var(--accent); opacity: .75 } svg .on { fill: #fff; font-size: 11px }
+svg .bar { fill: var(--accent) } svg .dot { fill: var(--accent); opacity: .75 } svg .far { fill: var(--poor) }
+svg .on { fill: #fff; font-size: 11px }
 svg .grid { stroke: var(--line) } svg .mark { stroke: var(--ink); stroke-dasharray: 3 3 }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --panel: #f4f4f4; --line: #ccc;
   --accent: #2563c9; --good: #23783a; --fair: #946200; --poor: #b3261e }

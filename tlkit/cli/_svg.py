@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -45,9 +47,9 @@ def stacked(shares: Mapping[str, float]) -> str:
 
 
 def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
-    """How the latencies (ns) are spread, up to the 99.5th percentile, with lines at ``marks``."""
+    """How the latencies (ns) are spread, rare hiccups counted and not drawn, with lines at ``marks``."""
     ordered = sorted(samples)
-    low, high = ordered[0], max(ordered[min(len(ordered) - 1, int(0.995 * len(ordered)))], ordered[0] * 1.001)
+    low, high = ordered[0], max(_reach(ordered), ordered[0] * 1.001)
     counts = [0] * _BINS
     beyond = 0
     for value in ordered:
@@ -64,14 +66,11 @@ def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
             parts.append(
                 f'<rect x="{x:.1f}" y="{floor - tall:.1f}" width="{step - 0.6:.1f}" height="{tall:.1f}" class="bar"/>'
             )
-    for name, value in marks.items():
-        if low <= value <= high:
-            x = _LEFT + room * (value - low) / (high - low)
-            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{floor}" class="mark"/>')
-            parts.append(f'<text x="{x + 3:.1f}" y="11" class="small">{_text(name)}</text>')
+    parts += _marked({name: (value - low) / (high - low) for name, value in marks.items()}, floor, room)
     parts += _axis(low, high, floor, room)
     if beyond:
-        parts.append(f'<text x="{WIDTH - 4}" y="26" class="small end">{beyond} beyond</text>')
+        told = f"{beyond} beyond, up to {_figures.time(ordered[-1])}"
+        parts.append(f'<text x="{WIDTH - 4}" y="26" class="small end">{told}</text>')
     return _svg(WIDTH, HEIGHT, "".join(parts))
 
 
@@ -79,12 +78,19 @@ def timeline(samples: Sequence[float]) -> str:
     """The latencies (ns) in the order they were taken; a long run is thinned, its extremes kept."""
     points = _thinned(samples)
     room, floor = WIDTH - _LEFT - 8, HEIGHT - _BOTTOM
-    high = max(value for _, value in points) or 1.0
+    high = _reach(sorted(samples)) or 1.0
     last = max(1, len(samples) - 1)
     parts = []
     for index, value in points:
-        x, y = _LEFT + room * index / last, floor - (floor - 10) * value / high
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" class="dot"/>')
+        x, y = _LEFT + room * index / last, floor - (floor - 10) * min(1.0, value / high)
+        if value <= high:
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" class="dot"/>')
+        else:
+            parts.append(f'<path d="M{x - 2.5:.1f} 10h5l-2.5 -5z" class="far"/>')
+    if high < (most := max(samples)):
+        beyond = sum(value > high for value in samples)
+        told = f"{beyond} beyond, up to {_figures.time(most)}"
+        parts.append(f'<text x="{WIDTH - 8}" y="24" class="small end">{told}</text>')
     for value in (0.0, high / 2, high):
         y = floor - (floor - 10) * value / high
         parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
@@ -93,6 +99,27 @@ def timeline(samples: Sequence[float]) -> str:
     parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 6}" class="small">first sample</text>')
     parts.append(f'<text x="{WIDTH - 8}" y="{HEIGHT - 6}" class="small end">{len(samples)}th</text>')
     return _svg(WIDTH, HEIGHT, "".join(parts))
+
+
+def _reach(ordered: Sequence[float]) -> float:
+    """Return the largest sample to draw to scale: hiccups far from the rest, at most one in twenty, flatten all."""
+    quarter, fence = len(ordered) // 4, ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)))]
+    low, high = ordered[quarter], ordered[-1 - quarter]
+    return ordered[bisect_right(ordered, max(fence, high + 6 * (high - low), 2 * high)) - 1]
+
+
+def _marked(marks: Mapping[str, float], floor: float, room: float) -> list[str]:
+    """Lines at shares of the width, their names beside them: one line further down where two would meet."""
+    parts, before, y = [], -math.inf, 11
+    for name, share in sorted(marks.items(), key=lambda mark: mark[1]):
+        if not 0 <= share <= 1:
+            continue
+        x = _LEFT + room * share
+        y = 22 if x < before + 44 and y == 11 else 11
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{floor}" class="mark"/>')
+        parts.append(f'<text x="{x + 3:.1f}" y="{y}" class="small">{_text(name)}</text>')
+        before = x
+    return parts
 
 
 def _thinned(samples: Sequence[float]) -> list[tuple[int, float]]:
