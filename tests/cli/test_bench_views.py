@@ -130,6 +130,14 @@ def _judged(found: Row) -> Row:
     return replace(found, trust=judge(found))
 
 
+def test_where_costs_are_unknown_the_operations_are_counted() -> None:
+    """A neuralNetwork's layers have a place and no cost: all of them on the Neural Engine is nothing to warn of."""
+    inside = text(run(row("ane", placement=Placement("MLComputePlan", {"ane": 9, "cpu": 1}, {}))))
+    assert "warning" not in inside
+    outside = text(run(row("ane", placement=Placement("MLComputePlan", {"ane": 1, "cpu": 9}, {}))))
+    assert "only 10 % of the operations are planned for the Neural Engine, most for the cpu" in outside
+
+
 def test_a_histogram_counts_every_sample() -> None:
     samples = [1e6] * 990 + [2e6] * 8 + [9e6] * 2
     made = _svg.histogram(samples, {"median": 1e6})

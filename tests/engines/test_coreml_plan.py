@@ -76,6 +76,25 @@ def test_operations_in_blocks_are_found_and_constants_are_not(plan: dict[str, An
     assert plan == {"path": "m.mlmodelc", "units": "CPU_AND_NE"}
 
 
+def test_one_function_of_several_is_planned_alone(plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    load = cp.MLComputePlan.load_from_path
+
+    def two(path: str, compute_units: Any = None) -> Plan:
+        found = load(path, compute_units)
+        block = cp.MLModelStructureProgramBlock(
+            inputs=[], operations=[operation("ios17.conv", "z")], output_names=["z"]
+        )
+        functions = found.model_structure.program.functions | {
+            "step": cp.MLModelStructureProgramFunction(inputs=[], block=block)
+        }
+        found.model_structure = cp.MLModelStructure(None, cp.MLModelStructureProgram(functions), None)
+        return found
+
+    monkeypatch.setattr(cp.MLComputePlan, "load_from_path", staticmethod(two))
+    assert [op.name for op in compute_plan(Path("m.mlmodelc"), Unit.ANE, "step")] == ["z"]
+    assert [op.name for op in compute_plan(Path("m.mlmodelc"), Unit.ANE)] == ["y", "c", "r"]
+
+
 def test_off_a_mac_there_is_none() -> None:
     with pytest.raises(UnavailableError):
         compute_plan(Path("m.mlmodelc"), Unit.ALL)

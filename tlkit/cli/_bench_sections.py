@@ -68,7 +68,7 @@ def placements(rows: Sequence[Row], top: int) -> Iterator[RenderableType]:
             assert row.placement is not None
             counts = ", ".join(f"{unit} {count}" for unit, count in row.placement.counts.items())
             shares = ", ".join(f"{unit} {_figures.percent(share)}" for unit, share in row.placement.shares.items())
-            table.add_row(row.name, counts, shares)
+            table.add_row(row.name, counts, shares or "-")
         yield table
     for row in planned:
         assert row.placement is not None
@@ -149,10 +149,13 @@ def _elsewhere(row: Row) -> Iterator[Text]:
     placement = row.placement
     if row.unit != "ane" or placement is None or placement.source != "MLComputePlan":
         return
-    share = placement.shares.get("ane", 0.0)
+    total = sum(placement.counts.values()) or 1  # a neural network's layers have no costs
+    shares = placement.shares or {unit: count / total for unit, count in placement.counts.items()}
+    share = shares.get("ane", 0.0)
     if share < 0.5:
-        most = max(placement.shares, key=lambda unit: placement.shares[unit], default="cpu")
-        told = f"only {_figures.percent(share)} of the cost is planned for the Neural Engine, most for the {most}"
+        most = max(shares, key=lambda unit: shares[unit], default="cpu")
+        of = "the cost is" if placement.shares else "the operations are"
+        told = f"only {_figures.percent(share)} of {of} planned for the Neural Engine, most for the {most}"
         yield Text.assemble(("warning: ", "bold yellow"), f"{row.name}: {told}; see --per-op")
 
 

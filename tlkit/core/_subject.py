@@ -155,7 +155,7 @@ class CoreMLSubject:
         from tlkit.engines.coreml_plan import compute_plan
 
         try:
-            plan = compute_plan(Path(self._target.compiled), Unit(self._target.unit))
+            plan = compute_plan(Path(self._target.compiled), Unit(self._target.unit), self._target.function)
         except TlkitError as error:
             return {"note": error.message}
         return _placement("MLComputePlan", [(op.name, op.type, op.unit, op.cost) for op in plan], per_op)
@@ -197,6 +197,7 @@ def _placement(source: str, ops: Iterable[tuple[str, str, str, float | None]], p
     listed = sorted(ops, key=lambda op: -(op[3] or 0.0))
     for _, _, unit, share in listed:
         counts[unit] = counts.get(unit, 0) + 1
-        shares[unit] = shares.get(unit, 0.0) + (share or 0.0)
+        if any(op[3] is not None for op in listed):
+            shares[unit] = shares.get(unit, 0.0) + (share or 0.0)
     rows = [{"name": name, "type": type_, "unit": unit, "share": share} for name, type_, unit, share in listed]
     return {"source": source, "counts": counts, "shares": shares, "ops": rows if per_op else []}

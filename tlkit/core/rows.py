@@ -114,7 +114,7 @@ class OpCost:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the operations of a model go under one setting: counts and shares of the cost, by unit.
+    """Where the operations of a model go under one setting: counts and, where it is known, shares of the cost, by unit.
 
     ``source`` is ``MLComputePlan`` (Core ML's own estimate) or ``measured`` (op by op, here). ``ops`` begins with the
     costliest; without ``--per-op`` it is empty.

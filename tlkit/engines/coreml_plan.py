@@ -29,8 +29,10 @@ class PlannedOp:
     cost: float | None
 
 
-def compute_plan(compiled: Path, unit: Unit) -> list[PlannedOp]:
+def compute_plan(compiled: Path, unit: Unit, function: str | None = None) -> list[PlannedOp]:
     """Return the plan of the ``.mlmodelc`` at ``compiled`` under ``unit``, constants left out.
+
+    ``function`` is one of a multifunction model's; None is ``main``, or all where none is called so.
 
     Raises UnavailableError where the system has no compute plans, or none for this kind of model.
     """
@@ -44,14 +46,15 @@ def compute_plan(compiled: Path, unit: Unit) -> list[PlannedOp]:
         raise UnavailableError(
             f"no compute plan: {_one_line(error)}", "compute plans need macOS 14.4 or newer"
         ) from error
-    return list(_planned(plan))
+    return list(_planned(plan, function or "main"))
 
 
-def _planned(plan: Any) -> Iterator[PlannedOp]:
+def _planned(plan: Any, function: str) -> Iterator[PlannedOp]:
     structure = plan.model_structure
     if structure.program is not None:
-        for function in structure.program.functions.values():
-            for operation in _walk(function.block.operations):
+        functions = structure.program.functions
+        for body in [functions[function]] if function in functions else functions.values():
+            for operation in _walk(body.block.operations):
                 usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
                 if usage is None and operation.operator_name.split(".")[-1] == "const":
                     continue
