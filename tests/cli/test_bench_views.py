@@ -6,11 +6,13 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from tests.cli.commands import Shell
 from tests.core.rows import row, run
@@ -125,9 +127,20 @@ def test_the_page_is_whole_and_nothing_in_it_is_code() -> None:
 
 
 def _judged(found: Row) -> Row:
-    from dataclasses import replace
-
     return replace(found, trust=judge(found))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_figure_is_cut_on_a_narrow_terminal(width: int) -> None:
+    """A name may be folded; every figure of the wide view is in the narrow one."""
+    named = [replace(row("cpu", 4e6, seed=seed), label=f"a-rather-long-name-{seed}/cpu/batch=1") for seed in range(2)]
+    found = run(*[replace(r, load_warm_ns=7_654_321, first_inference_ns=12_345_678, convert_ns=20_000) for r in named])
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=True, color_system=None).print(render(found))
+    narrow = stream.getvalue()
+    assert "…" not in narrow and max(map(len, narrow.splitlines())) <= width
+    figures = re.findall(r"(?<= )\d+\.\d+(?= |$)", text(found), re.MULTILINE)
+    assert len(figures) > 20 and all(f" {figure}" in narrow for figure in figures)
 
 
 def test_where_costs_are_unknown_the_operations_are_counted() -> None:

@@ -177,7 +177,7 @@ def ruled(title: str, first: str, columns: Sequence[str]) -> Table:
         collapse_padding=True,
         header_style="dim",
     )
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold")  # where there is too little room, a name is folded and no figure cut
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table

@@ -72,7 +72,9 @@ def _measurable() -> Iterator[Finding]:
         if channel in channels:
             yield Finding(f"power of the {channel}", "yes", channels[channel])
         elif channel in ("cpu", "gpu") or sys.platform == "darwin":
-            yield Finding(f"power of the {channel}", "no", "no counter is readable", power.note)
+            none = channel == "gpu" and sys.platform != "darwin" and not gpu_expected()
+            detail, hint = ("there is no GPU", "") if none else ("no counter is readable", power.note)
+            yield Finding(f"power of the {channel}", "no", detail, hint)
     where = (
         "MLComputePlan (macOS 14.4 or newer)" if sys.platform == "darwin" else "Core ML's plan exists on a Mac alone"
     )
