@@ -73,6 +73,10 @@ def test_saved_runs_are_compared_row_by_row() -> None:
     assert re.search(r"Against the first run\ncpu over cpu: (1\.9|2\.0)\dx .*, faster", shown)
 
 
+def test_the_document_has_the_gain_that_the_table_shows() -> None:
+    assert _bench_formats.document(RUN, [], ())["efficiency_over_cpu"] == {"cpu": 1.0, "ane": 10.0}
+
+
 def test_csv_has_every_row_and_leaves_gaps_empty() -> None:
     rows = list(csv.DictReader(io.StringIO(_bench_formats.csv(RUN, [], []))))
     assert [found["row"] for found in rows] == ["cpu", "ane", "gpu"]

@@ -28,6 +28,7 @@ def document(result: BenchResult, others: Sequence[BenchResult], checks: Sequenc
     """Return the JSON document: the run itself, then what was checked and which other runs it is compared with."""
     made: dict[str, Any] = {"run_version": SCHEMA_VERSION}
     made |= {field.name: getattr(result, field.name) for field in fields(result)}
+    made["efficiency_over_cpu"] = {row.name: over_cpu(row, result.rows) for row in result.rows if row.energy}
     made["checks"] = list(checks)
     made["compared"] = [
         {

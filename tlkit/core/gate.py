@@ -121,7 +121,7 @@ def _bounded(row: Row, name: str, value: float, limit: float, what: str, told: C
 
 
 def _time(ns: float) -> str:
-    name = next((name for name in ("s", "ms", "us") if ns >= _TIMES[name]), "ns")
+    name = next((name for name in ("s", "ms", "µs") if ns >= _TIMES[name]), "ns")
     return f"{ns / _TIMES[name]:.4g} {name}"
 
 
