@@ -22,8 +22,9 @@ import pytest
 import tlkit.core.measure
 from tests.cli.commands import Shell
 from tlkit.core import builtin
+from tlkit.core._subject import make_source
 from tlkit.core.machine import gpu_expected
-from tlkit.core.measure import bench
+from tlkit.core.measure import _processes, bench
 from tlkit.core.stats import summarize
 from tlkit.errors import LoadError, UnavailableError, UsageError
 
@@ -330,6 +331,20 @@ def test_python_and_the_command_line_agree(model: Path) -> None:
     assert [item.source for item in row.inputs] == ["given", "random"]
     assert row.summary == summarize(row.samples_ns, [50])
     assert not result.failed
+
+
+@pytest.mark.parametrize(
+    ("iterations", "duration", "processes"), [(9, None, 1), (29, None, 1), (30, None, 3), (100, None, 5), (1, 4.5, 4)]
+)
+def test_five_processes_unless_each_had_too_little_to_do(
+    iterations: int, duration: float | None, processes: int
+) -> None:
+    assert _processes(iterations, duration) == processes
+
+
+def test_a_source_is_not_for_the_neural_engine() -> None:
+    with pytest.raises(UnavailableError, match="PyTorch does not reach the Neural Engine"):
+        make_source(path="net.py:Net", unit="ane")
 
 
 def test_units_are_checked_before_the_file_is_opened() -> None:

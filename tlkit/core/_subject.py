@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.engines import coreml
-from tlkit.errors import TlkitError
+from tlkit.errors import TlkitError, UnavailableError
 from tlkit.types import Unit
 
 
@@ -94,6 +94,10 @@ class SourceSubject:
         import tlkit.core.source  # noqa: F401
         from tlkit.engines.torch import device_for
 
+        if target.unit == Unit.ANE:
+            raise UnavailableError(
+                "PyTorch does not reach the Neural Engine", "convert the source, measure its package"
+            )
         self._target = target
         self._device = device_for(Unit(target.unit))
         self._inputs = _inputs(target)

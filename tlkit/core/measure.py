@@ -108,10 +108,10 @@ def bench(
     windows agree (0: none at all). ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn once
     from ``seed``. ``batch``, ``shapes`` (several for an input) and ``threads`` are sweeps: a row for each.
     ``concurrency`` above 1 adds throughput with so many callers. ``processes`` children share a setting's samples,
-    one after another, which shows what differs from one start to the next: None is five, or as many as get ten samples
-    (or a second of ``duration``) each. ``function`` is one of a multifunction package's. Speed-ups
-    are over the row called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is how many
-    seconds a child may stay silent.
+    one after another, which shows what differs from one start to the next: None is five, or three or four where each
+    gets ten samples (or a second of ``duration``), else one. ``function`` is one of a multifunction package's.
+    Speed-ups are over the row called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is
+    how many seconds a child may stay silent.
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
     measured; as long as one could, the others are rows that say why not. BenchInterrupted (a KeyboardInterrupt) is
@@ -194,7 +194,7 @@ def _units(units: Sequence[str | Unit] | None) -> tuple[Unit, ...]:
 
 def _processes(iterations: int, duration: float | None) -> int:
     wanted = iterations // 10 if duration is None else int(duration)
-    return min(5, max(1, wanted))
+    return min(5, wanted) if wanted > 2 else 1  # two say next to nothing of what differs between them
 
 
 def _check(method: Method, sweep: _plan.Sweep) -> None:
