@@ -30,7 +30,7 @@ Processes = Annotated[
         "--processes",
         metavar="N",
         min=1,
-        help="Take a setting's samples in N processes, one after another. [5; fewer, or 1, where each would get under 10 samples]",
+        help="Take a setting's samples in N processes, one by one. [5; fewer where each would get under 10 samples]",
         show_default=False,
     ),
 ]
