@@ -13,7 +13,7 @@ from tlkit.core.rows import Row
 from tlkit.core.versus import over_cpu
 
 _MOST_CHARTS = 6  # rows with charts of their own: more do not fit a page
-_TOP = 12
+_TOP = 12  # operations listed of a row; of three rows or more half as many
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5d6670; --paper: #ffffff; --panel: #f5f7f9; --line: #d9dee3;
@@ -49,8 +49,10 @@ svg .grid { stroke: var(--line) } svg .mark { stroke: var(--ink); stroke-dasharr
   main { padding: 0; max-width: none } h1 { font-size: 16px } h2 { font-size: 11px; margin: 8px 0 3px }
   .cards { grid-template-columns: repeat(4, 1fr); gap: 4px }
   .card { padding: 4px 6px } .card.ops { grid-column: span 2 }
-  th, td { padding: 2px 6px 2px 0 } th { font-size: 8.5px } h3 { font-size: 9px; overflow-wrap: anywhere }
+  th, td { padding: 1px 6px 1px 0 } th { font-size: 8.5px } h3 { font-size: 9px; overflow-wrap: anywhere }
   .wide { overflow: visible } .card svg { max-height: 30mm } .card svg.ops { max-height: 40mm }
+  .card svg.top6 { max-height: 18mm } svg.medians { max-height: 15mm } h2 { break-after: avoid }
+  dl { grid-template-columns: max-content 1fr max-content 1fr; gap: 1px 8px } .dense { zoom: .84 }
   .note { margin: 2px 0 } }
 """
 
@@ -71,11 +73,12 @@ def page(result: BenchResult) -> str:
         *_about(result),
     ]
     body = "\n".join(parts)
+    dense = ' class="dense"' if len(measured) > 2 else ""  # on paper: a Mac's four settings fill a page
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(names)}: tlkit bench</title><style>{_STYLE}</style></head>\n"
-        f"<body><main>\n{body}\n</main></body></html>\n"
+        f'<body><main{dense}>\n{body}\n</main></body></html>\n'
     )
 
 
@@ -109,7 +112,7 @@ def _latency(result: BenchResult, measured: Sequence[Row]) -> Iterable[str]:
         median = [
             (row.name, row.summary.median_ns, _figures.time(row.summary.median_ns)) for row in measured if row.summary
         ]
-        yield _svg.bars(median)
+        yield _svg.bars(median, name="medians")
     yield _table(heads, rows)
 
 
@@ -165,6 +168,7 @@ def _placements(measured: Sequence[Row]) -> Iterable[str]:
     if not placed:
         return
     yield "<h2>Where the operations go, and what they cost</h2><div class='cards'>"
+    top = _TOP if len(placed) < 3 else _TOP // 2
     for row in placed[:_MOST_CHARTS]:
         placement = row.placement
         assert placement is not None
@@ -173,7 +177,8 @@ def _placements(measured: Sequence[Row]) -> Iterable[str]:
         ops = [(f"{op.name} ({op.type})", op.share or 0.0, _figures.percent(op.share or 0.0)) for op in placement.ops]
         units = _svg.stacked(placement.shares) if len(placement.shares) > 1 else ""
         yield f'<div class="card ops"><h3>{_text(row.name)}, {how}</h3>{units}'
-        yield f'<p class="note">{_text(counts)}</p>{_svg.bars(ops[:_TOP], _svg.WIDTH, "ops") if ops else ""}</div>'
+        costs = _svg.bars(ops[:top], _svg.WIDTH, f"ops top{top}") if ops else ""
+        yield f'<p class="note">{_text(counts)}</p>{costs}</div>'
     yield "</div>"
 
 
