@@ -78,7 +78,7 @@ def page(result: BenchResult) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(names)}: tlkit bench</title><style>{_STYLE}</style></head>\n"
-        f'<body><main{dense}>\n{body}\n</main></body></html>\n'
+        f"<body><main{dense}>\n{body}\n</main></body></html>\n"
     )
 
 
