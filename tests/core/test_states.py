@@ -119,3 +119,27 @@ def test_an_exported_programs_states(tmp_path: Path) -> None:
     result = convert(tmp_path / "d.pt2", tmp_path / "d.mlpackage", precision="f32")
     assert result.ok
     assert {port.name for port in result.info.states} == set(STATES)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_llama_of_transformers_generates_the_same_text(tmp_path: Path) -> None:
+    """PyTorch in f32 with its cache in f16, as every state of Core ML's is: the text of 300 tokens is the same."""
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install 'tlkit[hf]'")
+    from fixtures.decoders import LlamaStep
+
+    module = LlamaStep(context=300, half=True).eval()
+    result = convert(module, tmp_path / "l.mlpackage", inputs=INPUTS, precision="f32")
+    assert result.ok
+    assert {port.name for port in result.info.states} == {"keys", "values"}
+    package = load_model(result.path)
+    state = package.make_state()
+    texts: tuple[list[int], list[int]] = ([1], [1])
+    for position in range(300):
+        with torch.no_grad():
+            expected = module(torch.tensor([[texts[0][-1]]]), torch.tensor([position]))
+        inputs = {"token": np.array([[texts[1][-1]]], np.int32), "position": np.array([position], np.int32)}
+        texts[0].append(int(expected.argmax()))
+        texts[1].append(int(package.predict(inputs, state=state)["output"].argmax()))
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 100

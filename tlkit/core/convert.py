@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core._interrupt import check, interruptible
+from tlkit.core._memory import give_back
 from tlkit.core.advice import advise
 from tlkit.core.build import About, Recipe, Report, check_classifier, check_versions, version_notes, write_package
 from tlkit.core.labels import class_labels
@@ -169,6 +170,7 @@ def _verify(
 ) -> Verification:
     from tlkit.core.verify import verify
 
+    give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
     # Another seed than the trace's, so that what the trace froze shows.
     return verify(
         path,

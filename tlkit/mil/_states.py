@@ -4,6 +4,8 @@
 
 * A ``slice_update`` of a read happens in the state itself where its result goes to that state's next update alone,
   nothing looks at the state between the two, and nothing uses the read, or what may share its memory, from then on.
+  A program that computes in f32 widens the state before and narrows it after (states are f16): the rest of the state
+  comes out of that as it went in, so the new slice alone is narrowed.
 * A read is borrowed where no update of its state falls between it and the last use of it or of what may share its
   memory. A value that leaves the graph is used for ever.
 
@@ -15,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from torch import fx
 
 from tlkit.mil.ops.state import borrow, coreml_update_state, read_state, write_state
 from tlkit.mil.ops.transformation import slice_update, slice_update_
+from tlkit.mil.program import DType, TensorType
 
 _FOREVER = 1 << 60
 _FRESH = (slice_update, write_state, coreml_update_state)
@@ -84,38 +88,76 @@ class _Uses:
         return max((self._use(user) for user in node.users if user is not without), default=self.place[node])
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """A slice_update between a state's read and its next update; ``wide`` and ``narrow`` are the casts around it."""
+
+    read: fx.Node
+    update: fx.Node
+    wide: fx.Node | None = None
+    narrow: fx.Node | None = None
+
+    def settle(self) -> None:
+        """Make the update happen in the state."""
+        self.update.target = slice_update_
+        if self.narrow is None:
+            return
+        new = self.update.kwargs["update"]
+        with self.update.graph.inserting_before(self.update):
+            given = {**self.narrow.kwargs, "x": new}
+            rounded = self.update.graph.create_node("call_function", self.narrow.target, (), given)
+        self.update.kwargs = {**self.update.kwargs, "x": self.read, "update": rounded}
+        self.narrow.target, self.narrow.kwargs = borrow, {"input": self.update}
+
+
 def _settle(state: _State, uses: _Uses) -> None:
     moments = {write: uses.place[write] for write in state.writes}
-    updated: dict[fx.Node, fx.Node] = {}
-    for write in state.writes:
-        pair = _in_place(state, write, uses)
-        if pair is not None:
-            read, update = pair
-            moments[write] = uses.place[update]
-            updated[read] = update
+    slices = {write: found for write in state.writes if (found := _in_place(state, write, uses))}
+    moments |= {write: uses.place[found.update] for write, found in slices.items()}
+    updated = {found.read for found in slices.values()}
     for read in state.reads:
-        if read in updated:
-            updated[read].target = slice_update_
-        elif uses.last[read] == _FOREVER or any(
-            uses.place[read] < moment <= uses.last[read] for moment in moments.values()
-        ):
-            continue
-        read.target = borrow
+        seen = any(uses.place[read] < moment <= uses.last[read] for moment in moments.values())
+        if read in updated or not (uses.last[read] == _FOREVER or seen):
+            read.target = borrow
+    for found in slices.values():
+        found.settle()
 
 
-def _in_place(state: _State, write: fx.Node, uses: _Uses) -> tuple[fx.Node, fx.Node] | None:
-    """The read and the slice_update that make what ``write`` would copy, if they may happen in the state."""
-    update = write.kwargs.get("data")
-    if not isinstance(update, fx.Node) or update.target is not slice_update or list(update.users) != [write]:
+def _in_place(state: _State, write: fx.Node, uses: _Uses) -> _Slice | None:
+    """The slice_update that makes what ``write`` would copy, if it may happen in the state."""
+    found = _slice(write.kwargs.get("data"))
+    if found is None or list((found.narrow or found.update).users) != [write] or found.read not in state.reads:
         return None
-    read = update.kwargs["x"]
-    if not isinstance(read, fx.Node) or read not in state.reads:
+    update, source = found.update, found.wide or found.read
+    if any(update.kwargs[name] in (source, found.read) for name in update.kwargs if name != "x"):
         return None
-    if any(update.kwargs[name] is read for name in update.kwargs if name != "x"):
-        return None
-    start, end = uses.place[read], uses.place[write]
+    start, end = uses.place[found.read], uses.place[write]
     between = any(start < uses.place[other] < end for other in state.writes)
     seen = any(uses.place[update] < uses.place[other] < end for other in state.reads)
-    if between or seen or uses.last_but(read, update) >= uses.place[update]:
+    used = uses.last_but(source, update)
+    if found.wide:
+        used = max(used, uses.last_but(found.read, found.wide))
+    return None if between or seen or used >= uses.place[update] else found
+
+
+def _slice(data: object) -> _Slice | None:
+    """The slice_update whose result is ``data`` and nothing else, casts to f32 before and to f16 after seen through."""
+    narrow = data if _cast(data, DType.FP16) else None
+    update = narrow.kwargs["x"] if narrow else data
+    if not isinstance(update, fx.Node) or update.target is not slice_update or (narrow and len(update.users) > 1):
         return None
-    return read, update
+    source = update.kwargs["x"]
+    wide = source if narrow and _cast(source, DType.FP32) else None
+    read = wide.kwargs["x"] if wide else source
+    if not isinstance(read, fx.Node) or (narrow and not (wide and _makes(read, DType.FP16))):
+        return None
+    return _Slice(read, update, wide, narrow)
+
+
+def _cast(node: object, to: DType) -> TypeGuard[fx.Node]:
+    return isinstance(node, fx.Node) and "mil" in node.meta and node.meta["mil"].type == "cast" and _makes(node, to)
+
+
+def _makes(node: fx.Node, dtype: DType) -> bool:
+    kind = node.meta["mil"].outputs[0].type if "mil" in node.meta else None
+    return isinstance(kind, TensorType) and kind.dtype is dtype

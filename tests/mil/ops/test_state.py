@@ -9,10 +9,12 @@ from tlkit.mil import lower
 from tlkit.mil.ops.state import borrow
 from tlkit.mil.ops.transformation import slice_update, slice_update_
 
-H = np.float16
+H, F = np.float16, np.float32
 START = np.array([1, 2, 3, 4], H)
 CACHE = {"cache": np.zeros((2, 4, 3), H)}
 ROW = {"row": np.arange(1, 4, dtype=H).reshape(1, 1, 3)}
+WIDE = {"row": ROW["row"].astype(F)}
+FINE = {"row": (F(1) + np.arange(1, 4, dtype=F) * F(2**-12)).reshape(1, 1, 3)}  # not f16 numbers
 
 
 def counter(mb, s):
@@ -38,6 +40,18 @@ def append(mb, cache, row):
         now = mb.coreml_update_state(state=cache, value=new)
         part = mb.slice_by_index(x=now, begin=[layer, 0, 0], end=[layer + 1, 4, 3])
         outputs.append(mb.mul(x=part, y=H(2)))
+    return tuple(outputs)
+
+
+def append_f32(mb, cache, row, *, look_back=False):
+    """The same in a program that computes in f32: the state is widened, the new contents are narrowed."""
+    outputs = []
+    for layer in range(2):
+        old = mb.cast(x=mb.read_state(input=cache), dtype="fp32")
+        new = mb.slice_update(x=old, update=row, begin=[layer, 1, 0], end=[layer + 1, 2, 3])
+        now = mb.coreml_update_state(state=cache, value=mb.cast(x=new, dtype="fp16"))
+        part = mb.slice_by_index(x=mb.cast(x=now, dtype="fp32"), begin=[layer, 0, 0], end=[layer + 1, 4, 3])
+        outputs.append(mb.sub(x=part, y=mb.reduce_sum(x=old)) if look_back else mb.mul(x=part, y=np.float32(2)))
     return tuple(outputs)
 
 
@@ -70,6 +84,12 @@ def in_a_branch(mb, s, pred):
     return mb.add(x=old, y=new)
 
 
+def looked_back():
+    """What append_f32 gives when it takes the sum of the cache from before off."""
+    first, second = (appended(CACHE["cache"], WIDE["row"], layers).astype(F) for layers in (1, 2))
+    return first[:1], second[1:] - first.sum()
+
+
 def appended(cache, row, layers=2):
     out = cache.copy()
     out[:layers, 1] = row[0, 0]
@@ -96,6 +116,24 @@ CASES = rows(
         since=18,
         expected=lambda row, cache: tuple(appended(cache, row)[layer : layer + 1] * 2 for layer in range(2)),
         label="cache",
+    ),
+    case(
+        "slice_update",
+        WIDE,
+        states=CACHE,
+        program=lambda mb, row, cache: append_f32(mb, cache, row),
+        since=18,
+        expected=tuple(2 * appended(CACHE["cache"], WIDE["row"])[k : k + 1].astype(F) for k in range(2)),
+        label="computed in f32",
+    ),
+    case(
+        "slice_update",
+        WIDE,
+        states=CACHE,
+        program=lambda mb, row, cache: append_f32(mb, cache, row, look_back=True),
+        since=18,
+        expected=looked_back(),
+        label="computed in f32, look back",
     ),
     case(
         "slice_update",
@@ -151,6 +189,24 @@ def test_a_cache_is_updated_in_place():
     assert cache.data_ptr() == address
     assert cache[:, 1].eq(1).all()
     assert cache.sum() == 6
+
+
+def test_a_cache_is_updated_in_place_where_the_program_computes_in_f32():
+    """No op gives as much as the whole cache but by handing it on."""
+    module = lowered(lambda mb, row, cache: append_f32(mb, cache, row), CACHE, FINE)
+    assert targets(module, "slice_update") == [slice_update_, slice_update_]
+    cache = torch.zeros(2, 4, 3)
+    whole = []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n):
+            result = super().run_node(n)
+            whole.append(result) if isinstance(result, torch.Tensor) and result.numel() == cache.numel() else None
+            return result
+
+    Watch(module).run(torch.from_numpy(FINE["row"]), cache)
+    assert {tensor.data_ptr() for tensor in whole} == {cache.data_ptr()}
+    np.testing.assert_array_equal(cache.numpy(), appended(CACHE["cache"], FINE["row"].astype(H)))
 
 
 @pytest.mark.parametrize("program", [append_and_look_back, shifted])
