@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 
@@ -81,3 +82,37 @@ def nothing() -> None:
 
 def fails() -> nn.Module:
     raise ValueError("no such checkpoint")
+
+
+@dataclasses.dataclass
+class Found:
+    scores: Tensor
+    boxes: Tensor
+
+
+class Detector(nn.Module):
+    """Returns a dataclass."""
+
+    def forward(self, x: Tensor) -> Found:
+        return Found(x.softmax(-1), x.sigmoid() * 2)
+
+
+class Casts(nn.Module):
+    """Casts its input to the type that its weights had; they are f32 when it is converted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 4).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.half())
+
+
+class Complex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.fft.rfft(x) * 0.5, n=x.shape[-1])
+
+
+class Complains(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("no such thing")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from tlkit.core.convert import ConversionResult, convert
 from tlkit.core.load import load_model
@@ -26,6 +26,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 LABELS = ("ant", "bee", "cat", "dog", "eel")
 X = ["x=1x4"]
+
+
+class Frozen(nn.Module):
+    """Takes its length as a Python number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(1, int(x.shape[1])) * x.sum()
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +226,9 @@ BAD: list[tuple[str, dict[str, Any], type[TlkitError], str]] = [
     ("{S}:Conv", {"target": "iOS3"}, UsageError, "unknown target"),
     ("{S}:Unsupported", {"inputs": ["x=3x3"]}, ConversionError, "cannot convert a torch op of this model: linalg_svd"),
     ("{S}:PassesThrough", {}, ConversionError, "is an input, unchanged"),
+    ("{S}:Complains", {}, UsageError, r"does not run on x 1x4: no such thing \(sources.py, line \d+\)"),
+    ("{S}:Casts", {"inputs": ["x=1x8"]}, UsageError, r"Casts does not run on x 1x8: .*dtype"),
+    ("{S}:Complex", {"inputs": ["x=1x8"]}, ConversionError, "cannot convert the .*complex64"),
     ("{S}:Twice", {}, ConversionError, "one and the same value"),
 ]
 
@@ -252,6 +262,27 @@ def test_bad_input(
         convert(source, old, **({"inputs": X, "force": True} | options))
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+def test_a_dataclass_of_outputs(tmp_path: Path) -> None:
+    result = convert(f"{SOURCES}:Detector", tmp_path / "a.mlpackage", inputs=["x=1x8"], precision="f32")
+    assert result.ok
+    assert [port.name for port in result.info.outputs] == ["scores", "boxes"]
+
+
+def test_what_the_hint_says_to_do(tmp_path: Path) -> None:
+    for source, hint in (("Casts", "take its type from a parameter"), ("Complex", "no complex numbers")):
+        with pytest.raises(TlkitError) as caught:
+            convert(f"{SOURCES}:{source}", tmp_path / "a.mlpackage", inputs=["x=1x8"])
+        assert hint in caught.value.hint
+
+
+def test_an_output_of_another_shape_differs(tmp_path: Path) -> None:
+    """Tracing freezes the length that the example has: at others the package gives as many values as then."""
+    result = convert(Frozen(), tmp_path / "a.mlpackage", inputs=["x=1x2..4"])
+    assert result.verification is not None
+    assert result.verification.passed is False
+    assert any("shapes differ: 1x" in reason for reason in result.verification.reasons)
 
 
 def test_what_exists_is_kept_without_force(old: Path) -> None:

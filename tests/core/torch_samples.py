@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
     "new_ones": lambda x: x + x.new_ones(2, 3) + x.new_ones((), dtype=torch.int64),
@@ -23,6 +24,11 @@ SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
     "__or__": lambda x: x * ((x < -1) | (x > 1)),
     "__xor__": lambda x: x * ((x < 1) ^ (x > 0)),
     "int of one element": lambda x: x[:, : int(torch.tensor([2]))] * 2,
+    "einsum with an ellipsis": lambda x: torch.einsum("...d,...d->...", x[None], x[None] + 1),
+    "einsum without an output": lambda x: torch.einsum("ij,...jk", x, torch.stack([x.T, 2 * x.T])),
+    "attention of grouped heads": lambda x: F.scaled_dot_product_attention(
+        torch.cat([x, x + 1])[:, None], torch.stack([x, -x], 1), torch.stack([x, x.flip(0)], 1), enable_gqa=True
+    ),
     "float of one element": lambda x: x * float(torch.tensor([[1.5]])),
 }
 """By the torch op; each takes a (2, 3) f32 tensor."""

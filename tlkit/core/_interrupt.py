@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _pending: BaseException | None = None
+_held = False
 
 
 @contextmanager
@@ -36,6 +37,18 @@ def interruptible() -> Iterator[None]:
             _pending = None
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Let the body end before a signal ends the command: an import of torch's C++ half aborts the process otherwise."""
+    global _held
+    before, _held = _held, True
+    try:
+        yield
+    finally:
+        _held = before
+    check()
+
+
 def check() -> None:
     """Raise again what a signal raised before, if the body of :func:`interruptible` is still running after it."""
     if _pending is not None:
@@ -45,4 +58,5 @@ def check() -> None:
 def _remember(number: int, frame: FrameType | None) -> None:
     global _pending
     _pending = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-    raise _pending
+    if not _held:
+        raise _pending

@@ -241,4 +241,7 @@ def conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionEr
         hint = "express it with other torch ops, or do it outside the model"
         return ConversionError(f"coremltools {tools} cannot convert the torch op '{unsupported[1]}'{where}", hint)
     op = f" the torch op '{place[1]}'{where}" if place else " the model"
-    return ConversionError(f"coremltools {tools} cannot convert{op}: {reason}", "-vv shows where it stopped")
+    hint = "-vv shows where it stopped"
+    if "complex" in reason:
+        hint = f"Core ML has no complex numbers: compute real and imaginary parts as tensors of their own; {hint}"
+    return ConversionError(f"coremltools {tools} cannot convert{op}: {reason}", hint)

@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core._interrupt import check
+from tlkit.core._interrupt import check, held
 from tlkit.core._quiet import quiet
+from tlkit.core._where import where
 from tlkit.core.port import Port
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats import sniff
@@ -60,7 +60,7 @@ def load_source(
     Raises :class:`UsageError` for a text of no known form, :class:`LoadError` for anything that cannot be loaded.
     What the user's own code prints goes to stderr: stdout is the answer's.
     """
-    with quiet():
+    with held(), quiet():
         import torch
     loaded = Source(source, type(source).__name__) if isinstance(source, torch.nn.Module) else _named(source, kwargs)
     if kwargs and not (_is_code(loaded.text) or Path(loaded.text).is_dir()):
@@ -192,15 +192,11 @@ def _guard(text: str, call: Callable[[], Any]) -> Any:
         check()  # a SIGTERM is a SystemExit too, and none of the user's
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         hint = "run it with TLKIT_DEBUG=1 for the traceback"
-        raise LoadError(f"{text}: {reason}{_where(error)}", hint) from error
+        raise LoadError(f"{text}: {reason}{_place(error)}", hint) from error
 
 
-def _where(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return ""  # its message holds file and line
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    frames = [frame for frame in frames if not frame.filename.startswith("<frozen")]
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+def _place(error: Exception | SystemExit) -> str:
+    return "" if isinstance(error, SyntaxError) else where(error, __file__)  # a SyntaxError's message holds it
 
 
 def _torchscript(path: Path) -> nn.Module:

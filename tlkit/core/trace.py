@@ -10,7 +10,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
 from tlkit.core._quiet import quiet
+from tlkit.core._where import where
 from tlkit.core.examples import example_inputs
 from tlkit.core.port import OutputPort, Port
 from tlkit.core.ports import check_name, parse_output
@@ -193,18 +194,20 @@ def parameters(module: nn.Module) -> list[str]:
 def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(result, Tensor):
         yield name or "output", result
+    elif is_dataclass(result) and not isinstance(result, Mapping):
+        yield from _flatten({field.name: getattr(result, field.name) for field in fields(result)}, name)
     elif isinstance(result, Mapping):
         for key, value in result.items():
             yield from _flatten(value, f"{name}_{key}" if name else str(key))
     elif isinstance(result, tuple | list):
-        fields = getattr(result, "_fields", None) or [f"{name or 'output'}_{index}" for index in range(len(result))]
+        names = getattr(result, "_fields", None) or [f"{name or 'output'}_{index}" for index in range(len(result))]
         if len(result) == 1 and not name:
-            fields = ["output"]
-        for key, value in zip(fields, result, strict=True):
+            names = ["output"]
+        for key, value in zip(names, result, strict=True):
             yield from _flatten(value, key)
     elif result is not None:
         raise ConversionError(
-            f"output {name or 'of the model'} is a {type(result).__name__}, not a tensor",
+            f"output {name or 'of the model'} is of type {type(result).__name__}, not a tensor",
             "wrap the model so that it returns tensors alone",
         )
 
@@ -241,11 +244,12 @@ def capture_error(
         return ConversionError(f"cannot {how} the model: {reason}", _TRACEABLE[how])
     given = ", ".join(map(str, ports))
     return UsageError(
-        f"{type(recorder.inner).__name__} does not run on {given}: {reason}",
-        "check the names, shapes and types of its inputs",
+        f"{type(recorder.inner).__name__} does not run on {given}: {reason}{where(error)}",
+        _DTYPES if "dtype" in reason else "check the names, shapes and types of its inputs",
     )
 
 
+_DTYPES = "its weights are f32 here, floating inputs too: let forward take its type from a parameter; check the inputs"
 _TRACEABLE = {
     "trace": "make its forward pass traceable by torch.jit.trace",
     "export": "make its forward pass exportable by torch.export.export",

@@ -1,0 +1,23 @@
+"""Where in the user's own code an exception came from."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+_LIBRARIES = ("/torch/", "/tlkit/core/", "/coremltools/")
+
+
+def where(error: BaseException, *without: str) -> str:
+    """Return the innermost line of ``error`` outside libraries and the files ``without``, as `` (net.py, line 12)``.
+
+    Empty where there is none.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in without]
+    own = [frame for frame in frames if not frame.filename.startswith("<") and not _is_library(frame.filename)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _is_library(filename: str) -> bool:
+    path = filename.replace("\\", "/")
+    return any(part in path for part in _LIBRARIES)
