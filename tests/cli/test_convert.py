@@ -119,6 +119,14 @@ def test_bad_input(
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_compression_is_said_to_be_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    goal = tmp_path / "a.mlpackage"
+    assert tlkit(monkeypatch, "convert", f"{SOURCES}:Conv", "--quantize", "q8_0", "-o", str(goal)) == 2
+    assert "coremltools.optimize" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_even_where_it_is_swallowed(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "tlkit", "convert", f"{SOURCES}:Interrupted", "--input", "x=1x4"]

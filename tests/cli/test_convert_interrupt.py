@@ -15,7 +15,7 @@ from tlkit.core.load import load_model
 
 pytestmark = pytest.mark.slow
 SOURCES = Path(__file__).parents[1] / "core" / "sources.py"
-MOMENTS = 12
+MOMENTS = 8
 CODES = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGTERM: (143, -signal.SIGTERM), signal.SIGKILL: (-9,)}
 """A process that a signal kills outright, as it starts or ends, has the same exit code in a shell."""
 

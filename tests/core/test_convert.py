@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.core import sources
 from tlkit.core.convert import ConversionResult, convert
 from tlkit.core.load import load_model
 from tlkit.core.source import load_source
@@ -161,6 +162,18 @@ def test_torchscript(tmp_path: Path) -> None:
     assert convert(path, tmp_path / "net.mlpackage", inputs=X, precision="f32").ok
 
 
+def test_a_script_with_torchs_own_checks(tmp_path: Path) -> None:
+    """A batch norm's script branches on its mode and raises on shapes; evaluated, none of that is left."""
+    path = tmp_path / "net.pt"
+    torch.jit.script(sources.Conv().train()).save(path)
+    result = convert(path, tmp_path / "net.mlpackage", inputs=["image=1x3x8x8"], precision="f32")
+    assert result.ok
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8), np.float32)
+    with torch.no_grad():
+        expected = sources.Conv().eval()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(load_model(result.path).predict({"image": x})["output"], expected, atol=1e-6)
+
+
 def test_a_module_stays_as_it_was(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout()).bfloat16()
     model.train()
@@ -222,7 +235,7 @@ BAD: list[tuple[str, dict[str, Any], type[TlkitError], str]] = [
     ("{S}:Conv", {"inputs": ["x=1x3x8x8"], "classes": "{T}/no.txt"}, LoadError, "no.txt: No such file"),
     ("{S}:Conv", {"inputs": ["x=1x3x8x8"], "output_names": ["x"]}, UsageError, "names must differ"),
     ("{S}:Conv", {"inputs": ["x=1x3x8x8"], "output_names": ["a", "b"]}, UsageError, "2 output name"),
-    ("{S}:Conv", {"precision": "f8"}, UsageError, "unknown precision"),
+    ("{S}:Conv", {"precision": "int8"}, UsageError, "unknown precision"),
     ("{S}:Conv", {"target": "iOS3"}, UsageError, "unknown target"),
     ("{S}:Unsupported", {"inputs": ["x=3x3"]}, ConversionError, "cannot convert a torch op of this model: linalg_svd"),
     ("{S}:PassesThrough", {}, ConversionError, "is an input, unchanged"),
@@ -275,6 +288,12 @@ def test_what_the_hint_says_to_do(tmp_path: Path) -> None:
         with pytest.raises(TlkitError) as caught:
             convert(f"{SOURCES}:{source}", tmp_path / "a.mlpackage", inputs=["x=1x8"])
         assert hint in caught.value.hint
+
+
+def test_compression_is_said_to_be_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        convert(f"{SOURCES}:Conv", tmp_path / "a.mlpackage", inputs=["x=1x3x8x8"], precision="int8")
+    assert "coremltools.optimize" in caught.value.hint
 
 
 def test_an_output_of_another_shape_differs(tmp_path: Path) -> None:

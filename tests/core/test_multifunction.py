@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit.core.convert import convert
-from tlkit.core.load import load_model
+from tlkit.core.load import inspect, load_model
 from tlkit.core.multifunction import combine
 from tlkit.errors import LoadError, UsageError
 
@@ -54,6 +55,17 @@ def test_weights_are_stored_once(packages: dict[str, Path], tmp_path: Path) -> N
     assert weights == alone
     assert result.size < result.separate
     assert result.passed is None
+
+
+def test_it_says_where_each_function_comes_from(packages: dict[str, Path], tmp_path: Path) -> None:
+    convert(Net(2.0), tmp_path / "a.mlpackage", inputs=["x=1x64"], precision="f32", target="iOS18", author="me")
+    result = combine(tmp_path / "a.mlpackage", {"minus": packages["minus"]}, tmp_path / "both.mlpackage")
+    said = inspect(result.path).metadata
+    assert said.author == "me"
+    assert said.user["tlkit.source"] == said.user["tlkit.minus.source"] == "Net"
+    assert json.loads(said.user["tlkit.verified"])["passed"] is True
+    assert json.loads(said.user["tlkit.minus.verified"])["passed"] is True
+    assert "tlkit.version" in said.user and "tlkit.minus.version" not in said.user
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ class WeightOptions:
         given = next((field.name for field in fields(self) if getattr(self, field.name) != field.default), None)
         if given:
             flag = f"--{given.replace('_', '-')}"
-            raise UsageError(f"{flag} is for files of weights, not for {output}", f"name it {', '.join(ENDINGS)}")
+            hint = f"name it {', '.join(ENDINGS)}"
+            if given == "quantize" and output.rstrip("/").endswith(".mlpackage"):
+                from tlkit.core.convert import UNCOMPRESSED as hint
+            raise UsageError(f"{flag} is for files of weights, not for {output}", hint)
 
 
 def is_weights(output: str) -> bool:

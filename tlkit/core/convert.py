@@ -210,9 +210,12 @@ def result(
     )
 
 
+UNCOMPRESSED = "tlkit does not compress packages yet: coremltools.optimize.coreml does, on what convert writes"
+
+
 def _check_precision(precision: str | None) -> None:
     if precision not in (None, "f16", "f32"):
-        raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
+        raise UsageError(f"unknown precision '{precision}'", f"it is f16 or f32; {UNCOMPRESSED}")
 
 
 def _check_output(goal: Path, force: bool) -> None:

@@ -15,6 +15,7 @@ from tlkit.core.build import Report, check_versions
 from tlkit.core.convert import convert
 from tlkit.core.load import inspect, load_model
 from tlkit.core.ports import Ports, check_name, function_ports
+from tlkit.core.provenance import inherit
 from tlkit.core.staging import check_goal, staged
 from tlkit.core.targets import choose_target
 from tlkit.errors import ConversionError, LoadError, UsageError
@@ -101,6 +102,7 @@ def combine(
             if made.verification is not None:
                 found[name] = made.verification
         _write(packages, path)
+        inherit(path, packages)
         passed = all(_same(package, path, name, seed) for name, package in packages.items()) if verify else None
         separate = sum(map(_size, dict.fromkeys(packages.values())))
     texts = {name: item if isinstance(item, str) else _text(item) for name, item in sources.items()}

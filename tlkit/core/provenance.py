@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlkit.core.hashes import file_hashes, files_of
 
@@ -49,14 +49,38 @@ def describe(source: str, precision: str, verification: Verification | None) -> 
 
 def annotate(package: Path, entries: Mapping[str, str]) -> None:
     """Put ``entries`` into the user metadata of the package at ``package``, which is being made and nobody's yet."""
-    from tlkit.mil._coreml_proto import module
-
-    path = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
-    model = module("Model_pb2").Model()
-    model.ParseFromString(path.read_bytes())
+    model = _read(package)
     for key, value in entries.items():
         model.description.metadata.userDefined[key] = value
-    path.write_bytes(model.SerializeToString())
+    _model(package).write_bytes(model.SerializeToString())
+
+
+def inherit(package: Path, functions: Mapping[str, Path]) -> None:
+    """Put what the packages of its ``functions`` say of themselves into ``package``, which combines them.
+
+    The default function's package, the first, lends its texts; ``tlkit.source`` of the function ``b`` becomes
+    ``tlkit.b.source``.
+    """
+    first, *others = functions
+    model, metadata = _read(package), _read(functions[first]).description.metadata
+    model.description.metadata.CopyFrom(metadata)
+    for name in others:
+        for key, value in _read(functions[name]).description.metadata.userDefined.items():
+            if key.startswith("tlkit.") and key != "tlkit.version":
+                model.description.metadata.userDefined[key.replace("tlkit.", f"tlkit.{name}.", 1)] = value
+    _model(package).write_bytes(model.SerializeToString())
+
+
+def _model(package: Path) -> Path:
+    return package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+
+
+def _read(package: Path) -> Any:
+    from tlkit.mil._coreml_proto import module
+
+    model = module("Model_pb2").Model()
+    model.ParseFromString(_model(package).read_bytes())
+    return model
 
 
 def _figures(found: Verification) -> dict[str, object]:

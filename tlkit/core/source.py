@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import io
 import sys
 import zipfile
 import zlib
@@ -221,10 +222,24 @@ def _torchscript(path: Path) -> nn.Module:
     try:
         with quiet():
             module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            return _without_branches(module)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LoadError(f"{path}: damaged TorchScript: {reason}", "save it again with torch.jit.save") from error
-    return module
+
+
+def _without_branches(module: nn.Module) -> nn.Module:
+    """Return a scripted module without the branches that its modes and shapes' checks leave: torch's own modules warn
+    and raise there, which no converter knows. A traced one has none, and stays as it is."""
+    import torch
+
+    graph: Any = module.eval().float().inlined_graph
+    if not any(node.kind() == "prim::If" for node in graph.nodes()):
+        return module
+    buffer = io.BytesIO()  # a tracer takes a frozen module for one of another type until it has been loaded anew
+    torch.jit.save(torch.jit.freeze(module), buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)  # type: ignore[no-any-return]
 
 
 def _nothing_there(text: str) -> UsageError | LoadError:
