@@ -66,6 +66,18 @@ def test_a_range(tmp_path: Path, export: bool) -> None:
         load_model(result.path).predict({"ids": np.zeros((1, 33)), "mask": np.zeros((1, 33))})
 
 
+def test_a_choice_of_shapes_for_each_input(tmp_path: Path) -> None:
+    """Core ML takes that from iOS18 on, which is chosen where nobody chose an older one."""
+    inputs = ["ids=1x8,1x16:i32", "mask=1x8,1x16"]
+    with pytest.raises(UsageError, match="ids and mask have a choice of shapes each, which iOS17 does not have"):
+        convert(Tokens(), tmp_path / "m.mlpackage", inputs=inputs, target="iOS17")
+    result = convert(Tokens(), tmp_path / "m.mlpackage", inputs=inputs, precision="f32")
+    assert result.ok
+    assert result.target == "iOS18"
+    assert result.verification is not None
+    assert [name.split(", ids ")[1] for name in result.verification.cases] == ["1x8, mask 1x8", "1x16, mask 1x16"]
+
+
 @BOTH
 def test_a_choice_of_image_shapes_and_outputs_of_other_kinds(tmp_path: Path, export: bool) -> None:
     result = convert(

@@ -17,7 +17,7 @@ from fixtures.architectures import build
 from tlkit.core.convert import convert
 from tlkit.core.hub import load_folder
 from tlkit.core.load import load_model
-from tlkit.errors import LoadError, UnavailableError
+from tlkit.errors import LoadError, UnavailableError, UsageError
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,6 +36,7 @@ def save(name: str, folder: Path) -> Path:
     [
         ("bert", {"input_ids": (1, 64), "attention_mask": (1, 64)}, {"last_hidden_state", "pooler_output"}),
         ("vit", {"pixel_values": (1, 3, 64, 64)}, {"logits"}),
+        ("gpt2", {"input_ids": (1, 64), "attention_mask": (1, 64)}, {"logits"}),  # its config says `n_positions`
         ("llama", {"input_ids": (1, 64), "attention_mask": (1, 64)}, {"logits"}),
         ("whisper_encoder", {"input_features": (1, 80, 64)}, {"logits"}),
     ],
@@ -46,6 +47,12 @@ def test_a_folder(name: str, inputs: dict[str, tuple[int, ...]], outputs: set[st
     assert {port.name: port.shape for port in result.info.inputs} == inputs
     assert outputs <= {port.name for port in result.info.outputs}
     assert len(result.info.metadata.user["tlkit.source.sha256"]) == 64
+
+
+def test_a_folder_that_does_not_say_what_size_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="what does it take") as caught:
+        convert(save("resnet", tmp_path / "resnet"), tmp_path / "m.mlpackage")
+    assert caught.value.hint.endswith("for each of: pixel_values")
 
 
 def test_weights_are_those_of_the_folder(tmp_path: Path) -> None:

@@ -149,11 +149,11 @@ def _capture(
     clock: Clock,
 ) -> Traced:
     from tlkit.core.capture import adopt, capture
-    from tlkit.core.trace import parameters
+    from tlkit.core.trace import needed
 
     ports = ports or loaded.ports
     if not ports:
-        takes = ", ".join(parameters(module))
+        takes = ", ".join(needed(module))
         raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
     if loaded.program is not None:
         traced = adopt(loaded.program, module, ports, seed, tuple(names))

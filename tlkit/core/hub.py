@@ -47,7 +47,8 @@ def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn
     if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
         hint = "name a Python function that builds it: file.py:callable"
         raise LoadError(f"{path}: transformers {transformers.__version__} has no architecture '{name}'", hint)
-    return _load(path, kind, kwargs or {}), _ports(path, kind)
+    model = _load(path, kind, kwargs or {})
+    return model, _ports(path, kind, getattr(model.config, "max_position_embeddings", None))
 
 
 def _architecture(path: Path) -> str:
@@ -85,12 +86,13 @@ def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _ports(path: Path, kind: Any) -> tuple[Port, ...]:
-    """Return the inputs of a text, image or audio model; none where they cannot be told from its config."""
+def _ports(path: Path, kind: Any, longest: Any) -> tuple[Port, ...]:
+    """Return the inputs of a text (of at most ``longest`` tokens), image or audio model; none where its config says
+    too little."""
     config = json.loads((path / "config.json").read_bytes())
     main = getattr(kind, "main_input_name", "")
     if main == "input_ids":
-        tokens = min(_TOKENS, int(config.get("max_position_embeddings") or _TOKENS))
+        tokens = min(_TOKENS, int(longest or _TOKENS))
         names = ("input_ids", "attention_mask") if not config.get("is_decoder") else ("input_ids",)
         return tuple(Port(name, (1, tokens), "int32") for name in names)
     size = config.get("image_size") or config.get("vision_config", {}).get("image_size") or _processor_size(path)

@@ -30,7 +30,7 @@ class Target:
 
 
 def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple[OutputPort, ...] = ()) -> Target:
-    """Return the target called ``name`` (any case), or the default; refuse one too old for the ports."""
+    """Return the target called ``name`` (any case), or the first that the ports need; refuse one too old for them."""
     found = _TARGETS.get((name or DEFAULT).lower().replace(" ", ""))
     if found is None:
         names = ", ".join(names[0] for names in _RELEASES.values())
@@ -40,6 +40,9 @@ def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple
     half += [f"output '{port.name}'" for port in outputs if port.dtype == "float16" or port.layout == _FLOAT_IMAGE]
     if half and target.version < 7:
         raise UsageError(f"{half[0]} is f16, which {target.name} does not take", "use --target iOS16 or later")
+    choices = [port.name for port in ports if port.enumerated]
+    if len(choices) > 1:
+        return _with_ios18(target, name is not None, f"{' and '.join(choices)} have a choice of shapes each")
     return target
 
 
@@ -55,8 +58,12 @@ def _float_image(port: Port) -> bool:
 
 def target_for_states(target: Target, chosen: bool) -> Target:
     """Return ``target``, or the first that has states where nobody chose it; refuse one that has none."""
+    return _with_ios18(target, chosen, "the model has states")
+
+
+def _with_ios18(target: Target, chosen: bool, what: str) -> Target:
     if target.version >= 9:
         return target
     if chosen:
-        raise UsageError(f"the model has states, which {target.name} does not have", "use --target iOS18 or later")
+        raise UsageError(f"{what}, which {target.name} does not have", "use --target iOS18 or later")
     return Target("iOS18", 9)

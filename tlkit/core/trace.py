@@ -191,6 +191,15 @@ def parameters(module: nn.Module) -> list[str]:
     return list(inspect.signature(module.forward).parameters)
 
 
+def needed(module: nn.Module) -> list[str]:
+    """Return the names of what ``module``'s forward cannot do without; its first parameter where it says of none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return parameters(module)
+    named = inspect.signature(module.forward).parameters.values()
+    found = [item.name for item in named if item.default is item.empty and item.kind is not item.VAR_KEYWORD]
+    return found or parameters(module)[:1]
+
+
 def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(result, Tensor):
         yield name or "output", result
