@@ -32,6 +32,7 @@ from tlkit.types import ModelInfo
 if TYPE_CHECKING:
     from torch import nn
 
+    from tlkit.core.cases import Case
     from tlkit.core.trace import Traced
     from tlkit.core.verify import Verification
 
@@ -128,12 +129,14 @@ def convert(
             check_states(states, traced.states)
             if traced.states:
                 recipe = replace(recipe, target=target_for_states(recipe.target, target is not None))
+            # Another seed than the trace's, so that what the trace froze shows. Samples are read before the long part.
+            checked_on = _cases(module, traced, seed + 1, samples) if verify else ()
         with clock.stage("convert", "converting"):
             write_package(traced, recipe, path, clock.report)
         verification = None
         if verify:
             with clock.stage("verify", "verifying"):
-                verification = _verify(path, module, traced, recipe, seed, samples)
+                verification = _verify(path, module, traced, recipe, checked_on, seed + 1)
         annotate(path, describe(loaded.text, recipe.precision, verification))
     return result(goal, loaded.text, recipe, verification, clock, traced.notes)
 
@@ -165,22 +168,19 @@ def _capture(
     return traced
 
 
+def _cases(module: nn.Module, traced: Traced, seed: int, samples: str | Path | None) -> tuple[Case, ...]:
+    from tlkit.core.verify import choose_cases
+
+    return choose_cases(module, traced, seed=seed, samples=Path(samples) if samples else None)
+
+
 def _verify(
-    path: Path, module: nn.Module, traced: Traced, recipe: Recipe, seed: int, samples: str | Path | None
+    path: Path, module: nn.Module, traced: Traced, recipe: Recipe, cases: Sequence[Case], seed: int
 ) -> Verification:
     from tlkit.core.verify import verify
 
     give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
-    # Another seed than the trace's, so that what the trace froze shows.
-    return verify(
-        path,
-        module,
-        traced,
-        precision=recipe.precision,
-        labels=recipe.labels,
-        seed=seed + 1,
-        samples=Path(samples) if samples else None,
-    )
+    return verify(path, module, traced, precision=recipe.precision, cases=cases, labels=recipe.labels, seed=seed)
 
 
 def result(

@@ -44,22 +44,24 @@ class Verification:
     cases: tuple[str, ...] = ()
 
 
+def choose_cases(module: nn.Module, traced: Traced, *, seed: int = 0, samples: Path | None = None) -> tuple[Case, ...]:
+    """Return what to verify on: the files in the folder ``samples``, else values drawn from ``seed``: one set, several
+    where shapes flex or states go on."""
+    steps = _STEPS if traced.states else 1
+    return sample_cases(samples, traced.ports) if samples else seeded_cases(traced.ports, module, seed, steps)
+
+
 def verify(
     package: Path,
     module: nn.Module,
     traced: Traced,
     *,
     precision: str,
+    cases: Sequence[Case],
     labels: Sequence[str] = (),
     seed: int = 0,
-    samples: Path | None = None,
 ) -> Verification:
-    """Run the package at ``package`` and ``module`` (prepared) on the same inputs and compare their outputs.
-
-    The inputs are those in the folder ``samples``, else drawn from ``seed``: one set, several where shapes flex.
-    """
-    steps = _STEPS if traced.states else 1
-    cases = sample_cases(samples, traced.ports) if samples else seeded_cases(traced.ports, module, seed, steps)
+    """Run the package at ``package`` and ``module`` (prepared) on the same inputs and compare their outputs."""
     names = tuple(case.name for case in cases)
     limits = TOLERANCES["f16" if traced.states else precision]  # Core ML's states are f16
     found: dict[str, list[Difference]] = {}
@@ -146,7 +148,7 @@ def _array(actual: Any, like: NDArray[Any]) -> NDArray[Any]:
     return array[..., :3] if array.ndim == 3 and like.ndim == 3 and like.shape[2] == 3 else array
 
 
-def _where(case: Case, cases: tuple[Case, ...]) -> str:
+def _where(case: Case, cases: Sequence[Case]) -> str:
     return f" ({case.name})" if len(cases) > 1 else ""
 
 
