@@ -17,7 +17,7 @@ LACKING = {
     *(
         (name, way)
         for name in torch_samples.SAMPLES
-        if name.startswith(("new_ones", "diff", "einsum", "attention"))
+        if name.startswith(("new_ones", "diff", "einsum", "attention", "index_copy", "index_put of rows"))
         for way in ("trace", "export")
     ),
     *((name, way) for name in ("__or__", "__xor__") for way in ("trace", "export")),

@@ -9,6 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+I20 = torch.tensor([2, 0])
+
+
+def put(x: Tensor, places: list[Tensor | None], values: Tensor) -> Tensor:
+    """``x`` with ``values`` at ``places`` of its axes; None stands for a whole axis."""
+    put_: Tensor = torch.ops.aten.index_put(x, places, values)
+    return put_
+
+
 SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
     "new_ones": lambda x: x + x.new_ones(2, 3) + x.new_ones((), dtype=torch.int64),
     "new_ones of a dynamic size": lambda x: x * x.new_ones((x.shape[0], 1)),
@@ -29,6 +38,12 @@ SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
     "attention of grouped heads": lambda x: F.scaled_dot_product_attention(
         torch.cat([x, x + 1])[:, None], torch.stack([x, -x], 1), torch.stack([x, x.flip(0)], 1), enable_gqa=True
     ),
+    "index_copy of a row": lambda x: (x * 1).index_copy_(1, torch.tensor([2]), x[:, :1] * 3),
+    "index_copy of rows": lambda x: (x * 1).index_copy_(1, torch.tensor([2, 0]), x[:, :2] * 3),
+    "index_put of rows": lambda x: put(x * 1, [None, I20], x[:, 1:] * 3),
+    "index_put of rows, one for all": lambda x: put(torch.stack([x, -x]), [None, None, I20], x[0, :2]),
+    "index_put of a row": lambda x: put(x * 1, [None, torch.tensor([1])], x[:, :1] * 3),
+    "index_put of whole rows": lambda x: put(x * 1, [torch.tensor([1, 0])], x * 3),
     "float of one element": lambda x: x * float(torch.tensor([[1.5]])),
 }
 """By the torch op; each takes a (2, 3) f32 tensor."""

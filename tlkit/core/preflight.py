@@ -6,7 +6,7 @@ Importing this module imports neither torch nor coremltools; :func:`check_ops` n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,51 @@ def _script_ops(program: Any) -> Iterator[tuple[str, Place]]:
         if node.kind() != "prim::GetAttr":  # weights, which coremltools resolves beforehand
             scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
             yield node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+
+
+_PARTS = {"aten::slice", "aten::select"}
+_VIEWS = _PARTS | {f"aten::{name}" for name in ("view", "transpose", "permute", "unsqueeze", "squeeze", "narrow", "t")}
+
+
+def lost_writes(script: Any) -> tuple[str, ...]:
+    """Return the ops of traced TorchScript that write into a part of a tensor read afterwards, and where they stand.
+
+    coremltools follows `x[1:3] = y` (a copy into slices) and writes into whole tensors; of others, such as
+    `x[:, i] = y` or `x[0].mul_(2)`, it keeps the result and forgets the tensor they are a part of.
+    """
+    chains: dict[str, tuple[str, bool]] = {}  # of a view: what it is a part of, whether slices alone lead there
+    written: dict[str, tuple[str, str]] = {}  # what was written into: the part's new value, and which op wrote it
+    buffers: set[str] = set()
+    lost: dict[str, None] = {}
+
+    def read(names: Sequence[str]) -> None:
+        for name in names:
+            value, what = written.get(chains.get(name, (name, True))[0], (name, ""))
+            if value != name:
+                lost[what] = None
+
+    graph = script.inlined_graph
+    for node in graph.nodes():
+        names, kind = [value.debugName() for value in node.inputs()], node.kind()
+        if kind == "prim::GetAttr":
+            buffers.add(node.output().debugName())
+        elif kind in _VIEWS:
+            root, sliced = chains.get(names[0], (names[0], True))
+            chains[node.output().debugName()] = (root, sliced and kind in _PARTS)
+        elif kind.startswith("aten::") and kind.endswith("_") and names[0] in chains:
+            root, sliced = chains[names[0]]
+            if kind == "aten::copy_" and names[1] == written.get(root, ("", ""))[0]:
+                del written[root]  # `x[1:3] += y` puts what it has written into the part once more
+            elif not (sliced and kind in ("aten::copy_", "aten::fill_")):
+                read(names)
+                what = f"{kind.removeprefix('aten::')} at {_line(node.sourceRange(), innermost_first=True)}"
+                written[root] = (node.output().debugName(), what)
+                if root in buffers:
+                    lost[what] = None  # a state is read by the next call
+        else:
+            read(names)
+    read([value.debugName() for value in graph.outputs()])
+    return tuple(lost)
 
 
 def _tidied(program: Any) -> Any:

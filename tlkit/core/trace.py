@@ -24,6 +24,7 @@ from tlkit.core._where import where
 from tlkit.core.examples import example_inputs
 from tlkit.core.port import OutputPort, Port
 from tlkit.core.ports import check_name, parse_output
+from tlkit.core.preflight import lost_writes
 from tlkit.core.states import State, found_states, start_notes, watching
 from tlkit.errors import ConversionError, UsageError
 
@@ -87,7 +88,7 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
                 raise capture_error(error, recorder, ports) from error
             states = found_states(recorder, watch.changed())
     outputs = named_outputs(recorder, ports, names)
-    notes = (*recorder.notes, *_frozen_choices(caught), *start_notes(recorder, states))
+    notes = (*recorder.notes, *_frozen_choices(caught), *_lost(script), *start_notes(recorder, states))
     return Traced(script, ports, outputs, notes, states)
 
 
@@ -263,6 +264,13 @@ _TRACEABLE = {
     "trace": "make its forward pass traceable by torch.jit.trace",
     "export": "make its forward pass exportable by torch.export.export",
 }
+
+
+def _lost(script: torch.jit.ScriptModule) -> tuple[str, ...]:
+    found = lost_writes(script)
+    if not found:
+        return ()
+    return (f"coremltools loses what a trace writes into a part of a tensor, at {', '.join(found[:4])}: try --export",)
 
 
 def _frozen_choices(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
