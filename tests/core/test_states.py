@@ -121,6 +121,45 @@ def test_an_exported_programs_states(tmp_path: Path) -> None:
     assert {port.name for port in result.info.states} == set(STATES)
 
 
+class Rows(nn.Module):
+    """Writes rows into a cache as transformers' static cache does, or by an index as others do."""
+
+    def __init__(self, by_index: bool) -> None:
+        super().__init__()
+        self.by_index = by_index
+        self.register_buffer("cache", torch.zeros(1, 2, 16, 4))
+
+    def forward(self, rows: Tensor, places: Tensor) -> Tensor:
+        if self.by_index:
+            self.cache[:, :, places] = rows
+        else:
+            self.cache.index_copy_(2, places, rows)
+        return self.cache * 2
+
+
+@BOTH
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("by_index", [False, True], ids=["index_copy", "index"])
+def test_rows_of_a_cache(tmp_path: Path, count: int, by_index: bool, export: bool) -> None:
+    inputs = [f"rows=1x2x{count}x4", f"places={count}:i32"]
+    result = convert(Rows(by_index), tmp_path / "r.mlpackage", inputs=inputs, precision="f32", export=export)
+    lost = by_index and not export  # coremltools loses this one in a trace
+    assert result.ok != lost
+    assert any("try --export" in note for note in result.notes) == lost
+    if lost:
+        return
+    model = load_model(result.path)
+    state = model.make_state()
+    rng = np.random.default_rng(0)
+    expected = np.zeros((1, 2, 16, 4), np.float32)
+    for start in (2, 9):
+        places = np.arange(start, start + count, dtype=np.int32)[::-1].copy()
+        rows = rng.integers(-9, 9, (1, 2, count, 4)).astype(np.float32)
+        expected[:, :, places] = rows
+        (found,) = model.predict({"rows": rows, "places": places}, state=state).values()
+        np.testing.assert_array_equal(found, expected * 2)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_llama_of_transformers_generates_the_same_text(tmp_path: Path) -> None:
