@@ -127,6 +127,32 @@ def test_compression_is_said_to_be_elsewhere(
     assert "coremltools.optimize" in capsys.readouterr().err
 
 
+def elsewhere(path: Path, goal: Path) -> subprocess.CompletedProcess[str]:
+    """Convert in a process that finds the packages in ``path`` before all others."""
+    command = [sys.executable, "-m", "tlkit", "convert", f"{SOURCES}:Conv", "--input", "x=1x3x8x8", "-o", str(goal)]
+    places = os.pathsep.join(map(str, (path, SOURCES.parents[2])))
+    environment = os.environ | {"PYTHONPATH": places}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_coremltools_without_its_libraries_is_named(tmp_path: Path) -> None:
+    (tmp_path / "coremltools").mkdir()
+    (tmp_path / "coremltools" / "__init__.py").write_text("raise ImportError('nothing in it')")
+    ended = elsewhere(tmp_path, tmp_path / "a.mlpackage")
+    assert ended.returncode == 3
+    error, hint = ended.stderr.splitlines()
+    assert "lacks its native libraries" in error and "wheel" in hint
+
+
+def test_a_newer_torch_is_one_note(tmp_path: Path) -> None:
+    (tmp_path / "torch-99.1.dist-info").mkdir()
+    (tmp_path / "torch-99.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 99.1\n")
+    ended = elsewhere(tmp_path, tmp_path / "a.mlpackage")
+    assert ended.returncode == 0
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("note: torch 99.1 is newer than the last one tested with tlkit")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_even_where_it_is_swallowed(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "tlkit", "convert", f"{SOURCES}:Interrupted", "--input", "x=1x4"]

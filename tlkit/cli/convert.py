@@ -178,7 +178,7 @@ def convert(
             sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
             raise
     for note in result.version_notes:
-        sink.debug(note)
+        sink.note(note)
     for note in result.notes:
         sink.warn(note)
     sink.answer(_document(result), lambda: _show(result))

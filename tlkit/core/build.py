@@ -9,10 +9,12 @@ import errno
 import math
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +61,7 @@ class Recipe:
 
 
 def check_versions() -> None:
-    """Raise :class:`UnavailableError` if coremltools is not here, or cannot convert with the numpy that is."""
+    """Raise :class:`UnavailableError` if coremltools is not here, or not whole, or cannot convert with this numpy."""
     try:
         tools = version("coremltools")
     except PackageNotFoundError:
@@ -68,10 +70,23 @@ def check_versions() -> None:
     if _numbers(numpy) >= (2, 4):
         # Its pad, split and other ops fail there: 111 of 763 sampled conversions stop, with 2.3 one does.
         raise UnavailableError(f"coremltools {tools} cannot convert with numpy {numpy}", "pip install 'numpy<2.4'")
+    _check_native(tools)
+
+
+def _check_native(tools: str) -> None:
+    """Raise where pip took coremltools' source distribution, for want of a wheel: it fails when it writes weights."""
+    folders = getattr(find_spec("coremltools"), "submodule_search_locations", None) or ()
+    if any(next(Path(folder).glob("libmilstoragepython*"), None) for folder in folders):
+        return
+    here = f"Python {sys.version_info[0]}.{sys.version_info[1]} on {sys.platform}"
+    raise UnavailableError(
+        f"this coremltools {tools} lacks its native libraries, which write the weights: it is no wheel for {here}",
+        "pip install --force-reinstall --only-binary coremltools coremltools, with a Python that has a wheel",
+    )
 
 
 def version_notes() -> tuple[str, ...]:
-    """Return what is worth knowing about the versions in use, for those who ask for more (``-v``)."""
+    """Return what is worth knowing about the versions in use."""
     torch = version("torch")
     if _numbers(torch) <= TESTED_TORCH:
         return ()
