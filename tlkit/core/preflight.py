@@ -14,6 +14,7 @@ from typing import Any
 from tlkit.errors import ConversionError
 
 _SHOWN = 4
+_TRACED = "it is a script, whose checks stay in it: save a trace instead, torch.jit.trace(module, inputs).save(FILE)"
 _PYTHON = re.compile(r'(?:File "(?P<file>[^"]+)", line (?P<line>\d+))|(?:^(?P<path>[^\n]+?)\((?P<at>\d+)\): )', re.M)
 _TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*")
 
@@ -59,7 +60,8 @@ def check_ops(program: Any) -> None:
 
     found = unsupported(program)
     if found:
-        raise PreflightError(found, coremltools.__version__)
+        scripted = any(item.op == "prim::RaiseException" for item in found)
+        raise PreflightError(found, coremltools.__version__, _TRACED if scripted else "")
 
 
 def unsupported(program: Any) -> tuple[Unsupported, ...]:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import io
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -203,9 +200,17 @@ def _place(error: Exception | SystemExit) -> str:
 def _torchscript(path: Path) -> nn.Module:
     if not path.exists():
         raise _nothing_there(str(path))
-    found: sniff.Format | None = None
     if path.is_dir() or path.suffix == ".py":
         raise UsageError(f"{path}: a {'folder' if path.is_dir() else 'Python file'} does not name a model", _FORMS)
+    _refuse_other_formats(path)
+    from tlkit.core.torchscript import open_script
+
+    return open_script(path)
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Raise LoadError for what other formats hold, and say what they are good for here."""
+    found: sniff.Format | None = None
     with suppress(LoadError):  # not known by sight: damaged, perhaps, which the archive tells better
         found = sniff.detect(path)
     if found in (sniff.Format.SAFETENSORS, sniff.Format.GGUF):
@@ -213,33 +218,6 @@ def _torchscript(path: Path) -> nn.Module:
         raise LoadError(f"{path}: {found} weights without the module that they are for", hint)
     if found is sniff.Format.ONNX:
         raise LoadError(f"{path}: ONNX, which coremltools does not convert", "convert the PyTorch model behind it")
-    reason = _not_torchscript(path)
-    if reason:
-        hint = "build the module in Python and name it as file.py:callable, or save it with torch.jit.save"
-        raise LoadError(f"{path}: {reason}", hint)
-    import torch
-
-    try:
-        with quiet():
-            module: nn.Module = torch.jit.load(str(path), map_location="cpu")
-            return _without_branches(module)
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LoadError(f"{path}: damaged TorchScript: {reason}", "save it again with torch.jit.save") from error
-
-
-def _without_branches(module: nn.Module) -> nn.Module:
-    """Return a scripted module without the branches that its modes and shapes' checks leave: torch's own modules warn
-    and raise there, which no converter knows. A traced one has none, and stays as it is."""
-    import torch
-
-    graph: Any = module.eval().float().inlined_graph
-    if not any(node.kind() == "prim::If" for node in graph.nodes()):
-        return module
-    buffer = io.BytesIO()  # a tracer takes a frozen module for one of another type until it has been loaded anew
-    torch.jit.save(torch.jit.freeze(module), buffer)
-    buffer.seek(0)
-    return torch.jit.load(buffer)  # type: ignore[no-any-return]
 
 
 def _nothing_there(text: str) -> UsageError | LoadError:
@@ -249,24 +227,3 @@ def _nothing_there(text: str) -> UsageError | LoadError:
     if Path(text).suffix in (".pt", ".pt2", ".pth", ".ts", ".py"):
         return LoadError(f"{text}: no such file", _FORMS)
     return UsageError(f"'{text}' names no model", _FORMS)
-
-
-def _not_torchscript(path: Path) -> str:
-    """Return why ``path`` is not whole TorchScript, as the archive tells; empty where it looks like it is."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError):
-        with path.open("rb") as file:
-            start = file.read(2)
-        if start == b"PK":
-            return "damaged: the archive is incomplete"
-        return "a pickle, which may run code when opened" if start[:1] == b"\x80" else "not a TorchScript file"
-    if broken:  # torch itself loads weights without a look at their checksums
-        return f"damaged: {broken} does not match its checksum"
-    if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
-        return ""
-    if "data.pkl" in names:
-        return "holds pickled Python objects (a state_dict or a whole module), not TorchScript"
-    return "an archive, but not TorchScript"
