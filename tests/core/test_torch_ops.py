@@ -13,11 +13,12 @@ from tests.core import torch_samples
 from tlkit.core.convert import convert
 
 HERE = Path(__file__).parent
+ANTIALIASED = ("antialiased resize by", "antialiased bicubic")  # the plain one it converts, and computes otherwise
 LACKING = {
     *(
         (name, way)
         for name in torch_samples.SAMPLES
-        if name.startswith(("new_ones", "diff", "einsum", "attention", "index_copy", "index_put of rows"))
+        if name.startswith(("new_ones", "diff", "einsum", "attention", "index_copy", "index_put of rows", *ANTIALIASED))
         for way in ("trace", "export")
     ),
     *((name, way) for name in ("__or__", "__xor__") for way in ("trace", "export")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,12 @@ def put(x: Tensor, places: list[Tensor | None], values: Tensor) -> Tensor:
     """``x`` with ``values`` at ``places`` of its axes; None stands for a whole axis."""
     put_: Tensor = torch.ops.aten.index_put(x, places, values)
     return put_
+
+
+def resize(x: Tensor, **how: Any) -> Tensor:
+    """An image made of ``x``, resized with antialiasing."""
+    image = torch.cat([x, -2 * x, x * x]).repeat(1, 3)[None, None]  # 6 x 9
+    return F.interpolate(image, antialias=True, **how)
 
 
 SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -44,6 +51,9 @@ SAMPLES: dict[str, Callable[[Tensor], Tensor]] = {
     "index_put of rows, one for all": lambda x: put(torch.stack([x, -x]), [None, None, I20], x[0, :2]),
     "index_put of a row": lambda x: put(x * 1, [None, torch.tensor([1])], x[:, :1] * 3),
     "index_put of whole rows": lambda x: put(x * 1, [torch.tensor([1, 0])], x * 3),
+    "antialiased resize": lambda x: resize(x, size=[2, 5], mode="bilinear"),
+    "antialiased resize by a factor": lambda x: resize(x, scale_factor=0.4, mode="bilinear"),
+    "antialiased bicubic resize": lambda x: resize(x, size=[4, 3], mode="bicubic"),
     "float of one element": lambda x: x * float(torch.tensor([[1.5]])),
 }
 """By the torch op; each takes a (2, 3) f32 tensor."""
