@@ -259,7 +259,7 @@ def test_a_weight_file_outside_the_package_is_never_opened(tmp_path: Path, name:
     (path / INNER / "model.mlmodel").write_bytes(model.SerializeToString())
     package = open_package(path)
     assert package.program is not None
-    assert len(package.faults()) == 1 and "secret" not in str(package.faults()[0].hint)
+    assert len(package.faults) == 1 and "secret" not in str(package.faults[0].hint)
     with pytest.raises(LoadError):
         package.require_weights()
 

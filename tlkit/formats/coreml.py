@@ -40,7 +40,7 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
     model, program = package.model, package.program
     ports = _interface(model.description, function)
     table = weight_table(package)
-    shares, faults = _shares(table), package.faults()
+    shares, faults = _shares(table), package.faults
     return ModelInfo(
         path=str(package.root),
         metadata=_metadata(model.description.metadata, shares),

@@ -55,12 +55,13 @@ class CompiledPackage(Package):
         yield from self.network
         yield from _legacy.layers(self.model)
 
+    @cached_property
     def faults(self) -> tuple[LoadError, ...]:
-        """Return what is wrong with the weight files, one error a file."""
+        """What is wrong with the weight files, one error a file."""
         weights = self.root / "model.espresso.weights"
         if (self.root / "model.espresso.net").is_file() and not weights.is_file():
             return (LoadError(f"{weights}: the weight file is missing", "fetch or copy the whole folder"),)
-        return super().faults()
+        return super().faults
 
 
 def open_compiled(path: Path) -> CompiledPackage:

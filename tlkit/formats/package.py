@@ -80,8 +80,9 @@ class Package:
         except LoadError:
             return None  # the program can be read without it: `faults` says what is wrong
 
+    @cached_property
     def faults(self) -> tuple[LoadError, ...]:
-        """Return what is wrong with the weight files (missing, a pointer, cut short), one error a file."""
+        """What is wrong with the weight files (missing, a pointer, cut short), one error a file."""
         found: dict[str, LoadError] = {}
         for ref in blob_references(self.program) if self.program else ():
             if ref.file_name not in found:
@@ -101,7 +102,7 @@ class Package:
 
     def require_weights(self) -> None:
         """Raise the first of :meth:`faults`, if there is one."""
-        for error in self.faults():
+        for error in self.faults:
             raise error
 
 

@@ -18,6 +18,7 @@ from torch import fx
 
 from tlkit.errors import LoadError, TlkitError
 from tlkit.mil import _states, ops
+from tlkit.mil._collector import uncollected
 from tlkit.mil.ops._registry import OpDef, Parameter
 from tlkit.mil.program import (
     Argument,
@@ -41,6 +42,7 @@ LARGE = 1 << 20
 """From this many bytes on, a weight's pages of the file are let go once it is in its carrier."""
 
 
+@uncollected()
 def lower(
     function: Function, *, precision: str = "f16", constants: dict[Any, torch.Tensor] | None = None
 ) -> fx.GraphModule:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.mil import _coreml_proto
+from tlkit.mil._collector import uncollected
 from tlkit.mil._immediate import canonical
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import (
@@ -74,6 +75,7 @@ def parse_model(data: bytes) -> Any:
     return model
 
 
+@uncollected()
 def read_program(message: Any, open_blob: OpenBlob) -> Program:
     """Return the program in ``message`` (``Model.mlProgram``); ``open_blob`` maps the weight file of a given name."""
     return _Reader(open_blob).program(message)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tlkit.mil._collector import uncollected
 from tlkit.mil._parser import Parser
 from tlkit.mil._printer import Printer
 from tlkit.mil.blob import BlobFile
@@ -24,6 +25,7 @@ from tlkit.mil.program import Operation, Program
 _CLASSIC = ("CoreML5", "CoreML6", "CoreML7")
 
 
+@uncollected()
 def parse_program(text: str, open_blob: Callable[[str], BlobFile | None], name: str = "model.mil") -> Program:
     """Return the program that ``text`` spells.
 
