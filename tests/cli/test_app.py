@@ -93,6 +93,7 @@ def test_usage_errors_exit_with_2_and_speak_on_stderr(tlkit: Shell, words: list[
         (UnavailableError("n"), 3, "tlkit: error: n\n"),
         (TlkitError("t"), 4, "tlkit: error: t\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/out"), 4, "tlkit: error: /out: No space left on device\n"),
+        (MemoryError("no 9 GiB"), 4, "tlkit: error: not enough memory: no 9 GiB\n"),
         (ZeroDivisionError("x"), 4, "tlkit: error: internal error: ZeroDivisionError: x\n"),
         (KeyboardInterrupt(), 130, ""),
     ],

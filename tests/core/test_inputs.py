@@ -46,6 +46,7 @@ def image_port(layout: str = "RGB", width: int = 6, height: int = 4, **more: obj
         (image_port(width_range=(2, None), height_range=(2, 8)), (1, 3, 9, 100), False),
         (TensorSpec("x", "float32"), (7, 7), True),
         (TensorSpec("x", "float32"), (), False),
+        (TensorSpec("x", "float32"), (-5, 7), False),
         (TensorSpec("x", "float32", (1 << 20, 1 << 20)), (1 << 20, 1 << 20), False),
     ],
 )

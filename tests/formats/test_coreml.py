@@ -15,6 +15,7 @@ import pytest
 from tests.formats import packages
 from tests.formats.packages import ARRAYS, FEATURES, MODEL, Body, Weights, immediate, stored, tensor_type
 from tests.real_models import MODELS, needs_models
+from tlkit.core.load import load_model
 from tlkit.errors import LoadError
 from tlkit.formats.coreml import describe, weight_table
 from tlkit.formats.package import open_package
@@ -271,6 +272,19 @@ def test_missing_weights_are_a_note_and_still_counted(tmp_path: Path) -> None:
     info = describe(path)
     assert (info.weights, info.operations, info.inputs) == (whole.weights, whole.operations, whole.inputs)
     assert len(info.notes) == 1 and "weight.bin: the weight file is missing" in info.notes[0]
+
+
+@pytest.mark.parametrize(("what", "where"), [("input", "description"), ("output", "program")])
+def test_a_description_of_other_ports_than_the_programs_is_refused(tmp_path: Path, what: str, where: str) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    model = MODEL.Model.FromString((path / INNER / "model.mlmodel").read_bytes())
+    (port,) = getattr(model.description, what)
+    name, port.name = port.name, "other"
+    (path / INNER / "model.mlmodel").write_bytes(model.SerializeToString())
+    with pytest.raises(
+        LoadError, match=f"'{name if what == 'input' else 'other'}' is missing from the model's {where}"
+    ):
+        load_model(path).prepare()
 
 
 def test_weights_cut_short_are_a_note(tmp_path: Path) -> None:

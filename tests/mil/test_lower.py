@@ -9,7 +9,7 @@ import torch
 from tests.mil.programs import call, constant, function, tensor
 from tlkit.errors import LoadError
 from tlkit.mil.lower import MAX_DEPTH, lower, unsupported
-from tlkit.mil.program import BlobRef, Block, NamedType, Operation, TensorType, Value
+from tlkit.mil.program import BlobRef, Block, NamedType, Operation, Ref, TensorType, Value
 
 F16 = tensor("fp16", 4)
 F32 = tensor("fp32", 4)
@@ -79,6 +79,20 @@ def test_a_damaged_program_is_refused_by_name(operation: Operation, message: str
         lower(function({"x": F32}, [operation], ["y"]))
     assert caught.value.message.startswith(f"op 'y' ({operation.type}): ")
     assert message in caught.value.message
+
+
+def test_a_value_defined_twice_is_refused() -> None:
+    with pytest.raises(LoadError, match="defines 'y' a second time"):
+        lower(function({"x": F32}, [call("relu", "y", F32, x="x"), call("exp", "y", F32, x="x")], ["y"]))
+    with pytest.raises(LoadError, match="defines 'x' a second time"):
+        lower(function({"x": F32}, [call("relu", "x", F32, x="x")], ["x"]))
+
+
+def test_a_constant_that_no_memory_can_hold_is_refused() -> None:
+    vast = Value(tensor("fp32", 1 << 62), (1.0,))
+    add = Operation("add", {"x": (Ref("x"),), "y": (vast,)}, (NamedType("y", F32),))
+    with pytest.raises(LoadError, match="larger than any memory"):
+        lower(function({"x": F32}, [add], ["y"]))
 
 
 def test_an_output_that_nothing_defines_is_refused() -> None:

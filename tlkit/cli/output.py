@@ -96,6 +96,8 @@ class Sink:
         """Print an error: one line, then a line that says what to do; the traceback when debugging."""
         if isinstance(error, TlkitError):
             message, hint = error.message, error.hint
+        elif isinstance(error, MemoryError):
+            message, hint = f"not enough memory: {error}".rstrip(": "), "use a smaller input or a larger machine"
         else:
             message = f"internal error: {type(error).__name__}: {error}"
             hint = "this is a fault in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"

@@ -91,7 +91,7 @@ def port_named(ports: Iterable[TensorSpec], name: str, where: str = "") -> Tenso
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return ``shape`` if the port allows it, else raise UsageError with what it allows."""
-    if not shape or 0 in shape or math.prod(shape) >= _LARGEST:
+    if not shape or min(shape) < 1 or math.prod(shape) >= _LARGEST:
         raise UsageError(
             f"input '{spec.name}': no usable shape ({shape_text(shape)})", f"give one: --shape {spec.name}=1,3,224,224"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,9 +169,12 @@ class Model:
             )
         package.require_weights()
         try:
-            return TorchEngine(self.function(), **self._options)
+            engine = TorchEngine(self.function(), **self._options)
+            _agree("input", engine.input_names, "description", [spec.name for spec in self.inputs])
+            _agree("output", [spec.name for spec in self.outputs], "program", engine.output_names)
         except LoadError as error:
             raise LoadError(f"{self.path}: {error.message}", error.hint) from None
+        return engine
 
     def _stage(self, package: Package) -> Model:
         from tlkit.formats.coreml import describe_package
@@ -232,3 +235,10 @@ class Model:
 
         # Some models leave the type of a port open; to_port then takes the same.
         return np.full(spec.shape, spec.default or 0, dtype=spec.dtype or "float32")
+
+
+def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
+    """Raise LoadError where the ports of a model's program and those of its description differ."""
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise LoadError(f"the {what} '{missing[0]}' is missing from the model's {where}", "the file is damaged")

@@ -39,6 +39,7 @@ class ZippedPackage(Package):
         with blamed_on(self.file):
             return proto.read_program(self.model.mlProgram, lambda name: None)
 
+    @cached_property
     def faults(self) -> tuple[LoadError, ...]:
         """Return one error for each weight file that the archive lacks."""
         assert self.archive is not None

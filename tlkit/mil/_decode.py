@@ -16,6 +16,8 @@ _STORED: dict[DType, np.dtype[Any]] = {
     DType.FP8E5M2: np.dtype("u1"),
 }
 
+_MOST = 1 << 48  # what 64-bit processors can address
+
 
 def array(value: Value) -> np.ndarray[Any, Any]:
     """Return a tensor constant as an array of its declared shape (see :meth:`Value.numpy`)."""
@@ -24,6 +26,8 @@ def array(value: Value) -> np.ndarray[Any, Any]:
         raise LoadError(f"a constant of type {kind} has no array")
     shape = tuple(int(d or 0) for d in kind.shape)
     count = math.prod(shape)
+    if count > _MOST:
+        raise LoadError(f"a constant of {count} elements is larger than any memory", "the model file is damaged")
     if isinstance(value.data, BlobRef):
         flat = _from_blob(value.data, kind.dtype, count)
     elif isinstance(value.data, bytes):

@@ -124,12 +124,14 @@ class _Lowering:
         self.graph = fx.Graph()
         self.root = torch.nn.Module()
         self.values: dict[str, Any] = dict(outer)
+        self.defined: set[str] = set()
         self.buffers: dict[int, fx.Node] = {}
 
     def block(self, block: Block, inputs: Sequence[NamedType], captured: Sequence[str] = ()) -> fx.GraphModule:
         for name in (*(item.name for item in inputs), *captured):
             safe = "self_" if name == "self" else name
             self.values[name] = node = self.graph.create_node("placeholder", name, name=safe)
+            self.defined.add(name)
             node.target = node.name  # the name as Python can have it: an input may be called ``in``
         for operation in block.operations:
             try:
@@ -146,6 +148,10 @@ class _Lowering:
         return fx.GraphModule(self.root, self.graph)
 
     def operation(self, operation: Operation) -> None:
+        for item in operation.outputs:
+            if item.name in self.defined:
+                raise LoadError(f"it defines '{item.name}' a second time", "the program is damaged")
+            self.defined.add(item.name)
         if operation.type == "const":
             self.values[operation.outputs[0].name] = self.context.constant(_const_value(operation))
             return
