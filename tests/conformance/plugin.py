@@ -6,7 +6,7 @@ Used as ``pytest -p tlkit.anywhere -p tests.conformance.plugin <the wheel's test
 * In f16 the suite compares at atol 0.5, rtol 0.05, which outputs off by 0.3 still pass; here both become 5e-3. So they
   do for a case named f32 whose program holds fp16 values: the suite asks 1e-4 of it, against a reference that is never
   rounded.
-* In any precision atol is at most 0.2 % of the largest value expected, so that small results are judged, too.
+* In any precision atol is at most 0.4 % of the largest value expected, so that small results are judged, too.
 * ``--off-by 0.01`` scales every float output: the negative control, which nearly all cases must fail.
 * Each case's random numbers start from a seed of its own, so that it is the same case every time.
 * ``excluded.txt`` lists the cases that nobody can meet, each with its reason; they are not run.
@@ -30,7 +30,7 @@ import pytest
 import torch
 
 STRICT = 5e-3
-SHARE = 2e-3  # four times f16's own rounding; with STRICT below the 1 % of the negative control
+SHARE = 4e-3  # eight times f16's own rounding; with STRICT below the 1 % of the negative control
 MEANT = (1e-6, 50.0)  # an atol below: a pass of coremltools' asks what is 0; above: a test of noise does not compare
 EXCLUDED = Path(__file__).with_name("excluded.txt")
 NEURAL_NETWORK = "runs a neuralNetwork model, which is not a program"
