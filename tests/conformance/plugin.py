@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Judge(config.getoption("--off-by")))
-    if config.getoption("--table"):
+    if config.getoption("--table") and not hasattr(config, "workerinput"):  # xdist's workers report to this one
         config.pluginmanager.register(_Table(Path(config.getoption("--table"))))
 
 
@@ -180,20 +180,17 @@ def _is_float(value: Any) -> bool:
 
 
 class _Table:
-    """Collects how each case ended and writes it as JSON lines."""
+    """Writes how each case ended as a line of JSON, at once: a run that is stopped has told what it saw."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, dict[str, str]] = {}
+        self.path.write_text("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
             reason = report.longrepr
             text = str(reason[2]) if isinstance(reason, tuple) else str(getattr(reason, "reprcrash", None) or "")
             judged = str(dict(report.user_properties).get("judged", ""))
-            self.records[report.nodeid] = {"outcome": report.outcome, "reason": text[:300], "judged": judged}
-
-    def pytest_sessionfinish(self) -> None:
-        with self.path.open("w") as file:
-            for nodeid, record in self.records.items():
-                file.write(json.dumps({"case": _case(nodeid), **record}) + "\n")
+            record = {"case": _case(report.nodeid), "outcome": report.outcome, "reason": text[:300], "judged": judged}
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
