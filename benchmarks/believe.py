@@ -1,17 +1,19 @@
 """Can `tlkit bench` be believed? Experiments with a known answer, on this machine as it is now.
 
-    python benchmarks/believe.py [MODEL] [--trials 20] [-n 100] [--processes 5] [--minutes 20] [--json FILE]
+    python benchmarks/believe.py [MODEL] [--apart] [--trials 20] [-n 100] [--processes 5] [--minutes 20] [--json FILE]
 
 * own cost    what `bench` itself adds to each sample, measured on a call that does nothing (held to 20 us)
 * agreement   the median of `bench --units cpu` beside torch.utils.benchmark's on the same executor (held to 3 %);
               the two take turns, process by process
-* A/A         two runs back to back, nothing changed: how often their interval holds 1 (held to 19 in 20)
+* A/A         twice the same, nothing changed: how often their interval holds 1 (held to 19 in 20)
 * false alarm the same pairs under `--max-regression 5%`: how often it fails (held to 1 in 20)
-* caught      a run in which every inference takes 10 % longer: how often `--max-regression 5%` fails (9 in 10)
+* caught      every inference takes 10 % longer: how often `--max-regression 5%` fails (held to 9 in 10)
 
-A trial is three runs, each as `tlkit bench` takes it by default, on one thread (`--threads`). MODEL is a package or a
-network of fixtures/networks.py: the default, mobilenet_v2, needs about a minute a trial, resnet50 twice that. After
-`--minutes` no further trial is begun. Only an idle machine can pass: what else ran meanwhile is printed too.
+A trial is a model, the same again, and the same slowed down, measured as `tlkit bench OLD NEW` does: side by side, in
+turns. With `--apart` each is a run of its own, one after the other, and the later ones are held against the saved
+first one: what the machine does meanwhile then is part of the answer. On one thread (`--threads`). MODEL is a package
+or a network of fixtures/networks.py: the default, mobilenet_v2, needs about a minute a trial, resnet50 twice that.
+After `--minutes` no further trial is begun. What else ran meanwhile is printed too.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Trial:
-    """Three runs: one, the same again, and the same slowed down."""
+    """A model, the same again, and the same slowed down."""
 
     seconds: float
     again: Ratio
@@ -133,7 +135,7 @@ def main() -> None:
         method = Method(iterations=options.iterations, processes=options.processes, power=False)
         verdicts = [_own_cost(), _agreement(setting, method)]
         _show(verdicts)
-        trials = list(_trials(setting, method, options.trials, time.monotonic() + 60 * options.minutes))
+        trials = list(_trials(setting, method, options, time.monotonic() + 60 * options.minutes))
         judged = _judged(trials)
         _show(judged)
     conditions = end()
@@ -154,6 +156,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", nargs="?", default="mobilenet_v2")
+    parser.add_argument("--apart", action="store_true", help="runs one after another, held against a saved one")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("-n", "--iterations", type=int, default=100)
     parser.add_argument("--processes", type=int, default=5)
@@ -197,25 +200,22 @@ def _agreement(setting: Setting, method: Method) -> Verdict:
     return Verdict("agreement", told, "0.97 to 1.03", abs(found.value - 1) <= 0.03)
 
 
-def _trials(setting: Setting, method: Method, count: int, end: float) -> Iterator[Trial]:
-    for number in range(1, count + 1):
+def _trials(setting: Setting, method: Method, options: argparse.Namespace, end: float) -> Iterator[Trial]:
+    for number in range(1, options.trials + 1):
         if (began := time.monotonic()) > end:
             return
-        first, second = _row(setting, method), _row(setting, method)
-        slow = _row(replace(setting, factory="believe:Slowed"), method)
-        again, slowed = ratio_of_medians(turns(second), turns(first)), ratio_of_medians(turns(slow), turns(second))
-        rows = (first, second, slow)
-        trial = Trial(
-            time.monotonic() - began,
-            again,
-            slowed,
-            _failed(second, first),
-            _failed(slow, second),
-            tuple(map(_trust, rows)),
-        )
-        told = f"again {_told(again)}, slowed {_told(slowed)}, trust {', '.join(trial.trust)}"
+        trial = _trial(setting, method, options.apart, began)
+        told = f"again {_told(trial.again)}, slowed {_told(trial.slowed)}, trust {', '.join(trial.trust)}"
         print(f"  trial {number}, {trial.seconds:.0f} s: {told}", file=sys.stderr, flush=True)
         yield trial
+
+
+def _trial(setting: Setting, method: Method, apart: bool, began: float) -> Trial:
+    asked = [setting, replace(setting, model="again"), replace(setting, model="slowed", factory="believe:Slowed")]
+    rows = [_rows([one], method)[0] for one in asked] if apart else _rows(asked, method)
+    again, slowed = (ratio_of_medians(turns(row), turns(rows[0]), paired=not apart) for row in rows[1:])
+    alarm, caught = (_failed(row, rows[0], apart) for row in rows[1:])
+    return Trial(time.monotonic() - began, again, slowed, alarm, caught, tuple(map(_trust, rows)))
 
 
 def _judged(trials: list[Trial]) -> list[Verdict]:
@@ -235,17 +235,19 @@ def _judged(trials: list[Trial]) -> list[Verdict]:
     ]
 
 
-def _row(setting: Setting, method: Method) -> Row:
+def _rows(asked: list[Setting], method: Method) -> list[Row]:
     end = watch()
-    found = measure([setting], method)
+    found = measure(asked, method)
     if found.errors:
         raise SystemExit(f"{found.errors[0].message}\n{found.errors[0].hint}")
-    return replace(found.rows[0], trust=judge(found.rows[0], end()))
+    conditions = end()
+    return [replace(row, trust=judge(row, conditions)) for row in found.rows]
 
 
-def _failed(row: Row, before: Row) -> bool:
-    (check,) = judge_limits([row], LIMIT, [before])
-    return check.passed is False
+def _failed(row: Row, before: Row, apart: bool) -> bool:
+    checks = judge_limits([row], LIMIT, [before]) if apart else judge_limits([before, row], LIMIT)
+    (passed,) = (check.passed for check in checks)
+    return passed is False
 
 
 def _trust(row: Row) -> str:

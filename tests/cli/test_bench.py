@@ -146,7 +146,7 @@ def test_other_programs_read_it(tlkit: Shell, measured: SimpleNamespace) -> None
         (("--max-latency", "100s", "--at", "p90"), 1, "cannot be told from 12 samples"),
         (("--max-latency", "100s", "--at", "p50", "--max-memory", "64GB", "--max-load", "1000s"), 0, "pass load"),
         (("--max-memory", "1MB"), 1, "FAIL memory of cpu"),
-        (("--max-regression", "5%"), 2, "needs a run to compare with"),
+        (("--max-regression", "5%"), 2, "needs something to compare with"),
         (("--format", "yaml"), 2, "formats are text"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from tests.core.rows import row
@@ -10,7 +13,7 @@ from tlkit.core.rows import Row
 from tlkit.errors import UsageError
 
 
-def verdict(limits: Limits, *rows: Row, baseline: tuple[Row, ...] = ()) -> list[bool | None]:
+def verdict(limits: Limits, *rows: Row, baseline: tuple[Row, ...] | None = None) -> list[bool | None]:
     return [check.passed for check in judge_limits(rows, limits, baseline)]
 
 
@@ -35,6 +38,36 @@ def test_a_regression_fails_only_when_the_interval_clears_the_limit() -> None:
     assert verdict(limits, row(median=1.0e6, seed=3), baseline=(base,)) == [True]
     one, other = row(seed=1, turns=((100,),)), row(median=1.2e6, seed=2, turns=((100,),))
     assert verdict(limits, other, baseline=(one,)) == [True]  # single turns: nothing is known of the spread
+
+
+def drifting(shift: float, slow: float = 1.0, **changes: object) -> Row:
+    """Five processes of a machine that gets twice as slow over them, from the same drift each time."""
+    rng = np.random.default_rng(int(1000 * shift))
+    levels = [1e6 * slow * (1 + shift * at) * rng.normal(1, 0.004) for at in range(5)]
+    samples = tuple(int(level * rng.normal(1, 0.01)) for level in levels for _ in range(20))
+    return replace(row(), samples_ns=samples, turns=((2,) * 10,) * 5, **changes)
+
+
+def test_without_a_baseline_the_first_model_is_it_and_drift_hits_both() -> None:
+    """10 % more show beside a row that took turns, whatever the machine did; against a saved run they cannot."""
+    base, limits = drifting(0.25, model="old", label="old/cpu"), Limits(regression=0.05)
+    slower = drifting(0.25, 1.1, model="new", label="new/cpu")
+    again = drifting(0.25, model="new", label="new/cpu")
+    (check,) = judge_limits([base, slower], limits)
+    assert check.passed is False and check.row == "new/cpu" and "+10.0% against old/cpu" in check.detail
+    assert verdict_of_first(base, again) == [True]
+    assert verdict(limits, replace(slower, label="old/cpu"), baseline=(base,)) == [True]
+
+
+def verdict_of_first(*rows: Row) -> list[bool | None]:
+    return [check.passed for check in judge_limits(rows, Limits(regression=0.05))]
+
+
+def test_a_row_is_held_to_the_first_models_at_the_same_setting() -> None:
+    base, other = row(model="old", batch=1, label="old/cpu"), row(median=2e6, model="new", batch=4, label="new/cpu")
+    (check,) = judge_limits([base, other], Limits(regression=0.05))
+    assert (check.passed, check.detail) == (None, "the first model was not measured so")
+    assert verdict_of_first(base) == []
 
 
 def test_a_row_that_the_baseline_lacks_is_not_judged() -> None:

@@ -50,7 +50,11 @@ Baseline = Annotated[
 ]
 Regression = Annotated[
     str | None,
-    typer.Option("--max-regression", metavar="P%", help="Fail if a row is slower than the baseline's by P %."),
+    typer.Option(
+        "--max-regression",
+        metavar="P%",
+        help="Fail if a row is slower by P % than the baseline's, without one than the first model's.",
+    ),
 ]
 MaxLatency = Annotated[str | None, typer.Option("--max-latency", metavar="TIME", help="Fail above TIME: 5ms, 250us.")]
 At = Annotated[str, typer.Option("--at", metavar="P", help="What --max-latency bounds: median, mean, max, p95 ...")]

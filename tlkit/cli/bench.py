@@ -63,6 +63,7 @@ def bench(
     tlkit bench net.mlpackage --batch 1,4,16        a row for each batch size
     tlkit bench net.mlpackage --save run.json --report run.html
     tlkit bench net.mlpackage --baseline run.json --max-regression 5%
+    tlkit bench old.mlpackage new.mlpackage --max-regression 5%
     tlkit bench --show mac.json linux.json          saved runs, compared
 
     Each setting runs in a process of its own; their samples are taken in turns. On a Mac, Core ML runs the model;
@@ -74,10 +75,11 @@ def bench(
     format = _format(format, json)
     from tlkit.core.measure import BenchInterrupted
 
-    limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline)
+    runs = _saved(models or []) if show else []
+    compared = len({row.model for row in runs[0].rows}) if show else len(models or ())
+    limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline, compared)
     interrupted = 0
     if show:
-        runs = _saved(models or [])
         _print(sink, runs[0], runs[1:], _judge(runs[0], limits, baseline), format, top)
         _write(runs[0], None, report, force)
         return _leave(runs[0], _judge(runs[0], limits, baseline))
@@ -132,12 +134,19 @@ def _numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> tupl
 
 
 def _limits(
-    latency: str | None, at: str, memory: str | None, load: str | None, regression: str | None, baseline: str | None
+    latency: str | None,
+    at: str,
+    memory: str | None,
+    load: str | None,
+    regression: str | None,
+    baseline: str | None,
+    models: int,
 ) -> Limits:
     from tlkit.core.gate import Limits, parse_share, parse_size, parse_time
 
-    if regression is not None and baseline is None:
-        raise UsageError("--max-regression needs a run to compare with", "give --baseline run.json")
+    if regression is not None and baseline is None and models < 2:
+        hint = "give --baseline run.json, or two models: the first is the baseline then"
+        raise UsageError("--max-regression needs something to compare with", hint)
     if baseline is not None and regression is None:
         regression = "5%"
     return Limits(

@@ -10,7 +10,7 @@ from tlkit.core.intervals import ratio_of_medians
 from tlkit.core.machine import Machine
 from tlkit.core.rows import Row
 from tlkit.core.stats import samples_for, summarize
-from tlkit.core.versus import turns
+from tlkit.core.versus import same_inputs, turns
 from tlkit.errors import UsageError
 
 _TIMES = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
@@ -81,17 +81,39 @@ def check_limits(limits: Limits, percentiles: Sequence[float], iterations: int, 
 
 
 def judge_limits(
-    rows: Sequence[Row], limits: Limits, baseline: Sequence[Row] = (), machines: tuple[Machine, Machine] | None = None
+    rows: Sequence[Row],
+    limits: Limits,
+    baseline: Sequence[Row] | None = None,
+    machines: tuple[Machine, Machine] | None = None,
 ) -> tuple[Check, ...]:
-    """Hold the limits against each row that was measured; a row that was not has its own say in the exit code."""
-    checks = [check for row in rows if row.summary for check in _of_row(row, limits)]
-    if limits.regression is not None:
-        before = {row.name: row for row in baseline if row.summary}
-        checks += [_regression(row, before.get(row.name), limits.regression) for row in rows if row.summary]
-        if machines and machines[0].cpu != machines[1].cpu:
-            told = f"; the baseline is another machine's: {machines[0].cpu}"
-            checks = [replace(c, detail=c.detail + told) if c.limit == "regression" else c for c in checks]
+    """Hold the limits against each row that was measured; a row that was not has its own say in the exit code.
+
+    Without a ``baseline`` the rows of the first model are that of the others, which took turns with them: what slows
+    the machine down for a while slows both, and a much smaller regression shows.
+    """
+    measured = [row for row in rows if row.summary]
+    checks = [check for row in measured for check in _of_row(row, limits)]
+    if limits.regression is None:
+        return tuple(checks)
+    if baseline is None:
+        return tuple(checks + _against_first(rows, limits.regression))
+    before = {row.name: row for row in baseline if row.summary}
+    checks += [_regression(row, before.get(row.name), limits.regression) for row in measured]
+    if machines and machines[0].cpu != machines[1].cpu:
+        told = f"; the baseline is another machine's: {machines[0].cpu}"
+        checks = [replace(c, detail=c.detail + told) if c.limit == "regression" else c for c in checks]
     return tuple(checks)
+
+
+def _against_first(rows: Sequence[Row], limit: float) -> list[Check]:
+    first = [row for row in rows if row.model == rows[0].model]
+    others = [row for row in rows if row.summary and row.model != rows[0].model]
+    pairs = [(row, next((base for base in first if base.summary and _alike(row, base)), None)) for row in others]
+    return [_regression(row, base, limit, base.name if base else "") for row, base in pairs]
+
+
+def _alike(row: Row, base: Row) -> bool:
+    return (row.unit, row.threads) == (base.unit, base.threads) and same_inputs(row, base)
 
 
 def _of_row(row: Row, limits: Limits) -> Iterator[Check]:
@@ -129,12 +151,13 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.4g} GB" if count >= 1e9 else f"{count / 1e6:.4g} MB"
 
 
-def _regression(row: Row, before: Row | None, limit: float) -> Check:
-    """Fail only where even the interval's friendly end is over the limit."""
+def _regression(row: Row, before: Row | None, limit: float, beside: str | None = None) -> Check:
+    """Fail only where even the interval's friendly end is over the limit; ``beside`` names a row of the same run."""
     if before is None:
-        return Check(row.name, "regression", None, "the baseline has no such row")
-    ratio = ratio_of_medians(turns(row), turns(before))
-    told = f"{ratio.value - 1:+.1%} against the baseline ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"
+        lacking = "the baseline has no such row" if beside is None else "the first model was not measured so"
+        return Check(row.name, "regression", None, lacking)
+    ratio = ratio_of_medians(turns(row), turns(before), paired=beside is not None)
+    told = f"{ratio.value - 1:+.1%} against {beside or 'the baseline'} ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"
     passed = ratio.low <= 1 + limit
     return Check(
         row.name, "regression", passed, f"{told}, {'within' if passed else 'over'} {limit:.3%}".replace(".000%", "%")

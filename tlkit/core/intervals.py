@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 
 APART = 0.01
-"""Between two runs the machine itself moves (neighbours, heat), and neither run sees it: its standard deviation."""
+"""Between two runs the machine itself moves (neighbours, heat), and neither run sees it: at least by this standard
+deviation, and by that of the runs' own processes where it is larger, since busy minutes outlast a run."""
 
 START = 0.01
 """How far one start of a process lies from the next, where there is only one to see: its standard deviation."""
@@ -94,7 +95,9 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
         value, below, above = _of_processes(over, under, paired, level)
     else:
         value, below, above = _of_turns(top.processes()[0], bottom.processes()[0], paired, level, seed)
-    hidden = (0.0 if paired else APART**2) + (2 * START**2 if len(over) == len(under) == 1 else 0.0)
+    hidden = (0.0 if paired else max(APART**2, _spread(over), _spread(under))) + (
+        2 * START**2 if len(over) == len(under) == 1 else 0.0
+    )
     allowed = -NormalDist().inv_cdf((1 - level) / 2) * math.sqrt(hidden)
     low, high = math.exp(value - math.hypot(below, allowed)), math.exp(value + math.hypot(above, allowed))
     return Ratio(math.exp(value), low, high, level)
@@ -111,6 +114,11 @@ def _of_processes(top: list[float], bottom: list[float], paired: bool, level: fl
         square, freedom = _welch(over, under)
     half = student_t((1 + level) / 2, max(1, math.floor(freedom))) * math.sqrt(square)
     return value, half, half
+
+
+def _spread(medians: list[float]) -> float:
+    """Return the variance of the logarithms of processes' medians; a single one shows none."""
+    return variance(map(math.log, medians)) if len(medians) > 1 else 0.0
 
 
 def _welch(one: list[float], other: list[float]) -> tuple[float, float]:

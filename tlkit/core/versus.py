@@ -56,15 +56,14 @@ def compare_rows(row: Row, base: Row, *, paired: bool) -> Comparison:
     return Comparison(row.name, base.name, ratio, verdict, paired, _efficiency(row, base))
 
 
+def same_inputs(one: Row, other: Row) -> bool:
+    """Whether the two were given inputs of the same shapes."""
+    return one.batch == other.batch and [i.shape for i in one.inputs] == [i.shape for i in other.inputs]
+
+
 def over_cpu(row: Row, rows: Sequence[Row]) -> float | None:
     """Return how many times more inferences a joule the row gives than the CPU row of the same model and inputs."""
-    same = (
-        other
-        for other in rows
-        if other.unit == "cpu"
-        and (other.model, other.batch) == (row.model, row.batch)
-        and [port.shape for port in other.inputs] == [port.shape for port in row.inputs]
-    )
+    same = (other for other in rows if other.unit == "cpu" and other.model == row.model and same_inputs(other, row))
     base = next(same, None)
     return None if base is None else _efficiency(row, base)
 
