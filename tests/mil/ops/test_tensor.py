@@ -156,6 +156,13 @@ MAKERS = rows(
     case("range_1d", parameters={"start": 2.0, "end": -1.0, "step": -0.5}, expected=VALUE),
     case(
         "range_1d",
+        parameters={"start": 1.0, "end": 10.0, "step": 1e-5},
+        expected=1 + np.arange(900000) * np.float64(np.float32(1e-5)),
+        dtypes=("fp32",),
+        label="length in f32",
+    ),
+    case(
+        "range_1d",
         {"end": i32(4)},
         parameters={"start": 0, "step": 1},
         expected=i32([0, 1, 2, 3]),
