@@ -80,9 +80,10 @@ def bench(
     limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline, compared)
     interrupted = 0
     if show:
-        _print(sink, runs[0], runs[1:], _judge(runs[0], limits, baseline), format, top)
+        checks = _judge(runs[0], limits, baseline)
+        _print(sink, runs[0], runs[1:], checks, format, top)
         _write(runs[0], None, report, force)
-        return _leave(runs[0], _judge(runs[0], limits, baseline))
+        return _leave(runs[0], checks)
     asked: dict[str, Any] = {
         "units": None if units is None else _words(units),
         "iterations": iterations,
