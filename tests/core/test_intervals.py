@@ -55,6 +55,30 @@ def test_what_differs_from_start_to_start_is_inside_the_interval(paired: bool) -
     assert caught >= 270
 
 
+def test_processes_in_pairs_are_compared_turn_by_turn() -> None:
+    """Busy turns hit both, and a few one alone: the medians of whole processes move with them, a turn's ratio hardly.
+
+    Each of 5 processes has 10 turns of 6 samples, of which the busy ones (about half) take 40 % longer.
+    """
+    rng = np.random.default_rng(17)
+    inside, caught, widths = 0, 0, []
+    for _ in range(200):
+        busy = 1 + 0.4 * (rng.random((5, 10)) < 0.5)
+        own = [1 + 0.4 * (rng.random((5, 10)) < 0.05) for _ in range(2)]
+        levels = [median * np.maximum(busy, mine) for median, mine in zip((1.1e6, 1e6), own, strict=True)]
+        top, bottom = (
+            Turns([int(v) for v in np.repeat(level, 6) * rng.lognormal(0, 0.02, 300)], [[6] * 10] * 5)
+            for level in levels
+        )
+        found = ratio_of_medians(top, bottom, paired=True)
+        inside += found.low <= 1.1 <= found.high
+        caught += found.low > 1.05
+        widths.append(found.high / found.low)
+    assert inside >= 183  # 95 % of 200 is 190; fewer than 183 would come by chance in 1 of 100 such experiments
+    assert caught >= 190
+    assert statistics.median(widths) < 1.03
+
+
 def test_one_process_a_run_knows_that_it_is_one() -> None:
     """A single start a run, 1 % from the next: the samples agree with each other far better than the runs do."""
     rng = np.random.default_rng(13)

@@ -222,7 +222,7 @@ def test_processes_share_the_samples_one_after_another(tmp_path: Path) -> None:
     loads = [pid for what, pid in events if what == "load"]
     assert loads == [one, two, one, two, three, four]  # the second round begins when the first one has ended
     for row in rows:
-        assert row.turns == ((2, 2, 2, 2, 2),) * 2
+        assert row.turns == ((1,) * 10,) * 2
         assert len(row.samples_ns) == 20
 
 

@@ -79,13 +79,18 @@ class _Rounds:
         return [run for group in self.groups for run in group]
 
     def play(self, stack: ExitStack, power: Power | None) -> None:
-        """Start one process for each setting that has not failed, let them take their share in turns, and end them."""
+        """Start one process for each setting that has not failed, let them take their share in turns, and end them.
+
+        Rounds go there and back as well: the setting that starts first is not always the same.
+        """
         first = not self.runs
         runs = []
         for setting, group in zip(self._settings, self.groups, strict=True):
             if not any(run.error for run in group):
                 runs.append(Run(setting, self._method, stack))
                 group.append(runs[-1])
+        if max(map(len, self.groups)) % 2 == 0:
+            runs.reverse()
         for run in runs:
             self._tell(run, "loading")
             run.attempt(run.start)

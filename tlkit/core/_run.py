@@ -16,15 +16,15 @@ from tlkit.core.stats import summarize
 from tlkit.errors import TlkitError, UnavailableError
 
 TURNS = 10
-"""Each setting's samples are taken in about this many turns, its processes taken together."""
-
-_LEAST_TURNS = 4  # of one process
+"""Each process takes its samples in about this many turns: the more there are, the less a busy moment weighs."""
 
 TURN_SECONDS = 1.0
 """And none holds the machine for longer, so that slow drift hits all settings alike."""
 
 SETTLE = 2
 """Calls before each turn that nobody times: caches and clocks come back from a pause, or another setting's turn."""
+
+_SETTLE_SECONDS = 0.1  # long inferences need fewer of them: such a start is soon forgotten
 
 _AGREE = 0.05  # warm-up ends when the medians of its last windows lie this close together
 _WINDOWS = 3
@@ -90,16 +90,17 @@ class Run:
     def turn(self, child: Child) -> None:
         """Take some samples."""
         method = self._method
-        turns = max(_LEAST_TURNS, TURNS // method.processes)
         if method.duration is None:
             share = math.ceil(method.iterations / method.processes)
-            count = min(math.ceil(share / turns), share - len(self.samples))
+            count = min(math.ceil(share / TURNS), share - len(self.samples))
             seconds = TURN_SECONDS
         else:
             share_s = method.duration / method.processes
             count = 1_000_000
-            seconds = min(TURN_SECONDS, share_s / turns, share_s - sum(self.samples) / 1e9)
-        taken = child.ask("run", count=count, seconds=seconds, settle=SETTLE)
+            seconds = min(TURN_SECONDS, share_s / TURNS, share_s - sum(self.samples) / 1e9)
+        last = (self.samples or [self._facts["first_inference_ns"]])[-1] / 1e9
+        settle = min(SETTLE, round(_SETTLE_SECONDS / max(last, 1e-9)))
+        taken = child.ask("run", count=count, seconds=seconds, settle=settle)
         self.samples += taken["samples"]
         self.device_samples += taken["device"]
         self.turns.append(len(taken["samples"]))

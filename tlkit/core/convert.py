@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core._interrupt import check, interruptible
-from tlkit.core._memory import give_back
 from tlkit.core.advice import advise
 from tlkit.core.build import About, Recipe, Report, check_classifier, check_versions, version_notes, write_package
 from tlkit.core.labels import class_labels
@@ -26,6 +25,7 @@ from tlkit.core.remake import is_package, refuse, remake
 from tlkit.core.source import Source, load_source
 from tlkit.core.staging import check_goal, staged
 from tlkit.core.targets import choose_target, target_for_states
+from tlkit.engines.allocator import give_back
 from tlkit.errors import UsageError
 from tlkit.types import ModelInfo
 

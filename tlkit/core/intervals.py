@@ -6,8 +6,9 @@ to lie, which core it got), which no number of its own samples can show. So:
 
 * Where several processes took the samples, each is one observation, its median (A. Georges et al., "Statistically
   Rigorous Java Performance Evaluation", 2007; T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time",
-  2013). The interval is Student's t on their logarithms: in pairs where the processes took turns with each other, else
-  Welch's.
+  2013). The interval is Student's t on their logarithms: Welch's, or, where the processes took turns with each other,
+  that of pairs, whose observation is the median over the turns of how far apart the two were in the same turn: a busy
+  moment hits both, or is one turn of many.
 * Where each side is a single process, a bootstrap over its turns, in pairs where they took turns with each other, else
   two neighbouring turns at a time, since turns resemble their neighbours as well. With few turns a percentile bootstrap
   is too narrow; its levels are widened as Hesterberg's expanded percentile interval does (T. Hesterberg, "What Teachers
@@ -87,12 +88,14 @@ class Turns:
 def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: float = LEVEL, seed: int = 0) -> Ratio:
     """Return median(top) / median(bottom) with its interval; ``paired`` if the two took turns with each other.
 
-    Of several processes, it is the geometric mean of their medians that counts. With a single turn on either side
-    nothing is known of the spread, and the interval is (0, infinity).
+    Of several processes it is a geometric mean: of their medians or, if paired, of what the pairs differ by. With a
+    single turn on either side nothing is known of the spread, and the interval is (0, infinity).
     """
     over, under = top.medians(), bottom.medians()
-    if max(len(over), len(under)) > 1:
-        value, below, above = _of_processes(over, under, paired, level)
+    if paired and len(over) == len(under) > 1:
+        value, below, above = _of_pairs(top, bottom, level)
+    elif max(len(over), len(under)) > 1:
+        value, below, above = _of_processes(over, under, level)
     else:
         value, below, above = _of_turns(top.processes()[0], bottom.processes()[0], paired, level, seed)
     hidden = (0.0 if paired else max(APART**2, _spread(over), _spread(under))) + (
@@ -103,17 +106,26 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
     return Ratio(math.exp(value), low, high, level)
 
 
-def _of_processes(top: list[float], bottom: list[float], paired: bool, level: float) -> tuple[float, float, float]:
+def _of_pairs(top: Turns, bottom: Turns, level: float) -> tuple[float, float, float]:
+    """Return the logarithm of the ratio, and how far below and above it the interval reaches."""
+    differences = [
+        median(math.log(median(one) / median(other)) for one, other in zip(over, under, strict=False))
+        for over, under in zip(top.processes(), bottom.processes(), strict=True)
+    ]
+    half = _half(variance(differences) / len(differences), len(differences) - 1, level)
+    return fmean(differences), half, half
+
+
+def _of_processes(top: list[float], bottom: list[float], level: float) -> tuple[float, float, float]:
     """Return the logarithm of the ratio, and how far below and above it the interval reaches."""
     over, under = [math.log(value) for value in top], [math.log(value) for value in bottom]
-    if paired and len(over) == len(under):
-        differences = [one - other for one, other in zip(over, under, strict=True)]
-        value, square, freedom = fmean(differences), variance(differences) / len(over), len(over) - 1.0
-    else:
-        value = fmean(over) - fmean(under)
-        square, freedom = _welch(over, under)
-    half = student_t((1 + level) / 2, max(1, math.floor(freedom))) * math.sqrt(square)
-    return value, half, half
+    half = _half(*_welch(over, under), level)
+    return fmean(over) - fmean(under), half, half
+
+
+def _half(square: float, freedom: float, level: float) -> float:
+    """Return how far an interval reaches on each side of a mean of variance ``square``."""
+    return student_t((1 + level) / 2, max(1, math.floor(freedom))) * math.sqrt(square)
 
 
 def _spread(medians: list[float]) -> float:

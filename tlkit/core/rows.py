@@ -31,7 +31,7 @@ class Method:
     function: str | None = None
     timeout: float = 300.0
     processes: int = 1
-    spacing: float = 0.2
+    spacing: float = 0.1
     concurrency: int = 1
     power: bool | None = None
     power_seconds: float = 3.0

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from tlkit.engines.allocator import keep_freed
 from tlkit.engines.torch_watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError
 from tlkit.mil import lower, ops
@@ -95,6 +96,8 @@ class TorchEngine:
         self._forward: Callable[..., Any] = self.module.forward
         if self.compiled:
             self._forward = torch.compile(self.module, dynamic=False)
+        if self.device.type == "cpu":
+            keep_freed()  # last: the weights go back to the system with the engine
 
     @property
     def input_names(self) -> tuple[str, ...]:
