@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -57,7 +58,8 @@ def test_settings_take_turns(tmp_path: Path) -> None:
         # a load, the first inference, 10 turns of 2 to settle and 2 timed, the warm load
         assert mine == ["load", *["call"] * (1 + 10 * 4), "load"]
     turns = [pid for what, pid in events if what == "call"][2:]  # after both have started
-    assert turns == ([first] * 4 + [second] * 8 + [first] * 4) * 5  # there and back: none is always the first
+    begins = [turns[start : start + 8 : 4] for start in range(0, len(turns), 8)]
+    assert sorted(begins) == sorted([[first, second], [second, first]] * 5)  # neither comes first more often
     assert len(one.samples_ns) == len(two.samples_ns) == 20
     assert one.turns == two.turns == ((2,) * 10,)
 
@@ -210,6 +212,15 @@ def test_warm_up_goes_on_until_windows_agree_and_ends_within_its_bound(tmp_path:
     (steady, restless), _ = run(setting("slow"), setting("Restless"), method=method)
     assert steady.warmup_calls >= 2 + 3 * 2  # what was asked for, then three windows at the least
     assert (restless.settled, restless.warmup_calls) == (False, 2 + 12 * 2)
+
+
+def test_each_of_three_comes_as_often_in_each_place_and_after_each_other(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    method = Method(iterations=6, warmup=0, power=False, spacing=0)
+    run(*[setting("Busy", log=str(log))] * 3, method=method)  # six turns of 2 to settle and 1 timed
+    calls = [pid for what, pid in (line.split() for line in log.read_text().splitlines()) if what == "call"][3::3]
+    turns = [tuple(calls[start : start + 3]) for start in range(0, len(calls), 3)]
+    assert sorted(turns) == sorted(itertools.permutations(dict.fromkeys(calls)))
 
 
 def test_processes_share_the_samples_one_after_another(tmp_path: Path) -> None:

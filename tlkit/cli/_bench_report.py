@@ -14,6 +14,8 @@ from tlkit.core.versus import over_cpu
 
 _MOST_CHARTS = 6  # rows with charts of their own: more do not fit a page
 _TOP = 12  # operations listed of a row; of three rows or more half as many
+_ON_PAPER = {4: (4, 4), 6: (4, 2)}  # up to so many rows: of how many there are charts and operations on one page
+_CROWDED = (2, 0)  # of still more
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5d6670; --paper: #ffffff; --panel: #f5f7f9; --line: #d9dee3;
@@ -52,8 +54,9 @@ svg .grid { stroke: var(--line) } svg .mark { stroke: var(--ink); stroke-dasharr
   th, td { padding: 1px 6px 1px 0 } th { font-size: 8.5px } h3 { font-size: 9px; overflow-wrap: anywhere }
   .wide { overflow: visible } .card svg { max-height: 30mm } .card svg.ops { max-height: 40mm }
   .card svg.top6 { max-height: 18mm } svg.medians { max-height: 15mm } h2 { break-after: avoid }
-  dl { grid-template-columns: max-content 1fr max-content 1fr; gap: 1px 8px } .dense { zoom: .84 }
-  .note { margin: 2px 0 } }
+  dl { grid-template-columns: max-content 1fr max-content 1fr; gap: 1px 8px }
+  .dense { zoom: .84 } .crowded { zoom: .74 } .note { margin: 2px 0 } .screen { display: none } }
+@media screen { .paper { display: none } }
 """
 
 
@@ -73,12 +76,13 @@ def page(result: BenchResult) -> str:
         *_about(result),
     ]
     body = "\n".join(parts)
-    dense = ' class="dense"' if len(measured) > 2 else ""  # on paper: a Mac's four settings fill a page
+    # on paper: a Mac's four settings fill a page
+    size = "crowded" if len(measured) > max(_ON_PAPER) else "dense" if len(measured) > 2 else "roomy"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(names)}: tlkit bench</title><style>{_STYLE}</style></head>\n"
-        f"<body><main{dense}>\n{body}\n</main></body></html>\n"
+        f'<body><main class="{size}">\n{body}\n</main></body></html>\n'
     )
 
 
@@ -150,36 +154,49 @@ def _speedups(result: BenchResult) -> Iterable[str]:
 
 
 def _charts(measured: Sequence[Row]) -> Iterable[str]:
+    on_paper, _ = _on_paper(measured)
     yield "<h2>Distribution, and samples in the order they were taken</h2><div class='cards'>"
-    for row in measured[:_MOST_CHARTS]:
+    for index, row in enumerate(measured[:_MOST_CHARTS]):
         assert row.summary is not None
         marks = {"median": row.summary.median_ns}
         marks |= {name: value for name, value in row.summary.percentiles_ns.items() if value and name == "p95"}
         charts = _svg.histogram(row.samples_ns, marks), _svg.timeline(row.samples_ns)
         for title, chart in zip(("distribution", "timeline"), charts, strict=True):
-            yield f'<div class="card"><h3>{_text(row.name)}: {title}</h3>{chart}</div>'
+            yield f'<div class="card{_kept(index < on_paper)}"><h3>{_text(row.name)}: {title}</h3>{chart}</div>'
     yield "</div>"
-    if len(measured) > _MOST_CHARTS:
-        yield f'<p class="note">Charts of the first {_MOST_CHARTS} of {len(measured)} rows.</p>'
+    for medium, shown in (("screen", _MOST_CHARTS), ("paper", on_paper)):
+        if len(measured) > shown:
+            yield f'<p class="note {medium}">Charts of the first {shown} of {len(measured)} rows.</p>'
 
 
 def _placements(measured: Sequence[Row]) -> Iterable[str]:
     placed = [row for row in measured if row.placement and (row.placement.ops or len(row.placement.shares) > 1)]
     if not placed:
         return
-    yield "<h2>Where the operations go, and what they cost</h2><div class='cards'>"
+    _, on_paper = _on_paper(measured)
+    yield f"<h2 class='{_kept(on_paper > 0)}'>Where the operations go, and what they cost</h2><div class='cards'>"
     top = _TOP if len(placed) < 3 else _TOP // 2
-    for row in placed[:_MOST_CHARTS]:
+    for index, row in enumerate(placed[:_MOST_CHARTS]):
         placement = row.placement
         assert placement is not None
         how = "planned by Core ML" if placement.source == "MLComputePlan" else "measured op by op"
         counts = ", ".join(f"{unit}: {count} operations" for unit, count in placement.counts.items())
         ops = [(f"{op.name} ({op.type})", op.share or 0.0, _figures.percent(op.share or 0.0)) for op in placement.ops]
         units = _svg.stacked(placement.shares) if len(placement.shares) > 1 else ""
-        yield f'<div class="card ops"><h3>{_text(row.name)}, {how}</h3>{units}'
+        yield f'<div class="card ops{_kept(index < on_paper)}"><h3>{_text(row.name)}, {how}</h3>{units}'
         costs = _svg.bars(ops[:top], _svg.WIDTH, f"ops top{top}") if ops else ""
         yield f'<p class="note">{_text(counts)}</p>{costs}</div>'
     yield "</div>"
+
+
+def _on_paper(measured: Sequence[Row]) -> tuple[int, int]:
+    """Return of how many rows the printed page has charts, and of how many operations."""
+    return next((shown for rows, shown in _ON_PAPER.items() if len(measured) <= rows), _CROWDED)
+
+
+def _kept(on_paper: bool) -> str:
+    """Return the class of what only a screen has room for."""
+    return "" if on_paper else " screen"
 
 
 def _trust(result: BenchResult) -> Iterable[str]:

@@ -66,10 +66,10 @@ def bench(
     tlkit bench old.mlpackage new.mlpackage --max-regression 5%
     tlkit bench --show mac.json linux.json          saved runs, compared
 
-    Each setting runs in a process of its own; their samples are taken in turns. On a Mac, Core ML runs the model;
-    elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
-    if a limit is not kept, 3 if a unit that was asked for is not here, 4 if a setting failed: the others are then
-    measured all the same. Ctrl-C shows what was measured so far.
+    Each setting runs in processes of its own (--processes), and settings take turns. On a Mac, Core ML runs the
+    model; elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits
+    with 1 if a limit is not kept, 3 if a unit that was asked for is not here, 4 if a setting failed: the others are
+    then measured all the same. Ctrl-C shows what was measured so far.
     """
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)

@@ -81,7 +81,7 @@ class _Rounds:
     def play(self, stack: ExitStack, power: Power | None) -> None:
         """Start one process for each setting that has not failed, let them take their share in turns, and end them.
 
-        Rounds go there and back as well: the setting that starts first is not always the same.
+        The order in which they start changes from round to round as well.
         """
         first = not self.runs
         runs = []
@@ -89,8 +89,7 @@ class _Rounds:
             if not any(run.error for run in group):
                 runs.append(Run(setting, self._method, stack))
                 group.append(runs[-1])
-        if max(map(len, self.groups)) % 2 == 0:
-            runs.reverse()
+        runs = _ordered(runs, max(map(len, self.groups)) - 1)
         for run in runs:
             self._tell(run, "loading")
             run.attempt(run.start)
@@ -105,16 +104,17 @@ class _Rounds:
             run.attempt(run.finish if first else run.end)
 
     def _take_turns(self, runs: Sequence[Run]) -> None:
-        """Take turns there and back: who comes first after a pause finds the processor at rest, about 1 % slower."""
-        order, began = list(runs), float("-inf")
-        while unfinished := [run for run in order if run.unfinished]:
+        """Take turns in a changing order: who comes first after a pause finds the processor at rest, about 1 % slower,
+        and who follows himself finds his caches warm."""
+        number, began = 0, float("-inf")
+        while unfinished := [run for run in _ordered(runs, number) if run.unfinished]:
             time.sleep(max(0.0, began + self._method.spacing - time.monotonic()))
             began = time.monotonic()
             for run in unfinished:
                 run.attempt(run.turn)
                 so_far = f", median {median(run.samples) / 1e6:.3g} ms" if run.samples else ""
                 self._tell(run, f"measuring{so_far}")
-            order.reverse()
+            number += 1
 
     def _beside(self, runs: Sequence[Run], power: Power | None) -> None:
         """Measure what one process tells: several callers at once, and energy."""
@@ -145,6 +145,16 @@ class _Rounds:
         alive = [group for group in self.groups if not any(run.error for run in group)]
         done = sum(min(self._method.done(run.samples), share) for group in alive for run in group)
         return done, self._method.goal * max(1, len(alive))
+
+
+def _ordered(runs: Sequence[Run], number: int) -> list[Run]:
+    """Return the order of turn ``number``: there and back, then the same from the next one on, so that each comes as
+    often in each place."""
+    if not runs:
+        return []
+    begin = number // 2 % len(runs)
+    found = [*runs[begin:], *runs[:begin]]
+    return found[::-1] if number % 2 else found
 
 
 def _alive(runs: Sequence[Run]) -> list[Run]:
