@@ -55,19 +55,15 @@ def test_without_a_baseline_the_first_model_is_it_and_drift_hits_both() -> None:
     again = drifting(0.25, model="new", label="new/cpu")
     (check,) = judge_limits([base, slower], limits)
     assert check.passed is False and check.row == "new/cpu" and "+10.0% against old/cpu" in check.detail
-    assert verdict_of_first(base, again) == [True]
+    assert verdict(limits, base, again) == [True]
     assert verdict(limits, replace(slower, label="old/cpu"), baseline=(base,)) == [True]
-
-
-def verdict_of_first(*rows: Row) -> list[bool | None]:
-    return [check.passed for check in judge_limits(rows, Limits(regression=0.05))]
 
 
 def test_a_row_is_held_to_the_first_models_at_the_same_setting() -> None:
     base, other = row(model="old", batch=1, label="old/cpu"), row(median=2e6, model="new", batch=4, label="new/cpu")
     (check,) = judge_limits([base, other], Limits(regression=0.05))
     assert (check.passed, check.detail) == (None, "the first model was not measured so")
-    assert verdict_of_first(base) == []
+    assert verdict(Limits(regression=0.05), base) == []
 
 
 def test_a_row_that_the_baseline_lacks_is_not_judged() -> None:

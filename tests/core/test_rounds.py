@@ -58,8 +58,8 @@ def test_settings_take_turns(tmp_path: Path) -> None:
         # a load, the first inference, 10 turns of 2 to settle and 2 timed, the warm load
         assert mine == ["load", *["call"] * (1 + 10 * 4), "load"]
     turns = [pid for what, pid in events if what == "call"][2:]  # after both have started
-    begins = [turns[start : start + 8 : 4] for start in range(0, len(turns), 8)]
-    assert sorted(begins) == sorted([[first, second], [second, first]] * 5)  # neither comes first more often
+    pairs = [turns[start : start + 8] for start in range(0, len(turns), 8)]  # whole turns; neither first more often
+    assert sorted(pairs) == sorted([[first] * 4 + [second] * 4, [second] * 4 + [first] * 4] * 5)
     assert len(one.samples_ns) == len(two.samples_ns) == 20
     assert one.turns == two.turns == ((2,) * 10,)
 

@@ -107,7 +107,10 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
 
 
 def _of_pairs(top: Turns, bottom: Turns, level: float) -> tuple[float, float, float]:
-    """Return the logarithm of the ratio, and how far below and above it the interval reaches."""
+    """Return the logarithm of the ratio, and how far below and above it the interval reaches.
+
+    Turns of the same number were taken side by side; who was done sooner has fewer of them.
+    """
     differences = [
         median(math.log(median(one) / median(other)) for one, other in zip(over, under, strict=False))
         for over, under in zip(top.processes(), bottom.processes(), strict=True)
