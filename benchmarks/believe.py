@@ -37,18 +37,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tlkit.core._plan import Subject, Sweep, settings
-from tlkit.core._rounds import measure
-from tlkit.core._subject import TorchSubject, make
-from tlkit.core._worker import _nothing, _sample
-from tlkit.core.conditions import watch
-from tlkit.core.gate import Limits, judge_limits
-from tlkit.core.intervals import Ratio, Turns, ratio_of_medians
-from tlkit.core.load import inspect
-from tlkit.core.machine import describe_machine, versions
-from tlkit.core.rows import Method, Row, Setting
-from tlkit.core.trust import judge
-from tlkit.core.versus import turns
+from tlkit.core.bench.gate import Limits, judge_limits
+from tlkit.core.bench.intervals import Ratio, Turns, ratio_of_medians
+from tlkit.core.bench.plan import Subject, Sweep, settings
+from tlkit.core.bench.rounds import measure
+from tlkit.core.bench.rows import Method, Row, Setting
+from tlkit.core.bench.subject import TorchSubject, make
+from tlkit.core.bench.trust import judge
+from tlkit.core.bench.versus import turns
+from tlkit.core.bench.worker import _nothing, _sample
+from tlkit.core.model.load import inspect
+from tlkit.host.conditions import watch
+from tlkit.host.machine import describe_machine, versions
 from tlkit.types import Unit
 
 LIMIT = Limits(regression=0.05)
@@ -179,7 +179,7 @@ def _setting(options: argparse.Namespace, folder: Path) -> Setting:
 
 def _converted(name: str, folder: Path) -> Path:
     from fixtures.networks import NETWORKS
-    from tlkit.core.convert import convert
+    from tlkit.core.convert.convert import convert
 
     module, inputs = NETWORKS[name]()
     ports = [f"x{index}={'x'.join(map(str, tensor.shape))}" for index, tensor in enumerate(inputs)]

@@ -35,11 +35,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import tlkit.core.convert
-import tlkit.core.load
+import tlkit.core.convert.convert
+import tlkit.core.model.load
 from fixtures.networks import NETWORKS, Network
-from tlkit.core._quiet import quiet
-from tlkit.core.machine import describe_machine, versions
+from tlkit.host.machine import describe_machine, versions
+from tlkit.host.quiet import quiet
 
 Call = Callable[[], object]
 YARDSTICK = "pytorch"
@@ -87,11 +87,11 @@ def _contenders(network: Network, folder: Path, with_compile: bool, console: Con
     yield YARDSTICK, _eager(module, inputs)
     package = folder / "network.mlpackage"
     ports = {f"x{index}": f"{'x'.join(map(str, x.shape))}:{_dtype(x)}" for index, x in enumerate(inputs)}
-    tlkit.core.convert.convert(module, package, inputs=ports, verify=False)
+    tlkit.core.convert.convert.convert(module, package, inputs=ports, verify=False)
     arrays = {f"x{index}": x.numpy() for index, x in enumerate(inputs)}
     kinds = [("tlkit", "eager", "f16"), ("tlkit f32", "eager", "f32")]
     for name, engine, precision in [*kinds, *([("compile", "compile", "f16")] if with_compile else [])]:
-        model = tlkit.core.load.load_model(package, engine=engine, precision=precision)
+        model = tlkit.core.model.load.load_model(package, engine=engine, precision=precision)
         yield name, model.bind(arrays)
     exported = _onnxruntime(module, inputs, folder / "network.onnx", console)
     if exported:

@@ -25,8 +25,8 @@ from gguf import GGMLQuantizationType, quants
 from rich.console import Console
 from rich.table import Table
 
-from tlkit.formats import _gguf_quants as ours
-from tlkit.formats.dtypes import BLOCKS
+from tlkit.formats.base.dtypes import BLOCKS
+from tlkit.formats.gguf import quants as ours
 
 GOALS = {"Q8_0": 5.0, "Q4_K": 5.0}
 """How many times as fast as the package reading should be; 2 for all others, nothing for writing."""

@@ -28,8 +28,8 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tlkit.core import builtin
-from tlkit.core.power import Power
+from tlkit.core.convert import builtin
+from tlkit.host.power import Power
 
 
 def main() -> int:
@@ -73,9 +73,9 @@ def _prepare(folder: Path) -> None:
 def _table(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from tlkit.cli._bench_table import render
-    from tlkit.cli._console import PlainConsole
-    from tlkit.core.measure import bench
+    from tlkit.cli.sink.console import PlainConsole
+    from tlkit.cli.views.bench_table import render
+    from tlkit.core.bench.bench import bench
 
     result = bench(options.model, units=["gpu", "cpu"], iterations=options.iterations, against="cpu", per_op=True)
     PlainConsole(sys.stdout).print(render(result))
@@ -87,8 +87,8 @@ def _joules(options: argparse.Namespace) -> int:
     """Run between two readings of the counter while nvidia-smi watches; compare joules over the same window."""
     import numpy as np
 
-    from tlkit.core.inputs import draw
-    from tlkit.core.load import load_model
+    from tlkit.core.model.inputs import draw
+    from tlkit.core.model.load import load_model
 
     model = load_model(options.model, unit="gpu")
     rng = np.random.default_rng(0)

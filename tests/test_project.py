@@ -17,8 +17,9 @@ import pytest
 import tlkit
 
 ROOMS = {"types": 0, "errors": 0, "models": 0, "_resnet": 0}
-ROOMS |= {"mil": 1, "formats": 2, "placement": 3, "engines": 3, "core": 4, "cli": 5}
-TOP = 6
+ROOMS |= {"host": 1, "ports": 1, "mil": 2, "formats": 3, "frontends": 4, "placement": 5, "engines": 5}
+ROOMS |= {"core": 6, "fleet": 7, "cli": 8}
+TOP = 9
 """What stands above the rooms: the package itself, which hands out names of all of them, and its entry points."""
 
 

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlkit.core.convert import ConversionResult, convert
+    from tlkit.core.bench.bench import BenchResult, bench
+    from tlkit.core.convert.convert import ConversionResult, convert
+    from tlkit.core.convert.export import ExportResult, export
+    from tlkit.core.convert.functions import Combined, combine
     from tlkit.core.doctor import Diagnosis, doctor
-    from tlkit.core.edit import EditResult, edit
-    from tlkit.core.export import ExportResult, export
-    from tlkit.core.load import Model, inspect, load_model
-    from tlkit.core.measure import BenchResult, bench
-    from tlkit.core.multifunction import Combined, combine
-    from tlkit.core.weights import WeightsResult, convert_weights
+    from tlkit.core.edit.edit import EditResult, edit
+    from tlkit.core.model.load import Model, inspect, load_model
+    from tlkit.core.weights.weights import WeightsResult, convert_weights
     from tlkit.errors import (
         ConversionError,
         ExecutionError,
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "tlkit.core.convert": ("ConversionResult", "convert"),
+    "tlkit.core.convert.convert": ("ConversionResult", "convert"),
     "tlkit.core.doctor": ("Diagnosis", "doctor"),
-    "tlkit.core.edit": ("EditResult", "edit"),
-    "tlkit.core.export": ("ExportResult", "export"),
-    "tlkit.core.load": ("Model", "inspect", "load_model"),
-    "tlkit.core.measure": ("BenchResult", "bench"),
-    "tlkit.core.multifunction": ("Combined", "combine"),
-    "tlkit.core.weights": ("WeightsResult", "convert_weights"),
+    "tlkit.core.edit.edit": ("EditResult", "edit"),
+    "tlkit.core.convert.export": ("ExportResult", "export"),
+    "tlkit.core.model.load": ("Model", "inspect", "load_model"),
+    "tlkit.core.bench.bench": ("BenchResult", "bench"),
+    "tlkit.core.convert.functions": ("Combined", "combine"),
+    "tlkit.core.weights.weights": ("WeightsResult", "convert_weights"),
     "tlkit.errors": (
         "ConversionError",
         "ExecutionError",

@@ -84,7 +84,7 @@ class _ModelProxy:
     def __init__(
         self, path: str, compute_units: str, function_name: str, hints: Mapping[str, str], asset: _AssetProxy | None
     ) -> None:
-        from tlkit.core.load import load_model
+        from tlkit.core.model.load import load_model
 
         start = time.perf_counter_ns()
         source = asset.path if asset is not None else Path(path)

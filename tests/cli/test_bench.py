@@ -19,14 +19,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-import tlkit.core.measure
+import tlkit.core.bench.bench
 from tests.cli.commands import Shell
-from tlkit.core import builtin
-from tlkit.core._subject import make_source
-from tlkit.core.machine import gpu_expected
-from tlkit.core.measure import _processes, bench
-from tlkit.core.stats import summarize
+from tlkit.core.bench.bench import _processes, bench
+from tlkit.core.bench.stats import summarize
+from tlkit.core.bench.subject import make_source
+from tlkit.core.convert import builtin
 from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.host.machine import gpu_expected
 
 on_torch = pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac, Core ML runs the model")
 QUICK = ("-n", "12", "--warmup", "1")
@@ -194,7 +194,7 @@ def test_models_sources_and_sweeps_are_rows(model: Path, tmp_path: Path) -> None
 
 @on_torch
 def test_without_units_the_machine_decides() -> None:
-    assert list(tlkit.core.measure.default_units()) == ["cpu", "gpu"][: 1 + gpu_expected()]
+    assert list(tlkit.core.bench.bench.default_units()) == ["cpu", "gpu"][: 1 + gpu_expected()]
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_a_setting_that_fails_beside_one_that_works_exits_with_4(model: Path, tm
     hook = tmp_path / "sitecustomize.py"
     hook.write_text(
         "import os, signal, sys\n"
-        "if 'tlkit.core._worker' in getattr(sys, 'orig_argv', ()):\n"
+        "if 'tlkit.core.bench.worker' in getattr(sys, 'orig_argv', ()):\n"
         f"    mark = {str(tmp_path / 'first')!r}\n"
         "    if os.path.exists(mark):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"

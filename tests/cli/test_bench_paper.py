@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.core.rows import row, run
-from tlkit.cli._bench_report import page
-from tlkit.core.rows import Energy, OpCost, Placement
-from tlkit.core.trust import judge
-from tlkit.core.versus import comparisons
+from tlkit.cli.views.bench_report import page
+from tlkit.core.bench.rows import Energy, OpCost, Placement
+from tlkit.core.bench.trust import judge
+from tlkit.core.bench.versus import comparisons
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 

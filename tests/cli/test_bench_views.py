@@ -16,14 +16,16 @@ from rich.console import Console
 
 from tests.cli.commands import Shell
 from tests.core.rows import row, run
-from tlkit.cli import _bench_formats, _figures, _svg
-from tlkit.cli._bench_report import page
-from tlkit.cli._bench_table import render
-from tlkit.cli._console import PlainConsole
-from tlkit.core.gate import Check
-from tlkit.core.measure import BenchResult
-from tlkit.core.rows import Energy, OpCost, Placement, Row
-from tlkit.core.trust import judge
+from tlkit.cli.sink import figures as _figures
+from tlkit.cli.sink.console import PlainConsole
+from tlkit.cli.views import bench_formats
+from tlkit.cli.views import svg as _svg
+from tlkit.cli.views.bench_report import page
+from tlkit.cli.views.bench_table import render
+from tlkit.core.bench.bench import BenchResult
+from tlkit.core.bench.gate import Check
+from tlkit.core.bench.rows import Energy, OpCost, Placement, Row
+from tlkit.core.bench.trust import judge
 
 PLAN = Placement(
     "MLComputePlan",
@@ -74,11 +76,11 @@ def test_saved_runs_are_compared_row_by_row() -> None:
 
 
 def test_the_document_has_the_gain_that_the_table_shows() -> None:
-    assert _bench_formats.document(RUN, [], ())["efficiency_over_cpu"] == {"cpu": 1.0, "ane": 10.0}
+    assert bench_formats.document(RUN, [], ())["efficiency_over_cpu"] == {"cpu": 1.0, "ane": 10.0}
 
 
 def test_csv_has_every_row_and_leaves_gaps_empty() -> None:
-    rows = list(csv.DictReader(io.StringIO(_bench_formats.csv(RUN, [], []))))
+    rows = list(csv.DictReader(io.StringIO(bench_formats.csv(RUN, [], []))))
     assert [found["row"] for found in rows] == ["cpu", "ane", "gpu"]
     assert rows[1]["efficiency_over_cpu"] == "10.0"
     assert rows[2]["median_ns"] == rows[2]["watts"] == "" and rows[2]["status"] == "failed"
@@ -86,13 +88,13 @@ def test_csv_has_every_row_and_leaves_gaps_empty() -> None:
 
 def test_junit_tells_failures_from_errors() -> None:
     checks = [Check("cpu", "latency", False, "over"), Check("ane", "regression", None, "no such row")]
-    suite = ElementTree.fromstring(_bench_formats.junit(RUN, [], checks))
+    suite = ElementTree.fromstring(bench_formats.junit(RUN, [], checks))
     assert [suite.attrib[key] for key in ("tests", "errors", "failures", "skipped")] == ["5", "1", "1", "1"]
     assert suite.find("testcase[@classname='tlkit.bench.latency']/failure").attrib["message"] == "over"
 
 
 def test_markdown_is_a_table() -> None:
-    lines = _bench_formats.md(RUN, [], [Check("cpu", "memory", True, "within")]).splitlines()
+    lines = bench_formats.md(RUN, [], [Check("cpu", "memory", True, "within")]).splitlines()
     widths = {line.count("|") for line in lines[:5]}
     assert len(widths) == 1
     assert "| memory | cpu | pass | within |" in lines

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tlkit.core.load import load_model
+from tlkit.core.model.load import load_model
 
 pytestmark = pytest.mark.slow
 SOURCES = Path(__file__).parents[1] / "core" / "sources.py"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.cli.commands import Shell
-from tlkit.core.machine import gpu_expected
+from tlkit.host.machine import gpu_expected
 
 
 def test_text_and_json_agree(tlkit: Shell) -> None:

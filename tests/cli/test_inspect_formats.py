@@ -21,11 +21,11 @@ from tests.cli.commands import Shell
 from tests.formats import packages
 from tests.fuzz.tensor_seeds import Small, tensor_files
 from tests.real_models import MODELS, needs_models
-from tlkit.cli._inspect_view import summary_view
-from tlkit.cli._tensor_view import extra_view, groups_view, model_tree
-from tlkit.core.tensor_stats import tensor_stats
-from tlkit.formats._groups import group
+from tlkit.cli.views.inspect import summary_view
+from tlkit.cli.views.tensors import extra_view, groups_view, model_tree
+from tlkit.core.inspect.stats import tensor_stats
 from tlkit.formats.describe import describe_tensors, open_tensors
+from tlkit.formats.groups import group
 from tlkit.types import Metadata, ModelInfo, TensorSpec
 
 STATE = {f"layers.{i}.w": torch.full((2, 3), float(i)) for i in range(3)} | {

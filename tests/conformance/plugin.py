@@ -106,7 +106,7 @@ class _Judge:
     """
 
     def __init__(self, off_by: float) -> None:
-        from tlkit.core import load
+        from tlkit.core.model import load
 
         self.precision = self.judged = self.doubt = ""
         honest = load.Model.predict

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.core.conditions import Conditions
-from tlkit.core.machine import describe_machine
-from tlkit.core.measure import BenchModel, BenchResult
-from tlkit.core.rows import BenchInput, Method, Row
-from tlkit.core.stats import summarize
-from tlkit.core.versus import comparisons
+from tlkit.core.bench.bench import BenchModel, BenchResult
+from tlkit.core.bench.rows import BenchInput, Method, Row
+from tlkit.core.bench.stats import summarize
+from tlkit.core.bench.versus import comparisons
+from tlkit.host.conditions import Conditions
+from tlkit.host.machine import describe_machine
 
 
 def row(unit: str = "cpu", median: float = 1e6, count: int = 100, seed: int = 0, **fields: Any) -> Row:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'tlkit[hf]'")
 
 from fixtures.architectures import ARCHITECTURES, build
-from tlkit.core.convert import convert
+from tlkit.core.convert.convert import convert
 
 pytestmark = [
     pytest.mark.slow,

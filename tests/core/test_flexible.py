@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tlkit.core.convert import convert
-from tlkit.core.load import inspect, load_model
-from tlkit.core.port import Port, flexible_port
-from tlkit.core.ports import parse_input, parse_output
+from tlkit.core.convert.convert import convert
+from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import LoadError, UsageError
+from tlkit.ports.parse import parse_input, parse_output
+from tlkit.ports.port import Port, flexible_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 BOTH = pytest.mark.parametrize("export", [False, True], ids=["trace", "export"])

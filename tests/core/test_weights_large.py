@@ -13,18 +13,18 @@ import gguf
 import numpy as np
 import pytest
 
-from tlkit.core.load import inspect, load_model
-from tlkit.core.weights import convert_weights
+from tlkit.core.model.load import inspect, load_model
+from tlkit.core.weights.weights import convert_weights
+from tlkit.formats.base.planned import Planned
 from tlkit.formats.describe import open_tensors
-from tlkit.formats.planned import Planned
-from tlkit.formats.write_safetensors import write_safetensors
+from tlkit.formats.safetensors.write import write_safetensors
 
 MB = 1_000_000
 ROWS = 4096
 TENSORS = [Planned(f"layer.{index}.weight", "F32", (ROWS, 1024)) for index in range(24)]  # 16.8 MB each, 403 MB in all
 CODE = """
 import re, resource, sys
-from tlkit.core.weights import convert_weights
+from tlkit.core.weights.weights import convert_weights
 options = dict(argument.split("=") for argument in sys.argv[3:])
 convert_weights(sys.argv[1], sys.argv[2], **options)
 if sys.platform == "linux":  # where ru_maxrss counts what the parent had, too

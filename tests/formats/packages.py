@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.mil import _coreml_proto
+from tlkit.mil import coreml_proto
 
-MIL, FEATURES = _coreml_proto.module("MIL_pb2"), _coreml_proto.module("FeatureTypes_pb2")
-MODEL = _coreml_proto.module("Model_pb2")
+MIL, FEATURES = coreml_proto.module("MIL_pb2"), coreml_proto.module("FeatureTypes_pb2")
+MODEL = coreml_proto.module("Model_pb2")
 TYPES = {"fp16": MIL.FLOAT16, "fp32": MIL.FLOAT32, "int32": MIL.INT32, "string": MIL.STRING, "int64": MIL.INT64}
 TYPES |= {
     "uint4": MIL.UINT4,

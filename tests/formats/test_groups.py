@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlkit.formats._groups import group
-from tlkit.formats.tensors import TensorEntry
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.groups import group
 
 
 def entry(name: str, dtype: str = "F16", shape: tuple[int, ...] = (2, 3)) -> TensorEntry:

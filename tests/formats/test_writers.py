@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlkit.errors import ConversionError, UsageError
+from tlkit.formats.base.dtypes import BLOCKS, GGML, PLAIN
+from tlkit.formats.base.planned import Planned
 from tlkit.formats.describe import open_tensors
-from tlkit.formats.dtypes import BLOCKS, GGML, PLAIN
-from tlkit.formats.planned import Planned
-from tlkit.formats.write_gguf import Typed, write_gguf
-from tlkit.formats.write_safetensors import TYPES as SAFE_TYPES
-from tlkit.formats.write_safetensors import write_index, write_safetensors
-from tlkit.formats.write_torch import TYPES as TORCH_TYPES
-from tlkit.formats.write_torch import write_torch
+from tlkit.formats.gguf.write import Typed, write_gguf
+from tlkit.formats.safetensors.write import TYPES as SAFE_TYPES
+from tlkit.formats.safetensors.write import write_index, write_safetensors
+from tlkit.formats.torch.write import TYPES as TORCH_TYPES
+from tlkit.formats.torch.write import write_torch
 
 PLAIN_GGUF = ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")
 

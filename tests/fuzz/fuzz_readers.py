@@ -26,14 +26,14 @@ from typing import Any
 from tests.fuzz import seeds
 from tests.fuzz.mutate import damage_bytes, damage_text
 from tests.fuzz.tensor_seeds import tensor_files, zipped_package
-from tlkit.core.inspection import examine, file_metadata
-from tlkit.core.tensor_stats import tensor_stats
-from tlkit.core.which import which_format
+from tlkit.core.inspect.inspection import examine, file_metadata
+from tlkit.core.inspect.stats import tensor_stats
+from tlkit.core.inspect.which import which_format
 from tlkit.errors import TlkitError
-from tlkit.formats.coreml import describe
+from tlkit.formats.coreml.describe import describe
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import BlobRef, DType, TensorType, Value
-from tlkit.mil.text import format_program, parse_program
+from tlkit.mil.text.api import format_program, parse_program
 
 CASE_SECONDS = 20
 """No case is large enough to take this long on any machine."""
@@ -61,7 +61,7 @@ def read_text(text: str, folder: Path) -> None:
 
 def read_protobuf(data: bytes, folder: Path) -> None:
     """Read a model file, describe it and print its program."""
-    from tlkit.formats.package import open_package
+    from tlkit.formats.coreml.package import open_package
 
     path = seeds.write(folder, "model.mlmodel", data)
     describe(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.real_models import MODELS
-from tlkit.mil import _coreml_proto
+from tlkit.mil import coreml_proto
 
 LARGEST = 150_000
 """A real model past this many bytes is no seed: each case would cost too long."""
@@ -77,7 +77,7 @@ def descriptions() -> list[bytes]:
 
 
 def _model() -> Any:
-    model = _coreml_proto.module("Model_pb2").Model(specificationVersion=9)
+    model = coreml_proto.module("Model_pb2").Model(specificationVersion=9)
     for ports, name in ((model.description.input, "x"), (model.description.output, "y")):
         array = ports.add(name=name).type.multiArrayType
         array.shape.extend([2])

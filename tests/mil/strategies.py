@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tlkit.mil import _immediate
+from tlkit.mil import immediate
 from tlkit.mil.program import (
     BlobRef,
     Block,
@@ -50,14 +50,14 @@ TYPES = st.recursive(
 
 
 def scalars(dtype: DType) -> Any:
-    """Elements as ``_immediate.pack`` wants them: bits for the small floats."""
+    """Elements as ``immediate.pack`` wants them: bits for the small floats."""
     if dtype is DType.STRING:
         return st.text(max_size=5)
     if dtype is DType.BOOL:
         return st.booleans()
     if dtype in (DType.FP32, DType.FP64):
         return st.floats(width=dtype.bits).map(lambda x: math.nan if math.isnan(x) else x)
-    low, high = (0, (1 << dtype.bits) - 1) if dtype.is_float else _immediate.limits(dtype)
+    low, high = (0, (1 << dtype.bits) - 1) if dtype.is_float else immediate.limits(dtype)
     return st.integers(low, high)
 
 
@@ -72,7 +72,7 @@ def tensor_values(draw: Any) -> Value:
         return Value(kind, ())
     if special == 2 and not 0 < kind.dtype.bits < 8:
         size = 1  # one element for a whole shape
-    return Value(kind, _immediate.pack(kind.dtype, draw(st.lists(scalars(kind.dtype), min_size=size, max_size=size))))
+    return Value(kind, immediate.pack(kind.dtype, draw(st.lists(scalars(kind.dtype), min_size=size, max_size=size))))
 
 
 def _list_value(items: list[Value]) -> Value:

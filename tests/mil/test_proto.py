@@ -13,7 +13,7 @@ import pytest
 
 from tests.real_models import MODELS, needs_models
 from tlkit.errors import LoadError
-from tlkit.mil import _coreml_proto
+from tlkit.mil import coreml_proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import DType, Operation, Program, StateType, TensorType, Value, walk
 from tlkit.mil.proto import parse_model, read_program
@@ -110,7 +110,7 @@ def test_constants_of_every_type_are_what_coremltools_reads(tmp_path: Path) -> N
 
 def constant(dtype: int, shape: tuple[int, ...], field: str, values: Any) -> Value:
     """A constant's value, read back from a program of one operation."""
-    message = _coreml_proto.module("MIL_pb2").Program(version=1)
+    message = coreml_proto.module("MIL_pb2").Program(version=1)
     function = message.functions["main"]
     function.opset = "CoreML8"
     operation = function.block_specializations["CoreML8"].operations.add(type="const")
@@ -225,14 +225,14 @@ def test_flipped_bits_are_refused_or_read() -> None:
 
 @pytest.mark.parametrize(("depth", "said"), [(5, "read"), (10_000, "the model's protobuf is damaged")])
 def test_blocks_nested_ten_thousand_deep_are_refused(depth: int, said: str) -> None:
-    mil = _coreml_proto.module("MIL_pb2")
+    mil = coreml_proto.module("MIL_pb2")
     into_operation, into_block = _number(mil.Block, "operations"), _number(mil.Operation, "blocks")
     block = b""
     for _ in range(depth):
         block = _field(into_operation, _field(into_block, block))
     function = _field(_number(mil.Function, "block_specializations"), _field(1, b"CoreML8") + _field(2, block))
     program = _field(_number(mil.Program, "functions"), _field(1, b"main") + _field(2, function))
-    model = _field(_number(_coreml_proto.module("Model_pb2").Model, "mlProgram"), program)
+    model = _field(_number(coreml_proto.module("Model_pb2").Model, "mlProgram"), program)
     assert outcome(model) == said
 
 
@@ -253,7 +253,7 @@ def _varint(number: int) -> bytes:
 
 
 def test_types_of_every_kind() -> None:
-    mil = _coreml_proto.module("MIL_pb2")
+    mil = coreml_proto.module("MIL_pb2")
     from tlkit.mil.proto import read_type
 
     state = mil.ValueType()

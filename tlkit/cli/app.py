@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tlkit import __version__
-from tlkit.cli import output
+from tlkit.cli.sink import output
 from tlkit.errors import TlkitError
 
 COMMANDS = {

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tlkit.cli import _bench_flags as flags
-from tlkit.cli import options, output
+from tlkit.cli.options import bench as flags
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlkit.core.gate import Check, Limits
-    from tlkit.core.measure import BenchResult
+    from tlkit.core.bench.bench import BenchResult
+    from tlkit.core.bench.gate import Check, Limits
 
 
 def bench(
@@ -73,7 +74,7 @@ def bench(
     """
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
-    from tlkit.core.measure import BenchInterrupted
+    from tlkit.core.bench.bench import BenchInterrupted
 
     runs = _saved(models or []) if show else []
     compared = len({row.model for row in runs[0].rows}) if show else len(models or ())
@@ -143,7 +144,7 @@ def _limits(
     baseline: str | None,
     models: int,
 ) -> Limits:
-    from tlkit.core.gate import Limits, parse_share, parse_size, parse_time
+    from tlkit.core.bench.gate import Limits, parse_share, parse_size, parse_time
 
     if regression is not None and baseline is None and models < 2:
         hint = "give --baseline run.json, or two models: the first is the baseline then"
@@ -165,8 +166,8 @@ def _before(
     """Find out before measuring what would make the measurement useless after it."""
     from pathlib import Path
 
-    from tlkit.core.gate import check_limits
-    from tlkit.core.staging import check_goal
+    from tlkit.core.bench.gate import check_limits
+    from tlkit.host.staging import check_goal
 
     for goal in (save, report):
         if goal is not None:
@@ -183,8 +184,8 @@ def _measure(
     shapes: list[str] | None,
     asked: dict[str, Any],
 ) -> BenchResult:
-    from tlkit.core.measure import bench as measure
-    from tlkit.core.values import parse_inputs
+    from tlkit.core.bench.bench import bench as measure
+    from tlkit.core.model.values import parse_inputs
 
     bars: AbstractContextManager[Any] = sink.progress("starting", 1.0)
     with bars as bar:
@@ -199,7 +200,7 @@ def _measure(
 
 
 def _shapes(texts: list[str]) -> dict[str, list[tuple[int, ...]]]:
-    from tlkit.core.values import parse_dims
+    from tlkit.core.model.values import parse_dims
 
     found: dict[str, list[tuple[int, ...]]] = {}
     for text in texts:
@@ -213,7 +214,7 @@ def _shapes(texts: list[str]) -> dict[str, list[tuple[int, ...]]]:
 def _saved(paths: list[str]) -> list[BenchResult]:
     from pathlib import Path
 
-    from tlkit.core.runs import load_run
+    from tlkit.core.bench.saved import load_run
 
     if not paths:
         raise UsageError("--show: no run to show", "give files that `tlkit bench --save` wrote")
@@ -221,7 +222,7 @@ def _saved(paths: list[str]) -> list[BenchResult]:
 
 
 def _judge(result: BenchResult, limits: Limits, baseline: str | None) -> tuple[Check, ...]:
-    from tlkit.core.gate import judge_limits
+    from tlkit.core.bench.gate import judge_limits
 
     if baseline is None:
         return judge_limits(result.rows, limits)
@@ -232,13 +233,13 @@ def _judge(result: BenchResult, limits: Limits, baseline: str | None) -> tuple[C
 def _print(
     sink: output.Sink, result: BenchResult, others: list[BenchResult], checks: tuple[Check, ...], format: str, top: int
 ) -> None:
-    from tlkit.cli import _bench_formats
+    from tlkit.cli.views import bench_formats
 
-    document = _bench_formats.document(result, others, checks)
+    document = bench_formats.document(result, others, checks)
     if format in ("csv", "md", "junit"):
-        made = getattr(_bench_formats, format)(result, others, checks)
+        made = getattr(bench_formats, format)(result, others, checks)
         return sink.answer(document, made)
-    from tlkit.cli._bench_table import render
+    from tlkit.cli.views.bench_table import render
 
     return sink.answer(document, lambda: render(result, others, checks, top))
 
@@ -247,14 +248,14 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
     from json import dumps
     from pathlib import Path
 
-    from tlkit.cli._bench_formats import document
-    from tlkit.core.runs import save_run
+    from tlkit.cli.views.bench_formats import document
+    from tlkit.core.bench.saved import save_run
 
     if save is not None:
         whole = {"schema_version": output.SCHEMA_VERSION} | output.jsonable(document(result, [], ()))
         save_run(dumps(whole) + "\n", Path(save), force=force)
     if report is not None:
-        from tlkit.cli._bench_report import page
+        from tlkit.cli.views.bench_report import page
 
         save_run(page(result), Path(report), force=force)
 

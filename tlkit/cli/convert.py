@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli import _convert_export as exports
-from tlkit.cli import _convert_functions as combined
-from tlkit.cli import _convert_weights as weights
-from tlkit.cli import options, output
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
+from tlkit.cli.views import convert_export as exports
+from tlkit.cli.views import convert_functions as combined
+from tlkit.cli.views import convert_weights as weights
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlkit.core.convert import ConversionResult
-    from tlkit.core.preflight import PreflightError
-    from tlkit.core.verify import Verification
+    from tlkit.core.convert.capture.preflight import PreflightError
+    from tlkit.core.convert.convert import ConversionResult
+    from tlkit.core.convert.verify import Verification
     from tlkit.types import TensorSpec
 
 Source = Annotated[
@@ -163,8 +164,8 @@ def convert(
     if functions:
         combined.combine(sink, source, output_path, functions, target=target, main=edges, **ports, **options, **checks)
         return
-    from tlkit.core.convert import convert as run
-    from tlkit.core.preflight import PreflightError
+    from tlkit.core.convert.capture.preflight import PreflightError
+    from tlkit.core.convert.convert import convert as run
 
     with sink.progress("loading", 1.0) as bar:
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlkit.cli import options, output
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +38,7 @@ def _render(found: Diagnosis) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from tlkit.cli._figures import size
+    from tlkit.cli.sink.figures import size
 
     machine = found.machine
     facts = Table.grid(padding=(0, 2))

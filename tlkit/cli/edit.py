@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli import options, output
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlkit.core.edit import EditResult
+    from tlkit.core.edit.edit import EditResult
 
 
 Rename = Annotated[
@@ -87,7 +88,7 @@ def edit(
     others. A shape that the program fixes can become another fixed one, where the program's operations follow.
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    from tlkit.core.edit import edit as change
+    from tlkit.core.edit.edit import edit as change
 
     with sink.progress(f"editing {model}"):
         result = change(

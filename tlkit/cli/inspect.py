@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli import options, output
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tlkit.core.inspection import Inspection
-    from tlkit.formats.package import Package
-    from tlkit.formats.tensors import TensorEntry
+    from tlkit.core.inspect.inspection import Inspection
+    from tlkit.formats.base.tensors import TensorEntry
+    from tlkit.formats.coreml.package import Package
 
 Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by operation, in MIL's own words.")]
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
@@ -65,7 +66,7 @@ def inspect(
     path = Path(model)
     if path.is_dir() and _folder(sink, path):
         return
-    from tlkit.core.inspection import examine
+    from tlkit.core.inspect.inspection import examine
 
     found = examine(path, format, function)
     for note in found.info.notes:
@@ -93,8 +94,8 @@ def _shown(
     extra: dict[str, Any],
     function: str | None,
 ) -> Any:
-    from tlkit.cli import _inspect_view as view
-    from tlkit.cli import _tensor_view
+    from tlkit.cli.views import inspect as view
+    from tlkit.cli.views import tensors as _tensor_view
 
     if extra:
         return _tensor_view.extra_view(extra)
@@ -111,8 +112,8 @@ def _document(found: Inspection, pattern: str | None, function: str | None) -> d
     """All that is known without reading values, as data."""
     from dataclasses import fields
 
-    from tlkit.core.inspection import file_metadata
-    from tlkit.core.which import which_format
+    from tlkit.core.inspect.inspection import file_metadata
+    from tlkit.core.inspect.which import which_format
 
     info = found.info
     document: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
@@ -135,21 +136,21 @@ def _row(entry: TensorEntry) -> dict[str, Any]:
 
 def _folder(sink: output.Sink, path: Path) -> bool:
     """Answer with a row a model if ``path`` is a folder that is itself no model."""
-    from tlkit.core.folder import is_collection, list_models
+    from tlkit.core.inspect.folder import is_collection, list_models
 
     if not is_collection(path):
         return False
     rows = list(list_models(path))
     if not rows:
         return False
-    from tlkit.cli._tensor_view import folder_view
+    from tlkit.cli.views.tensors import folder_view
 
     sink.answer({"models": rows}, lambda: folder_view(path, rows))
     return True
 
 
 def _stats(sink: output.Sink, found: Inspection, pattern: str | None) -> Sequence[Any]:
-    from tlkit.core.tensor_stats import tensor_stats
+    from tlkit.core.inspect.stats import tensor_stats
 
     entries = found.readable(pattern)
     with sink.progress("reading values", float(sum(entry.nbytes for entry in entries))) as bar:
@@ -157,7 +158,7 @@ def _stats(sink: output.Sink, found: Inspection, pattern: str | None) -> Sequenc
 
 
 def _hashes(sink: output.Sink, found: Inspection) -> dict[str, Any]:
-    from tlkit.core.hashes import file_hashes, files_of, weights_hash
+    from tlkit.formats.hashes import file_hashes, files_of, weights_hash
 
     files = sorted({*files_of(found.path), *(getattr(found.opened, "shards", None) or ())})
     total = sum(file.stat().st_size for file in files) + sum(entry.nbytes for entry in found.tensors)
@@ -167,14 +168,14 @@ def _hashes(sink: output.Sink, found: Inspection) -> dict[str, Any]:
 
 
 def _diff(sink: output.Sink, first: Inspection, other: Path) -> None:
-    from tlkit.core.inspection import examine
-    from tlkit.core.tensor_diff import FileDifference, diff_infos, diff_tensors
+    from tlkit.core.compare.tensors import FileDifference, diff_infos, diff_tensors
+    from tlkit.core.inspect.inspection import examine
 
     second = examine(other)
     with sink.progress("comparing", float(sum(entry.nbytes for entry in first.tensors))) as bar:
         tensors = tuple(diff_tensors(first.source, second.source, bar.advance))
     found = FileDifference(diff_infos(first.info, second.info), tensors)
-    from tlkit.cli._tensor_view import diff_view
+    from tlkit.cli.views.tensors import diff_view
 
     facts = [{"what": what, "first": a, "second": b} for what, a, b in found.facts]
     document = {"first": first.info.path, "second": second.info.path, "same": found.same}
@@ -192,7 +193,7 @@ def _program_text(package: Package, function: str | None) -> str:
             f"{kind:<24} {name}: {', '.join(inputs)} -> {', '.join(outputs)}"
             for name, kind, inputs, outputs in package.layers()
         )
-    from tlkit.mil.text import format_program
+    from tlkit.mil.text.api import format_program
 
     if function is None:
         return format_program(package.program)

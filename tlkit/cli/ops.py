@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlkit.cli import options, output
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlkit.core.oplist import OpEntry
+    from tlkit.core.inspect.oplist import OpEntry
 
 Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only names or families like this: 'conv*', pool.")]
 
@@ -31,7 +32,7 @@ def ops(
     tlkit ops --json | jq '.ops[].name'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    from tlkit.core.oplist import list_ops
+    from tlkit.core.inspect.oplist import list_ops
 
     entries = list_ops(pattern)
     covered = [entry for entry in entries if entry.covered]

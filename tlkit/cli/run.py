@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli import options, output
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlkit.core.run import OutputSummary, RunResult
+    from tlkit.core.run.run import OutputSummary, RunResult
 
 SaveOutputs = Annotated[
     str | None,
@@ -65,7 +66,7 @@ def run(
     tlkit run net.mlpackage --until linear_7 --dump values --ops 'softmax'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    from tlkit.core.run import run as execute
+    from tlkit.core.run.run import run as execute
 
     with sink.progress(f"running {model}"):
         notes: list[str] = []
@@ -159,7 +160,7 @@ def _tensors(summaries: list[OutputSummary]) -> RenderableType:
     from rich import box
     from rich.table import Table
 
-    from tlkit.core.shapes import shape_text
+    from tlkit.ports.shapes import shape_text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("output", "type", "shape"):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tlkit.core.conditions import Conditions, watch
-from tlkit.core.machine import Machine, describe_machine, gpu_expected, sysctl, versions
-from tlkit.core.power import Power
+from tlkit.host.conditions import Conditions, watch
+from tlkit.host.machine import Machine, describe_machine, gpu_expected, sysctl, versions
+from tlkit.host.power import Power
 
 _OPTIONAL = ("onnx", "onnxruntime", "nvidia-ml-py", "zeus-apple-silicon")
 

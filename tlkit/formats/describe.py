@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError, UsageError
-from tlkit.formats import sniff
-from tlkit.formats.sniff import COREML, Format
-from tlkit.formats.tensors import TensorEntry, TensorFile
+from tlkit.formats.base import sniff
+from tlkit.formats.base.sniff import COREML, Format
+from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.types import Metadata, ModelInfo, TensorSpec
 
 FORMATS = {
@@ -63,15 +63,15 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
     """Open the tensors of any model file; LoadError says what is wrong with it. ``wanted`` is one of FORMATS."""
     found = find_format(path, wanted)
     if found is Format.SAFETENSORS:
-        from tlkit.formats.safetensors import SafeTensorsFile
+        from tlkit.formats.safetensors.read import SafeTensorsFile
 
         return SafeTensorsFile(path)
     if found is Format.GGUF:
-        from tlkit.formats.gguf import GGUFFile
+        from tlkit.formats.gguf.read import GGUFFile
 
         return GGUFFile(path)
     if found in _PYTORCH:
-        from tlkit.formats.pytorch import PyTorchFile
+        from tlkit.formats.torch.read import PyTorchFile
 
         return PyTorchFile(path)
     if found is Format.ONNX:
@@ -82,12 +82,12 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
         from tlkit.formats.numpy_files import NumpyFile
 
         return NumpyFile(path)
-    from tlkit.formats.coreml_tensors import CoreMLTensors
-    from tlkit.formats.package import open_package
+    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.tensors import CoreMLTensors
 
     package = open_package(path)
     if found is Format.ZIPPED_MLPACKAGE:
-        from tlkit.formats.zipped import ZippedPackage, unpack
+        from tlkit.formats.coreml.zipped import ZippedPackage, unpack
 
         assert isinstance(package, ZippedPackage)
         return CoreMLTensors(open_package(unpack(package)), keep=package)
@@ -97,14 +97,14 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
 def describe(path: Path, wanted: str | None = None) -> ModelInfo:
     """Describe the model at ``path``, whatever its format."""
     if find_format(path, wanted) in COREML:
-        from tlkit.formats.coreml import describe as describe_coreml
+        from tlkit.formats.coreml.describe import describe as describe_coreml
 
         return describe_coreml(path)
     return describe_tensors(open_tensors(path, wanted))
 
 
 def describe_tensors(file: TensorFile) -> ModelInfo:
-    """Describe an opened file of tensors (of any format but Core ML's, which :mod:`tlkit.formats.coreml` describes)."""
+    """Describe an opened file of tensors (of any format but Core ML's, which ``coreml/describe.py`` describes)."""
     kind = type(file).__name__
     describer = {"SafeTensorsFile": _safetensors, "GGUFFile": _gguf, "PyTorchFile": _pytorch, "OnnxFile": _onnx}
     info = describer.get(kind, _numpy)(file)
@@ -160,7 +160,7 @@ def _text(metadata: Mapping[str, Any], *keys: str) -> str:
 
 
 def _safetensors(file: Any) -> ModelInfo:
-    from tlkit.formats.safetensors import folder_config
+    from tlkit.formats.safetensors.read import folder_config
 
     config = folder_config(file.path)
     architectures = config.get("architectures")
@@ -183,7 +183,7 @@ def _safetensors(file: Any) -> ModelInfo:
 
 
 def _gguf(file: Any) -> ModelInfo:
-    from tlkit.formats._gguf_describe import describe_gguf, quantization
+    from tlkit.formats.gguf.describe import describe_gguf, quantization
 
     details, known = describe_gguf(file), file.metadata
     shown = {
@@ -204,7 +204,7 @@ def _gguf(file: Any) -> ModelInfo:
 
 
 def _pytorch(file: Any) -> ModelInfo:
-    from tlkit.formats._pickle import unexpected
+    from tlkit.formats.torch.pickle import unexpected
 
     details = dict(file.details)
     inputs, outputs = (tuple(_spec(port) for port in details.pop(key, ())) for key in ("inputs", "outputs"))

@@ -1,4 +1,4 @@
-"""Values to stored bytes, the way back from :mod:`tlkit.formats._arrays`; what is lost on it is counted."""
+"""Values to stored bytes, the way back from :mod:`tlkit.formats.base.arrays`; what is lost on it is counted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.formats._arrays import NUMPY
-from tlkit.formats._gguf_quants import quantize
-from tlkit.formats.dtypes import PACKED, PLAIN, QUANTIZED
+from tlkit.formats.base.arrays import NUMPY
+from tlkit.formats.base.dtypes import PACKED, PLAIN, QUANTIZED
+from tlkit.formats.gguf.quants import quantize
 
 FLOATS = frozenset(name for name in PLAIN | PACKED if name.startswith(("F", "BF")))
 """The stored types that hold real numbers; blocks do as well."""

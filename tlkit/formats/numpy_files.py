@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tlkit.formats._mapped import Mapped, MappedTensors
-from tlkit.formats._zip import Zip
-from tlkit.formats.dtypes import PLAIN
-from tlkit.formats.tensors import TensorEntry
+from tlkit.formats.base.dtypes import PLAIN
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.files.mapped import Mapped, MappedTensors
+from tlkit.formats.files.zip import Zip
 
 _TYPES = {
     "b1": "BOOL",

@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tlkit.formats._mapped import Mapped, MappedTensors
-from tlkit.formats._wire import Field, WireError, fields, varints
-from tlkit.formats.dtypes import PLAIN
-from tlkit.formats.tensors import TensorEntry
+from tlkit.formats.base.dtypes import PLAIN
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.files.mapped import Mapped, MappedTensors
+from tlkit.formats.files.wire import Field, WireError, fields, varints
 
 TYPES = {
     1: "F32",
@@ -208,9 +208,7 @@ class OnnxFile(MappedTensors):
         self, name: str, dtype: str, shape: tuple[int, ...], size: int, external: dict[str, Any]
     ) -> TensorEntry:
         """Weights beside the model, in a file that must lie in its folder."""
-        from tlkit.formats.package import (
-            inside,  # late: it brings protobuf's classes, for which most models have no use
-        )
+        from tlkit.formats.coreml.package import inside
 
         target = inside(self.path.parent, self.path.parent, str(external.get("location", "")))
         numbers = [str(external.get(key, default)) for key, default in (("offset", 0), ("length", size))]

@@ -150,9 +150,9 @@ class Value:
 
     def numpy(self) -> np.ndarray:
         """Return the tensor as an array (read-only where it maps a file), sub-byte integers widened to 8 bits."""
-        from tlkit.mil import _decode
+        from tlkit.mil import decode
 
-        return _decode.array(self)
+        return decode.array(self)
 
     def python(self) -> Any:
         """Return a small constant as plain Python: a scalar for rank 0, otherwise a (nested) list."""

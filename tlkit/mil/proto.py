@@ -1,6 +1,6 @@
 """Core ML's protobuf to a :class:`~tlkit.mil.program.Program`: a walk over the messages, one function each.
 
-The generated modules come from coremltools' wheel but coremltools itself is never imported (see ``_coreml_proto``).
+The generated modules come from coremltools' wheel but coremltools itself is never imported (see ``coreml_proto``).
 Constants are not decoded; a blob value keeps the file's name and offset, with the file mapped once per name.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.mil import _coreml_proto
-from tlkit.mil._collector import uncollected
-from tlkit.mil._immediate import canonical
+from tlkit.mil import coreml_proto
 from tlkit.mil.blob import BlobFile
+from tlkit.mil.collector import uncollected
+from tlkit.mil.immediate import canonical
 from tlkit.mil.program import (
     Argument,
     BlobRef,
@@ -67,7 +67,7 @@ def parse_model(data: bytes) -> Any:
     """Return the ``Model`` message that ``data`` holds; LoadError where it is damaged."""
     from google.protobuf.message import DecodeError
 
-    model = _coreml_proto.module("Model_pb2").Model()
+    model = coreml_proto.module("Model_pb2").Model()
     try:
         model.ParseFromString(data)
     except DecodeError:

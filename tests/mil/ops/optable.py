@@ -30,10 +30,11 @@ import numpy as np
 import pytest
 import torch
 
-from tlkit.mil import lower, ops, proto
+from tlkit.mil import ops, proto
 from tlkit.mil.blob import BlobFile
+from tlkit.mil.lower import lower
 from tlkit.mil.program import Function, StateType, TensorType
-from tlkit.mil.text import format_program, parse_program
+from tlkit.mil.text.api import format_program, parse_program
 
 VALUE = "value"
 TOLERANCE = {"fp32": (1e-5, 1e-6), "fp16": (1e-3, 1e-3), "none": (0.0, 0.0)}

@@ -9,7 +9,7 @@ import torch
 
 from tests.mil.programs import call, constant, function, tensor
 from tlkit.errors import LoadError
-from tlkit.mil import lower
+from tlkit.mil.lower import lower
 from tlkit.mil.program import Function, Operation
 
 X = tensor("fp32", 2, 3)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.mil.ops.optable import tools
 from tlkit.mil import ops
-from tlkit.mil.ops._registry import op
-from tlkit.mil.ops._spec import VERSIONS
+from tlkit.mil.ops.kit.registry import op
+from tlkit.mil.ops.kit.spec import VERSIONS
 
 NOT_OPS = {"const", "_const_symbolic"}
 """A constant is a value of the program and never a node; the symbolic one is coremltools' own test device."""

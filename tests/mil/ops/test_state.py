@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.mil.ops.optable import Case, case, read, rows, table
-from tlkit.mil import lower
+from tlkit.mil.lower import lower
 from tlkit.mil.ops.state import borrow
 from tlkit.mil.ops.transformation import slice_update, slice_update_
 

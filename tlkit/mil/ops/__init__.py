@@ -21,7 +21,7 @@ from tlkit.mil.ops import (
     transformation,
     transformers,
 )
-from tlkit.mil.ops._registry import CARRIERS, OPSETS, OpDef, host, library, lookup, release, round_f16
+from tlkit.mil.ops.kit.registry import CARRIERS, OPSETS, OpDef, host, library, lookup, release, round_f16
 
 __all__ = [
     "CARRIERS",

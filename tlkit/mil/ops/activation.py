@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tlkit.mil.ops._registry import Tensor, op
+from tlkit.mil.ops.kit.registry import Tensor, op
 
 
 @op(exact=True)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tlkit.mil.ops._registry import Tensor, op
+from tlkit.mil.ops.kit.registry import Tensor, op
 from tlkit.mil.program import Function, Operation, Ref, Value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops._registry import CARRIERS, Ints, Tensor, Tensors, op
+from tlkit.mil.ops.kit.registry import CARRIERS, Ints, Tensor, Tensors, op
 from tlkit.mil.program import DType
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from tlkit.errors import LoadError
-from tlkit.mil.ops._registry import Ints, Tensor, op
-from tlkit.mil.ops._window import Pads, each, pairs_for_torch, window_pads
+from tlkit.mil.ops.kit.registry import Ints, Tensor, op
+from tlkit.mil.ops.kit.window import Pads, each, pairs_for_torch, window_pads
 
 _CONV: Mapping[int, Callable[..., Tensor]] = {3: torch.conv1d, 4: torch.conv2d, 5: torch.conv3d}
 _TRANSPOSED: Mapping[int, Callable[..., Tensor]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tlkit.mil.ops._registry import CARRIERS, Tensor, op
+from tlkit.mil.ops.kit.registry import CARRIERS, Tensor, op
 from tlkit.mil.program import DType
 
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from tlkit.errors import LoadError
-from tlkit.mil.ops import _boxes, _sampling
-from tlkit.mil.ops._registry import Ints, Tensor, op
+from tlkit.mil.ops.kit import boxes as _boxes
+from tlkit.mil.ops.kit import sampling as _sampling
+from tlkit.mil.ops.kit.registry import Ints, Tensor, op
 
 _TORCH_ALIGNS = {"STRICT_ALIGN_CORNERS": True, "ALIGN_CORNERS": True, "UNALIGN_CORNERS": False}
 _TORCH_PADDING = {("constant", True): "zeros", ("constant", False): "zeros"}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tlkit.mil.ops._registry import Tensor, Tensors, declared_carrier, op
+from tlkit.mil.ops.kit.registry import Tensor, Tensors, declared_carrier, op
 
 
 @op()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from tlkit.mil.ops._registry import Ints, Tensor, op
-from tlkit.mil.ops._window import pairs_for_torch, window_pads
+from tlkit.mil.ops.kit.registry import Ints, Tensor, op
+from tlkit.mil.ops.kit.window import pairs_for_torch, window_pads
 
 _MAX: Mapping[int, Callable[..., Tensor]] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
 _AVERAGE: Mapping[int, Callable[..., Tensor]] = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 
 from tlkit.errors import LoadError
-from tlkit.mil import _decode
-from tlkit.mil.ops._registry import CARRIERS, Ints, Tensor, op
+from tlkit.mil import decode
+from tlkit.mil.ops.kit.registry import CARRIERS, Ints, Tensor, op
 from tlkit.mil.program import DType
 
 
@@ -136,7 +136,7 @@ def _along(vector: Tensor, x: Tensor, axis: int | None) -> Tensor:
 
 def _unpacked(data: Tensor, bits: int, shape: Ints) -> Tensor:
     """Packed unsigned integers as int32."""
-    flat = _decode.unpack(data.numpy().tobytes(), DType.named(f"uint{bits}"), math.prod(shape))
+    flat = decode.unpack(data.numpy().tobytes(), DType.named(f"uint{bits}"), math.prod(shape))
     return torch.from_numpy(flat.copy()).to(torch.int32).reshape(tuple(shape))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops._registry import Ints, Tensor, declared_carrier, op
+from tlkit.mil.ops.kit.registry import Ints, Tensor, declared_carrier, op
 
 
 @op()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from tlkit.errors import LoadError
-from tlkit.mil.ops._registry import Tensor, op
+from tlkit.mil.ops.kit.registry import Tensor, op
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,

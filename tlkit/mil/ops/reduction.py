@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from tlkit.mil.ops._registry import Ints, Tensor, op
+from tlkit.mil.ops.kit.registry import Ints, Tensor, op
 
 
 def _over(x: Tensor, axes: Ints | None) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops._registry import Tensor, op
+from tlkit.mil.ops.kit.registry import Tensor, op
 
 
 @op("gather", exact=True)

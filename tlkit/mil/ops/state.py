@@ -1,6 +1,6 @@
 """States (iOS18): a state is the tensor that outlives the call.
 
-A read is a copy, so that a value read before an update keeps its contents. ``mil._states`` drops the copies that
+A read is a copy, so that a value read before an update keeps its contents. ``lower/states.py`` drops the copies that
 nothing needs and updates slices in place, which is what makes a KV cache cost its new row alone.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from tlkit.mil.ops._registry import Tensor, op
+from tlkit.mil.ops.kit.registry import Tensor, op
 
 
 @op(since=18, exact=True)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops import _nms, _pad
-from tlkit.mil.ops._registry import Ints, Tensor, Tensors, declared_carrier, op
+from tlkit.mil.ops.kit import nms
+from tlkit.mil.ops.kit import pad as _pad
+from tlkit.mil.ops.kit.registry import Ints, Tensor, Tensors, declared_carrier, op
 
 _STABLE = 1024
 """Up to this many elements ``topk`` sorts stably (equal values: the first index first); a longer axis is selected
@@ -185,7 +186,7 @@ def non_maximum_suppression(
     there are fewer than ``max_boxes``, zeros follow, and indices of -1.
     """
     chosen = [
-        _nms.select(box, score, iou_threshold, score_threshold, max_boxes, per_class_suppression)
+        nms.select(box, score, iou_threshold, score_threshold, max_boxes, per_class_suppression)
         for box, score in zip(boxes, scores, strict=True)
     ]
     index = torch.stack([_filled(item, max_boxes) for item in chosen])
@@ -199,7 +200,7 @@ def non_maximum_suppression_17(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same with the boxes last ([n, 4, B], [n, K, B]), without a threshold on scores and without the count."""
     chosen = [
-        _nms.select(box.mT, score.mT, iou_threshold, -math.inf, max_boxes, per_class_suppression)
+        nms.select(box.mT, score.mT, iou_threshold, -math.inf, max_boxes, per_class_suppression)
         for box, score in zip(boxes, scores, strict=True)
     ]
     index = torch.stack([_filled(item, max_boxes) for item in chosen])

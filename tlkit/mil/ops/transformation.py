@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops._registry import Bools, Ints, Tensor, Tensors, op
+from tlkit.mil.ops.kit.registry import Bools, Ints, Tensor, Tensors, op
 
 
 @op(exact=True)

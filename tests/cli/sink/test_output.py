@@ -1,0 +1,239 @@
+"""The sink, each method in each mode, on plain streams and on terminals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from tlkit.cli.sink import output
+from tlkit.cli.sink.output import Sink, jsonable
+from tlkit.errors import LoadError
+from tlkit.types import Unit
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TLKIT_DEBUG", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def make(terminal: bool = False, **options: object) -> tuple[Sink, io.StringIO, io.StringIO]:
+    stream = Terminal if terminal else io.StringIO
+    out, err = stream(), stream()
+    return Sink(stdout=out, stderr=err, **options), out, err  # type: ignore[arg-type]
+
+
+def table(*cells: str) -> Table:
+    grid = Table("left", "right")
+    grid.add_row(*cells)
+    return grid
+
+
+def test_text_answer_goes_to_stdout_alone() -> None:
+    sink, out, err = make()
+    sink.answer({"a": 1}, "one line\nand another")
+    assert out.getvalue() == "one line\nand another\n"
+    assert err.getvalue() == ""
+
+
+def test_text_answer_builds_its_renderable_late_and_only_in_text_mode() -> None:
+    sink, out, _ = make()
+    sink.answer({}, lambda: table("x", "y"))
+    assert "left" in out.getvalue() and "x" in out.getvalue()
+    sink, out, _ = make(json=True)
+    sink.answer({}, lambda: pytest.fail("built in JSON mode"))
+    assert json.loads(out.getvalue()) == {"schema_version": 1}
+
+
+def test_json_answer_is_one_document_with_its_version_first() -> None:
+    sink, out, err = make(json=True)
+    sink.answer({"third": 1 / 3, "path": Path("a/b"), "unit": Unit.ANE}, "never shown")
+    assert out.getvalue().startswith('{"schema_version": 1, ')
+    assert out.getvalue().count("\n") == 1
+    assert json.loads(out.getvalue()) == {"schema_version": 1, "third": 1 / 3, "path": "a/b", "unit": "ane"}
+    assert err.getvalue() == ""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_second_answer_is_refused(as_json: bool) -> None:
+    sink, _, _ = make(json=as_json)
+    sink.answer({}, "")
+    with pytest.raises(RuntimeError):
+        sink.answer({}, "")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("method", "line"), [("note", "note: said\n"), ("warn", "warning: said\n"), ("debug", "debug: said\n")]
+)
+def test_messages_go_to_stderr_in_both_modes(method: str, line: str, as_json: bool) -> None:
+    sink, out, err = make(json=as_json, verbose=1)
+    getattr(sink, method)("said")
+    assert (out.getvalue(), err.getvalue()) == ("", line)
+
+
+def test_quiet_keeps_warnings_and_errors_only() -> None:
+    sink, _, err = make(quiet=True)
+    sink.note("a")
+    sink.debug("b")
+    sink.warn("c")
+    sink.error(LoadError("d"))
+    assert err.getvalue() == "warning: c\ntlkit: error: d\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_error_is_a_line_and_a_hint(as_json: bool) -> None:
+    sink, out, err = make(json=as_json)
+    sink.error(LoadError("m.mlmodel: cut\nshort", "fetch it again"))
+    assert out.getvalue() == ""
+    assert err.getvalue() == "tlkit: error: m.mlmodel: cut short\n  fetch it again\n"
+
+
+def test_unexpected_error_is_called_internal_and_tells_how_to_see_more() -> None:
+    sink, _, err = make()
+    sink.error(KeyError("x"))
+    first, second = err.getvalue().splitlines()
+    assert first == "tlkit: error: internal error: KeyError: 'x'"
+    assert "TLKIT_DEBUG=1" in second
+
+
+def test_traceback_comes_with_vv_and_with_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, _, err = make(verbose=1)
+    sink.error(LoadError("x"))
+    assert "Traceback" not in err.getvalue() and "LoadError" not in err.getvalue()
+    sink, _, err = make(verbose=2)
+    sink.error(LoadError("x"))
+    assert "tlkit.errors.LoadError: x" in err.getvalue()
+    monkeypatch.setenv("TLKIT_DEBUG", "1")
+    sink, _, err = make()
+    sink.error(LoadError("x"))
+    assert "tlkit.errors.LoadError: x" in err.getvalue()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_progress_is_silent_away_from_a_terminal(as_json: bool) -> None:
+    sink, out, err = make(json=as_json)
+    with sink.progress("working", total=2) as progress:
+        progress.advance()
+        progress.update(2, 2)
+        progress.describe("still")
+    assert out.getvalue() + err.getvalue() == ""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_progress_shows_on_a_terminal_unless_quiet(as_json: bool) -> None:
+    sink, out, err = make(terminal=True, json=as_json)
+    with sink.progress("working") as progress:
+        progress.update(1, 2)
+        progress.describe("still \x1b]0;here")
+    assert "still" in err.getvalue() and "\x1b]0;" not in err.getvalue()
+    assert out.getvalue() == ""
+    sink, _, err = make(terminal=True, json=as_json, quiet=True)
+    with sink.progress("working"):
+        pass
+    assert err.getvalue() == ""
+
+
+def test_colours_on_a_terminal_only_and_never_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    red = Text("x", style="red")
+    sink, out, _ = make(terminal=True)
+    sink.answer({}, red)
+    assert "\x1b[" in out.getvalue()
+    sink, out, _ = make()
+    sink.answer({}, red)
+    assert out.getvalue() == "x\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    sink, out, _ = make(terminal=True)
+    sink.answer({}, red)
+    assert out.getvalue() == "x\n"
+
+
+def test_rows_are_not_folded_away_from_a_terminal() -> None:
+    long = "word " * 40
+    sink, out, _ = make()
+    sink.answer({}, table(long, "end"))
+    assert any(long.strip() in line and "end" in line for line in out.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("show", ["[bold]a[/] :smile: \x1b[31mb\rc", None])
+def test_text_from_files_is_neither_markup_nor_control(show: str | None) -> None:
+    hostile = "[bold]a[/] :smile: \x1b[31mb\rc"
+    sink, out, _ = make(terminal=True)
+    sink.answer({}, show or table(hostile, "x"))
+    assert "[bold]a[/] :smile: \ufffd[31mb" in out.getvalue() and "\r" not in out.getvalue()
+    sink, _, err = make(terminal=True)
+    sink.warn(hostile)
+    assert "[bold]a[/] :smile: \ufffd[31mb c" in err.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    name: str
+    values: tuple[float, ...]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), "NaN"),
+        (float("inf"), "Infinity"),
+        (np.float32("-inf"), "-Infinity"),
+        (np.float64(0.1), 0.1),
+        (np.array([[1, 2]], np.int32), [[1, 2]]),
+        (np.array([np.nan, 0.5], np.float16), ["NaN", 0.5]),
+        (np.bool_(True), True),
+        (Sample("s", (1.0, float("nan"))), {"name": "s", "values": [1.0, "NaN"]}),
+        ({Unit.CPU: None, 3: True}, {"cpu": None, "3": True}),
+        ("\udcff", "\\udcff"),
+    ],
+)
+def test_jsonable(value: object, expected: object) -> None:
+    result = jsonable(value)
+    assert result == expected and type(result) is type(expected)
+    json.dumps(result, allow_nan=False)
+
+
+def test_jsonable_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(TypeError):
+        jsonable({"x": object()})
+
+
+def test_start_makes_the_current_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_current", None)
+    assert output.current().json is False
+    sink = output.start(json=True)
+    assert output.current() is sink
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_reader_that_leaves_is_no_error(as_json: bool) -> None:
+    code = (
+        "from tlkit.cli.sink.output import Sink; from rich.table import Table; import sys\n"
+        "t = Table('a')\nfor i in range(20000): t.add_row(str(i))\n"
+        f"s = Sink(json={as_json}); s.answer({{'a': list(range(100000))}}, t); sys.exit(7)"
+    )
+    read, write = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    os.read(read, 10)
+    os.close(read)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (7, "")

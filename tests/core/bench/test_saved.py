@@ -1,0 +1,82 @@
+"""Saved runs: read back as they were written, and refused when they are something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.core.rows import row, run
+from tlkit.cli.sink.output import jsonable
+from tlkit.cli.views.bench_formats import document
+from tlkit.core.bench.bench import BenchResult
+from tlkit.core.bench.rows import Energy, Load, OpCost, Placement, Row, Trust
+from tlkit.core.bench.saved import load_run, save_run
+from tlkit.core.bench.stats import summarize
+from tlkit.errors import LoadError, UsageError
+
+FULL = row(
+    load=Load(4, 1.5, summarize([1, 2, 3]), 2.0),
+    energy=Energy(2.0, 10, {"cpu": 5.5}, {"cpu": 1.0}, 900.0, 1.1),
+    placement=Placement("measured", {"cpu": 1}, {"cpu": 1.0}, (OpCost("y", "conv", "cpu", None),)),
+    trust=Trust("fair", 0.1, 0.1, -0.02, 0.01, ("why",), ("do",)),
+    device_ns=(1, 2),
+)
+
+
+SUMMARY = jsonable(summarize([1, 2, 3]))
+
+
+def written(result: BenchResult, path: Path, **changes: Any) -> Path:
+    save_run(json.dumps(jsonable(document(result, [], ())) | changes), path)
+    return path
+
+
+def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
+    result = run(FULL, row("gpu", seed=2), Row("ane", "absent", "not here"))
+    assert load_run(written(result, tmp_path / "run.json")) == result
+
+
+def test_an_unknown_spread_survives(tmp_path: Path) -> None:
+    """Infinity has no JSON number, and comes back all the same."""
+    result = run(row(turns=((100,),)), row("gpu", turns=((100,),)))
+    assert load_run(written(result, tmp_path / "run.json")).comparisons[0].speedup.high == float("inf")
+
+
+def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:
+    save_run("{}", tmp_path / "run.json")
+    with pytest.raises(UsageError, match="exists already"):
+        save_run("{}", tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"rows": 3}, "run.rows is not a list"),
+        ({"rows": [{"unit": 5}]}, r"run.rows\[0\].unit is not of type str"),
+        ({"rows": [{"unit": "cpu", "status": "fine"}]}, r"run.rows\[0\].status is not measured or"),
+        ({"rows": [{"unit": "cpu", "samples_ns": [1.5]}]}, r"samples_ns\[0\] is not of type int"),
+        ({"machine": {}}, "run.machine.cpu is not there"),
+        ({"run_version": 99}, "run_version is 99"),
+        ({"rows": [{"unit": "cpu", "samples_ns": [5, 0]}]}, r"samples_ns\[1\] is not above zero"),
+        ({"rows": [{"unit": "cpu", "samples_ns": [5, 5], "turns": [[1], [2]]}]}, r"rows\[0\].turns is not its samples"),
+        ({"rows": [{"unit": "cpu", "summary": SUMMARY}]}, r"rows\[0\].samples_ns is not there"),
+    ],
+)
+def test_a_run_that_is_none_is_refused_with_the_place(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(LoadError, match=place):
+        load_run(written(run(FULL), tmp_path / "run.json", **changes))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "NaN", "null", "[" * 100_000])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(LoadError, match="not a saved run"):
+        load_run(tmp_path / "run.json")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="No such file"):
+        load_run(tmp_path / "run.json")

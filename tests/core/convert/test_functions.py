@@ -1,0 +1,179 @@
+"""Packages combined into one: a function each, the weights they share stored once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tlkit.core.convert.convert import convert
+from tlkit.core.convert.functions import combine
+from tlkit.core.model.load import inspect, load_model
+from tlkit.errors import LoadError, UsageError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+class Net(nn.Module):
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.sign = nn.Linear(64, 64), sign
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.sign
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("functions")
+    for name, sign in (("plus", 1.0), ("minus", -1.0)):
+        convert(Net(sign), folder / f"{name}.mlpackage", inputs=["x=1x64"], precision="f32", target="iOS18")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+def test_each_function_computes_what_its_package_does(packages: dict[str, Path], tmp_path: Path) -> None:
+    result = combine(packages["plus"], {"minus": packages["minus"]}, tmp_path / "both.mlpackage")
+    assert result.passed is True
+    assert set(result.info.functions) == {"main", "minus"}
+    x = np.random.default_rng(0).standard_normal((1, 64), np.float32)
+    for function, sign in ((None, 1.0), ("main", 1.0), ("minus", -1.0)):
+        (found,) = load_model(result.path, function=function).predict({"x": x}).values()
+        with torch.no_grad():
+            np.testing.assert_allclose(found, Net(sign)(torch.from_numpy(x)).numpy(), atol=1e-5)
+
+
+def test_weights_are_stored_once(packages: dict[str, Path], tmp_path: Path) -> None:
+    result = combine(packages["plus"], [f"minus={packages['minus']}"], tmp_path / "both.mlpackage", verify=False)
+    weights = [path.stat().st_size for path in result.path.rglob("weight.bin")]
+    alone = [path.stat().st_size for path in packages["plus"].rglob("weight.bin")]
+    assert weights == alone
+    assert result.size < result.separate
+    assert result.passed is None
+
+
+def test_it_says_where_each_function_comes_from(packages: dict[str, Path], tmp_path: Path) -> None:
+    convert(Net(2.0), tmp_path / "a.mlpackage", inputs=["x=1x64"], precision="f32", target="iOS18", author="me")
+    result = combine(tmp_path / "a.mlpackage", {"minus": packages["minus"]}, tmp_path / "both.mlpackage")
+    said = inspect(result.path).metadata
+    assert said.author == "me"
+    assert said.user["tlkit.source"] == said.user["tlkit.minus.source"] == "Net"
+    assert json.loads(said.user["tlkit.verified"])["passed"] is True
+    assert json.loads(said.user["tlkit.minus.verified"])["passed"] is True
+    assert "tlkit.version" in said.user and "tlkit.minus.version" not in said.user
+
+
+@pytest.mark.parametrize(
+    ("functions", "kind", "reason"),
+    [
+        (["minus"], UsageError, "not NAME=SOURCE"),
+        (["main={minus}"], UsageError, "name is taken"),
+        (["a={minus}", "a={plus}"], UsageError, "name is taken"),
+        (["1a={minus}"], UsageError, "cannot name"),
+        (["a=nowhere.mlpackage"], LoadError, "no .mlpackage"),
+    ],
+)
+def test_functions_that_are_none(
+    packages: dict[str, Path], tmp_path: Path, functions: list[str], kind: type[Exception], reason: str
+) -> None:
+    filled = [text.format(**packages) for text in functions]
+    with pytest.raises(kind, match=reason):
+        combine(packages["plus"], filled, tmp_path / "both.mlpackage")
+    assert list(tmp_path.iterdir()) == []
+
+
+CODE = """
+import torch
+from torch import nn
+class Shared(nn.Module):
+    def __init__(self, width=64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.first, self.second = (nn.Linear(64, size) for size in (width, 4, 8))
+class First(Shared):
+    def forward(self, x):
+        return self.first(torch.relu(self.body(x)))
+class Second(Shared):
+    def forward(self, image):
+        return self.second(torch.relu(self.body(image.flatten(1))))
+class Changing(Shared):
+    def forward(self, x):
+        return self.first(torch.relu(self.body(x))) + torch.rand(1)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    path = tmp_path / "net.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_functions_are_converted_from_their_sources(code: Path, tmp_path: Path) -> None:
+    first, second = f"{code}:First", f"{code}:Second"
+    result = combine(
+        first,
+        [f"second={second}"],
+        tmp_path / "both.mlpackage",
+        inputs=["x=2x64", "second:image=1x1x8x8"],
+        precision="f32",
+    )
+    assert result.passed is True
+    assert set(result.verifications) == {"main", "second"}
+    assert dict(result.functions) == {"main": first, "second": second}
+    assert result.size < 0.75 * result.separate  # one body, two heads
+    names: dict[str, object] = {}
+    exec(CODE, names)
+    rng = np.random.default_rng(0)
+    for function, kind, port, shape in (("main", "First", "x", (2, 64)), ("second", "Second", "image", (1, 1, 8, 8))):
+        x = rng.standard_normal(shape, np.float32)
+        (found,) = load_model(result.path, function=function).predict({port: x}).values()
+        with torch.no_grad():
+            expected = names[kind]()(torch.from_numpy(x))  # type: ignore[operator]
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.mlpackage", "net.py"]
+
+
+def test_ports_without_a_function_are_for_each_that_has_none(code: Path, tmp_path: Path) -> None:
+    result = combine(f"{code}:First", {"again": f"{code}:First"}, tmp_path / "both.mlpackage", inputs={"x": (1, 64)})
+    for function in ("main", "again"):
+        assert load_model(result.path, function=function).inputs[0].shape == (1, 64)
+
+
+def test_a_package_and_a_source(packages: dict[str, Path], code: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "both.mlpackage"
+    result = combine(packages["plus"], {"first": f"{code}:First"}, goal, inputs=["first:x=1x64"], kwargs={"width": 64})
+    assert (set(result.info.functions), set(result.verifications)) == ({"main", "first"}, {"first"})
+
+
+def test_a_function_that_differs_from_its_source_fails(code: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "both.mlpackage"
+    result = combine(f"{code}:First", {"odd": f"{code}:Changing"}, goal, inputs=["x=1x64"])
+    assert result.passed is False
+    assert result.verifications["main"].passed
+    assert not result.verifications["odd"].passed
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"inputs": ["decode:x=1x64"]}, "no function 'decode'"),
+        ({"inputs": ["x=1x64"], "target": "iOS17"}, "several functions need iOS18"),
+        ({"inputs": []}, "what does it take"),
+    ],
+)
+def test_sources_that_cannot_be_combined(code: Path, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        combine(f"{code}:First", {"again": f"{code}:First"}, tmp_path / "both.mlpackage", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py"]
+
+
+def test_options_that_packages_have_no_use_for(packages: dict[str, Path], tmp_path: Path) -> None:
+    for options in ({"inputs": ["x=1x64"]}, {"precision": "f16"}, {"target": "iOS26"}, {"main": {"classes": "a.txt"}}):
+        with pytest.raises(UsageError, match="combined as they are"):
+            combine(packages["plus"], {"m": packages["minus"]}, tmp_path / "b.mlpackage", **options)

@@ -1,0 +1,51 @@
+"""The ops that tlkit teaches coremltools: each converts and computes as PyTorch does, and is still needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.core import torch_samples
+from tlkit.core.convert.convert import convert
+
+HERE = Path(__file__).parents[2]
+ANTIALIASED = ("antialiased resize by", "antialiased bicubic")  # the plain one it converts, and computes otherwise
+LACKING = {
+    *(
+        (name, way)
+        for name in torch_samples.SAMPLES
+        if name.startswith(("new_ones", "diff", "einsum", "attention", "index_copy", "index_put of rows", *ANTIALIASED))
+        for way in ("trace", "export")
+    ),
+    *((name, way) for name in ("__or__", "__xor__") for way in ("trace", "export")),
+    ("__and__", "export"),
+    ("where.ScalarOther", "export"),
+}
+"""What coremltools 9.0 refuses of torch 2.13."""
+
+
+@pytest.mark.parametrize("export", [False, True], ids=["trace", "export"])
+@pytest.mark.parametrize("name", torch_samples.SAMPLES)
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_values(name: str, export: bool, tmp_path: Path) -> None:
+    module = torch_samples.Sample(name)
+    result = convert(module, tmp_path / "m.mlpackage", inputs=["x=2x3"], precision="f32", export=export)
+    assert result.ok
+
+
+def test_what_coremltools_alone_refuses() -> None:
+    """Where this fails, an entry of tlkit/core/convert/tools/torch_ops.py may have become superfluous."""
+    run = subprocess.run(
+        [sys.executable, HERE / "torch_samples.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    rows = [line.split("\t") for line in run.stdout.splitlines() if line.count("\t") == 2]
+    assert {(name, way) for name, way, reason in rows if reason} == LACKING
+    assert len(rows) == 2 * len(torch_samples.SAMPLES)

@@ -1,0 +1,211 @@
+"""Compiled models: what the folder's own metadata.json says is what is read; damage is a note or one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real_models import MODELS, needs_models
+from tlkit.errors import LoadError
+from tlkit.formats.coreml.describe import describe
+from tlkit.formats.coreml.mlmodelc import open_compiled
+from tlkit.mil import coreml_proto
+
+TEXT = """program(1.3)
+{
+    func main<ios18>(tensor<fp32, [1, ?]> x) {
+            fp32 two = const()[name = string("two"), val = fp32(0x1p+1)];
+            tensor<fp32, [2]> w = const()[name = string("w"), val = tensor<fp32, [2]>(BLOBFILE(path = string("@model_path/weights/weight.bin"), offset = uint64(64)))];
+            tensor<fp32, [1, ?]> y = mul(x = x, y = two)[name = string("y")];
+            tensor<fp32, [1, 2]> z = add(x = y, y = w)[name = string("z")];
+        } -> (z);
+}
+"""  # noqa: E501
+
+
+def coremldata(description: Any, kind: int, spec_version: int) -> bytes:
+    """A ``coremldata.bin`` laid out as real ones are."""
+    body = description.SerializeToString()
+    head = struct.pack("<IQQQQ", kind, 1, 0, 0, 7) + b"generic" + struct.pack("<QQQQ", spec_version, 0, 0, 0)
+    return head + struct.pack("<Q", len(body)) + body + struct.pack("<QQ", kind, 0)
+
+
+def description(name: str = "x") -> Any:
+    message = coreml_proto.module("Model_pb2").ModelDescription()
+    for ports, port in ((message.input, name), (message.output, "z")):
+        array = ports.add(name=port).type.multiArrayType
+        array.shape.extend([1, 2])
+        array.dataType = 65568
+    message.metadata.author = "Ada"
+    return message
+
+
+def weight_file(values: tuple[float, ...]) -> bytes:
+    data = struct.pack(f"<{len(values)}f", *values)
+    return struct.pack("<II56x", 1, 2) + struct.pack("<IIQQQ32x", 0xDEADBEEF, 2, len(data), 128, 0) + data
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    folder = tmp_path / "net.mlmodelc"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "model.mil").write_text(TEXT)
+    (folder / "weights/weight.bin").write_bytes(weight_file((10.0, 20.0)))
+    (folder / "coremldata.bin").write_bytes(coremldata(description(), 502, 9))
+    return folder
+
+
+def test_a_compiled_program_is_described_from_all_its_files(compiled: Path) -> None:
+    info = describe(compiled)
+    assert (info.kind, info.spec_version, info.opset, info.metadata.author) == ("mlProgram", 9, "iOS18", "Ada")
+    assert [(spec.name, spec.dtype, spec.shape) for spec in (*info.inputs, *info.outputs)] == [
+        ("x", "float32", (1, 2)),
+        ("z", "float32", (1, 2)),
+    ]
+    assert (info.operations, info.parameters, info.notes) == ({"mul": 1, "add": 1}, 2, ())
+    assert info.sizes["weights"] == 136 and info.sizes["program"] == len(TEXT)
+
+
+@pytest.mark.parametrize("which", ["folder", "text alone", "no description"])
+def test_it_runs(compiled: Path, which: str) -> None:
+    np = pytest.importorskip("numpy")
+    from tlkit.core.model.load import load_model
+
+    if which == "no description":
+        (compiled / "coremldata.bin").unlink()
+    model = load_model(compiled / "model.mil" if which == "text alone" else compiled)
+    result = model.predict({"x": np.array([[1.0, 2.0]], np.float32)})
+    np.testing.assert_array_equal(result["z"], [[12.0, 24.0]])
+
+
+def test_a_text_without_a_description_shows_its_programs_ports(compiled: Path) -> None:
+    info = describe(compiled / "model.mil")
+    assert info.inputs[0].ranges == ((1, 1), (1, None))
+    assert [spec.name for spec in info.outputs] == ["z"]
+    assert info.spec_version is None
+
+
+def test_a_damaged_description_is_a_note_wherever_it_is_cut(compiled: Path) -> None:
+    file = compiled / "coremldata.bin"
+    whole = file.read_bytes()
+    end = whole.index(b"Ada") + 3
+    for length in range(0, end, 5):
+        file.write_bytes(whole[:length])
+        info = describe(compiled)
+        assert info.notes == (f"{file}: it holds no model description",)
+        assert [spec.name for spec in info.inputs] == ["x"]  # from the program
+
+
+def test_pointers_are_told_apart(compiled: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n"
+    (compiled / "coremldata.bin").write_text(pointer)
+    assert "git-lfs pointer in place of the 1,234 bytes" in describe(compiled).notes[0]
+    (compiled / "model.mil").write_text(pointer)
+    with pytest.raises(LoadError, match=r"model\.mil: a git-lfs pointer"):
+        describe(compiled)
+
+
+def test_missing_weights_are_a_note_and_refused_when_it_runs(compiled: Path) -> None:
+    from tlkit.core.model.load import load_model
+
+    (compiled / "weights/weight.bin").unlink()
+    assert "the weight file is missing" in describe(compiled).notes[0]
+    with pytest.raises(LoadError, match=r"weight\.bin: the weight file is missing"):
+        load_model(compiled).prepare()
+
+
+def test_a_weight_path_out_of_the_folder_is_not_followed(compiled: Path) -> None:
+    (compiled.parent / "secret.bin").write_bytes(weight_file((1.0, 2.0)))
+    (compiled / "model.mil").write_text(TEXT.replace("weights/weight.bin", "../secret.bin"))
+    assert "outside the package" in describe(compiled).notes[0]
+    with pytest.raises(LoadError, match="outside the package"):
+        open_compiled(compiled).require_weights()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.mil", b"program(1.0) { func main", r"model\.mil:1:25: expected '<', found the end of the text"),
+        ("model.mil", b"program(1.0) \xff", r"model\.mil: not text in UTF-8"),
+        ("metadata.json", b"[{", r"metadata\.json: not readable as JSON"),
+        ("metadata.json", b"[" * 100_000, r"metadata\.json: not readable as JSON"),
+        ("metadata.json", b"9" * 100_000, r"metadata\.json: not readable as JSON"),
+    ],
+)
+def test_damage_is_one_line(compiled: Path, name: str, content: bytes, message: str) -> None:
+    (compiled / name).write_bytes(content)
+    with pytest.raises(LoadError, match=message) as caught:
+        describe(compiled)
+    assert "\n" not in caught.value.message
+
+
+def test_an_espresso_network_shows_its_layers(tmp_path: Path) -> None:
+    layers = [
+        {"type": "convolution", "name": "c", "bottom": "a,b", "top": "t"},
+        {"type": "convolution"},
+        "?",
+        {"type": 7, "bottom": 8},
+    ]
+    (tmp_path / "model.espresso.net").write_text(json.dumps({"layers": layers}))
+    (tmp_path / "coremldata.bin").write_bytes(coremldata(description(), 500, 1))
+    package = open_compiled(tmp_path)
+    assert next(iter(package.layers())) == ("c", "convolution", ["a", "b"], ["t"])
+    info = describe(tmp_path)
+    assert (info.kind, info.operations) == ("neuralNetwork", {"convolution": 2, "7": 1})
+    assert "model.espresso.weights: the weight file is missing" in info.notes[0]
+
+
+def test_a_pipeline_shows_its_stages_and_does_not_nest_for_ever(tmp_path: Path) -> None:
+    folder = tmp_path
+    (folder / "coremldata.bin").write_bytes(coremldata(description(), 202, 1))
+    for number, kind in enumerate((500, 403)):
+        inner = folder / f"model{number}"
+        inner.mkdir()
+        (inner / "coremldata.bin").write_bytes(coremldata(description(), kind, 4))
+    info = describe(folder)
+    assert (info.kind, info.spec_version) == ("pipeline", 4)
+    assert [stage["kind"] for stage in info.details["stages"]] == ["neuralNetwork", "neuralNetworkClassifier"]
+    for _ in range(12):
+        folder = folder / "model0"
+        folder.mkdir(exist_ok=True)
+        (folder / "coremldata.bin").write_bytes(coremldata(description(), 202, 1))
+    with pytest.raises(LoadError, match="nested deeper than"):
+        describe(tmp_path)
+
+
+@needs_models
+def test_a_real_compiled_program_agrees_with_its_metadata() -> None:
+    folder = MODELS / "mlmodelc/add_model.mlmodelc"
+    said = json.loads((folder / "metadata.json").read_text())[0]
+    info = describe(folder)
+    for specs, ports in ((info.inputs, said["inputSchema"]), (info.outputs, said["outputSchema"])):
+        assert [(spec.name, spec.dtype, list(spec.shape)) for spec in specs] == [
+            (port["name"], port["dataType"].lower(), json.loads(port["shape"])) for port in ports
+        ]
+    assert info.spec_version == said["specificationVersion"]
+    assert info.metadata.user == said["userDefinedMetadata"]
+    assert {f"Ios16.{name}": count for name, count in info.operations.items()} == said[
+        "mlProgramOperationTypeHistogram"
+    ]
+
+
+@needs_models
+@pytest.mark.parametrize("net", sorted(MODELS.glob("*/*.mlmodelc/model.espresso.net")), ids=lambda p: p.parent.name)
+def test_a_real_espresso_network_shows_all_its_layers(net: Path) -> None:
+    counted = Counter(layer["type"] for layer in json.loads(net.read_text())["layers"])
+    info = describe(net.parent)
+    assert (info.kind, dict(info.operations)) == ("neuralNetwork", counted)
+    assert bool(info.inputs) == (not any("git-lfs" in note for note in info.notes))
+
+
+@needs_models
+def test_a_real_pipeline_shows_its_stages_and_texts() -> None:
+    info = describe(MODELS / "mlmodelc/MarsHabitatPricer_adib.mlmodelc")
+    assert [stage["kind"] for stage in info.details["stages"]] == ["featureVectorizer", "glmRegressor"]
+    assert [spec.name for spec in (*info.inputs, *info.outputs)] == ["solarPanels", "greenhouses", "size", "price"]
+    assert info.inputs[1].description == "Number of greenhouses" and info.metadata.author == "Apple"

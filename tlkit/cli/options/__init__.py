@@ -1,0 +1,1 @@
+"""The options of the command line, each spelt once."""

@@ -1,0 +1,1 @@
+"""Where every printed word goes: the sink, and how figures, sizes and tables look."""

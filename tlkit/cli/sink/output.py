@@ -1,0 +1,191 @@
+"""The one sink: every word that tlkit prints goes through here.
+
+stdout carries the answer and nothing else, as text or, with ``--json``, as exactly one JSON document; notes, warnings,
+errors and progress go to stderr in both modes. Rules that hold for every command:
+
+* The JSON document is an object that begins with ``schema_version``. JSON has no word for the values that floats have
+  beyond the finite, so they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+* Text from a model file may hold anything: it is never read as markup, and control characters are replaced, so that
+  a model's description cannot drive the terminal.
+* Away from a terminal there are no colours, no bars and no wrapping: one row stays one line for ``grep``.
+* A reader that goes away (``| head``) is no error: what is left of the answer is dropped in silence.
+
+rich is imported when text is printed, not before.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tlkit.cli.sink.stream import Progress, clean, deaf_reader
+from tlkit.errors import TlkitError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    Show = RenderableType | Callable[[], RenderableType]
+
+SCHEMA_VERSION = 1
+
+
+class Sink:
+    """Where one command sends its answer and its messages.
+
+    ``json`` chooses the mode of the answer. ``quiet`` drops notes and progress (never warnings or errors); ``verbose``
+    1 shows :meth:`debug` lines, 2 adds tracebacks to errors, as does ``TLKIT_DEBUG=1`` in the environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        json: bool = False,
+        quiet: bool = False,
+        verbose: int = 0,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self._answered = False
+
+    def answer(self, data: Mapping[str, Any], show: Show) -> None:
+        """Print the command's result, once.
+
+        ``data`` is the document for ``--json``: dataclasses, mappings, sequences, paths, enums, numpy scalars and
+        arrays all become JSON. ``show`` is the same for people: a rich renderable, a function that builds one (called
+        in text mode only), or a ``str``, which is printed as it is, never wrapped.
+        """
+        if self._answered:
+            raise RuntimeError("a command gives one answer")
+        self._answered = True
+        if self.json:
+            document = {"schema_version": SCHEMA_VERSION} | jsonable(data)
+            self._write(self._stdout, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            self._print(self._stdout, show() if callable(show) else show)
+
+    def note(self, message: str) -> None:
+        """Say something that helps but that nobody has to act on (dropped by ``-q``)."""
+        if not self.quiet:
+            self._message("note", message, "dim")
+
+    def warn(self, message: str) -> None:
+        """Say something that may make the answer other than what the user expects."""
+        self._message("warning", message, "yellow")
+
+    def debug(self, message: str) -> None:
+        """Say what only ``-v`` wants to know."""
+        if self.verbose:
+            self._message("debug", message, "dim")
+
+    def error(self, error: BaseException) -> None:
+        """Print an error: one line, then a line that says what to do; the traceback when debugging."""
+        if isinstance(error, TlkitError):
+            message, hint = error.message, error.hint
+        elif isinstance(error, MemoryError):
+            message, hint = f"not enough memory: {error}".rstrip(": "), "use a smaller input or a larger machine"
+        else:
+            message = f"internal error: {type(error).__name__}: {error}"
+            hint = "this is a fault in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"
+        if self.verbose > 1 or os.environ.get("TLKIT_DEBUG", "0") not in ("", "0"):
+            self._write(self._stderr, clean("".join(traceback.format_exception(error))))
+        self._message("tlkit: error", message, "bold red")
+        if hint:
+            self._write(self._stderr, f"  {_one_line(hint)}\n")
+
+    @contextmanager
+    def progress(self, description: str, total: float | None = None) -> Iterator[Progress]:
+        """Show a bar while the body runs, if stderr is a terminal and ``-q`` was not given.
+
+        ``total`` is the number of steps, None while it is unknown. Yields a :class:`Progress` to move it with; the
+        bar is gone when the body ends.
+        """
+        if self.quiet or not self._stderr.isatty():
+            yield Progress()
+            return
+        from tlkit.cli.sink import console
+
+        with console.bar(self._stderr, description, total) as shown:
+            yield shown
+
+    def _message(self, label: str, message: str, style: str) -> None:
+        from rich.text import Text
+
+        self._print(self._stderr, Text.assemble((f"{label}:", style), " ", _one_line(message)), soft_wrap=True)
+
+    def _print(self, stream: TextIO, what: RenderableType, soft_wrap: bool = False) -> None:
+        if isinstance(what, str):
+            self._write(stream, clean(what) + ("" if what.endswith("\n") else "\n"))
+            return
+        from tlkit.cli.sink.console import PlainConsole, Safe
+
+        if not stream.isatty():  # rich pads cells to a rectangle: nobody wants the blanks in a file
+            padded = io.StringIO()
+            PlainConsole(padded).print(Safe(what), soft_wrap=soft_wrap)
+            self._write(stream, "".join(f"{line.rstrip()}\n" for line in padded.getvalue().splitlines()))
+            return
+        with deaf_reader(stream):
+            PlainConsole(stream).print(Safe(what), soft_wrap=soft_wrap)
+            stream.flush()
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        with deaf_reader(stream):
+            stream.write(text)
+            stream.flush()
+
+
+def start(*, json: bool = False, quiet: bool = False, verbose: int = 0) -> Sink:
+    """Make the sink of this process's command; errors that end the command are printed through it too."""
+    global _current
+    _current = Sink(json=json, quiet=quiet, verbose=verbose)
+    return _current
+
+
+def current() -> Sink:
+    """Return the sink that :func:`start` made, or a plain one if no command has started."""
+    return _current or Sink()
+
+
+_current: Sink | None = None
+
+
+def jsonable(value: Any) -> Any:
+    """Return ``value`` as plain JSON data; floats that JSON cannot hold become ``"NaN"`` and ``"±Infinity"``."""
+    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _NOT_FINITE[str(float(value))]
+    if isinstance(value, Enum):
+        return jsonable(value.value)
+    if isinstance(value, str | PurePath):
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):  # a numpy array or scalar, known by this so that numpy need not be imported
+        return jsonable(value.tolist())
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def _one_line(text: str) -> str:
+    return clean(" ".join(text.split()))

@@ -1,0 +1,1 @@
+"""Results as people, pages and other programs read them."""

@@ -1,0 +1,67 @@
+"""``tlkit convert --function``: several sources as the functions of one package, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tlkit.cli.sink.counts import byte_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.cli.sink.output import Sink
+    from tlkit.core.convert.functions import Combined
+
+
+def combine(sink: Sink, source: str, output: str, functions: Sequence[str], **options: Any) -> None:
+    """Combine, answer with what was made, and exit with 1 where a function differs from its source.
+
+    ``options`` are those of :func:`tlkit.core.convert.functions.combine`.
+    """
+    from tlkit.core.convert.functions import combine as run
+
+    with sink.progress(f"combining {source}", 1.0) as bar:
+
+        def report(what: str, share: float) -> None:
+            bar.describe(what)
+            bar.update(share)
+
+        result = run(source, functions, output, report=report, **options)
+    document = {field.name: getattr(result, field.name) for field in fields(result)}
+    sink.answer(document | {"ok": result.passed is not False}, lambda: _show(result))
+    if result.passed is False:
+        raise typer.Exit(1)
+
+
+def _show(result: Combined) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    verified = {
+        True: ("each function computes what its source does", "green"),
+        False: ("a function DIFFERS from its source; the package is written", "bold red"),
+        None: ("no (--no-verify)", "dim"),
+    }
+    rows = [("package", str(result.path), "bold")]
+    rows += [
+        ("function", f"{name} from {path}{' (the default)' if name == result.default else ''}", "")
+        for name, path in result.functions.items()
+    ]
+    rows.append(("size", f"{byte_text(result.size)}; a package for each function {byte_text(result.separate)}", ""))
+    rows.append(("verified", *verified[result.passed]))
+    for function, found in result.verifications.items():
+        rows += [
+            ("", f"{function}: {name}: max abs {d.max_abs:.2e}, cosine {d.cosine:.6f}", "")
+            for name, d in found.outputs.items()
+        ]
+        rows += [("", f"{function}: {reason}", "red") for reason in found.reasons]
+    for label, value, style in rows:
+        table.add_row(label, Text(value, style))
+    return table

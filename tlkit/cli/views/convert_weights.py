@@ -1,0 +1,133 @@
+"""``tlkit convert`` where the output is a file of weights: its options, and what it says of what was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlkit.cli.sink.counts import byte_text, count_text
+from tlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.cli.sink.output import Sink
+    from tlkit.core.weights.weights import WeightsResult
+
+ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
+"""How the names of files of weights end; a test holds them to what :mod:`tlkit.core.weights.weights` writes."""
+
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="f32|f16|bf16", help="Weights: the type of all real numbers.")
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", metavar="TYPE", help="GGUF: block type of matrices: q8_0, q5_1, q5_0, q4_1, q4_0 ..."),
+]
+ShardSize = Annotated[
+    str | None, typer.Option("--max-shard-size", metavar="SIZE", help="Weights: split the output (5GB, 500MB).")
+]
+Edits = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Weights: set an entry, or take it out (KEY=). Repeat it."),
+]
+Names = Annotated[
+    str,
+    typer.Option(
+        "--names",
+        metavar="auto|keep",
+        help="Weights: map Hugging Face's names to GGUF's and back, or leave names alone.",
+    ),
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Core ML: write compressed weights as their parts, not expanded.")]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightOptions:
+    """The options that only files of weights have, as :func:`tlkit.convert_weights` takes them."""
+
+    dtype: str | None = None
+    quantize: str | None = None
+    max_shard_size: str | None = None
+    metadata: Sequence[str] = ()
+    names: str = "auto"
+    raw: bool = False
+
+    def refuse(self, output: str) -> None:
+        """Raise UsageError if any is given for an output that is no file of weights."""
+        given = next((field.name for field in fields(self) if getattr(self, field.name) != field.default), None)
+        if given:
+            flag = f"--{given.replace('_', '-')}"
+            hint = f"name it {', '.join(ENDINGS)}"
+            if given == "quantize" and output.rstrip("/").endswith(".mlpackage"):
+                from tlkit.core.convert.convert import UNCOMPRESSED as hint
+            raise UsageError(f"{flag} is for files of weights, not for {output}", hint)
+
+
+def is_weights(output: str) -> bool:
+    """Whether ``output`` names a file of weights."""
+    return Path(output).suffix.lower() in ENDINGS
+
+
+def convert_weights(sink: Sink, source: str, output: str, options: WeightOptions, force: bool) -> None:
+    """Convert, show progress, and answer with what was made."""
+    from tlkit.core.weights.weights import convert_weights as run
+
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    with sink.progress("reading", 1.0) as bar:
+
+        def report(what: str, share: float) -> None:
+            bar.describe(what)
+            bar.update(share)
+
+        result = run(source, output, **values, force=force, report=report)
+    for note in result.notes:
+        sink.warn(note)
+    sink.answer(_document(result), lambda: _show(result))
+
+
+def _document(result: WeightsResult) -> dict[str, Any]:
+    found = {field.name: getattr(result, field.name) for field in fields(result)}
+    found["changed"] = [{"from": old, "to": new, "tensors": count} for (old, new), count in result.changed.items()]
+    return found
+
+
+def _show(result: WeightsResult) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value, style in _rows(result):
+        table.add_row(label, Text(value, style))
+    return table
+
+
+_LOST = {
+    "overflow": "finite and now infinite",
+    "underflow": "not zero and now zero",
+    "not_finite": "NaN or infinite, whose blocks mean nothing now",
+    "out_of_range": "beyond the range of their new type",
+}
+
+
+def _rows(result: WeightsResult) -> Iterator[tuple[str, str, str]]:
+    yield "weights", str(result.path), "bold"
+    yield "source", result.source, ""
+    types = ", ".join(f"{count} {name}" for name, count in result.types.items())
+    yield "made", f"{result.format}: {result.tensors} tensors ({types}), {count_text(result.parameters)} parameters", ""
+    files = f" in {len(result.files)} files" if len(result.files) > 1 else ""
+    yield "size", f"{byte_text(result.size)}{files}", ""
+    if result.changed:
+        pairs = (f"{count} from {old} to {new}" for (old, new), count in result.changed.items())
+        yield "types", ", ".join(pairs), ""
+    if result.renamed:
+        yield "names", f"{result.renamed} mapped", ""
+    for key, count in result.lost.items():
+        yield "lost", f"{count:,} value{'' if count == 1 else 's'} {_LOST[key]}", "yellow"
+    yield "time", f"{result.seconds:.1f} s", ""

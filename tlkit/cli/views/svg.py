@@ -1,0 +1,152 @@
+"""Small charts as inline SVG: their colours are the page's CSS variables, so they follow light, dark and print."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from tlkit.cli.sink import figures
+from tlkit.cli.sink.stream import clean
+
+WIDTH, HEIGHT = 460, 150
+_LEFT, _BOTTOM = 58, 22
+_BINS = 48
+_POINTS = 600
+
+COLOURS = {"cpu": "--cpu", "gpu": "--gpu", "ane": "--ane", "all": "--all"}
+
+
+def bars(values: Sequence[tuple[str, float, str]], width: float = 2 * WIDTH, name: str = "") -> str:
+    """Horizontal bars from zero: (label, length, text at the end). ``name`` is a class for the page's style."""
+    longest = max((length for _, length, _ in values), default=1.0) or 1.0
+    label = min(width / 2, 7 * max((len(text) for text, _, _ in values), default=1) + 14)
+    room = width - label - 80
+    rows = []
+    for index, (text, length, told) in enumerate(values):
+        y, wide = 24 * index + 4, max(1.0, room * length / longest)
+        rows.append(f'<text x="{label - 8:g}" y="{y + 13}" class="end">{_text(text)}</text>')
+        rows.append(f'<rect x="{label:g}" y="{y}" width="{wide:.1f}" height="17" rx="2" class="bar"/>')
+        rows.append(f'<text x="{label + wide + 6:.1f}" y="{y + 13}">{_text(told)}</text>')
+    return _svg(width, 24 * len(values) + 6, "".join(rows), name)
+
+
+def stacked(shares: Mapping[str, float]) -> str:
+    """One bar cut by share (0..1), a colour for each unit."""
+    x, parts = 0.0, []
+    for unit, share in shares.items():
+        width = WIDTH * share
+        colour = f"var({COLOURS.get(unit, '--other')})"
+        parts.append(f'<rect x="{x:.1f}" y="0" width="{width:.1f}" height="16" style="fill:{colour}"/>')
+        if width > 70:
+            told = f"{unit} {figures.percent(share)}"
+            parts.append(f'<text x="{x + 5:.1f}" y="12" class="on">{_text(told)}</text>')
+        x += width
+    return _svg(WIDTH, 16, "".join(parts))
+
+
+def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
+    """How the latencies (ns) are spread, rare hiccups counted and not drawn, with lines at ``marks``."""
+    ordered = sorted(samples)
+    low, high = ordered[0], max(_reach(ordered), ordered[0] * 1.001)
+    counts = [0] * _BINS
+    beyond = 0
+    for value in ordered:
+        if value > high:
+            beyond += 1
+        else:
+            counts[min(_BINS - 1, int((value - low) / (high - low) * _BINS))] += 1
+    room, floor = WIDTH - _LEFT - 8, HEIGHT - _BOTTOM
+    parts, step, most = [], room / _BINS, max(counts)
+    for index, count in enumerate(counts):
+        if count:
+            tall = (floor - 14) * count / most
+            x = _LEFT + index * step
+            parts.append(
+                f'<rect x="{x:.1f}" y="{floor - tall:.1f}" width="{step - 0.6:.1f}" height="{tall:.1f}" class="bar"/>'
+            )
+    parts += _marked({name: (value - low) / (high - low) for name, value in marks.items()}, floor, room)
+    parts += _axis(low, high, floor, room)
+    if beyond:
+        told = f"{beyond} beyond, up to {figures.time(ordered[-1])}"
+        parts.append(f'<text x="{WIDTH - 4}" y="26" class="small end">{told}</text>')
+    return _svg(WIDTH, HEIGHT, "".join(parts))
+
+
+def timeline(samples: Sequence[float]) -> str:
+    """The latencies (ns) in the order they were taken; a long run is thinned, its extremes kept."""
+    points = _thinned(samples)
+    room, floor = WIDTH - _LEFT - 8, HEIGHT - _BOTTOM
+    high = _reach(sorted(samples)) or 1.0
+    last = max(1, len(samples) - 1)
+    parts = []
+    for index, value in points:
+        x, y = _LEFT + room * index / last, floor - (floor - 10) * min(1.0, value / high)
+        if value <= high:
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" class="dot"/>')
+        else:
+            parts.append(f'<path d="M{x - 2.5:.1f} 10h5l-2.5 -5z" class="far"/>')
+    if high < (most := max(samples)):
+        beyond = sum(value > high for value in samples)
+        told = f"{beyond} beyond, up to {figures.time(most)}"
+        parts.append(f'<text x="{WIDTH - 8}" y="24" class="small end">{told}</text>')
+    for value in (0.0, high / 2, high):
+        y = floor - (floor - 10) * value / high
+        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        told = "0" if not value else figures.time(value)
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="small end">{told}</text>')
+    parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 6}" class="small">first sample</text>')
+    parts.append(f'<text x="{WIDTH - 8}" y="{HEIGHT - 6}" class="small end">{len(samples)}th</text>')
+    return _svg(WIDTH, HEIGHT, "".join(parts))
+
+
+def _reach(ordered: Sequence[float]) -> float:
+    """Return the largest sample to draw to scale: hiccups far from the rest, at most one in twenty, flatten all."""
+    quarter, fence = len(ordered) // 4, ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)))]
+    low, high = ordered[quarter], ordered[-1 - quarter]
+    return ordered[bisect_right(ordered, max(fence, high + 6 * (high - low), 2 * high)) - 1]
+
+
+def _marked(marks: Mapping[str, float], floor: float, room: float) -> list[str]:
+    """Lines at shares of the width, their names beside them: one line further down where two would meet."""
+    parts, before, y = [], -math.inf, 11
+    for name, share in sorted(marks.items(), key=lambda mark: mark[1]):
+        if not 0 <= share <= 1:
+            continue
+        x = _LEFT + room * share
+        y = 22 if x < before + 44 and y == 11 else 11
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{floor}" class="mark"/>')
+        parts.append(f'<text x="{x + 3:.1f}" y="{y}" class="small">{_text(name)}</text>')
+        before = x
+    return parts
+
+
+def _thinned(samples: Sequence[float]) -> list[tuple[int, float]]:
+    if len(samples) <= _POINTS:
+        return list(enumerate(samples))
+    size = -(-len(samples) // (_POINTS // 2))
+    found: list[tuple[int, float]] = []
+    for start in range(0, len(samples), size):
+        chunk = list(enumerate(samples[start : start + size], start))
+        found += sorted({min(chunk, key=lambda point: point[1]), max(chunk, key=lambda point: point[1])})
+    return found
+
+
+def _axis(low: float, high: float, floor: float, room: float) -> list[str]:
+    middle = (low + high) / 2
+    ends = (("", 0.0, low), ("middle", 0.5, middle), ("end", 1.0, high))
+    parts = [f'<line x1="{_LEFT}" x2="{_LEFT + room}" y1="{floor}" y2="{floor}" class="grid"/>']
+    for kind, share, value in ends:
+        x = _LEFT + room * share
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" class="small {kind}">{figures.time(value)}</text>')
+    return parts
+
+
+def _svg(width: float, height: float, inside: str, name: str = "") -> str:
+    style = f' class="{name}"' if name else ""
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img"{style}>{inside}</svg>'
+
+
+def _text(value: str) -> str:
+    return escape(clean(value))

@@ -1,0 +1,1 @@
+"""Measuring: settings, child processes, samples, and what may be said of them."""

@@ -1,0 +1,118 @@
+"""Saved runs: a measurement's JSON document, written whole or not at all, and read back as the same dataclasses.
+
+A run is a file from somewhere else: every field is checked against its type, and what does not fit is a LoadError.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tlkit.core.bench.bench import BenchResult
+from tlkit.errors import LoadError
+from tlkit.host.staging import staged
+
+SCHEMA_VERSION = 3
+"""The version of a run's own part of the document."""
+
+_LARGEST = 1 << 30  # bytes
+
+
+def save_run(text: str, path: Path, *, force: bool = False) -> None:
+    """Write the JSON document ``text`` to ``path``. Raises UsageError where it exists and ``force`` is not given."""
+    with staged(path, force=force) as goal:
+        goal.write_text(text, encoding="utf-8")
+
+
+def load_run(path: Path) -> BenchResult:
+    """Read a run that ``--save`` or ``--json`` wrote. Raises LoadError for anything else."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise LoadError(f"{path}: too large for a saved run")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror}", "give a file that `tlkit bench --save` wrote") from None
+    except (ValueError, RecursionError):
+        raise LoadError(f"{path}: not a saved run: no JSON", "give a file that `tlkit bench --save` wrote") from None
+    try:
+        if document.get("run_version") != SCHEMA_VERSION:
+            raise ValueError(f"its run_version is {document.get('run_version')}, not {SCHEMA_VERSION}")
+        result = structure(document, BenchResult, "run")
+        _require_samples(result)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LoadError(f"{path}: not a saved run: {error}", "give a file that `tlkit bench --save` wrote") from None
+    assert isinstance(result, BenchResult)
+    return result
+
+
+def _require_samples(result: BenchResult) -> None:
+    """Raise ValueError where a row's samples cannot be those that its figures and its turns speak of."""
+    for index, row in enumerate(result.rows):
+        where = f"run.rows[{index}]"
+        _require(row.summary is None or bool(row.samples_ns), f"{where}.samples_ns", "there")
+        wrong = next((place for place, sample in enumerate(row.samples_ns) if sample <= 0), None)
+        _require(wrong is None, f"{where}.samples_ns[{wrong}]", "above zero")
+        sizes = [size for sizes in row.turns for size in sizes]
+        whole = not sizes or (min(sizes) > 0 and sum(sizes) == len(row.samples_ns))
+        _require(whole, f"{where}.turns", "its samples, turn by turn")
+
+
+def structure(data: Any, kind: Any, where: str) -> Any:
+    """Return plain JSON ``data`` as ``kind``: a dataclass, tuple, mapping, literal, union or scalar type.
+
+    Raises ValueError that names the place where it does not fit. Fields that ``kind`` does not know are left out.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass(data, kind, where)
+    if origin in (Union, types.UnionType):
+        if data is None and type(None) in arguments:
+            return None
+        return structure(data, next(a for a in arguments if a is not type(None)), where)
+    if origin is tuple:
+        _require(isinstance(data, list), where, "a list")
+        return tuple(structure(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(data))
+    if origin in (Mapping, dict):
+        _require(isinstance(data, dict), where, "an object")
+        return {name: structure(value, arguments[1], f"{where}.{name}") for name, value in data.items()}
+    if origin is Literal:
+        _require(data in arguments, where, " or ".join(map(str, arguments)))
+        return data
+    return _scalar(data, kind, where)
+
+
+def _dataclass(data: Any, kind: type, where: str) -> Any:
+    _require(isinstance(data, dict), where, "an object")
+    hints = get_type_hints(kind)
+    values = {}
+    for field in fields(kind):
+        if field.name in data:
+            values[field.name] = structure(data[field.name], hints[field.name], f"{where}.{field.name}")
+        else:
+            required = field.default is MISSING and field.default_factory is MISSING
+            _require(not required, f"{where}.{field.name}", "there")
+    return kind(**values)
+
+
+def _scalar(data: Any, kind: Any, where: str) -> Any:
+    if kind is float and data in ("Infinity", "-Infinity", "NaN"):
+        return float(data)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    _require(isinstance(data, kind) and not (kind is int and isinstance(data, bool)), where, f"of type {kind.__name__}")
+    _require(not (isinstance(data, float) and not math.isfinite(data)), where, "finite")
+    return data
+
+
+def _require(holds: bool, where: str, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{where} is not {what}")
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)

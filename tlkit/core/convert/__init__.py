@@ -1,0 +1,1 @@
+"""Conversion: sources to packages, packages to packages, packages to other formats."""

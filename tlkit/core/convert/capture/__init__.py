@@ -1,0 +1,1 @@
+"""A module's graph: traced or exported, its states found, its operations checked."""

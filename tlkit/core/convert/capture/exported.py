@@ -1,0 +1,135 @@
+"""Capture a module with ``torch.export``, or open a ``.pt2`` that was: the other way into coremltools beside tracing.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_unflatten
+
+from tlkit.core.convert.capture.examples import example_inputs
+from tlkit.core.convert.capture.states import found_states, start_notes, watching
+from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
+from tlkit.core.convert.source.pt2 import check_archive
+from tlkit.core.convert.tools.torch_ops import install, supports
+from tlkit.errors import ConversionError, LoadError, UsageError
+from tlkit.host.quiet import quiet
+from tlkit.ports.port import LARGEST, Port, flexible_port
+
+
+def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()) -> Traced:
+    """Return ``module`` captured on inputs drawn for ``ports``; raises as ``trace`` does."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ConversionError("torch.export does not take TorchScript", "convert it without --export")
+    recorder = Recorder(module, ports)
+    examples = example_inputs(module, ports, seed)
+    with quiet(), torch.no_grad(), plain_attention(), watching(recorder) as watch:
+        try:
+            recorder.eval()(*examples)
+            outputs = named_outputs(recorder, ports, names)
+            states = found_states(recorder, watch.changed())
+            watch.restore()
+            program = torch.export.export(recorder, examples, dynamic_shapes=_dynamic(ports))
+        except Exception as error:
+            raise capture_error(error, recorder, ports, "export") from error
+    return Traced(lowered(program), ports, outputs, (*recorder.notes, *start_notes(recorder, states)), states)
+
+
+class Runnable(nn.Module):
+    """An exported program to be run: its inputs by position, in the order that it was exported with."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.inner = program.module()
+        self._spec = program.call_spec.in_spec
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """Pass each tensor where the exported module had it, by position or by name."""
+        args, kwargs = tree_unflatten(list(tensors), self._spec)
+        return self.inner(*args, **kwargs)
+
+
+def open_program(path: Path) -> tuple[ExportedProgram, tuple[Port, ...]]:
+    """Return the program saved at ``path`` and what it takes: names, shapes, dynamic dimensions as ranges."""
+    check_archive(path)
+    try:
+        with quiet():
+            program = torch.export.load(path)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LoadError(f"{path}: torch {torch.__version__} cannot load it: {reason}", "export it again") from error
+    return program, _ports(program)
+
+
+def adopt(
+    program: ExportedProgram, module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()
+) -> Traced:
+    """Return ``program`` as :func:`export` returns a module; ``module`` is the program to be run.
+
+    ``ports`` with the program's names may come in any order, others fill its inputs by position.
+    """
+    order = [port.name for port in _ports(program)]
+    if len(ports) != len(order):
+        raise UsageError(f"{len(ports)} input(s) for an exported program of {len(order)}", f"it is {', '.join(order)}")
+    if {port.name for port in ports} == set(order):
+        ports = tuple(sorted(ports, key=lambda port: order.index(port.name)))
+    recorder = Recorder(module, ports)
+    examples = example_inputs(module, ports, seed)
+    with quiet(), torch.no_grad(), watching(recorder):
+        try:
+            recorder(*examples)
+        except Exception as error:
+            raise capture_error(error, recorder, ports, "export") from error
+    graph = lowered(program)  # where alone the buffers that change are listed
+    inside = "inner.inner."  # Runnable's own, in the Recorder
+    changed = [f"{inside}{path}" for path in graph.graph_signature.buffers_to_mutate.values()]
+    states = tuple(
+        replace(state, source=state.source.removeprefix(inside)) for state in found_states(recorder, changed, inside)
+    )
+    notes = (*recorder.notes, *start_notes(recorder, states))
+    return Traced(graph, ports, named_outputs(recorder, ports, names), notes, states)
+
+
+def _ports(program: ExportedProgram) -> tuple[Port, ...]:
+    inputs = {name for name in program.graph_signature.user_inputs if isinstance(name, str)}
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    spans = {str(symbol): (int(span.lower), span.upper) for symbol, span in program.range_constraints.items()}
+    return tuple(_port(node.name, node.meta["val"], spans) for node in nodes)
+
+
+def _port(name: str, value: torch.Tensor, spans: dict[str, tuple[int, Any]]) -> Port:
+    ranges = []
+    for size in value.shape:
+        low, high = (size, size) if isinstance(size, int) else spans.get(str(size), (1, LARGEST))
+        ranges.append((max(int(low), 1), int(min(high, LARGEST))))
+    dtype = "float32" if value.is_floating_point() else "int32"
+    return flexible_port(name, tuple(ranges), dtype)
+
+
+def lowered(program: ExportedProgram) -> ExportedProgram:
+    """Return ``program`` in the dialect that coremltools reads.
+
+    An op that coremltools lacks is decomposed where torch knows how, which is exact; all others stay whole, so that
+    attention and layer norms reach Core ML as the ops they are.
+    """
+    with quiet():
+        install()
+        table = torch.export.default_decompositions()
+        lacking = {op: rule for op, rule in table.items() if not supports(op.name(), exported=True)}
+        whole: ExportedProgram = program.run_decompositions(lacking)
+        return whole
+
+
+def _dynamic(ports: tuple[Port, ...]) -> Any:
+    shapes = tuple(
+        {axis: Dim.AUTO(min=low, max=high) for axis, (low, high) in enumerate(port.spans) if low != high} or None
+        for port in ports
+    )
+    return (shapes,) if any(shapes) else None

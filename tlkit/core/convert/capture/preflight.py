@@ -1,0 +1,171 @@
+"""Before converting: every torch op of a captured model that coremltools cannot take, and where each one stands.
+
+Importing this module imports neither torch nor coremltools; :func:`check_ops` needs both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import ConversionError
+
+_SHOWN = 4
+_TRACED = "it is a script, whose checks stay in it: save a trace instead, torch.jit.trace(module, inputs).save(FILE)"
+_PYTHON = re.compile(r'(?:File "(?P<file>[^"]+)", line (?P<line>\d+))|(?:^(?P<path>[^\n]+?)\((?P<at>\d+)\): )', re.M)
+_TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an op stands: the module's path in the model (empty at its top), the source file's name and line."""
+
+    module: str
+    line: str
+
+    def __str__(self) -> str:
+        return " at ".join(filter(None, (self.module, self.line))) or "the model's top level"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A torch op that coremltools has no translation for, how often the model has it, and its different places."""
+
+    op: str
+    count: int
+    places: tuple[Place, ...]
+
+
+class PreflightError(ConversionError):
+    """The model has ops that cannot be converted: ``unsupported`` is all of them."""
+
+    def __init__(self, unsupported: tuple[Unsupported, ...], tools: str, hint: str = "") -> None:
+        ops = "; ".join(
+            f"{item.op} {item.count}x ({' and '.join(map(str, item.places[:_SHOWN]))})" for item in unsupported
+        )
+        what = f"{len(unsupported)} torch ops" if len(unsupported) > 1 else "a torch op"
+        super().__init__(
+            f"coremltools {tools} cannot convert {what} of this model: {ops}",
+            hint or "express them with other torch ops, or do them outside the model",
+        )
+        self.unsupported = unsupported
+
+
+def check_ops(program: Any) -> None:
+    """Raise :class:`PreflightError` if ``program`` (traced TorchScript or an ExportedProgram) has such ops."""
+    import coremltools
+
+    found = unsupported(program)
+    if found:
+        scripted = any(item.op == "prim::RaiseException" for item in found)
+        raise PreflightError(found, coremltools.__version__, _TRACED if scripted else "")
+
+
+def unsupported(program: Any) -> tuple[Unsupported, ...]:
+    """Return the ops of ``program`` that coremltools lacks even with tlkit's additions, the commonest first."""
+    from tlkit.core.convert.tools.torch_ops import install, supports
+
+    install()
+    found: dict[str, list[Place]] = {}
+    exported = not hasattr(program, "inlined_graph")
+    for kind, place in _exported_ops(program) if exported else _script_ops(program):
+        if not supports(kind, exported=exported):
+            found.setdefault(kind.removeprefix("aten::"), []).append(place)
+    every = (Unsupported(op, len(places), tuple(dict.fromkeys(places))) for op, places in found.items())
+    return tuple(sorted(every, key=lambda item: (-item.count, item.op)))
+
+
+def _script_ops(program: Any) -> Iterator[tuple[str, Place]]:
+    def walk(block: Any) -> Iterator[Any]:
+        for node in block.nodes():
+            yield node
+            for inner in node.blocks():
+                yield from walk(inner)
+
+    for node in walk(_tidied(program)):
+        if node.kind() != "prim::GetAttr":  # weights, which coremltools resolves beforehand
+            scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
+            yield node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+
+
+_PARTS = {"aten::slice", "aten::select"}
+_VIEWS = _PARTS | {f"aten::{name}" for name in ("view", "transpose", "permute", "unsqueeze", "squeeze", "narrow", "t")}
+
+
+def lost_writes(script: Any) -> tuple[str, ...]:
+    """Return the ops of traced TorchScript that write into a part of a tensor read afterwards, and where they stand.
+
+    coremltools follows `x[1:3] = y` (a copy into slices) and writes into whole tensors; of others, such as
+    `x[:, i] = y` or `x[0].mul_(2)`, it keeps the result and forgets the tensor they are a part of.
+    """
+    chains: dict[str, tuple[str, bool]] = {}  # of a view: what it is a part of, whether slices alone lead there
+    written: dict[str, tuple[str, str]] = {}  # what was written into: the part's new value, and which op wrote it
+    buffers: set[str] = set()
+    lost: dict[str, None] = {}
+
+    def read(names: Sequence[str]) -> None:
+        for name in names:
+            value, what = written.get(chains.get(name, (name, True))[0], (name, ""))
+            if value != name:
+                lost[what] = None
+
+    graph = script.inlined_graph
+    for node in graph.nodes():
+        names, kind = [value.debugName() for value in node.inputs()], node.kind()
+        if kind == "prim::GetAttr":
+            buffers.add(node.output().debugName())
+        elif kind in _VIEWS:
+            root, sliced = chains.get(names[0], (names[0], True))
+            chains[node.output().debugName()] = (root, sliced and kind in _PARTS)
+        elif kind.startswith("aten::") and kind.endswith("_") and names[0] in chains:
+            root, sliced = chains[names[0]]
+            if kind == "aten::copy_" and names[1] == written.get(root, ("", ""))[0]:
+                del written[root]  # `x[1:3] += y` puts what it has written into the part once more
+            elif not (sliced and kind in ("aten::copy_", "aten::fill_")):
+                read(names)
+                what = f"{kind.removeprefix('aten::')} at {_line(node.sourceRange(), innermost_first=True)}"
+                written[root] = (node.output().debugName(), what)
+                if root in buffers:
+                    lost[what] = None  # a state is read by the next call
+        else:
+            read(names)
+    read([value.debugName() for value in graph.outputs()])
+    return tuple(lost)
+
+
+def _tidied(program: Any) -> Any:
+    """Return the graph as coremltools reads it: without dead ops, `chunk` of a constant as an op of its own."""
+    import torch
+
+    graph = program.inlined_graph.copy()
+    torch._C._jit_pass_dce(graph)
+    torch._C._jit_pass_canonicalize_graph_fuser_ops(graph)
+    return graph
+
+
+def _exported_ops(program: Any) -> Iterator[tuple[str, Place]]:
+    for node in program.graph_module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        kind = node.target.name() if hasattr(node.target, "name") else node.target.__name__
+        scopes = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        line = _line(node.meta.get("stack_trace") or "", innermost_first=False)
+        yield kind, Place(_without_wrapper(scopes[-1] if scopes else ""), line)
+
+
+def _without_wrapper(scope: str) -> str:
+    return scope.removeprefix("inner").lstrip(".")  # trace.Recorder calls the user's model so
+
+
+def _line(stack: str, *, innermost_first: bool) -> str:
+    """Return the innermost line of a Python stack that is not torch's own, as ``file.py:12``."""
+    frames = [
+        (match["file"] or match["path"].strip(), match["line"] or match["at"]) for match in _PYTHON.finditer(stack)
+    ]
+    frames = frames if innermost_first else frames[::-1]
+    own = [frame for frame in frames if not _TORCH.search(frame[0])]
+    path, line = (own or frames or [("", "")])[0]
+    return f"{Path(path).name}:{line}" if path else ""

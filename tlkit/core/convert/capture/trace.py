@@ -1,0 +1,286 @@
+"""Run a module once on seeded inputs and record what it did, as TorchScript that coremltools reads.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.jit._trace import TracerWarning
+
+from tlkit.core.convert.capture.examples import example_inputs
+from tlkit.core.convert.capture.preflight import lost_writes
+from tlkit.core.convert.capture.states import State, found_states, start_notes, watching
+from tlkit.errors import ConversionError, UsageError
+from tlkit.host.quiet import quiet
+from tlkit.host.where import where
+from tlkit.ports.parse import check_name, parse_output
+from tlkit.ports.port import OutputPort, Port
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output of the traced module: what the package makes of it, and what it was on the example."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    port: OutputPort
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences on what it froze."""
+
+    program: torch.jit.ScriptModule | ExportedProgram
+    ports: tuple[Port, ...]
+    outputs: tuple[Output, ...]
+    notes: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
+
+
+@contextmanager
+def prepared(module: nn.Module, *, frozen: bool = False) -> Iterator[nn.Module]:
+    """Yield ``module`` ready to be traced: in eval mode, on the CPU, floating point in f32.
+
+    A caller's module is put back into the modes it was in; one that has to move or widen is copied first. A
+    ``frozen`` one, an exported program, is what it is.
+    """
+    if frozen:
+        yield module
+        return
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32) for t in tensors):
+        module = copy.deepcopy(module).cpu().float()
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # frozen ones lack it
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequence[str] = ()) -> Traced:
+    """Return ``module`` traced on inputs drawn for ``ports``; ``names`` are its outputs' names, in order.
+
+    Raises :class:`UsageError` where the module does not take such inputs, :class:`ConversionError` where it runs but
+    cannot be traced.
+    """
+    recorder = Recorder(module, ports)
+    examples = example_inputs(module, ports, seed)
+    with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
+        warnings.simplefilter("always")
+        with watching(recorder) as watch:
+            try:
+                script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
+            except Exception as error:
+                raise capture_error(error, recorder, ports) from error
+            states = found_states(recorder, watch.changed())
+    outputs = named_outputs(recorder, ports, names)
+    notes = (*recorder.notes, *_frozen_choices(caught), *_lost(script), *start_notes(recorder, states))
+    return Traced(script, ports, outputs, notes, states)
+
+
+def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Output, ...]:
+    """Describe the outputs of the last run, under ``names`` (``y``, ``y:f16``) or those the model gives them."""
+    wanted = {port.name: port for port in map(parse_output, names)}
+    return tuple(
+        Output(name, tuple(value.shape), value.dtype, wanted.get(name, OutputPort(name)))
+        for name, value in _named(recorder.seen, ports, list(wanted)).items()
+    )
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Keep nn.TransformerEncoder and nn.MultiheadAttention from their fused ops, which no converter knows."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _Last:
+    """What a run left; an object of its own, because torch.export watches a module's attributes."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Tensor] = {}
+        self.notes: tuple[str, ...] = ()
+
+
+class Recorder(nn.Module):
+    """A module with tensors in and a tensor or a flat tuple of tensors out; keeps the outputs of its last run."""
+
+    def __init__(self, inner: nn.Module, ports: tuple[Port, ...]) -> None:
+        super().__init__()
+        self.inner = inner
+        self._last = _Last()
+        self.keywords = _bind(inner, ports)
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The outputs of the last run by name; empty before the inner module has run."""
+        return self._last.outputs
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about those outputs."""
+        return self._last.notes
+
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run the inner module; parameters are filled by name if the ports have their names, else by position."""
+        exporting = torch.compiler.is_exporting()  # which runs the module on tensors without values
+        if not exporting:
+            self._last.outputs = {}  # not empty afterwards: the inner module ran
+        named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
+        result = self.inner(**named) if named else self.inner(*tensors)
+        outputs, self._last.notes = _distinct(dict(_flatten(result)), tensors)
+        if not exporting:
+            self._last.outputs = outputs
+        flat = tuple(outputs.values())
+        return flat if len(flat) > 1 else flat[0]
+
+
+def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Keep one of outputs that are the same tensor; a package can neither hold them twice nor return its input."""
+    kept: dict[str, Tensor] = {}
+    notes = []
+    for name, value in outputs.items():
+        twin = next((other for other, tensor in kept.items() if tensor is value), None)
+        if any(value is tensor for tensor in inputs):
+            raise ConversionError(f"output '{name}' is an input, unchanged", "return computed tensors alone")
+        if twin:
+            notes.append(f"output '{name}' is the same tensor as '{twin}': kept once")
+        else:
+            kept[name] = value
+    if not kept:
+        raise ConversionError("the model returns no tensor", "wrap it so that it returns what it computes")
+    return kept, tuple(notes)
+
+
+def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:
+    """Return the names to pass the ports by, none for positions; raise where forward cannot take that many."""
+    names = [port.name for port in ports]
+    keywords = names if set(names) <= set(parameters(module)) else []
+    if isinstance(module, torch.jit.ScriptModule):
+        return keywords
+    signature = inspect.signature(module.forward)
+    try:
+        signature.bind(**dict.fromkeys(keywords)) if keywords else signature.bind(*names)
+    except TypeError as error:
+        takes = ", ".join(map(str, signature.parameters.values()))
+        raise UsageError(f"the model does not take {len(names)} input(s): {error}", f"it is forward({takes})") from None
+    return keywords
+
+
+def parameters(module: nn.Module) -> list[str]:
+    """Return the names of what ``module``'s forward takes."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [argument.name for argument in module.forward.schema.arguments[1:]]  # type: ignore[attr-defined]
+    return list(inspect.signature(module.forward).parameters)
+
+
+def needed(module: nn.Module) -> list[str]:
+    """Return the names of what ``module``'s forward cannot do without; its first parameter where it says of none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return parameters(module)
+    named = inspect.signature(module.forward).parameters.values()
+    found = [item.name for item in named if item.default is item.empty and item.kind is not item.VAR_KEYWORD]
+    return found or parameters(module)[:1]
+
+
+def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(result, Tensor):
+        yield name or "output", result
+    elif is_dataclass(result) and not isinstance(result, Mapping):
+        yield from _flatten({field.name: getattr(result, field.name) for field in fields(result)}, name)
+    elif isinstance(result, Mapping):
+        for key, value in result.items():
+            yield from _flatten(value, f"{name}_{key}" if name else str(key))
+    elif isinstance(result, tuple | list):
+        names = getattr(result, "_fields", None) or [f"{name or 'output'}_{index}" for index in range(len(result))]
+        if len(result) == 1 and not name:
+            names = ["output"]
+        for key, value in zip(names, result, strict=True):
+            yield from _flatten(value, key)
+    elif result is not None:
+        raise ConversionError(
+            f"output {name or 'of the model'} is of type {type(result).__name__}, not a tensor",
+            "wrap the model so that it returns tensors alone",
+        )
+
+
+def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str]) -> dict[str, Tensor]:
+    """Give the outputs the user's names, or names that a package can hold and that no input has."""
+    if names and len(names) != len(seen):
+        raise UsageError(f"{len(names)} output name(s) for {len(seen)} output(s)", f"they are: {', '.join(seen)}")
+    taken = {port.name for port in ports}
+    chosen = [check_name(name) for name in names] or [safe_name(name, taken) for name in seen]
+    if len({*chosen} | taken) < len(chosen) + len(taken):
+        raise UsageError(f"names must differ: {', '.join([*taken, *chosen])}", "choose other output names")
+    return dict(zip(chosen, seen.values(), strict=True))
+
+
+def safe_name(name: str, taken: set[str]) -> str:
+    """Return ``name`` as a package can hold it, and as none of ``taken``."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    safe = safe if safe[:1].isalpha() or safe[:1] == "_" else f"_{safe}"
+    return f"{safe}_out" if safe in taken else safe
+
+
+def capture_error(
+    error: Exception, recorder: Recorder, ports: tuple[Port, ...], how: str = "trace"
+) -> UsageError | ConversionError:
+    """Return what to tell the user of ``error``: that the model cannot run on its inputs, or cannot be captured."""
+    if isinstance(error, UsageError | ConversionError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # TorchScript prefixes its traceback and ends with the reason; eager torch begins with it.
+    told = [line for line in lines if line.startswith("RuntimeError: ")]
+    reason = (told[-1].removeprefix("RuntimeError: ") if told else lines[0]) if lines else type(error).__name__
+    if recorder.seen:
+        return ConversionError(f"cannot {how} the model: {reason}", _TRACEABLE[how])
+    given = ", ".join(map(str, ports))
+    return UsageError(
+        f"{type(recorder.inner).__name__} does not run on {given}: {reason}{where(error)}",
+        _DTYPES if "dtype" in reason else "check the names, shapes and types of its inputs",
+    )
+
+
+_DTYPES = "its weights are f32 here, floating inputs too: let forward take its type from a parameter; check the inputs"
+_TRACEABLE = {
+    "trace": "make its forward pass traceable by torch.jit.trace",
+    "export": "make its forward pass exportable by torch.export.export",
+}
+
+
+def _lost(script: torch.jit.ScriptModule) -> tuple[str, ...]:
+    found = lost_writes(script)
+    if not found:
+        return ()
+    return (f"coremltools loses what a trace writes into a part of a tensor, at {', '.join(found[:4])}: try --export",)
+
+
+def _frozen_choices(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Say where values of the example decided what was recorded: the package will decide so for every input.
+
+    torch's own modules decide by shapes alone, which are fixed anyway.
+    """
+    own = str(Path(torch.__file__).parent)
+    warned = [w for w in caught if issubclass(w.category, TracerWarning) and not w.filename.startswith(own)]
+    places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in warned})
+    if not places:
+        return ()
+    return (f"tracing fixed what depends on an input's values or size, at {', '.join(places[:4])}",)

@@ -1,0 +1,263 @@
+"""``tlkit convert``: a PyTorch module becomes a Core ML package, checked against its source.
+
+Every argument is checked before torch is imported, the package is complete before it gets its name, and no line that
+torch or coremltools prints reaches the user's streams.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.advice import advise
+from tlkit.core.convert.provenance import annotate, describe
+from tlkit.core.convert.remake import is_package, refuse, remake
+from tlkit.core.convert.source.source import Source, load_source
+from tlkit.core.convert.tools.build import (
+    About,
+    Recipe,
+    Report,
+    check_classifier,
+    check_versions,
+    version_notes,
+    write_package,
+)
+from tlkit.core.convert.tools.targets import choose_target, target_for_states
+from tlkit.errors import UsageError
+from tlkit.host.allocator import give_back
+from tlkit.host.interrupt import check, interruptible
+from tlkit.host.staging import check_goal, staged
+from tlkit.ports.labels import class_labels
+from tlkit.ports.parse import Ports, parse_output, parse_ports
+from tlkit.ports.port import Port
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlkit.core.convert.capture.trace import Traced
+    from tlkit.core.convert.cases import Case
+    from tlkit.core.convert.verify import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionResult:
+    """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
+
+    ``verification`` is None where it was not asked for; ``notes`` is what to know about this conversion,
+    ``version_notes`` about the versions in use.
+    """
+
+    path: Path
+    source: str
+    precision: str
+    target: str
+    size: int
+    info: ModelInfo
+    verification: Verification | None
+    advice: tuple[str, ...]
+    notes: tuple[str, ...]
+    version_notes: tuple[str, ...]
+    timings: Mapping[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the package agrees with its source, or nobody asked."""
+        return self.verification is None or bool(self.verification.passed)
+
+
+def convert(
+    source: str | Path | nn.Module,
+    output: str | Path,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: Ports = (),
+    images: Ports = (),
+    classes: str | Path | Sequence[str] | None = None,
+    output_names: Sequence[str] = (),
+    states: Sequence[str] = (),
+    precision: str | None = None,
+    target: str | None = None,
+    export: bool = False,
+    author: str = "",
+    description: str = "",
+    version: str = "",
+    license: str = "",
+    verify: bool = True,
+    samples: str | Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+    report: Report | None = None,
+) -> ConversionResult:
+    """Convert ``source`` to the Core ML package ``output``; return what was made and how it compares.
+
+    ``source`` is ``file.py:callable``, ``package.module:callable``, a TorchScript ``.pt``, a ``.pt2``, a Hugging Face
+    model folder, a built-in name, or a module; ``export`` captures it by ``torch.export``, not by tracing. A source
+    that is a ``.mlpackage`` is made anew in another ``precision`` or for another ``target``, which it keeps otherwise;
+    f16 and iOS17 are what PyTorch becomes.
+    ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
+    text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
+    ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others.
+    ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
+    outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
+    ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
+    on.
+
+    A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
+    otherwise, and leaves nothing behind then.
+    """
+    goal = Path(output)
+    clock = Clock(report or (lambda what, share: None))
+    about = About(author, description, version, license)
+    _check_precision(precision)
+    _check_output(goal, force)
+    if is_package(source):
+        refuse({"kwargs": kwargs, "checkpoint": checkpoint, "input": inputs, "image": images, "classes": classes})
+        refuse({"output-name": output_names, "state": states, "samples": samples, "export": export})
+        package = Path(str(source))
+        return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
+    ports = parse_ports(inputs, images)
+    labels = class_labels(classes)
+    outputs = tuple(map(parse_output, output_names))
+    recipe = Recipe(precision or "f16", choose_target(target, ports, outputs), labels, about)
+    check_versions()
+    with interruptible(), clock.stage("load", "loading the source"):
+        loaded = load_source(source, kwargs, checkpoint)
+        from tlkit.core.convert.capture.states import check_states
+        from tlkit.core.convert.capture.trace import prepared
+    with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
+        with clock.stage("trace", "tracing"):
+            traced = _capture(module, ports, loaded, seed, output_names, labels, export, clock)
+            check_states(states, traced.states)
+            if traced.states:
+                recipe = replace(recipe, target=target_for_states(recipe.target, target is not None))
+            # Another seed than the trace's, so that what the trace froze shows. Samples are read before the long part.
+            checked_on = _cases(module, traced, seed + 1, samples) if verify else ()
+        with clock.stage("convert", "converting"):
+            write_package(traced, recipe, path, clock.report)
+        verification = None
+        if verify:
+            with clock.stage("verify", "verifying"):
+                verification = _verify(path, module, traced, recipe, checked_on, seed + 1)
+        annotate(path, describe(loaded.text, recipe.precision, verification))
+    return result(goal, loaded.text, recipe, verification, clock, traced.notes)
+
+
+def _capture(
+    module: nn.Module,
+    ports: tuple[Port, ...],
+    loaded: Source,
+    seed: int,
+    names: Sequence[str],
+    labels: Sequence[str],
+    export: bool,
+    clock: Clock,
+) -> Traced:
+    from tlkit.core.convert.capture.capture import adopt, capture
+    from tlkit.core.convert.capture.trace import needed
+
+    ports = ports or loaded.ports
+    if not ports:
+        takes = ", ".join(needed(module))
+        raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
+    if loaded.program is not None:
+        traced = adopt(loaded.program, module, ports, seed, tuple(names))
+    else:
+        loading = partial(clock.stage, "convert", "loading coremltools")
+        traced = capture(module, ports, seed, tuple(names), export=export, loading=loading)
+    if labels:
+        check_classifier(traced.outputs, len(labels))
+    return traced
+
+
+def _cases(module: nn.Module, traced: Traced, seed: int, samples: str | Path | None) -> tuple[Case, ...]:
+    from tlkit.core.convert.verify import choose_cases
+
+    return choose_cases(module, traced, seed=seed, samples=Path(samples) if samples else None)
+
+
+def _verify(
+    path: Path, module: nn.Module, traced: Traced, recipe: Recipe, cases: Sequence[Case], seed: int
+) -> Verification:
+    from tlkit.core.convert.verify import verify
+
+    give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
+    return verify(path, module, traced, precision=recipe.precision, cases=cases, labels=recipe.labels, seed=seed)
+
+
+def result(
+    goal: Path,
+    source: str,
+    recipe: Recipe,
+    verification: Verification | None,
+    clock: Clock,
+    notes: tuple[str, ...],
+) -> ConversionResult:
+    """Describe the package that now lies at ``goal``."""
+    from tlkit.core.model.load import inspect
+
+    info = inspect(goal)
+    return ConversionResult(
+        path=goal,
+        source=source,
+        precision=recipe.precision,
+        target=recipe.target.name,
+        size=sum(file.stat().st_size for file in goal.rglob("*") if file.is_file()),
+        info=info,
+        verification=verification,
+        advice=advise(info),
+        notes=notes,
+        version_notes=version_notes(),
+        timings=clock.timings(),
+    )
+
+
+UNCOMPRESSED = "tlkit does not compress packages yet: coremltools.optimize.coreml does, on what convert writes"
+
+
+def _check_precision(precision: str | None) -> None:
+    if precision not in (None, "f16", "f32"):
+        raise UsageError(f"unknown precision '{precision}'", f"it is f16 or f32; {UNCOMPRESSED}")
+
+
+def _check_output(goal: Path, force: bool) -> None:
+    if goal.suffix != ".mlpackage":
+        raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
+    check_goal(goal, force=force)
+
+
+class Clock:
+    """Seconds by stage, and the caller's report of where things stand."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+        self._inside = 0.0
+
+    def report(self, what: str, share: float) -> None:
+        """Pass on where things stand; the place where an interrupt that a library swallowed comes back."""
+        check()
+        self._report(what, share)
+
+    @contextmanager
+    def stage(self, key: str, what: str) -> Iterator[None]:
+        """Time the body as ``key``; a stage inside another is not counted twice, one that comes again is added."""
+        self.report(what, 0.0)
+        self._stages.setdefault(key, 0.0)
+        start, outer, self._inside = time.perf_counter(), self._inside, 0.0
+        yield
+        check()
+        spent = time.perf_counter() - start
+        self._stages[key] += spent - self._inside
+        self._inside = outer + spent
+
+    def timings(self) -> dict[str, float]:
+        """Return the seconds of each stage so far, and in all."""
+        return {**self._stages, "total": time.perf_counter() - self._start}

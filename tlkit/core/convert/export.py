@@ -1,0 +1,206 @@
+"""A Core ML model to a PyTorch program (``.pt2``) or to ONNX: our lowering, handed to torch's own exporters.
+
+What is written needs no tlkit: every operation is decomposed into torch's. The rounding to f16 that the program
+declares stays in it (as casts to f16 and back), so that it gives what the package gives; ``precision="f32"`` leaves it
+out. Either is checked: the file is loaded again, and runs beside our executor on one seeded input.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
+from tlkit.host.staging import check_goal, staged
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+    from torch.export import ExportedProgram
+
+    from tlkit.core.convert.verify import Verification
+    from tlkit.mil.program import Function
+
+FORMATS = {".pt2": "torch.export", ".onnx": "ONNX"}
+"""What is made for each ending of the output's name."""
+LARGEST_ONNX = 2_000_000_000
+"""Bytes: one ONNX file is one protobuf message, which ends at 2 GiB."""
+_INSIDE = "tlkit.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What was made: size in bytes, the model's description, how many of each torch operation.
+
+    ``verification`` is None where it was not asked for.
+    """
+
+    path: Path
+    source: str
+    format: str
+    precision: str
+    size: int
+    info: ModelInfo
+    operations: Mapping[str, int]
+    verification: Verification | None
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file gives what the model gives, as far as could be told here."""
+        return self.verification is None or self.verification.passed is not False
+
+
+def export(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    precision: str = "f16",
+    function: str | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    force: bool = False,
+) -> ExportResult:
+    """Write the mlprogram ``model`` as ``output``, a ``.pt2`` (``torch.export.load``) or a ``.onnx``.
+
+    It takes the model's inputs in order, images as (1, channels, height, width) of 0 to 255, f16 ports as float32; it
+    gives the outputs by name. A classifier's label is the index of its class; the labels are in the file's metadata.
+    ``.onnx`` needs the extra ``onnx``. A file that fails verification is written all the same: look at ``result.ok``.
+
+    Raises UsageError, LoadError, UnavailableError or ConversionError, and writes nothing then.
+    """
+    goal = Path(output)
+    _check(goal, precision, force)
+    from tlkit.core.model.load import load_model
+    from tlkit.formats.coreml.package import open_package
+    from tlkit.host.quiet import quiet
+
+    if not Path(model).exists():
+        hint = f"{goal.suffix} is made of a Core ML model; convert PyTorch to a .mlpackage first"
+        raise LoadError(f"{model}: no such model file", hint)
+    info = load_model(model, function=function).info
+    package = open_package(Path(model))
+    if package.program is None:
+        raise LoadError(f"{model}: a {info.kind} model; tlkit exports mlprograms", "convert its source instead")
+    package.require_weights()
+    program = package.program.function(function or package.default_function)
+    if info.states and goal.suffix == ".onnx":
+        raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
+    with quiet(), staged(goal, force=force) as path:
+        exported = _export(program, info, precision, narrow=goal.suffix == ".pt2")
+        (_save_pt2 if goal.suffix == ".pt2" else _save_onnx)(exported, info, program, path)
+        found = None
+        if verify:
+            from tlkit.core.convert.exported_check import check_export
+
+            found = check_export(path, program, info, precision, seed)
+    calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    counts = {name: calls.count(name) for name in sorted(set(calls), key=lambda name: (-calls.count(name), name))}
+    size, source = goal.stat().st_size, os.fspath(model)
+    return ExportResult(goal, source, FORMATS[goal.suffix], precision, size, info, counts, found, _notes(info, goal))
+
+
+def _check(goal: Path, precision: str, force: bool) -> None:
+    if goal.suffix not in FORMATS:
+        raise UsageError(f"{goal}: unknown kind of file", f"name it {' or '.join(FORMATS)}")
+    if precision not in ("f16", "f32"):
+        raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
+    check_goal(goal, force=force)
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if goal.suffix == ".onnx" and missing:
+        raise UnavailableError(
+            f"{' and '.join(missing)} not installed: {goal} cannot be written", "pip install 'tlkit[onnx]'"
+        )
+
+
+def _export(function: Function, info: ModelInfo, precision: str, *, narrow: bool) -> ExportedProgram:
+    """Run torch.export; ``narrow=False`` widens small integers, which few runtimes of ONNX know as indices."""
+    import torch
+    from torch.export import Dim
+
+    from tlkit.core.convert.exportable import examples, exportable, open_lengths
+
+    module: fx.GraphModule = exportable(function, precision, narrow=narrow)
+    given: dict[str, Tensor] = examples(function, info.inputs)
+    lengths = {port.name: open_lengths(port) for port in info.inputs}
+    dims = tuple(
+        {axis: Dim.DYNAMIC(min=low, max=high) for axis, (low, high) in lengths[name].items()} for name in given
+    )
+    try:
+        program = torch.export.export(module, tuple(given.values()), dynamic_shapes=dims, strict=False)
+        return _without_assertions(program.run_decompositions({}))
+    except Exception as error:
+        flexible = next((name for name, axes in lengths.items() if axes), None)
+        fix = (
+            f"fix its shape first: tlkit edit {info.path} --input-shape {flexible}=..." if flexible else "-vv says more"
+        )
+        raise ConversionError(f"torch.export cannot take {info.path}: {_reason(error)}", fix) from error
+
+
+def _without_assertions(program: ExportedProgram) -> ExportedProgram:
+    """Drop what torch.export puts before each cast to assert a type that cannot be another."""
+    for node in list(program.graph.nodes):
+        if str(node.target) == "aten._assert_tensor_metadata.default":
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
+
+
+def _save_pt2(program: ExportedProgram, info: ModelInfo, function: Function, path: Path) -> None:
+    import torch
+
+    torch.export.save(program, path, extra_files={_INSIDE: json.dumps(_metadata(info, function))})
+
+
+def _save_onnx(program: ExportedProgram, info: ModelInfo, function: Function, path: Path) -> None:
+    import logging
+
+    import torch
+
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > LARGEST_ONNX:
+        raise ConversionError(f"{size / 1e9:.1f} GB of weights do not fit into one ONNX file", "write a .pt2")
+    names = [port.name for port in info.inputs]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        made = torch.onnx.export(
+            program, (), dynamo=True, input_names=names, output_names=list(function.block.outputs), verbose=False
+        )
+        assert made is not None
+        made.model.metadata_props.update({key: json.dumps(value) for key, value in _metadata(info, function).items()})
+        made.save(str(path), external_data=False)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ConversionError(f"torch.onnx cannot take {info.path}: {_reason(error)}", "write a .pt2") from error
+
+
+def _metadata(info: ModelInfo, function: Function) -> dict[str, Any]:
+    from tlkit import __version__
+
+    said = {"description": info.metadata.description, "author": info.metadata.author, "license": info.metadata.license}
+    ports = {"inputs": [port.name for port in info.inputs], "outputs": list(function.block.outputs)}
+    return {"tlkit": __version__, **ports, "labels": list(info.labels), **{k: v for k, v in said.items() if v}}
+
+
+def _notes(info: ModelInfo, goal: Path) -> tuple[str, ...]:
+    notes = []
+    if info.labels:
+        notes.append("the label is the index of its class here; the labels are in the file's metadata")
+    if any(port.image for port in info.inputs):
+        notes.append("images are arrays here: (1, channels, height, width), 0 to 255, in the model's channel order")
+    if any(port.enumerated or (port.image and port.image.sizes) for port in info.inputs):
+        notes.append("it takes every length between the shapes that the model lists")
+    if info.states:
+        notes.append("its states are buffers: one program, one set of states")
+    return tuple(notes)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,64 @@
+"""Does an exported file give what the model gives? It is loaded again and runs beside our executor."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlkit.core.compare.difference import TOLERANCES, difference
+from tlkit.core.convert.verify import Verification
+from tlkit.core.model.inputs import draw
+from tlkit.engines.torch.engine import TorchEngine
+from tlkit.errors import UnavailableError
+from tlkit.mil.program import Function
+from tlkit.types import ModelInfo
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def check_export(path: Path, function: Function, info: ModelInfo, precision: str, seed: int) -> Verification:
+    """Compare the file at ``path`` with the executor on the inputs of ``seed``, by the tolerances of ``precision``."""
+    rng = np.random.default_rng(seed)
+    inputs = {port.name: _carried(draw(port, "random", rng)) for port in info.inputs}
+    try:
+        actual = _run_pt2(path, inputs) if path.suffix == ".pt2" else _run_onnx(path, inputs, function)
+    except UnavailableError as error:
+        return Verification(None, {}, (error.message,), seed=seed)
+    reference = TorchEngine(function, precision=precision).run(inputs)
+    found, reasons = {}, []
+    for name, value in reference.items():
+        if isinstance(value, str | int):
+            continue  # a label, here an index: the probabilities say more
+        expected = np.fromiter(value.values(), np.float32) if isinstance(value, Mapping) else value
+        found[name] = difference(expected, actual[name])
+        integer = expected.dtype.kind in "iub"
+        reasons += [f"{name}: {phrase}" for phrase in TOLERANCES[precision].breaches(found[name], integer=integer)]
+    return Verification(not reasons, found, tuple(reasons), seed=seed)
+
+
+def _carried(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _run_pt2(path: Path, inputs: Arrays) -> Arrays:
+    module = torch.export.load(path).module()
+    with torch.no_grad():
+        outputs = module(*(torch.from_numpy(value) for value in inputs.values()))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _run_onnx(path: Path, inputs: Arrays, function: Function) -> Arrays:
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise UnavailableError("onnxruntime is not installed: the file was not run") from None
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return dict(zip(function.block.outputs, session.run(None, dict(inputs)), strict=True))

@@ -1,0 +1,194 @@
+"""Several sources as the functions of one package, which share the weights that they have in common.
+
+Importing this module imports neither torch nor coremltools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.convert import convert
+from tlkit.core.convert.provenance import inherit
+from tlkit.core.convert.tools.build import Report, check_versions
+from tlkit.core.convert.tools.targets import choose_target
+from tlkit.core.model.load import inspect, load_model
+from tlkit.errors import ConversionError, LoadError, UsageError
+from tlkit.host.quiet import quiet
+from tlkit.host.staging import check_goal, staged
+from tlkit.ports.parse import Ports, check_name, function_ports
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlkit.core.convert.verify import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What was made: its functions and what they come from; ``separate`` is the size of a package for each, bytes.
+
+    ``passed`` says whether each function computes bit for bit what a package of its own does and, where that was
+    converted for it, whether the package agrees with its source (``verifications``); None where neither was tried.
+    """
+
+    path: Path
+    functions: Mapping[str, str]
+    default: str
+    size: int
+    separate: int
+    info: ModelInfo
+    passed: bool | None
+    verifications: Mapping[str, Verification]
+
+
+def combine(
+    source: str | Path | nn.Module,
+    functions: Mapping[str, str | Path | nn.Module] | Sequence[str],
+    output: str | Path,
+    *,
+    inputs: Ports = (),
+    images: Ports = (),
+    target: str | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    force: bool = False,
+    report: Report | None = None,
+    main: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Combined:
+    """Write the package ``output`` with ``source`` as its function ``main``, the default, and ``functions`` beside it.
+
+    ``functions`` maps names to sources, or holds texts ``NAME=SOURCE``. A source is a .mlpackage, or anything that
+    ``tlkit.convert`` takes: it is converted first, for iOS18 or the later ``target``. A port in
+    ``inputs`` or ``images`` belongs to the function it names (``decode:x``); one that names none to each function
+    without ports of its own. ``options`` are convert's for every source, those in ``main`` for ``source`` alone.
+
+    Raises :class:`TlkitError`, and leaves nothing behind then.
+    """
+    sources = {"main": source, **_parsed(functions)}
+    goal = Path(output)
+    if goal.suffix != ".mlpackage":
+        raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
+    ports: dict[str, dict[str, Any]] = {
+        name: {kind: function_ports(given, name, sources) for kind, given in (("inputs", inputs), ("images", images))}
+        for name in sources
+    }
+    _check(sources, target, any((*inputs, *images, *(main or {}).values(), *options.values())))
+    check_goal(goal, force=force)
+    check_versions()
+    found: dict[str, Verification] = {}
+    with staged(goal, force=force) as path:
+        packages: dict[str, Path] = {}
+        for name, item in sources.items():
+            if _is_package(item):
+                packages[name] = Path(str(item))
+                continue
+            packages[name] = path.with_name(f"{name}-{path.name}")
+            made = convert(
+                item,
+                packages[name],
+                **ports[name],
+                **options,
+                **((main or {}) if name == "main" else {}),
+                target=target or "iOS18",
+                verify=verify,
+                seed=seed,
+                report=report,
+            )
+            if made.verification is not None:
+                found[name] = made.verification
+        _write(packages, path)
+        inherit(path, packages)
+        passed = all(_same(package, path, name, seed) for name, package in packages.items()) if verify else None
+        separate = sum(map(_size, dict.fromkeys(packages.values())))
+    texts = {name: item if isinstance(item, str) else _text(item) for name, item in sources.items()}
+    agreed = passed and all(item.passed is not False for item in found.values())
+    return Combined(goal, texts, "main", _size(goal), separate, inspect(goal), agreed, found)
+
+
+def _is_package(source: object) -> bool:
+    return isinstance(source, str | Path) and Path(source).suffix == ".mlpackage"
+
+
+def _text(source: object) -> str:
+    return str(source) if isinstance(source, Path) else type(source).__name__
+
+
+def _check(sources: Mapping[str, Any], target: str | None, conversion: bool) -> None:
+    """Refuse packages that are not there, a target without functions, and options that nothing would follow."""
+    for item in filter(_is_package, sources.values()):
+        if not Path(item).is_dir():
+            raise LoadError(f"{item}: no .mlpackage to take a function from", "convert it first: tlkit convert")
+    if target is not None and choose_target(target).version < choose_target("iOS18").version:
+        raise UsageError(f"several functions need iOS18, not {target}", "use --target iOS18 or later")
+    if (conversion or target) and all(map(_is_package, sources.values())):
+        raise UsageError("packages are combined as they are", "give options of conversion when a package is made")
+
+
+def _parsed(functions: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    if isinstance(functions, Mapping):
+        pairs = list(functions.items())
+    else:
+        pairs = [(name, source) for name, _, source in (text.partition("=") for text in functions)]
+    found: dict[str, Any] = {}
+    for name, source in pairs:
+        if source == "":
+            raise UsageError(f"--function {name}: not NAME=SOURCE", "write it as --function decode=decode.mlpackage")
+        if name == "main" or name in found:
+            raise UsageError(f"--function {name}: that name is taken", "SOURCE is the function 'main'")
+        found[check_name(name)] = source
+    return found
+
+
+def _write(sources: Mapping[str, Path], path: Path) -> None:
+    with quiet():
+        import coremltools as ct
+
+        try:
+            descriptor = ct.utils.MultiFunctionDescriptor()
+            for name, package in sources.items():
+                descriptor.add_function(str(package), src_function_name="main", target_function_name=name)
+            descriptor.default_function_name = "main"
+            ct.utils.save_multifunction(descriptor, str(path))
+        except OSError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConversionError(
+                f"coremltools {ct.__version__} cannot combine these packages: {reason}",
+                "each must be an mlprogram with one function and weights of its own",
+            ) from error
+
+
+def _same(package: Path, combined: Path, name: str, seed: int) -> bool:
+    """Whether the function computes exactly what its package does, on seeded inputs."""
+    import numpy as np
+
+    from tlkit.core.model.inputs import draw
+
+    with quiet():
+        old, new = load_model(package), load_model(combined, function=name)
+        rng = np.random.default_rng(seed)
+        inputs = {spec.name: draw(spec, "random", rng) for spec in old.inputs}
+        results: list[Mapping[str, Any]] = []
+        for model in (old, new):
+            state = model.make_state() if model.info.states else None
+            results.append(model.predict(inputs, state=state))
+    expected, found = results
+    return expected.keys() == found.keys() and all(_equal(expected[key], found[key]) for key in expected)
+
+
+def _equal(expected: Any, found: Any) -> bool:
+    import numpy as np
+
+    if isinstance(expected, Mapping | str | int):
+        return bool(expected == found)
+    return np.array_equal(np.asarray(expected), np.asarray(found), equal_nan=False)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,168 @@
+"""A package made anew from a package: for another oldest system, or in another precision.
+
+coremltools reads the program back, builds it with the new system's operations, and writes it; nothing else of the
+package changes: names, types and shapes of its ports, labels and metadata are the original's. Both packages then run
+on one seeded input. A program in f16 is made one in f32 by :mod:`tlkit.formats.coreml.edit.precision` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.provenance import annotate, describe
+from tlkit.core.convert.tools.build import About, Recipe, check_versions, conversion_error, progress
+from tlkit.core.convert.tools.targets import choose_target, target_of_version
+from tlkit.errors import LoadError, TlkitError, UsageError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml.edit.precision import is_half, widen
+from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.host.quiet import quiet
+from tlkit.host.staging import staged
+
+if TYPE_CHECKING:
+    from tlkit.core.convert.convert import Clock, ConversionResult
+    from tlkit.core.convert.verify import Verification
+
+_TIDY = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
+"""Passes that take away the casts between f32 and f32 that widening leaves."""
+_MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")
+
+
+def is_package(source: object) -> bool:
+    """Whether ``source`` names something on disk that is called a Core ML model."""
+    return isinstance(source, str | Path) and Path(source).suffix in (".mlpackage", ".mlmodel", ".mlmodelc")
+
+
+def refuse(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first of ``given`` options that is set: a package brings all that they say."""
+    name = next((name for name, value in given.items() if value), None)
+    if name:
+        flag = f"--{name.replace('_', '-')}"
+        raise UsageError(f"{flag} is for PyTorch sources, not for packages", "tlkit edit changes a package's ports")
+
+
+def remake(
+    source: Path,
+    goal: Path,
+    precision: str | None,
+    target: str | None,
+    about: About,
+    *,
+    verify: bool,
+    seed: int,
+    force: bool,
+    clock: Clock,
+) -> ConversionResult:
+    """Write the package ``source`` to ``goal`` in ``precision`` and for ``target`` (None: as it is).
+
+    Raises :class:`TlkitError`, and leaves nothing behind then.
+    """
+    from tlkit.core.convert.convert import result
+
+    with clock.stage("load", "reading the program"):
+        package = _open(source)
+        half, version = is_half(package.model), package.model.specificationVersion
+        recipe = Recipe(
+            precision or ("f16" if half else "f32"),
+            choose_target(target) if target else target_of_version(version),
+            about=about,
+        )
+        if recipe.target.version < version:
+            raise UsageError(
+                f"{source}: it is for {target_of_version(version).name}; {recipe.target.name} is older",
+                "its operations may not be there: convert its source for the older system",
+            )
+        widened = half and recipe.precision == "f32"
+        narrowed = not half and recipe.precision == "f16"
+        if not (widened or narrowed or recipe.target.version != version):
+            raise UsageError(
+                f"{source}: it is {recipe.precision}, for {recipe.target.name}, already",
+                "say what to change: --precision, --target; names, shapes and texts: tlkit edit",
+            )
+        package.require_weights()
+        check_versions()
+    verification = None
+    with staged(goal, force=force) as path:
+        with clock.stage("convert", "converting"):
+            start = _widened(package, path.with_name(f"f32-{path.name}")) if widened else package
+            _write(start, recipe, path, narrowed, clock)
+        if verify:
+            with clock.stage("verify", "verifying"):
+                verification = _verified(source, path, "f16" if widened or narrowed else "f32", seed)
+        annotate(path, describe(str(source), recipe.precision, verification))
+    notes = ("the weights are the f16 numbers they were: f32 brings back no bits",) if widened else ()
+    return result(goal, str(source), recipe, verification, clock, notes)
+
+
+def _open(source: Path) -> Package:
+    if not source.exists():
+        raise LoadError(f"{source}: no such package", "check the path")
+    sniff.expect_coreml(source)
+    package = open_package(source)
+    if package.root != source or not package.root.is_dir() or package.file.suffix != ".mlmodel":
+        raise UsageError(f"{source}: only a .mlpackage folder can be made anew", "use the package it was made from")
+    if package.program is None:
+        kind = package.model.WhichOneof("Type") or "unknown"
+        raise UsageError(f"{source}: a {kind} model; only mlprograms can be made anew", "convert its source instead")
+    return package
+
+
+def _widened(package: Package, path: Path) -> Package:
+    """Write the package in f32 at ``path``, a folder that goes away with the stage."""
+    changed = type(package.model)()
+    changed.CopyFrom(package.model)
+    (path / _MODEL).parent.mkdir(parents=True)
+    with blamed_on(package.file):
+        widen(package, changed, path / _MODEL.parent / "weights" / "weight.bin")
+    (path / "Manifest.json").write_bytes((package.root / "Manifest.json").read_bytes())
+    (path / _MODEL).write_bytes(changed.SerializeToString())
+    return Package(path, path / _MODEL, changed)
+
+
+def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Clock) -> None:
+    """Build the program again for the recipe's target, in f16 where ``narrow``, and write it at ``path``."""
+    with quiet(progress(clock.report)) as heard:
+        import coremltools as ct
+        from coremltools.converters.mil.converter import mil_convert
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        spec = ct.proto.Model_pb2.Model.FromString(package.model.SerializeToString())
+        recipe.about.write(spec.description.metadata)
+        pipeline = ct.PassPipeline() if narrow else ct.PassPipeline(list(_TIDY), "tidy")
+        if narrow:
+            pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": "classify"})  # its labels are a list
+        try:
+            program = load(
+                model_spec=spec,
+                specification_version=recipe.target.version,
+                file_weights_dir=str(package.base / "weights"),
+            )
+            program.default_function_name = spec.description.defaultFunctionName or "main"
+            mil_convert(
+                program,
+                convert_from="milinternal",
+                convert_to="mlprogram",
+                specification_version=recipe.target.version,
+                model_description=spec.description,
+                main_pipeline=pipeline,
+                compute_units=ct.ComputeUnit.ALL,
+                skip_model_load=True,
+                package_dir=str(path),
+            )
+        except (OSError, TlkitError):
+            raise
+        except Exception as error:
+            raise conversion_error(error, heard, ct.__version__) from error
+
+
+def _verified(original: Path, made: Path, limits: str, seed: int) -> Verification:
+    from tlkit.core.compare.packages import compare
+    from tlkit.core.convert.verify import Verification
+
+    try:
+        reasons, found = compare(original, made, seed, limits)
+    except TlkitError as error:
+        return Verification(None, {}, (error.message.replace(str(made), made.name),), seed=seed)
+    return Verification(not reasons, found, reasons, seed=seed, cases=(f"seed {seed}",))

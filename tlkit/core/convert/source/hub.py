@@ -1,0 +1,112 @@
+"""A Hugging Face model folder (config.json and safetensors) as a source: its architecture comes from ``transformers``.
+
+Nothing is downloaded, no code of the folder runs and no pickle is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError, UnavailableError
+from tlkit.host.quiet import quiet
+from tlkit.ports.port import Port
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TOKENS = 128
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder with a ``config.json``."""
+    return (path / "config.json").is_file()
+
+
+def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn.Module, tuple[Port, ...]]:
+    """Return the model in the folder at ``path`` and what it takes, at the sizes of its config (text: 1 x 128).
+
+    ``kwargs`` are ``from_pretrained``'s: they override what the config says (``output_hidden_states``) or go to the
+    model's class.
+    """
+    name = _architecture(path)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        with quiet():
+            import transformers
+    except ImportError as error:
+        raise UnavailableError(
+            f"{path}: a Hugging Face model needs transformers, which is not installed", "pip install 'tlkit[hf]'"
+        ) from error
+    if not sorted(path.glob("*.safetensors")):
+        raise LoadError(f"{path}: no *.safetensors in it", "save it again with save_pretrained")
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
+        hint = "name a Python function that builds it: file.py:callable"
+        raise LoadError(f"{path}: transformers {transformers.__version__} has no architecture '{name}'", hint)
+    model = _load(path, kind, kwargs or {})
+    return model, _ports(path, kind, getattr(model.config, "max_position_embeddings", None))
+
+
+def _architecture(path: Path) -> str:
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+        return str(config["architectures"][0])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise LoadError(
+            f"{path / 'config.json'}: it names no architecture", "save the model again with save_pretrained"
+        ) from error
+
+
+def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
+    import torch
+
+    try:
+        with quiet():
+            model: nn.Module
+            model, info = kind.from_pretrained(
+                path,
+                **kwargs,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise LoadError(f"{path}: transformers cannot load it: {reason}", "check its files") from error
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:4])
+        raise LoadError(f"{path}: {len(info['missing_keys'])} weight(s) missing: {missing}", "check its safetensors")
+    model.config.use_cache = False  # type: ignore[union-attr]  # a cache is no tensor
+    return model
+
+
+def _ports(path: Path, kind: Any, longest: Any) -> tuple[Port, ...]:
+    """Return the inputs of a text (of at most ``longest`` tokens), image or audio model; none where its config says
+    too little."""
+    config = json.loads((path / "config.json").read_bytes())
+    main = getattr(kind, "main_input_name", "")
+    if main == "input_ids":
+        tokens = min(_TOKENS, int(longest or _TOKENS))
+        names = ("input_ids", "attention_mask") if not config.get("is_decoder") else ("input_ids",)
+        return tuple(Port(name, (1, tokens), "int32") for name in names)
+    size = config.get("image_size") or config.get("vision_config", {}).get("image_size") or _processor_size(path)
+    if main == "pixel_values" and size:
+        height, width = size if isinstance(size, list) else (size, size)
+        return (Port(main, (1, int(config.get("num_channels", 3)), int(height), int(width))),)
+    if main == "input_features" and "num_mel_bins" in config:
+        return (Port(main, (1, int(config["num_mel_bins"]), 2 * int(config["max_source_positions"]))),)
+    return ()
+
+
+def _processor_size(path: Path) -> Any:
+    try:
+        size = json.loads((path / "preprocessor_config.json").read_bytes())["size"]
+        return size if isinstance(size, int) else [size["height"], size["width"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

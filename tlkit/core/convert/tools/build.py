@@ -1,0 +1,262 @@
+"""Traced module to Core ML package, through coremltools: the one place that calls it to convert.
+
+Importing this module does not import coremltools; :func:`write_package` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.tools.targets import Target
+from tlkit.core.convert.tools.torch_ops import install
+from tlkit.errors import ConversionError, UnavailableError, UsageError
+from tlkit.host.quiet import Heard, quiet, read_bar
+from tlkit.ports.port import Port
+
+if TYPE_CHECKING:
+    from tlkit.core.convert.capture.states import State
+    from tlkit.core.convert.capture.trace import Output, Traced
+
+TESTED_TORCH = (2, 13)
+Report = Callable[[str, float], None]
+"""Called with what is being done and how much of that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a package says of its model; what is empty is left as it is."""
+
+    author: str = ""
+    description: str = ""
+    version: str = ""
+    license: str = ""
+
+    def write(self, metadata: Any) -> None:
+        """Put it into ``metadata``, Core ML's message."""
+        metadata.author = self.author or metadata.author
+        metadata.shortDescription = self.description or metadata.shortDescription
+        metadata.versionString = self.version or metadata.versionString
+        metadata.license = self.license or metadata.license
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make the package: precision ``f16 | f32``, oldest system, class labels, what it says of itself."""
+
+    precision: str
+    target: Target
+    labels: tuple[str, ...] = ()
+    about: About = About()
+
+
+def check_versions() -> None:
+    """Raise :class:`UnavailableError` if coremltools is not here, or not whole, or cannot convert with this numpy."""
+    try:
+        tools = version("coremltools")
+    except PackageNotFoundError:
+        raise UnavailableError("coremltools is not installed", "pip install 'coremltools>=9,<10'") from None
+    numpy = version("numpy")
+    if _numbers(numpy) >= (2, 4):
+        # Its pad, split and other ops fail there: 111 of 763 sampled conversions stop, with 2.3 one does.
+        raise UnavailableError(f"coremltools {tools} cannot convert with numpy {numpy}", "pip install 'numpy<2.4'")
+    _check_native(tools)
+
+
+def _check_native(tools: str) -> None:
+    """Raise where pip took coremltools' source distribution, for want of a wheel: it fails when it writes weights."""
+    folders = getattr(find_spec("coremltools"), "submodule_search_locations", None) or ()
+    if any(next(Path(folder).glob("libmilstoragepython*"), None) for folder in folders):
+        return
+    here = f"Python {sys.version_info[0]}.{sys.version_info[1]} on {sys.platform}"
+    raise UnavailableError(
+        f"this coremltools {tools} lacks its native libraries, which write the weights: it is no wheel for {here}",
+        "pip install --force-reinstall --only-binary coremltools coremltools, with a Python that has a wheel",
+    )
+
+
+def version_notes() -> tuple[str, ...]:
+    """Return what is worth knowing about the versions in use."""
+    torch = version("torch")
+    if _numbers(torch) <= TESTED_TORCH:
+        return ()
+    return (f"torch {torch} is newer than the last one tested with tlkit, {TESTED_TORCH[0]}.{TESTED_TORCH[1]}",)
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
+
+
+def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) -> None:
+    """Convert ``traced`` and write the package at ``path`` (a new ``.mlpackage``).
+
+    Raises :class:`ConversionError` with coremltools' reason in one line; OSError where the disk refuses.
+    """
+    with quiet(progress(report)) as heard:
+        import coremltools as ct
+
+        install()
+        try:
+            model = ct.convert(
+                traced.program,
+                inputs=_inputs(ct, traced.ports),
+                outputs=_outputs(ct, traced, recipe),
+                states=[_state(ct, state) for state in traced.states] or None,
+                convert_to="mlprogram",
+                classifier_config=ct.ClassifierConfig(list(recipe.labels)) if recipe.labels else None,
+                minimum_deployment_target=ct.target[recipe.target.name],
+                compute_precision=ct.precision.FLOAT16 if recipe.precision == "f16" else ct.precision.FLOAT32,
+                skip_model_load=True,
+                package_dir=str(path),
+            )
+        except OSError:
+            raise
+        except Exception as error:
+            _refused_by_disk(error, path)
+            raise conversion_error(error, heard, ct.__version__) from error
+        spec = model.get_spec()
+        _name_states(spec, traced.states)
+        _check_outputs([feature.name for feature in spec.description.output])
+        recipe.about.write(spec.description.metadata)
+        # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
+        ct.utils.save_spec(spec, str(path / "Data" / "com.apple.CoreML" / "model.mlmodel"))
+
+
+def progress(report: Report) -> Callable[[str], None]:
+    """Return what turns coremltools' progress bars, line by line, into calls of ``report``."""
+
+    def listen(line: str) -> None:
+        bar = read_bar(line)
+        if bar:
+            what, done, total = bar
+            report(_STAGES.get(what, what), done / max(total, 1))
+
+    return listen
+
+
+_STAGES = {
+    "Converting PyTorch Frontend ==> MIL Ops": "converting to MIL",
+    "Running MIL frontend_pytorch pipeline": "tidying the torch program",
+    "Running MIL default pipeline": "optimizing the program",
+    "Running MIL backend_mlprogram pipeline": "lowering to an mlprogram",
+}
+
+
+def _inputs(ct: Any, ports: Sequence[Port]) -> list[Any]:
+    """Return coremltools' types; axes of several ports that share a length share its one RangeDim."""
+    shared: dict[tuple[int, int, int], Any] = {}
+    return [_input(ct, port, _shape(ct, port, shared)) for port in ports]
+
+
+def _input(ct: Any, port: Port, shape: Any) -> Any:
+    import numpy as np
+
+    if port.image is None:
+        return ct.TensorType(name=port.name, shape=shape, dtype=np.dtype(port.dtype).type)
+    bias = list(port.image.bias) if len(port.image.bias) > 1 else port.image.bias[0]
+    layout = ct.colorlayout[port.image.layout]
+    return ct.ImageType(name=port.name, shape=shape, scale=port.image.scale, bias=bias, color_layout=layout)
+
+
+def _shape(ct: Any, port: Port, shared: dict[tuple[int, int, int], Any]) -> Any:
+    if port.enumerated:
+        return ct.EnumeratedShapes(shapes=list(port.enumerated), default=port.shape)
+    keys = port.span_keys()
+    for key in keys:
+        if key is not None and key not in shared:
+            shared[key] = ct.RangeDim(lower_bound=key[0], upper_bound=key[1], default=key[0])
+    return tuple(size if key is None else shared[key] for key, size in zip(keys, port.shape, strict=True))
+
+
+def _outputs(ct: Any, traced: Traced, recipe: Recipe) -> list[Any] | None:
+    """Name the outputs and keep them f32 if nothing else is asked: from iOS16 on coremltools' default is f16."""
+    if recipe.labels:
+        return None  # becomes the classifier's dictionary, which coremltools names and types
+    return [_output(ct, output) for output in traced.outputs]
+
+
+def _output(ct: Any, output: Output) -> Any:
+    import numpy as np
+
+    if output.port.layout:
+        return ct.ImageType(name=output.name, color_layout=ct.colorlayout[output.port.layout])
+    dtype = output.port.dtype or ("float32" if output.dtype.is_floating_point else "int32")
+    return ct.TensorType(name=output.name, dtype=np.dtype(dtype).type)
+
+
+def _state(ct: Any, state: State) -> Any:
+    import numpy as np
+
+    return ct.StateType(wrapped_type=ct.TensorType(shape=state.shape, dtype=np.float16), name=state.source)
+
+
+def _name_states(spec: Any, states: Sequence[State]) -> None:
+    """Call the states what the user calls the buffers: coremltools takes the traced module's names for them."""
+    from tlkit.formats.coreml.edit.message import interfaces
+    from tlkit.formats.coreml.edit.names import rename_ports
+
+    made = {re.sub(r"\W", "_", state.source): state.name for state in states}
+    names = {old: new for old, new in made.items() if old != new}
+    if names:
+        rename_ports(interfaces(spec), names)
+
+
+def check_classifier(outputs: Sequence[Output], labels: int) -> None:
+    """Raise :class:`UsageError` unless there is one output and it has one score for each of ``labels`` classes."""
+    found = ", ".join(f"{output.name} {'x'.join(map(str, output.shape))}" for output in outputs)
+    if len(outputs) > 1:
+        # coremltools 9 stops with an IndexError where a classifier has outputs beside its scores.
+        raise UsageError(f"a classifier has one output, this model {len(outputs)}: {found}", "return the scores alone")
+    if math.prod(outputs[0].shape) != labels:
+        raise UsageError(f"{labels} class labels for the output {found}", "give one label for each score, at batch 1")
+
+
+def _check_outputs(names: Sequence[str]) -> None:
+    """Refuse outputs that coremltools found equal and merged: it writes a package with one name twice."""
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConversionError(f"several outputs are one and the same value, '{twice.pop()}'", "return it once")
+
+
+def _refused_by_disk(error: Exception, path: Path) -> None:
+    """Raise OSError where coremltools' C++ half, which writes the files, met a full disk: it says RuntimeError."""
+    reason = re.search(r"filesystem error: ([^\[]*)|(.*(?:open|writ\w*) .*(?:file|stream).*)", str(error))
+    if not isinstance(error, RuntimeError) or reason is None:
+        return
+    free = min(shutil.disk_usage(folder).free for folder in (path.parent, tempfile.gettempdir()))
+    raise OSError(errno.EIO, f"{(reason[1] or reason[2]).strip()} ({free / 1e6:.0f} MB free)") from error
+
+
+_UNSUPPORTED = re.compile(r"convert function for op '([^']+)' not implemented")
+_PLACE = re.compile(r"ERROR - converting '([^']*)' op \(located at: '([^']*)'\)")
+
+
+def conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionError:
+    """Return coremltools' ``error`` in one line, with the torch op it stopped at where it logged one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else ""
+    if not isinstance(error, RuntimeError | ValueError) or not reason:  # others say little without their type
+        reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+    unsupported = _UNSUPPORTED.search(reason)
+    place = next(filter(None, map(_PLACE.search, reversed(heard.lines))), None)
+    scopes = place[2].split("/")[1:-1] if place else []  # without our own wrapper and the node's number
+    where = f" (in {'.'.join(scopes)})" if scopes else ""
+    if unsupported:
+        hint = "express it with other torch ops, or do it outside the model"
+        return ConversionError(f"coremltools {tools} cannot convert the torch op '{unsupported[1]}'{where}", hint)
+    op = f" the torch op '{place[1]}'{where}" if place else " the model"
+    hint = "-vv shows where it stopped"
+    if "complex" in reason:
+        hint = f"Core ML has no complex numbers: compute real and imaginary parts as tensors of their own; {hint}"
+    return ConversionError(f"coremltools {tools} cannot convert{op}: {reason}", hint)

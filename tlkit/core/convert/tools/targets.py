@@ -1,0 +1,69 @@
+"""The systems a package can be made for: ``iOS17``, ``macOS14`` and the like, and the opset each brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlkit.errors import UsageError
+from tlkit.ports.port import OutputPort, Port
+
+# Specification versions and names as coremltools.target has them; mlprograms begin with iOS15.
+_RELEASES = {
+    6: ("iOS15", "macOS12", "watchOS8", "tvOS15"),
+    7: ("iOS16", "macOS13", "watchOS9", "tvOS16"),
+    8: ("iOS17", "macOS14", "watchOS10", "tvOS17"),
+    9: ("iOS18", "macOS15", "watchOS11", "tvOS18"),
+    10: ("iOS26", "macOS26", "watchOS26", "tvOS26"),
+}
+_TARGETS = {name.lower(): (name, version) for version, names in _RELEASES.items() for name in names}
+_FLOAT_IMAGE = "GRAYSCALE_FLOAT16"
+DEFAULT = "iOS17"
+"""Runs on every device in support, and has the ops that today's models want."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The oldest system that has to run the package: its name in coremltools.target, its specification version."""
+
+    name: str
+    version: int
+
+
+def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple[OutputPort, ...] = ()) -> Target:
+    """Return the target called ``name`` (any case), or the first that the ports need; refuse one too old for them."""
+    found = _TARGETS.get((name or DEFAULT).lower().replace(" ", ""))
+    if found is None:
+        names = ", ".join(names[0] for names in _RELEASES.values())
+        raise UsageError(f"unknown target '{name}'", f"targets are {names}, and macOS12, macOS13, ... for the same")
+    target = Target(*found)
+    half = [f"input '{port.name}'" for port in ports if port.dtype == "float16" or _float_image(port)]
+    half += [f"output '{port.name}'" for port in outputs if port.dtype == "float16" or port.layout == _FLOAT_IMAGE]
+    if half and target.version < 7:
+        raise UsageError(f"{half[0]} is f16, which {target.name} does not take", "use --target iOS16 or later")
+    choices = [port.name for port in ports if port.enumerated]
+    if len(choices) > 1:
+        return _with_ios18(target, name is not None, f"{' and '.join(choices)} have a choice of shapes each")
+    return target
+
+
+def target_of_version(version: int) -> Target:
+    """Return the target that a specification version stands for; of one before mlprograms, or unknown, the nearest."""
+    nearest = min(max(version, min(_RELEASES)), max(_RELEASES))
+    return Target(_RELEASES[nearest][0], nearest)
+
+
+def _float_image(port: Port) -> bool:
+    return port.image is not None and port.image.layout == _FLOAT_IMAGE
+
+
+def target_for_states(target: Target, chosen: bool) -> Target:
+    """Return ``target``, or the first that has states where nobody chose it; refuse one that has none."""
+    return _with_ios18(target, chosen, "the model has states")
+
+
+def _with_ios18(target: Target, chosen: bool, what: str) -> Target:
+    if target.version >= 9:
+        return target
+    if chosen:
+        raise UsageError(f"{what}, which {target.name} does not have", "use --target iOS18 or later")
+    return Target("iOS18", 9)

@@ -1,0 +1,1 @@
+"""Changing a package without converting it again."""

@@ -1,0 +1,147 @@
+"""``tlkit edit``: a package with other names, shapes, types, labels or metadata, without converting again.
+
+The model's message is changed and written beside the weights, which are linked or copied; then both packages run on
+one seeded input and have to agree. The package that was named is never written to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlkit.core.edit.apply import Edits, apply, changes
+from tlkit.errors import TlkitError, UsageError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml.describe import describe
+from tlkit.formats.coreml.edit.message import write_beside
+from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.host.staging import check_goal, staged
+from tlkit.ports.labels import class_labels
+from tlkit.types import ModelInfo
+
+Pairs = Iterable[str] | Mapping[str, str]
+"""Texts ``NAME=VALUE``, or a mapping."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditCheck:
+    """Whether the edited model gives what the original gives on one seeded input.
+
+    ``passed`` is None where there was nothing to compare; ``reasons`` says why, or what differs. ``max_abs`` is the
+    largest difference of any output (0: bit for bit, None: not compared).
+    """
+
+    passed: bool | None
+    max_abs: float | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """What was made: its path, one line for each change, its description, and how it compares (None: not asked)."""
+
+    path: Path
+    source: str
+    changes: tuple[str, ...]
+    info: ModelInfo
+    check: EditCheck | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the check found no difference, or nobody asked."""
+        return self.check is None or self.check.passed is not False
+
+
+def edit(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    rename: Pairs = (),
+    input_shapes: Pairs = (),
+    input_dtypes: Pairs = (),
+    output_dtypes: Pairs = (),
+    metadata: Pairs = (),
+    author: str | None = None,
+    description: str | None = None,
+    license: str | None = None,
+    version: str | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    spec_version: int | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    force: bool = False,
+) -> EditResult:
+    """Write ``model`` (a .mlpackage or .mlmodel) to ``output`` with the changes asked for; return what was made.
+
+    ``rename`` maps ports to new names; the other options go by the old ones. ``input_shapes`` are ``1x3x224x224``,
+    ranges ``1x1..512`` or lists ``1x128,1x256``; types are ``f16``, ``f32`` and ``i32``. ``metadata`` sets entries of
+    the user's own, an empty value takes one away. ``classes`` replaces a classifier's labels, or makes a classifier of
+    a model with one output. Nothing raises the specification version by itself: ``spec_version`` does.
+
+    Raises UsageError (nothing to change, an unknown or taken name, a shape or type that the program rules out) or
+    LoadError, and writes nothing then. A model that fails the check is written all the same: look at ``result.ok``.
+    """
+    fields = {"author": author, "shortDescription": description, "license": license, "versionString": version}
+    edits = Edits(
+        _pairs("--rename", rename),
+        _pairs("--input-shape", input_shapes),
+        _pairs("--input-dtype", input_dtypes),
+        _pairs("--output-dtype", output_dtypes),
+        _pairs("--metadata", metadata),
+        fields,
+        tuple(class_labels(classes)),
+        spec_version,
+    )
+    if not (edits.program or edits.metadata or spec_version or any(text is not None for text in fields.values())):
+        raise UsageError("nothing to change", "say what: --rename, --input-shape, --metadata, ... (tlkit edit --help)")
+    goal = Path(output)
+    package = _open(Path(model), goal, force)
+    changed = type(package.model)()
+    changed.CopyFrom(package.model)
+    with blamed_on(package.file):
+        apply(package, changed, edits)
+    with staged(goal, force=force) as path:
+        write_beside(package, changed, path)
+        check = None
+        if verify and edits.program:
+            check = _check(package.root, path, seed)
+    return EditResult(goal, os.fspath(model), changes(package.model, changed, edits), describe(goal), check)
+
+
+def _open(source: Path, goal: Path, force: bool) -> Package:
+    sniff.expect_coreml(source)
+    package = open_package(source)
+    suffix = ".mlpackage" if package.root.is_dir() else ".mlmodel"
+    if package.root != source or package.file.suffix != ".mlmodel":
+        raise UsageError(f"{source}: a zipped or compiled model cannot be edited", "edit the package it was made from")
+    if goal.suffix != suffix:
+        raise UsageError(f"{goal}: what is made of {source.name} ends in {suffix}", f"write -o {goal.stem}{suffix}")
+    check_goal(goal, force=force)
+    return package
+
+
+def _pairs(flag: str, given: Pairs) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in [given] if isinstance(given, str) else given:
+        name, equals, value = (text, "=", given[text]) if isinstance(given, Mapping) else text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{flag} {text}: not NAME=VALUE", f"write it as {flag} NAME=VALUE")
+        if name in found:
+            raise UsageError(f"{flag}: '{name}' is given twice", "give each name once")
+        found[name] = value
+    return found
+
+
+def _check(original: Path, edited: Path, seed: int) -> EditCheck:
+    from tlkit.core.compare.packages import compare
+
+    try:
+        reasons, found = compare(original, edited, seed)
+    except TlkitError as error:
+        reason = error.message.replace(str(edited), edited.name)
+        return EditCheck(None, None, (f"could not be run here: {reason}",))
+    if not found and not reasons:
+        return EditCheck(None, None, ("it runs at the new shape; the original has no such shape to compare with",))
+    return EditCheck(not reasons, max((item.max_abs for item in found.values()), default=None), reasons)

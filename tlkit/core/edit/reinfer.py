@@ -1,0 +1,169 @@
+"""A program with fixed shapes at other ones: what shape each of its values then has.
+
+A program declares the shape of every value. It is run at the new shape, and its declarations can be rewritten as long
+as everything that the change reaches follows its operands' shapes: an operation whose own constants hold a shape (a
+reshape, a slice) cannot be told from one that means just that shape, and is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from tlkit.errors import TlkitError, UsageError
+from tlkit.formats.coreml.edit.shapes import Shape
+from tlkit.mil.lower.lower import lower
+from tlkit.mil.ops import CARRIERS, library
+from tlkit.mil.program import Function, Operation, StateType, TensorType
+
+AGAIN = "convert the model again at that shape, or with a flexible one"
+_FAMILIES = {"activation", "conv", "elementwise_binary", "elementwise_unary", "linear", "normalization", "pool"}
+_FAMILIES |= {"reduction", "transformers"}
+_FOLLOW = {"concat", "cumsum", "depth_to_space", "expand_dims", "identity", "pad", "pixel_shuffle", "pixel_unshuffle"}
+_FOLLOW |= {"select", "shape", "space_to_depth", "squeeze", "stack", "transpose"}
+_FOLLOW |= {"upsample_bilinear", "upsample_nearest_neighbor"}
+"""Operations whose result's shape follows from their operands' shapes, whatever their constants are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """The shape of every value by name, and the new constants of reshapes (by their result) that name a batch of 1."""
+
+    shapes: Mapping[str, Shape]
+    reshapes: Mapping[str, Shape]
+
+
+def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
+    """Return what becomes of the values of ``function`` with ``shapes`` at its inputs.
+
+    Found by running it on zeros. UsageError names the operation that the shapes do not fit or that does not follow.
+    """
+    walker = _Walker(lower(function, precision="f32"), function)
+    operands = [_zeros(item.type, shapes.get(item.name)) for item in function.inputs]
+    try:
+        with torch.inference_mode():
+            walker.run(*operands)
+    except TlkitError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"the shape does not fit {walker.where}: {reason}", AGAIN) from None
+    return Inferred(walker.found | dict(shapes), walker.reshapes)
+
+
+class _Walker(fx.Interpreter):
+    """Notes each value's shape, and stops where an operation does not follow its operands."""
+
+    def __init__(self, module: fx.GraphModule, function: Function) -> None:
+        super().__init__(module)
+        self.found: dict[str, Shape] = {}
+        self.reshapes: dict[str, Shape] = {}
+        self.where = "the program"
+        places = (node for node in module.graph.nodes if node.op == "placeholder")
+        self._declared = {node: item.type for node, item in zip(places, function.inputs, strict=True)}
+        self._changed: dict[fx.Node, set[int]] = {}  # the axes that are not as declared
+
+    def run_node(self, n: fx.Node) -> Any:
+        operation = n.meta.get("mil")
+        if operation is None:
+            result = super().run_node(n)
+            self._note(n, [(self._kind(n), result)])
+            return result
+        self.where = f"the operation '{operation.name}' ({operation.type})"
+        changed = {name: axes for name, given in n.kwargs.items() if (axes := self._axes(given))}
+        batch = self._batch(n, operation, changed)
+        if batch is None:
+            _check_follows(operation, changed, n.kwargs)
+            result = super().run_node(n)
+        else:
+            self.reshapes[operation.outputs[0].name] = batch
+            _, kwargs = self.fetch_args_kwargs_from_env(n)
+            result = self.call_function(n.target, (), {**kwargs, "shape": batch})
+        values = result if isinstance(result, tuple) else (result,)
+        for item, value in zip(operation.outputs, values, strict=False):
+            if isinstance(value, torch.Tensor):
+                self.found[item.name] = tuple(value.shape)
+        self._note(n, [(item.type, value) for item, value in zip(operation.outputs, values, strict=False)])
+        return result
+
+    def _kind(self, node: fx.Node) -> Any:
+        """What the program declares of a node that is no operation: an input, or a part of an operation's outputs."""
+        if node.op == "placeholder":
+            return self._declared[node]
+        whole = node.args[0] if len(node.args) == 2 else None
+        operation = whole.meta.get("mil") if isinstance(whole, fx.Node) else None
+        return operation.outputs[node.args[1]].type if operation is not None else None
+
+    def _note(self, node: fx.Node, pairs: Sequence[tuple[Any, Any]]) -> None:
+        axes = set().union(*(_different(kind, value) for kind, value in pairs))
+        if axes:
+            self._changed[node] = axes
+
+    def _axes(self, given: Any) -> set[int]:
+        if isinstance(given, tuple | list):
+            return set().union(*map(self._axes, given))
+        return self._changed.get(given, set()) if isinstance(given, fx.Node) else set()
+
+    def _batch(self, node: fx.Node, operation: Operation, changed: Mapping[str, set[int]]) -> Shape | None:
+        """The shape that a reshape to a batch of 1 means for a larger one; None for anything else."""
+        shape = node.kwargs.get("shape")
+        if operation.type != "reshape" or changed != {"x": {0}} or not isinstance(shape, tuple) or shape[:1] != (1,):
+            return None
+        source = node.kwargs["x"]
+        assert isinstance(source, fx.Node)
+        length = int(self.env[source].shape[0])
+        was = self.env[source].numel() // length
+        return (length, *shape[1:]) if was == math.prod(_sizes(operation)) else None  # what was axis 0 was 1
+
+
+def _sizes(operation: Operation) -> Sequence[int]:
+    kind = operation.outputs[0].type
+    return [size or 0 for size in kind.shape or ()] if isinstance(kind, TensorType) else ()
+
+
+def _check_follows(operation: Operation, changed: Mapping[str, set[int]], given: Mapping[str, Any]) -> None:
+    if changed and not _follows(operation, changed, given):
+        raise UsageError(
+            f"the new shape reaches '{operation.name}' ({operation.type}), whose own constants may hold the old one",
+            AGAIN,
+        )
+
+
+def _follows(operation: Operation, changed: Mapping[str, set[int]], given: Mapping[str, Any]) -> bool:
+    axes = changed.get("x", set())
+    if operation.type == "gather":
+        axis = given.get("axis", 0)
+        return set(changed) == {"indices"} or (set(changed) == {"x"} and axis >= 0 and axis not in axes)
+    if operation.type == "split":
+        return given["axis"] >= 0 and given["axis"] not in axes
+    if operation.type == "slice_by_index":
+        masks = [given.get(name) or () for name in ("begin_mask", "end_mask", "squeeze_mask")]
+        whole = [tuple(mask[axis : axis + 1]) for mask in masks for axis in sorted(axes)]
+        return set(changed) == {"x"} and set(whole[: -len(axes)]) == {(True,)} and (True,) not in whole[-len(axes) :]
+    if operation.type == "reshape":
+        return isinstance(given["shape"], fx.Node)  # computed from what there is
+    versions = library().get(operation.type, ())
+    known = operation.type in _FOLLOW or any(version.family in _FAMILIES for version in versions)
+    return known and "output_shape" not in operation.inputs
+
+
+def _different(kind: Any, value: Any) -> set[int]:
+    """The axes of a value that are not as the program declares them."""
+    if not (isinstance(kind, TensorType) and isinstance(value, torch.Tensor)) or kind.shape is None:
+        return set()
+    if len(kind.shape) != value.ndim:
+        return set(range(max(1, value.ndim)))
+    return {axis for axis, (was, now) in enumerate(zip(kind.shape, value.shape, strict=True)) if was != now}
+
+
+def _zeros(kind: Any, shape: Shape | None) -> Any:
+    wrapped = kind.wrapped if isinstance(kind, StateType) else kind
+    size = shape or wrapped.shape
+    if size is None or None in size:
+        raise UsageError("the program mixes fixed lengths with open ones", AGAIN)
+    return torch.zeros(tuple(int(d or 0) for d in size), dtype=CARRIERS[wrapped.dtype])

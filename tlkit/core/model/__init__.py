@@ -1,0 +1,1 @@
+"""A loaded model: what goes in, what runs it, what comes out."""

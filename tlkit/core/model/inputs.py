@@ -1,0 +1,125 @@
+"""Values for a model's inputs: what users give, checked against the port and turned into the array it wants."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tlkit.core.model import arrays
+from tlkit.errors import LoadError, UsageError
+from tlkit.ports import images
+from tlkit.ports.shapes import allows, shape_text, shapes_text
+from tlkit.types import TensorSpec
+
+Note = Callable[[str], None]
+Array = np.ndarray[Any, Any]
+_LARGEST = 2**31  # elements: a damaged description must not ask for the machine's memory
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A value still to be drawn, once its port is known (see :func:`draw`)."""
+
+    kind: Literal["random", "zeros"]
+
+
+def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
+    """Return ``value`` as the array that the port ``spec`` takes, in its dtype and a shape that it allows.
+
+    An image port takes a PIL image, the path of an image file, an array of pixels (height, width[, 3 or 4], uint8), or
+    the finished array (1, channels, height, width) of 0..255 in the port's own channel order; an image of another size
+    is scaled until it covers the size wanted and cropped at the centre, which ``note`` is told. Any other port takes
+    arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
+    .safetensors) are read, :class:`Drawn` is drawn. UsageError says what is expected.
+    """
+    if spec.kind not in ("tensor", "image", "state"):
+        raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
+    if isinstance(value, Drawn):
+        return draw(spec, value.kind, np.random.default_rng(0))
+    if isinstance(value, str | Path) and arrays.holds_arrays(value):
+        value = arrays.read_array(value, spec.name)
+    if spec.image is not None and images.is_picture(value):
+        return images.to_array(spec, value, note)
+    if isinstance(value, str | Path) and not Path(value).is_file():
+        raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an array")
+    if isinstance(value, str | Path) or images.is_pil(value):
+        raise UsageError(
+            f"input '{spec.name}' takes an array ({_expected(spec)}), and that is none",
+            f"give it --input {spec.name}=FILE.npy, or convert the model again with --image {spec.name}",
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise UsageError(f"input '{spec.name}': rows of different lengths", f"expected {_expected(spec)}") from None
+    return _shaped(spec, _cast(spec, array))
+
+
+def draw(
+    spec: TensorSpec, kind: Literal["random", "zeros"], rng: np.random.Generator, shape: Sequence[int] | None = None
+) -> Array:
+    """Return an array for ``spec``: zeros, or random values drawn from ``rng``.
+
+    Floats are standard normal, pixels whole numbers of 0..255, integers 0 or 1 (an index that is in range in any
+    table of two rows). ``shape`` is the port's default where it is not given.
+    """
+    dims = check_shape(spec, tuple(shape) if shape is not None else spec.shape)
+    dtype = np.dtype(spec.dtype or "float32")
+    if kind == "zeros":
+        return np.zeros(dims, dtype)
+    if spec.image is not None:
+        return rng.integers(0, 256, dims).astype(dtype)
+    if dtype.kind == "f":
+        return rng.standard_normal(dims, np.float32).astype(dtype)
+    return rng.integers(0, 2, dims).astype(dtype)
+
+
+def port_named(ports: Iterable[TensorSpec], name: str, where: str = "") -> TensorSpec:
+    """Return the port called ``name``; UsageError lists those there are and the one that was perhaps meant."""
+    known = {spec.name: spec for spec in ports}
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 1)
+    listed = f"inputs: {', '.join(known) or 'none'}"
+    message = f"{where}: no input is named '{name}'" if where else f"no input is named '{name}'"
+    raise UsageError(message, f"did you mean '{close[0]}'? {listed}" if close else listed)
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ``shape`` if the port allows it, else raise UsageError with what it allows."""
+    if not shape or min(shape) < 1 or math.prod(shape) >= _LARGEST:
+        raise UsageError(
+            f"input '{spec.name}': no usable shape ({shape_text(shape)})", f"give one: --shape {spec.name}=1,3,224,224"
+        )
+    if not allows(spec, shape):
+        raise UsageError(
+            f"input '{spec.name}': the shape {shape_text(shape)} does not fit", f"expected {_expected(spec)}"
+        )
+    return shape
+
+
+def _expected(spec: TensorSpec) -> str:
+    return (f"{spec.image.layout} image " if spec.image else "") + (shapes_text(spec) or "any shape")
+
+
+def _cast(spec: TensorSpec, array: Array) -> Array:
+    dtype = np.dtype(spec.dtype or "float32")
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"input '{spec.name}': {array.dtype} values are not numbers", f"expected {dtype}")
+    if dtype.kind == "i" and array.size:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if not (np.isfinite(array).all() and low <= array.min() and array.max() <= high):
+            raise UsageError(f"input '{spec.name}': values that {dtype} cannot hold", f"they must lie in {low}..{high}")
+    with np.errstate(over="ignore"):  # an f16 port overflows to infinity, as it does on the device
+        return array.astype(dtype, copy=False)
+
+
+def _shaped(spec: TensorSpec, array: Array) -> Array:
+    if array.size == 1 and not array.shape:
+        array = array.reshape((1,) * max(1, len(spec.shape)))
+    return array.reshape(check_shape(spec, array.shape))

@@ -1,0 +1,244 @@
+"""``load_model``: a file to a :class:`Model` that predicts, on Core ML where that exists, on torch elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.engines.pipeline import PipelineEngine
+from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
+
+if TYPE_CHECKING:
+    from tlkit.engines.coreml.engine import CoreMLEngine
+    from tlkit.engines.torch.engine import State, TorchEngine
+    from tlkit.engines.torch.watch import Seen
+    from tlkit.formats.base.tensors import TensorFile, Tensors
+    from tlkit.formats.coreml.package import Package
+    from tlkit.mil.program import Function, Program
+
+
+def inspect(path: str | os.PathLike[str], *, format: str | None = None) -> ModelInfo:
+    """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools.
+
+    ``format`` (coreml, safetensors, gguf, pytorch, onnx, numpy) overrides what the content says.
+    """
+    from tlkit.formats.describe import describe
+
+    return describe(Path(path), format)
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    precision: str = "f16",
+    engine: str = "eager",
+    unit: str | Unit = Unit.CPU,
+    function: str | None = None,
+) -> Model:
+    """Load the model at ``path``, whatever its format (told from the content, not the extension).
+
+    ``precision="f16"`` runs the program as it is written, rounding what it declares fp16; ``"f32"`` skips the rounding.
+    ``engine`` is ``"eager"`` or ``"compile"`` (``torch.compile``). ``function`` picks one of a multifunction package.
+    On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch.
+    """
+    if precision not in ("f16", "f32"):
+        raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
+    if engine not in ("eager", "compile"):
+        raise UsageError(f"unknown engine '{engine}'", "it is eager or compile")
+    unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
+    options = {"precision": precision, "engine": engine, "unit": unit}
+    return _open(Path(path), options, function)
+
+
+def _open(path: Path, options: Mapping[str, Any], function: str | None) -> Model:
+    from tlkit.formats.base.sniff import COREML
+    from tlkit.formats.describe import describe_tensors, find_format, open_tensors
+
+    if find_format(path) not in COREML:
+        source = open_tensors(path)
+        return Model(path, source, describe_tensors(source), options)
+    from tlkit.formats.coreml.describe import describe_package
+    from tlkit.formats.coreml.package import open_package
+
+    package = open_package(path)
+    return Model(path, package, describe_package(package, function), options, function)
+
+
+class Model:
+    """A loaded model. ``predict`` takes and returns what Core ML's own ``MLModel.predict`` does."""
+
+    def __init__(
+        self,
+        path: Path,
+        opened: Package | TensorFile,
+        info: ModelInfo,
+        options: Mapping[str, Any],
+        function: str | None = None,
+    ) -> None:
+        from tlkit.formats.coreml.package import Package
+
+        self.path = path
+        self.info = info
+        self._opened = opened
+        self._package = opened if isinstance(opened, Package) else None
+        self._options = options
+        self._function = function or (self._package.default_function if self._package else None)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the model says of itself; ``format`` and ``quantization`` among it."""
+        return self.info.metadata
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in order."""
+        return self.info.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in order."""
+        return self.info.outputs
+
+    @property
+    def program(self) -> Program | None:
+        """The MIL program, or None for a model of another kind."""
+        return self._package.program if self._package else None
+
+    def function(self) -> Function:
+        """Return the MIL function that runs; LoadError for a model that is no mlprogram."""
+        if self.program is None:
+            raise LoadError(f"{self.path}: a {self.info.kind} model has no MIL program", "this needs an mlprogram")
+        return self.program.function(self._function)
+
+    def tensors(self) -> Tensors:
+        """Return the weights by name: each is read when its ``numpy()`` is called, and decoded if it has to be."""
+        from tlkit.formats.base.tensors import Tensors
+        from tlkit.formats.coreml.package import Package
+
+        if self._package:
+            from tlkit.formats.coreml.tensors import CoreMLTensors
+
+            return Tensors(CoreMLTensors(self._unpacked(self._package)))
+        assert not isinstance(self._opened, Package)
+        return Tensors(self._opened)
+
+    def _unpacked(self, package: Package) -> Package:
+        """Return a package whose weights are files: a zipped one is unpacked, once."""
+        from tlkit.formats.base.sniff import Format, detect
+        from tlkit.formats.coreml.package import open_package
+
+        if detect(self.path) is Format.ZIPPED_MLPACKAGE and package.root == self.path:
+            from tlkit.formats.coreml.zipped import ZippedPackage, unpack
+
+            assert isinstance(package, ZippedPackage)
+            self._archive = package  # the unpacked files live as long as the archive does
+            self._package = package = open_package(unpack(package))
+        return package
+
+    @cached_property
+    def engine(self) -> TorchEngine | CoreMLEngine | PipelineEngine:
+        """What runs the model, made when first asked for: Core ML on a Mac unless torch's own options are asked for."""
+        if self._package is None:
+            raise UnavailableError(
+                f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
+                "see what the file is good for with `tlkit inspect`",
+            )
+        package = self._unpacked(self._package)
+        if sys.platform == "darwin" and (self._options["engine"], self._options["precision"]) == ("eager", "f16"):
+            from tlkit.engines.coreml.engine import CoreMLEngine
+
+            return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)
+        if self.info.kind.startswith("pipeline"):
+            return PipelineEngine([self._stage(stage) for stage in package.stages()])
+        return self._torch_engine
+
+    @cached_property
+    def _torch_engine(self) -> TorchEngine:
+        from tlkit.engines.torch.engine import TorchEngine
+
+        package = self._unpacked(self._package) if self._package else None
+        if package is None or self.program is None:
+            raise LoadError(
+                f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
+                "convert its source with `tlkit convert`",
+            )
+        package.require_weights()
+        try:
+            engine = TorchEngine(self.function(), **self._options)
+            _agree("input", engine.input_names, "description", [spec.name for spec in self.inputs])
+            _agree("output", [spec.name for spec in self.outputs], "program", engine.output_names)
+        except LoadError as error:
+            raise LoadError(f"{self.path}: {error.message}", error.hint) from None
+        return engine
+
+    def _stage(self, package: Package) -> Model:
+        from tlkit.formats.coreml.describe import describe_package
+
+        return Model(self.path, package, describe_package(package), self._options)
+
+    def prepare(self) -> None:
+        """Make ready to run now, so that what cannot run says so here and not at the first prediction."""
+        _ = self.engine
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """Run one inference on numpy arrays, PIL images, paths or scalars; return the outputs by name.
+
+        Tensors come back as float32, float64 or int32 arrays, images as PIL images, a classifier's result as its
+        label and a dictionary of probabilities. ``state`` is one of :meth:`make_state`'s and is updated.
+        """
+        from tlkit.core.model.outputs import from_port
+
+        raw = self.engine.run(self._arrays(inputs), state)
+        return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
+
+    def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
+        """Run one inference operation by operation, with torch (on a Mac too), and show each to ``seen``.
+
+        ``seen`` is called with the operation and a function that returns its values by name, and returns True to stop:
+        None is returned then, otherwise the outputs as :meth:`predict` gives them.
+        """
+        from tlkit.core.model.outputs import from_port
+
+        raw = self._torch_engine.watch(self._arrays(inputs), seen, state)
+        specs = {spec.name: spec for spec in self.outputs}
+        return raw and {name: from_port(specs[name], value) for name, value in raw.items() if name in specs}
+
+    def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
+        """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""
+        return self.engine.bind(self._arrays(inputs), state)
+
+    def make_state(self) -> State | None:
+        """Return a fresh state, all zeros, for a stateful model (an empty one otherwise, none for a pipeline)."""
+        state: State | None = self.engine.make_state()
+        return state
+
+    def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        from tlkit.core.model.inputs import port_named, to_port
+
+        for name in inputs:
+            port_named(self.inputs, name, str(self.path))
+        return {spec.name: to_port(spec, self._given(spec, inputs)) for spec in self.inputs}
+
+    def _given(self, spec: TensorSpec, inputs: Mapping[str, Any]) -> Any:
+        if spec.name in inputs:
+            return inputs[spec.name]
+        if not spec.optional:
+            raise UsageError(
+                f"{self.path}: the input '{spec.name}' is missing", f"give it with --input {spec.name}=FILE"
+            )
+        import numpy as np
+
+        # Some models leave the type of a port open; to_port then takes the same.
+        return np.full(spec.shape, spec.default or 0, dtype=spec.dtype or "float32")
+
+
+def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
+    """Raise LoadError where the ports of a model's program and those of its description differ."""
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise LoadError(f"the {what} '{missing[0]}' is missing from the model's {where}", "the file is damaged")

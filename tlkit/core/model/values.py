@@ -1,0 +1,128 @@
+"""``--input NAME=VALUE`` and ``--shape NAME=DIMS``: the words of the command line to values by input name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit.core.model.arrays import holds_arrays, read_array, read_arrays
+from tlkit.core.model.inputs import Drawn, Note, check_shape, draw, port_named
+from tlkit.errors import LoadError, UsageError
+from tlkit.types import TensorSpec
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
+_JSON_WORDS = {"nan": "NaN", "inf": "Infinity"}
+
+
+def collect(
+    ports: Sequence[TensorSpec], texts: Iterable[str], shapes: Iterable[str], seed: int, note: Note
+) -> dict[str, Any]:
+    """Return a value for each input that the user gave; inputs that may not be left out and were are drawn at random.
+
+    A text is ``NAME=VALUE``, a ``VALUE`` alone where the model has one input, or an archive (.npz, .safetensors) that
+    holds inputs by name. Values are ``random``, ``zeros``, literals and files (see :func:`read_value`). ``note`` hears
+    of what was drawn. Raises UsageError or LoadError.
+    """
+    wanted = _shapes(ports, shapes)
+    values: dict[str, Any] = {}
+    for text in texts:
+        for name, value in _assignments(ports, text).items():
+            if name in values:
+                raise UsageError(f"the input '{name}' is given twice", "give each input once")
+            values[name] = value
+    missing = [spec.name for spec in ports if spec.name not in values and not spec.optional]
+    if missing:
+        note(f"random values (seed {seed}) for what was not given: {', '.join(missing)}")
+    rng = np.random.default_rng(seed)
+    for name, value in (values | dict.fromkeys(missing, Drawn("random"))).items():
+        drawn = isinstance(value, Drawn)
+        values[name] = draw(port_named(ports, name), value.kind, rng, wanted.get(name)) if drawn else value
+    return values
+
+
+def parse_inputs(texts: Iterable[str]) -> dict[str, Any]:
+    """Return values by name from texts ``NAME=VALUE`` alone, for ``Model.predict`` or ``bench``."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in values:
+            raise UsageError(f"--input {text}: not NAME=VALUE, or given twice", "give each input once, as NAME=VALUE")
+        values[name] = read_value(value, name)
+    return values
+
+
+def read_value(text: str, name: str) -> Any:
+    """Return what ``text`` stands for: a number, a JSON list, a :class:`Drawn`, an array or the path of a file.
+
+    ``FILE:KEY`` takes one array of a .npz or .safetensors file; a path is read when the port is known.
+    """
+    if text in ("random", "zeros"):
+        return Drawn(text)  # type: ignore[arg-type]
+    if _NUMBER.fullmatch(text):
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+    if text.startswith("["):
+        return _literal(text, name)
+    path, key = _file(text, name)
+    return path if key is None else read_array(path, name, key)
+
+
+def parse_dims(text: str, flag: str) -> tuple[int, ...]:
+    """Return the dimensions in ``1,3,224,224`` or ``1x3x224x224``; UsageError names ``flag``."""
+    if not re.fullmatch(r"\d{1,12}([x,×]\d{1,12})*", text):
+        raise UsageError(f"{flag}: '{text}' is not a shape", "write it as NAME=1,3,224,224 or NAME=1x3x224x224")
+    return tuple(int(part) for part in re.split("[x,×]", text))
+
+
+def _shapes(ports: Sequence[TensorSpec], texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        if not equals:
+            raise UsageError(f"--shape {text}: not NAME=DIMS", "write it as --shape NAME=1,3,224,224")
+        shapes[name] = check_shape(port_named(ports, name), parse_dims(dims, f"--shape {text}"))
+    return shapes
+
+
+def _assignments(ports: Sequence[TensorSpec], text: str) -> Mapping[str, Any]:
+    name, equals, value = text.partition("=")
+    if equals and (any(spec.name == name for spec in ports) or not Path(text).is_file()):
+        return {name: read_value(value, port_named(ports, name).name)}
+    if holds_arrays(text):
+        arrays = read_arrays(text)
+        if isinstance(arrays, dict) and (len(ports) > 1 or ports[0].name in arrays):
+            return _by_name(ports, text, arrays)
+    if len(ports) == 1:
+        return {ports[0].name: read_value(text, ports[0].name)}
+    names = ", ".join(spec.name for spec in ports)
+    raise UsageError(f"--input {text}: which input is it for?", f"write --input NAME=VALUE; names: {names}")
+
+
+def _by_name(ports: Sequence[TensorSpec], path: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Pick a model's inputs out of an archive; what else is in it (outputs, say) is left alone."""
+    found = {spec.name: arrays[spec.name] for spec in ports if spec.name in arrays}
+    if not found:
+        names = ", ".join(spec.name for spec in ports)
+        raise UsageError(f"{path}: none of its arrays ({', '.join(arrays)}) is an input", f"inputs: {names}")
+    return found
+
+
+def _literal(text: str, name: str) -> Any:
+    try:
+        return json.loads(re.sub(r"\b(nan|inf)\b", lambda word: _JSON_WORDS[word[0]], text))
+    except (ValueError, RecursionError):
+        raise UsageError(f"input '{name}': '{text}' is not a list of numbers", "write it as [1,2,3]") from None
+
+
+def _file(text: str, name: str) -> tuple[Path, str | None]:
+    head, colon, key = text.rpartition(":")
+    path, wanted = (
+        (Path(head), key) if colon and not Path(text).is_file() and Path(head).is_file() else (Path(text), None)
+    )
+    if not path.is_file():
+        raise LoadError(f"{path}: no such file", f"the input '{name}' takes a file, a literal, random or zeros")
+    return path, wanted

@@ -1,0 +1,1 @@
+"""One inference, and a look inside it."""

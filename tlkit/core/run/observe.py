@@ -1,0 +1,126 @@
+"""Looking into a run: stop after one operation (``run --until``), keep what operations give (``run --dump``)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit.errors import UsageError
+from tlkit.host.staging import check_goal, staged
+from tlkit.mil.program import Function, Operation, walk
+
+INDEX = "index.json"
+"""In a folder of dumped values: what is in which file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dumped:
+    """One value kept: the operation (its name and type), the value's name, its file, and what there is to say of it.
+
+    ``minimum`` and ``maximum`` are over the finite elements (None where there are none); ``nan`` and ``inf`` count the
+    others.
+    """
+
+    operation: str
+    type: str
+    value: str
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    minimum: float | None
+    maximum: float | None
+    nan: int
+    inf: int
+
+
+@dataclass
+class Observer:
+    """Hears of each operation of a run: keeps those that match ``patterns`` in ``folder``, stops after ``until``."""
+
+    until: str | None = None
+    folder: Path | None = None
+    patterns: tuple[str, ...] = ()
+    found: dict[str, Any] = field(default_factory=dict)
+    dumped: list[Dumped] = field(default_factory=list)
+
+    def __call__(self, operation: Operation, values: Callable[[], Mapping[str, Any]]) -> bool:
+        """Take what it wants of the values; return True where the run is to stop."""
+        if self.folder is not None and (not self.patterns or any(_matches(operation, p) for p in self.patterns)):
+            for name, array in values().items():
+                self.dumped.append(self._keep(operation, name, array))
+        if self.until is None or self.until not in names_of(operation):
+            return False
+        self.found = dict(values())
+        return True
+
+    def _keep(self, operation: Operation, name: str, array: np.ndarray[Any, Any]) -> Dumped:
+        assert self.folder is not None
+        file = f"{len(self.dumped):05d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:100]}.npy"
+        np.save(self.folder / file, array)
+        finite = array[np.isfinite(array)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
+        strays = (int(np.isnan(array).sum()), int(np.isinf(array).sum()))
+        return Dumped(operation.name, operation.type, name, file, str(array.dtype), array.shape, low, high, *strays)
+
+
+@contextmanager
+def observing(
+    until: str | None, dump: str | None, patterns: Iterable[str], function: Function, *, force: bool
+) -> Iterator[Observer]:
+    """Yield an observer for one run; the folder of dumped values gets its name when the body ends well.
+
+    UsageError where nothing of ``function`` has the name ``until`` or matches a pattern.
+    """
+    patterns = tuple(patterns)
+    _check(until, patterns, function)
+    with ExitStack() as stack:
+        folder = stack.enter_context(staged(Path(dump), force=force)) if dump is not None else None
+        if folder is not None:
+            folder.mkdir()
+        observer = Observer(until, folder, patterns)
+        yield observer
+        if folder is not None:
+            (folder / INDEX).write_text(json.dumps([asdict(item) for item in observer.dumped], indent=1))
+
+
+def check_dump(dump: str | None, patterns: Iterable[str], *, force: bool) -> None:
+    """Raise :class:`UsageError` for a folder that cannot be written, or patterns with nothing to be dumped."""
+    if dump is not None:
+        check_goal(Path(dump), force=force)
+    elif tuple(patterns):
+        raise UsageError("--ops chooses what --dump keeps, and there is no --dump", "add --dump FOLDER")
+
+
+def names_of(operation: Operation) -> tuple[str, ...]:
+    """Return what an operation answers to: its own name and those of its values."""
+    return (operation.name, *(item.name for item in operation.outputs))
+
+
+def _matches(operation: Operation, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (operation.type, *names_of(operation)))
+
+
+def _check(until: str | None, patterns: Iterable[str], function: Function) -> None:
+    inside = [op for op in function.block.operations if not op.type.startswith("const")]
+    for pattern in patterns:
+        if not any(_matches(op, pattern) for op in inside):
+            raise UsageError(f"--ops {pattern}: no operation has such a name or type", "tlkit inspect --ops lists them")
+    if until is None or any(until in names_of(op) for op in inside):
+        return
+    everywhere = {name: op for op in walk(function.block.operations) for name in names_of(op)}
+    if until in everywhere:
+        constant = everywhere[until].type.startswith("const")
+        why = "is a constant" if constant else "is inside a block of another operation"
+        raise UsageError(f"--until {until}: it {why}", "name an operation of the function itself")
+    close = difflib.get_close_matches(until, [name for op in inside for name in names_of(op)], 1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    raise UsageError(f"--until {until}: no operation has that name", f"{hint}tlkit inspect --ops lists them")

@@ -1,0 +1,206 @@
+"""One inference and what there is to say of its outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit.core.model import inputs as core_inputs
+from tlkit.core.model.inputs import Note
+from tlkit.core.model.load import load_model
+from tlkit.core.model.values import collect
+from tlkit.core.run.observe import Dumped, check_dump, observing
+from tlkit.errors import UsageError
+from tlkit.host.staging import check_goal, staged
+from tlkit.types import TensorSpec, Unit
+
+FIRST = 6  # values of an output that the text shows
+WHOLE = 65536  # elements up to which the JSON holds an output's values; beyond, --save-outputs does
+
+
+@dataclass(frozen=True, slots=True)
+class PortValue:
+    """An input as the model got it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSummary:
+    """What there is to say of one output.
+
+    ``minimum``, ``maximum`` and ``mean`` are over the finite elements (None where there are none); ``nan`` and ``inf``
+    count the others. ``classes`` holds (label, probability), likeliest first. ``values`` is None beyond
+    :data:`WHOLE` elements. ``label`` is a classifier's answer.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    nan: int = 0
+    inf: int = 0
+    first: tuple[float, ...] = ()
+    values: Any = None
+    label: str | int | None = None
+    classes: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One inference: what went in, what came out (``outputs``: as ``Model.predict`` gives it) and its summary.
+
+    Of a run that stopped at the operation ``until``, the outputs are that operation's values. ``dumped`` lists the
+    values that were kept, in the order in which they were computed.
+    """
+
+    model: str
+    unit: str
+    engine: str
+    precision: str
+    seed: int
+    inputs: tuple[PortValue, ...]
+    outputs: Mapping[str, Any]
+    summaries: tuple[OutputSummary, ...]
+    function: str | None = None
+    until: str | None = None
+    dumped: tuple[Dumped, ...] = ()
+
+    @property
+    def not_finite(self) -> tuple[str, ...]:
+        """The names of outputs that hold a NaN or an infinity."""
+        return tuple(summary.name for summary in self.summaries if summary.nan or summary.inf)
+
+
+def run(
+    model: str | os.PathLike[str],
+    inputs: Iterable[str] = (),
+    shapes: Iterable[str] = (),
+    *,
+    seed: int = 0,
+    precision: str = "f16",
+    engine: str = "eager",
+    unit: str | Unit = Unit.CPU,
+    function: str | None = None,
+    until: str | None = None,
+    dump: str | None = None,
+    ops: Iterable[str] = (),
+    save_outputs: str | None = None,
+    force: bool = False,
+    note: Note = lambda _: None,
+) -> RunResult:
+    """Run ``model`` once on ``inputs`` (texts ``NAME=VALUE``); what is not given is drawn from ``seed``.
+
+    ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn and
+    which images had to be resized. ``function`` is one of a multifunction package's.
+
+    ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
+    a folder to write, a .npy file for each value and an index, of all operations or of those whose name or type
+    matches one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too.
+
+    Raises UsageError, LoadError, UnavailableError or ExecutionError.
+    """
+    goal = _goal(save_outputs, force)
+    ops = tuple(ops)
+    check_dump(dump, ops, force=force)
+    loaded = load_model(model, precision=precision, engine=engine, unit=unit, function=function)
+    if loaded.program is None:
+        loaded.prepare()  # which says why it cannot, before the inputs are asked for
+    values = collect(loaded.inputs, inputs, shapes, seed, note)
+    ports = {spec.name: spec for spec in loaded.inputs}
+    arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
+    if loaded.info.states:
+        note(f"states begin at zero: {', '.join(spec.name for spec in loaded.info.states)}")
+    state = loaded.make_state() if loaded.info.states else None
+    if until is None and dump is None:
+        outputs, dumped = loaded.predict(arrays, state), []
+    else:
+        with observing(until, dump, ops, loaded.function(), force=force) as observer:
+            outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
+    if goal is not None:
+        save(outputs, goal, force=force)
+    given = tuple(PortValue(name, str(array.dtype), array.shape) for name, array in arrays.items())
+    specs = {spec.name: spec for spec in loaded.outputs}
+    summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
+    where = (os.fspath(model), str(unit), engine, precision, seed)
+    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped))
+
+
+def summarize(spec: TensorSpec, value: Any) -> OutputSummary:
+    """Return the summary of one output of ``Model.predict``."""
+    if isinstance(value, Mapping):
+        ranked = sorted(value.items(), key=lambda item: (-item[1], str(item[0])))
+        nan, inf = _strays(np.fromiter(value.values(), np.float64, len(value)))
+        classes = tuple((str(label), float(share)) for label, share in ranked)
+        return OutputSummary(spec.name, "classes", spec.dtype, (len(value),), nan=nan, inf=inf, classes=classes)
+    if isinstance(value, str | int):
+        return OutputSummary(spec.name, "label", spec.dtype, label=value)
+    array = np.asarray(value)
+    flat = array.astype(np.float64).ravel()
+    finite = flat[np.isfinite(flat)]
+    nan, inf = _strays(flat)
+    low, high, mean = (float(finite.min()), float(finite.max()), float(finite.mean())) if finite.size else (None,) * 3
+    return OutputSummary(
+        spec.name,
+        "image" if spec.image else "tensor",
+        spec.dtype or str(array.dtype),
+        array.shape,
+        low,
+        high,
+        mean,
+        nan,
+        inf,
+        first=tuple(array.ravel()[:FIRST].tolist()),
+        values=array if array.size <= WHOLE else None,
+    )
+
+
+def save(outputs: Mapping[str, Any], goal: Path, *, force: bool = False) -> None:
+    """Write outputs to ``goal`` (.npz or .safetensors), beside it first and then renamed.
+
+    A classifier's probabilities become one array, their labels the array ``NAME.labels`` (in a SafeTensors file, which
+    holds no text, a JSON list in its metadata); so does its answer.
+    """
+    arrays: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
+    for name, value in outputs.items():
+        if isinstance(value, Mapping):
+            arrays[name] = np.array(list(value.values()), np.float64)
+            texts[f"{name}.labels"] = list(value)
+        elif isinstance(value, str | int):
+            texts[name] = value
+        else:
+            arrays[name] = np.ascontiguousarray(value)
+    with staged(goal, force=force) as path:
+        if goal.suffix == ".npz":
+            np.savez(path, **(arrays | {name: np.array(text) for name, text in texts.items()}))
+        else:
+            import json
+
+            from safetensors.numpy import save_file
+
+            save_file(arrays, path, {name: json.dumps(text) for name, text in texts.items()} or None)
+
+
+def _strays(flat: np.ndarray[Any, Any]) -> tuple[int, int]:
+    return int(np.isnan(flat).sum()), int(np.isinf(flat).sum())
+
+
+def _goal(text: str | None, force: bool) -> Path | None:
+    if text is None:
+        return None
+    goal = Path(text)
+    if goal.suffix not in (".npz", ".safetensors"):
+        raise UsageError(f"--save-outputs {text}: unknown kind of file", "name it .npz or .safetensors")
+    check_goal(goal, force=force)
+    return goal

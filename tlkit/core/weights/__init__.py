@@ -1,0 +1,1 @@
+"""Weights from one file format to another."""

@@ -1,0 +1,84 @@
+"""The bytes of tensors on their way from one file to another, in pieces that fit the processor's caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.core.weights.plan import Job
+from tlkit.formats.base.arrays import chunks
+from tlkit.formats.base.dtypes import BLOCKS
+from tlkit.formats.base.planned import Planned
+from tlkit.formats.base.tensors import TensorEntry, TensorFile
+from tlkit.formats.encode import Losses, encode
+
+_AT_ONCE = 1 << 20  # elements: whole blocks of every type
+_BYTES = 1 << 23
+
+
+class Reader:
+    """Gives the bytes of each planned tensor, as its job says, and keeps count of what is lost."""
+
+    def __init__(
+        self,
+        source: TensorFile,
+        jobs: Sequence[Job],
+        report: Callable[[str, float], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._source, self._report, self._check = source, report, check
+        self._jobs = {job.planned.name: job for job in jobs}
+        self._total = sum(job.planned.nbytes for job in jobs) or 1
+        self._done = 0
+        self._losses = Losses()
+
+    def __call__(self, tensor: Planned) -> Iterator[Any]:
+        """Give the bytes of one tensor, piece by piece."""
+        for piece in self._pieces(self._jobs[tensor.name]):
+            self._check()
+            yield piece
+            self._done += piece.nbytes
+            self._report("converting", self._done / self._total)
+
+    def lost(self) -> dict[str, int]:
+        """Return the counts of elements that were lost, without those that are zero."""
+        return {key: count for key, count in asdict(self._losses).items() if count}
+
+    def _pieces(self, job: Job) -> Iterator[Any]:
+        if job.as_stored:
+            yield from self._stored(job.entry)
+            return
+        for values in self._values(job):
+            for start in range(0, values.size, _AT_ONCE):
+                yield encode(values[start : start + _AT_ONCE], job.planned.dtype, self._losses)
+
+    def _values(self, job: Job) -> Iterator[NDArray[Any]]:
+        source: Any = self._source
+        if job.part:
+            yield source.parts(job.entry)[job.part].numpy().reshape(-1)
+            source.release(job.entry, job.entry.nbytes)
+        else:
+            yield from chunks(source, job.entry, _AT_ONCE)
+
+    def _stored(self, entry: TensorEntry) -> Iterator[memoryview]:
+        raw = self._source.raw(entry)
+        if entry.strides:
+            raw = _in_order(raw, entry)
+        release = getattr(self._source, "release", None)
+        for start in range(0, len(raw), _BYTES):
+            yield raw[start : start + _BYTES]
+            if release:
+                release(entry, min(start + _BYTES, entry.nbytes))
+
+
+def _in_order(raw: memoryview, entry: TensorEntry) -> memoryview:
+    """Return the elements of a tensor that is not contiguous, row by row."""
+    _, size = BLOCKS[entry.dtype]
+    items = np.frombuffer(raw, f"V{size}")
+    strides = tuple(stride * size for stride in entry.strides)
+    viewed = np.lib.stride_tricks.as_strided(items, entry.shape, strides, writeable=False)
+    return np.ascontiguousarray(viewed).reshape(-1).view(np.uint8).data

@@ -1,0 +1,190 @@
+"""What a conversion of weights will write, decided before a byte is read: names, types, shards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
+from tlkit.formats.base.planned import Planned
+from tlkit.formats.base.tensors import TensorEntry, TensorFile
+from tlkit.formats.encode import is_float
+from tlkit.formats.gguf import write as write_gguf
+from tlkit.formats.safetensors import write as write_safetensors
+from tlkit.formats.torch import write as write_torch
+
+FORMATS = {
+    ".safetensors": "SafeTensors",
+    ".gguf": "GGUF",
+    ".pth": "PyTorch",
+    ".pt": "PyTorch",
+    ".bin": "PyTorch",
+}
+"""The formats of weights that can be written, by the ending of the output's name."""
+
+_TYPES = {"SafeTensors": write_safetensors.TYPES, "GGUF": write_gguf.TYPES, "PyTorch": write_torch.TYPES}
+# For a type that a format has not, one that holds every value of it.
+_WIDER = {
+    "BOOL": "I8",
+    "U8": "I16",
+    "U16": "I32",
+    "U32": "I64",
+    "U64": "I64",
+    "C32": "C64",
+    "F8_E8M0": "F32",
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2"), "F16"),
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tensor to write and where it comes from; ``part`` names the part of a compressed Core ML weight."""
+
+    planned: Planned
+    entry: TensorEntry
+    values: str
+    as_stored: bool
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What was asked for: the goal's format, a type for real numbers, a block type, Core ML's parts as they are."""
+
+    format: str
+    dtype: str | None = None
+    quantize: str | None = None
+    raw: bool = False
+
+
+def plan(source: TensorFile, wishes: Wishes, names: Mapping[str, str]) -> list[Job]:
+    """Return the jobs in the source's order; UsageError where the goal cannot hold one of the tensors."""
+    jobs = [
+        job for entry in source.entries() for job in _jobs(source, entry, wishes, names.get(entry.name, entry.name))
+    ]
+    seen: set[str] = set()
+    for job in jobs:
+        if job.planned.name in seen:
+            raise UsageError(f"two tensors would be called '{job.planned.name}'", "keep the names: --names keep")
+        seen.add(job.planned.name)
+    if wishes.format == "GGUF":
+        deep = [job.planned.name for job in jobs if len(job.planned.shape) > write_gguf.RANK]
+        if deep:
+            more = f" (and {len(deep) - 1} more)" if len(deep) > 1 else ""
+            raise UsageError(
+                f"'{deep[0]}'{more} has more dimensions than the {write_gguf.RANK} that GGUF knows",
+                "write .safetensors",
+            )
+    return jobs
+
+
+def _jobs(source: Any, entry: TensorEntry, wishes: Wishes, name: str) -> Iterator[Job]:
+    compressed = hasattr(source, "is_compressed") and source.is_compressed(entry)
+    if compressed and wishes.raw:
+        for key, value in source.parts(entry).items():
+            array_type = getattr(value.type, "dtype", None)
+            stored = array_type and _numpy_type(array_type.numpy_name)
+            if stored and value.type.size is not None:
+                yield _job(entry, wishes, f"{name}.{key}", tuple(value.type.shape), stored, part=key)
+        return
+    values = source.decoded_type(entry) if hasattr(source, "decoded_type") else _values(entry)
+    yield _job(entry, wishes, name, entry.shape, values, compressed=compressed)
+
+
+def _job(
+    entry: TensorEntry,
+    wishes: Wishes,
+    name: str,
+    shape: tuple[int, ...],
+    values: str,
+    part: str = "",
+    compressed: bool = False,
+) -> Job:
+    stored = entry.dtype if not part and not compressed and entry.dtype in BLOCKS else values
+    goal = _goal(stored, values, shape, wishes, plain=bool(part))
+    if goal is None:
+        raise UsageError(f"'{name}' is {stored}, which {wishes.format} cannot hold", "write another format")
+    same = not part and not compressed and goal == entry.dtype and not entry.big_endian
+    return Job(Planned(name, goal, shape), entry, values, same, part)
+
+
+def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plain: bool) -> str | None:
+    """Return the type to write, None where there is none.
+
+    Vectors (norms, biases) are never quantized, and are F32 beside matrices that are: llama.cpp wants them so.
+    """
+    able = _TYPES[wishes.format]
+    if is_float(stored) and not plain:
+        if wishes.quantize and len(shape) > 1 and write_gguf.fits(wishes.quantize, shape):
+            return wishes.quantize
+        if wishes.format == "GGUF" and len(shape) < 2 and (wishes.dtype or wishes.quantize):
+            return "F32"
+        if wishes.dtype:
+            return wishes.dtype
+    if stored in able and (stored not in QUANTIZED or write_gguf.fits(stored, shape)):
+        return stored
+    while values not in able and values in _WIDER:
+        values = _WIDER[values]
+    return values if values in able else None
+
+
+def _values(entry: TensorEntry) -> str:
+    """Return the type of an entry's values once they are read."""
+    from tlkit.formats.gguf.quants import DEQUANTIZABLE
+
+    if entry.dtype in QUANTIZED:
+        if entry.dtype not in DEQUANTIZABLE or entry.big_endian:
+            order = "big-endian " if entry.big_endian else ""
+            raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {order}{entry.dtype}")
+        return "F32"
+    if entry.dtype not in BLOCKS:
+        raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {entry.dtype}")
+    return entry.dtype
+
+
+def _numpy_type(name: str | None) -> str | None:
+    found = {"float16": "F16", "float32": "F32", "float64": "F64", "bool": "BOOL"}
+    return found.get(name or "") or (name.replace("uint", "U").replace("int", "I") if name else None)
+
+
+def shards(jobs: Sequence[Job], limit: int | None) -> list[list[Job]]:
+    """Return the jobs in files of at most ``limit`` bytes of tensors; a larger tensor has a file of its own."""
+    found: list[list[Job]] = [[]]
+    size = 0
+    for job in jobs:
+        if limit is not None and found[-1] and size + job.planned.nbytes > limit:
+            found.append([])
+            size = 0
+        found[-1].append(job)
+        size += job.planned.nbytes
+    return found
+
+
+def shard_names(goal: Path, count: int) -> list[Path]:
+    """Return the files' paths: ``goal`` itself, or numbered as Hugging Face and llama.cpp number them."""
+    if count == 1:
+        return [goal]
+    return [goal.with_name(f"{goal.stem}-{index + 1:05}-of-{count:05}{goal.suffix}") for index in range(count)]
+
+
+def parse_size(text: str | int | None) -> int | None:
+    """Return the bytes that ``5GB``, ``500MB``, ``2GiB`` or a number means.
+
+    >>> parse_size("2kB")
+    2000
+    """
+    if text is None or isinstance(text, int):
+        found = text
+    else:
+        match = _SIZE.fullmatch(text.strip())
+        if not match:
+            raise UsageError(f"'{text}' is no size", "write 5GB, 500MB or 2GiB")
+        found = int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2].lower() or " "))
+    if found is not None and found < 1:
+        raise UsageError(f"'{text}' is no size for a file", "write 5GB, 500MB or 2GiB")
+    return found

@@ -1,0 +1,193 @@
+"""``tlkit convert`` between files of weights: SafeTensors, GGUF, PyTorch state_dicts, and out of Core ML.
+
+Everything is decided from the source's header first; then one tensor after the other is read, turned into its new type
+in pieces, and written. So memory does not grow with the file. What is lost on the way is counted, and said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlkit.core.weights.files import write_files
+from tlkit.core.weights.metadata import Carried, edit_metadata, read_metadata
+from tlkit.core.weights.plan import FORMATS, Job, Wishes, parse_size, plan, shards
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats.base.tensors import TensorFile
+from tlkit.formats.encode import is_float
+from tlkit.host.interrupt import check
+from tlkit.host.staging import check_goal
+
+_DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+_SUFFIX = "_to_fp16"  # what coremltools appends to a parameter's name when it makes it f16
+
+Report = Callable[[str, float], None]
+"""Called with what is being done and how much of it is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsResult:
+    """What was written. ``types`` counts tensors by stored type, ``changed`` by (from, to); sizes are bytes.
+
+    ``lost`` counts elements: ``overflow`` (finite, now infinite), ``underflow`` (not zero before), ``not_finite`` (NaN
+    or infinite, in blocks that cannot hold it), ``out_of_range``. ``renamed`` counts tensors with a new name.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    source: str
+    format: str
+    tensors: int
+    parameters: int
+    size: int
+    types: Mapping[str, int]
+    changed: Mapping[tuple[str, str], int]
+    lost: Mapping[str, int]
+    renamed: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def convert_weights(
+    source: str | Path,
+    output: str | Path,
+    *,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    max_shard_size: str | int | None = None,
+    metadata: Mapping[str, str] | Sequence[str] = (),
+    names: str = "auto",
+    raw: bool = False,
+    force: bool = False,
+    report: Report | None = None,
+) -> WeightsResult:
+    """Write the weights of ``source`` (any format) to ``output``: ``.safetensors``, ``.gguf``, or ``.pth .pt .bin``.
+
+    Types stay as they are where the new format has them (block types become F32 outside GGUF), unless ``dtype`` (f32,
+    f16, bf16) or, for GGUF, ``quantize`` (q8_0, q4_0 …) says otherwise: the first for all real numbers, the second for
+    matrices whose rows are whole blocks; GGUF's vectors are F32 then, as llama.cpp wants them. ``names="auto"`` maps
+    Hugging Face's names to GGUF's and back where the architecture is known, and takes off what coremltools appended;
+    ``"keep"`` leaves them. ``raw`` writes compressed Core ML weights as their parts (indices, look-up tables, scales)
+    and not expanded. ``metadata`` edits what the file says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out.
+    ``max_shard_size`` (``5GB``) splits the output.
+    """
+    start, goal = time.perf_counter(), Path(output)
+    wishes = _wishes(goal, dtype, quantize, raw)
+    limit = parse_size(max_shard_size)
+    if names not in ("auto", "keep"):
+        raise UsageError(f"unknown names '{names}'", "they are auto or keep")
+    if limit is not None and wishes.format == "PyTorch":
+        raise UsageError("a state_dict of PyTorch's is one file", "write .safetensors to split it")
+    check_goal(goal, force=force)
+    opened = _open(Path(source))
+    notes: list[str] = list(getattr(opened, "notes", ()))
+    carried = edit_metadata(read_metadata(opened), metadata)
+    arch = _architecture(opened, carried) if wishes.format == "GGUF" or type(opened).__name__ == "GGUFFile" else ""
+    from_gguf = "general.architecture" in carried
+    renamed = _renamed(opened, wishes.format, arch, from_gguf, notes) if names == "auto" else {}
+    jobs = plan(opened, wishes, renamed)
+    notes += _not_quantized(jobs, wishes.quantize)
+    from tlkit.core.weights.data import Reader
+
+    reader = Reader(opened, jobs, report or (lambda what, share: None), check)
+    files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, notes)
+    return WeightsResult(
+        path=goal,
+        files=tuple(files),
+        source=str(source),
+        format=wishes.format,
+        tensors=len(jobs),
+        parameters=sum(entry.elements for entry in opened.entries()),
+        size=sum(file.stat().st_size for file in files),
+        types=dict(Counter(job.planned.dtype for job in jobs).most_common()),
+        changed=_changed(jobs),
+        lost=reader.lost(),
+        renamed=sum(1 for old, new in renamed.items() if old != new),
+        notes=tuple(notes),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> Wishes:
+    form = FORMATS.get(goal.suffix.lower())
+    if form is None:
+        raise UsageError(f"{goal}: no format of weights ends in '{goal.suffix}'", f"name it {', '.join(FORMATS)}")
+    if dtype is not None and dtype.lower() not in _DTYPES:
+        raise UsageError(f"unknown type '{dtype}'", f"--dtype is one of {', '.join(_DTYPES)}")
+    if quantize is None:
+        return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, None, raw)
+    from tlkit.formats.gguf.quants import QUANTIZABLE
+
+    if form != "GGUF":
+        raise UsageError(f"{goal}: --quantize is for GGUF alone", "write .gguf, or choose --dtype f16 or bf16")
+    if quantize.upper() not in QUANTIZABLE:
+        able = ", ".join(name.lower() for name in QUANTIZABLE)
+        raise UsageError(f"{quantize}: not a block type that can be written", f"--quantize is one of {able}")
+    return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, quantize.upper(), raw)
+
+
+def _open(path: Path) -> TensorFile:
+    from tlkit.formats.describe import open_tensors
+
+    opened = open_tensors(path)
+    gone = next((note for note in getattr(opened, "notes", ()) if "missing" in note or "git lfs pull" in note), None)
+    if gone:
+        raise LoadError(f"{path}: {gone}", "fetch all of the model first: part of it is not converted")
+    if not opened.entries():
+        raise LoadError(f"{path}: it holds no tensors", "name a file of weights")
+    return opened
+
+
+def _architecture(opened: TensorFile, carried: Carried) -> str:
+    """Return the gguf package's name of the model's architecture, "" where it is not known."""
+    from tlkit.formats.gguf.names import find_architecture
+
+    said = carried.get("general.architecture")
+    if said is None and type(opened).__name__ == "SafeTensorsFile":
+        from tlkit.formats.safetensors.read import folder_config
+
+        return find_architecture(str(folder_config(opened.path).get("model_type", "")))
+    return find_architecture(str(said.value)) if said else ""
+
+
+def _renamed(opened: TensorFile, form: str, arch: str, came_from_gguf: bool, notes: list[str]) -> dict[str, str]:
+    """Return the new names of tensors that get one; ``notes`` hears what they do not say."""
+    names = [entry.name for entry in opened.entries()]
+    if type(opened).__name__ == "CoreMLTensors":
+        short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
+        taken = Counter(short.get(name, name) for name in names)
+        return {old: new for old, new in short.items() if taken[new] == 1}
+    if not arch:
+        return {}
+    from tlkit.formats.gguf import names as known
+
+    from_gguf = known.are_gguf_names(names)
+    if form == "GGUF":
+        found = {} if from_gguf else known.to_gguf(names, arch)
+    else:
+        found = known.to_hugging_face(names, arch) if from_gguf else {}
+    if found and len(found) < len(names):
+        notes.append(
+            f"{len(names) - len(found)} of {len(names)} tensors keep their names: {arch} has no others for them"
+        )
+    if found and arch in known.CHANGED_VALUES and not (form == "GGUF" and came_from_gguf):
+        side = "expects" if form == "GGUF" else "made"
+        notes.append(f"names are mapped, values are not: as llama.cpp {side} {arch}, {known.CHANGED_VALUES[arch]}")
+    return found
+
+
+def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
+    """Say which matrices stay as they are because their rows are no whole blocks."""
+    left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1 and job.planned.dtype != quantize]
+    left = [tensor for tensor in left if is_float(tensor.dtype)]
+    if not left:
+        return []
+    return [f"{len(left)} tensors are not quantized: their rows are no whole blocks of {quantize} ('{left[0].name}' …)"]
+
+
+def _changed(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
+    pairs = ((job.entry.dtype, job.planned.dtype) for job in jobs if not job.part)
+    return dict(Counter(pair for pair in pairs if pair[0] != pair[1]).most_common())

@@ -1,0 +1,1 @@
+"""Apple's own runtime, through coremltools' documented API."""

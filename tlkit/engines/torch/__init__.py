@@ -1,0 +1,1 @@
+"""Lowered programs run by PyTorch."""

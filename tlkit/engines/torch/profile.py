@@ -1,0 +1,52 @@
+"""What each operation of a lowered program costs here: the graph run node by node, each timed and waited for.
+
+The sum is more than an inference takes, since every node waits for the device; shares are what to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from torch import fx
+
+from tlkit.engines.torch.engine import TorchEngine, _synchronizer
+
+_PASSES = 5
+
+
+def profile(engine: TorchEngine, arrays: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return (name, MIL type, share of the sum 0..1) of each operation, in program order; medians of five passes."""
+    operands = engine._operands(arrays, None)
+    timer = _Timer(engine.module, engine.device)
+    with torch.inference_mode():
+        for _ in range(_PASSES + 1):
+            timer.run(*operands)
+    # The first pass warms up.
+    costs = {node: median(times[1:]) for node, times in timer.times.items()}
+    total = sum(costs.values()) or 1.0
+    return [(node.name, _type(node), cost / total) for node, cost in costs.items()]
+
+
+class _Timer(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, device: torch.device) -> None:
+        super().__init__(module)
+        self.times: dict[fx.Node, list[int]] = {}
+        self._wait = _synchronizer(device)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op in ("placeholder", "get_attr", "output"):
+            return super().run_node(n)
+        start = perf_counter_ns()
+        result = super().run_node(n)
+        self._wait()
+        self.times.setdefault(n, []).append(perf_counter_ns() - start)
+        return result
+
+
+def _type(node: fx.Node) -> str:
+    operation = node.meta.get("mil")
+    return str(operation.type) if operation is not None else str(getattr(node.target, "__name__", node.target))

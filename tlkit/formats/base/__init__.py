@@ -1,0 +1,1 @@
+"""What all formats share: stored types, arrays, the questions every reader answers, recognition."""

@@ -1,0 +1,129 @@
+"""Stored bytes to numpy arrays: plain types as views, the float types that numpy lacks and block types as float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
+from tlkit.formats.base.tensors import TensorEntry, TensorFile
+
+Array = NDArray[Any]
+Order = Literal["<", ">"]
+_HELD = 1 << 25  # bytes of mapped file that reading through it may keep resident
+
+NUMPY = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "U16": "u2",
+    "I16": "i2",
+    "U32": "u4",
+    "I32": "i4",
+    "U64": "u8",
+    "I64": "i8",
+    "F16": "f2",
+    "F32": "f4",
+    "F64": "f8",
+    "C64": "c8",
+    "C128": "c16",
+}
+# (exponent bits, mantissa bits, bias, whether the top exponent holds infinities as IEEE has it, the NaN's codes)
+_SMALL = {
+    "F8_E4M3": (4, 3, 7, False, (0x7F, 0xFF)),
+    "F8_E4M3FNUZ": (4, 3, 8, False, (0x80,)),
+    "F8_E5M2": (5, 2, 15, True, ()),
+    "F8_E5M2FNUZ": (5, 2, 16, False, (0x80,)),
+    "F6_E2M3": (2, 3, 1, False, ()),
+    "F6_E3M2": (3, 2, 3, False, ()),
+    "F4": (2, 1, 1, False, ()),
+}
+
+
+def decode(entry: TensorEntry, raw: memoryview) -> Array:
+    """Return ``entry``'s values from its bytes; KeyError for a type that has no values of its own."""
+    if entry.dtype in QUANTIZED and not entry.big_endian:
+        from tlkit.formats.gguf.quants import dequantize
+
+        return dequantize(raw, entry.dtype, entry.shape)
+    order: Order = ">" if entry.big_endian else "<"
+    if entry.dtype in NUMPY:
+        flat = np.frombuffer(raw, np.dtype(NUMPY[entry.dtype]).newbyteorder(order))
+        return _shaped(entry, flat.astype(flat.dtype.newbyteorder("="), copy=False))
+    return _shaped(entry, widen(entry.dtype, np.frombuffer(raw, np.uint8), order))
+
+
+def widen(dtype: str, data: NDArray[np.uint8], order: Order = "<") -> Array:
+    """Return float32 (C32: complex64) for types that numpy has not, flat; KeyError for others."""
+    if dtype == "BF16":
+        return (data.view(f"{order}u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "C32":
+        return data.view(f"{order}f2").astype(np.float32).view(np.complex64)
+    if dtype == "F8_E8M0":
+        codes = data.astype(np.uint32)  # a float32's exponent; code 0 is 2^-127, a denormal, and 255 NaN
+        bits = np.where(codes == 255, np.uint32(0x7FC00000), np.where(codes, codes << np.uint32(23), 0x400000))
+        return bits.astype(np.uint32).view(np.float32)
+    return _table(dtype)[_codes(dtype, data)]
+
+
+def _codes(dtype: str, data: NDArray[np.uint8]) -> Array:
+    """Unpack codes below a byte, lowest bits first."""
+    if dtype == "F4":
+        return np.stack([data & 15, data >> 4], axis=-1).ravel()
+    if dtype.startswith("F6"):
+        a, b, c = data.reshape(-1, 3).T
+        return np.stack([a & 63, (a >> 6) | ((b & 15) << 2), (b >> 4) | ((c & 3) << 4), c >> 2], axis=-1).ravel()
+    return data
+
+
+@cache
+def _table(dtype: str) -> NDArray[np.float32]:
+    """Return the value of each code of a float type of 8 bits or fewer."""
+    exponent_bits, mantissa_bits, bias, ieee, nans = _SMALL[dtype]
+    width = exponent_bits + mantissa_bits
+    codes = np.arange(2 ** (width + 1))
+    exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
+    fraction = (codes & (2**mantissa_bits - 1)) / 2**mantissa_bits
+    value = np.where(exponent, (1 + fraction) * 2.0 ** (exponent - bias), fraction * 2.0 ** (1 - bias))
+    if ieee:
+        value = np.where(exponent < 2**exponent_bits - 1, value, np.where(fraction, np.nan, np.inf))
+    value = np.where(codes >> width, -value, value)
+    value[list(nans)] = np.nan
+    return value.astype(np.float32)
+
+
+def _shaped(entry: TensorEntry, flat: Array) -> Array:
+    if not entry.strides:
+        return flat.reshape(entry.shape)
+    steps = tuple(stride * flat.itemsize for stride in entry.strides)
+    return np.lib.stride_tricks.as_strided(flat, entry.shape, steps, writeable=False)
+
+
+def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> Iterator[Array]:
+    """Yield a tensor's values flat, in pieces of about ``elements``, in order; what was read is let go of again.
+
+    A tensor that is not contiguous, or compressed as a whole, comes in one piece.
+    """
+    if entry.dtype not in BLOCKS or entry.strides or entry.offset is None:
+        yield source.array(entry).reshape(-1)
+        return
+    block, size = BLOCKS[entry.dtype]
+    step = max(elements // block, 1)
+    raw = source.raw(entry)
+    release = getattr(source, "release", None)
+    held = 0
+    for start in range(0, len(raw), step * size):
+        piece = raw[start : start + step * size]
+        part = replace(entry, shape=(len(piece) // size * block,), nbytes=len(piece))
+        yield decode(part, piece)
+        held += len(piece)
+        if release and held >= _HELD:
+            release(entry, start + len(piece))
+            held = 0
+    if release:
+        release(entry, len(raw))

@@ -1,0 +1,218 @@
+"""What a path holds, told from its content: the extension is looked at only where damage leaves nothing else.
+
+No file is read beyond its first bytes, a zip's directory or the headers of a protobuf's fields, whatever its size.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from tlkit.errors import LoadError
+
+
+class Format(StrEnum):
+    """A format that tlkit knows by sight; the value is what users call it."""
+
+    MLPACKAGE = "Core ML package"
+    MLMODEL = "Core ML model"
+    MLMODELC = "compiled Core ML model"
+    MIL_TEXT = "MIL text"
+    LFS_POINTER = "git-lfs pointer"
+    SAFETENSORS = "SafeTensors"
+    GGUF = "GGUF"
+    TORCHSCRIPT = "TorchScript"
+    TORCH_EXPORT = "PyTorch exported program"
+    PYTORCH = "PyTorch checkpoint"
+    PICKLE = "Python pickle"
+    ONNX = "ONNX"
+    TFLITE = "TensorFlow Lite"
+    SAVED_MODEL = "TensorFlow SavedModel"
+    HDF5 = "HDF5 (Keras)"
+    KERAS = "Keras"
+    NUMPY = "numpy array"
+    IMAGE = "image"
+    ZIP = "zip archive"
+    ZIPPED_MLPACKAGE = "zipped Core ML package"
+    AIMODEL = "Core AI model"
+
+
+COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT, Format.ZIPPED_MLPACKAGE)
+LFS_MAGIC = b"version https://git-lfs"
+"""How a git-lfs pointer begins: a file that stands for another, not fetched yet."""
+
+_READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
+_WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
+_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
+    (LFS_MAGIC, Format.LFS_POINTER),
+    (b"GGUF", Format.GGUF),
+    (b"\x89HDF\r\n", Format.HDF5),
+    (b"\x93NUMPY", Format.NUMPY),
+    (b"\x89PNG\r\n", Format.IMAGE),
+    (b"\xff\xd8\xff", Format.IMAGE),
+    (b"program(", Format.MIL_TEXT),
+    (_LEGACY_TORCH, Format.PYTORCH),
+)
+
+
+def detect(path: str | os.PathLike[str]) -> Format:
+    """Return the format of the file or folder at ``path``; LoadError where there is none or it is not known."""
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _folder(path)
+        if not stat.S_ISREG(mode):
+            raise LoadError(f"{path}: neither a file nor a folder", "name a model file or package")
+        with path.open("rb") as file:
+            found = _file(file, path)
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+    if found is None and path.suffix.lower() == ".aimodel":
+        return Format.AIMODEL
+    if found is None:
+        raise LoadError(f"{path}: not a model file that tlkit knows", _WEIGHTS)
+    return found
+
+
+def expect_coreml(path: str | os.PathLike[str]) -> Format:
+    """Return the format of a Core ML model; LoadError says what else it is, or what is there in its place."""
+    found = detect(path)
+    if found in COREML:
+        return found
+    if found is Format.LFS_POINTER:
+        raise LoadError(f"{path}: {lfs_text(path)}", "run `git lfs pull` in its repository")
+    raise LoadError(f"{path}: {found}, a format that is not read yet", _READ)
+
+
+def lfs_text(path: str | os.PathLike[str]) -> str:
+    """Say that ``path`` is a git-lfs pointer and how big the file is that it stands for."""
+    with Path(path).open("rb") as file:
+        size = re.search(rb"^size (\d{1,15})$", file.read(1024), re.MULTILINE)
+    wanted = f"the {int(size[1]):,} bytes" if size else "the file"
+    return f"a git-lfs pointer in place of {wanted} it stands for"
+
+
+def _folder(path: Path) -> Format:
+    def has(*names: str) -> bool:
+        return any((path / name).is_file() for name in names)
+
+    if has("Manifest.json"):
+        return Format.MLPACKAGE
+    if has("coremldata.bin", "model.mil", "model.espresso.net", "model0/coremldata.bin"):
+        return Format.MLMODELC
+    if has("saved_model.pb"):
+        return Format.SAVED_MODEL
+    if path.suffix.lower() == ".aimodel":  # Core AI's folder: what is in it is not published
+        return Format.AIMODEL
+    if has("model.safetensors", "model.safetensors.index.json") or _holds_safetensors(path, has("config.json")):
+        return Format.SAFETENSORS
+    hint = "the package has lost its Manifest.json: fetch it again" if has("Data") or (path / "Data").is_dir() else ""
+    raise LoadError(f"{path}: a folder that is no model package", hint or "name a model file or a .mlpackage")
+
+
+def _holds_safetensors(path: Path, configured: bool) -> bool:
+    """Whether ``path`` is one model's folder: an index, a lone file, or files beside a ``config.json``."""
+    files = [item for item in path.glob("*.safetensors*") if item.is_file()]
+    others = any(
+        item.suffix in (".gguf", ".pt", ".pth", ".mlmodel", ".onnx") or item.is_dir() for item in path.iterdir()
+    )
+    indexed = any(item.name.endswith(".safetensors.index.json") for item in files)
+    return bool(files) and (configured or ((indexed or len(files) == 1) and not others))
+
+
+def _file(file: BinaryIO, path: Path) -> Format | None:
+    head = file.read(64)
+    size = os.fstat(file.fileno()).st_size
+    if not head:
+        raise LoadError(f"{path}: the file is empty", "fetch or convert it again")
+    for magic, found in _MAGIC:
+        if head.startswith(magic):
+            return found
+    if head[4:8] == b"TFL3":
+        return Format.TFLITE
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(file)
+    if re.match(rb"\x80[\x02-\x05]", head):
+        return Format.PICKLE
+    if _is_safetensors(head, size) or (
+        head.lstrip().startswith(b"{") and path.name.endswith(".safetensors.index.json")
+    ):
+        return Format.SAFETENSORS
+    return _protobuf(file, size) or (Format.MLMODEL if path.suffix.lower() == ".mlmodel" else None)
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return len(head) > 8 and head[8:9] == b"{" and 2 <= struct.unpack_from("<Q", head)[0] <= size - 8
+
+
+def _zip(file: BinaryIO) -> Format:
+    import zipfile  # late: no other format needs it
+
+    from tlkit.formats.files.zip import DIRECTORY_LIMIT, directory_size
+
+    try:
+        if not 0 <= directory_size(file) <= DIRECTORY_LIMIT:
+            return Format.ZIP
+        names = zipfile.ZipFile(file).namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return Format.ZIP
+    inner = {name.partition("/")[2] for name in names}
+    if "Manifest.json" in names or any(name.endswith(".mlpackage/Manifest.json") for name in names):
+        return Format.ZIPPED_MLPACKAGE
+    if "constants.pkl" in inner:
+        return Format.TORCHSCRIPT
+    if "serialized_exported_program.json" in {*names, *inner} or any(name.startswith("models/") for name in inner):
+        return Format.TORCH_EXPORT
+    if "data.pkl" in inner:
+        return Format.PYTORCH
+    if "model.weights.h5" in names:
+        return Format.KERAS
+    return Format.NUMPY if names and all(name.endswith(".npy") for name in names) else Format.ZIP
+
+
+def _protobuf(file: BinaryIO, size: int) -> Format | None:
+    """Tell the two protobufs apart by their top-level fields: Core ML's kinds are 200 and up, ONNX's graph is 7."""
+    seen: dict[int, int] = {}
+    for number, wire in _fields(file, size):
+        if seen.setdefault(number, wire) != wire or wire not in (0, 2):
+            break
+        if number >= 200 and seen.get(1) == 0:
+            return Format.MLMODEL
+        if number == 7 and seen.get(1) == 0:
+            return Format.ONNX
+    return None
+
+
+def _fields(file: BinaryIO, size: int, limit: int = 100) -> Iterator[tuple[int, int]]:
+    """Yield (number, wire type) of a protobuf's first top-level fields, stepping over their content."""
+    file.seek(0)
+    for _ in range(limit):
+        key = _varint(file)
+        if key is None:
+            return
+        yield key >> 3, key & 7
+        length = _varint(file)
+        if length is None or file.tell() + (length if key & 7 == 2 else 0) > size:
+            return
+        if key & 7 == 2:
+            file.seek(length, os.SEEK_CUR)
+
+
+def _varint(file: BinaryIO) -> int | None:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            return None
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+    return None

@@ -1,0 +1,134 @@
+"""What every weight-carrying format answers: which tensors it holds, where they lie, and their bytes on demand.
+
+Invariants, kept by each reader when it opens a file: an entry's bytes lie inside its file; its shape and type agree
+with ``nbytes``; names are unique. Shapes are row-major, as PyTorch and numpy write them (GGUF stores them reversed).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from tlkit.errors import LoadError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One stored tensor: name, stored type (:mod:`tlkit.formats.base.dtypes`), shape, bytes, and where in which file.
+
+    ``strides`` (in elements) are empty for a tensor that lies contiguously, row by row; otherwise ``nbytes`` spans from
+    its first to its last element. ``storage`` names memory that several tensors share, in PyTorch's files. ``offset``
+    is None where the bytes do not lie in a file as they are (compressed in a zip, or inside a protobuf).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    file: str = ""
+    offset: int | None = None
+    strides: tuple[int, ...] = ()
+    big_endian: bool = False
+    storage: str = ""
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+
+@runtime_checkable
+class TensorFile(Protocol):
+    """A file (or several that belong together) of named tensors, opened and checked but not read."""
+
+    @property
+    def path(self) -> Path:
+        """What the user named."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the file says of itself, plain data by key."""
+
+    def entries(self) -> Sequence[TensorEntry]:
+        """Return the tensors in the file's order."""
+
+    def raw(self, entry: TensorEntry) -> memoryview:
+        """Return a tensor's stored bytes, mapped and not copied wherever the file allows; they are not to be written.
+
+        LoadError where they are not here (a shard or weight file that is missing).
+        """
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return a tensor's values: numpy's own types as they are, everything else (BF16, blocks) as float32."""
+
+
+class LazyTensor:
+    """A tensor that is read when asked: ``numpy()`` decodes it, ``raw()`` views its stored bytes."""
+
+    def __init__(self, source: TensorFile, entry: TensorEntry) -> None:
+        self._source = source
+        self.entry = entry
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+        return self.entry.name
+
+    @property
+    def dtype(self) -> str:
+        """The stored type's name, ``BF16`` or ``Q4_K``."""
+        return self.entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape, row-major."""
+        return self.entry.shape
+
+    def raw(self) -> memoryview:
+        """Return the stored bytes, mapped."""
+        return self._source.raw(self.entry)
+
+    def numpy(self) -> NDArray[Any]:
+        """Return the values; a plain type is a read-only view of the file, anything else is decoded to float32."""
+        return self._source.array(self.entry)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        import numpy as np
+
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"LazyTensor({self.name!r}, {self.dtype}, {self.shape})"
+
+
+class Tensors(Mapping[str, LazyTensor]):
+    """The tensors of a file by name, each read when it is asked for."""
+
+    def __init__(self, source: TensorFile) -> None:
+        self.source = source
+        self._entries = {entry.name: entry for entry in source.entries()}
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        return LazyTensor(self.source, self._entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def decode(entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
+    """Return the values that ``raw`` holds for ``entry``, as :meth:`TensorFile.array` promises."""
+    from tlkit.formats.base import arrays
+
+    try:
+        return arrays.decode(entry, raw)
+    except KeyError:
+        raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {entry.dtype}") from None

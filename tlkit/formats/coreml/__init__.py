@@ -1,0 +1,1 @@
+"""Core ML models on disk: packages, compiled bundles, specifications of every age."""

@@ -1,0 +1,179 @@
+"""A Core ML model described: everything ``tlkit inspect`` tells, read from the file and never from coremltools.
+
+A package whose weights are missing or cut short is described as far as it is there; what is wrong becomes a note.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml import legacy_kinds as _legacy_kinds
+from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.formats.coreml.ports import read_ports
+from tlkit.formats.coreml.weights import Weight, program_weights, stored_name
+from tlkit.mil.program import DType, Function, ListType, Program, Ref, TensorType, Value, walk
+from tlkit.types import Metadata, ModelInfo
+
+_PROVENANCE = "com.github.apple.coremltools."
+OPSETS = {"CoreML5": "iOS15", "CoreML6": "iOS16", "CoreML7": "iOS17", "CoreML8": "iOS18", "CoreML9": "iOS26"}
+"""MIL's opset names and the systems that brought them, as coremltools' ``target`` enumeration pairs them."""
+
+
+def describe(path: Path) -> ModelInfo:
+    """Describe the Core ML model at ``path``; LoadError where there is none."""
+    sniff.expect_coreml(path)
+    return describe_package(open_package(path))
+
+
+def describe_package(package: Package, function: str | None = None) -> ModelInfo:
+    """Describe an opened model; inputs and outputs are those of ``function`` (the default one if not named)."""
+    with blamed_on(package.file):
+        return _describe(package, function)
+
+
+def _describe(package: Package, function: str | None) -> ModelInfo:
+    model, program = package.model, package.program
+    ports = _interface(model.description, function)
+    table = weight_table(package)
+    shares, faults = _shares(table), package.faults
+    return ModelInfo(
+        path=str(package.root),
+        metadata=_metadata(model.description.metadata, shares),
+        kind=model.WhichOneof("Type") or "unknown",
+        inputs=read_ports(ports.input),
+        outputs=read_ports(ports.output),
+        states=read_ports(ports.state),
+        labels=_labels(program, function) if program else legacy.labels(model),
+        functions=tuple(program.functions) if program else (),
+        spec_version=model.specificationVersion or None,
+        opset=_opset(program, function) if program else "",
+        parameters=sum(weight.elements for weight in table),
+        weights=shares,
+        compute=_compute(program) if program else {},
+        operations=_by_count(_operations(program) if program else Counter(kind for _, kind, _, _ in package.layers())),
+        sizes=_sizes(package),
+        details={**_details(model, ports, program), **package.extra, **({"weights_missing": True} if faults else {})},
+        notes=package.notes + tuple(error.message for error in faults),
+    )
+
+
+def weight_table(package: Package) -> tuple[Weight, ...]:
+    """Return the model's weights, one row each."""
+    return program_weights(package.program) if package.program else tuple(legacy.weights(package.model))
+
+
+def _interface(description: Any, name: str | None) -> Any:
+    """Return the message that lists the ports: the description, or that of one function of several."""
+    functions = {function.name: function for function in description.functions}
+    if not functions:
+        return description
+    wanted = name or description.defaultFunctionName or next(iter(functions))
+    if wanted not in functions:
+        raise LoadError(f"the model has no function '{wanted}'", f"functions: {', '.join(functions)}")
+    return functions[wanted]
+
+
+def _function(program: Program, name: str | None) -> Function | None:
+    if name is None and "main" not in program.functions:
+        return next(iter(program.functions.values()), None)
+    return program.function(name)
+
+
+def _metadata(message: Any, shares: Mapping[str, int]) -> Metadata:
+    return Metadata(
+        format="CoreML",
+        quantization=next(iter(shares), ""),
+        author=message.author,
+        description=message.shortDescription,
+        license=message.license,
+        version=message.versionString,
+        user=dict(sorted(message.userDefined.items())),
+    )
+
+
+def _opset(program: Program, name: str | None) -> str:
+    function = _function(program, name)
+    return OPSETS.get(function.opset, function.opset) if function else ""
+
+
+def _labels(program: Program, name: str | None) -> tuple[str, ...]:
+    """Return the labels that the program's ``classify`` op names, integers as text."""
+    function = _function(program, name)
+    operations = list(walk(function.block.operations)) if function else []
+    constants = {op.outputs[0].name: op.attributes.get("val") for op in operations if op.type == "const" and op.outputs}
+    for op in operations:
+        argument = next(iter(op.inputs.get("classes", ())), None) if op.type == "classify" else None
+        value = constants.get(argument.name) if isinstance(argument, Ref) else argument
+        if isinstance(value, Value) and isinstance(value.type, ListType | TensorType):
+            return tuple(map(str, value.python()))
+    return ()
+
+
+def _shares(table: Iterable[Weight]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for weight in table:
+        counted[weight.dtype] += weight.elements
+    return _by_count(counted)
+
+
+def _operations(program: Program) -> Counter[str]:
+    return Counter(op.type for f in program.functions.values() for op in walk(f.block.operations) if op.type != "const")
+
+
+def _compute(program: Program) -> dict[str, int]:
+    """Count the ops by the type of their first output; weights being expanded are not computation."""
+    counted: Counter[str] = Counter()
+    for function in program.functions.values():
+        for op in walk(function.block.operations):
+            kind = op.outputs[0].type if op.outputs and not op.type.startswith("const") else None
+            if isinstance(kind, TensorType) and kind.dtype is not DType.STRING:
+                counted[stored_name(kind.dtype)] += 1
+    return _by_count(counted)
+
+
+def _by_count(counted: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _details(model: Any, ports: Any, program: Program | None) -> dict[str, Any]:
+    user = model.description.metadata.userDefined
+    provenance = {key.removeprefix(_PROVENANCE): user[key] for key in sorted(user) if key.startswith(_PROVENANCE)}
+    stages = [{"kind": stage.WhichOneof("Type") or "unknown"} for stage in legacy.stages(model)][1:]
+    details: dict[str, Any] = {
+        "provenance": provenance,
+        "predicted_feature": ports.predictedFeatureName,
+        "predicted_probabilities": ports.predictedProbabilitiesName,
+        "updatable": model.isUpdatable,
+        "stages": stages,
+        "model": {} if program else _legacy_kinds.tree(model),
+    }
+    if program and len(program.functions) > 1:
+        details["functions"] = {
+            function.name: {"inputs": read_ports(function.input), "outputs": read_ports(function.output)}
+            for function in model.description.functions
+        }
+    return {key: value for key, value in details.items() if value}
+
+
+def _sizes(package: Package) -> dict[str, int]:
+    """Bytes on disk by part. A ``.mlmodel`` file is all program: older kinds keep their weights in it."""
+    if not package.root.is_dir():
+        return {"model": package.root.stat().st_size}
+    sizes = {"program": 0, "weights": 0, "other": 0}
+    program = package.file.resolve()
+    for folder, _, names in os.walk(package.root):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_file():
+                continue
+            weights = Path(folder).name == "weights" or name.endswith(".espresso.weights")
+            part = "program" if path.resolve() == program else "weights" if weights else "other"
+            sizes[part] += path.stat().st_size
+    return sizes

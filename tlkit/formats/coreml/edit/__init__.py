@@ -1,0 +1,1 @@
+"""Edits of a Core ML model's message."""

@@ -1,0 +1,155 @@
+"""Neural networks as Core ML kept them before mlprograms: layers and weights inside one protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.coreml.weights import Weight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+_PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
+
+
+def body(model: Any) -> Any:
+    """Return the message of a model's kind (its ``Type`` field), or None where it has none."""
+    kind = model.WhichOneof("Type")
+    return getattr(model, kind) if kind else None
+
+
+def stages(model: Any) -> Iterator[Any]:
+    """Yield ``model``, and the models inside it, at any depth, where it is a pipeline."""
+    yield model
+    for stage in inner(model):
+        yield from stages(stage)
+
+
+def inner(model: Any) -> Sequence[Any]:
+    """Return the models that ``model`` runs one after the other, none where it is no pipeline."""
+    kind = model.WhichOneof("Type")
+    if kind not in _PIPELINES:
+        return ()
+    pipeline = getattr(model, kind)
+    models: Sequence[Any] = (pipeline if kind == "pipeline" else pipeline.pipeline).models
+    return models
+
+
+def weights(model: Any) -> Iterator[Weight]:
+    """Yield the weights of all networks in ``model``; shapes are flat, as the protobuf keeps them."""
+    return (weight for weight, _ in weight_messages(model))
+
+
+def weight_messages(model: Any) -> Iterator[tuple[Weight, Any]]:
+    """Yield the weights of all networks in ``model``, each with the ``WeightParams`` message that holds it."""
+    for stage in stages(model):
+        if stage.WhichOneof("Type") in _NETWORKS:
+            for layer in body(stage).layers:
+                yield from _layer(layer.name, layer)
+
+
+def layers(model: Any) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """Yield name, kind, inputs and outputs of each layer of all networks in ``model``."""
+    for stage in stages(model):
+        if stage.WhichOneof("Type") in _NETWORKS:
+            for layer in body(stage).layers:
+                yield layer.name, layer.WhichOneof("layer") or "unknown", list(layer.input), list(layer.output)
+
+
+def labels(model: Any) -> tuple[str, ...]:
+    """Return the class labels of the last stage that has any, integers as text."""
+    found: tuple[str, ...] = ()
+    for stage in stages(model):
+        content = body(stage)
+        if content is not None and "ClassLabels" in content.DESCRIPTOR.oneofs_by_name:
+            which = content.WhichOneof("ClassLabels")
+            found = tuple(map(str, getattr(content, which).vector)) if which else found
+    return found
+
+
+def _layer(name: str, message: Any) -> Iterator[tuple[Weight, Any]]:
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for item in value if _repeated(value) else (value,):
+            if field.message_type.name == "WeightParams":
+                yield from ((weight, item) for weight in _weight(f"{name}.{field.name}", item))
+            elif field.message_type.full_name.startswith("CoreML.Specification."):
+                yield from _layer(name, item)
+
+
+def _repeated(value: Any) -> bool:
+    return not hasattr(value, "ListFields")
+
+
+def _weight(name: str, params: Any) -> Iterator[Weight]:
+    bits = params.quantization.numberOfBits
+    if params.floatValue:
+        yield Weight(name, "F32", (len(params.floatValue),), 4 * len(params.floatValue))
+    elif params.float16Value:
+        yield Weight(name, "F16", (len(params.float16Value) // 2,), len(params.float16Value))
+    elif params.int8RawValue:
+        yield Weight(name, "INT8", (len(params.int8RawValue),), len(params.int8RawValue))
+    elif params.rawValue and bits:
+        stored = "PAL" if params.quantization.WhichOneof("QuantizationType") == "lookupTableQuantization" else "INT"
+        yield Weight(name, f"{stored}{bits}", (len(params.rawValue) * 8 // bits,), len(params.rawValue))
+
+
+def stored(params: Any) -> bytes:
+    """Return the bytes of a ``WeightParams`` message, float32 values little-endian."""
+    import numpy as np
+
+    if params.floatValue:
+        return np.array(params.floatValue, "<f4").tobytes()
+    return bytes(params.float16Value or params.int8RawValue or params.rawValue)
+
+
+def values(params: Any) -> NDArray[Any]:
+    """Return the values of a ``WeightParams`` message, flat: quantized ones as float32, by their scales or table."""
+    import numpy as np
+
+    if params.floatValue:
+        return np.array(params.floatValue, np.float32)
+    if params.float16Value:
+        return np.frombuffer(params.float16Value, "<f2", len(params.float16Value) // 2)
+    quantization, data = params.quantization, _codes(params)
+    if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
+        table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
+        if data.size and data.max() >= table.size:
+            raise LoadError("a weight's index points past its look-up table", "the file is damaged")
+        return np.take(table, data)
+    linear = quantization.linearQuantization
+    scale, bias = (np.array(part, np.float32) for part in (linear.scale or [1.0], linear.bias or [0.0]))
+    if data.size % scale.size or data.size % bias.size:
+        raise LoadError("a weight's scales do not divide it", "the file is damaged")
+    wide = data.astype(np.float32).reshape(scale.size, -1) * scale[:, None]
+    return (wide.reshape(bias.size, -1) + bias[:, None]).reshape(-1)
+
+
+def parts(params: Any) -> dict[str, NDArray[Any]]:
+    """Return what a quantized ``WeightParams`` message holds, flat: indices and their table, or codes and scales."""
+    import numpy as np
+
+    quantization, codes = params.quantization, np.asarray(_codes(params))
+    codes = codes if codes.dtype == np.int8 else codes.astype(np.uint8)
+    if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
+        return {"indices": codes, "lut": np.array(quantization.lookupTableQuantization.floatValue, np.float32)}
+    linear = quantization.linearQuantization
+    named = {"scale": np.array(linear.scale, np.float32), "bias": np.array(linear.bias, np.float32)}
+    return {"data": codes} | {name: values for name, values in named.items() if values.size}
+
+
+def _codes(params: Any) -> NDArray[Any]:
+    """Return a quantized weight's integers; those below a byte are packed highest bits first."""
+    import numpy as np
+
+    if params.int8RawValue:
+        return np.frombuffer(params.int8RawValue, np.int8)
+    data, bits = np.frombuffer(params.rawValue, np.uint8), params.quantization.numberOfBits
+    if not 0 < bits < 8:
+        return data
+    rows = np.unpackbits(data)[: data.size * 8 // bits * bits].reshape(-1, bits)
+    return np.asarray(rows @ (1 << np.arange(bits)[::-1]))

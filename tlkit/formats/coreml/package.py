@@ -1,0 +1,188 @@
+"""Opening a Core ML model on disk: a ``.mlpackage`` folder or a ``.mlmodel`` file, read and never touched.
+
+(coremltools can rewrite a package's Manifest.json on opening it; this does not.) Every path that a package names is
+resolved and must stay inside the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml.weights import blob_references
+from tlkit.formats.files.mapped import Mapped, read_json
+from tlkit.formats.files.wire import WireError, fields
+from tlkit.mil import proto
+from tlkit.mil.blob import BlobFile
+from tlkit.mil.program import Program
+
+_MODEL_PATH = "@model_path/"
+_FIELDS = 10_000  # at the top of a Model; it has four or so
+_MANIFEST = 1 << 20  # bytes; they have one or two thousand
+_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # text where numbers should be
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Core ML model: where it is, its ``Model`` message and the file that held it.
+
+    ``root`` is what the user named; ``base`` the folder that ``@model_path/`` stands for in the program. ``notes`` say
+    what could not be read of it, ``extra`` holds what only its format tells.
+    """
+
+    root: Path
+    file: Path
+    model: Any
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Path:
+        """The folder that the program's weight paths start from."""
+        return self.file.parent
+
+    @cached_property
+    def program(self) -> Program | None:
+        """The MIL program, or None where the model is not an mlprogram. A missing weight file is left for later."""
+        if self.model.WhichOneof("Type") != "mlProgram":
+            return None
+        with blamed_on(self.file):
+            return proto.read_program(self.model.mlProgram, self._open_blob)
+
+    @property
+    def default_function(self) -> str | None:
+        """The function that the description names as the default, of a package that has several."""
+        return self.model.description.defaultFunctionName or None
+
+    def stages(self) -> Iterator[Package]:
+        """Yield the models of a pipeline, in order, each as a package in the same place."""
+        for message in legacy.inner(self.model):
+            yield Package(self.root, self.file, message)
+
+    def layers(self) -> Iterator[tuple[str, str, list[str], list[str]]]:
+        """Yield name, kind, inputs and outputs of each layer, for a neural network."""
+        return legacy.layers(self.model)
+
+    def blob_path(self, name: str) -> Path:
+        """Return the path of the weight file that the program calls ``name``; LoadError if it leaves the package."""
+        return inside(self.root if self.root.is_dir() else self.base, self.base, name.removeprefix(_MODEL_PATH))
+
+    def _open_blob(self, name: str) -> BlobFile | None:
+        try:
+            return BlobFile(self.blob_path(name)) if self.blob_path(name).is_file() else None
+        except LoadError:
+            return None  # the program can be read without it: `faults` says what is wrong
+
+    @cached_property
+    def faults(self) -> tuple[LoadError, ...]:
+        """What is wrong with the weight files (missing, a pointer, cut short), one error a file."""
+        found: dict[str, LoadError] = {}
+        for ref in blob_references(self.program) if self.program else ():
+            if ref.file_name not in found:
+                try:
+                    (ref.file or self._weights(ref.file_name)).record(ref.offset)
+                except LoadError as error:
+                    found[ref.file_name] = error
+        return tuple(found.values())
+
+    def _weights(self, name: str) -> BlobFile:
+        path = self.blob_path(name)
+        if not path.is_file():
+            raise LoadError(f"{path}: the weight file is missing", "fetch or copy the whole package, weights and all")
+        if sniff.detect(path) is sniff.Format.LFS_POINTER:
+            raise LoadError(f"{path}: {sniff.lfs_text(path)}", "run `git lfs pull` in its repository")
+        return BlobFile(path)
+
+    def require_weights(self) -> None:
+        """Raise the first of :meth:`faults`, if there is one."""
+        for error in self.faults:
+            raise error
+
+
+def open_package(path: Path) -> Package:
+    """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
+    found = sniff.detect(path) if path.exists() else None
+    if found is sniff.Format.ZIPPED_MLPACKAGE:
+        from tlkit.formats.coreml.zipped import open_zipped  # late: it builds on this module
+
+        return open_zipped(path)
+    if found in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
+        from tlkit.formats.coreml.mlmodelc import open_compiled  # late: it builds on this module
+
+        return open_compiled(path)
+    file = _root_model(path) if path.is_dir() else path
+    if sniff.detect(file) is sniff.Format.LFS_POINTER:
+        raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
+    try:
+        _check_fields(file)
+        return Package(path, file, proto.parse_model(_read(file)))
+    except LoadError as error:
+        if str(file) in error.message:
+            raise
+        raise LoadError(f"{file}: {error.message}", error.hint) from None
+
+
+@contextmanager
+def blamed_on(file: Path) -> Iterator[None]:
+    """Let what the body meets in a damaged model end as a LoadError that names ``file``."""
+    try:
+        yield
+    except LoadError as error:
+        if str(file) in error.message:
+            raise
+        raise LoadError(f"{file}: {error.message}", error.hint) from None
+    except _CONTRADICTIONS as error:
+        reason = " ".join(f"the model contradicts itself ({error})".split())
+        raise LoadError(f"{file}: {reason}", "the file is damaged: fetch it again") from error
+
+
+def inside(root: Path, base: Path, name: str) -> Path:
+    """Return ``base/name`` if it lies in ``root`` after links are followed; LoadError otherwise.
+
+    One link out is known and let pass: Hugging Face's cache keeps ``snapshots/REVISION/...`` as links into ``blobs/``.
+    """
+    target = base / PurePosixPath(name.replace("\0", ""))
+    real, home = target.resolve(), root.resolve()
+    cache = next((p.parent.parent for p in home.parents if p.parent.name == "snapshots"), None)
+    linked = cache is not None and ".." not in target.parts and real.parent == cache / "blobs"
+    if name and (real.is_relative_to(home) or linked):
+        return target
+    raise LoadError(f"{root}: it names the path '{name}', outside the package", "do not trust this file")
+
+
+def _root_model(path: Path) -> Path:
+    manifest = path / "Manifest.json"
+    if not manifest.is_file():
+        raise LoadError(f"{path}: a folder without a Manifest.json is no .mlpackage", "name a model file or package")
+    try:
+        content = read_json(manifest, _MANIFEST)
+        entry = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
+    except (KeyError, TypeError):
+        raise LoadError(f"{manifest}: it names no root model", "the package is damaged: fetch it again") from None
+    return inside(path, path / "Data", str(entry))
+
+
+def _check_fields(file: Path) -> None:
+    """Refuse what is no protobuf by its outermost fields, before it is read whole."""
+    mapped, hint = Mapped(file), "fetch or convert the file again"
+    try:
+        outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))
+    except WireError as error:
+        raise LoadError(f"the model's protobuf is damaged: {error.message}", hint) from None
+    if mapped.size >= 1 << 31 or outermost == _FIELDS:
+        raise LoadError("the model's protobuf is larger than one can be", hint)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None

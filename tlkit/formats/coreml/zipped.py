@@ -1,0 +1,94 @@
+"""A Core ML package in a zip archive: described in place, unpacked into a temporary folder only to be run."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.coreml.package import Package, blamed_on
+from tlkit.formats.coreml.weights import blob_references
+from tlkit.formats.files.mapped import DAMAGED, Mapped, one_line, parse_json
+from tlkit.formats.files.zip import Zip
+from tlkit.mil import proto
+from tlkit.mil.program import Program
+
+_MODEL_LIMIT = 1 << 30  # bytes of a compressed model.mlmodel: legacy kinds keep their weights in it
+_UNPACK_LIMIT = 1 << 37
+
+
+@dataclass(frozen=True)
+class ZippedPackage(Package):
+    """A package in an archive. ``prefix`` is the package's folder in it; weights are not looked into."""
+
+    archive: Zip | None = None
+    prefix: str = ""
+    member: str = ""
+
+    @cached_property
+    def program(self) -> Program | None:
+        """The MIL program without its weight files, or None where the model is not an mlprogram."""
+        if self.model.WhichOneof("Type") != "mlProgram":
+            return None
+        with blamed_on(self.file):
+            return proto.read_program(self.model.mlProgram, lambda name: None)
+
+    @cached_property
+    def faults(self) -> tuple[LoadError, ...]:
+        """Return one error for each weight file that the archive lacks."""
+        assert self.archive is not None
+        names = {ref.file_name for ref in blob_references(self.program)} if self.program else set()
+        folder = posixpath.dirname(self.member)
+        missing = [n for n in sorted(names) if f"{folder}/{n.removeprefix('@model_path/')}" not in self.archive]
+        return tuple(LoadError(f"{self.root}: it lacks the weights '{name}'", DAMAGED) for name in missing)
+
+    def blob_path(self, name: str) -> Path:
+        """Return the archive itself: its members have no paths of their own."""
+        return self.root
+
+
+def open_zipped(path: Path) -> ZippedPackage:
+    """Open the package in the archive ``path``; LoadError where there is none, or several."""
+    archive = Zip(Mapped(path))
+    found = [name for name in archive.names if posixpath.basename(name) == "Manifest.json"]
+    found = [name for name in found if name == "Manifest.json" or posixpath.dirname(name).endswith(".mlpackage")]
+    found = [name for name in found if not name.startswith("__MACOSX/")]
+    if len(found) != 1:
+        raise LoadError(f"{path}: it holds {len(found)} Core ML packages", "unzip it and name one of them")
+    prefix = found[0].removesuffix("Manifest.json")
+    manifest = parse_json(archive.read(found[0]), f"{path}: {found[0]}")
+    try:
+        entry = str(manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"])
+    except (KeyError, TypeError):
+        raise LoadError(f"{path}: its Manifest.json names no root model", DAMAGED) from None
+    member = posixpath.normpath(f"{prefix}Data/{entry}")
+    if ".." in entry.split("/") or not member.startswith(f"{prefix}Data/") or member not in archive:
+        raise LoadError(
+            f"{path}: its Manifest.json names '{one_line(entry[:100])}', which is not in it", "do not trust this file"
+        )
+    with blamed_on(path):
+        model: Any = proto.parse_model(bytes(archive.read(member, _MODEL_LIMIT)))
+    return ZippedPackage(path, path, model, archive=archive, prefix=prefix, member=member)
+
+
+def unpack(package: ZippedPackage) -> Path:
+    """Unpack the package into a temporary folder, which goes when the process ends; return its path."""
+    assert package.archive is not None
+    names = [name for name in package.archive.names if name.startswith(package.prefix) and not name.endswith("/")]
+    total = sum(package.archive.size(name) for name in names)
+    folder = Path(tempfile.mkdtemp(prefix="tlkit-"))
+    weakref.finalize(package.archive, shutil.rmtree, folder, ignore_errors=True)
+    if total > min(_UNPACK_LIMIT, shutil.disk_usage(folder).free):
+        raise LoadError(f"{package.root}: it expands to {total:,} bytes, too many to unpack here", "unzip it elsewhere")
+    root = folder / "model.mlpackage"
+    for name in names:
+        target = root / name.removeprefix(package.prefix)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(package.archive.read(name, package.archive.size(name)))
+    return root

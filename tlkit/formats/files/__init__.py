@@ -1,0 +1,1 @@
+"""Files from strangers: mapped, unzipped, parsed within bounds."""

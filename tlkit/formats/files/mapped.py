@@ -1,0 +1,161 @@
+"""Files mapped into memory, read-only, with errors that name the file; and JSON from strangers."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.base import tensors
+from tlkit.formats.base.tensors import TensorEntry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DAMAGED = "the file is damaged or cut short: fetch or write it again"
+_DEPTH = 64  # of nested lists and objects, far more than any model's header has
+_PARTS = 1 << 21  # items, lists and objects of a JSON text: 260,000 tensors in a header of SafeTensors
+
+
+def one_line(text: str) -> str:
+    """Return ``text``, which may quote a file's own names, without line breaks."""
+    return " ".join(text.split())
+
+
+class Mapped:
+    """One file, mapped when first looked into; its size is known without that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.size = path.stat().st_size
+        except OSError as error:
+            raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+
+    @cached_property
+    def map(self) -> mmap.mmap:
+        """The mapping; nothing is read before it is used."""
+        if not self.size:
+            raise LoadError(f"{self.path}: the file is empty", "fetch or convert it again")
+        try:
+            with self.path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise LoadError(f"{self.path}: cannot be mapped: {error}", "check the path and its permissions") from None
+
+    @cached_property
+    def view(self) -> memoryview:
+        """The whole file as one view."""
+        return memoryview(self.map)
+
+    def release(self, start: int, end: int) -> None:
+        """Let go of the mapped pages that lie in ``start`` to ``end``, so that a long read stays small in memory."""
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = min(end, self.size) // mmap.PAGESIZE * mmap.PAGESIZE
+        # Back to 64 MiB before, for what an earlier call left: pages at the seams of its pieces.
+        first = max(first - (1 << 26), 0)
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+    def broken(self, reason: str) -> LoadError:
+        """Return the error for a file that is not what it should be."""
+        return LoadError(f"{self.path}: {one_line(reason)}", DAMAGED)
+
+
+class MappedTensors:
+    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: tuple[TensorEntry, ...] = ()
+        self._files: dict[str, Mapped] = {}
+
+    def entries(self) -> Sequence[TensorEntry]:
+        """Return the tensors in the file's order."""
+        return self._entries
+
+    def raw(self, entry: TensorEntry) -> memoryview:
+        """Return the tensor's stored bytes, mapped."""
+        if entry.offset is None:
+            raise LoadError(f"{entry.file}: {entry.name}: its bytes do not lie in the file as they are")
+        if not entry.nbytes:
+            return memoryview(b"")
+        file = self._files.get(entry.file) or self._files.setdefault(entry.file, Mapped(Path(entry.file)))
+        if entry.offset + entry.nbytes > file.size:
+            raise file.broken(f"{entry.name} ends at {entry.offset + entry.nbytes}, past the end ({file.size})")
+        return file.view[entry.offset : entry.offset + entry.nbytes]
+
+    def release(self, entry: TensorEntry, nbytes: int) -> None:
+        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
+        if entry.offset is not None and entry.file in self._files:
+            self._files[entry.file].release(entry.offset, entry.offset + nbytes)
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return the tensor's values."""
+        return tensors.decode(entry, self.raw(entry))
+
+
+def parse_json(data: bytes | memoryview, where: str) -> Any:
+    """Return what JSON ``data`` holds; LoadError for repeated keys, masses of items, deep nesting, no JSON."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in found if keys.count(key) > 1)
+            raise LoadError(f"{where}: the key '{one_line(twice[:100])}' appears twice", DAMAGED)
+        return found
+
+    try:
+        text = str(data, "utf-8")
+        if sum(text.count(mark) for mark in "[{,") > _PARTS:  # each becomes some hundred bytes of memory
+            raise ValueError("it has millions of items, more than any model needs")
+        found = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise LoadError(f"{where}: not readable as JSON: {one_line(reason[:100])}", DAMAGED) from None
+    if _deeper(found, _DEPTH):
+        raise LoadError(f"{where}: not readable as JSON: it is nested too deeply", DAMAGED)
+    return found
+
+
+def read_json(path: Path, limit: int = 1 << 25) -> Any:
+    """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise LoadError(f"{path}: {size:,} bytes, too many for such a file", DAMAGED)
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+    return parse_json(data, str(path))
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether ``value`` nests lists and objects more than ``depth`` deep; asked after parsing, which C bounds."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            item
+            for held in level
+            if isinstance(held, dict | list)
+            for item in (held.values() if isinstance(held, dict) else held)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def same_folder(base: Path, name: str) -> Path:
+    """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else."""
+    if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
+        raise LoadError(
+            f"{base}: it names the file '{one_line(name[:100])}', outside its folder", "do not trust this file"
+        )
+    return base / name

@@ -1,0 +1,1 @@
+"""GGUF files: header, block types, names, read and written."""

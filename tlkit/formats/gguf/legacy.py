@@ -1,0 +1,124 @@
+"""GGUF's types of 32 elements a block, and other simple ones: a scale, sometimes an offset, and the codes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from tlkit.formats.gguf.bits import Bytes, Floats, decoder, field, half, look_up, nibbles, parts, put, scale, weave
+
+
+@decoder("Q8_0")
+def q8_0(blocks: Bytes, out: Floats) -> None:
+    """Decode 32 signed bytes under one scale."""
+    np.copyto(out, blocks[:, 2:34].view(np.int8))
+    np.multiply(out, half(blocks, 0), out=out)
+
+
+@decoder("Q4_0")
+def q4_0(blocks: Bytes, out: Floats) -> None:
+    """Decode 4-bit codes less 8."""
+    put(out, nibbles(field(blocks, 2, 18), 16), less=8)
+    scale(out, half(blocks, 0))
+
+
+@decoder("Q4_1")
+def q4_1(blocks: Bytes, out: Floats) -> None:
+    """Decode 4-bit codes with a scale and an offset."""
+    put(out, nibbles(field(blocks, 4, 20), 16))
+    scale(out, half(blocks, 0), add=half(blocks, 2))
+
+
+@decoder("Q5_0")
+def q5_0(blocks: Bytes, out: Floats) -> None:
+    """Decode 5-bit codes less 16; the fifth bits lie apart."""
+    put(out, _fives(blocks, 2), less=16)
+    scale(out, half(blocks, 0))
+
+
+@decoder("Q5_1")
+def q5_1(blocks: Bytes, out: Floats) -> None:
+    """Decode 5-bit codes with a scale and an offset."""
+    put(out, _fives(blocks, 4))
+    scale(out, half(blocks, 0), add=half(blocks, 2))
+
+
+def _fives(blocks: Bytes, start: int) -> Bytes:
+    codes = nibbles(field(blocks, start + 4, start + 20), 16)
+    high = np.unpackbits(field(blocks, start, start + 4).reshape(-1), bitorder="little")
+    np.bitwise_or(codes, np.left_shift(high, 4, out=high), out=codes)
+    return codes
+
+
+@decoder("TQ2_0")
+def tq2_0(blocks: Bytes, out: Floats) -> None:
+    """Decode ternary values, 2 bits each, less 1."""
+    put(out, weave(parts(field(blocks, 0, 64), 2), 32), less=1)
+    scale(out, half(blocks, 64))
+
+
+@decoder("TQ1_0")
+def tq1_0(blocks: Bytes, out: Floats) -> None:
+    """Decode ternary values, five to a byte: digits in base 3 of a fraction of 256."""
+    found = np.empty(out.shape, np.uint8)
+    for start, stop, place, digits in ((0, 32, 0, 5), (32, 48, 160, 5), (48, 52, 240, 4)):
+        codes, width = field(blocks, start, stop), stop - start
+        for _ in range(digits):
+            values = np.greater_equal(codes, 86).view(np.uint8) + np.greater_equal(codes, 171).view(np.uint8)
+            found[:, place : place + width].view(f"V{width}")[:] = values.view(f"V{width}")
+            codes, place = codes * np.uint8(3), place + width  # the digit read leaves at the top
+    put(out, found.reshape(-1), less=1)
+    scale(out, half(blocks, 52))
+
+
+_IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
+_FP4 = np.array((0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), np.float32)  # E2M1, doubled
+
+
+@decoder("IQ4_NL")
+def iq4_nl(blocks: Bytes, out: Floats) -> None:
+    """Decode 4-bit codes through a table."""
+    look_up(out, _IQ4, nibbles(field(blocks, 2, 18), 16))
+    scale(out, half(blocks, 0))
+
+
+@decoder("IQ4_XS")
+def iq4_xs(blocks: Bytes, out: Floats) -> None:
+    """Decode 4-bit codes through a table, in groups of 32, each with a 6-bit scale less 32."""
+    look_up(out, _IQ4, nibbles(field(blocks, 8, 136), 16))
+    low = field(blocks, 4, 8)
+    high = field(blocks, 2, 4, np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16)
+    factors = np.stack([low & 15, low >> 4], axis=-1).reshape(-1, 8) | ((high.astype(np.uint8) & 3) << 4)
+    scale(out, half(blocks, 0) * (factors.astype(np.float32) - 32))
+
+
+@decoder("MXFP4")
+def mxfp4(blocks: Bytes, out: Floats) -> None:
+    """Decode 4-bit floats under a power of two."""
+    look_up(out, _FP4, nibbles(field(blocks, 1, 17), 16))
+    scale(out, np.take(_half_powers(), blocks[:, 0]))
+
+
+@decoder("NVFP4")
+def nvfp4(blocks: Bytes, out: Floats) -> None:
+    """Decode 4-bit floats in groups of 16, each under an 8-bit float."""
+    look_up(out, _FP4, nibbles(field(blocks, 4, 36), 8))
+    scale(out, np.take(_e4m3_halves(), field(blocks, 0, 4)))
+
+
+@cache
+def _half_powers() -> Floats:
+    """Return half of 2 to the power that each byte stands for (E8M0); the lowest two are denormal."""
+    codes = np.arange(256, dtype=np.uint32)
+    bits = np.where(codes < 2, np.uint32(0x00200000) << codes, (codes - 1) << np.uint32(23))
+    return bits.astype(np.uint32).view(np.float32)
+
+
+@cache
+def _e4m3_halves() -> Floats:
+    """Return half the value of each unsigned E4M3 byte; as ggml does, the sign bit is ignored and 0x7F is 0."""
+    codes = np.arange(256)
+    exponent, fraction = (codes >> 3) & 15, (codes & 7).astype(np.float64)
+    value = np.where(exponent == 0, fraction * 2.0**-9, (1 + fraction / 8) * 2.0 ** (exponent - 7.0))
+    return np.where((codes == 0) | (codes == 0x7F), 0, value / 2).astype(np.float32)

@@ -1,0 +1,85 @@
+"""GGUF's block types to and from float32: bit for bit what the gguf package computes, several times as fast.
+
+The package decodes 16 rows at a time and joins the pieces; here blocks are decoded straight into the result, many at
+once, and by several threads where there is much to do (numpy lets go of Python's lock while it computes). The memory of
+a large result that nobody uses any more serves for the next one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.formats.base.dtypes import BLOCKS
+from tlkit.formats.gguf import grids, kquants, legacy  # noqa: F401  (they register their decoders)
+from tlkit.formats.gguf.bits import DECODERS, Floats
+from tlkit.formats.gguf.memory import floats
+
+_AT_ONCE = 1 << 19  # elements: 2 MB of result and twice that of temporaries; with fewer, calls cost more than work
+_THREADS = 4  # more have nothing to gain: memory is what they wait for
+
+DEQUANTIZABLE = frozenset(DECODERS)
+"""The block types whose values can be read."""
+
+QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "TQ2_0", "TQ1_0")
+"""The block types that the gguf package can write."""
+
+
+def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None = None) -> Floats:
+    """Return the float32 values, in ``shape``, of the blocks in ``raw`` (bytes-like); KeyError for another ``dtype``.
+
+    ``out``, contiguous and of as many elements, saves the allocation.
+    """
+    decode = DECODERS[dtype]
+    elements, size = BLOCKS[dtype]
+    blocks = np.frombuffer(raw, np.uint8).reshape(-1, size)
+    if out is None:
+        out = floats(math.prod(shape))
+    rows, step = out.reshape(len(blocks), elements), _AT_ONCE // elements
+
+    def work(start: int) -> None:
+        with np.errstate(all="ignore"):  # scales may be infinite or NaN: so are the values, then
+            decode(blocks[start : start + step], rows[start : start + step])
+
+    _in_parallel(work, range(0, len(blocks), step))
+    return out.reshape(shape)
+
+
+def quantize(values: Floats, dtype: str) -> NDArray[np.uint8]:
+    """Return ``values``, a whole number of blocks, as blocks of ``dtype`` (one of QUANTIZABLE): (count, bytes each).
+
+    The arithmetic is the gguf package's own.
+    """
+    from gguf import GGMLQuantizationType, quants
+
+    kind, (elements, size) = GGMLQuantizationType[dtype], BLOCKS[dtype]
+    blocks = np.ascontiguousarray(values, np.float32).reshape(-1, elements)
+    out = np.empty((len(blocks), size), np.uint8)
+    step = (1 << 16) // elements  # the package tries all 16 codes of MXFP4 on every value: 16 times the memory
+
+    def work(start: int) -> None:
+        with np.errstate(all="ignore"):
+            row = blocks[start : start + step].reshape(1, -1)  # one row: the package would handle 16 at a time
+            out[start : start + step] = quants.quantize(row, kind).reshape(-1, size)
+
+    _in_parallel(work, range(0, len(blocks), step))
+    return out
+
+
+def _in_parallel(work: Callable[[int], None], items: range) -> None:
+    """Call ``work`` with each of ``items``, in threads where that pays."""
+    threads = min(_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if threads < 2 or len(items) < 2:
+        for item in items:
+            work(item)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, items):  # a worker's exception is raised here
+            pass

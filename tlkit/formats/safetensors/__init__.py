@@ -1,0 +1,1 @@
+"""SafeTensors files and folders, read and written."""

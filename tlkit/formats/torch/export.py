@@ -1,0 +1,122 @@
+"""``.pt2`` archives of ``torch.export``: the weights' table, and what goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.files.mapped import Mapped, parse_json
+from tlkit.formats.files.zip import Zip
+from tlkit.formats.torch.objects import View
+
+# torch.export's own numbers (torch._export.serde.schema.ScalarType)
+_TYPES = {
+    1: "U8",
+    2: "I8",
+    3: "I16",
+    4: "I32",
+    5: "I64",
+    6: "F16",
+    7: "F32",
+    8: "F64",
+    9: "C32",
+    10: "C64",
+    11: "C128",
+    12: "BOOL",
+    13: "BF16",
+    28: "U16",
+    29: "F8_E4M3",
+    30: "F8_E5M2",
+    31: "F8_E4M3FNUZ",
+    32: "F8_E5M2FNUZ",
+    33: "F8_E8M0",
+    34: "U32",
+    35: "U64",
+}
+_CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
+Make = Callable[[str, View, int | None, int], TensorEntry]
+
+
+def entries(archive: Zip, file: Mapped, make: Make) -> Iterator[TensorEntry]:
+    """Yield the archive's tensors, each made by ``make(name, view, start, room)``."""
+    names = {name.partition("/")[2]: name for name in archive.names}
+    seen: set[str] = set()
+    for config in _CONFIGS:
+        if config not in names:
+            continue
+        content = parse_json(archive.read(names[config]), f"{file.path}: {config}")
+        table = content.get("config") if isinstance(content, dict) else None
+        for name, item in table.items() if isinstance(table, dict) else ():
+            member = names.get(f"{config.rpartition('/')[0]}/{_get(item, 'path_name')}")
+            view = _view(str(name), item)
+            start = archive.offset(member) if member else None
+            if view and member and start is not None and name not in seen:
+                seen.add(name)
+                yield make(str(name), view, start, archive.size(member))
+
+
+def describe(archive: Zip, file: Mapped) -> dict[str, Any]:
+    """Return the program's inputs, outputs and operations, as far as its JSON tells them."""
+    names = {name.partition("/")[2]: name for name in archive.names} | {name: name for name in archive.names}
+    member = names.get("models/model.json") or names.get("serialized_exported_program.json")
+    if member is None:
+        return {}
+    content = parse_json(archive.read(member, 1 << 26), f"{file.path}: {member}")
+    graph = _get(_get(content, "graph_module"), "graph")
+    counts: dict[str, int] = {}
+    for node in _list(_get(graph, "nodes")):
+        target = str(_get(node, "target")).removeprefix("torch.ops.")
+        counts[target] = counts.get(target, 0) + 1
+    values = _get(graph, "tensor_values")
+    signature = _get(_get(content, "graph_module"), "signature")
+    inputs = [_get(_get(_get(_get(spec, "user_input"), "arg"), "as_tensor"), "name") for spec in _specs(signature)]
+    outputs = [_get(_get(out, "as_tensor"), "name") for out in _list(_get(graph, "outputs"))]
+    found = {
+        "inputs": [_port(name, values) for name in inputs if isinstance(name, str)],
+        "outputs": [_port(name, values) for name in outputs if isinstance(name, str)],
+        "operations": counts,
+        "torch": str(_get(content, "torch_version") or ""),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _specs(signature: Any) -> list[Any]:
+    return _list(_get(signature, "input_specs"))
+
+
+def _port(name: str, values: Any) -> dict[str, Any]:
+    meta = _get(values, name)
+    return {"name": name, "dtype": _type(meta), "shape": [_dim(size) for size in _list(_get(meta, "sizes"))]}
+
+
+def _dim(size: Any) -> int | str:
+    """A number, or the expression of a dimension that may vary."""
+    fixed = _get(size, "as_int")
+    return fixed if isinstance(fixed, int) else str(_get(_get(size, "as_expr"), "expr_str") or "?")
+
+
+def _type(meta: Any) -> str:
+    number = _get(meta, "dtype")
+    return _TYPES.get(number, "") if isinstance(number, int) else ""
+
+
+def _view(name: str, item: Any) -> View | None:
+    """Return the view that a weight's record describes; None for one that is pickled or makes no sense."""
+    meta = _get(item, "tensor_meta")
+    shape = tuple(_dim(size) for size in _list(_get(meta, "sizes")))
+    strides = tuple(_dim(size) for size in _list(_get(meta, "strides")))
+    offset = _get(_get(meta, "storage_offset"), "as_int")
+    numbers = (*shape, *strides, offset)
+    sound = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers) and len(shape) == len(strides)
+    if _get(item, "use_pickle") is not False or not sound or len(shape) > 64 or not _type(meta):
+        return None
+    return View(str(_get(item, "path_name")), _type(meta), offset, shape, strides, 0)  # type: ignore[arg-type]
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

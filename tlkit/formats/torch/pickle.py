@@ -1,0 +1,140 @@
+"""What a pickle would do, read without doing it: nothing is imported, nothing is called.
+
+The opcodes run on a stack of stand-ins (``pickle_machine.py``). What tensors a checkpoint holds, and
+what loading it would import, can be told from those.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import struct
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+from tlkit.errors import LoadError
+from tlkit.formats.files.mapped import one_line
+from tlkit.formats.torch.pickle_machine import Machine
+
+_OPCODES = 1_000_000  # a checkpoint of 10,000 tensors has some 400,000
+_ELIDE = 1 << 16  # bytes of one string or blob that are worth looking at
+_KEPT = 1 << 26  # bytes of all that are kept whole
+_OPERATIONS = {ord(code.code): (code.name, code.arg.reader if code.arg else None) for code in pickletools.opcodes}
+
+_EXPECTED = (
+    "collections.OrderedDict",
+    "torch._utils._rebuild_*",
+    "torch._tensor._rebuild_from_type_v2",
+    "torch.*Storage",
+    "torch.storage.*Storage",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+    "torch.Tensor",
+    "torch.Size",
+    "torch.device",
+    "torch.serialization._get_layout",
+    "torch.jit._pickle.*",
+    "__torch__.*",
+    "__torch__",
+    "_codecs.encode",
+    "__builtin__.set",
+    "builtins.set",
+    "__builtin__.dict",
+    "builtins.dict",
+    "__builtin__.list",
+    "builtins.list",
+    "builtins.int",
+    "builtins.float",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+)
+_MODULE = re.compile(r"torch\.nn\.modules\.\w+\.[A-Z]\w*")  # torch's own layers, classes and no functions
+_DTYPES = "float* bfloat16 double half int* uint* short long bool complex* quint* qint* strided sparse_coo per_*"
+
+
+@dataclass(frozen=True, slots=True)
+class Pickle:
+    """A pickle as read: its object, the names it would import in order, and where it ended."""
+
+    root: Any
+    imports: tuple[str, ...]
+    end: int
+
+
+def unexpected(imports: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of ``imports`` that are neither plain weights' nor layers of PyTorch's own."""
+    plain = (*_EXPECTED, *(f"torch.{name}" for name in _DTYPES.split()))
+    strange = (name for name in imports if not _MODULE.fullmatch(name))
+    return tuple(name for name in strange if not any(fnmatchcase(name, pattern) for pattern in plain))
+
+
+def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
+    """Read one pickle of ``data`` from ``start``; LoadError where it is none, or is too long to be a model's."""
+    source = _Source(data, start)
+    machine = Machine()
+    try:
+        for _ in range(_OPCODES):
+            name, argument = source.operation()
+            machine.step(name, argument)
+            if name == "STOP":
+                return Pickle(machine.stack[-1], tuple(machine.imports), source.position)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
+        reason = one_line(str(error)[:80]) or type(error).__name__
+        raise LoadError(f"{where}: not a readable pickle: {reason}", "the file is damaged, or no model") from None
+    raise LoadError(f"{where}: over {_OPCODES:,} opcodes in one pickle", "no model has so many")
+
+
+class _Elided(bytes):
+    """The start of a long run of bytes, whose length is that of all of them."""
+
+    length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class _Source:
+    """What pickletools reads from: a place in mapped bytes."""
+
+    def __init__(self, data: memoryview, position: int) -> None:
+        self._data, self.position, self._kept = data, position, 0
+
+    def operation(self) -> tuple[str, Any]:
+        """Return the next opcode's name and argument."""
+        if self.position >= len(self._data):
+            raise ValueError("it ends without STOP")
+        found = _OPERATIONS.get(self._data[self.position])
+        if found is None:
+            raise ValueError(f"the byte at {self.position:,} is no opcode")
+        self.position += 1
+        name, reader = found
+        return name, reader(cast(Any, self)) if reader else None
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, count: int) -> bytes:
+        left = len(self._data) - self.position
+        if not 0 <= count <= left:
+            count = left
+        start, self.position = self.position, self.position + count
+        if count <= _ELIDE and (count <= 64 or self._kept < _KEPT):
+            self._kept += count
+            return bytes(self._data[start : self.position])
+        found = _Elided(bytes(self._data[start : start + 64]).decode("utf-8", "ignore").encode())
+        found.length = count
+        return found
+
+    def readline(self) -> bytes:
+        for length in (256, 65536):  # the second where the first does not do
+            found = bytes(self._data[self.position : self.position + length])
+            found = found[: found.find(b"\n") + 1]
+            if found:
+                break
+        self.position += len(found)
+        return found

@@ -1,0 +1,1 @@
+"""This computer, and manners on it: staging, signals, silence, memory, power."""

@@ -1,0 +1,1 @@
+"""MIL functions to PyTorch graphs."""

@@ -1,0 +1,1 @@
+"""What MIL's operations are made with: the registry, the specification, shared arithmetic."""

@@ -1,0 +1,1 @@
+"""MIL as text, read and printed."""

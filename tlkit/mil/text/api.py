@@ -1,0 +1,50 @@
+"""MIL as text: ``model.mil`` as ``coremlc`` writes it, read and printed.
+
+Both spellings are understood, and mixtures of them: ``program(1.0)`` writes a scalar ``tensor<fp16, []>(0x1p+0)``,
+``program(1.3)`` (from iOS 18's opset on) ``fp16(0x1p+0)``. Printing picks the one that the program's opset has, orders
+inputs and attributes by name, and gives floats in hexadecimal, so that nothing is rounded:
+``parse_program(format_program(p), open_blob) == p`` for every program that a reader of tlkit made (see
+``_immediate`` for the form of its constants).
+
+What no published ``model.mil`` shows is spelt here as follows: nested blocks stand in braces after the operation, each
+``block0(type name, …) { … } -> (names);``; a function with several opsets lists ``block<opset>(…)`` in braces after
+``specializations``; unknown rank is ``tensor<fp16, *>``; a name that is no identifier is quoted; a NaN with unusual
+bits is ``nan(0x7e01)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tlkit.mil.blob import BlobFile
+from tlkit.mil.collector import uncollected
+from tlkit.mil.program import Operation, Program
+from tlkit.mil.text._parser import Parser
+from tlkit.mil.text.printer import Printer
+
+_CLASSIC = ("CoreML5", "CoreML6", "CoreML7")
+
+
+@uncollected()
+def parse_program(text: str, open_blob: Callable[[str], BlobFile | None], name: str = "model.mil") -> Program:
+    """Return the program that ``text`` spells.
+
+    ``open_blob`` maps a weight file by the path the text gives it (``@model_path/weights/weight.bin``), once each, and
+    returns None for a missing one. Raises LoadError with ``name:line:column`` where the text is damaged, nests
+    deeper than 100 levels or holds a number that does not fit its type; time and memory are linear in the text.
+    """
+    return Parser(text, open_blob, name).program()
+
+
+def format_program(program: Program) -> str:
+    """Return ``program`` as text, a line end after its last brace."""
+    return "\n".join(Printer(_modern(program)).program(program))
+
+
+def format_operation(operation: Operation, opset: str = "CoreML8") -> str:
+    """Return one operation as text: a line, and more for its blocks. ``opset`` decides the spelling."""
+    return "\n".join(Printer(opset not in _CLASSIC).operation(operation))
+
+
+def _modern(program: Program) -> bool:
+    return any(function.opset not in _CLASSIC for function in program.functions.values())

@@ -1,0 +1,112 @@
+"""Pictures as a Core ML image port takes them: layout, size and channel order."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlkit.errors import LoadError, UsageError
+from tlkit.ports.shapes import allows_size
+from tlkit.types import ImageSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+Size = tuple[int, int]
+Array = np.ndarray[Any, Any]
+
+
+def is_pil(value: Any) -> bool:
+    """Whether ``value`` is a PIL image (PIL is not imported to find out)."""
+    image = sys.modules.get("PIL.Image")
+    return image is not None and isinstance(value, image.Image)
+
+
+def is_picture(value: Any) -> bool:
+    """Whether ``value`` is a picture: a PIL image, a path, or an array of pixels (height, width[, channels], uint8)."""
+    if isinstance(value, np.ndarray):
+        return value.dtype == np.uint8 and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (3, 4)))
+    return isinstance(value, str | Path) or is_pil(value)
+
+
+def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = None) -> Array:
+    """Return a picture as (1, channels, height, width), 0..255, in the port's channel order and dtype.
+
+    Transparency is ignored. A picture whose size the port does not take is scaled to cover the port's own size and
+    cropped at the centre; ``note`` is told. UsageError where it is no picture.
+    """
+    assert spec.image is not None
+    picture = _size(spec, _open(spec, value), note)
+    pixels = np.asarray(_mode(picture, spec.image.layout), np.float32)
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if spec.image.layout == "BGR":
+        planes = planes[::-1]
+    return np.ascontiguousarray(planes[None], np.dtype(spec.dtype or "float32"))
+
+
+def _open(spec: TensorSpec, value: Any) -> Picture:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if isinstance(value, np.ndarray):
+        return Image.fromarray(value)
+    if not isinstance(value, str | Path):
+        assert isinstance(value, Image.Image)
+        return value
+    if not Path(value).is_file():
+        raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an image")
+    try:
+        with Image.open(value) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else f"not a sound image ({error})"
+        raise UsageError(f"{value}: {reason}", f"the input '{spec.name}' takes a PNG, JPEG or the like") from None
+
+
+def _mode(picture: Picture, layout: str) -> Picture:
+    """Return the picture in the port's colours; 16-bit grey levels are scaled to 8 bits, which PIL would clip."""
+    from PIL import Image
+
+    if picture.mode == "F" and layout == "GRAYSCALE_FLOAT16":
+        return picture
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB" if layout in ("RGB", "BGR") else "L")
+
+
+def _size(spec: TensorSpec, picture: Picture, note: Callable[[str], None] | None) -> Picture:
+    from PIL import Image
+
+    assert spec.image is not None
+    if allows_size(spec.image, picture.size):
+        return picture
+    width, height = _wanted(spec.image)
+    scale = max(width / picture.width, height / picture.height)
+    across, down = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+    if note:
+        cropped = f" and cropped to {width}x{height}" if (across, down) != (width, height) else ""
+        note(f"image for '{spec.name}': {picture.width}x{picture.height} scaled to {across}x{down}{cropped}")
+    if picture.mode in ("P", "1", "LA", "RGBA", "PA"):  # palettes and dots do not interpolate; alpha is ignored
+        picture = picture.convert("RGB")
+    left, top = (across - width) // 2, (down - height) // 2
+    grown = picture.resize((across, down), Image.Resampling.BILINEAR)
+    return grown.crop((left, top, left + width, top + height))
+
+
+def _wanted(image: ImageSpec) -> Size:
+    """Return the port's own size, or the nearest that it takes (descriptions give sizes out of their own range)."""
+    own = (image.width, image.height)
+    if allows_size(image, own):
+        return own
+    if image.sizes:
+        return image.sizes[0]
+    return _nearest(own[0], image.width_range), _nearest(own[1], image.height_range)
+
+
+def _nearest(side: int, allowed: tuple[int, int | None] | None) -> int:
+    low, high = allowed or (1, None)
+    return max(low, 1, side if high is None else min(side, high))
