@@ -21,12 +21,13 @@ from types import ModuleType
 from typing import Any
 
 from tlkit.errors import ExecutionError, TlkitError
+from tlkit.mil.opsets import NEWEST
 from tlkit.types import Unit
 
 MACOS_VERSION = (26, 0)
 """The macOS that the probes report: the newest whose opset (CoreML9) tlkit reads."""
 
-SPEC_VERSION = 10
+SPEC_VERSION = NEWEST.version
 """The newest specification version, that of iOS 26 and macOS 26."""
 
 _MODULE = "coremltools.libcoremlpython"

@@ -334,7 +334,8 @@ def test_a_full_disk(old: Path) -> None:
 
 
 def test_numpy_that_coremltools_cannot_use(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlkit.core.convert.tools.build.version", lambda name: {"numpy": "2.4.0", "coremltools": "9.0"}[name])
+    versions = {"numpy": "2.4.0", "coremltools": "9.0"}
+    monkeypatch.setattr("tlkit.core.convert.tools.build.version", versions.__getitem__)
     with pytest.raises(TlkitError, match=r"cannot convert with numpy 2\.4\.0") as caught:
         convert("resnet50", old, force=True)
     assert caught.value.exit_code == 3

@@ -15,26 +15,13 @@ from tlkit.cli.sink.counts import byte_text, count_text
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.cli.views import tensors as _tensor_view
 from tlkit.core.inspect.which import which_format
+from tlkit.mil.opsets import VERSIONS
 from tlkit.ports.shapes import shape_text, shapes_text
 from tlkit.types import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.groups import Group as TensorGroup
-
-_SYSTEMS = {
-    1: "iOS11",
-    2: "iOS11.2",
-    3: "iOS12",
-    4: "iOS13",
-    5: "iOS14",
-    6: "iOS15",
-    7: "iOS16",
-    8: "iOS17",
-    9: "iOS18",
-    10: "iOS26",
-}
-"""The oldest system that reads a specification version (coremltools' ``_OPSET`` and ``_SPECIFICATION_VERSION_*``)."""
 
 _LABEL = 20  # columns of a fact's name; what people call their own facts can be longer
 _SHOWN = 12  # kinds of operation, class labels: what fits a line or two
@@ -94,9 +81,9 @@ def _facts(info: ModelInfo) -> Table:
 
 
 def _format(info: ModelInfo) -> str:
-    system = _SYSTEMS.get(info.spec_version or 0)
+    release = VERSIONS.get(info.spec_version or 0)
     version = f"specification {info.spec_version}" if info.spec_version else ""
-    version += f" ({system} and later)" if system else ""
+    version += f" ({release.system} and later)" if release else ""
     opset = f"{info.opset} opset" if info.opset else ""
     stages = " > ".join(stage["kind"] for stage in info.details.get("stages", ()))
     updatable = "updatable" if info.details.get("updatable") else ""

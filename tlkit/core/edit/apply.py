@@ -13,9 +13,10 @@ from tlkit.formats.coreml.edit import dtypes as edit_dtypes
 from tlkit.formats.coreml.edit import labels as edit_labels
 from tlkit.formats.coreml.edit import names as edit_names
 from tlkit.formats.coreml.edit import shapes as edit_shapes
-from tlkit.formats.coreml.edit.message import NEWEST, PORTS, Interface, interfaces, oldest_version
+from tlkit.formats.coreml.edit.message import PORTS, Interface, interfaces, oldest_version
 from tlkit.formats.coreml.package import Package
 from tlkit.formats.coreml.ports import read_ports
+from tlkit.mil.opsets import NEWEST
 from tlkit.ports.parse import check_name, element_type
 from tlkit.ports.shapes import shapes_text
 from tlkit.types import TensorSpec
@@ -130,8 +131,10 @@ def _describe(model: Any, wanted: Edits) -> None:
 def _check_version(model: Any, wanted: int | None) -> None:
     lowest, reason = oldest_version(model)
     version = model.specificationVersion if wanted is None else wanted
-    if wanted is not None and wanted > NEWEST:
-        raise UsageError(f"--spec-version {wanted}: the newest is {NEWEST}", f"choose {lowest} to {NEWEST}")
+    if wanted is not None and wanted > NEWEST.version:
+        raise UsageError(
+            f"--spec-version {wanted}: the newest is {NEWEST.version}", f"choose {lowest} to {NEWEST.version}"
+        )
     if version < lowest:
         raise UsageError(
             f"specification version {version} is too old for {reason}", f"--spec-version {lowest} or later is needed"

@@ -18,12 +18,11 @@ from tlkit.formats.coreml import legacy_kinds as _legacy_kinds
 from tlkit.formats.coreml.package import Package, blamed_on, open_package
 from tlkit.formats.coreml.ports import read_ports
 from tlkit.formats.coreml.weights import Weight, program_weights, stored_name
+from tlkit.mil.opsets import system_of
 from tlkit.mil.program import DType, Function, ListType, Program, Ref, TensorType, Value, walk
 from tlkit.types import Metadata, ModelInfo
 
 _PROVENANCE = "com.github.apple.coremltools."
-OPSETS = {"CoreML5": "iOS15", "CoreML6": "iOS16", "CoreML7": "iOS17", "CoreML8": "iOS18", "CoreML9": "iOS26"}
-"""MIL's opset names and the systems that brought them, as coremltools' ``target`` enumeration pairs them."""
 
 
 def describe(path: Path) -> ModelInfo:
@@ -100,7 +99,7 @@ def _metadata(message: Any, shares: Mapping[str, int]) -> Metadata:
 
 def _opset(program: Program, name: str | None) -> str:
     function = _function(program, name)
-    return OPSETS.get(function.opset, function.opset) if function else ""
+    return system_of(function.opset) if function else ""
 
 
 def _labels(program: Program, name: str | None) -> tuple[str, ...]:

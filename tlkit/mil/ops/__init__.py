@@ -21,11 +21,10 @@ from tlkit.mil.ops import (
     transformation,
     transformers,
 )
-from tlkit.mil.ops.kit.registry import CARRIERS, OPSETS, OpDef, host, library, lookup, release, round_f16
+from tlkit.mil.ops.kit.registry import CARRIERS, OpDef, host, library, lookup, release, round_f16
 
 __all__ = [
     "CARRIERS",
-    "OPSETS",
     "OpDef",
     "activation",
     "classify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import (
     Argument,
     Block,
@@ -14,8 +15,8 @@ from tlkit.mil.program import (
 )
 from tlkit.mil.text._values import ValueReader
 
-OPSETS = {"ios15": "CoreML5", "ios16": "CoreML6", "ios17": "CoreML7", "ios18": "CoreML8", "ios26": "CoreML9"}
-"""The text's names of the opsets and the protobuf's, which a Program keeps."""
+TEXT_OPSETS = {release.system.lower(): name for name, release in OPSETS.items()}
+"""The text's names of the opsets (``ios17``) and the protobuf's, which a Program keeps."""
 
 
 class Parser(ValueReader):
@@ -68,7 +69,7 @@ class Parser(ValueReader):
         quoted = lex.token.startswith('"')
         name = lex.name()
         lex.expect(">")
-        return name if quoted else OPSETS.get(name, name)
+        return name if quoted else TEXT_OPSETS.get(name, name)
 
     def block(self, inputs: tuple[NamedType, ...]) -> Block:
         found = self.body(inputs, self.attributes())

@@ -18,11 +18,12 @@ from collections.abc import Callable
 
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.collector import uncollected
+from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import Operation, Program
 from tlkit.mil.text._parser import Parser
 from tlkit.mil.text.printer import Printer
 
-_CLASSIC = ("CoreML5", "CoreML6", "CoreML7")
+_CLASSIC = tuple(name for name, release in OPSETS.items() if release.number < 18)
 
 
 @uncollected()

@@ -25,11 +25,11 @@ from tlkit.mil.program import (
     Type,
     Value,
 )
-from tlkit.mil.text._parser import OPSETS
+from tlkit.mil.text._parser import TEXT_OPSETS
 from tlkit.mil.text._values import DEPTH, RANK
 from tlkit.mil.text.lexer import IDENTIFIER, quote
 
-_TEXT_OPSETS = {proto: text for text, proto in OPSETS.items()}
+_TEXT_OPSETS = {proto: text for text, proto in TEXT_OPSETS.items()}
 _STEP = "    "
 
 
@@ -190,7 +190,7 @@ def _dimension(dim: Dim) -> str:
 def _opset(name: str) -> str:
     if name in _TEXT_OPSETS:
         return _TEXT_OPSETS[name]
-    return quote(name) if name in OPSETS else _name(name)
+    return quote(name) if name in TEXT_OPSETS else _name(name)
 
 
 def _name(name: str) -> str:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlkit.errors import UsageError
+from tlkit.mil.opsets import OPSETS
 from tlkit.ports.port import OutputPort, Port
 
-# Specification versions and names as coremltools.target has them; mlprograms begin with iOS15.
-_RELEASES = {
-    6: ("iOS15", "macOS12", "watchOS8", "tvOS15"),
-    7: ("iOS16", "macOS13", "watchOS9", "tvOS16"),
-    8: ("iOS17", "macOS14", "watchOS10", "tvOS17"),
-    9: ("iOS18", "macOS15", "watchOS11", "tvOS18"),
-    10: ("iOS26", "macOS26", "watchOS26", "tvOS26"),
-}
-_TARGETS = {name.lower(): (name, version) for version, names in _RELEASES.items() for name in names}
+_TARGETS = {name.lower(): (name, release.version) for release in OPSETS.values() for name in release.systems}
 _FLOAT_IMAGE = "GRAYSCALE_FLOAT16"
 DEFAULT = "iOS17"
 """Runs on every device in support, and has the ops that today's models want."""
@@ -33,7 +26,7 @@ def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple
     """Return the target called ``name`` (any case), or the first that the ports need; refuse one too old for them."""
     found = _TARGETS.get((name or DEFAULT).lower().replace(" ", ""))
     if found is None:
-        names = ", ".join(names[0] for names in _RELEASES.values())
+        names = ", ".join(release.system for release in OPSETS.values())
         raise UsageError(f"unknown target '{name}'", f"targets are {names}, and macOS12, macOS13, ... for the same")
     target = Target(*found)
     half = [f"input '{port.name}'" for port in ports if port.dtype == "float16" or _float_image(port)]
@@ -48,8 +41,8 @@ def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple
 
 def target_of_version(version: int) -> Target:
     """Return the target that a specification version stands for; of one before mlprograms, or unknown, the nearest."""
-    nearest = min(max(version, min(_RELEASES)), max(_RELEASES))
-    return Target(_RELEASES[nearest][0], nearest)
+    nearest = min(OPSETS.values(), key=lambda release: abs(release.version - version))
+    return Target(nearest.system, nearest.version)
 
 
 def _float_image(port: Port) -> bool:

@@ -14,18 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.coreml.describe import OPSETS
 from tlkit.formats.coreml.package import Package, inside
+from tlkit.mil.opsets import system_of, version_of
 
 PORTS = ("input", "output", "state")
 """The lists of ports that a description has."""
 
 FLOAT16, GRAYSCALE_FLOAT16 = 65552, 40  # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace
 """As FeatureTypes.proto numbers them."""
-
-_VERSIONS = {opset: 6 + index for index, opset in enumerate(OPSETS)}
-"""The specification version that came with each opset, as coremltools pairs them (``_SPECIFICATION_VERSION_*``)."""
-NEWEST = max(_VERSIONS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,7 @@ def oldest_version(model: Any) -> tuple[int, str]:
         asks += [_port_asks(feature) for kind in PORTS for feature in getattr(interface.description, kind)]
         if interface.function is not None:
             opset = interface.function.opset
-            asks.append((_VERSIONS.get(opset, NEWEST), f"operations of {OPSETS.get(opset, opset)}"))
+            asks.append((version_of(opset), f"operations of {system_of(opset)}"))
     return max(asks, key=lambda item: item[0])
 
 

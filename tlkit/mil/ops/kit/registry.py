@@ -30,6 +30,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from tlkit.errors import LoadError
+from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import DType
 
 Tensor: TypeAlias = torch.Tensor
@@ -38,9 +39,6 @@ Ints: TypeAlias = Sequence[int]
 Floats: TypeAlias = Sequence[float]
 Bools: TypeAlias = Sequence[bool]
 Op = TypeVar("Op", bound=Callable[..., Any])
-
-OPSETS: Mapping[str, int] = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}
-"""The iOS release that each opset name stands for."""
 
 CARRIERS: Mapping[DType, torch.dtype] = {
     DType.BOOL: torch.bool,
@@ -75,6 +73,7 @@ def declared_carrier(output_types: Any) -> torch.dtype:
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SINCE = {release.number for release in OPSETS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def op(
 
     def register(function: Op) -> Op:
         title = name or function.__name__
-        if not _NAME.fullmatch(title) or since not in OPSETS.values():
+        if not _NAME.fullmatch(title) or since not in _SINCE:
             raise ValueError(f"bad op registration: {title!r} since {since}")
         versions = _OPS.setdefault(title, [])
         if any(version.since == since for version in versions):
@@ -144,7 +143,7 @@ def lookup(name: str, opset: str) -> OpDef | None:
 
 def release(opset: str) -> int:
     """Return the iOS release of an opset name; LoadError if tlkit does not know it."""
-    number = OPSETS.get(opset)
+    number = OPSETS[opset].number if opset in OPSETS else None
     if number is None:
         raise LoadError(f"unknown opset '{opset}'", f"tlkit knows {', '.join(OPSETS)}")
     return number
