@@ -12,9 +12,10 @@ import pytest
 
 from tests.core.rows import row, run
 from tlkit.cli.views.bench_report import page
-from tlkit.core.bench.rows import Energy, OpCost, Placement
+from tlkit.core.bench.rows import OpCost, Placement
 from tlkit.core.bench.trust import judge
 from tlkit.core.bench.versus import comparisons
+from tlkit.host.power import Energy
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 

@@ -24,8 +24,9 @@ from tlkit.cli.views.bench_report import page
 from tlkit.cli.views.bench_table import render
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
-from tlkit.core.bench.rows import Energy, OpCost, Placement, Row
+from tlkit.core.bench.rows import OpCost, Placement, Row
 from tlkit.core.bench.trust import judge
+from tlkit.host.power import Energy
 
 PLAN = Placement(
     "MLComputePlan",

@@ -32,8 +32,9 @@ from tlkit.core.inspect.which import which_format
 from tlkit.errors import TlkitError
 from tlkit.formats.coreml.describe import describe
 from tlkit.mil.blob import BlobFile
-from tlkit.mil.program import BlobRef, DType, TensorType, Value
+from tlkit.mil.program import BlobRef, TensorType, Value
 from tlkit.mil.text.api import format_program, parse_program
+from tlkit.mil.types import DType
 
 CASE_SECONDS = 20
 """No case is large enough to take this long on any machine."""

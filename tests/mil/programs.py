@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.mil.program import Argument, Block, DType, Function, NamedType, Operation, Ref, TensorType, Type, Value
+from tlkit.mil.program import Argument, Block, Function, NamedType, Operation, Ref, TensorType, Type, Value
+from tlkit.mil.types import DType
 
 
 def tensor(dtype: str, *shape: int | None) -> TensorType:

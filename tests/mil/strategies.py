@@ -12,7 +12,6 @@ from tlkit.mil.program import (
     BlobRef,
     Block,
     DictType,
-    DType,
     Function,
     ListType,
     NamedType,
@@ -24,6 +23,7 @@ from tlkit.mil.program import (
     TupleType,
     Value,
 )
+from tlkit.mil.types import DType
 
 KEYWORDS = ["tensor", "list", "nan", "inf", "true", "BLOBFILE", "block", "func", "a.1", "x:0", "1", "fp16"]
 NAMES = st.one_of(

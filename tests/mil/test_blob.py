@@ -12,7 +12,8 @@ import pytest
 
 from tlkit.errors import LoadError
 from tlkit.mil.blob import BlobFile
-from tlkit.mil.program import BlobRef, DType, TensorType, Value
+from tlkit.mil.program import BlobRef, TensorType, Value
+from tlkit.mil.types import DType
 
 STORED: dict[str, tuple[str, str]] = {
     "FP16": ("fp16", "float16"),

@@ -15,8 +15,9 @@ from tests.real_models import MODELS, needs_models
 from tlkit.errors import LoadError
 from tlkit.mil import coreml_proto
 from tlkit.mil.blob import BlobFile
-from tlkit.mil.program import DType, Operation, Program, StateType, TensorType, Value, walk
+from tlkit.mil.program import Operation, Program, StateType, TensorType, Value, walk
 from tlkit.mil.proto import parse_model, read_program
+from tlkit.mil.types import DType
 
 PACKAGES = sorted(p for p in MODELS.glob("mlpackage/*.mlpackage") if (p / "Data/com.apple.CoreML/weights").is_dir())
 

@@ -16,33 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tlkit.errors import LoadError
-from tlkit.mil.program import DType
+from tlkit.mil.types import BY_BLOB_NUMBER, DType
 
 _HEADER = struct.Struct("<II")
 _RECORD = struct.Struct("<IIQQQ")
 _SENTINEL = 0xDEADBEEF
 _LFS_MAGIC = b"version https://git-lfs"
-
-_DTYPES = {
-    1: DType.FP16,
-    2: DType.FP32,
-    3: DType.UINT8,
-    4: DType.INT8,
-    5: DType.BF16,
-    6: DType.INT16,
-    7: DType.UINT16,
-    8: DType.INT4,
-    9: DType.UINT1,
-    10: DType.UINT2,
-    11: DType.UINT4,
-    12: DType.UINT3,
-    13: DType.UINT6,
-    14: DType.INT32,
-    15: DType.UINT32,
-    16: DType.FP8E4M3FN,
-    17: DType.FP8E5M2,
-}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +69,7 @@ class BlobFile:
         sentinel, code, nbytes, start, padding = _RECORD.unpack_from(self._map, offset)
         if sentinel != _SENTINEL:
             raise self._broken(f"no weight record at offset {offset}")
-        dtype = _DTYPES.get(code)
+        dtype = BY_BLOB_NUMBER.get(code)
         if dtype is None:
             raise self._broken(f"the record at offset {offset} has the unknown element type {code}")
         if start + nbytes > len(self._map):
@@ -121,7 +100,7 @@ class BlobWriter:
     def add(self, dtype: DType, data: bytes | memoryview, padding: int = 0) -> int:
         """Append one constant; return the offset of its descriptor. ``padding``: bits that fill the last byte."""
         offset, size = self._file.tell(), memoryview(data).nbytes
-        self._file.write(_RECORD.pack(_SENTINEL, _CODES[dtype], size, offset + 64, padding).ljust(64, b"\0"))
+        self._file.write(_RECORD.pack(_SENTINEL, dtype.blob_number, size, offset + 64, padding).ljust(64, b"\0"))
         self._file.write(data)
         self._file.write(bytes(-size % 64))
         self._count += 1

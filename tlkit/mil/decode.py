@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tlkit.errors import LoadError
-from tlkit.mil.program import BlobRef, DType, TensorType, Value
+from tlkit.mil.program import BlobRef, TensorType, Value
+from tlkit.mil.small_floats import values
+from tlkit.mil.types import SMALL, DType
 
 _STORED: dict[DType, np.dtype[Any]] = {
     DType.BF16: np.dtype("<u2"),
@@ -51,8 +53,8 @@ def unpack(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarray[Any
     flat: np.ndarray[Any, Any] = np.frombuffer(data, stored, len(data) // stored.itemsize)
     if dtype is DType.BF16:
         return (flat.astype("<u4") << 16).view("<f4")
-    if dtype in (DType.FP8E4M3FN, DType.FP8E5M2):
-        return _fp8(flat, dtype)
+    if dtype in SMALL:
+        return np.take(np.array(values(SMALL[dtype]), "<f4"), flat)
     return flat
 
 
@@ -76,17 +78,6 @@ def _unpack_bits(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarr
     if dtype is DType.INT4:
         return ((flat ^ 8).astype(np.int8) - 8).astype(np.int8)
     return flat
-
-
-def _fp8(flat: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
-    """OCP 8-bit floats (OFP8): e5m2 is the top half of an f16; e4m3fn has bias 7, no infinity, NaN at S.1111.111."""
-    if dtype is DType.FP8E5M2:
-        return (flat.astype("<u2") << 8).view("<f2").astype("<f4")
-    sign = np.where(flat & 0x80, -1.0, 1.0).astype("<f4")
-    exponent, mantissa = ((flat >> 3) & 15).astype("<f4"), (flat & 7).astype("<f4")
-    normal = (1 + mantissa / 8) * np.exp2(exponent - 7)
-    magnitude = np.where(exponent == 0, mantissa / 8 * np.float32(2**-6), normal)
-    return np.where((flat & 0x7F) == 0x7F, np.float32(np.nan), sign * magnitude).astype("<f4")
 
 
 def _numpy(dtype: DType) -> np.dtype[Any]:

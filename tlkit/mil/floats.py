@@ -7,7 +7,8 @@ import re
 import struct
 from functools import cache
 
-from tlkit.mil.program import DType
+from tlkit.mil.small_floats import values
+from tlkit.mil.types import SMALL, DType
 
 _NAN_BITS = re.compile(r"nan\(0x([0-9a-f]+)\)")
 
@@ -123,13 +124,9 @@ def _fp8_values(dtype: DType) -> dict[float, int]:
 def _value_of(bits: int, dtype: DType) -> float:
     if dtype is DType.FP16:
         return float(struct.unpack("<e", bits.to_bytes(2, "little"))[0])
-    if dtype is DType.FP8E5M2:
-        return float(struct.unpack("<e", (bits << 8).to_bytes(2, "little"))[0])
     if dtype is DType.BF16:
         return float(struct.unpack("<f", (bits << 16).to_bytes(4, "little"))[0])
-    exponent, mantissa = bits >> 3 & 15, bits & 7
-    magnitude = math.ldexp(mantissa, -9) if exponent == 0 else math.ldexp(8 + mantissa, exponent - 10)
-    return -magnitude if bits & 0x80 else magnitude
+    return values(SMALL[dtype])[bits]
 
 
 def _is_nan(bits: int, dtype: DType) -> bool:

@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 
 from tlkit.errors import LoadError
 from tlkit.mil import floats
-from tlkit.mil.program import BlobRef, DictType, DType, TensorType, Type, Value
+from tlkit.mil.program import BlobRef, DictType, TensorType, Type, Value
+from tlkit.mil.types import DType
 
 Data: TypeAlias = tuple[Any, ...] | bytes
 

@@ -17,64 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tlkit.errors import LoadError
+from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tlkit.mil.blob import BlobFile
 
-
-class DType(Enum):
-    """An element type: MIL's name, its width in bits and the numpy type that carries it (None: no such type)."""
-
-    BOOL = ("bool", 8, "bool")
-    STRING = ("string", 0, None)
-    FP16 = ("fp16", 16, "float16")
-    FP32 = ("fp32", 32, "float32")
-    FP64 = ("fp64", 64, "float64")
-    BF16 = ("bf16", 16, None)
-    FP8E4M3FN = ("fp8e4m3fn", 8, None)
-    FP8E5M2 = ("fp8e5m2", 8, None)
-    INT4 = ("int4", 4, "int8")
-    INT8 = ("int8", 8, "int8")
-    INT16 = ("int16", 16, "int16")
-    INT32 = ("int32", 32, "int32")
-    INT64 = ("int64", 64, "int64")
-    UINT1 = ("uint1", 1, "uint8")
-    UINT2 = ("uint2", 2, "uint8")
-    UINT3 = ("uint3", 3, "uint8")
-    UINT4 = ("uint4", 4, "uint8")
-    UINT6 = ("uint6", 6, "uint8")
-    UINT8 = ("uint8", 8, "uint8")
-    UINT16 = ("uint16", 16, "uint16")
-    UINT32 = ("uint32", 32, "uint32")
-    UINT64 = ("uint64", 64, "uint64")
-
-    def __init__(self, mil: str, bits: int, numpy_name: str | None) -> None:
-        self.mil = mil
-        self.bits = bits
-        self.numpy_name = numpy_name
-
-    @property
-    def is_float(self) -> bool:
-        """Whether the type is a floating-point one."""
-        return self.mil.startswith(("fp", "bf"))
-
-    @classmethod
-    def named(cls, mil: str) -> DType:
-        """Return the type that MIL calls ``mil`` (``"fp16"``; ``"float16"`` is understood too)."""
-        found = _BY_NAME.get(mil)
-        if found is None:
-            raise LoadError(f"unknown MIL element type '{mil}'")
-        return found
-
-
-_BY_NAME = {t.mil: t for t in DType} | {t.name.lower(): t for t in DType}
-_BY_NAME |= {"float16": DType.FP16, "float32": DType.FP32, "float64": DType.FP64, "double": DType.FP64}
 
 Dim: TypeAlias = int | None
 

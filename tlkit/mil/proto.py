@@ -19,7 +19,6 @@ from tlkit.mil.program import (
     BlobRef,
     Block,
     DictType,
-    DType,
     Function,
     ListType,
     NamedType,
@@ -32,33 +31,10 @@ from tlkit.mil.program import (
     Type,
     Value,
 )
+from tlkit.mil.types import BY_NUMBER
 
 OpenBlob = Callable[[str], BlobFile | None]
 
-_DTYPES = {
-    1: DType.BOOL,
-    2: DType.STRING,
-    10: DType.FP16,
-    11: DType.FP32,
-    12: DType.FP64,
-    13: DType.BF16,
-    21: DType.INT8,
-    22: DType.INT16,
-    23: DType.INT32,
-    24: DType.INT64,
-    25: DType.INT4,
-    31: DType.UINT8,
-    32: DType.UINT16,
-    33: DType.UINT32,
-    34: DType.UINT64,
-    35: DType.UINT4,
-    36: DType.UINT2,
-    37: DType.UINT1,
-    38: DType.UINT6,
-    39: DType.UINT3,
-    40: DType.FP8E4M3FN,
-    41: DType.FP8E5M2,
-}
 _MOST_AXES = 64  # numpy's and torch's own bound
 _SCALAR_FIELDS = ("floats", "ints", "bools", "strings", "longInts", "doubles")
 
@@ -163,7 +139,7 @@ def read_type(message: Any) -> Type:
 
 
 def _tensor_type(message: Any) -> TensorType:
-    dtype = _DTYPES.get(message.dataType)
+    dtype = BY_NUMBER.get(message.dataType)
     if dtype is None:
         raise LoadError(f"unknown MIL element type {message.dataType}", "the model file is damaged or newer than tlkit")
     if message.rank < 0:

@@ -12,10 +12,11 @@ from tests.core.rows import row, run
 from tlkit.cli.sink.output import jsonable
 from tlkit.cli.views.bench_formats import document
 from tlkit.core.bench.bench import BenchResult
-from tlkit.core.bench.rows import Energy, Load, OpCost, Placement, Row, Trust
+from tlkit.core.bench.rows import Load, OpCost, Placement, Row, Trust
 from tlkit.core.bench.saved import load_run, save_run
 from tlkit.core.bench.stats import summarize
 from tlkit.errors import LoadError, UsageError
+from tlkit.host.power import Energy
 
 FULL = row(
     load=Load(4, 1.5, summarize([1, 2, 3]), 2.0),

@@ -17,7 +17,8 @@ from tlkit.core.run.observe import INDEX
 from tlkit.core.run.run import run
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import ExecutionError, UsageError
-from tlkit.mil.program import DType, Operation, TensorType, Value
+from tlkit.mil.program import Operation, TensorType, Value
+from tlkit.mil.types import DType
 
 PIXELS = np.array([[[[10, 20], [30, 250]]]], np.float32)
 

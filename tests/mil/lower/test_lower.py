@@ -140,7 +140,7 @@ class _Weights:
 
     def record(self, offset: int) -> object:
         from tlkit.mil.blob import Record
-        from tlkit.mil.program import DType
+        from tlkit.mil.types import DType
 
         return Record(DType.FP32, offset, 16, 4)
 

@@ -14,21 +14,10 @@ from tests.mil.strategies import PROGRAMS, tensor_values
 from tests.real_models import MODELS, needs_models
 from tlkit.errors import LoadError
 from tlkit.mil import immediate
-from tlkit.mil.program import (
-    BlobRef,
-    Block,
-    DType,
-    Function,
-    NamedType,
-    Operation,
-    Program,
-    Ref,
-    StateType,
-    TensorType,
-    Value,
-)
+from tlkit.mil.program import BlobRef, Block, Function, NamedType, Operation, Program, Ref, StateType, TensorType, Value
 from tlkit.mil.proto import parse_model, read_program
 from tlkit.mil.text.api import format_operation, format_program, parse_program
+from tlkit.mil.types import DType
 
 CLASSIC = """program(1.0)
 [buildInfo = dict<tensor<string, []>, tensor<string, []>>({{"coremlc-version", "3404.16.1"}, {"quoted", "a \\"b\\" \\\\"}})]

@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any, Literal
 
 from tlkit.core.bench.child import Child
-from tlkit.core.bench.rows import Energy, Load, Method, OpCost, Placement, Row, Setting
+from tlkit.core.bench.rows import Load, Method, OpCost, Placement, Row, Setting
 from tlkit.core.bench.stats import summarize
 from tlkit.errors import TlkitError, UnavailableError
-from tlkit.host.power import Power, energy, watts
+from tlkit.host.power import Energy, Power, energy, watts
 
 TURNS = 10
 """Each process takes its samples in about this many turns: the more there are, the less a busy moment weighs."""

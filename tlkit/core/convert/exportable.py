@@ -13,7 +13,8 @@ from torch import Tensor, fx
 
 from tlkit.mil.lower.lower import lower
 from tlkit.mil.ops import CARRIERS, round_f16
-from tlkit.mil.program import DType, Function, StateType, TensorType
+from tlkit.mil.program import Function, StateType, TensorType
+from tlkit.mil.types import DType
 from tlkit.types import ImageSpec, TensorSpec
 
 _SMALL = ("int8", "uint8", "int16")

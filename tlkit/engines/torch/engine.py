@@ -25,7 +25,8 @@ from tlkit.host.allocator import keep_freed
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
 from tlkit.mil.ops.classify import presenters
-from tlkit.mil.program import DType, Function, StateType, TensorType, Type
+from tlkit.mil.program import Function, StateType, TensorType, Type
+from tlkit.mil.types import DType
 from tlkit.types import Unit
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from tlkit.mil.program import DType, Operation, TensorType
+from tlkit.mil.program import Operation, TensorType
+from tlkit.mil.types import DType
 
 Values = Mapping[str, np.ndarray[Any, Any]]
 """What an operation gives, by name, in the types that the program declares."""

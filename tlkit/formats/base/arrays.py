@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
+from tlkit.mil.small_floats import values
 
 Array = NDArray[Any]
 Order = Literal["<", ">"]
@@ -32,16 +33,6 @@ NUMPY = {
     "F64": "f8",
     "C64": "c8",
     "C128": "c16",
-}
-# (exponent bits, mantissa bits, bias, whether the top exponent holds infinities as IEEE has it, the NaN's codes)
-_SMALL = {
-    "F8_E4M3": (4, 3, 7, False, (0x7F, 0xFF)),
-    "F8_E4M3FNUZ": (4, 3, 8, False, (0x80,)),
-    "F8_E5M2": (5, 2, 15, True, ()),
-    "F8_E5M2FNUZ": (5, 2, 16, False, (0x80,)),
-    "F6_E2M3": (2, 3, 1, False, ()),
-    "F6_E3M2": (3, 2, 3, False, ()),
-    "F4": (2, 1, 1, False, ()),
 }
 
 
@@ -64,10 +55,6 @@ def widen(dtype: str, data: NDArray[np.uint8], order: Order = "<") -> Array:
         return (data.view(f"{order}u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype == "C32":
         return data.view(f"{order}f2").astype(np.float32).view(np.complex64)
-    if dtype == "F8_E8M0":
-        codes = data.astype(np.uint32)  # a float32's exponent; code 0 is 2^-127, a denormal, and 255 NaN
-        bits = np.where(codes == 255, np.uint32(0x7FC00000), np.where(codes, codes << np.uint32(23), 0x400000))
-        return bits.astype(np.uint32).view(np.float32)
     return _table(dtype)[_codes(dtype, data)]
 
 
@@ -83,18 +70,7 @@ def _codes(dtype: str, data: NDArray[np.uint8]) -> Array:
 
 @cache
 def _table(dtype: str) -> NDArray[np.float32]:
-    """Return the value of each code of a float type of 8 bits or fewer."""
-    exponent_bits, mantissa_bits, bias, ieee, nans = _SMALL[dtype]
-    width = exponent_bits + mantissa_bits
-    codes = np.arange(2 ** (width + 1))
-    exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
-    fraction = (codes & (2**mantissa_bits - 1)) / 2**mantissa_bits
-    value = np.where(exponent, (1 + fraction) * 2.0 ** (exponent - bias), fraction * 2.0 ** (1 - bias))
-    if ieee:
-        value = np.where(exponent < 2**exponent_bits - 1, value, np.where(fraction, np.nan, np.inf))
-    value = np.where(codes >> width, -value, value)
-    value[list(nans)] = np.nan
-    return value.astype(np.float32)
+    return np.array(values(dtype), np.float32)
 
 
 def _shaped(entry: TensorEntry, flat: Array) -> Array:

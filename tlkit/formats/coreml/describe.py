@@ -19,7 +19,8 @@ from tlkit.formats.coreml.package import Package, blamed_on, open_package
 from tlkit.formats.coreml.ports import read_ports
 from tlkit.formats.coreml.weights import Weight, program_weights, stored_name
 from tlkit.mil.opsets import system_of
-from tlkit.mil.program import DType, Function, ListType, Program, Ref, TensorType, Value, walk
+from tlkit.mil.program import Function, ListType, Program, Ref, TensorType, Value, walk
+from tlkit.mil.types import DType
 from tlkit.types import Metadata, ModelInfo
 
 _PROVENANCE = "com.github.apple.coremltools."

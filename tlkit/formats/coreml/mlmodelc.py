@@ -30,7 +30,6 @@ from tlkit.mil.text import api as text
 _LENGTH = re.compile(rb"(?=.{5}\x00{3}[\x0a\x52\x5a\xa2])", re.DOTALL)
 _WHOLE_MODEL = re.compile(rb"\x04\x00{7}spec")
 _VERSION = re.compile(rb"\x07\x00{7}generic(.)\x00{7}", re.DOTALL)
-_ARRAY_TYPES = {"fp16": 65552, "fp32": 65568, "fp64": 65600, "int32": 131104, "int8": 131080}
 _PIPELINES = {200: "pipelineClassifier", 201: "pipelineRegressor", 202: "pipeline"}
 _FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net")
 _DEPTH = 8  # pipelines within pipelines
@@ -255,7 +254,7 @@ def _add_port(ports: Any, item: NamedType) -> None:
     if not isinstance(kind, TensorType):
         return
     array = port.type.stateType.arrayType if isinstance(item.type, StateType) else port.type.multiArrayType
-    array.dataType = _ARRAY_TYPES.get(kind.dtype.mil, 0)
+    array.dataType = kind.dtype.array_number
     dims = [min(dim or 1, 2**63 - 1) for dim in kind.shape or ()]
     array.shape.extend(dims)
     if None in (kind.shape or ()):

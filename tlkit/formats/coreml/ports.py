@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from tlkit.mil.types import BY_ARRAY_NUMBER
 from tlkit.types import ImageSpec, Kind, TensorSpec
 
 Range = tuple[int, int | None]
 Layout = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
 
-_DTYPES = {65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8", 65552: "float16"}
 _LAYOUTS: dict[int, Layout] = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 _DEFAULTS = ("intDefaultValue", "floatDefaultValue", "doubleDefaultValue")
 
@@ -54,9 +54,7 @@ def _array(name: str, message: Any, kind: Kind, common: dict[str, Any]) -> Tenso
         enumerated = tuple(tuple(shape.shape) for shape in message.enumeratedShapes.shapes)
     default = next((float(getattr(message, field)) for field in _DEFAULTS if message.HasField(field)), None)
     shape = tuple(message.shape) or (enumerated[0] if enumerated else tuple(low for low, _ in ranges))
-    return TensorSpec(
-        name, _DTYPES.get(message.dataType, ""), shape, kind, ranges, enumerated, default=default, **common
-    )
+    return TensorSpec(name, _dtype(message.dataType), shape, kind, ranges, enumerated, default=default, **common)
 
 
 def _image(name: str, message: Any, common: dict[str, Any]) -> TensorSpec:
@@ -75,6 +73,10 @@ def _image(name: str, message: Any, common: dict[str, Any]) -> TensorSpec:
     dtype = "float16" if layout == "GRAYSCALE_FLOAT16" else "float32"
     shape = (1, channels, message.height, message.width)
     return TensorSpec(name, dtype, shape, "image", image=image, **common)
+
+
+def _dtype(number: int) -> str:
+    return BY_ARRAY_NUMBER[number].numpy_like if number in BY_ARRAY_NUMBER else ""
 
 
 def _range(size: Any) -> Range:

@@ -13,7 +13,8 @@ from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import Weight, program_weights
-from tlkit.mil.program import BlobRef, Block, DType, Function, Operation, Ref, TensorType, Value, walk
+from tlkit.mil.program import BlobRef, Block, Function, Operation, Ref, TensorType, Value, walk
+from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

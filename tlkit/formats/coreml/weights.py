@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tlkit.mil.program import Argument, BlobRef, DType, Operation, Program, Ref, TensorType, Value, walk
+from tlkit.mil.program import Argument, BlobRef, Operation, Program, Ref, TensorType, Value, walk
+from tlkit.mil.types import DType
 
 _NAMES = {DType.FP16: "F16", DType.FP32: "F32", DType.FP64: "F64", DType.BF16: "BF16"}
 _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 from tlkit.formats.gguf.bits import Bytes, Floats, decoder, field, half, look_up, nibbles, parts, put, scale, weave
+from tlkit.mil.small_floats import SMALL_FLOATS, values
 
 
 @decoder("Q8_0")
@@ -73,7 +74,7 @@ def tq1_0(blocks: Bytes, out: Floats) -> None:
 
 
 _IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
-_FP4 = np.array((0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), np.float32)  # E2M1, doubled
+_FP4 = np.array([2 * value + 0.0 for value in values("F4")], np.float32)  # doubled; ggml's has no -0
 
 
 @decoder("IQ4_NL")
@@ -110,15 +111,11 @@ def nvfp4(blocks: Bytes, out: Floats) -> None:
 @cache
 def _half_powers() -> Floats:
     """Return half of 2 to the power that each byte stands for (E8M0); the lowest two are denormal."""
-    codes = np.arange(256, dtype=np.uint32)
-    bits = np.where(codes < 2, np.uint32(0x00200000) << codes, (codes - 1) << np.uint32(23))
-    return bits.astype(np.uint32).view(np.float32)
+    return np.asarray(np.ldexp(np.float32(1), np.arange(256) - 128), np.float32)
 
 
 @cache
 def _e4m3_halves() -> Floats:
     """Return half the value of each unsigned E4M3 byte; as ggml does, the sign bit is ignored and 0x7F is 0."""
-    codes = np.arange(256)
-    exponent, fraction = (codes >> 3) & 15, (codes & 7).astype(np.float64)
-    value = np.where(exponent == 0, fraction * 2.0**-9, (1 + fraction / 8) * 2.0 ** (exponent - 7.0))
-    return np.where((codes == 0) | (codes == 0x7F), 0, value / 2).astype(np.float32)
+    kind = SMALL_FLOATS["F8_E4M3"]
+    return np.array([0 if code == 0x7F else kind.number(code & 0x7F) / 2 for code in range(256)], np.float32)

@@ -25,7 +25,6 @@ from tlkit.mil.program import (
     Argument,
     BlobRef,
     Block,
-    DType,
     Function,
     NamedType,
     Operation,
@@ -35,6 +34,7 @@ from tlkit.mil.program import (
     Value,
     walk,
 )
+from tlkit.mil.types import DType
 
 MAX_DEPTH = 64
 """Blocks nested deeper than this are refused."""

@@ -23,7 +23,8 @@ from torch import fx
 
 from tlkit.mil.ops.state import borrow, coreml_update_state, read_state, write_state
 from tlkit.mil.ops.transformation import slice_update, slice_update_
-from tlkit.mil.program import DType, TensorType
+from tlkit.mil.program import TensorType
+from tlkit.mil.types import DType
 
 _FOREVER = 1 << 60
 _FRESH = (slice_update, write_state, coreml_update_state)

@@ -10,7 +10,7 @@ import torch
 
 from tlkit.errors import ExecutionError
 from tlkit.mil.ops.kit.registry import CARRIERS, Ints, Tensor, Tensors, op
-from tlkit.mil.program import DType
+from tlkit.mil.types import DType
 
 
 @op(exact=True)

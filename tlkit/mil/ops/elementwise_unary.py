@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tlkit.mil.ops.kit.registry import CARRIERS, Tensor, op
-from tlkit.mil.program import DType
+from tlkit.mil.types import DType
 
 
 @op("abs", exact=True)

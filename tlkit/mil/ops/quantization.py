@@ -14,7 +14,7 @@ import torch
 from tlkit.errors import LoadError
 from tlkit.mil import decode
 from tlkit.mil.ops.kit.registry import CARRIERS, Ints, Tensor, op
-from tlkit.mil.program import DType
+from tlkit.mil.types import DType
 
 
 @op(since=17)

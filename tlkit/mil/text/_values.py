@@ -8,20 +8,9 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.mil import immediate
 from tlkit.mil.blob import BlobFile
-from tlkit.mil.program import (
-    BlobRef,
-    DictType,
-    Dim,
-    DType,
-    ListType,
-    NamedType,
-    StateType,
-    TensorType,
-    TupleType,
-    Type,
-    Value,
-)
+from tlkit.mil.program import BlobRef, DictType, Dim, ListType, NamedType, StateType, TensorType, TupleType, Type, Value
 from tlkit.mil.text.lexer import Lexer
+from tlkit.mil.types import DType
 
 DEPTH = 100
 """How deep blocks, types and constants may nest: what protobuf allows its messages, which nest at least as often."""

@@ -13,7 +13,6 @@ from tlkit.mil.program import (
     Block,
     DictType,
     Dim,
-    DType,
     Function,
     ListType,
     NamedType,
@@ -28,6 +27,7 @@ from tlkit.mil.program import (
 from tlkit.mil.text._parser import TEXT_OPSETS
 from tlkit.mil.text._values import DEPTH, RANK
 from tlkit.mil.text.lexer import IDENTIFIER, quote
+from tlkit.mil.types import DType
 
 _TEXT_OPSETS = {proto: text for text, proto in TEXT_OPSETS.items()}
 _STEP = "    "

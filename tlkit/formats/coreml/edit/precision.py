@@ -16,7 +16,7 @@ from tlkit.formats.coreml.edit.dtypes import set_input_dtype, set_output_dtype
 from tlkit.formats.coreml.edit.message import FLOAT16, GRAYSCALE_FLOAT16, Interface, every_block, interfaces
 from tlkit.formats.coreml.package import Package
 from tlkit.mil.blob import BlobFile, BlobWriter
-from tlkit.mil.program import DType
+from tlkit.mil.types import DType
 
 _FP16, _FP32, _ARRAY_FLOAT32 = 10, 11, 65568  # MIL's DataType, FeatureTypes' ArrayDataType
 WEIGHTS = "@model_path/weights/weight.bin"

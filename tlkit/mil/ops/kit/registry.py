@@ -31,7 +31,7 @@ import torch
 
 from tlkit.errors import LoadError
 from tlkit.mil.opsets import OPSETS
-from tlkit.mil.program import DType
+from tlkit.mil.types import DType
 
 Tensor: TypeAlias = torch.Tensor
 Tensors: TypeAlias = Sequence[torch.Tensor]
