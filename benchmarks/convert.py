@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BARE = """
 import sys, numpy as np, torch, coremltools as ct
 from benchmarks.convert import INPUTS, network
-from tlkit.core.convert.tools.torch_ops import install
+from tlkit.core.convert.tools.teach import install
 install()  # GPT-2 needs an op that coremltools lacks
 name, shape, dtype = INPUTS[sys.argv[1]]
 example = torch.randn(shape) if dtype == "f32" else torch.zeros(shape, dtype=torch.int32)

@@ -18,7 +18,7 @@ from tlkit.core.convert.capture.examples import example_inputs
 from tlkit.core.convert.capture.states import found_states, start_notes, watching
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
 from tlkit.core.convert.source.pt2 import check_archive
-from tlkit.core.convert.tools.torch_ops import install, supports
+from tlkit.core.convert.tools.teach import decompositions
 from tlkit.errors import ConversionError, LoadError, UsageError
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import LARGEST, Port, flexible_port
@@ -120,10 +120,7 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
     attention and layer norms reach Core ML as the ops they are.
     """
     with quiet():
-        install()
-        table = torch.export.default_decompositions()
-        lacking = {op: rule for op, rule in table.items() if not supports(op.name(), exported=True)}
-        whole: ExportedProgram = program.run_decompositions(lacking)
+        whole: ExportedProgram = program.run_decompositions(decompositions())
         return whole
 
 

@@ -66,7 +66,7 @@ def check_ops(program: Any) -> None:
 
 def unsupported(program: Any) -> tuple[Unsupported, ...]:
     """Return the ops of ``program`` that coremltools lacks even with tlkit's additions, the commonest first."""
-    from tlkit.core.convert.tools.torch_ops import install, supports
+    from tlkit.core.convert.tools.teach import install, supports
 
     install()
     found: dict[str, list[Place]] = {}

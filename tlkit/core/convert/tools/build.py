@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.targets import Target
-from tlkit.core.convert.tools.torch_ops import install
+from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 from tlkit.host.quiet import Heard, quiet, read_bar
 from tlkit.ports.port import Port

@@ -1,0 +1,67 @@
+"""The register of torch ops that coremltools lacks or gets wrong, and how tlkit translates them.
+
+A mend is written in one of two ways. In torch's words (:func:`composed`): a function that computes the op by other
+torch ops, which coremltools then translates; it serves both captures, keeps torch's rules of types and broadcasting,
+and can be checked without Core ML. In MIL's words (:func:`mend`): a function that builds the operations, where torch
+has none that come out right. The mends themselves are in ``ops/``, a module a family. Importing this module imports
+neither torch nor coremltools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Translate = Callable[[Any, Any], None]
+"""(coremltools' context, its node): reads the node's inputs, adds the value of its output to the context."""
+Compose = Callable[..., Any]
+"""Takes what the torch op takes, by its schema; NotImplemented for a use that coremltools gets right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """A torch op as coremltools names it (lower case, no namespace) and why tlkit translates it.
+
+    ``torch`` is the version whose models brought it up, ``coremltools`` the last version known to need it, ``replaces``
+    whether that version has the op and translates some of its uses only. One of ``translate`` and ``compose`` is there.
+    """
+
+    op: str
+    torch: str
+    coremltools: str
+    why: str
+    translate: Translate | None = None
+    compose: Compose | None = None
+    replaces: bool = False
+
+
+MENDS: dict[str, Mend] = {}
+REPLACED: dict[str, Translate] = {}
+"""coremltools' own translations of the ops replaced, for the uses that they are right for."""
+
+
+def mend(op: str, why: str, *, replaces: bool = False) -> Callable[[Translate], Translate]:
+    """Register a translation of ``op`` into MIL and why it is needed; ``replaces`` as in :class:`Mend`."""
+
+    def register(translate: Translate) -> Translate:
+        _add(Mend(op, "2.13", "9.0", why, translate=translate, replaces=replaces))
+        return translate
+
+    return register
+
+
+def composed(op: str, why: str, *, replaces: bool = False) -> Callable[[Compose], Compose]:
+    """Register a way to compute ``op``, an op of aten's with all its overloads, by others, and why it is needed."""
+
+    def register(compose: Compose) -> Compose:
+        _add(Mend(op, "2.13", "9.0", why, compose=compose, replaces=replaces))
+        return compose
+
+    return register
+
+
+def _add(entry: Mend) -> None:
+    if entry.op in MENDS:
+        raise ValueError(f"two translations of {entry.op}")
+    MENDS[entry.op] = entry
