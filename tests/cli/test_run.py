@@ -31,6 +31,15 @@ def test_text_shows_the_figures(tlkit: Shell, linear: Path) -> None:
     assert [float(word) for word in row[3:]] == pytest.approx([y.min(), y.max(), y.mean(), *y], rel=1e-4)
 
 
+def test_strict_mil_follows_the_specification(tlkit: Shell, tmp_path: Path) -> None:
+    pool = packages.ceil_pool(tmp_path / "pool.mlpackage")
+    np.save(tmp_path / "x.npy", np.arange(49, dtype=np.float32).reshape(1, 1, 7, 7))
+    shown = [
+        tlkit("run", pool, "--input", tmp_path / "x.npy", "--json", *more).json() for more in ((), ("--strict-mil",))
+    ]
+    assert [document["outputs"][0]["maximum"] for document in shown] == [28, 48]
+
+
 def test_json_holds_every_value_unrounded(tlkit: Shell, linear: Path) -> None:
     document = tlkit("run", linear, "--input", "x=[[1,0,0,0]]", "--json").json()
     assert document["outputs"][0]["values"] == [(packages.MATRIX[:, 0] + packages.BIAS).tolist()]

@@ -240,6 +240,23 @@ def relu(path: Path, dims: tuple[int | None, ...], shape: tuple[int, ...], dtype
     return write(path, model)
 
 
+def ceil_pool(path: Path) -> Path:
+    """``y``: the averages of 2x2 windows of ``x`` 1x1x7x7, three apart, the last of which hang over the end."""
+    body = Body()
+    body.input("x", tensor_type("fp32", 1, 1, 7, 7))
+    settings = {"kernel_sizes": immediate("int32", [2, 2]), "strides": immediate("int32", [3, 3])}
+    settings |= {"pad_type": immediate("string", "valid"), "pad": immediate("int32", [0, 0, 0, 0])}
+    settings |= {"exclude_padding_from_average": immediate("bool", False), "ceil_mode": immediate("bool", True)}
+    constants = {name: body.const(name, value) for name, value in settings.items()}
+    body.op("avg_pool", {"y": tensor_type("fp32", 1, 1, 3, 3)}, {"x": "x", **constants})
+    body.returns("y")
+    model = MODEL.Model(specificationVersion=8)
+    array_feature(model.description.input.add(), "x", ARRAYS.FLOAT32, 1, 1, 7, 7)
+    array_feature(model.description.output.add(), "y", ARRAYS.FLOAT32, 1, 1, 3, 3)
+    model.mlProgram.CopyFrom(body.message)
+    return write(path, model)
+
+
 def accumulator(path: Path) -> Path:
     """Two functions, ``first`` (the default) and ``second``: the state ``sum`` grows by ``x`` and is ``y``."""
     kind = tensor_type("fp32", 1)

@@ -117,6 +117,7 @@ def convert(
         typer.Option(metavar="DIR", help="Verify on the images or .npz files in this folder instead (at most 64)."),
     ] = None,
     seed: options.Seed = 0,
+    strict_mil: options.StrictMil = False,
     dtype: weights.Dtype = None,
     quantize: weights.Quantize = None,
     max_shard_size: weights.ShardSize = None,
@@ -153,14 +154,15 @@ def convert(
             output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
         )
         exports.refuse(output_path, kwargs=kwargs, checkpoint=checkpoint, state=states, samples=samples, export=export)
-        exports.export(sink, source, output_path, precision or "f16", functions, verify=verify, seed=seed, force=force)
+        how: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force}
+        exports.export(sink, source, output_path, precision or "f16", functions, **how)
         return
     options: dict[str, Any] = {"kwargs": _json(kwargs), "checkpoint": checkpoint, "precision": precision}
     options |= {"export": export, "author": author, "description": description, "version": version, "license": license}
     ports: dict[str, Any] = {"inputs": inputs or (), "images": images or ()}
     edges: dict[str, Any] = {"output_names": output_names or (), "states": states or ()}
     edges |= {"classes": classes, "samples": samples}
-    checks: dict[str, Any] = {"verify": verify, "seed": seed, "force": force}
+    checks: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force}
     if functions:
         combined.combine(sink, source, output_path, functions, target=target, main=edges, **ports, **options, **checks)
         return

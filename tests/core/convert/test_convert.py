@@ -36,6 +36,13 @@ class Frozen(nn.Module):
         return torch.ones(1, int(x.shape[1])) * x.sum()
 
 
+class LogSumExp(nn.Module):
+    """Sums beyond f32, whose logarithm is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.logsumexp(x.abs() + 100, 1)
+
+
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> ConversionResult:
     folder = tmp_path_factory.mktemp("classifier")
@@ -350,3 +357,9 @@ def test_a_source_file_leaves_no_trace(tmp_path: Path) -> None:
     assert load_source(f"{tmp_path}/net.py:net").module.in_features == 4
     assert sys.path == before
     assert sorted(os.listdir(tmp_path)) == ["helper_of_mine.py", "net.py"]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_verification_is_against_core_ml_or_against_the_specification(tmp_path: Path, strict: bool) -> None:
+    made = convert(LogSumExp(), tmp_path / "n.mlpackage", inputs=X, precision="f32", strict_mil=strict)
+    assert made.ok is strict

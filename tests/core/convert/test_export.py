@@ -55,6 +55,16 @@ def test_a_linear_map_is_what_numpy_computes(tmp_path: Path, ending: str) -> Non
     np.testing.assert_allclose(run(made.path, x=X)["y"], Y, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("strict", "corner"), [(False, 12), (True, 48)])
+def test_what_core_ml_does_is_exported_unless_the_specification_is_asked_for(
+    tmp_path: Path, ending: str, strict: bool, corner: float
+) -> None:
+    made = export(packages.ceil_pool(tmp_path / "pool.mlpackage"), tmp_path / f"pool{ending}", strict_mil=strict)
+    assert made.ok and made.verification is not None and made.verification.passed
+    x = np.arange(49, dtype=np.float32).reshape(1, 1, 7, 7)
+    assert run(made.path, x=x)["y"][0, 0, 2, 2] == corner
+
+
 def test_a_pt2_runs_where_there_is_no_tlkit(tmp_path: Path) -> None:
     made = export(packages.linear(tmp_path / "net.mlpackage"), tmp_path / "net.pt2", verify=False)
     code = (

@@ -46,6 +46,16 @@ def test_a_picture_gets_its_class_and_probabilities(tmp_path: Path) -> None:
     np.testing.assert_allclose([share for _, share in classes], sorted(shares, reverse=True), atol=2e-3)
 
 
+@pytest.mark.parametrize(("strict", "edge", "corner"), [(False, 4.75, 12.0), (True, 9.5, 48.0)])
+def test_core_mls_own_result_is_the_default_and_the_specifications_is_to_be_had(
+    tmp_path: Path, strict: bool, edge: float, corner: float
+) -> None:
+    path = packages.ceil_pool(tmp_path / "pool.mlpackage")
+    np.save(tmp_path / "x.npy", np.arange(49, dtype=np.float32).reshape(1, 1, 7, 7))
+    y = run(path, [f"x={tmp_path}/x.npy"], strict_mil=strict).outputs["y"]
+    assert (y[0, 0, 0, 0], y[0, 0, 0, 2], y[0, 0, 2, 2]) == (4, edge, corner)
+
+
 def test_random_inputs_depend_on_the_seed_alone(tmp_path: Path) -> None:
     path = packages.linear(tmp_path / "net.mlpackage")
     said: list[str] = []

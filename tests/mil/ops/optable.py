@@ -13,6 +13,7 @@ precisions, run, and compared. Conventions:
 * ``program`` replaces the one op by a function of the builder and the inputs, for what one op cannot say.
 * ``dims`` gives an input's declared shape where it is not the array's: None is an open dimension.
 * ``fails`` is a pattern of the error that a row must end in.
+* ``strict`` lowers a row as the specification has it, where Core ML was measured to do something else.
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ class Case:
     dims: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
     fails: str = ""
+    strict: bool = False
     label: str = ""
 
     def __str__(self) -> str:
         shown = [f"{name}={value}" for name, value in self.parameters.items() if isinstance(value, (str, bool, int))]
-        return "-".join([self.op, f"iOS{self.since}", self.dtype, *([self.label] if self.label else shown)])
+        named = [self.op, f"iOS{self.since}", self.dtype, *([self.label] if self.label else shown)]
+        return "-".join([*named, *(["strict"] if self.strict else [])])
 
 
 def case(
@@ -109,7 +112,7 @@ def check(row: Case) -> None:
 
 def run(function: Function, row: Case, precision: str) -> tuple[Any, ...]:
     """Lower a row's function and run it on the row's inputs (and fresh copies of its states)."""
-    module = lower.lower(function, precision=precision)
+    module = lower.lower(function, precision=precision, strict=row.strict)
     given = {f"{name}_{i}" if many else name: array for name, many, i, array in _flat(row.inputs)}
     given |= {name: array.copy() for name, array in row.states.items()}
     tensors = [_tensor(given[item.name], item.type) for item in function.inputs]

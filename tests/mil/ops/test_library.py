@@ -11,8 +11,9 @@ import pytest
 
 from tests.mil.ops.optable import tools
 from tlkit.mil import ops
-from tlkit.mil.ops.kit.registry import op
+from tlkit.mil.ops.kit.registry import Tensor, measured, op
 from tlkit.mil.ops.kit.spec import VERSIONS
+from tlkit.mil.opsets import OPSETS
 
 NOT_OPS = {"const", "_const_symbolic"}
 """A constant is a value of the program and never a node; the symbolic one is coremltools' own test device."""
@@ -96,6 +97,30 @@ def test_every_op_has_a_row():
 def test_a_second_registration_is_an_error():
     with pytest.raises(ValueError, match="registered twice"):
         op("relu")(lambda x: x)
+
+
+def other_inputs(x: Tensor, alpha: float) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "since", "inputs"), [("avg_pool", 15, "same"), ("relu", 15, "other"), ("no_such_op", 15, "same")]
+)
+def test_what_core_ml_does_is_registered_once_for_an_op_that_is_there(name, since, inputs):
+    function = ops.lookup("avg_pool", "CoreML7", strict=True).function if inputs == "same" else other_inputs
+    with pytest.raises(ValueError, match=r"measured twice|is not registered with these inputs"):
+        measured("O1", name, since=since)(function)
+
+
+def test_strict_is_the_specification_and_the_rest_is_one_and_the_same():
+    deviating = {(found.name, found.since) for found in ops.measurements()}
+    assert ("avg_pool", 15) in deviating
+    for name, versions in ops.library().items():
+        for version in versions:
+            opset = next(opset for opset, release in OPSETS.items() if release.number == version.since)
+            strict, default = ops.lookup(name, opset, strict=True), ops.lookup(name, opset)
+            assert (strict, strict.row) == (version, "")
+            assert (default is not strict) == bool(default.row) == ((name, version.since) in deviating)
 
 
 def _defaults(definition):

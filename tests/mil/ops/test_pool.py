@@ -15,9 +15,9 @@ EVEN = {1: [2, 2], 2: [1, 1, 1, 1], 3: [1, 1, 0, 0, 1, 1]}
 UNEVEN = {1: [1, 2], 2: [2, 0, 1, 1], 3: [1, 0, 0, 2, 1, 0]}
 
 
-def pool(kind):
+def pool(kind, strict=True):
     def run(x, kernel_sizes, exclude_padding_from_average=False, **rest):
-        return windows.pool(kind, x, kernel_sizes, exclude=exclude_padding_from_average, **rest)
+        return windows.pool(kind, x, kernel_sizes, exclude=exclude_padding_from_average, overhang=not strict, **rest)
 
     return run
 
@@ -40,8 +40,9 @@ CASES = rows(
             f"{kind}_pool",
             {"x": X[rank]},
             parameters={"kernel_sizes": KERNELS[rank], **extra, **more},
-            expected=pool(kind),
+            expected=pool(kind, strict),
             since=since,
+            strict=strict,
             label=f"{rank}d-{name}{'-exclude' if more else ''}",
         )
         for kind, ranks, extras in (
@@ -52,6 +53,7 @@ CASES = rows(
         for rank in ranks
         for name, since, extra in modes(rank)
         for more in extras
+        for strict in ((False, True) if kind == "avg" and "ceil" in name else (False,))
     ],
     case(
         "max_pool",
@@ -63,4 +65,33 @@ CASES = rows(
     ),
 )
 
+# What a Mac printed for arange(49) as 1x1x7x7, and for a 1-d tail, where PyTorch divides by what is not overhang.
+SEEN = np.arange(49.0).reshape(1, 1, 7, 7)
+EDGES = {False: [4.75, 15.25, 21.25, 22.75, 12], True: [9.5, 30.5, 42.5, 45.5, 48]}
+MEASURED = rows(
+    *[
+        case(
+            "avg_pool",
+            {"x": SEEN},
+            parameters={"kernel_sizes": [2, 2], "strides": [3, 3], "pad_type": "valid", "ceil_mode": True},
+            expected=np.array([[4, 7, a], [25, 28, b], [c, d, e]])[None, None],
+            label=f"edges {'torch' if strict else 'Mac'}",
+            strict=strict,
+        )
+        for strict, (a, b, c, d, e) in EDGES.items()
+    ],
+    *[
+        case(
+            "avg_pool",
+            {"x": np.arange(7.0).reshape(1, 1, 7)},
+            parameters={"kernel_sizes": [2], "strides": [3], "pad_type": "valid", "ceil_mode": True},
+            expected=np.array([[[0.5, 3.5, tail]]]),
+            label=f"tail {'torch' if strict else 'Mac'}",
+            strict=strict,
+        )
+        for strict, tail in {False: 3.0, True: 6.0}.items()
+    ],
+)
+
 test_op = table(CASES)
+test_measured = table(MEASURED)

@@ -55,4 +55,24 @@ CASES = rows(
     ],
 )
 
+# Core ML takes the maximum out on no unit: what f32 cannot hold is lost (fp32 rows: an f16 value of 100 is the same).
+LOG_SUM_EXP = rows(
+    *[
+        case(
+            "reduce_log_sum_exp",
+            {"x": np.array([[value, 0.0], [0.0, -1.0]])},
+            parameters={"axes": [1]},
+            expected=np.array([wanted, np.logaddexp(0, -1)]),
+            label=f"{value:g}",
+            strict=strict,
+        )
+        for strict, value, wanted in ((False, 100.0, np.inf), (True, 100.0, 100.0), (False, 88.0, 88.0))
+    ],
+    *[
+        case("reduce_log_sum_exp", {"x": np.array([-120.0, -121])}, expected=wanted, label="-120", strict=strict)
+        for strict, wanted in ((False, -np.inf), (True, np.logaddexp(-120, -121)))
+    ],
+)
+
 test_op = table(CASES)
+test_measured = table(LOG_SUM_EXP)

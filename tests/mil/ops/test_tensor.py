@@ -288,7 +288,42 @@ ORDERS = rows(
     case("topk", {"x": shuffled(2000)}, parameters={"k": 5}, expected=topk, label="a long axis"),
 )
 
-CASES = rows(MAKERS, JOINS, ORDERS, PADS, NMS)
+# Two boxes that overlap by 1/5, best first: the corner case of coremltools' test_nms_corner_case_iou_equal_threshold.
+PAIR = np.array([[[1.5, 2, 1, 2], [1, 1, 2, 2]]])
+PAIR_SCORES = np.array([[[4.0], [2.0]]])
+
+
+def tie(since, strict, kept, threshold=0.2, boxes=PAIR, dtypes=("fp32",)):
+    both = since < 17
+    parameters = {"iou_threshold": threshold, "max_boxes": 2} | ({"score_threshold": 0.0} if both else {})
+    first, second = (boxes, PAIR_SCORES) if both else (boxes.mT, PAIR_SCORES.mT)
+    index = i32([[0, 1 if kept == 2 else -1]])
+    mask = (index >= 0)[..., None] if both else (index >= 0)[:, None]
+    expected = (first * mask, second * mask, index, *((i32([kept]),) if both else ()))
+    return case(
+        "non_maximum_suppression",
+        {"boxes": first, "scores": second},
+        parameters=parameters,
+        since=since,
+        strict=strict,
+        expected=expected,
+        dtypes=dtypes,
+        label=f"a share of {threshold}, {kept} kept",
+    )
+
+
+APART = np.array([[[1.5, 2, 1, 2], [9, 9, 2, 2]]])
+TIES = rows(
+    tie(15, False, 2),
+    tie(17, False, 1),
+    tie(17, True, 2),
+    # In f16 the threshold is 0.19995 and below 1/5 everywhere.
+    *(tie(since, strict, 1, dtypes=("fp16",)) for since in (15, 17) for strict in (False, True)),
+    tie(17, False, 2, threshold=0.0, boxes=APART),
+    tie(17, False, 1, threshold=0.0),
+)
+
+CASES = rows(MAKERS, JOINS, ORDERS, PADS, NMS, TIES)
 
 test_op = table(CASES)
 

@@ -103,8 +103,10 @@ def conv_transpose(
     return out if bias is None else out + bias.reshape(1, -1, *[1] * rank)
 
 
-def pool(kind, x, kernel_sizes, strides=None, pad_type="valid", pad=None, exclude=False, ceil_mode=False):
-    """A pool: ``kind`` is max, avg or l2."""
+def pool(
+    kind, x, kernel_sizes, strides=None, pad_type="valid", pad=None, exclude=False, ceil_mode=False, overhang=False
+):
+    """A pool: ``kind`` is max, avg or l2; ``overhang`` says whether an average divides by what hangs over, too."""
     shape, found = windows(x, kernel_sizes, strides, pad_type, pad, None, ceil_mode)
     out = np.zeros((*x.shape[:2], *shape))
     for place, cells in found:
@@ -114,7 +116,7 @@ def pool(kind, x, kernel_sizes, strides=None, pad_type="valid", pad=None, exclud
         elif kind == "l2":
             result = np.sqrt((values**2).sum(-1))
         else:
-            count = values.shape[-1] if exclude else sum(padded for _, _, padded in cells)
+            count = values.shape[-1] if exclude else sum(padded or overhang for _, _, padded in cells)
             result = values.sum(-1) / count
         out[(slice(None), slice(None), *place)] = result
     return out

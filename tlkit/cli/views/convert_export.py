@@ -43,6 +43,7 @@ def export(
     *,
     verify: bool,
     seed: int,
+    strict_mil: bool,
     force: bool,
 ) -> None:
     """Export, answer with what was made, and exit with 1 where it differs from the model."""
@@ -53,7 +54,8 @@ def export(
         raise UsageError(f"--function {named[-1]}: {output} holds one function", "name one: --function NAME")
     function = named[0] if named else None
     with sink.progress(f"exporting {source}"):
-        result = run(source, output, precision=precision, function=function, verify=verify, seed=seed, force=force)
+        how: dict[str, Any] = {"precision": precision, "function": function, "strict_mil": strict_mil}
+        result = run(source, output, **how, verify=verify, seed=seed, force=force)
     for note in result.notes:
         sink.note(note)
     sink.answer(_document(result), lambda: _show(result))

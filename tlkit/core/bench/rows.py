@@ -30,6 +30,7 @@ class Method:
     engine: str = "eager"
     precision: str = "f16"
     function: str | None = None
+    strict_mil: bool = False
     timeout: float = 300.0
     processes: int = 1
     spacing: float = 0.1

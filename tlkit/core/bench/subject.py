@@ -25,6 +25,7 @@ class Target:
     arrays: str = ""
     compiled: str = ""
     function: str | None = None
+    strict_mil: bool = False
 
 
 def make(**arguments: Any) -> TorchSubject | CoreMLSubject:
@@ -62,7 +63,7 @@ class TorchSubject:
 
         target = self._target
         options = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
-        model = load_model(target.path, **options, function=target.function)
+        model = load_model(target.path, **options, function=target.function, strict_mil=target.strict_mil)
         model.prepare()
         return model
 

@@ -92,6 +92,7 @@ def convert(
     verify: bool = True,
     samples: str | Path | None = None,
     seed: int = 0,
+    strict_mil: bool = False,
     force: bool = False,
     report: Report | None = None,
 ) -> ConversionResult:
@@ -107,7 +108,7 @@ def convert(
     ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
     outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
     ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
-    on.
+    on; ``strict_mil`` verifies what MIL specifies where Core ML was measured to depart from it.
 
     A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
     otherwise, and leaves nothing behind then.
@@ -144,7 +145,7 @@ def convert(
         verification = None
         if verify:
             with clock.stage("verify", "verifying"):
-                verification = _verify(path, module, traced, recipe, checked_on, seed + 1)
+                verification = _verify(path, module, traced, recipe, checked_on, seed + 1, strict_mil)
         annotate(path, describe(loaded.text, recipe.precision, verification))
     return result(goal, loaded.text, recipe, verification, clock, traced.notes)
 
@@ -183,12 +184,19 @@ def _cases(module: nn.Module, traced: Traced, seed: int, samples: str | Path | N
 
 
 def _verify(
-    path: Path, module: nn.Module, traced: Traced, recipe: Recipe, cases: Sequence[Case], seed: int
+    path: Path,
+    module: nn.Module,
+    traced: Traced,
+    recipe: Recipe,
+    cases: Sequence[Case],
+    seed: int,
+    strict_mil: bool,
 ) -> Verification:
     from tlkit.core.convert.verify import verify
 
     give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
-    return verify(path, module, traced, precision=recipe.precision, cases=cases, labels=recipe.labels, seed=seed)
+    how: dict[str, Any] = {"precision": recipe.precision, "seed": seed, "strict_mil": strict_mil}
+    return verify(path, module, traced, cases=cases, labels=recipe.labels, **how)
 
 
 def result(

@@ -64,13 +64,15 @@ def export(
     function: str | None = None,
     verify: bool = True,
     seed: int = 0,
+    strict_mil: bool = False,
     force: bool = False,
 ) -> ExportResult:
     """Write the mlprogram ``model`` as ``output``, a ``.pt2`` (``torch.export.load``) or a ``.onnx``.
 
     It takes the model's inputs in order, images as (1, channels, height, width) of 0 to 255, f16 ports as float32; it
     gives the outputs by name. A classifier's label is the index of its class; the labels are in the file's metadata.
-    ``.onnx`` needs the extra ``onnx``. A file that fails verification is written all the same: look at ``result.ok``.
+    ``strict_mil`` writes what MIL specifies where Core ML was measured to depart from it. ``.onnx`` needs the extra
+    ``onnx``. A file that fails verification is written all the same: look at ``result.ok``.
 
     Raises UsageError, LoadError, UnavailableError or ConversionError, and writes nothing then.
     """
@@ -92,13 +94,13 @@ def export(
     if info.states and goal.suffix == ".onnx":
         raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
     with quiet(), staged(goal, force=force) as path:
-        exported = _export(program, info, precision, narrow=goal.suffix == ".pt2")
+        exported = _export(program, info, precision, narrow=goal.suffix == ".pt2", strict_mil=strict_mil)
         (_save_pt2 if goal.suffix == ".pt2" else _save_onnx)(exported, info, program, path)
         found = None
         if verify:
             from tlkit.core.convert.exported_check import check_export
 
-            found = check_export(path, program, info, precision, seed)
+            found = check_export(path, program, info, precision, seed, strict_mil)
     calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     counts = {name: calls.count(name) for name in sorted(set(calls), key=lambda name: (-calls.count(name), name))}
     size, source = goal.stat().st_size, os.fspath(model)
@@ -118,14 +120,14 @@ def _check(goal: Path, precision: str, force: bool) -> None:
         )
 
 
-def _export(function: Function, info: ModelInfo, precision: str, *, narrow: bool) -> ExportedProgram:
+def _export(function: Function, info: ModelInfo, precision: str, *, narrow: bool, strict_mil: bool) -> ExportedProgram:
     """Run torch.export; ``narrow=False`` widens small integers, which few runtimes of ONNX know as indices."""
     import torch
     from torch.export import Dim
 
     from tlkit.core.convert.exportable import examples, exportable, open_lengths
 
-    module: fx.GraphModule = exportable(function, precision, narrow=narrow)
+    module: fx.GraphModule = exportable(function, precision, narrow=narrow, strict_mil=strict_mil)
     given: dict[str, Tensor] = examples(function, info.inputs)
     lengths = {port.name: open_lengths(port) for port in info.inputs}
     dims = tuple(

@@ -20,14 +20,15 @@ from tlkit.types import ImageSpec, TensorSpec
 _SMALL = ("int8", "uint8", "int16")
 
 
-def exportable(function: Function, precision: str, *, narrow: bool = True) -> fx.GraphModule:
+def exportable(function: Function, precision: str, *, narrow: bool = True, strict_mil: bool = False) -> fx.GraphModule:
     """Lower ``function`` to a module that takes the inputs in order and returns ``{output: tensor}``.
 
     fp16 inputs come as float32 and are rounded (not with ``precision="f32"``); rank-0 inputs and outputs have one
     axis of one element, as Core ML hands them over; states are buffers. A classifier's label is the class's index.
     ``narrow=False`` carries 8 and 16-bit integers that a cast makes in 32 bits: the same values, more often supported.
+    ``strict_mil`` takes the specification's ops where Core ML was measured to do something else.
     """
-    module = lower(function, precision=precision)
+    module = lower(function, precision=precision, strict=strict_mil)
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
     with module.graph.inserting_before(places[-1].next if places else None):
         for node, item in zip(places, function.inputs, strict=True):

@@ -22,7 +22,9 @@ from tlkit.types import ModelInfo
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def check_export(path: Path, function: Function, info: ModelInfo, precision: str, seed: int) -> Verification:
+def check_export(
+    path: Path, function: Function, info: ModelInfo, precision: str, seed: int, strict_mil: bool = False
+) -> Verification:
     """Compare the file at ``path`` with the executor on the inputs of ``seed``, by the tolerances of ``precision``."""
     rng = np.random.default_rng(seed)
     inputs = {port.name: _carried(draw(port, "random", rng)) for port in info.inputs}
@@ -30,7 +32,7 @@ def check_export(path: Path, function: Function, info: ModelInfo, precision: str
         actual = _run_pt2(path, inputs) if path.suffix == ".pt2" else _run_onnx(path, inputs, function)
     except UnavailableError as error:
         return Verification(None, {}, (error.message,), seed=seed)
-    reference = TorchEngine(function, precision=precision).run(inputs)
+    reference = TorchEngine(function, precision=precision, strict_mil=strict_mil).run(inputs)
     found, reasons = {}, []
     for name, value in reference.items():
         if isinstance(value, str | int):

@@ -55,6 +55,7 @@ def combine(
     target: str | None = None,
     verify: bool = True,
     seed: int = 0,
+    strict_mil: bool = False,
     force: bool = False,
     report: Report | None = None,
     main: Mapping[str, Any] | None = None,
@@ -97,6 +98,7 @@ def combine(
                 target=target or "iOS18",
                 verify=verify,
                 seed=seed,
+                strict_mil=strict_mil,
                 report=report,
             )
             if made.verification is not None:

@@ -60,6 +60,7 @@ def verify(
     cases: Sequence[Case],
     labels: Sequence[str] = (),
     seed: int = 0,
+    strict_mil: bool = False,
 ) -> Verification:
     """Run the package at ``package`` and ``module`` (prepared) on the same inputs and compare their outputs."""
     names = tuple(case.name for case in cases)
@@ -68,7 +69,7 @@ def verify(
     reasons: dict[str, None] = {}
     same: list[bool] = []
     try:
-        predict = _package(package, bool(traced.states))
+        predict = _package(package, bool(traced.states), strict_mil)
         references = _run_source(module, traced, cases)
         for case, reference in zip(cases, references, strict=True):
             actual = dict(predict(_given(case)))
@@ -117,11 +118,11 @@ def _as_port(port: OutputPort, value: NDArray[Any]) -> NDArray[Any]:
     return np.squeeze(pixels, 0) if len(pixels) == 1 else pixels[_CHANNELS[port.layout]].transpose(1, 2, 0)
 
 
-def _package(package: Path, stateful: bool) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _package(package: Path, stateful: bool, strict_mil: bool) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     from tlkit.core.model.load import load_model
 
     with quiet():
-        model = load_model(package)
+        model = load_model(package, strict_mil=strict_mil)
         state = model.make_state() if stateful else None
 
     def predict(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

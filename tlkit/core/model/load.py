@@ -39,19 +39,22 @@ def load_model(
     engine: str = "eager",
     unit: str | Unit = Unit.CPU,
     function: str | None = None,
+    strict_mil: bool = False,
 ) -> Model:
     """Load the model at ``path``, whatever its format (told from the content, not the extension).
 
     ``precision="f16"`` runs the program as it is written, rounding what it declares fp16; ``"f32"`` skips the rounding.
     ``engine`` is ``"eager"`` or ``"compile"`` (``torch.compile``). ``function`` picks one of a multifunction package.
-    On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch.
+    On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch. Where Core ML was measured
+    to depart from MIL's specification, torch does what Core ML does; ``strict_mil`` asks for the specification (which
+    is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places.
     """
     if precision not in ("f16", "f32"):
         raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
     if engine not in ("eager", "compile"):
         raise UsageError(f"unknown engine '{engine}'", "it is eager or compile")
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
-    options = {"precision": precision, "engine": engine, "unit": unit}
+    options = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
     return _open(Path(path), options, function)
 
 
@@ -149,7 +152,11 @@ class Model:
                 "see what the file is good for with `tlkit inspect`",
             )
         package = self._unpacked(self._package)
-        if sys.platform == "darwin" and (self._options["engine"], self._options["precision"]) == ("eager", "f16"):
+        torch_only = self._options["strict_mil"] or (self._options["engine"], self._options["precision"]) != (
+            "eager",
+            "f16",
+        )
+        if sys.platform == "darwin" and not torch_only:
             from tlkit.engines.coreml.engine import CoreMLEngine
 
             return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)

@@ -92,6 +92,7 @@ def run(
     engine: str = "eager",
     unit: str | Unit = Unit.CPU,
     function: str | None = None,
+    strict_mil: bool = False,
     until: str | None = None,
     dump: str | None = None,
     ops: Iterable[str] = (),
@@ -102,7 +103,8 @@ def run(
     """Run ``model`` once on ``inputs`` (texts ``NAME=VALUE``); what is not given is drawn from ``seed``.
 
     ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn and
-    which images had to be resized. ``function`` is one of a multifunction package's.
+    which images had to be resized. ``function`` is one of a multifunction package's, ``strict_mil`` takes MIL's
+    specification where Core ML was measured to depart from it.
 
     ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
     a folder to write, a .npy file for each value and an index, of all operations or of those whose name or type
@@ -113,7 +115,7 @@ def run(
     goal = _goal(save_outputs, force)
     ops = tuple(ops)
     check_dump(dump, ops, force=force)
-    loaded = load_model(model, precision=precision, engine=engine, unit=unit, function=function)
+    loaded = load_model(model, precision=precision, engine=engine, unit=unit, function=function, strict_mil=strict_mil)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
     values = collect(loaded.inputs, inputs, shapes, seed, note)

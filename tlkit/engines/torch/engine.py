@@ -83,6 +83,7 @@ class TorchEngine:
         engine: str = "eager",
         unit: Unit = Unit.CPU,
         constants: dict[Any, torch.Tensor] | None = None,
+        strict_mil: bool = False,
     ) -> None:
         self.device = device_for(unit)
         self.compiled = engine == "compile"
@@ -92,7 +93,7 @@ class TorchEngine:
         if missing:
             listed = ", ".join(f"{name} (x{count})" for name, count in sorted(missing.items()))
             raise LoadError(f"the program uses ops that tlkit does not run: {listed}", "`tlkit ops` lists what it runs")
-        self.module = lower.lower(function, precision=precision, constants=constants)
+        self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
         _pack(self.module, self.device)
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         self._forward: Callable[..., Any] = self.module.forward

@@ -45,13 +45,18 @@ LARGE = 1 << 20
 
 @uncollected()
 def lower(
-    function: Function, *, precision: str = "f16", constants: dict[Any, torch.Tensor] | None = None
+    function: Function,
+    *,
+    precision: str = "f16",
+    constants: dict[Any, torch.Tensor] | None = None,
+    strict: bool = False,
 ) -> fx.GraphModule:
     """Lower ``function``. ``precision="f16"`` rounds what the program declares fp16, ``"f32"`` never rounds.
 
+    ``strict`` takes the specification's ops where Core ML was measured to do something else (``docs/fidelity.md``).
     ``constants`` is a cache of tensors by weight record; pass one dict to lower functions that share weights.
     """
-    context = _Context(function.opset, precision == "f16", {} if constants is None else constants)
+    context = _Context(function.opset, precision == "f16", {} if constants is None else constants, strict)
     return _Lowering(context, {}, 0).block(function.block, function.inputs)
 
 
@@ -89,8 +94,9 @@ class Constant:
 class _Context:
     """What every block of one function shares."""
 
-    def __init__(self, opset: str, rounding: bool, cache: dict[Any, torch.Tensor]) -> None:
+    def __init__(self, opset: str, rounding: bool, cache: dict[Any, torch.Tensor], strict: bool) -> None:
         self.opset = opset
+        self.strict = strict
         self.rounding = rounding
         self.cache = cache
 
@@ -156,7 +162,7 @@ class _Lowering:
         if operation.type == "const":
             self.values[operation.outputs[0].name] = self.context.constant(_const_value(operation))
             return
-        definition = ops.lookup(operation.type, self.context.opset)
+        definition = ops.lookup(operation.type, self.context.opset, strict=self.context.strict)
         if definition is None:
             raise LoadError(f"tlkit has no such op for {self.context.opset}", "see `tlkit ops`")
         if definition.constexpr:

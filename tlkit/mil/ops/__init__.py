@@ -21,7 +21,7 @@ from tlkit.mil.ops import (
     transformation,
     transformers,
 )
-from tlkit.mil.ops.kit.registry import CARRIERS, OpDef, host, library, lookup, release, round_f16
+from tlkit.mil.ops.kit.registry import CARRIERS, OpDef, host, library, lookup, measurements, release, round_f16
 
 __all__ = [
     "CARRIERS",
@@ -37,6 +37,7 @@ __all__ = [
     "library",
     "linear",
     "lookup",
+    "measurements",
     "normalization",
     "pool",
     "quantization",

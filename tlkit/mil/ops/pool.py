@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from tlkit.mil.ops.kit.registry import Ints, Tensor, op
+from tlkit.mil.ops.kit.registry import Ints, Tensor, measured, op
 from tlkit.mil.ops.kit.window import pairs_for_torch, window_pads
 
 _MAX: Mapping[int, Callable[..., Tensor]] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
@@ -46,19 +46,53 @@ def avg_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     """The mean of each window; padding counts as 0, or not at all. What ``ceil_mode`` adds at the end never counts."""
+    return _average(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode, overhang=False)
+
+
+@measured("O1", "avg_pool")
+def avg_pool_measured(
+    x: Tensor,
+    kernel_sizes: Ints,
+    strides: Ints | None = None,
+    pad_type: str = "valid",
+    pad: Ints | None = None,
+    exclude_padding_from_average: bool = False,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The same, but what ``ceil_mode`` adds at the end is padding like any other: it counts as 0, or not at all.
+
+    Core ML divides a window that hangs over by the whole kernel, where MIL's text has PyTorch's meaning, which divides
+    by what is not overhang: of arange(49) as 1x1x7x7, with kernel 2 and stride 3, a Mac printed 4.75 at the edge where
+    PyTorch has 9.5 (apple/coremltools#2844).
+    """
+    return _average(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode, overhang=True)
+
+
+def _average(
+    x: Tensor,
+    kernel_sizes: Ints,
+    strides: Ints | None,
+    pad_type: str,
+    pad: Ints | None,
+    exclude: bool,
+    ceil_mode: bool,
+    *,
+    overhang: bool,
+) -> Tensor:
+    """An average pool; ``overhang`` says whether what ``ceil_mode`` adds counts as padding does."""
     run = _AVERAGE[x.ndim]
     strides = strides or (1,) * len(kernel_sizes)
     if pad_type == "valid" and not ceil_mode:
         return run(x, kernel_sizes, strides)
     before, after, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if _fits(before, after, kernel_sizes):
-        return run(x, kernel_sizes, strides, before, False, not exclude_padding_from_average)
+        return run(x, kernel_sizes, strides, before, False, not exclude)
     padding = pairs_for_torch(before, after)
     means = run(F.pad(x, padding), kernel_sizes, strides)
-    if not exclude_padding_from_average and not any(extra):
+    if not exclude and (overhang or not any(extra)):
         return means
     ones = x.new_ones((1, 1, *x.shape[2:]))
-    if not exclude_padding_from_average:
+    if not exclude:
         declared = [a - e for a, e in zip(after, extra, strict=True)]
         ones = F.pad(ones, pairs_for_torch(before, declared), value=1.0)
         padding = pairs_for_torch([0] * len(extra), extra)

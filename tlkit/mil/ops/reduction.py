@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from tlkit.mil.ops.kit.registry import Ints, Tensor, op
+from tlkit.mil.ops.kit.registry import Ints, Tensor, measured, op
 
 
 def _over(x: Tensor, axes: Ints | None) -> list[int]:
@@ -88,6 +88,17 @@ def reduce_log_sum(x: Tensor, axes: Ints | None = None, keep_dims: bool = False)
 def reduce_log_sum_exp(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
     """The natural logarithm of the sum of exponentials, without overflow."""
     return _floating(x, axes, keep_dims, torch.logsumexp)
+
+
+@measured("R2", "reduce_log_sum_exp")
+def reduce_log_sum_exp_measured(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+    """The same as it is written, in f32, without taking the maximum out first: infinite for x above 88.7, and -inf
+    where all are below -103.3.
+
+    Core ML's own failed WebNN's cases at 100 and -100 (rustnn/rustnn#213), and on the Neural Engine it leaves the
+    range of f16 where this does that of f32 (apple/coremltools#2690).
+    """
+    return _floating(x, axes, keep_dims, lambda v, over, keep: torch.log(torch.sum(torch.exp(v), over, keepdim=keep)))
 
 
 @op(exact=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from tlkit.errors import ExecutionError
-from tlkit.mil.ops.kit.registry import Tensor, op
+from tlkit.mil.ops.kit.registry import Tensor, measured, op
 
 
 @op("gather", exact=True)
@@ -44,6 +44,13 @@ def gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0, validate_indice
 def gather_nd_wrapping(x: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
     """Slices of ``x`` at the coordinates in the last dimension of ``indices``; ``batch_dims`` since iOS16."""
     return _gather_nd(x, indices, batch_dims, _wrapped)
+
+
+@measured("O7", "gather_nd")
+def gather_nd_measured(x: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
+    """The same, but Core ML was seen not to count negative indices from the end (microsoft/onnxruntime#28598): they are
+    out of range."""
+    return _gather_nd(x, indices, batch_dims, lambda index, size: _checked(index, size, False))
 
 
 @op(since=17, exact=True)

@@ -10,7 +10,7 @@ import torch
 from tlkit.errors import ExecutionError
 from tlkit.mil.ops.kit import nms
 from tlkit.mil.ops.kit import pad as _pad
-from tlkit.mil.ops.kit.registry import Ints, Tensor, Tensors, declared_carrier, op
+from tlkit.mil.ops.kit.registry import Ints, Tensor, Tensors, declared_carrier, measured, op
 
 _STABLE = 1024
 """Up to this many elements ``topk`` sorts stably (equal values: the first index first); a longer axis is selected
@@ -199,8 +199,26 @@ def non_maximum_suppression_17(
     boxes: Tensor, scores: Tensor, iou_threshold: float, max_boxes: int, per_class_suppression: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same with the boxes last ([n, 4, B], [n, K, B]), without a threshold on scores and without the count."""
+    return _suppress(boxes, scores, iou_threshold, max_boxes, per_class_suppression, ties=False)
+
+
+@measured("O19", "non_maximum_suppression", since=17)
+def non_maximum_suppression_17_measured(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, max_boxes: int, per_class_suppression: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, but a box that overlaps a better one by just ``iou_threshold`` goes, too.
+
+    Apple's own test of the corner case (coremltools' ``test_nms_corner_case_iou_equal_threshold``) expects Core ML to
+    keep that box before iOS17 and to drop it from iOS17 on. Boxes that do not overlap stay at a threshold of 0.
+    """
+    return _suppress(boxes, scores, iou_threshold, max_boxes, per_class_suppression, ties=True)
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, max_boxes: int, per_class: bool, *, ties: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     chosen = [
-        nms.select(box.mT, score.mT, iou_threshold, -math.inf, max_boxes, per_class_suppression)
+        nms.select(box.mT, score.mT, iou_threshold, -math.inf, max_boxes, per_class, ties=ties)
         for box, score in zip(boxes, scores, strict=True)
     ]
     index = torch.stack([_filled(item, max_boxes) for item in chosen])

@@ -8,22 +8,32 @@ from tlkit.mil.ops.kit.registry import Tensor
 
 
 def select(
-    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, limit: int, per_class: bool
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    score_threshold: float,
+    limit: int,
+    per_class: bool,
+    *,
+    ties: bool = False,
 ) -> Tensor:
     """Return the indices of the boxes kept, best first, at most ``limit``; at least the best box is kept.
 
     ``boxes`` is [B, 4] (centre x, centre y, width, height), ``scores`` [B, K]; a box counts with its best score, and
-    with ``per_class`` only boxes whose best class is the same suppress each other.
+    with ``per_class`` only boxes whose best class is the same suppress each other. ``ties`` says whether boxes that
+    overlap by just the threshold do: boxes that do not overlap never do.
     """
     best, classes = scores.max(-1)
     order = best.argsort(descending=True, stable=True)
     passing = order[best[order] >= score_threshold]
     left = passing if passing.numel() else order[:1]
     kept: list[Tensor] = []
+    threshold = torch.tensor(iou_threshold, dtype=torch.float32, device=boxes.device)  # a Python float is wider
     while left.numel() and len(kept) < limit:
         first, left = left[:1], left[1:]
         kept.append(first)
-        overlaps = _iou(boxes[first], boxes[left]) > iou_threshold
+        shares = _iou(boxes[first], boxes[left])
+        overlaps = (shares > 0) & (shares >= threshold) if ties else shares > threshold
         if per_class:
             overlaps &= classes[left] == classes[first]
         left = left[~overlaps]

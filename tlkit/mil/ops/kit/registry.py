@@ -13,6 +13,9 @@
   comparisons); every other op that declares fp16 outputs is rounded once, after computing in f32.
 * ``aliases`` marks ops whose result may share an operand's memory; an exact one may, unless it says otherwise.
 * ``constexpr`` ops have only constant inputs and run once, when the program is lowered.
+* ``measured`` registers what Core ML was measured to do where that is not what the specification says: the same op at
+  the same opset, with the row of ``docs/fidelity.md`` that holds the evidence. It is what runs, unless the caller asks
+  for the specification (``strict``).
 
 MIL types are carried by torch types as ``CARRIERS`` says: an fp16 value is an f32 tensor that holds f16 values.
 """
@@ -24,7 +27,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -87,7 +90,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class OpDef:
-    """One op at one opset: what runs it (``function``; ``rounded`` also rounds floats to f16) and how to bind it."""
+    """One op at one opset: what runs it (``function``; ``rounded`` also rounds floats to f16) and how to bind it.
+
+    ``row`` names the row of ``docs/fidelity.md`` that it follows instead of the specification; empty for most.
+    """
 
     name: str
     family: str
@@ -99,9 +105,11 @@ class OpDef:
     exact: bool
     aliases: bool
     constexpr: bool
+    row: str = ""
 
 
 _OPS: dict[str, list[OpDef]] = {}
+_MEASURED: dict[tuple[str, int], OpDef] = {}
 
 
 def op(
@@ -132,13 +140,44 @@ def op(
     return register
 
 
-def lookup(name: str, opset: str) -> OpDef | None:
-    """Return the op ``name`` as ``opset`` (``"CoreML7"``) means it, or None if tlkit or the opset has no such op."""
+def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
+    """Register the decorated function as what Core ML does for the op ``name`` of the opset ``since``.
+
+    It takes the inputs of the op that the specification describes, which must be registered before it. ``row`` is the
+    row of ``docs/fidelity.md`` with the evidence.
+    """
+
+    def register(function: Op) -> Op:
+        specified = next((version for version in _OPS.get(name, ()) if version.since == since), None)
+        parameters, special = _signature(function)
+        if specified is None or (parameters, special) != (specified.parameters, specified.special):
+            raise ValueError(f"bad measured op: {name!r} since {since} is not registered with these inputs")
+        if (name, since) in _MEASURED:
+            raise ValueError(f"MIL op '{name}' is measured twice for iOS{since}")
+        rounded = function if specified.exact else _rounded(function)
+        _MEASURED[name, since] = replace(specified, function=function, rounded=rounded, row=row)
+        return function
+
+    return register
+
+
+def lookup(name: str, opset: str, *, strict: bool = False) -> OpDef | None:
+    """Return the op ``name`` as ``opset`` (``"CoreML7"``) means it, or None if tlkit or the opset has no such op.
+
+    ``strict`` asks for the specification's where Core ML was measured to do something else.
+    """
     found = None
     for version in _OPS.get(name, ()):
         if version.since <= release(opset):
             found = version
-    return found
+    if found is None or strict:
+        return found
+    return _MEASURED.get((name, found.since), found)
+
+
+def measurements() -> Sequence[OpDef]:
+    """Return every registered deviation from the specification, by op and opset."""
+    return [_MEASURED[key] for key in sorted(_MEASURED)]
 
 
 def release(opset: str) -> int:
