@@ -66,8 +66,8 @@ conformance-all: $(READY) ## every one of those tests, some 43,000: hours
 	$(CONFORMANCE) --suite ops --per-function 0
 	$(CONFORMANCE) --suite torch --per-function 0
 
-fuzz: $(READY) ## damage model files at random for a minute: only errors of ours may come of it
-	$(BIN)/python -m tests.fuzz.fuzz_readers --seconds 60
+fuzz: $(READY) ## damage model files at random and read, run, edit and convert them, for SECONDS (60) in JOBS processes
+	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(if $(JOBS),--jobs $(JOBS))
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base import sniff
 
 Array = np.ndarray[Any, Any]
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError)
+_UNREADABLE += (RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 def holds_arrays(path: str | Path) -> bool:
