@@ -91,7 +91,8 @@ def run_program(case: Path, out: Path, rng: random.Random) -> None:
 def _inputs(function: Any, rng: random.Random) -> dict[str, Any]:
     import numpy as np
 
-    from tlkit.mil.program import DType, TensorType
+    from tlkit.mil.program import TensorType
+    from tlkit.mil.types import DType
 
     made = {}
     for item in function.inputs:
@@ -115,6 +116,28 @@ def read_model(case: Path, out: Path, rng: random.Random) -> None:
     for name, tensor in model.tensors().items():
         if isinstance(name, str) and tensor.entry.elements < 1 << 16:
             tensor.numpy()
+
+
+def read_blob(case: Path, out: Path, rng: random.Random) -> None:
+    """Read every record that a weight file could have, as every type."""
+    from tlkit.mil.blob import BlobFile
+    from tlkit.mil.program import BlobRef, TensorType, Value
+    from tlkit.mil.types import DType
+
+    file = BlobFile(case / "weight.bin")
+    for offset in range(0, min(len(file), 1024) + 64, 64):
+        for dtype in DType:
+            try:
+                Value(TensorType(dtype, (2,)), BlobRef("w", offset, file)).numpy()
+            except TlkitError:
+                continue
+
+
+def read_description(case: Path, out: Path, rng: random.Random) -> None:
+    """Describe a compiled model by its ``coremldata.bin``."""
+    from tlkit.formats.coreml.describe import describe
+
+    describe(case)
 
 
 def run_model(case: Path, out: Path, rng: random.Random) -> None:
@@ -317,6 +340,8 @@ TARGETS = (
     Target("program", _programs, _damage_program, _text_file, run_program, 3),
     Target("mlmodel", seeds.protobufs, damage_message(_model), _model_file, read_model, 2),
     Target("package", packages, damage_files, as_files, read_model, 2),
+    Target("blob", seeds.weights, damage_bytes, as_file("weight.bin"), read_blob, 0.5),
+    Target("description", seeds.descriptions, damage_bytes, as_file("coremldata.bin"), read_description, 0.5),
     Target("mlmodelc", compiled_models, damage_files, as_files, read_model),
     Target("zipped", zipped_packages, damage_archive, as_file("model.zip"), read_model),
     Target("predict", packages, damage_files, as_files, run_model, 2),

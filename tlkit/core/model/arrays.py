@@ -14,8 +14,8 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base import sniff
 
 Array = np.ndarray[Any, Any]
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError)
-_UNREADABLE += (RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError)
+_UNREADABLE += (MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 def holds_arrays(path: str | Path) -> bool:
