@@ -30,15 +30,17 @@ class Guard:
         self.root = root
         self.around = root / "around/a/b"
         self.case, self.out, self.tmp, self.home = (self.around / name for name in ("case", "out", "tmp", "home"))
-        for folder in (self.case, self.out, self.tmp, self.home):
+        torch = root / "torch"  # where torch makes its cache when it first has an error to tell
+        for folder in (self.case, self.out, self.tmp, self.home, torch):
             folder.mkdir(parents=True)
         self.canary = root / "canary"
         self.canary.mkdir()
         (self.canary / "bird").write_bytes(b"sings")
-        self._free = tuple(os.fspath(folder) for folder in (self.case, self.out, self.tmp))
+        self._free = tuple(os.fspath(folder) for folder in (self.case, self.out, self.tmp, torch))
         self._on = False
         self._events: list[str] = []
         os.environ |= {"HOME": str(self.home), "TMPDIR": str(self.tmp), "XDG_CACHE_HOME": str(self.home)}
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(torch)
         import tempfile
 
         tempfile.tempdir = str(self.tmp)

@@ -14,8 +14,10 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base import sniff
 
 Array = np.ndarray[Any, Any]
-_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError)
-_UNREADABLE += (MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 def holds_arrays(path: str | Path) -> bool:
