@@ -1,4 +1,7 @@
-"""The built-in networks: the usual ResNet-50, the same on every build, and at home in f16."""
+"""The built-in networks: the usual ResNet-50, the same on every build, and at home in f16.
+
+Covers tlkit/_resnet.py, tlkit/types.py.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlkit.core.bench.bench import BenchResult, bench
-    from tlkit.core.convert.convert import ConversionResult, convert
+    from tlkit.core.convert.convert import convert
     from tlkit.core.convert.export import ExportResult, export
     from tlkit.core.convert.functions import Combined, combine
+    from tlkit.core.convert.result import ConversionResult
     from tlkit.core.doctor import Diagnosis, doctor
     from tlkit.core.edit.edit import EditResult, edit
     from tlkit.core.model.load import Model, inspect, load_model
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "tlkit.core.convert.convert": ("ConversionResult", "convert"),
+    "tlkit.core.convert.convert": ("convert",),
+    "tlkit.core.convert.result": ("ConversionResult",),
     "tlkit.core.doctor": ("Diagnosis", "doctor"),
     "tlkit.core.edit.edit": ("EditResult", "edit"),
     "tlkit.core.convert.export": ("ExportResult", "export"),

@@ -1,4 +1,7 @@
-"""``tlkit.anywhere``: coremltools' predict off a Mac."""
+"""``tlkit.anywhere``: coremltools' predict off a Mac.
+
+Covers tlkit/anywhere.py.
+"""
 
 from __future__ import annotations
 

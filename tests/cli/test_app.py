@@ -1,4 +1,7 @@
-"""The table of contents: help, version, what is imported, and what becomes of errors."""
+"""The table of contents: help, version, what is imported, and what becomes of errors.
+
+Covers tlkit/cli/options/shared.py, tlkit/errors.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``tlkit bench`` from the outside: figures, documents, exit codes, and nothing left behind."""
+"""``tlkit bench`` from the outside: figures, documents, exit codes, and nothing left behind.
+
+Covers tlkit/cli/options/bench.py, tlkit/core/bench/bench.py, tlkit/core/bench/child.py, tlkit/core/bench/worker.py,
+tlkit/core/bench/subject.py, tlkit/core/bench/take.py, tlkit/core/convert/builtin.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Made-up runs, shown: tables, documents for other programs, and the page."""
+"""Made-up runs, shown: tables, documents for other programs, and the page.
+
+Covers tlkit/cli/views/bench_formats.py, tlkit/cli/views/bench_report.py, tlkit/cli/views/bench_sections.py,
+tlkit/cli/views/bench_table.py, tlkit/cli/views/svg.py.
+"""
 
 from __future__ import annotations
 

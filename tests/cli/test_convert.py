@@ -1,4 +1,7 @@
-"""``tlkit convert`` as a person and as a script meet it: streams, exit codes, interrupts."""
+"""``tlkit convert`` as a person and as a script meet it: streams, exit codes, interrupts.
+
+Covers tlkit/host/where.py, tlkit/ports/labels.py.
+"""
 
 from __future__ import annotations
 

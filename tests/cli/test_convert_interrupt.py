@@ -1,4 +1,7 @@
-"""A conversion that is stopped at any moment leaves the whole new package, the old one or none, and no other file."""
+"""A conversion that is stopped at any moment leaves the whole new package, the old one or none, and no other file.
+
+Covers tlkit/host/interrupt.py.
+"""
 
 from __future__ import annotations
 

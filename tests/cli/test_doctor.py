@@ -1,4 +1,7 @@
-"""``tlkit doctor``: both modes say the same, and nothing large is imported for it."""
+"""``tlkit doctor``: both modes say the same, and nothing large is imported for it.
+
+Covers tlkit/core/doctor.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``tlkit inspect``: the text shows what the JSON holds, and the JSON what was written."""
+"""``tlkit inspect``: the text shows what the JSON holds, and the JSON what was written.
+
+Covers tlkit/cli/views/inspect.py.
+"""
 
 from __future__ import annotations
 

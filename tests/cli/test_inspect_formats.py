@@ -1,4 +1,7 @@
-"""``tlkit inspect`` on every format: the flags that read tensors, folders and differences."""
+"""``tlkit inspect`` on every format: the flags that read tensors, folders and differences.
+
+Covers tlkit/cli/views/tensors.py, tlkit/core/inspect/which.py.
+"""
 
 from __future__ import annotations
 

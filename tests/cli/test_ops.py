@@ -1,4 +1,7 @@
-"""``tlkit ops`` as a user runs it."""
+"""``tlkit ops`` as a user runs it.
+
+Covers tlkit/core/inspect/oplist.py.
+"""
 
 from tests.cli.commands import Shell
 

@@ -1,4 +1,7 @@
-"""``tlkit run``: outputs on the screen, in JSON, in files; what is wrong is said in a line."""
+"""``tlkit run``: outputs on the screen, in JSON, in files; what is wrong is said in a line.
+
+Covers tlkit/core/model/load.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Each hostile file ends in one line of error and one of advice, in bounded memory: ``tlkit inspect``, from outside."""
+"""Each hostile file ends in one line of error and one of advice, in bounded memory: ``tlkit inspect``, from outside.
+
+Covers tlkit/formats/files/mapped.py, tlkit/formats/files/wire.py, tlkit/formats/files/zip.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What tlkit writes, read by the packages that define the formats; and what they write, read by tlkit."""
+"""What tlkit writes, read by the packages that define the formats; and what they write, read by tlkit.
+
+Covers tlkit/formats/base/planned.py, tlkit/formats/gguf/write.py, tlkit/formats/safetensors/write.py,
+tlkit/formats/torch/write.py.
+"""
 
 from __future__ import annotations
 

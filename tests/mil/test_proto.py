@@ -1,4 +1,8 @@
-"""Reading programs from protobuf, against coremltools' own loader; damage is a LoadError or a smaller program."""
+"""Reading programs from protobuf, against coremltools' own loader; damage is a LoadError or a smaller program.
+
+Covers tlkit/mil/collector.py, tlkit/mil/coreml_proto.py, tlkit/mil/decode.py, tlkit/mil/program.py,
+tlkit/mil/types.py.
+"""
 
 from __future__ import annotations
 

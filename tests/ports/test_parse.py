@@ -1,3 +1,8 @@
+"""What `--input` and `--image` texts mean.
+
+Covers tlkit/ports/port.py, tlkit/ports/shapes.py.
+"""
+
 from __future__ import annotations
 
 import pytest

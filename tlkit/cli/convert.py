@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tlkit.core.convert.capture.preflight import PreflightError
-    from tlkit.core.convert.convert import ConversionResult
+    from tlkit.core.convert.result import ConversionResult
     from tlkit.core.convert.verify import Verification
     from tlkit.types import TensorSpec
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.formats.base.dtypes import PLAIN
+from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.files.mapped import Mapped, MappedTensors
+from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.wire import Field, WireError, fields, varints
 
 TYPES = {

@@ -111,3 +111,12 @@ class BlobWriter:
         self._file.seek(0)
         self._file.write(_HEADER.pack(self._count, 2))
         self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """A constant's data in a weight file: the file as the program names it, opened, and the record's offset."""
+
+    file_name: str
+    offset: int
+    file: BlobFile | None = None

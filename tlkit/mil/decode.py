@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tlkit.errors import LoadError
-from tlkit.mil.program import BlobRef, TensorType, Value
+from tlkit.mil.blob import BlobRef
 from tlkit.mil.small_floats import values
-from tlkit.mil.types import SMALL, DType
+from tlkit.mil.types import SMALL, DType, TensorType, Type
 
 _STORED: dict[DType, np.dtype[Any]] = {
     DType.BF16: np.dtype("<u2"),
@@ -21,24 +21,23 @@ _STORED: dict[DType, np.dtype[Any]] = {
 _MOST = 1 << 48  # what 64-bit processors can address
 
 
-def array(value: Value) -> np.ndarray[Any, Any]:
-    """Return a tensor constant as an array of its declared shape (see :meth:`Value.numpy`)."""
-    kind = value.type
+def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
+    """Return a tensor constant as an array of its declared shape (see ``Value.numpy``)."""
     if not isinstance(kind, TensorType) or kind.shape is None or None in kind.shape:
         raise LoadError(f"a constant of type {kind} has no array")
     shape = tuple(int(d or 0) for d in kind.shape)
     count = math.prod(shape)
     if count > _MOST:
         raise LoadError(f"a constant of {count} elements is larger than any memory", "the model file is damaged")
-    if isinstance(value.data, BlobRef):
-        flat = _from_blob(value.data, kind.dtype, count)
-    elif isinstance(value.data, bytes):
-        flat = unpack(value.data, kind.dtype, count)
+    if isinstance(data, BlobRef):
+        flat = _from_blob(data, kind.dtype, count)
+    elif isinstance(data, bytes):
+        flat = unpack(data, kind.dtype, count)
     elif kind.dtype is DType.STRING:
-        flat = np.array(value.data, dtype=object)
+        flat = np.array(data, dtype=object)
     else:
-        flat = np.array(value.data, dtype=_numpy(kind.dtype))
-    if flat.size == 1 and count != 1 and not isinstance(value.data, BlobRef):
+        flat = np.array(data, dtype=_numpy(kind.dtype))
+    if flat.size == 1 and count != 1 and not isinstance(data, BlobRef):
         flat = np.broadcast_to(flat, (count,))  # an immediate value of one element fills its shape
     if flat.size != count:
         raise LoadError(f"a constant declares {count} elements and holds {flat.size}", "the model file is damaged")

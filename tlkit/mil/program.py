@@ -14,82 +14,38 @@ numpy is imported only when an array is asked for, so that reading a program is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tlkit.errors import LoadError
-from tlkit.mil.types import DType
+from tlkit.mil.blob import BlobRef
+from tlkit.mil.types import DictType, Dim, DType, ListType, StateType, TensorType, TupleType, Type
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tlkit.mil.blob import BlobFile
 
-
-Dim: TypeAlias = int | None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorType:
-    """A tensor: element type and shape; rank 0 is a scalar. ``None`` as a whole shape means unknown rank."""
-
-    dtype: DType
-    shape: tuple[Dim, ...] | None = ()
-
-    @property
-    def size(self) -> int | None:
-        """The number of elements, or None where a dimension is open."""
-        if self.shape is None:
-            return None
-        known = [d for d in self.shape if d is not None]
-        return math.prod(known) if len(known) == len(self.shape) else None
-
-
-@dataclass(frozen=True, slots=True)
-class ListType:
-    """A list of tensors of one type; ``length`` is None where it grows."""
-
-    element: Type
-    length: Dim = None
-
-
-@dataclass(frozen=True, slots=True)
-class TupleType:
-    """A tuple, one type an element."""
-
-    elements: tuple[Type, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DictType:
-    """A dictionary (a classifier's probabilities)."""
-
-    key: Type
-    value: Type
-
-
-@dataclass(frozen=True, slots=True)
-class StateType:
-    """A state (iOS18): a tensor that outlives the call."""
-
-    wrapped: TensorType
-
-
-Type: TypeAlias = TensorType | ListType | TupleType | DictType | StateType
-
-
-@dataclass(frozen=True, slots=True)
-class BlobRef:
-    """A constant's data in a weight file: the file as the program names it, opened, and the record's offset."""
-
-    file_name: str
-    offset: int
-    file: BlobFile | None = None
-
-
-Scalar: TypeAlias = bool | int | float | str
+__all__ = [
+    "Argument",
+    "BlobRef",
+    "Block",
+    "DType",
+    "DictType",
+    "Dim",
+    "Function",
+    "ListType",
+    "NamedType",
+    "Operation",
+    "Program",
+    "Ref",
+    "StateType",
+    "TensorType",
+    "TupleType",
+    "Type",
+    "Value",
+    "walk",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +60,7 @@ class Value:
         """Return the tensor as an array (read-only where it maps a file), sub-byte integers widened to 8 bits."""
         from tlkit.mil import decode
 
-        return decode.array(self)
+        return decode.array(self.type, self.data)
 
     def python(self) -> Any:
         """Return a small constant as plain Python: a scalar for rank 0, otherwise a (nested) list."""

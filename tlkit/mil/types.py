@@ -1,9 +1,12 @@
-"""The element types of MIL and of Core ML's ports: the one table of their names, widths and numbers."""
+"""The types of MIL: the one table of element types, their names, widths and numbers, and what is made of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from tlkit.errors import LoadError
 
@@ -80,3 +83,54 @@ BY_BLOB_NUMBER: Mapping[int, DType] = {dtype.blob_number: dtype for dtype in DTy
 
 SMALL: Mapping[DType, str] = {DType.FP8E4M3FN: "F8_E4M3", DType.FP8E5M2: "F8_E5M2"}
 """The floats of 8 bits and fewer, by their name in :mod:`tlkit.mil.small_floats`."""
+
+Dim: TypeAlias = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A tensor: element type and shape; rank 0 is a scalar. ``None`` as a whole shape means unknown rank."""
+
+    dtype: DType
+    shape: tuple[Dim, ...] | None = ()
+
+    @property
+    def size(self) -> int | None:
+        """The number of elements, or None where a dimension is open."""
+        if self.shape is None:
+            return None
+        known = [d for d in self.shape if d is not None]
+        return math.prod(known) if len(known) == len(self.shape) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """A list of tensors of one type; ``length`` is None where it grows."""
+
+    element: Type
+    length: Dim = None
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType:
+    """A tuple, one type an element."""
+
+    elements: tuple[Type, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DictType:
+    """A dictionary (a classifier's probabilities)."""
+
+    key: Type
+    value: Type
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A state (iOS18): a tensor that outlives the call."""
+
+    wrapped: TensorType
+
+
+Type: TypeAlias = TensorType | ListType | TupleType | DictType | StateType

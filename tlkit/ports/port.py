@@ -140,3 +140,10 @@ def _ranges(text: str, separator: str) -> Ranges | None:
             return None
         found.append((low, high))
     return tuple(found)
+
+
+def safe_name(name: str, taken: set[str]) -> str:
+    """Return ``name`` as a package can hold it, and as none of ``taken``."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    safe = safe if safe[:1].isalpha() or safe[:1] == "_" else f"_{safe}"
+    return f"{safe}_out" if safe in taken else safe

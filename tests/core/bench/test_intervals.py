@@ -1,4 +1,7 @@
-"""Intervals against simulated machines whose true ratio is known."""
+"""Intervals against simulated machines whose true ratio is known.
+
+Covers tlkit/core/bench/versus.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Children that measure: taking turns, dying, hanging, leaving nothing behind."""
+"""Children that measure: taking turns, dying, hanging, leaving nothing behind.
+
+Covers tlkit/core/bench/rows.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Two files side by side: what is the same, what is not, and by how much."""
+"""Two files side by side: what is the same, what is not, and by how much.
+
+Covers tlkit/formats/hashes.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Conversion, judged by PyTorch for values and by coremltools' own reader for structure."""
+"""Conversion, judged by PyTorch for values and by coremltools' own reader for structure.
+
+Covers tlkit/core/convert/result.py, tlkit/core/convert/cases.py, tlkit/core/convert/verify.py,
+tlkit/core/convert/provenance.py, tlkit/core/convert/source/source.py, tlkit/core/convert/source/torchscript.py,
+tlkit/core/convert/tools/build.py, tlkit/core/convert/capture/capture.py, tlkit/core/convert/capture/trace.py,
+tlkit/core/convert/capture/examples.py.
+"""
 
 from __future__ import annotations
 

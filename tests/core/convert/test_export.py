@@ -1,6 +1,8 @@
 """Core ML models out to ``.pt2`` and ONNX: torch.export.load and onnxruntime run them, without tlkit.
 
 The values are those of numpy (small models) and of our executor, which other tests hold to PyTorch.
+
+Covers tlkit/core/convert/exportable.py, tlkit/core/convert/exported_check.py.
 """
 
 from __future__ import annotations

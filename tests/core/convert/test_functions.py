@@ -1,4 +1,7 @@
-"""Packages combined into one: a function each, the weights they share stored once."""
+"""Packages combined into one: a function each, the weights they share stored once.
+
+Covers tlkit/cli/views/convert_functions.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fingerprints, folders, and what a file is good for."""
+"""Fingerprints, folders, and what a file is good for.
+
+Covers tlkit/core/inspect/folder.py.
+"""
 
 from __future__ import annotations
 

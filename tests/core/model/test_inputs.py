@@ -1,4 +1,7 @@
-"""Values for ports: shapes, types, pictures. Pictures are checked pixel by pixel against numpy."""
+"""Values for ports: shapes, types, pictures. Pictures are checked pixel by pixel against numpy.
+
+Covers tlkit/core/model/arrays.py, tlkit/core/model/outputs.py, tlkit/ports/images.py.
+"""
 
 from __future__ import annotations
 

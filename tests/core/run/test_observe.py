@@ -1,4 +1,7 @@
-"""Looking into a run: values of operations in between, against numpy; and where an error was."""
+"""Looking into a run: values of operations in between, against numpy; and where an error was.
+
+Covers tlkit/engines/torch/watch.py.
+"""
 
 from __future__ import annotations
 

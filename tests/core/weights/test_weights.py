@@ -1,4 +1,8 @@
-"""Weights from format to format: what is kept, what changes, what is lost, and what is refused."""
+"""Weights from format to format: what is kept, what changes, what is lost, and what is refused.
+
+Covers tlkit/core/weights/data.py, tlkit/core/weights/files.py, tlkit/core/weights/metadata.py,
+tlkit/core/weights/plan.py.
+"""
 
 from __future__ import annotations
 

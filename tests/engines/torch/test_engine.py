@@ -1,4 +1,7 @@
-"""The torch engine: arrays in and out, faithful f16 in eager and compiled runs, errors that say where."""
+"""The torch engine: arrays in and out, faithful f16 in eager and compiled runs, errors that say where.
+
+Covers tlkit/engines/torch/profile.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The table of stored types held against the libraries whose types they are."""
+"""The table of stored types held against the libraries whose types they are.
+
+Covers tlkit/formats/base/arrays.py, tlkit/formats/base/tensors.py, tlkit/formats/base/mapped_tensors.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What is told of a Core ML model is what was put into it; damage is a note or one line, never a traceback."""
+"""What is told of a Core ML model is what was put into it; damage is a note or one line, never a traceback.
+
+Covers tlkit/formats/coreml/package.py, tlkit/formats/coreml/ports.py, tlkit/formats/coreml/weights.py,
+tlkit/formats/describe.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every kind of model in Core ML's protobuf says something for itself; pipelines are trees."""
+"""Every kind of model in Core ML's protobuf says something for itself; pipelines are trees.
+
+Covers tlkit/formats/coreml/legacy.py.
+"""
 
 from __future__ import annotations
 

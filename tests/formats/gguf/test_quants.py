@@ -1,3 +1,9 @@
+"""GGUF's block types against the gguf package, bit for bit.
+
+Covers tlkit/formats/gguf/bits.py, tlkit/formats/gguf/grids.py, tlkit/formats/gguf/kquants.py,
+tlkit/formats/gguf/legacy.py, tlkit/formats/gguf/memory.py.
+"""
+
 from __future__ import annotations
 
 import gguf

@@ -1,4 +1,7 @@
-"""GGUF files: the gguf package writes the sound ones and says what is in them."""
+"""GGUF files: the gguf package writes the sound ones and says what is in them.
+
+Covers tlkit/formats/gguf/describe.py, tlkit/formats/gguf/header.py.
+"""
 
 from __future__ import annotations
 

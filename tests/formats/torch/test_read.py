@@ -1,4 +1,8 @@
-"""PyTorch's files: torch.save writes them, torch.load(weights_only=True) says what is in the sound ones."""
+"""PyTorch's files: torch.save writes them, torch.load(weights_only=True) says what is in the sound ones.
+
+Covers tlkit/formats/torch/export.py, tlkit/formats/torch/objects.py, tlkit/formats/torch/pickle.py,
+tlkit/formats/torch/pickle_machine.py.
+"""
 
 from __future__ import annotations
 

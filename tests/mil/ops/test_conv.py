@@ -1,4 +1,7 @@
-"""MIL's convolutions, against loops in numpy."""
+"""MIL's convolutions, against loops in numpy.
+
+Covers tlkit/mil/ops/kit/window.py.
+"""
 
 import numpy as np
 

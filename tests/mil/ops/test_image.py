@@ -1,4 +1,7 @@
-"""MIL's image operations, against loops in numpy that follow the ops' texts, and coremltools' recorded examples."""
+"""MIL's image operations, against loops in numpy that follow the ops' texts, and coremltools' recorded examples.
+
+Covers tlkit/mil/ops/kit/boxes.py, tlkit/mil/ops/kit/sampling.py.
+"""
 
 import numpy as np
 

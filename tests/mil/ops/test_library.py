@@ -1,4 +1,7 @@
-"""The op library beside coremltools' own definitions: what there is, how inputs are called, what they default to."""
+"""The op library beside coremltools' own definitions: what there is, how inputs are called, what they default to.
+
+Covers tlkit/mil/ops/kit/registry.py, tlkit/mil/ops/kit/spec.py.
+"""
 
 import contextlib
 import importlib

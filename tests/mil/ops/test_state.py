@@ -1,4 +1,7 @@
-"""States: what a program reads and writes, and that nothing sees an update before or after its time."""
+"""States: what a program reads and writes, and that nothing sees an update before or after its time.
+
+Covers tlkit/mil/lower/states.py.
+"""
 
 import numpy as np
 import pytest

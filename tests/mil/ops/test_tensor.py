@@ -1,4 +1,7 @@
-"""Ops that make, join, split and sort tensors, against numpy, coremltools' folding and plain loops."""
+"""Ops that make, join, split and sort tensors, against numpy, coremltools' folding and plain loops.
+
+Covers tlkit/mil/ops/kit/nms.py, tlkit/mil/ops/kit/pad.py.
+"""
 
 import itertools
 

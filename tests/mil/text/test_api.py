@@ -1,4 +1,8 @@
-"""MIL text: what coremlc wrote comes back letter by letter, every program survives, hostile text is refused."""
+"""MIL text: what coremlc wrote comes back letter by letter, every program survives, hostile text is refused.
+
+Covers tlkit/mil/floats.py, tlkit/mil/immediate.py, tlkit/mil/text/_parser.py, tlkit/mil/text/_values.py,
+tlkit/mil/text/lexer.py, tlkit/mil/text/printer.py.
+"""
 
 from __future__ import annotations
 

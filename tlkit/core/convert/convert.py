@@ -6,17 +6,15 @@ torch or coremltools prints reaches the user's streams.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.advice import advise
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.remake import is_package, refuse, remake
+from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.source.source import Source, load_source
 from tlkit.core.convert.tools.build import (
     About,
@@ -24,18 +22,16 @@ from tlkit.core.convert.tools.build import (
     Report,
     check_classifier,
     check_versions,
-    version_notes,
     write_package,
 )
 from tlkit.core.convert.tools.targets import choose_target, target_for_states
 from tlkit.errors import UsageError
 from tlkit.host.allocator import give_back
-from tlkit.host.interrupt import check, interruptible
+from tlkit.host.interrupt import interruptible
 from tlkit.host.staging import check_goal, staged
 from tlkit.ports.labels import class_labels
 from tlkit.ports.parse import Ports, parse_output, parse_ports
 from tlkit.ports.port import Port
-from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,32 +39,6 @@ if TYPE_CHECKING:
     from tlkit.core.convert.capture.trace import Traced
     from tlkit.core.convert.cases import Case
     from tlkit.core.convert.verify import Verification
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionResult:
-    """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
-
-    ``verification`` is None where it was not asked for; ``notes`` is what to know about this conversion,
-    ``version_notes`` about the versions in use.
-    """
-
-    path: Path
-    source: str
-    precision: str
-    target: str
-    size: int
-    info: ModelInfo
-    verification: Verification | None
-    advice: tuple[str, ...]
-    notes: tuple[str, ...]
-    version_notes: tuple[str, ...]
-    timings: Mapping[str, float]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the package agrees with its source, or nobody asked."""
-        return self.verification is None or bool(self.verification.passed)
 
 
 def convert(
@@ -199,33 +169,6 @@ def _verify(
     return verify(path, module, traced, cases=cases, labels=recipe.labels, **how)
 
 
-def result(
-    goal: Path,
-    source: str,
-    recipe: Recipe,
-    verification: Verification | None,
-    clock: Clock,
-    notes: tuple[str, ...],
-) -> ConversionResult:
-    """Describe the package that now lies at ``goal``."""
-    from tlkit.core.model.load import inspect
-
-    info = inspect(goal)
-    return ConversionResult(
-        path=goal,
-        source=source,
-        precision=recipe.precision,
-        target=recipe.target.name,
-        size=sum(file.stat().st_size for file in goal.rglob("*") if file.is_file()),
-        info=info,
-        verification=verification,
-        advice=advise(info),
-        notes=notes,
-        version_notes=version_notes(),
-        timings=clock.timings(),
-    )
-
-
 UNCOMPRESSED = "tlkit does not compress packages yet: coremltools.optimize.coreml does, on what convert writes"
 
 
@@ -238,34 +181,3 @@ def _check_output(goal: Path, force: bool) -> None:
     if goal.suffix != ".mlpackage":
         raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
     check_goal(goal, force=force)
-
-
-class Clock:
-    """Seconds by stage, and the caller's report of where things stand."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._start = time.perf_counter()
-        self._stages: dict[str, float] = {}
-        self._inside = 0.0
-
-    def report(self, what: str, share: float) -> None:
-        """Pass on where things stand; the place where an interrupt that a library swallowed comes back."""
-        check()
-        self._report(what, share)
-
-    @contextmanager
-    def stage(self, key: str, what: str) -> Iterator[None]:
-        """Time the body as ``key``; a stage inside another is not counted twice, one that comes again is added."""
-        self.report(what, 0.0)
-        self._stages.setdefault(key, 0.0)
-        start, outer, self._inside = time.perf_counter(), self._inside, 0.0
-        yield
-        check()
-        spent = time.perf_counter() - start
-        self._stages[key] += spent - self._inside
-        self._inside = outer + spent
-
-    def timings(self) -> dict[str, float]:
-        """Return the seconds of each stage so far, and in all."""
-        return {**self._stages, "total": time.perf_counter() - self._start}

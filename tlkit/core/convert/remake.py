@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.provenance import annotate, describe
+from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.tools.build import About, Recipe, check_versions, conversion_error, progress
 from tlkit.core.convert.tools.targets import choose_target, target_of_version
 from tlkit.errors import LoadError, TlkitError, UsageError
@@ -22,7 +23,6 @@ from tlkit.host.quiet import quiet
 from tlkit.host.staging import staged
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.convert import Clock, ConversionResult
     from tlkit.core.convert.verify import Verification
 
 _TIDY = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
@@ -59,8 +59,6 @@ def remake(
 
     Raises :class:`TlkitError`, and leaves nothing behind then.
     """
-    from tlkit.core.convert.convert import result
-
     with clock.stage("load", "reading the program"):
         package = _open(source)
         half, version = is_half(package.model), package.model.specificationVersion

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.errors import LoadError
 from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.mil.small_floats import values
@@ -37,7 +38,14 @@ NUMPY = {
 
 
 def decode(entry: TensorEntry, raw: memoryview) -> Array:
-    """Return ``entry``'s values from its bytes; KeyError for a type that has no values of its own."""
+    """Return the values that ``raw`` holds for ``entry``; LoadError for a type that has no values of its own."""
+    try:
+        return _decoded(entry, raw)
+    except KeyError:
+        raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {entry.dtype}") from None
+
+
+def _decoded(entry: TensorEntry, raw: memoryview) -> Array:
     if entry.dtype in QUANTIZED and not entry.big_endian:
         from tlkit.formats.gguf.quants import dequantize
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tlkit.errors import LoadError
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -122,13 +120,3 @@ class Tensors(Mapping[str, LazyTensor]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-def decode(entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
-    """Return the values that ``raw`` holds for ``entry``, as :meth:`TensorFile.array` promises."""
-    from tlkit.formats.base import arrays
-
-    try:
-        return arrays.decode(entry, raw)
-    except KeyError:
-        raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {entry.dtype}") from None

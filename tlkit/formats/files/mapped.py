@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.base import tensors
-from tlkit.formats.base.tensors import TensorEntry
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
@@ -65,39 +62,6 @@ class Mapped:
     def broken(self, reason: str) -> LoadError:
         """Return the error for a file that is not what it should be."""
         return LoadError(f"{self.path}: {one_line(reason)}", DAMAGED)
-
-
-class MappedTensors:
-    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._entries: tuple[TensorEntry, ...] = ()
-        self._files: dict[str, Mapped] = {}
-
-    def entries(self) -> Sequence[TensorEntry]:
-        """Return the tensors in the file's order."""
-        return self._entries
-
-    def raw(self, entry: TensorEntry) -> memoryview:
-        """Return the tensor's stored bytes, mapped."""
-        if entry.offset is None:
-            raise LoadError(f"{entry.file}: {entry.name}: its bytes do not lie in the file as they are")
-        if not entry.nbytes:
-            return memoryview(b"")
-        file = self._files.get(entry.file) or self._files.setdefault(entry.file, Mapped(Path(entry.file)))
-        if entry.offset + entry.nbytes > file.size:
-            raise file.broken(f"{entry.name} ends at {entry.offset + entry.nbytes}, past the end ({file.size})")
-        return file.view[entry.offset : entry.offset + entry.nbytes]
-
-    def release(self, entry: TensorEntry, nbytes: int) -> None:
-        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
-        if entry.offset is not None and entry.file in self._files:
-            self._files[entry.file].release(entry.offset, entry.offset + nbytes)
-
-    def array(self, entry: TensorEntry) -> NDArray[Any]:
-        """Return the tensor's values."""
-        return tensors.decode(entry, self.raw(entry))
 
 
 def parse_json(data: bytes | memoryview, where: str) -> Any:

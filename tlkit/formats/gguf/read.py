@@ -15,8 +15,9 @@ from typing import Any
 
 from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import GGML, stored_bytes
+from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.files.mapped import Mapped, MappedTensors
+from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.gguf.header import GGUFArray, Reader, type_name
 
 _RANK = 8  # ggml itself knows 4

@@ -1,4 +1,7 @@
-"""``.pt2`` archives: what they take comes with them, and none of what they hold is run."""
+"""``.pt2`` archives: what they take comes with them, and none of what they hold is run.
+
+Covers tlkit/core/convert/source/pt2.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ops that tlkit teaches coremltools: each converts and computes as PyTorch does, and is still needed."""
+"""The ops that tlkit teaches coremltools: each converts and computes as PyTorch does, and is still needed.
+
+Covers tlkit/core/convert/tools/torch_replaced.py.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit.errors import UsageError
-from tlkit.ports.port import parse_dims
+from tlkit.ports.port import parse_dims, safe_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,6 @@ def watching(module: nn.Module) -> Iterator[Watch]:
 
 def found_states(module: nn.Module, changed: Sequence[str], prefix: str = "inner.") -> tuple[State, ...]:
     """Return the states for the buffers ``changed`` of ``module``; ``prefix`` is not the user's, and not in names."""
-    from tlkit.core.convert.capture.trace import safe_name
-
     buffers: dict[str, Tensor] = dict(module.named_buffers())
     return tuple(
         State(safe_name(path.removeprefix(prefix), set()), tuple(buffers[path].shape), path, path) for path in changed
@@ -63,8 +61,6 @@ def found_states(module: nn.Module, changed: Sequence[str], prefix: str = "inner
 
 def check_states(given: Sequence[str], found: Sequence[State]) -> None:
     """Raise :class:`UsageError` if ``given`` (``NAME`` or ``NAME=SHAPE``) has any, and not just the states found."""
-    from tlkit.core.convert.capture.trace import safe_name
-
     listed = ", ".join(f"{state.name}={'x'.join(map(str, state.shape))}" for state in found) or "none"
     names = []
     for text in given:

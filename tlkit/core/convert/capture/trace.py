@@ -26,7 +26,7 @@ from tlkit.errors import ConversionError, UsageError
 from tlkit.host.quiet import quiet
 from tlkit.host.where import where
 from tlkit.ports.parse import check_name, parse_output
-from tlkit.ports.port import OutputPort, Port
+from tlkit.ports.port import OutputPort, Port, safe_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +231,6 @@ def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str
     if len({*chosen} | taken) < len(chosen) + len(taken):
         raise UsageError(f"names must differ: {', '.join([*taken, *chosen])}", "choose other output names")
     return dict(zip(chosen, seen.values(), strict=True))
-
-
-def safe_name(name: str, taken: set[str]) -> str:
-    """Return ``name`` as a package can hold it, and as none of ``taken``."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
-    safe = safe if safe[:1].isalpha() or safe[:1] == "_" else f"_{safe}"
-    return f"{safe}_out" if safe in taken else safe
 
 
 def capture_error(

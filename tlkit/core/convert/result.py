@@ -1,0 +1,102 @@
+"""What a conversion made: the result that ``tlkit.convert`` returns, and the clock that times its stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlkit.core.convert.advice import advise
+from tlkit.core.convert.tools.build import Recipe, Report, version_notes
+from tlkit.host.interrupt import check
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from tlkit.core.convert.verify import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionResult:
+    """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
+
+    ``verification`` is None where it was not asked for; ``notes`` is what to know about this conversion,
+    ``version_notes`` about the versions in use.
+    """
+
+    path: Path
+    source: str
+    precision: str
+    target: str
+    size: int
+    info: ModelInfo
+    verification: Verification | None
+    advice: tuple[str, ...]
+    notes: tuple[str, ...]
+    version_notes: tuple[str, ...]
+    timings: Mapping[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the package agrees with its source, or nobody asked."""
+        return self.verification is None or bool(self.verification.passed)
+
+
+def result(
+    goal: Path,
+    source: str,
+    recipe: Recipe,
+    verification: Verification | None,
+    clock: Clock,
+    notes: tuple[str, ...],
+) -> ConversionResult:
+    """Describe the package that now lies at ``goal``."""
+    from tlkit.core.model.load import inspect
+
+    info = inspect(goal)
+    return ConversionResult(
+        path=goal,
+        source=source,
+        precision=recipe.precision,
+        target=recipe.target.name,
+        size=sum(file.stat().st_size for file in goal.rglob("*") if file.is_file()),
+        info=info,
+        verification=verification,
+        advice=advise(info),
+        notes=notes,
+        version_notes=version_notes(),
+        timings=clock.timings(),
+    )
+
+
+class Clock:
+    """Seconds by stage, and the caller's report of where things stand."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+        self._inside = 0.0
+
+    def report(self, what: str, share: float) -> None:
+        """Pass on where things stand; the place where an interrupt that a library swallowed comes back."""
+        check()
+        self._report(what, share)
+
+    @contextmanager
+    def stage(self, key: str, what: str) -> Iterator[None]:
+        """Time the body as ``key``; a stage inside another is not counted twice, one that comes again is added."""
+        self.report(what, 0.0)
+        self._stages.setdefault(key, 0.0)
+        start, outer, self._inside = time.perf_counter(), self._inside, 0.0
+        yield
+        check()
+        spent = time.perf_counter() - start
+        self._stages[key] += spent - self._inside
+        self._inside = outer + spent
+
+    def timings(self) -> dict[str, float]:
+        """Return the seconds of each stage so far, and in all."""
+        return {**self._stages, "total": time.perf_counter() - self._start}

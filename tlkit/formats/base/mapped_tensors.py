@@ -1,0 +1,49 @@
+"""Tensors that lie in mapped files as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.files.mapped import Mapped
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class MappedTensors:
+    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: tuple[TensorEntry, ...] = ()
+        self._files: dict[str, Mapped] = {}
+
+    def entries(self) -> Sequence[TensorEntry]:
+        """Return the tensors in the file's order."""
+        return self._entries
+
+    def raw(self, entry: TensorEntry) -> memoryview:
+        """Return the tensor's stored bytes, mapped."""
+        if entry.offset is None:
+            raise LoadError(f"{entry.file}: {entry.name}: its bytes do not lie in the file as they are")
+        if not entry.nbytes:
+            return memoryview(b"")
+        file = self._files.get(entry.file) or self._files.setdefault(entry.file, Mapped(Path(entry.file)))
+        if entry.offset + entry.nbytes > file.size:
+            raise file.broken(f"{entry.name} ends at {entry.offset + entry.nbytes}, past the end ({file.size})")
+        return file.view[entry.offset : entry.offset + entry.nbytes]
+
+    def release(self, entry: TensorEntry, nbytes: int) -> None:
+        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
+        if entry.offset is not None and entry.file in self._files:
+            self._files[entry.file].release(entry.offset, entry.offset + nbytes)
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return the tensor's values."""
+        from tlkit.formats.base.arrays import decode  # late: listing tensors does not need numpy
+
+        return decode(entry, self.raw(entry))
