@@ -7,20 +7,26 @@ coremltools reaches Core ML through one extension module, ``coremltools.libcorem
 this is a Mac; both were found by reading coremltools 9.0. This module puts a Python module of that name in place and
 answers the probes as a current Mac would. What cannot be honoured here (compute plans, devices) raises RuntimeError,
 which is what coremltools' callers expect of Core ML, and says so.
+
+It is as strict as Core ML (``core/model/features.py``): what a Mac refuses is refused here, so that a test that passes
+here passes there.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tlkit.errors import ExecutionError, TlkitError
+from tlkit.errors import ExecutionError, TlkitError, UsageError
 from tlkit.mil.opsets import NEWEST
 from tlkit.types import Unit
 
@@ -70,7 +76,9 @@ def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except TlkitError as error:
-            told = f"{error.message}. {error.hint}" if error.hint else error.message
+            # Who calls from Python has no command line: advice that names its flags is none.
+            advised = error.hint and not re.search(r"(?<!\w)--\w", error.hint)
+            told = f"{error.message.rstrip('.')}. {error.hint}" if advised else error.message
             # Callers look for Core ML's own words where an inference fails.
             failed = "Unable to compute the prediction using ML Program: " if isinstance(error, ExecutionError) else ""
             raise RuntimeError(failed + told) from error
@@ -90,30 +98,43 @@ class _ModelProxy:
         start = time.perf_counter_ns()
         source = asset.path if asset is not None else Path(path)
         unit = Unit.GPU if _UNITS[compute_units] is Unit.GPU and _has_gpu() else Unit.CPU
-        self._model = load_model(_origin(source), unit=unit, function=function_name or None)
-        self._path = source
+        self._model = load_model(source, unit=unit, function=function_name or None)
         self._model.prepare()
+        self._asset = asset  # its files live as long as somebody uses it
+        self._path = source
+        self._compiled = source if source.is_dir() and source.suffix == ".mlmodelc" else None
+        if source.is_file():
+            self._compile()  # coremltools deletes a .mlmodel as soon as it is loaded
         self._load_ns = time.perf_counter_ns() - start
         self._predict_ns: int | None = None
 
     @_translated
     def predict(self, data: Mapping[str, Any], state: _StateProxy | None = None) -> dict[str, Any]:
+        from tlkit.core.model.features import check_features
+
         start = time.perf_counter_ns()
+        states = () if state is not None else tuple(spec.name for spec in self._model.info.states)
+        check_features(self._model.inputs, data, states)
         result = self._model.predict(data, None if state is None else state.state)
         self._predict_ns = time.perf_counter_ns() - start
-        return result
+        return {name: _with_alpha(value) for name, value in result.items()}
 
-    @_translated
     def batchPredict(self, batch: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        return [self._model.predict(data) for data in batch]
+        return [self.predict(data) for data in batch]
 
     @_translated
     def newState(self) -> _StateProxy:
         return _StateProxy(self._model.make_state())
 
+    @_translated
     def get_compiled_model_path(self) -> str:
-        path: str = self.compileModel(str(self._path))
-        return path
+        """Return the compiled model, which lives as long as this object does."""
+        return str(self._compiled or self._compile())
+
+    def _compile(self) -> Path:
+        self._compiled = _compile(self._path, linked=True)
+        weakref.finalize(self, shutil.rmtree, self._compiled, ignore_errors=True)
+        return self._compiled
 
     def get_load_duration_in_nano_seconds(self) -> int:
         return self._load_ns
@@ -132,40 +153,50 @@ class _ModelProxy:
     @staticmethod
     @_translated
     def compileModel(path: str) -> str:
-        """Copy the model into a new ``.mlmodelc`` folder: here compiling changes nothing that the executor needs."""
-        folder = Path(tempfile.mkdtemp()) / f"{Path(path).stem}.mlmodelc"
-        folder.mkdir()
-        source = Path(path)
-        if source.is_dir():
-            shutil.copytree(source, folder / f"source{source.suffix}")
-        else:
-            shutil.copy(source, folder / f"source{source.suffix}")
-        return str(folder)
+        from tlkit.formats.coreml.package import open_package
+
+        _ = open_package(Path(path)).program  # what cannot be read is refused now
+        return str(_compile(Path(path)))
 
     @staticmethod
+    @_translated
     def create_model_asset_from_path(path: str) -> Any:
-        from coremltools.models import MLModelAsset
+        from coremltools.models.model import MLModelAsset
 
+        if not Path(path).is_dir() or Path(path).suffix != ".mlmodelc":
+            raise UsageError(f"{path}: an asset is made of a compiled model", "compile it first: compile_model")
         return MLModelAsset(_AssetProxy(Path(path)))
 
     @staticmethod
     @_translated
     def create_model_asset_from_memory(spec_data: bytes, blob_mapping: Mapping[str, bytes]) -> Any:
-        from coremltools.models import MLModelAsset
+        from coremltools.models.model import MLModelAsset
 
-        folder = Path(tempfile.mkdtemp())
-        (folder / "source.mlmodel").write_bytes(spec_data)
+        folder = Path(tempfile.mkdtemp(prefix="tlkit-"))
+        asset = _AssetProxy(folder / "source.mlmodel")
+        weakref.finalize(asset, shutil.rmtree, folder, ignore_errors=True)
+        asset.path.write_bytes(spec_data)
         for name, data in blob_mapping.items():
-            target = folder / Path(name).relative_to("/") if name.startswith("/") else folder / name
+            target = folder / name.removeprefix("@model_path/").lstrip("/")
+            if not target.resolve().is_relative_to(folder.resolve()):
+                raise UsageError(f"the blob '{name}' lies outside the model", "name it weights/weight.bin")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        return MLModelAsset(_AssetProxy(folder))
+        return MLModelAsset(asset)
+
+    @staticmethod
+    @_translated
+    def get_model_structure(path: str) -> Any:
+        from tlkit.engines.coreml.structure import model_structure
+        from tlkit.formats.coreml.package import open_package
+
+        return model_structure(open_package(Path(path)))
 
     @staticmethod
     def _absent(*_: Any) -> Any:
         raise RuntimeError("compute plans and devices are Apple's: tlkit.anywhere runs models off a Mac, it has none")
 
-    get_available_compute_devices = get_all_compute_devices = get_compute_plan = get_model_structure = _absent
+    get_available_compute_devices = get_all_compute_devices = get_compute_plan = _absent
 
 
 class _StateProxy:
@@ -194,12 +225,30 @@ class _DeviceProxy:
     """Stands in for the device classes, of which there is none here."""
 
 
-def _origin(path: Path) -> Path:
-    """The model inside a folder that :meth:`_ModelProxy.compileModel` made, or ``path`` itself."""
-    for name in ("source.mlpackage", "source.mlmodel"):
-        if (path / name).exists():
-            return path / name
-    return path
+def _compile(path: Path, *, linked: bool = False) -> Path:
+    """Copy the model into a new ``.mlmodelc`` folder: here compiling changes nothing that the executor needs.
+
+    ``linked`` takes the files as hard links where the file system has them, for a copy that goes with its user.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{path.stem}_", suffix=".mlmodelc"))
+    copy = _link if linked else shutil.copy
+    if path.is_dir():
+        shutil.copytree(path, folder / f"source{path.suffix}", copy_function=copy)
+    else:
+        copy(str(path), str(folder / f"source{path.suffix}"))
+    return folder
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def _with_alpha(value: Any) -> Any:
+    """A colour image as coremltools' binding has it: RGBA, opaque."""
+    return value.convert("RGBA") if getattr(value, "mode", None) == "RGB" else value
 
 
 def _has_gpu() -> bool:

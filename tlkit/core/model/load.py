@@ -225,11 +225,15 @@ class Model:
         return state
 
     def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        from tlkit.core.model.features import check_choice
         from tlkit.core.model.inputs import port_named, to_port
 
         for name in inputs:
             port_named(self.inputs, name, str(self.path))
-        return {spec.name: to_port(spec, self._given(spec, inputs)) for spec in self.inputs}
+        arrays = {spec.name: to_port(spec, self._given(spec, inputs)) for spec in self.inputs}
+        if not self._options["strict_mil"]:
+            check_choice(self.inputs, {name: arrays[name].shape for name in inputs})
+        return arrays
 
     def _given(self, spec: TensorSpec, inputs: Mapping[str, Any]) -> Any:
         if spec.name in inputs:

@@ -12,10 +12,11 @@ drops the f32 -> f16 -> f32 round trip as a no-op and with it the faithfulness.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx
 
@@ -31,21 +32,29 @@ from tlkit.types import Unit
 
 
 class State:
-    """The tensors of a stateful model, by name: they outlive a call and belong to whoever made them."""
+    """The tensors of a stateful model, by name: they outlive a call and belong to whoever made them.
 
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+    ``halves`` names those whose values are f16 values, carried in f32.
+    """
+
+    def __init__(self, tensors: dict[str, torch.Tensor], halves: Collection[str] = ()) -> None:
         self.tensors = tensors
+        self._halves = frozenset(halves)
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """Return a copy of the state ``name``."""
         return self._tensor(name).cpu().numpy().copy()
 
-    def write(self, name: str, value: np.ndarray[Any, Any]) -> None:
-        """Overwrite the state ``name``; the shape must be its own."""
+    def write(self, name: str, value: npt.ArrayLike) -> None:
+        """Overwrite the state ``name``, in its type (an f16 state rounds); the shape must be its own."""
         tensor = self._tensor(name)
-        if tuple(tensor.shape) != tuple(value.shape):
-            raise UsageError(f"the state '{name}' has shape {tuple(tensor.shape)}, not {tuple(value.shape)}")
-        tensor.copy_(torch.from_numpy(np.array(value)))
+        try:
+            given = torch.from_numpy(np.array(value)).to(tensor.dtype)
+        except (ValueError, TypeError):
+            raise UsageError(f"the state '{name}' takes an array of numbers", "rows are of one length") from None
+        if tensor.shape != given.shape:
+            raise UsageError(f"the state '{name}' has shape {tuple(tensor.shape)}, not {tuple(given.shape)}")
+        tensor.copy_(ops.round_f16(given) if name in self._halves else given)
 
     def _tensor(self, name: str) -> torch.Tensor:
         if name not in self.tensors:
@@ -115,7 +124,8 @@ class TorchEngine:
     def make_state(self) -> State:
         """Return a fresh state: a tensor of zeros for each of the function's states."""
         kinds = {item.name: item.type.wrapped for item in self._function.inputs if isinstance(item.type, StateType)}
-        return State({name: self._zeros(kind) for name, kind in kinds.items()})
+        halves = [name for name, kind in kinds.items() if kind.dtype is DType.FP16 and self._rounding]
+        return State({name: self._zeros(kind) for name, kind in kinds.items()}, halves)
 
     def _zeros(self, kind: TensorType) -> torch.Tensor:
         return torch.zeros(_fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
@@ -167,10 +177,21 @@ class TorchEngine:
         operands: list[Any] = []
         for item in self._function.inputs:
             if isinstance(item.type, StateType):
-                operands.append(state.tensors[item.name])
+                operands.append(self._state(state, item.name, item.type.wrapped))
             else:
                 operands.append(self._to_carrier(arrays[item.name], item.type))
         return operands
+
+    def _state(self, state: State, name: str, kind: TensorType) -> torch.Tensor:
+        """One of a state's tensors; UsageError where it is another model's."""
+        tensor = state.tensors.get(name)
+        if tensor is None or tuple(tensor.shape) != _fixed(kind) or tensor.dtype is not ops.CARRIERS[kind.dtype]:
+            there = "none" if tensor is None else f"one of shape {tuple(tensor.shape)}"
+            raise UsageError(
+                f"the state given is another model's: '{name}' has shape {_fixed(kind)} here, and there is {there}",
+                "make one with this model's make_state()",
+            )
+        return tensor
 
     def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type) -> torch.Tensor:
         if not isinstance(kind, TensorType):

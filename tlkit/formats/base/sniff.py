@@ -43,6 +43,11 @@ class Format(StrEnum):
     AIMODEL = "Core AI model"
 
 
+HELD = ("source.mlpackage", "source.mlmodel")
+"""What ``tlkit.anywhere`` makes for a compiled model holds: the model itself."""
+
+HELD_FILES = ("source.mlpackage/Manifest.json", "source.mlmodel")
+
 COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT, Format.ZIPPED_MLPACKAGE)
 LFS_MAGIC = b"version https://git-lfs"
 """How a git-lfs pointer begins: a file that stands for another, not fetched yet."""
@@ -106,7 +111,7 @@ def _folder(path: Path) -> Format:
 
     if has("Manifest.json"):
         return Format.MLPACKAGE
-    if has("coremldata.bin", "model.mil", "model.espresso.net", "model0/coremldata.bin"):
+    if has("coremldata.bin", "model.mil", "model.espresso.net", "model0/coremldata.bin", *HELD_FILES):
         return Format.MLMODELC
     if has("saved_model.pb"):
         return Format.SAVED_MODEL

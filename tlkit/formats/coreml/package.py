@@ -114,6 +114,12 @@ def open_package(path: Path) -> Package:
         from tlkit.formats.coreml.zipped import open_zipped  # late: it builds on this module
 
         return open_zipped(path)
+    held = next((path / name for name in sniff.HELD if (path / name).exists()), None)
+    if found is sniff.Format.MLMODELC and held is not None:
+        inside(path, path, held.name)
+        path, found = held, sniff.detect(held)
+        if found not in (sniff.Format.MLPACKAGE, sniff.Format.MLMODEL):
+            raise LoadError(f"{held}: {found}, where a package or a .mlmodel should be", "compile the model again")
     if found in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
         from tlkit.formats.coreml.mlmodelc import open_compiled  # late: it builds on this module
 
