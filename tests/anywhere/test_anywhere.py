@@ -1,4 +1,4 @@
-"""``tlkit.anywhere``: coremltools' predict off a Mac.
+"""``tlkit.anywhere``: coremltools' predict off a Mac. Its cases cover tlkit/engines/coreml/structure.py, too."""
 
 Covers tlkit/anywhere.py.
 """
