@@ -1,6 +1,6 @@
-"""``tlkit.anywhere``: coremltools' predict off a Mac. Its cases cover tlkit/engines/coreml/structure.py, too."""
+"""``tlkit.anywhere``: coremltools' predict off a Mac.
 
-Covers tlkit/anywhere.py.
+Covers tlkit/anywhere.py and tlkit/engines/coreml/structure.py.
 """
 
 from __future__ import annotations
