@@ -17,7 +17,7 @@ import pytest
 import tlkit
 from tests import house
 
-ROOMS = {"types": 0, "errors": 0, "models": 0, "_resnet": 0}
+ROOMS = {"types": 0, "errors": 0, "words": 0, "models": 0, "_resnet": 0}
 ROOMS |= {"host": 1, "ports": 1, "mil": 2, "formats": 3, "frontends": 4, "placement": 5, "engines": 5}
 ROOMS |= {"core": 6, "fleet": 7, "cli": 8}
 TOP = 9

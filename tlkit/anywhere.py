@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from tlkit.errors import ExecutionError, TlkitError, UsageError
+from tlkit.host.machine import is_mac
 from tlkit.mil.opsets import NEWEST
 from tlkit.types import Unit
 
@@ -42,7 +43,7 @@ _UNITS = {"ALL": Unit.ALL, "CPU_ONLY": Unit.CPU, "CPU_AND_GPU": Unit.GPU, "CPU_A
 
 def install() -> None:
     """Make coremltools predict with tlkit's executor in this process; safe to call twice, and a no-op on a Mac."""
-    if sys.platform == "darwin" or isinstance(sys.modules.get(_MODULE), _Stand):
+    if is_mac() or isinstance(sys.modules.get(_MODULE), _Stand):
         return
     stand = sys.modules[_MODULE] = _Stand(_MODULE, "Stands in for Core ML's extension module off a Mac.")
     import coremltools

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +37,6 @@ def test_what_pmset_says(monkeypatch: pytest.MonkeyPatch) -> None:
         ("therm",): "Note: No thermal warning level\n CPU_Scheduler_Limit = 100\n CPU_Speed_Limit = 70\n",
     }
     monkeypatch.setattr(conditions, "_pmset", lambda *what: said[what])
-    monkeypatch.setattr(conditions, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(conditions, "is_mac", lambda: True)
     found = conditions._read(None, None, None)
     assert (found.power_source, found.low_power, found.throttled) == ("battery", True, True)

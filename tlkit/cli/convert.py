@@ -13,6 +13,7 @@ from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
 from tlkit.cli.views import convert_weights as weights
 from tlkit.errors import UsageError
+from tlkit.words import byte_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -222,26 +223,20 @@ def _show_unsupported(error: PreflightError) -> RenderableType:
 
 
 def _show(result: ConversionResult) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from tlkit.cli.sink.card import card
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value, style in _rows(result):
-        table.add_row(label, Text(value, style))
-    return table
+    return card(_rows(result))
 
 
 def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:
     info = result.info
     total = sum(info.operations.values())
-    parts = ", ".join(f"{_bytes(size)} {part}" for part, size in info.sizes.items() if size)
+    parts = ", ".join(f"{byte_text(size)} {part}" for part, size in info.sizes.items() if size)
     return [
         ("package", str(result.path), "bold"),
         ("source", result.source, ""),
         ("made", f"mlprogram, {result.precision} compute, for {result.target} and later", ""),
-        ("size", f"{_bytes(result.size)}: {parts}" if parts else _bytes(result.size), ""),
+        ("size", f"{byte_text(result.size)}: {parts}" if parts else byte_text(result.size), ""),
         ("inputs", "; ".join(map(_port, info.inputs)), ""),
         ("outputs", "; ".join(map(_port, info.outputs)), ""),
         ("ops", f"{total}: {_histogram(info.operations)}", ""),
@@ -291,11 +286,3 @@ def _port(port: TensorSpec) -> str:
 def _histogram(counts: Any) -> str:
     """Return the commonest ops first, all of them: a program seldom has more than thirty kinds."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"

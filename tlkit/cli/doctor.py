@@ -35,29 +35,30 @@ def doctor(json: options.Json = False, quiet: options.Quiet = False, verbose: op
 
 def _render(found: Diagnosis) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    from tlkit.cli.sink.figures import size
+    from tlkit.cli.sink.card import Fact, card
+    from tlkit.words import byte_text
 
     machine = found.machine
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("machine", f"{machine.cpu} ({machine.architecture}), {machine.cores} cores, {size(machine.memory)}")
-    facts.add_row("system", f"{machine.os}, Python {machine.python}")
-    facts.add_row("versions", ", ".join(f"{name} {version or '-'}" for name, version in found.versions.items()))
+    processor = f"{machine.cpu} ({machine.architecture}), {machine.cores} cores, {byte_text(machine.memory)}"
+    facts: list[Fact] = [
+        ("machine", processor),
+        ("system", f"{machine.os}, Python {machine.python}"),
+        ("versions", ", ".join(f"{name} {version or '-'}" for name, version in found.versions.items())),
+    ]
     if found.conditions.load_average is not None:
-        facts.add_row("load", f"{found.conditions.load_average:.2f} processes a core, over the last minute")
-    parts = (facts, Text(), _list("Units", found.units), Text(), _list("To measure", found.measurable))
+        facts.append(("load", f"{found.conditions.load_average:.2f} processes per core, over the last minute"))
+    parts = (card(facts), Text(), _list("Units", found.units), Text(), _list("To measure", found.measurable))
     return Group(*parts)
 
 
 def _list(title: str, findings: tuple[Finding, ...]) -> RenderableType:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2))
+    from tlkit.cli.sink.card import grid
+
+    table = grid()
     table.title, table.title_justify = Text(title, "bold"), "left"
     for finding in findings:
         hint = f"; {finding.hint}" if finding.hint and finding.hint not in finding.detail else ""

@@ -121,19 +121,10 @@ def _document(result: EditResult) -> dict[str, Any]:
 
 
 def _show(result: EditResult) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from tlkit.cli.sink.card import card
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("model", Text(str(result.path), "bold"))
-    table.add_row("source", Text(result.source))
-    for index, change in enumerate(result.changes):
-        table.add_row("" if index else "changed", Text(change))
-    for label, text, style in _verdict(result):
-        table.add_row(label, Text(text, style))
-    return table
+    changes = [("" if index else "changed", change, "") for index, change in enumerate(result.changes)]
+    return card([("model", str(result.path), "bold"), ("source", result.source, ""), *changes, *_verdict(result)])
 
 
 def _verdict(result: EditResult) -> list[tuple[str, str, str]]:

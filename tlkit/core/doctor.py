@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tlkit.host.conditions import Conditions, watch
-from tlkit.host.machine import Machine, describe_machine, gpu_expected, sysctl, versions
+from tlkit.host.machine import Machine, describe_machine, gpu_expected, is_mac, sysctl, versions
 from tlkit.host.power import Power
 
 _OPTIONAL = ("onnx", "onnxruntime", "nvidia-ml-py", "zeus-apple-silicon")
@@ -45,7 +45,7 @@ def doctor() -> Diagnosis:
 
 
 def _units() -> Iterator[Finding]:
-    mac = sys.platform == "darwin"
+    mac = is_mac()
     torch = importlib.util.find_spec("torch") is not None
     runs = "Core ML" if mac else "PyTorch, in place of Core ML"
     lacks = "" if mac or torch else "pip install torch"
@@ -71,14 +71,12 @@ def _measurable() -> Iterator[Finding]:
     for channel in ("cpu", "gpu", "ane", "dram"):
         if channel in channels:
             yield Finding(f"power of the {channel}", "yes", channels[channel])
-        elif channel in ("cpu", "gpu") or sys.platform == "darwin":
-            none = channel == "gpu" and sys.platform != "darwin" and not gpu_expected()
+        elif channel in ("cpu", "gpu") or is_mac():
+            none = channel == "gpu" and not is_mac() and not gpu_expected()
             detail, hint = ("there is no GPU", "") if none else ("no counter is readable", power.note)
             yield Finding(f"power of the {channel}", "no", detail, hint)
-    where = (
-        "MLComputePlan (macOS 14.4 or newer)" if sys.platform == "darwin" else "Core ML's plan exists on a Mac alone"
-    )
-    mac = sys.platform == "darwin"
+    where = "MLComputePlan (macOS 14.4 or newer)" if is_mac() else "Core ML's plan exists on a Mac alone"
+    mac = is_mac()
     yield Finding("which unit runs which operation", "yes" if mac else "no", where, "" if mac else "run on a Mac")
     seen = watch()()
     if sys.platform == "linux":

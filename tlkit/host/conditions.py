@@ -10,10 +10,11 @@ import os
 import re
 import resource
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tlkit.host.machine import is_mac
 
 _CPU = Path("/sys/devices/system/cpu")
 _SUPPLIES = Path("/sys/class/power_supply")
@@ -53,7 +54,7 @@ def watch() -> Callable[[], Conditions]:
 
 
 def _read(average: float | None, others: float | None, heat: int | None) -> Conditions:
-    if sys.platform == "darwin":
+    if is_mac():
         power, low, slowed = _mac_power(), _mac_low_power(), _mac_throttled()
         return Conditions(average, others, power, low, slowed)
     now = _throttles()

@@ -13,6 +13,11 @@ from pathlib import Path
 _REPORTED = ("tlkit", "torch", "coremltools", "numpy")
 
 
+def is_mac() -> bool:
+    """Whether this is macOS, the one system here that has Core ML."""
+    return sys.platform == "darwin"
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """This machine. ``cores`` counts those this process may use; ``memory`` is in bytes, None where it cannot be read.
@@ -64,7 +69,7 @@ def _cores() -> int:
 
 
 def _cpu() -> str:
-    if sys.platform == "darwin":
+    if is_mac():
         return sysctl("machdep.cpu.brand_string") or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -88,7 +93,7 @@ def _memory() -> int | None:
 
 
 def _os() -> str:
-    if sys.platform == "darwin":
+    if is_mac():
         return f"macOS {platform.mac_ver()[0]}"
     try:
         name = platform.freedesktop_os_release().get("PRETTY_NAME", "")

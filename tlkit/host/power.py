@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from tlkit.host.machine import is_mac
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows RAPL's zones."""
@@ -69,7 +70,7 @@ class Power:
     def __init__(self) -> None:
         self.meters: list[Meter] = []
         self.notes: list[str] = []
-        for find in (_apple,) if sys.platform == "darwin" else (_nvidia, _rapl):
+        for find in (_apple,) if is_mac() else (_nvidia, _rapl):
             found, note = find()
             if found is not None:
                 self.meters.append(found)

@@ -11,7 +11,7 @@ import statistics
 import numpy as np
 import pytest
 
-from tlkit.core.bench.intervals import Ratio, Turns, _widened_tail, ratio_of_medians, student_t
+from tlkit.core.bench.intervals import Turns, _widened_tail, ratio_of_medians, student_t
 
 TURNS, EACH = 10, 10
 
@@ -157,7 +157,3 @@ def test_the_widened_tail_is_students() -> None:
     """t(0.975, 9) = 2.2622 (any table): the tail is that of the normal at 2.2622 * sqrt(10/9)."""
     expected = statistics.NormalDist().cdf(-2.2622 * (10 / 9) ** 0.5)
     assert _widened_tail(0.025, 10) == pytest.approx(expected, rel=1e-3)
-
-
-def test_inverse() -> None:
-    assert Ratio(2.0, 1.0, 4.0).inverse() == Ratio(0.5, 0.25, 1.0)

@@ -6,6 +6,7 @@ Covers tlkit/cli/views/convert_functions.py.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def test_it_says_where_each_function_comes_from(packages: dict[str, Path], tmp_p
     assert json.loads(said.user["tlkit.verified"])["passed"] is True
     assert json.loads(said.user["tlkit.minus.verified"])["passed"] is True
     assert "tlkit.version" in said.user and "tlkit.minus.version" not in said.user
+
+
+def test_a_manifest_may_name_the_model_otherwise(packages: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.mlpackage"
+    shutil.copytree(packages["minus"], other)
+    (model,) = other.rglob("model.mlmodel")
+    model.rename(model.with_name("program.mlmodel"))
+    manifest = other / "Manifest.json"
+    manifest.write_text(manifest.read_text().replace("model.mlmodel", "program.mlmodel"))
+    result = combine(packages["plus"], {"minus": other}, tmp_path / "both.mlpackage")
+    assert result.passed is True
+    assert inspect(result.path).metadata.user["tlkit.minus.source"] == "Net"
 
 
 @pytest.mark.parametrize(

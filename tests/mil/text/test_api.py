@@ -20,7 +20,7 @@ from tlkit.errors import LoadError
 from tlkit.mil import immediate
 from tlkit.mil.program import BlobRef, Block, Function, NamedType, Operation, Program, Ref, StateType, TensorType, Value
 from tlkit.mil.proto import parse_model, read_program
-from tlkit.mil.text.api import format_operation, format_program, parse_program
+from tlkit.mil.text.api import format_program, parse_program
 from tlkit.mil.types import DType
 
 CLASSIC = """program(1.0)
@@ -146,12 +146,6 @@ def test_weight_files_are_opened_once_each() -> None:
     line = f'fp16 w = const()[val = fp16(BLOBFILE(path = string("{name}"), offset = uint64(64)))];\n'
     parse_program(f"program(1.3) {{ func main<ios18>() {{ {line * 3} }} -> (w); }}", opened.append)
     assert opened == [name]
-
-
-def test_one_operation_is_one_line() -> None:
-    operation = parse_program(CLASSIC, no_blob).function().block.operations[0]
-    assert format_operation(operation) == 'fp16 eps = const()[name = string("eps"), val = fp16(0x1p-24)];'
-    assert format_operation(operation, "CoreML5").startswith("tensor<fp16, []> eps = const()")
 
 
 # Numbers, against torch's own idea of the small floats

@@ -61,5 +61,3 @@ PerOp = Annotated[bool, typer.Option("--per-op", help="Report each operation.")]
 Top = Annotated[
     int, typer.Option("--top", metavar="N", min=0, help="How many of the likeliest (or costliest) to show.")
 ]
-Rtol = Annotated[float, typer.Option("--rtol", metavar="X", min=0.0, help="Relative tolerance.")]
-Atol = Annotated[float, typer.Option("--atol", metavar="X", min=0.0, help="Absolute tolerance.")]

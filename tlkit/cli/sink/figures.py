@@ -40,13 +40,6 @@ def rate(per_second: float | None) -> str:
     return f"{per_second:.0f}" if per_second >= 1000 else f"{per_second:.4g}"
 
 
-def size(count: int | None) -> str:
-    """Write bytes."""
-    if count is None:
-        return "-"
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
 def percent(share: float, signed: bool = False) -> str:
     """Write a share in percent, with one decimal below ten."""
     decimals = 1 if abs(share) < 0.0995 else 0

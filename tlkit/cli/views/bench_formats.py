@@ -15,6 +15,7 @@ from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
 from tlkit.core.bench.saved import SCHEMA_VERSION
 from tlkit.core.bench.versus import compare_rows, over_cpu
+from tlkit.words import byte_text
 
 COLUMNS = (
     *("run", "row", "model", "unit", "batch", "status", "device", "threads", "samples", "median_ns", "mean_ns"),
@@ -138,7 +139,7 @@ def _cells(row: Row) -> list[str]:
         figures.time(p95),
         figures.rate(summary.throughput if summary else None),
         figures.time(row.load_first_ns),
-        figures.size(row.peak_bytes),
+        byte_text(row.peak_bytes),
         *("n/a" if cell == "-" else cell for cell in joules),
     ]
 

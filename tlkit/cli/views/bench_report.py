@@ -12,6 +12,7 @@ from tlkit.cli.views import svg
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import Row
 from tlkit.core.bench.versus import over_cpu
+from tlkit.words import byte_text
 
 _MOST_CHARTS = 6  # rows with charts of their own: more do not fit a page
 _TOP = 12  # operations listed of a row; of three rows or more half as many
@@ -109,7 +110,7 @@ def _latency(result: BenchResult, measured: Sequence[Row]) -> Iterable[str]:
         ]
         cells = [_figures.number(value, divisor) for value in values]
         cells += [_figures.rate(summary.throughput), _figures.time(row.load_first_ns), _figures.time(row.load_warm_ns)]
-        cells += [_figures.time(row.first_inference_ns), _figures.size(row.peak_bytes)]
+        cells += [_figures.time(row.first_inference_ns), byte_text(row.peak_bytes)]
         level = row.trust.level if row.trust else "-"
         rows.append(_row([_text(row.name), *cells, f'<span class="{level}">{level}</span>']))
     yield "<h2>Latency</h2>"
@@ -227,7 +228,7 @@ def _about(result: BenchResult) -> Iterable[str]:
         for item in row.inputs
     )
     facts = {
-        "machine": f"{machine.cpu} ({machine.architecture}), {machine.cores} cores, {_figures.size(machine.memory)}",
+        "machine": f"{machine.cpu} ({machine.architecture}), {machine.cores} cores, {byte_text(machine.memory)}",
         "system": f"{machine.os}, Python {machine.python}",
         "versions": ", ".join(f"{name} {version}" for name, version in result.versions.items() if version),
         "runs on": "; ".join(dict.fromkeys(f"{row.backend}, {row.device}" for row in result.rows if row.backend)),

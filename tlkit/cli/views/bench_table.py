@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tlkit.cli.sink import figures
+from tlkit.cli.sink.card import Fact, card
 from tlkit.cli.views import bench_sections as sections
 from tlkit.cli.views.bench_formats import over_first
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
 from tlkit.core.bench.stats import Summary
+from tlkit.words import byte_text
 
 
 def render(
@@ -69,20 +71,16 @@ class _Bars:
 
 
 def _facts(result: BenchResult) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    facts: list[Fact] = []
     for model in result.models:
         named = f" ({model.name})" if len(result.models) > 1 and model.name != model.asked else ""
-        table.add_row("model", Text(f"{model.asked}{named}", "bold"))
-    for told in dict.fromkeys(_inputs(row, result) for row in result.rows):
-        table.add_row("input", told)
-    table.add_row("runs on", _backends(result.rows))
-    table.add_row("method", _method(result))
+        facts.append(("model", f"{model.asked}{named}", "bold"))
+    facts += [("input", told) for told in dict.fromkeys(_inputs(row, result) for row in result.rows)]
+    facts += [("runs on", _backends(result.rows)), ("method", _method(result))]
     machine = result.machine
-    memory = f", {figures.size(machine.memory)}" if machine.memory else ""
-    table.add_row("machine", f"{machine.cpu}, {machine.cores} cores{memory}, {machine.os}")
-    return table
+    memory = f", {byte_text(machine.memory)}" if machine.memory else ""
+    facts.append(("machine", f"{machine.cpu}, {machine.cores} cores{memory}, {machine.os}"))
+    return card(facts)
 
 
 def _inputs(row: Row, result: BenchResult) -> str:
@@ -162,8 +160,8 @@ def _costs(result: BenchResult) -> Table:
         table.add_row(
             row.name,
             *cells,
-            figures.size(row.peak_bytes),
-            figures.size(row.runtime_bytes),
+            byte_text(row.peak_bytes),
+            byte_text(row.runtime_bytes),
             style="" if row.summary else "dim",
         )
     return table

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tlkit.cli.sink.counts import byte_text
 from tlkit.errors import UsageError
+from tlkit.words import byte_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,24 +68,20 @@ def _document(result: ExportResult) -> dict[str, Any]:
 
 
 def _show(result: ExportResult) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from tlkit.cli.sink.card import card
 
     rounding = "rounded to f16 where the model says f16" if result.precision == "f16" else "without f16's rounding"
     operations = ", ".join(f"{name.removeprefix('aten.')} {count}" for name, count in result.operations.items())
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value, style in (
-        ("file", str(result.path), "bold"),
-        ("source", result.source, ""),
-        ("made", f"{result.format}, f32 arithmetic {rounding}", ""),
-        ("size", byte_text(result.size), ""),
-        ("ops", f"{sum(result.operations.values())}: {operations}", ""),
-        *_verdict(result),
-    ):
-        table.add_row(label, Text(value, style))
-    return table
+    return card(
+        (
+            ("file", str(result.path), "bold"),
+            ("source", result.source, ""),
+            ("made", f"{result.format}, f32 arithmetic {rounding}", ""),
+            ("size", byte_text(result.size), ""),
+            ("ops", f"{sum(result.operations.values())}: {operations}", ""),
+            *_verdict(result),
+        )
+    )
 
 
 def _verdict(result: ExportResult) -> list[tuple[str, str, str]]:

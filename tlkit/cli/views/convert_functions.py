@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tlkit.cli.sink.counts import byte_text
+from tlkit.words import byte_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,12 +38,8 @@ def combine(sink: Sink, source: str, output: str, functions: Sequence[str], **op
 
 
 def _show(result: Combined) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from tlkit.cli.sink.card import card
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
     verified = {
         True: ("each function computes what its source does", "green"),
         False: ("a function DIFFERS from its source; the package is written", "bold red"),
@@ -62,6 +58,4 @@ def _show(result: Combined) -> RenderableType:
             for name, d in found.outputs.items()
         ]
         rows += [("", f"{function}: {reason}", "red") for reason in found.reasons]
-    for label, value, style in rows:
-        table.add_row(label, Text(value, style))
-    return table
+    return card(rows)

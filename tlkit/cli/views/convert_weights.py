@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli.sink.counts import byte_text, count_text
 from tlkit.errors import UsageError
+from tlkit.words import byte_text, count_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -97,15 +97,9 @@ def _document(result: WeightsResult) -> dict[str, Any]:
 
 
 def _show(result: WeightsResult) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from tlkit.cli.sink.card import card
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value, style in _rows(result):
-        table.add_row(label, Text(value, style))
-    return table
+    return card(_rows(result))
 
 
 _LOST = {

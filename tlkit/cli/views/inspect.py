@@ -11,13 +11,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlkit.cli.sink.counts import byte_text, count_text
+from tlkit.cli.sink.card import card
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.cli.views import tensors as _tensor_view
 from tlkit.core.inspect.which import which_format
 from tlkit.mil.opsets import VERSIONS
 from tlkit.ports.shapes import shape_text, shapes_text
 from tlkit.types import ModelInfo, TensorSpec
+from tlkit.words import byte_text, count_text
 
 if TYPE_CHECKING:
     from tlkit.formats.base.tensors import TensorEntry
@@ -66,18 +67,15 @@ def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
 
 
 def _facts(info: ModelInfo) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", overflow="fold", max_width=_LABEL)
-    grid.add_column(overflow="fold")
     rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
     rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
     rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels))]
     rows += [*_tensor_view.detail_rows(info), *_said(info), *_origin(info)]
-    for label, value in rows:
-        if value:
-            cut = isinstance(value, str) and len(value) > _LONG
-            grid.add_row(label, f"{value[:_LONG]}…" if cut else value)
-    return grid
+    return card(((label, _cut(value)) for label, value in rows if value), _LABEL)
+
+
+def _cut(value: str | Text) -> str | Text:
+    return f"{value[:_LONG]}…" if isinstance(value, str) and len(value) > _LONG else value
 
 
 def _format(info: ModelInfo) -> str:

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tlkit.cli.sink.counts import byte_text, count_text
+from tlkit.cli.sink.card import grid
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.ports.shapes import shape_text
 from tlkit.types import ModelInfo
+from tlkit.words import byte_text, count_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,12 +159,12 @@ def extra_view(extra: Mapping[str, Any]) -> RenderableType:
     if "stats" in extra:
         parts.append(_stats_view(extra["stats"]))
     if "hashes" in extra:
-        grid = Table.grid(padding=(0, 2))
+        hashes = grid()
         for path, digest in extra["hashes"]["files"].items():
-            grid.add_row(digest, path)
+            hashes.add_row(digest, path)
         if "weights" in extra["hashes"]:
-            grid.add_row(extra["hashes"]["weights"], Text("the weights, whatever their order and files", "dim"))
-        parts.append(grid)
+            hashes.add_row(extra["hashes"]["weights"], Text("the weights, whatever their order and files", "dim"))
+        parts.append(hashes)
     return Group(*parts)
 
 

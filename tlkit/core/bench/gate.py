@@ -12,6 +12,7 @@ from tlkit.core.bench.stats import samples_for, summarize
 from tlkit.core.bench.versus import same_inputs, turns
 from tlkit.errors import UsageError
 from tlkit.host.machine import Machine
+from tlkit.words import byte_text
 
 _TIMES = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
 _SIZES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -124,7 +125,7 @@ def _of_row(row: Row, limits: Limits) -> Iterator[Check]:
         else:
             yield _bounded(row, "latency", value, limits.latency_ns, limits.at, _time)
     if limits.memory_bytes is not None and row.peak_bytes is not None:
-        yield _bounded(row, "memory", row.peak_bytes, limits.memory_bytes, "peak", _size)
+        yield _bounded(row, "memory", row.peak_bytes, limits.memory_bytes, "peak", byte_text)
     if limits.load_ns is not None and row.load_first_ns is not None:
         yield _bounded(row, "load", row.load_first_ns, limits.load_ns, "first load", _time)
 
@@ -145,10 +146,6 @@ def _bounded(row: Row, name: str, value: float, limit: float, what: str, told: C
 def _time(ns: float) -> str:
     name = next((name for name in ("s", "ms", "µs") if ns >= _TIMES[name]), "ns")
     return f"{ns / _TIMES[name]:.4g} {name}"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.4g} GB" if count >= 1e9 else f"{count / 1e6:.4g} MB"
 
 
 def _regression(row: Row, before: Row | None, limit: float, beside: str | None = None) -> Check:

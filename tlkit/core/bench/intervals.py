@@ -57,10 +57,6 @@ class Ratio:
         """Whether the interval leaves 1 out: a difference is shown."""
         return not self.low <= 1 <= self.high
 
-    def inverse(self) -> Ratio:
-        """Return the ratio the other way round."""
-        return Ratio(1 / self.value, 1 / self.high, 1 / self.low, self.level)
-
 
 @dataclass(frozen=True, slots=True)
 class Turns:

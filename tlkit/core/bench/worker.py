@@ -28,7 +28,6 @@ import os
 import queue
 import resource
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -38,6 +37,7 @@ from time import perf_counter_ns
 from typing import Any, BinaryIO, Protocol
 
 from tlkit.errors import TlkitError
+from tlkit.host.machine import is_mac
 
 
 class Subject(Protocol):
@@ -167,7 +167,7 @@ def _timed(call: Callable[[], Any]) -> tuple[int, Any]:
 
 def peak_memory() -> int:
     """Return the peak resident memory of this process in bytes."""
-    if sys.platform == "darwin":
+    if is_mac():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux's ru_maxrss survives exec, and so begins at the parent's peak; VmHWM belongs to this program alone.
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 from tlkit import models
 from tlkit.errors import UsageError
-from tlkit.host.machine import versions
+from tlkit.host.machine import is_mac, versions
 
 
 def known(name: str) -> bool:
@@ -19,7 +18,7 @@ def known(name: str) -> bool:
 
 def cache_folder() -> Path:
     """Return where tlkit keeps what it can make again: ``~/Library/Caches/tlkit``, or ``tlkit`` in XDG_CACHE_HOME."""
-    if sys.platform == "darwin":
+    if is_mac():
         return Path.home() / "Library" / "Caches" / "tlkit"
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tlkit"

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.formats.coreml.package import root_model
 from tlkit.formats.hashes import file_hashes, files_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def annotate(package: Path, entries: Mapping[str, str]) -> None:
     model = _read(package)
     for key, value in entries.items():
         model.description.metadata.userDefined[key] = value
-    _model(package).write_bytes(model.SerializeToString())
+    root_model(package).write_bytes(model.SerializeToString())
 
 
 def inherit(package: Path, functions: Mapping[str, Path]) -> None:
@@ -68,18 +69,14 @@ def inherit(package: Path, functions: Mapping[str, Path]) -> None:
         for key, value in _read(functions[name]).description.metadata.userDefined.items():
             if key.startswith("tlkit.") and key != "tlkit.version":
                 model.description.metadata.userDefined[key.replace("tlkit.", f"tlkit.{name}.", 1)] = value
-    _model(package).write_bytes(model.SerializeToString())
-
-
-def _model(package: Path) -> Path:
-    return package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    root_model(package).write_bytes(model.SerializeToString())
 
 
 def _read(package: Path) -> Any:
     from tlkit.mil.coreml_proto import module
 
     model = module("Model_pb2").Model()
-    model.ParseFromString(_model(package).read_bytes())
+    model.ParseFromString(root_model(package).read_bytes())
     return model
 
 

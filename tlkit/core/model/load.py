@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.host.machine import is_mac
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Model:
             "eager",
             "f16",
         )
-        if sys.platform == "darwin" and not torch_only:
+        if is_mac() and not torch_only:
             from tlkit.engines.coreml.engine import CoreMLEngine
 
             return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)

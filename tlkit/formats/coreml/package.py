@@ -124,7 +124,7 @@ def open_package(path: Path) -> Package:
         from tlkit.formats.coreml.mlmodelc import open_compiled  # late: it builds on this module
 
         return open_compiled(path)
-    file = _root_model(path) if path.is_dir() else path
+    file = root_model(path) if path.is_dir() else path
     if sniff.detect(file) is sniff.Format.LFS_POINTER:
         raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
     try:
@@ -164,7 +164,8 @@ def inside(root: Path, base: Path, name: str) -> Path:
     raise LoadError(f"{root}: it names the path '{name}', outside the package", "do not trust this file")
 
 
-def _root_model(path: Path) -> Path:
+def root_model(path: Path) -> Path:
+    """Return the model file that the manifest of the package ``path`` names; LoadError where it names none inside."""
     manifest = path / "Manifest.json"
     if not manifest.is_file():
         raise LoadError(f"{path}: a folder without a Manifest.json is no .mlpackage", "name a model file or package")

@@ -53,7 +53,6 @@ DTYPES = {
     "float8_e5m2fnuz": "F8_E5M2FNUZ",
     "float8_e8m0fnu": "F8_E8M0",
 }
-_REBUILDERS = tuple(f"torch._utils._rebuild_{name}" for name in ("tensor_v2", "tensor", "qtensor"))
 _NESTED = 64
 _REPEATS = 10_000  # modules met again
 _RANK = 64

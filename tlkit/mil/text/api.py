@@ -19,7 +19,7 @@ from collections.abc import Callable
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.collector import uncollected
 from tlkit.mil.opsets import OPSETS
-from tlkit.mil.program import Operation, Program
+from tlkit.mil.program import Program
 from tlkit.mil.text._parser import Parser
 from tlkit.mil.text.printer import Printer
 
@@ -40,11 +40,6 @@ def parse_program(text: str, open_blob: Callable[[str], BlobFile | None], name: 
 def format_program(program: Program) -> str:
     """Return ``program`` as text, a line end after its last brace."""
     return "\n".join(Printer(_modern(program)).program(program))
-
-
-def format_operation(operation: Operation, opset: str = "CoreML8") -> str:
-    """Return one operation as text: a line, and more for its blocks. ``opset`` decides the spelling."""
-    return "\n".join(Printer(opset not in _CLASSIC).operation(operation))
 
 
 def _modern(program: Program) -> bool:

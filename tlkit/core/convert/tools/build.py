@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
+from tlkit.formats.coreml.package import root_model
 from tlkit.host.quiet import Heard, quiet, read_bar
 from tlkit.ports.port import Port
 
@@ -130,7 +131,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         _check_outputs([feature.name for feature in spec.description.output])
         recipe.about.write(spec.description.metadata)
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
-        ct.utils.save_spec(spec, str(path / "Data" / "com.apple.CoreML" / "model.mlmodel"))
+        ct.utils.save_spec(spec, str(root_model(path)))
 
 
 def progress(report: Report) -> Callable[[str], None]:
