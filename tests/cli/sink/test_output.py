@@ -1,6 +1,6 @@
 """The sink, each method in each mode, on plain streams and on terminals.
 
-Covers tlkit/cli/sink/console.py, tlkit/cli/sink/figures.py, tlkit/cli/sink/named_table.py,
+Covers tlkit/cli/sink/card.py, tlkit/cli/sink/console.py, tlkit/cli/sink/figures.py, tlkit/cli/sink/named_table.py,
 tlkit/cli/sink/stream.py.
 """
 
