@@ -8,9 +8,12 @@ byte of a sub-byte type; files by coremltools 7.0-7.2 leave garbage there for wi
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import struct
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -81,6 +84,13 @@ class BlobFile:
         """Return the record's bytes, a private view of the mapped file: nothing is read before it is used."""
         return memoryview(self._map)[record.offset : record.offset + record.nbytes]
 
+    def pieces(self, record: Record, size: int = 1 << 24) -> Iterator[memoryview]:
+        """Yield the record's bytes, ``size`` at a time; the memory of each is let go when the next one is asked for."""
+        data = self.data(record)
+        for start in range(0, len(data), size):
+            yield data[start : start + size]
+            self.release()
+
     def release(self) -> None:
         """Let go of the mapped pages; looked at again, they are read again."""
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -88,29 +98,46 @@ class BlobFile:
 
 
 class BlobWriter:
-    """A new weight file in ``file`` (open for writing, binary): :meth:`add` records, then :meth:`close` it.
+    """A new weight file in ``file`` (open for reading and writing, binary): :meth:`add` records, then :meth:`close` it.
 
-    Records are written as they come; only their count, in the header, is written last.
+    Records are written as they come. One that is in the file already, bit for bit, is not written a second time.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._count = file, 0
+        self._file = file
+        self._known: dict[tuple[DType, int, int, bytes], int] = {}
         file.write(bytes(64))
 
     def add(self, dtype: DType, data: bytes | memoryview, padding: int = 0) -> int:
         """Append one constant; return the offset of its descriptor. ``padding``: bits that fill the last byte."""
-        offset, size = self._file.tell(), memoryview(data).nbytes
-        self._file.write(_RECORD.pack(_SENTINEL, dtype.blob_number, size, offset + 64, padding).ljust(64, b"\0"))
-        self._file.write(data)
-        self._file.write(bytes(-size % 64))
-        self._count += 1
+        return self.stream(dtype, (data,), padding)
+
+    def stream(self, dtype: DType, pieces: Iterable[bytes | memoryview], padding: int = 0) -> int:
+        """:meth:`add` a constant whose bytes come in pieces, of which only one is held at a time."""
+        offset, size, digest = self._file.tell(), 0, hashlib.sha256()
+        self._file.write(bytes(64))
+        for piece in pieces:
+            self._file.write(piece)
+            digest.update(piece)
+            size += memoryview(piece).nbytes
+        key = (dtype, size, padding, digest.digest())
+        if key in self._known:
+            self._file.seek(offset)
+            self._file.truncate()
+            return self._known[key]
+        end = self._file.write(bytes(-size % 64)) + offset + 64 + size
+        self._file.seek(offset)
+        self._file.write(_RECORD.pack(_SENTINEL, dtype.blob_number, size, offset + 64, padding))
+        self._file.seek(end)
+        self._known[key] = offset
         return offset
 
-    def close(self) -> None:
-        """Write the header and close the file."""
-        self._file.seek(0)
-        self._file.write(_HEADER.pack(self._count, 2))
-        self._file.close()
+    def close(self, whole: bool = True) -> None:
+        """Write the header, unless the file is not ``whole``, and close the file."""
+        with self._file:
+            if whole:
+                self._file.seek(0)
+                self._file.write(_HEADER.pack(len(self._known), 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +147,16 @@ class BlobRef:
     file_name: str
     offset: int
     file: BlobFile | None = None
+
+
+class Deferred(ABC):
+    """A tensor's data that a pass will make of other data, once they are written or looked at.
+
+    Subclasses are frozen dataclasses, so that two that would make the same compare equal and are made once.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes in order, packed as in a weight file, in pieces that fit into memory easily."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.errors import LoadError
-from tlkit.mil.blob import BlobRef
+from tlkit.mil.blob import BlobRef, Deferred
 from tlkit.mil.small_floats import values
 from tlkit.mil.types import SMALL, DType, TensorType, Type
 
@@ -31,6 +31,8 @@ def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
         raise LoadError(f"a constant of {count} elements is larger than any memory", "the model file is damaged")
     if isinstance(data, BlobRef):
         flat = _from_blob(data, kind.dtype, count)
+    elif isinstance(data, Deferred):
+        flat = unpack(b"".join(data.pieces()), kind.dtype, count)
     elif isinstance(data, bytes):
         flat = unpack(data, kind.dtype, count)
     elif kind.dtype is DType.STRING:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 from tlkit.errors import LoadError
 from tlkit.mil import floats
@@ -30,6 +30,10 @@ _FORMATS = {8: "b", 16: "h", 32: "i", 64: "q"}
 _FLOAT_FORMATS = {DType.FP16: "e", DType.FP32: "f", DType.FP64: "d"}
 
 
+@overload
+def canonical(kind: Type, data: Data) -> Data: ...
+@overload
+def canonical(kind: Type, data: Data | BlobRef) -> Data | BlobRef: ...
 def canonical(kind: Type, data: Data | BlobRef) -> Data | BlobRef:
     """Return a constant's data in the form described above; LoadError where an element does not fit its type."""
     if isinstance(data, BlobRef) or data == ():
@@ -52,6 +56,11 @@ def canonical(kind: Type, data: Data | BlobRef) -> Data | BlobRef:
         except (struct.error, OverflowError, TypeError) as error:
             raise LoadError(f"an element of a {dtype.mil} constant does not fit its type ({error})") from None
     return _trimmed(data, dtype, kind.size) if dtype.bits < 8 else data
+
+
+def is_packed(dtype: DType) -> bool:
+    """Whether a Value holds elements of ``dtype`` as bytes."""
+    return dtype not in _SCALARS
 
 
 def _check_kind(kind: Type, data: Data) -> None:

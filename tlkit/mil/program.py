@@ -1,4 +1,5 @@
-"""A MIL program as frozen Python: what ``proto.py`` and ``text.py`` read and ``lower.py`` and ``text.py`` write.
+"""A MIL program as frozen Python: ``proto.py`` and ``text/`` read it, ``passes/`` change it, ``write.py`` and ``text/``
+write it, ``lower/`` runs it.
 
 Invariants, kept by every reader:
 
@@ -6,7 +7,7 @@ Invariants, kept by every reader:
 * An operation's input is a tuple of arguments: one for a plain input, several for a list input (``concat``'s
   ``values``). An argument is a :class:`Ref` to a name or a :class:`Value` written in place.
 * Constants stay where the file has them: a :class:`BlobRef` names a record of a weight file, nothing is copied or
-  decoded until :meth:`Value.numpy` is called.
+  decoded until :meth:`Value.numpy` is called. What a pass makes of one is a :class:`Deferred`: made when it is written.
 * A dimension is an ``int``, or ``None`` where the program leaves it open.
 
 numpy is imported only when an array is asked for, so that reading a program is cheap.
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tlkit.errors import LoadError
-from tlkit.mil.blob import BlobRef
+from tlkit.mil.blob import BlobRef, Deferred
 from tlkit.mil.types import DictType, Dim, DType, ListType, StateType, TensorType, TupleType, Type
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "BlobRef",
     "Block",
     "DType",
+    "Deferred",
     "DictType",
     "Dim",
     "Function",
@@ -50,11 +52,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A constant. ``data`` is, for a tensor, a tuple of scalars, packed little-endian bytes or a :class:`BlobRef`;
-    for a list or tuple, a tuple of values; for a dictionary, a tuple of (key, value) pairs."""
+    """A constant. ``data`` is, for a tensor, a tuple of scalars, packed little-endian bytes, a :class:`BlobRef` or a
+    :class:`Deferred`; for a list or tuple, a tuple of values; for a dictionary, a tuple of (key, value) pairs."""
 
     type: Type
-    data: tuple[Any, ...] | bytes | BlobRef
+    data: tuple[Any, ...] | bytes | BlobRef | Deferred
+    doc: str = ""
 
     def numpy(self) -> np.ndarray:
         """Return the tensor as an array (read-only where it maps a file), sub-byte integers widened to 8 bits."""
@@ -149,6 +152,7 @@ class Program:
     functions: Mapping[str, Function]
     version: int = 1
     attributes: Mapping[str, Value] = field(default_factory=dict)
+    doc: str = ""
 
     def function(self, name: str | None = None) -> Function:
         """Return the function ``name``; without one, ``main`` or the only function there is."""

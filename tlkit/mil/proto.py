@@ -13,7 +13,7 @@ from tlkit.errors import LoadError
 from tlkit.mil import coreml_proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.collector import uncollected
-from tlkit.mil.immediate import canonical
+from tlkit.mil.immediate import canonical, is_packed
 from tlkit.mil.program import (
     Argument,
     BlobRef,
@@ -64,7 +64,7 @@ class _Reader:
 
     def program(self, message: Any) -> Program:
         functions = {name: self.function(item) for name, item in message.functions.items()}
-        return Program(functions, message.version, self.attributes(message))
+        return Program(functions, message.version, self.attributes(message), message.docString)
 
     def function(self, message: Any) -> Function:
         blocks = {opset: self.block(block) for opset, block in message.block_specializations.items()}
@@ -93,24 +93,26 @@ class _Reader:
         return tuple(NamedType(item.name, read_type(item.type)) for item in messages)
 
     def value(self, message: Any) -> Value:
-        kind = read_type(message.type)
+        kind, doc = read_type(message.type), message.docString
         source = message.WhichOneof("value")
         if source == "blobFileValue":
             name = message.blobFileValue.fileName
             if name not in self._files:
                 self._files[name] = self._open_blob(name)
-            return Value(kind, BlobRef(name, message.blobFileValue.offset, self._files[name]))
+            return Value(kind, BlobRef(name, message.blobFileValue.offset, self._files[name]), doc)
         if source is None:
-            return Value(kind, ())
-        return Value(kind, canonical(kind, self.immediate(message.immediateValue)))
+            return Value(kind, (), doc)
+        return Value(kind, canonical(kind, self.immediate(kind, message.immediateValue)), doc)
 
-    def immediate(self, message: Any) -> tuple[Any, ...] | bytes:
+    def immediate(self, kind: Type, message: Any) -> tuple[Any, ...] | bytes:
         which = message.WhichOneof("value")
         if which == "tensor":
             field = message.tensor.WhichOneof("value")
             if field == "bytes":
                 return bytes(message.tensor.bytes.values)
-            return tuple(getattr(message.tensor, field).values) if field in _SCALAR_FIELDS else ()
+            found = tuple(getattr(message.tensor, field).values) if field in _SCALAR_FIELDS else ()
+            packed = isinstance(kind, TensorType) and is_packed(kind.dtype)
+            return b"" if field and packed and not found else found  # no elements, which is not no value
         if which in ("tuple", "list"):
             return tuple(self.value(item) for item in getattr(message, which).values)
         if which == "dictionary":
@@ -143,8 +145,16 @@ def _tensor_type(message: Any) -> TensorType:
     if dtype is None:
         raise LoadError(f"unknown MIL element type {message.dataType}", "the model file is damaged or newer than tlkit")
     if message.rank < 0:
-        return TensorType(dtype, None)
+        return TensorType(dtype, None, _type_attributes(message))
     dims = message.dimensions
     if len(dims) > _MOST_AXES:
         raise LoadError(f"a tensor of {len(dims)} axes", "the model file is damaged")
-    return TensorType(dtype, tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in dims))
+    shape = tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in dims)
+    return TensorType(dtype, shape, _type_attributes(message))
+
+
+def _type_attributes(message: Any) -> tuple[tuple[str, Value], ...]:
+    if not message.attributes:
+        return ()
+    found = _Reader(lambda name: None).attributes(message)
+    return tuple((name, found[name]) for name in sorted(found))

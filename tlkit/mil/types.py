@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tlkit.errors import LoadError
 
@@ -89,10 +89,15 @@ Dim: TypeAlias = int | None
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor: element type and shape; rank 0 is a scalar. ``None`` as a whole shape means unknown rank."""
+    """A tensor: element type and shape; rank 0 is a scalar. ``None`` as a whole shape means unknown rank.
+
+    ``attributes`` are the type's own, pairs of a name and a :class:`~tlkit.mil.program.Value`: no known writer gives
+    it any.
+    """
 
     dtype: DType
     shape: tuple[Dim, ...] | None = ()
+    attributes: tuple[tuple[str, Any], ...] = ()
 
     @property
     def size(self) -> int | None:

@@ -1,6 +1,6 @@
 """Packages made anew from packages: the oracle is the PyTorch module that the first one was made of.
 
-Covers tlkit/formats/coreml/edit/precision.py.
+Covers tlkit/mil/passes/precision.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from tlkit.core.convert.convert import convert
 from tlkit.core.convert.functions import combine
 from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import ConversionError, LoadError, UsageError
-from tlkit.formats.coreml.edit.precision import is_half
 from tlkit.formats.coreml.package import open_package
+from tlkit.mil.passes.precision import is_half
+from tlkit.mil.program import Program
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 DIGITS = Path(__file__).parents[3] / "fixtures" / "digits.py"
@@ -62,6 +63,12 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("half"), "half", inputs=["x=1..8x32:f16"], output_names=["y:f16"])
 
 
+def program(package: Path) -> Program:
+    found = open_package(package).program
+    assert found is not None
+    return found
+
+
 def truth(x: np.ndarray, module: nn.Module | None = None) -> np.ndarray:
     with torch.no_grad():
         found: np.ndarray = (module or Net())(torch.from_numpy(x.astype(np.float32))).numpy()
@@ -89,7 +96,7 @@ def test_another_system_brings_its_operations_and_no_other_number(full: Path, tm
 def test_f16_halves_the_weights_and_agrees_with_the_source(full: Path, tmp_path: Path) -> None:
     result = convert(full, tmp_path / "new.mlpackage", precision="f16", author="Grace")
     assert result.precision == "f16"
-    assert is_half(open_package(result.path).model)
+    assert is_half(program(result.path))
     assert result.info.sizes["weights"] < 0.6 * inspect(full).sizes["weights"]
     assert [(port.name, port.dtype, port.shape) for port in result.info.inputs] == [("x", "float32", (1, 32))]
     found = run(result.path, X)
@@ -127,7 +134,7 @@ def test_a_classifier_of_images_keeps_both_ends(tmp_path: Path) -> None:
     assert second.info.labels == inspect(first).labels
     assert second.info.inputs == inspect(first).inputs
     third = convert(second.path, tmp_path / "wide.mlpackage", precision="f32", target="iOS18")
-    assert not is_half(open_package(third.path).model)
+    assert not is_half(program(third.path))
     from PIL import Image
 
     for digit in range(10):

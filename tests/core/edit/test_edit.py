@@ -3,10 +3,9 @@
 ``coremltools_program`` makes coremltools build the program anew from the file: it infers every type again and refuses
 what the file declares otherwise.
 
-Covers tlkit/core/compare/packages.py, tlkit/core/edit/apply.py, tlkit/core/edit/reinfer.py,
-tlkit/core/edit/shapes.py, tlkit/formats/coreml/edit/dtypes.py, tlkit/formats/coreml/edit/labels.py,
-tlkit/formats/coreml/edit/message.py, tlkit/formats/coreml/edit/names.py, tlkit/formats/coreml/edit/operations.py,
-tlkit/formats/coreml/edit/shapes.py.
+Covers tlkit/core/compare/packages.py, tlkit/core/edit/apply.py, tlkit/core/edit/shapes.py,
+tlkit/formats/coreml/features.py, tlkit/mil/passes/cast_ports.py, tlkit/mil/passes/classify.py,
+tlkit/mil/passes/infer.py, tlkit/mil/passes/rename.py, tlkit/mil/passes/reshape.py.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from tlkit.mil.blob import BlobFile
 from tlkit.mil.lower import lower
 from tlkit.mil.program import Function, StateType, TensorType
 from tlkit.mil.text.api import format_program, parse_program
+from tlkit.mil.write import write_program
 
 VALUE = "value"
 TOLERANCE = {"fp32": (1e-5, 1e-6), "fp16": (1e-3, 1e-3), "none": (0.0, 0.0)}
@@ -122,14 +123,25 @@ def run(function: Function, row: Case, precision: str) -> tuple[Any, ...]:
 
 
 def read(row: Case) -> Function:
-    """The row's program, built by coremltools and read back by tlkit, from its protobuf and from what tlkit prints."""
+    """The row's program, built by coremltools and read back by tlkit, from its protobuf and from what tlkit prints.
+
+    What tlkit writes of it is coremltools' own message, byte for byte.
+    """
     with tempfile.TemporaryDirectory() as folder:
         message = _export(_build(row), folder, row.since)
         path = Path(folder) / "weight.bin"
         blob = BlobFile(path) if path.exists() else None
         program = proto.read_program(message, lambda name: blob)
         assert parse_program(format_program(program), lambda name: blob) == program, "printing changes the program"
+        written = type(message)()
+        write_program(program, written)
+        assert _bytes(written) == _bytes(message), "writing changes the program"
         return program.function()
+
+
+def _bytes(message: Any) -> bytes:
+    data: bytes = message.SerializeToString(deterministic=True)
+    return data
 
 
 @functools.cache

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tlkit.formats.coreml.package import root_model
+from tlkit.formats.coreml.package import open_package
 from tlkit.formats.hashes import file_hashes, files_of
 
 if TYPE_CHECKING:
@@ -50,10 +50,11 @@ def describe(source: str, precision: str, verification: Verification | None) -> 
 
 def annotate(package: Path, entries: Mapping[str, str]) -> None:
     """Put ``entries`` into the user metadata of the package at ``package``, which is being made and nobody's yet."""
-    model = _read(package)
+    opened = open_package(package)
+    model = opened.model
     for key, value in entries.items():
         model.description.metadata.userDefined[key] = value
-    root_model(package).write_bytes(model.SerializeToString())
+    opened.file.write_bytes(model.SerializeToString())
 
 
 def inherit(package: Path, functions: Mapping[str, Path]) -> None:
@@ -63,21 +64,14 @@ def inherit(package: Path, functions: Mapping[str, Path]) -> None:
     ``tlkit.b.source``.
     """
     first, *others = functions
-    model, metadata = _read(package), _read(functions[first]).description.metadata
+    opened = open_package(package)
+    model, metadata = opened.model, open_package(functions[first]).model.description.metadata
     model.description.metadata.CopyFrom(metadata)
     for name in others:
-        for key, value in _read(functions[name]).description.metadata.userDefined.items():
+        for key, value in open_package(functions[name]).model.description.metadata.userDefined.items():
             if key.startswith("tlkit.") and key != "tlkit.version":
                 model.description.metadata.userDefined[key.replace("tlkit.", f"tlkit.{name}.", 1)] = value
-    root_model(package).write_bytes(model.SerializeToString())
-
-
-def _read(package: Path) -> Any:
-    from tlkit.mil.coreml_proto import module
-
-    model = module("Model_pb2").Model()
-    model.ParseFromString(root_model(package).read_bytes())
-    return model
+    opened.file.write_bytes(model.SerializeToString())
 
 
 def _figures(found: Verification) -> dict[str, object]:

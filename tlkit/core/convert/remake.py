@@ -2,7 +2,7 @@
 
 coremltools reads the program back, builds it with the new system's operations, and writes it; nothing else of the
 package changes: names, types and shapes of its ports, labels and metadata are the original's. Both packages then run
-on one seeded input. A program in f16 is made one in f32 by :mod:`tlkit.formats.coreml.edit.precision` first.
+on one seeded input. A program in f16 is made one in f32 by :mod:`tlkit.mil.passes.precision` first.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from tlkit.core.convert.tools.build import About, Recipe, check_versions, conver
 from tlkit.core.convert.tools.targets import choose_target, target_of_version
 from tlkit.errors import LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff
-from tlkit.formats.coreml.edit.precision import is_half, widen
+from tlkit.formats.coreml.features import interfaces, refuse_half_images
 from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.formats.coreml.write import write_package
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import staged
+from tlkit.mil.passes.base import run_passes
+from tlkit.mil.passes.precision import Widen, is_half
+from tlkit.mil.program import Program
 
 if TYPE_CHECKING:
     from tlkit.core.convert.verify import Verification
 
 _TIDY = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
 """Passes that take away the casts between f32 and f32 that widening leaves."""
-_MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")
 
 
 def is_package(source: object) -> bool:
@@ -60,8 +63,8 @@ def remake(
     Raises :class:`TlkitError`, and leaves nothing behind then.
     """
     with clock.stage("load", "reading the program"):
-        package = _open(source)
-        half, version = is_half(package.model), package.model.specificationVersion
+        package, program = _open(source)
+        half, version = is_half(program), package.model.specificationVersion
         recipe = Recipe(
             precision or ("f16" if half else "f32"),
             choose_target(target) if target else target_of_version(version),
@@ -84,7 +87,7 @@ def remake(
     verification = None
     with staged(goal, force=force) as path:
         with clock.stage("convert", "converting"):
-            start = _widened(package, path.with_name(f"f32-{path.name}")) if widened else package
+            start = _widened(package, program, path.with_name(f"f32-{path.name}")) if widened else package
             _write(start, recipe, path, narrowed, clock)
         if verify:
             with clock.stage("verify", "verifying"):
@@ -94,29 +97,27 @@ def remake(
     return result(goal, str(source), recipe, verification, clock, notes)
 
 
-def _open(source: Path) -> Package:
+def _open(source: Path) -> tuple[Package, Program]:
     if not source.exists():
         raise LoadError(f"{source}: no such package", "check the path")
     sniff.expect_coreml(source)
     package = open_package(source)
     if package.root != source or not package.root.is_dir() or package.file.suffix != ".mlmodel":
         raise UsageError(f"{source}: only a .mlpackage folder can be made anew", "use the package it was made from")
-    if package.program is None:
+    program = package.program
+    if program is None:
         kind = package.model.WhichOneof("Type") or "unknown"
         raise UsageError(f"{source}: a {kind} model; only mlprograms can be made anew", "convert its source instead")
-    return package
+    return package, program
 
 
-def _widened(package: Package, path: Path) -> Package:
+def _widened(package: Package, program: Program, path: Path) -> Package:
     """Write the package in f32 at ``path``, a folder that goes away with the stage."""
     changed = type(package.model)()
     changed.CopyFrom(package.model)
-    (path / _MODEL).parent.mkdir(parents=True)
+    refuse_half_images(interfaces(changed))
     with blamed_on(package.file):
-        widen(package, changed, path / _MODEL.parent / "weights" / "weight.bin")
-    (path / "Manifest.json").write_bytes((package.root / "Manifest.json").read_bytes())
-    (path / _MODEL).write_bytes(changed.SerializeToString())
-    return Package(path, path / _MODEL, changed)
+        return write_package(path, changed, run_passes(program, [Widen()]).program)
 
 
 def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Clock) -> None:

@@ -1,22 +1,40 @@
-"""The changes of ``tlkit edit``, made in a model's message in an order in which none hides another's names."""
+"""The changes of ``tlkit edit``: passes over the program, and the description to match, in an order in which none hides
+another's names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlkit.core.edit.shapes import parse_shapes
+from tlkit.core.edit.shapes import fixed_elsewhere, parse_shapes, program_shape
 from tlkit.errors import UsageError
 from tlkit.formats.coreml.describe import describe_package
-from tlkit.formats.coreml.edit import dtypes as edit_dtypes
-from tlkit.formats.coreml.edit import labels as edit_labels
-from tlkit.formats.coreml.edit import names as edit_names
-from tlkit.formats.coreml.edit import shapes as edit_shapes
-from tlkit.formats.coreml.edit.message import PORTS, Interface, interfaces, oldest_version
+from tlkit.formats.coreml.features import (
+    PORTS,
+    Interface,
+    Shapes,
+    array_port,
+    check_names,
+    describe_classifier,
+    describe_dtype,
+    describe_outputs,
+    describe_shapes,
+    interfaces,
+    rename_ports,
+)
 from tlkit.formats.coreml.package import Package
 from tlkit.formats.coreml.ports import read_ports
+from tlkit.formats.coreml.write import oldest_version
 from tlkit.mil.opsets import NEWEST
+from tlkit.mil.passes.base import Pass, run_passes
+from tlkit.mil.passes.cast_ports import CastInput, CastOutput
+from tlkit.mil.passes.classify import SetLabels, classifier_outputs
+from tlkit.mil.passes.rename import Rename
+from tlkit.mil.passes.reshape import Reshape
+from tlkit.mil.program import Function, Program
+from tlkit.mil.types import DType
+from tlkit.mil.write import write_program
 from tlkit.ports.parse import check_name, element_type
 from tlkit.ports.shapes import shapes_text
 from tlkit.types import TensorSpec
@@ -43,69 +61,89 @@ class Edits:
 
 def apply(package: Package, model: Any, wanted: Edits) -> None:
     """Make ``wanted`` of ``model`` (a copy of the package's message); UsageError where the model rules one out."""
-    targets = interfaces(model)
-    if wanted.program and model.WhichOneof("Type") != "mlProgram":
-        kind = model.WhichOneof("Type") or "unknown"
-        raise UsageError(
-            f"{package.root}: of a {kind} model only metadata can be edited", "--metadata, --author, --description, ..."
-        )
-    _set_shapes(package, targets, wanted.input_shapes)
-    _set_dtypes(targets, "input", wanted.input_dtypes, edit_dtypes.set_input_dtype)
-    _set_dtypes(targets, "output", wanted.output_dtypes, edit_dtypes.set_output_dtype)
-    if wanted.labels:
-        for target in targets:
-            edit_labels.set_labels(target, wanted.labels)
-    if wanted.rename:
-        edit_names.rename_ports(targets, {old: check_name(new) for old, new in wanted.rename.items()})
+    if wanted.program:
+        _change_program(package, model, wanted)
     _describe(model, wanted)
     _check_version(model, wanted.spec_version)
 
 
-def _set_dtypes(
-    targets: Sequence[Interface],
-    kind: str,
-    wanted: Mapping[str, str],
-    change: Callable[[Interface, str, str], None],
-) -> None:
-    for name, text in wanted.items():
-        dtype = element_type(text, f"--{kind}-dtype {name}={text}")
-        for target in _having(targets, kind, name):
-            change(target, name, dtype)
+def _change_program(package: Package, model: Any, wanted: Edits) -> None:
+    if package.program is None:
+        kind = model.WhichOneof("Type") or "unknown"
+        raise UsageError(
+            f"{package.root}: of a {kind} model only metadata can be edited", "--metadata, --author, --description, ..."
+        )
+    editing = _Editing(package, model, package.program)
+    editing.set_shapes(wanted.input_shapes)
+    editing.set_dtypes("input", wanted.input_dtypes)
+    editing.set_dtypes("output", wanted.output_dtypes)
+    editing.set_labels(wanted.labels)
+    editing.rename({old: check_name(new) for old, new in wanted.rename.items()})
+    if editing.program != package.program:
+        write_program(editing.program, model.mlProgram)
 
 
-def _set_shapes(package: Package, targets: Sequence[Interface], wanted: Mapping[str, str]) -> None:
-    for name in wanted:
-        _having(targets, "input", name)
-    for target in targets:
-        ports = {spec.name: spec for spec in describe_package(package, target.name or None).inputs}
-        asked = {name: parse_shapes(name, text, ports[name]) for name, text in wanted.items() if name in ports}
-        stuck = {
-            name: axis
-            for name, shapes in asked.items()
-            if (axis := edit_shapes.fixed_elsewhere(target, name, shapes)) is not None
-        }
-        if stuck:
-            _refit(package, target, asked, stuck)
+class _Editing:
+    """A model on its way: ``program`` is what the passes have made so far, the description is changed in step."""
+
+    def __init__(self, package: Package, model: Any, program: Program) -> None:
+        self._package = package
+        self._targets = interfaces(model)
+        self.program = program
+
+    def _run(self, change: Pass) -> None:
+        self.program = run_passes(self.program, [change]).program
+
+    def _function(self, target: Interface) -> Function:
+        return self.program.function(target.function)
+
+    def set_shapes(self, wanted: Mapping[str, str]) -> None:
+        for name in wanted:
+            _having(self._targets, "input", name)
+        for target in self._targets if wanted else ():
+            ports = {spec.name: spec for spec in describe_package(self._package, target.name or None).inputs}
+            asked = {name: parse_shapes(name, text, ports[name]) for name, text in wanted.items() if name in ports}
+            if self._stuck(target, asked):
+                self._package.require_weights()
+                self._run(Reshape(target.function, {name: shapes.default for name, shapes in asked.items()}))
+                describe_outputs(target, self._function(target))
+            for name, shapes in asked.items():
+                describe_shapes(target.port("input", name), shapes)
+
+    def _stuck(self, target: Interface, asked: Mapping[str, Shapes]) -> bool:
+        """Whether the program fixes other lengths than are asked for; UsageError where more than others are."""
+        stuck = False
         for name, shapes in asked.items():
-            edit_shapes.describe_shapes(target.port("input", name), shapes)
+            axis = fixed_elsewhere(self._function(target), name, shapes)
+            if axis is not None and (shapes.ranges or shapes.enumerated):
+                from tlkit.mil.passes.infer import AGAIN  # late: it imports torch
 
+                declared = program_shape(self._function(target), name)
+                fixed = f"the program fixes axis {axis} of '{name}' at {declared[axis]}"
+                raise UsageError(f"{self._package.root}: {fixed}: it cannot be made flexible", AGAIN)
+            stuck = stuck or axis is not None
+        return stuck
 
-def _refit(
-    package: Package, target: Interface, asked: Mapping[str, edit_shapes.Shapes], stuck: Mapping[str, int]
-) -> None:
-    """Give a program with fixed shapes other fixed ones; UsageError where more is asked, or it does not follow."""
-    from tlkit.core.edit.reinfer import AGAIN, infer
+    def set_dtypes(self, kind: str, wanted: Mapping[str, str]) -> None:
+        change = CastInput if kind == "input" else CastOutput
+        for name, text in wanted.items():
+            dtype = DType.named(element_type(text, f"--{kind}-dtype {name}={text}"))
+            for target in _having(self._targets, kind, name):
+                array_port(target, kind, name)
+                self._run(change(target.function, name, dtype))
+                describe_dtype(target, kind, name, dtype)
 
-    for name, axis in stuck.items():
-        if asked[name].ranges or asked[name].enumerated:
-            declared = edit_shapes.program_shape(target, name)
-            fixed = f"the program fixes axis {axis} of '{name}' at {declared[axis]}"
-            raise UsageError(f"{package.root}: {fixed}: it cannot be made flexible", AGAIN)
-    assert package.program is not None
-    package.require_weights()
-    found = infer(package.program.function(target.name or None), {name: s.default for name, s in asked.items()})
-    edit_shapes.declare_shapes(target, found.shapes)
-    edit_shapes.reshape_to(target, found.reshapes)
+    def set_labels(self, labels: Sequence[str]) -> None:
+        for target in self._targets if labels else ():
+            self._run(SetLabels(target.function, tuple(labels)))
+            describe_classifier(target, classifier_outputs(self._function(target)))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        check_names(self._targets, names)
+        for target in self._targets if names else ():
+            here = {old: new for old, new in names.items() if old in target.names()}
+            self._run(Rename(target.function, here))
+            rename_ports(target, here)
 
 
 def _having(targets: Sequence[Interface], kind: str, name: str) -> list[Interface]:

@@ -15,8 +15,8 @@ from tlkit.core.edit.apply import Edits, apply, changes
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
-from tlkit.formats.coreml.edit.message import write_beside
 from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.formats.coreml.write import write_beside
 from tlkit.host.staging import check_goal, staged
 from tlkit.ports.labels import class_labels
 from tlkit.types import ModelInfo

@@ -1,11 +1,12 @@
-"""``--input-shape NAME=SHAPES``: what it says."""
+"""``--input-shape NAME=SHAPES``: what it says, and where the program says otherwise."""
 
 from __future__ import annotations
 
 import re
 
 from tlkit.errors import UsageError
-from tlkit.formats.coreml.edit.shapes import MOST_SHAPES, Range, Shapes
+from tlkit.formats.coreml.features import MOST_SHAPES, Range, Shapes
+from tlkit.mil.program import Function, TensorType
 from tlkit.ports.port import LARGEST, parse_dims
 from tlkit.types import TensorSpec
 
@@ -36,3 +37,21 @@ def parse_shapes(name: str, text: str, spec: TensorSpec) -> Shapes:
 
 def _within(length: int, limits: Range) -> bool:
     return limits[0] <= length and (limits[1] is None or length <= limits[1])
+
+
+def program_shape(function: Function, name: str) -> tuple[int | None, ...]:
+    """Return the shape that the program declares for its input ``name``, None where it leaves a length open."""
+    for item in function.inputs:
+        if item.name == name and isinstance(item.type, TensorType):
+            return item.type.shape or ()
+    raise UsageError(f"the program has no tensor input '{name}'", "shapes can be changed for arrays and images")
+
+
+def fixed_elsewhere(function: Function, name: str, shapes: Shapes) -> int | None:
+    """Return the first axis that the program fixes at another length than ``shapes`` wants, None if there is none."""
+    declared = program_shape(function, name)
+    if len(declared) != len(shapes.default):
+        ranks = f"{len(declared)} axes, not {len(shapes.default)}"
+        raise UsageError(f"the input '{name}' has {ranks}", "the number of axes stays as it is")
+    wrong = (axis for axis, length in enumerate(declared) if length is not None and shapes.all(axis) != {length})
+    return next(wrong, None)

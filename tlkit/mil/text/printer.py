@@ -11,6 +11,7 @@ from tlkit.mil.program import (
     Argument,
     BlobRef,
     Block,
+    Deferred,
     DictType,
     Dim,
     Function,
@@ -135,6 +136,8 @@ class Printer:
     def constant(self, value: Value) -> str:
         """Spell a constant whose type is known."""
         kind, data = value.type, value.data
+        if isinstance(data, Deferred):
+            data = immediate.canonical(kind, b"".join(data.pieces()))
         if isinstance(data, BlobRef):
             path = f"{self._string}({quote(data.file_name)})"
             return f"BLOBFILE(path = {path}, offset = {self._uint64}({data.offset}))"

@@ -204,13 +204,19 @@ def _state(ct: Any, state: State) -> Any:
 
 def _name_states(spec: Any, states: Sequence[State]) -> None:
     """Call the states what the user calls the buffers: coremltools takes the traced module's names for them."""
-    from tlkit.formats.coreml.edit.message import interfaces
-    from tlkit.formats.coreml.edit.names import rename_ports
+    from tlkit.formats.coreml.features import interfaces, rename_ports
+    from tlkit.mil.passes.base import run_passes
+    from tlkit.mil.passes.rename import Rename
+    from tlkit.mil.proto import read_program
+    from tlkit.mil.write import write_program
 
     made = {re.sub(r"\W", "_", state.source): state.name for state in states}
     names = {old: new for old, new in made.items() if old != new}
     if names:
-        rename_ports(interfaces(spec), names)
+        (target,) = interfaces(spec)
+        program = read_program(spec.mlProgram, lambda name: None)  # the weights stay where they are
+        write_program(run_passes(program, [Rename(target.function, names)]).program, spec.mlProgram)
+        rename_ports(target, names)
 
 
 def check_classifier(outputs: Sequence[Output], labels: int) -> None:

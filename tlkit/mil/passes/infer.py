@@ -16,12 +16,13 @@ import torch
 from torch import fx
 
 from tlkit.errors import TlkitError, UsageError
-from tlkit.formats.coreml.edit.shapes import Shape
 from tlkit.mil.lower.lower import lower
 from tlkit.mil.ops import CARRIERS, library
 from tlkit.mil.program import Function, Operation, StateType, TensorType
 
 AGAIN = "convert the model again at that shape, or with a flexible one"
+"""What helps where a program does not follow another shape."""
+Shape = tuple[int, ...]
 _FAMILIES = {"activation", "conv", "elementwise_binary", "elementwise_unary", "linear", "normalization", "pool"}
 _FAMILIES |= {"reduction", "transformers"}
 _FOLLOW = {"concat", "cumsum", "depth_to_space", "expand_dims", "identity", "pad", "pixel_shuffle", "pixel_unshuffle"}

@@ -1,1 +1,0 @@
-"""Edits of a Core ML model's message."""

@@ -1,0 +1,108 @@
+"""Writing Core ML models: a package from its message and program, or a changed message beside the old one's weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.coreml.features import GRAYSCALE_FLOAT16, PORTS, interfaces
+from tlkit.formats.coreml.package import Package, inside
+from tlkit.mil.opsets import system_of, version_of
+from tlkit.mil.program import Program
+from tlkit.mil.types import DType
+from tlkit.mil.write import WEIGHTS, weight_file, write_program
+
+_FOLDER = "com.apple.CoreML"
+_MODEL = "model.mlmodel"
+
+
+def write_package(path: Path, model: Any, program: Program) -> Package:
+    """Write a new package at ``path``: ``model`` (whose program is replaced) with ``program`` and all its weights.
+
+    Each weight is written once, whichever functions and files it comes from, and none is held in memory as a whole.
+    """
+    folder = path / "Data" / _FOLDER
+    folder.mkdir(parents=True)
+    with weight_file(folder) as weights:
+        write_program(program, model.mlProgram, weights)
+    (folder / _MODEL).write_bytes(model.SerializeToString())
+    items = [(_MODEL, "CoreML Model Specification")]
+    if weights.used:
+        items.append((WEIGHTS.split("/")[0], "CoreML Model Weights"))
+    (path / "Manifest.json").write_text(json.dumps(_manifest(items), indent=4))
+    return Package(path, folder / _MODEL, model)
+
+
+def _manifest(items: list[tuple[str, str]]) -> dict[str, Any]:
+    """What a package's Manifest.json says: its items by identifiers, which have to differ and mean nothing."""
+    entries = {
+        str(uuid.uuid5(uuid.NAMESPACE_URL, name)).upper(): {
+            "author": _FOLDER,
+            "description": text,
+            "name": name,
+            "path": f"{_FOLDER}/{name}",
+        }
+        for name, text in items
+    }
+    return {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": next(iter(entries))}
+
+
+def write_beside(package: Package, model: Any, path: Path) -> None:
+    """Write ``model`` to ``path`` as ``package`` is on disk: alone, or with everything else that the folder holds.
+
+    Weights and other files are hard-linked where the file system can, so that a copy of a large model costs nothing;
+    tlkit never writes into a file that exists.
+    """
+    data = model.SerializeToString()
+    if not package.root.is_dir():
+        path.write_bytes(data)
+        return
+    for folder, _, names in os.walk(package.root):
+        place = path / Path(folder).relative_to(package.root)
+        place.mkdir()
+        for name in names:
+            source = Path(folder, name)
+            if source != package.file:
+                _link(inside(package.root, Path(folder), name), place / name)
+    (path / package.file.relative_to(package.root)).write_bytes(data)
+
+
+def _link(source: Path, goal: Path) -> None:
+    real = source.resolve()
+    if not real.is_file():
+        raise LoadError(f"{source}: not a regular file", "the package is damaged: fetch it again")
+    with suppress(OSError):  # another file system, or one without links
+        os.link(real, goal)
+        return
+    shutil.copyfile(real, goal)
+
+
+def oldest_version(model: Any) -> tuple[int, str]:
+    """Return the lowest specification version that ``model`` may have, and what it has that asks for it."""
+    program = model.WhichOneof("Type") == "mlProgram"
+    asks = [(6, "an mlprogram") if program else (1, "any model")]
+    if model.description.functions:
+        asks.append((9, "several functions"))
+    for target in interfaces(model):
+        asks += [_port_asks(feature) for kind in PORTS for feature in getattr(target.description, kind)]
+        if program and target.function in model.mlProgram.functions:
+            opset = model.mlProgram.functions[target.function].opset
+            asks.append((version_of(opset), f"operations of {system_of(opset)}"))
+    return max(asks, key=lambda item: item[0])
+
+
+def _port_asks(feature: Any) -> tuple[int, str]:
+    kind = feature.type.WhichOneof("Type")
+    if kind == "stateType":
+        return 9, f"the state '{feature.name}'"
+    if kind == "multiArrayType" and feature.type.multiArrayType.dataType == DType.FP16.array_number:
+        return 7, f"the f16 port '{feature.name}'"
+    if kind == "imageType" and feature.type.imageType.colorSpace == GRAYSCALE_FLOAT16:
+        return 7, f"the f16 image '{feature.name}'"
+    return 1, "any model"

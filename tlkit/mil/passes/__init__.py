@@ -1,0 +1,1 @@
+"""Changes of a program: each takes one and gives another."""

@@ -1,0 +1,274 @@
+"""A :class:`~tlkit.mil.program.Program` to Core ML's protobuf, and its constants to a weight file: the inverse of
+``proto.py``.
+
+Each element type travels in the field in which coremltools puts it, since that is where Core ML looks for it. Weights
+are copied piece by piece, each once however many functions use it, so a program larger than memory can be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.mil import immediate
+from tlkit.mil.blob import BlobWriter
+from tlkit.mil.collector import uncollected
+from tlkit.mil.program import (
+    Argument,
+    BlobRef,
+    Block,
+    Deferred,
+    DictType,
+    Function,
+    ListType,
+    NamedType,
+    Operation,
+    Program,
+    StateType,
+    TensorType,
+    TupleType,
+    Type,
+    Value,
+)
+from tlkit.mil.types import DType
+
+WEIGHTS = "weights/weight.bin"
+"""Where a package keeps its weights, beside its model."""
+_FIELDS = {
+    DType.BOOL: "bools",
+    DType.STRING: "strings",
+    DType.FP32: "floats",
+    DType.FP64: "doubles",
+    DType.INT16: "ints",
+    DType.UINT16: "ints",
+    DType.INT32: "ints",
+    DType.INT64: "longInts",
+    DType.UINT64: "longInts",
+}
+"""The field of each element type; the elements of every other type are bytes."""
+_LARGEST = (1 << 31) - 1  # bytes of a protobuf message
+_DEEPEST = 45  # blocks in blocks: a reader of protobuf stops at 100 messages, and a block is in an operation in a block
+
+
+class WeightFile:
+    """The one weight file of a program being written: see :func:`weight_file`. It is made with its first constant."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._writer: BlobWriter | None = None
+        self._placed: dict[tuple[DType, BlobRef | Deferred], int] = {}
+
+    @property
+    def used(self) -> bool:
+        """Whether there is a constant in it."""
+        return bool(self._placed)
+
+    def place(self, kind: TensorType, data: BlobRef | Deferred) -> int:
+        """Put a constant of type ``kind`` into the file unless it is there; return where its record is.
+
+        LoadError where the file that has it is missing or damaged, or where it has not the size that its type says.
+        """
+        key = (kind.dtype, data)
+        if key not in self._placed:
+            put = self._copied(data) if isinstance(data, BlobRef) else self._made(kind, data)
+            self._placed[key] = put
+        return self._placed[key]
+
+    def _copied(self, ref: BlobRef) -> int:
+        if ref.file is None:
+            raise LoadError(f"the weight file '{ref.file_name}' that the program names is missing")
+        record = ref.file.record(ref.offset)
+        padding = record.nbytes * 8 - record.count * record.dtype.bits if record.dtype.bits < 8 else 0
+        return self._blobs().stream(record.dtype, ref.file.pieces(record), padding)
+
+    def _made(self, kind: TensorType, data: Deferred) -> int:
+        if kind.size is None:
+            raise LoadError("a constant of an open shape cannot be written")
+        bits = kind.size * kind.dtype.bits
+        size = -(-bits // 8)
+        dtype = DType.UINT8 if kind.dtype is DType.BOOL else kind.dtype  # a weight file has no bool
+        return self._blobs().stream(dtype, _counted(data.pieces(), size), size * 8 - bits)
+
+    def _blobs(self) -> BlobWriter:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = BlobWriter(self.path.open("w+b"))
+        return self._writer
+
+    def close(self, whole: bool) -> None:
+        """Close the file; one that is not ``whole`` stays without a header that says how much it holds."""
+        if self._writer is not None:
+            self._writer.close(whole)
+
+
+def _counted(pieces: Iterable[bytes | memoryview], size: int) -> Iterator[bytes | memoryview]:
+    found = 0
+    for piece in pieces:
+        found += memoryview(piece).nbytes
+        yield piece
+    if found != size:
+        raise LoadError(f"a constant of {size} bytes was made {found} bytes long")
+
+
+@contextmanager
+def weight_file(folder: Path) -> Iterator[WeightFile]:
+    """Make the weight file of a model that lies in ``folder``; it is whole once the body has ended without an error."""
+    weights, whole = WeightFile(folder / WEIGHTS, f"@model_path/{WEIGHTS}"), False
+    try:
+        yield weights
+        whole = True
+    finally:
+        weights.close(whole)
+
+
+@uncollected()
+def write_program(program: Program, message: Any, weights: WeightFile | None = None) -> None:
+    """Put ``program`` into ``message``, a ``MILSpec.Program`` (``Model.mlProgram``), in place of what that holds.
+
+    Every constant that lies in a weight file goes into ``weights``; without one each stays where it is, in the file
+    that the program names. LoadError for what no protobuf can hold.
+    """
+    message.Clear()
+    _Writer(weights).program(program, message)
+    if message.ByteSize() > _LARGEST:
+        raise LoadError("the program is larger than a protobuf can be", "keep its constants in a weight file")
+
+
+class _Writer:
+    def __init__(self, weights: WeightFile | None) -> None:
+        self._weights = weights
+
+    def program(self, program: Program, message: Any) -> None:
+        message.version, message.docString = program.version, program.doc
+        for name, function in program.functions.items():
+            self.function(function, message.functions[name])
+        self.attributes(program.attributes, message)
+
+    def function(self, function: Function, message: Any) -> None:
+        message.opset = function.opset
+        self.named(function.inputs, message.inputs)
+        for opset, block in function.specializations.items():
+            self.block(block, message.block_specializations[opset])
+        self.attributes(function.attributes, message)
+
+    def block(self, block: Block, message: Any, depth: int = 0) -> None:
+        if depth > _DEEPEST:
+            raise LoadError(f"blocks are nested deeper than the {_DEEPEST} levels that a protobuf can hold")
+        self.named(block.inputs, message.inputs)
+        message.outputs.extend(block.outputs)
+        for operation in block.operations:
+            self.operation(operation, message.operations.add(), depth)
+        self.attributes(block.attributes, message)
+
+    def operation(self, operation: Operation, message: Any, depth: int) -> None:
+        message.type = operation.type
+        for name, arguments in operation.inputs.items():
+            given = message.inputs[name].arguments
+            for argument in arguments:
+                self.argument(argument, given.add())
+        self.named(operation.outputs, message.outputs)
+        for block in operation.blocks:
+            self.block(block, message.blocks.add(), depth + 1)
+        self.attributes(operation.attributes, message)
+
+    def argument(self, argument: Argument, message: Any) -> None:
+        if isinstance(argument, Value):
+            self.value(argument, message.value)
+        else:
+            message.name = argument.name
+
+    def attributes(self, attributes: Mapping[str, Value], message: Any) -> None:
+        for name, value in attributes.items():
+            self.value(value, message.attributes[name])
+
+    def named(self, items: Iterable[NamedType], messages: Any) -> None:
+        for item in items:
+            self.type(item.type, messages.add(name=item.name).type)
+
+    def type(self, kind: Type, message: Any) -> None:
+        if isinstance(kind, TensorType):
+            self.tensor_type(kind, message.tensorType)
+        elif isinstance(kind, ListType):
+            self.type(kind.element, message.listType.type)
+            _write_dimension(kind.length, message.listType.length)
+        elif isinstance(kind, TupleType):
+            message.tupleType.SetInParent()
+            for element in kind.elements:
+                self.type(element, message.tupleType.types.add())
+        elif isinstance(kind, DictType):
+            self.type(kind.key, message.dictionaryType.keyType)
+            self.type(kind.value, message.dictionaryType.valueType)
+        else:
+            self.type(kind.wrapped, message.stateType.wrappedType)
+
+    def tensor_type(self, kind: TensorType, message: Any) -> None:
+        message.dataType = kind.dtype.number
+        message.rank = -1 if kind.shape is None else len(kind.shape)
+        for length in kind.shape or ():
+            _write_dimension(length, message.dimensions.add())
+        for name, value in kind.attributes:
+            self.value(value, message.attributes[name])
+
+    def value(self, value: Value, message: Any) -> None:
+        kind, data = value.type, value.data
+        if value.doc:
+            message.docString = value.doc
+        self.type(kind, message.type)
+        if isinstance(data, BlobRef) and self._weights is None:
+            message.blobFileValue.fileName, message.blobFileValue.offset = data.file_name, data.offset
+        elif isinstance(data, BlobRef | Deferred):
+            self._placed(kind, data, message.blobFileValue)
+        elif isinstance(kind, TensorType):
+            _write_elements(kind, data, message.immediateValue.tensor)
+        elif isinstance(data, bytes):
+            raise LoadError("only a tensor's data can be bytes")
+        else:
+            self.parts(kind, data, message.immediateValue)
+
+    def _placed(self, kind: Type, data: BlobRef | Deferred, message: Any) -> None:
+        if self._weights is None:
+            raise ValueError("what a pass made of a constant is written to a weight file, and none is given")
+        if not isinstance(kind, TensorType):
+            raise LoadError("only a tensor's data can lie in a weight file")
+        message.fileName, message.offset = self._weights.name, self._weights.place(kind, data)
+
+    def parts(self, kind: Type, data: tuple[Any, ...], message: Any) -> None:
+        """Write the constants that a list, tuple or dictionary consists of."""
+        if isinstance(kind, DictType):
+            message.dictionary.SetInParent()
+            for key, item in data:
+                pair = message.dictionary.values.add()
+                self.value(key, pair.key)
+                self.value(item, pair.value)
+        elif isinstance(kind, ListType | TupleType):
+            inner = message.list if isinstance(kind, ListType) else message.tuple
+            inner.SetInParent()
+            for item in data:
+                self.value(item, inner.values.add())
+        elif isinstance(kind, StateType) and data:
+            raise LoadError("a state cannot be a constant")
+
+
+def _write_dimension(length: int | None, message: Any) -> None:
+    if length is None:
+        message.unknown.SetInParent()
+    else:
+        message.constant.size = length
+
+
+def _write_elements(kind: TensorType, data: tuple[Any, ...] | bytes, message: Any) -> None:
+    field = _FIELDS.get(kind.dtype, "bytes")
+    if data == () and immediate.is_packed(kind.dtype):
+        message.SetInParent()  # no value at all
+    elif field == "bytes":
+        message.bytes.values = immediate.canonical(kind, data)
+    else:
+        elements = immediate.elements(kind.dtype, data, kind.size)
+        if kind.dtype is DType.UINT64:
+            elements = [item - (1 << 64) if item >> 63 else item for item in elements]  # a longInt is signed
+        where = getattr(message, field)
+        where.SetInParent()
+        where.values.extend(elements)
