@@ -242,8 +242,18 @@ def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:
         ("ops", f"{total}: {_histogram(info.operations)}", ""),
         *_verification(result),
         *(("advice", sentence, "yellow") for sentence in result.advice),
+        *_risks(result),
         ("time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.timings.items()), ""),
     ]
+
+
+def _risks(result: ConversionResult) -> list[tuple[str, str, str]]:
+    """What Core ML refuses or a unit computes wrongly, and where to read of it, and of the lesser risks."""
+    from tlkit.core.inspect.risks import grave, risk_text
+
+    told = grave(result.risks)
+    rows = [("risk", risk_text(risk), "bold red" if risk.level == "refused" else "yellow") for risk in told]
+    return [*rows, ("", f"ways out: tlkit inspect {result.path} --risks", "dim")] if rows else []
 
 
 def _verification(result: ConversionResult) -> list[tuple[str, str, str]]:

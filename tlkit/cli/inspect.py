@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tlkit.core.inspect.inspection import Inspection
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.coreml.package import Package
+    from tlkit.mil.risks.kit import Risk
 
 Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by operation, in MIL's own words.")]
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
@@ -31,6 +32,9 @@ Tree = Annotated[bool, typer.Option("--tree", help="Models in models, or tensors
 Diff = Annotated[
     str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another file of any format; exit 1.")
 ]
+Risks = Annotated[
+    bool, typer.Option("--risks", help="List what is known to go wrong with it on Apple's units, and a way out.")
+]
 Format = Annotated[
     str | None,
     typer.Option("--format", metavar="NAME", help="Read as coreml, safetensors, gguf, pytorch, onnx or numpy."),
@@ -45,6 +49,7 @@ def inspect(
     stats: Stats = False,
     hashes: Hash = False,
     tree: Tree = False,
+    risks: Risks = False,
     diff: Diff = None,
     format: Format = None,
     function: options.Function = None,
@@ -71,6 +76,7 @@ def inspect(
     found = examine(path, format, function)
     for note in found.info.notes:
         sink.warn(note)
+    known = _risks(found, function)
     if diff is not None:
         _diff(sink, found, Path(diff))
         return
@@ -80,9 +86,21 @@ def inspect(
     if hashes:
         extra["hashes"] = _hashes(sink, found)
     if json:
-        sink.answer(_document(found, tensors, function) | extra, "")
+        sink.answer(_document(found, tensors, function) | {"risks": known} | extra, "")
+    elif risks:
+        from tlkit.cli.views.risks import risks_view
+
+        sink.answer({}, lambda: risks_view(found.info, known))
     else:
-        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra, function))
+        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra, function, known))
+
+
+def _risks(found: Inspection, function: str | None) -> tuple[Risk, ...]:
+    if found.package is None:
+        return ()
+    from tlkit.core.inspect.risks import package_risks
+
+    return package_risks(found.package, function)
 
 
 def _shown(
@@ -93,6 +111,7 @@ def _shown(
     tree: bool,
     extra: dict[str, Any],
     function: str | None,
+    risks: Sequence[Risk],
 ) -> Any:
     from tlkit.cli.views import inspect as view
     from tlkit.cli.views import tensors as _tensor_view
@@ -105,7 +124,7 @@ def _shown(
         return view.weights_view(found.matching(tensors))
     if tree:
         return _tensor_view.tree_view(found.info, found.groups)
-    return view.summary_view(found.info, found.groups if found.package is None else ())
+    return view.summary_view(found.info, found.groups if found.package is None else (), risks)
 
 
 def _document(found: Inspection, pattern: str | None, function: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.text import Text
 from tlkit.cli.sink.card import card
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.cli.views import tensors as _tensor_view
+from tlkit.cli.views.risks import summary_of_risks
 from tlkit.core.inspect.which import which_format
 from tlkit.mil.opsets import VERSIONS
 from tlkit.ports.shapes import shape_text, shapes_text
@@ -23,14 +24,15 @@ from tlkit.words import byte_text, count_text
 if TYPE_CHECKING:
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.groups import Group as TensorGroup
+    from tlkit.mil.risks.kit import Risk
 
 _LABEL = 20  # columns of a fact's name; what people call their own facts can be longer
 _SHOWN = 12  # kinds of operation, class labels: what fits a line or two
 _LONG = 400  # characters of a description or a user's entry; --json has all of it
 
 
-def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = ()) -> RenderableType:
-    """Return the summary: facts, ports, operations, tensors by group, and last what the file is good for."""
+def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = (), risks: Sequence[Risk] = ()) -> RenderableType:
+    """Return the summary: facts, ports, operations, tensors by group, what goes wrong with it, what it is good for."""
     parts: list[RenderableType] = [_facts(info), Text()]
     ports = [("input", spec) for spec in info.inputs]
     ports += [("state", spec) for spec in info.states]
@@ -43,6 +45,8 @@ def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = ()) -> Rendera
         parts += [Text(), _tensor_view.model_tree(info.details["model"])]
     if groups:
         parts.append(_tensor_view.groups_view(groups))
+    if risks:
+        parts += [Text(), summary_of_risks(risks)]
     return Group(*parts, Text(), _tensor_view.which_line(*which_format(info)))
 
 

@@ -16,6 +16,7 @@ from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.core.convert.verify import Verification
+    from tlkit.mil.risks.kit import Risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class ConversionResult:
     """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
 
     ``verification`` is None where it was not asked for; ``notes`` is what to know about this conversion,
-    ``version_notes`` about the versions in use.
+    ``version_notes`` about the versions in use, ``risks`` what is known to go wrong with such a program on Apple's
+    units.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class ConversionResult:
     notes: tuple[str, ...]
     version_notes: tuple[str, ...]
     timings: Mapping[str, float]
+    risks: tuple[Risk, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -53,7 +56,9 @@ def result(
     notes: tuple[str, ...],
 ) -> ConversionResult:
     """Describe the package that now lies at ``goal``."""
+    from tlkit.core.inspect.risks import package_risks
     from tlkit.core.model.load import inspect
+    from tlkit.formats.coreml.package import open_package
 
     info = inspect(goal)
     return ConversionResult(
@@ -68,6 +73,7 @@ def result(
         notes=notes,
         version_notes=version_notes(),
         timings=clock.timings(),
+        risks=package_risks(open_package(goal)),
     )
 
 

@@ -1,0 +1,51 @@
+"""What is known to go wrong with a model, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.mil.risks.kit import Risk
+    from tlkit.types import ModelInfo
+
+_STYLES = {"refused": "bold red", "wrong": "yellow", "placed": "cyan", "common": "dim"}
+
+
+def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
+    """Return what Core ML refuses or a unit computes wrongly, a line each, and where to read of the rest."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tlkit.core.inspect.risks import grave, risk_text
+
+    told = grave(tuple(risks))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for risk in told:
+        table.add_row(Text(risk.level, _STYLES[risk.level]), risk_text(risk))
+    table.add_row(Text("risks", "dim"), Text(f"{len(risks)} known on Apple's units: --risks lists them", "dim"))
+    return table
+
+
+def risks_view(info: ModelInfo, risks: Sequence[Risk]) -> RenderableType:
+    """Return a block a risk: how grave, where and what; the operations; the way out."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if not risks:
+        return Text(f"{info.path}: nothing is known to go wrong with it on Apple's units")
+    table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for risk in risks:
+        table.add_row(Text(risk.level, _STYLES[risk.level]), risk.row, Text(f"{risk.units}: {risk.text}"))
+        table.add_row("", "", Text(", ".join(risk.places), "dim"))
+        table.add_row("", "", Text(f"way out: {risk.mend}"))
+    untried = "Ways out follow from the reports (docs/fidelity.md) and were not tried on a device here."
+    return Group(table, Text(untried, "dim"))

@@ -1,0 +1,39 @@
+"""The risks of a Core ML model: what is known to go wrong with its program on Apple's units."""
+
+from __future__ import annotations
+
+from tlkit.formats.coreml.describe import describe_package
+from tlkit.formats.coreml.package import Package
+from tlkit.mil.program import Program
+from tlkit.mil.risks.find import find_risks, merged
+from tlkit.mil.risks.kit import Level, Risk
+
+_SHOWN = 3  # places that a line names
+
+
+def package_risks(package: Package, function: str | None = None) -> tuple[Risk, ...]:
+    """Return the risks of ``package``, gravest first: of one function, or of all; of a pipeline's stages, of all.
+
+    Nothing is decoded and nothing is run. Empty for a model that has no program.
+    """
+    if package.program is None:
+        return merged([package_risks(stage) for stage in package.stages()])
+    names = [function] if function else list(package.program.functions)
+    return merged([_function_risks(package, package.program, name) for name in names])
+
+
+def _function_risks(package: Package, program: Program, name: str) -> tuple[Risk, ...]:
+    info = describe_package(package, name if len(program.functions) > 1 else None)
+    return find_risks(program.function(name), info.inputs, info.outputs, info.sizes.get("weights", 0))
+
+
+def grave(risks: tuple[Risk, ...]) -> tuple[Risk, ...]:
+    """Return those that are told unasked: what Core ML refuses, and what a unit computes wrongly."""
+    return tuple(risk for risk in risks if risk.level in (Level.REFUSED, Level.WRONG))
+
+
+def risk_text(risk: Risk) -> str:
+    """Return one line: where, what, the operations, and the row of ``docs/fidelity.md`` with the evidence."""
+    named = ", ".join(risk.places[:_SHOWN])
+    more = f" and {len(risk.places) - _SHOWN} more" if len(risk.places) > _SHOWN else ""
+    return f"{risk.units}: {risk.text} ({named}{more}; {risk.row})"

@@ -1,0 +1,44 @@
+"""Every rule over one program: the risks of a model, gravest first. Importing this registers the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tlkit.mil.opsets import OPSETS
+from tlkit.mil.program import Function
+from tlkit.mil.risks import loading, numbers, placing, windows
+from tlkit.mil.risks.kit import Level, Risk, View, rules
+from tlkit.types import TensorSpec
+
+FAMILIES = (loading, numbers, windows, placing)
+"""The modules with the rules, in the order of their gravity."""
+
+
+def find_risks(
+    function: Function, inputs: Sequence[TensorSpec] = (), outputs: Sequence[TensorSpec] = (), weights: int = 0
+) -> tuple[Risk, ...]:
+    """Return what is known to go wrong with ``function`` on Apple's units, gravest first: each rule that finds a place.
+
+    ``weights`` is the size of the package's weights in bytes. Nothing is decoded and nothing is run.
+    """
+    release = OPSETS[function.opset].number if function.opset in OPSETS else 0
+    view = View(function, inputs, outputs, release, weights)
+    found = []
+    for item in rules():
+        places = tuple(dict.fromkeys(item.find(view)))
+        if places:
+            found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
+    order = list(Level)
+    return tuple(sorted(found, key=lambda risk: order.index(risk.level)))
+
+
+def merged(found: Sequence[tuple[Risk, ...]]) -> tuple[Risk, ...]:
+    """Return the risks of several functions as one list: those with the same words once, with all their places."""
+    joined: dict[tuple[str, str], Risk] = {}
+    for risk in (risk for risks in found for risk in risks):
+        key = (risk.row, risk.text)
+        places = (*joined[key].places, *risk.places) if key in joined else risk.places
+        joined[key] = replace(risk, places=tuple(dict.fromkeys(places)))
+    order = list(Level)
+    return tuple(sorted(joined.values(), key=lambda risk: order.index(risk.level)))

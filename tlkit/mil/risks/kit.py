@@ -1,0 +1,186 @@
+"""The rule registry, and the view of a program that rules look at.
+
+A rule is a function that yields the operations (or ports) its row is about; a decorator gives the row, how grave it is,
+and what to say. Rules read shapes, types and small constants: no weight is decoded, nothing is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from tlkit.mil.program import Argument, Function, Operation, Ref, StateType, TensorType, Type, Value, walk
+from tlkit.mil.types import DType
+from tlkit.types import TensorSpec
+
+Found = Iterator[str]
+"""What a rule yields: the names of operations, values or ports."""
+
+
+class Level(StrEnum):
+    """How grave a risk is."""
+
+    REFUSED = "refused"
+    """Core ML does not load the model, or refuses to run it, or crashes."""
+    WRONG = "wrong"
+    """A unit was measured to compute something else."""
+    PLACED = "placed"
+    """It keeps operations off the Neural Engine, or its compiler busy."""
+    COMMON = "common"
+    """As ``wrong``, of a kind that many sound models share: told only to who asks for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """One row that a model falls under. ``units`` says where; ``places`` names what it is about, in program order."""
+
+    row: str
+    level: Level
+    units: str
+    text: str
+    mend: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A registered rule: what it says is :class:`Risk`'s."""
+
+    row: str
+    level: Level
+    units: str
+    text: str
+    mend: str
+    find: Callable[[View], Iterable[str]]
+
+
+_RULES: list[Rule] = []
+
+
+def rule(
+    row: str, level: Level, units: str, text: str, mend: str
+) -> Callable[[Callable[[View], Iterable[str]]], Callable[[View], Iterable[str]]]:
+    """Register the decorated function as a rule for ``row`` of ``docs/fidelity.md``."""
+
+    def register(find: Callable[[View], Iterable[str]]) -> Callable[[View], Iterable[str]]:
+        _RULES.append(Rule(row, level, units, text, mend, find))
+        return find
+
+    return register
+
+
+def rules() -> Sequence[Rule]:
+    """Return every registered rule, in the order of the modules."""
+    return tuple(_RULES)
+
+
+@dataclass(frozen=True)
+class View:
+    """A function with its ports, and who makes and uses each value.
+
+    ``weights`` is the number of bytes of the package's weights, 0 where it is not known.
+    """
+
+    function: Function
+    inputs: Sequence[TensorSpec] = ()
+    outputs: Sequence[TensorSpec] = ()
+    release: int = 0
+    weights: int = 0
+    _types: dict[str, Type] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation but constants, those in nested blocks too."""
+        return tuple(item for item in walk(self.function.block.operations) if item.type != "const")
+
+    @cached_property
+    def constants(self) -> Mapping[str, Value]:
+        """The constants by name."""
+        consts = (item for item in walk(self.function.block.operations) if item.type == "const" and item.outputs)
+        return {item.outputs[0].name: item.attributes["val"] for item in consts if "val" in item.attributes}
+
+    @cached_property
+    def makers(self) -> Mapping[str, Operation]:
+        """The operation that makes each value."""
+        return {output.name: item for item in self.operations for output in item.outputs}
+
+    @cached_property
+    def users(self) -> Mapping[str, Sequence[Operation]]:
+        """The operations that take each value."""
+        found: dict[str, list[Operation]] = {}
+        for item in self.operations:
+            for name in {arg.name for given in item.inputs.values() for arg in given if isinstance(arg, Ref)}:
+                found.setdefault(name, []).append(item)
+        return found
+
+    @cached_property
+    def types(self) -> Mapping[str, Type]:
+        """The type of each value by name; a state's is its tensor's."""
+        found = {item.name: item.type for item in self.function.inputs}
+        for item in walk(self.function.block.operations):
+            found |= {output.name: output.type for output in item.outputs}
+            found |= {given.name: given.type for block in item.blocks for given in block.inputs}
+        return {name: kind.wrapped if isinstance(kind, StateType) else kind for name, kind in found.items()}
+
+    def of(self, *kinds: str) -> Iterator[Operation]:
+        """Yield the operations of these types."""
+        return (item for item in self.operations if item.type in kinds)
+
+    def given(self, operation: Operation, name: str) -> Argument | None:
+        """Return an operation's only argument for ``name``."""
+        found = operation.inputs.get(name, ())
+        return found[0] if len(found) == 1 else None
+
+    def tensor(self, operation: Operation, name: str) -> TensorType | None:
+        """Return the type of an operation's input, where it is a tensor."""
+        found = self.given(operation, name)
+        kind = found.type if isinstance(found, Value) else self.types.get(found.name) if found else None
+        return kind if isinstance(kind, TensorType) else None
+
+    def shape(self, operation: Operation, name: str) -> tuple[int | None, ...]:
+        """Return the shape of an operation's input; empty for a scalar, and where none is known."""
+        kind = self.tensor(operation, name)
+        return (kind.shape or ()) if kind else ()
+
+    def is_constant(self, operation: Operation, name: str) -> bool:
+        """Whether an input is known before the program runs (a decompressed weight is)."""
+        found = self.given(operation, name)
+        if found is None or isinstance(found, Value) or found.name in self.constants:
+            return True
+        maker = self.makers.get(found.name)
+        return maker is not None and maker.type.startswith("constexpr")
+
+    def constant(self, operation: Operation, name: str) -> object:
+        """Return a small constant input as plain Python, None where it is computed, in the weight file, or missing."""
+        found = self.given(operation, name)
+        value = self.constants.get(found.name) if isinstance(found, Ref) else found
+        return value.python() if isinstance(value, Value) and isinstance(value.data, tuple | bytes) else None
+
+    def ints(self, operation: Operation, name: str) -> tuple[int, ...]:
+        """Return a small constant input as whole numbers; empty where there is none."""
+        found = self.constant(operation, name)
+        items = found if isinstance(found, list) else [found]
+        return tuple(item for item in items if isinstance(item, int))
+
+    def maker(self, operation: Operation, name: str) -> Operation | None:
+        """Return the operation that makes an input."""
+        found = self.given(operation, name)
+        return self.makers.get(found.name) if isinstance(found, Ref) else None
+
+    def after(self, operation: Operation) -> Iterator[Operation]:
+        """Yield the operations that take what ``operation`` makes."""
+        for output in operation.outputs:
+            yield from self.users.get(output.name, ())
+
+
+def made(operation: Operation) -> TensorType | None:
+    """Return the type of an operation's first output, where it is a tensor."""
+    kind = operation.outputs[0].type if operation.outputs else None
+    return kind if isinstance(kind, TensorType) else None
+
+
+def half(kind: TensorType | None) -> bool:
+    """Whether a tensor is f16."""
+    return kind is not None and kind.dtype is DType.FP16

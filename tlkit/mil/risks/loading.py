@@ -1,0 +1,271 @@
+"""Rows about what Core ML does not load, or refuses to run."""
+
+from __future__ import annotations
+
+import math
+
+from tlkit.mil.program import TensorType, Value, walk
+from tlkit.mil.risks.kit import Found, Level, View, half, made, rule
+from tlkit.mil.types import DType
+
+_NEEDED = {
+    **dict.fromkeys(("gather", "gather_nd"), (17, "validate_indices")),
+    "log": (15, "epsilon"),
+    "transpose": (15, "perm"),
+}
+"""Inputs that MIL has as optional and the runtime asks for, by operation: since which release, and which."""
+
+
+@rule(
+    "C1",
+    Level.REFUSED,
+    "every unit",
+    "tensors of more than 5 axes: Core ML does not load them",
+    "fold axes together before the operation (reshape), and take them apart after it",
+)
+def _rank(view: View) -> Found:
+    """A gather of a rank-5 tensor by one scalar counts: it is one of rank 6 inside."""
+    for item in view.operations:
+        deep = any(isinstance(out.type, TensorType) and len(out.type.shape or ()) > 5 for out in item.outputs)
+        scalar = item.type == "gather" and len(view.shape(item, "x")) == 5 and view.tensor(item, "indices")
+        if deep or (scalar and not view.shape(item, "indices")):
+            yield item.name
+    for given in view.function.inputs:
+        if isinstance(given.type, TensorType) and len(given.type.shape or ()) > 5:
+            yield given.name
+
+
+@rule(
+    "C1",
+    Level.REFUSED,
+    "every unit",
+    "pad in reflect or replicate mode beyond the last two axes: Core ML takes those only",
+    "move the padded axes last (transpose) before the pad",
+)
+def _pad_axes(view: View) -> Found:
+    for item in view.of("pad"):
+        amounts = view.ints(item, "pad")
+        if view.constant(item, "mode") in ("reflect", "replicate") and any(amounts[:-4]):
+            yield item.name
+
+
+@rule(
+    "C2",
+    Level.REFUSED,
+    "every unit",
+    "a weight of 2 GiB or more: Core ML fails to declare the network (one of 32767 x 32767 in f16 loads)",
+    "split the weight in two along an axis and concatenate the results",
+)
+def _huge_weight(view: View) -> Found:
+    for name, value in view.constants.items():
+        kind = value.type
+        if isinstance(kind, TensorType) and (kind.size or 0) * _bytes(kind.dtype) >= 1 << 31:
+            yield name
+
+
+@rule(
+    "C2",
+    Level.PLACED,
+    "Neural Engine of iPhones",
+    "more than 1 GB of weights: the Neural Engine of an iPhone does not take such a model whole",
+    "split the model, or compress its weights",
+)
+def _huge_model(view: View) -> Found:
+    if view.weights > 10**9:
+        yield "weights"
+
+
+@rule(
+    "C3",
+    Level.REFUSED,
+    "every unit",
+    "more than 128 listed shapes for an input: Core ML takes 128",
+    "list fewer shapes, or give a range",
+)
+def _many_shapes(view: View) -> Found:
+    for spec in view.inputs:
+        if max(len(spec.enumerated), len(spec.image.sizes) if spec.image else 0) > 128:
+            yield spec.name
+
+
+@rule(
+    "C4",
+    Level.REFUSED,
+    "every unit",
+    "matmul or linear of int32: Core ML fails to load it (error -14), or computes something else",
+    "cast to f16 or f32 before it",
+)
+def _integer_product(view: View) -> Found:
+    for item in view.of("matmul", "linear"):
+        kind = view.tensor(item, "x")
+        if kind and kind.dtype is DType.INT32:
+            yield item.name
+
+
+@rule(
+    "C4",
+    Level.REFUSED,
+    "every unit",
+    "matmul of a tensor with one axis: Core ML infers another type for it, and predict crashes",
+    "give it a second axis (expand_dims) and take that away after it",
+)
+def _vector_product(view: View) -> Found:
+    for item in view.of("matmul"):
+        kinds = [view.tensor(item, name) for name in ("x", "y")]
+        if any(kind is not None and kind.shape is not None and len(kind.shape) == 1 for kind in kinds):
+            yield item.name
+
+
+@rule(
+    "C5",
+    Level.REFUSED,
+    "every unit",
+    "dimensions of size 0: Core ML refuses them",
+    "leave the empty part of the model out",
+)
+def _empty(view: View) -> Found:
+    for item in view.operations:
+        if any(isinstance(out.type, TensorType) and 0 in (out.type.shape or ()) for out in item.outputs):
+            yield item.name
+
+
+@rule(
+    "C5",
+    Level.REFUSED,
+    "every unit",
+    "resize that keeps a length by a 0 in its shape: it fails on Core ML",
+    "write the length itself",
+)
+def _inherited_length(view: View) -> Found:
+    return (item.name for item in view.of("resize") if 0 in view.ints(item, "shape"))
+
+
+@rule("C5", Level.REFUSED, "every unit", "no input: Core ML refuses a program without one", "give it an input")
+def _no_input(view: View) -> Found:
+    if not view.function.inputs:
+        yield "main"
+
+
+@rule(
+    "C6",
+    Level.REFUSED,
+    "every unit",
+    "f16 constants of several elements written in the program: Core ML wants them in the weight file",
+    "write the package again with coremltools, which puts them there",
+)
+def _inline_half(view: View) -> Found:
+    """Those of nine elements and fewer are what coremltools itself writes in place, and Core ML takes."""
+    for item in walk(view.function.block.operations):
+        value = item.attributes.get("val")
+        if item.type == "const" and isinstance(value, Value) and isinstance(value.data, bytes | tuple):
+            kind = value.type
+            if isinstance(kind, TensorType) and half(kind) and (kind.size or 0) > 9:
+                yield item.name
+
+
+@rule(
+    "C6",
+    Level.REFUSED,
+    "every unit",
+    "inputs left out that MIL has as optional and Core ML's runtime asks for",
+    "write them out: keep_dims of a reduction, validate_indices of a gather, epsilon of a log",
+)
+def _left_out(view: View) -> Found:
+    for item in view.operations:
+        since, name = (15, "keep_dims") if item.type.startswith("reduce_") else _NEEDED.get(item.type, (99, ""))
+        if view.release >= since and name not in item.inputs:
+            yield item.name
+
+
+@rule(
+    "C6",
+    Level.REFUSED,
+    "every unit",
+    "outputs whose names begin with a digit: Core ML refuses them",
+    "rename them: tlkit edit --rename",
+)
+def _digit_first(view: View) -> Found:
+    return (name for name in view.function.block.outputs if name[:1].isdigit())
+
+
+@rule(
+    "C12",
+    Level.REFUSED,
+    "CPU",
+    "scaled_dot_product_attention of several queries with heads of more than 128: seen to crash on macOS 26",
+    "write the attention out (matmul, softmax, matmul), or use smaller heads",
+)
+def _wide_heads(view: View) -> Found:
+    for item in view.of("scaled_dot_product_attention"):
+        shape = view.shape(item, "query")
+        if len(shape) >= 3 and shape[-2] != 1 and (shape[-1] or 0) > 128:
+            yield item.name
+
+
+@rule(
+    "C17",
+    Level.REFUSED,
+    "GPU, Neural Engine",
+    "lengths left open: GPU and Neural Engine were seen to fail, or to end the process, on macOS 26",
+    "fix the shape, or list a few shapes; on the CPU it works",
+)
+def _open_length(view: View) -> Found:
+    for given in view.function.inputs:
+        if isinstance(given.type, TensorType) and (given.type.shape is None or None in given.type.shape):
+            yield given.name
+
+
+@rule(
+    "C17",
+    Level.WRONG,
+    "every unit",
+    "range_1d up to a length that is open: it fails to load, or gives wrong values",
+    "fix the shape, or slice a constant range",
+)
+def _open_range(view: View) -> Found:
+    return (item.name for item in view.of("range_1d") if not view.is_constant(item, "end") and _open(made(item)))
+
+
+@rule(
+    "I5",
+    Level.REFUSED,
+    "every unit",
+    "int8 inputs or outputs: such a model was seen to fail on Core ML",
+    "take and give float32 or int32, and cast inside",
+)
+def _small_ports(view: View) -> Found:
+    return (spec.name for spec in (*view.inputs, *view.outputs) if spec.dtype in ("int8", "uint8") and not spec.image)
+
+
+@rule(
+    "I5",
+    Level.WRONG,
+    "every unit",
+    "an image output whose size is open: predict may give an empty dictionary",
+    "fix the size, or give a tensor",
+)
+def _open_image(view: View) -> Found:
+    sized = {name: kind for name, kind in view.types.items() if isinstance(kind, TensorType)}
+    return (spec.name for spec in view.outputs if spec.image and _open(sized.get(spec.name)))
+
+
+@rule(
+    "O7",
+    Level.REFUSED,
+    "every unit",
+    "gather of bool: Core ML refuses it",
+    "cast to int32 before it, and back after it",
+)
+def _bool_gather(view: View) -> Found:
+    for item in view.of("gather", "gather_nd", "gather_along_axis"):
+        kind = view.tensor(item, "x")
+        if kind and kind.dtype is DType.BOOL:
+            yield item.name
+
+
+def _open(kind: TensorType | None) -> bool:
+    return kind is not None and (kind.shape is None or None in kind.shape)
+
+
+def _bytes(dtype: DType) -> float:
+    return math.ceil(dtype.bits / 8)
