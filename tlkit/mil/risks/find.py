@@ -8,7 +8,7 @@ from dataclasses import replace
 from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import Function
 from tlkit.mil.risks import loading, numbers, placing, windows
-from tlkit.mil.risks.kit import Level, Risk, View, rules
+from tlkit.mil.risks.kit import Level, Risk, Survey, rules
 from tlkit.types import TensorSpec
 
 FAMILIES = (loading, numbers, windows, placing)
@@ -23,10 +23,10 @@ def find_risks(
     ``weights`` is the size of the package's weights in bytes. Nothing is decoded and nothing is run.
     """
     release = OPSETS[function.opset].number if function.opset in OPSETS else 0
-    view = View(function, inputs, outputs, release, weights)
+    survey = Survey(function, inputs, outputs, release, weights)
     found = []
     for item in rules():
-        places = tuple(dict.fromkeys(item.find(view)))
+        places = tuple(dict.fromkeys(item.find(survey)))
         if places:
             found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
     order = list(Level)

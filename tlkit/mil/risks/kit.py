@@ -53,7 +53,7 @@ class Rule:
     units: str
     text: str
     mend: str
-    find: Callable[[View], Iterable[str]]
+    find: Callable[[Survey], Iterable[str]]
 
 
 _RULES: list[Rule] = []
@@ -61,10 +61,10 @@ _RULES: list[Rule] = []
 
 def rule(
     row: str, level: Level, units: str, text: str, mend: str
-) -> Callable[[Callable[[View], Iterable[str]]], Callable[[View], Iterable[str]]]:
+) -> Callable[[Callable[[Survey], Iterable[str]]], Callable[[Survey], Iterable[str]]]:
     """Register the decorated function as a rule for ``row`` of ``docs/fidelity.md``."""
 
-    def register(find: Callable[[View], Iterable[str]]) -> Callable[[View], Iterable[str]]:
+    def register(find: Callable[[Survey], Iterable[str]]) -> Callable[[Survey], Iterable[str]]:
         _RULES.append(Rule(row, level, units, text, mend, find))
         return find
 
@@ -77,7 +77,7 @@ def rules() -> Sequence[Rule]:
 
 
 @dataclass(frozen=True)
-class View:
+class Survey:
     """A function with its ports, and who makes and uses each value.
 
     ``weights`` is the number of bytes of the package's weights, 0 where it is not known.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tlkit.mil.program import TensorType, Value, walk
-from tlkit.mil.risks.kit import Found, Level, View, half, made, rule
+from tlkit.mil.risks.kit import Found, Level, Survey, half, made, rule
 from tlkit.mil.types import DType
 
 _NEEDED = {
@@ -23,14 +23,14 @@ _NEEDED = {
     "tensors of more than 5 axes: Core ML does not load them",
     "fold axes together before the operation (reshape), and take them apart after it",
 )
-def _rank(view: View) -> Found:
+def _rank(survey: Survey) -> Found:
     """A gather of a rank-5 tensor by one scalar counts: it is one of rank 6 inside."""
-    for item in view.operations:
+    for item in survey.operations:
         deep = any(isinstance(out.type, TensorType) and len(out.type.shape or ()) > 5 for out in item.outputs)
-        scalar = item.type == "gather" and len(view.shape(item, "x")) == 5 and view.tensor(item, "indices")
-        if deep or (scalar and not view.shape(item, "indices")):
+        scalar = item.type == "gather" and len(survey.shape(item, "x")) == 5 and survey.tensor(item, "indices")
+        if deep or (scalar and not survey.shape(item, "indices")):
             yield item.name
-    for given in view.function.inputs:
+    for given in survey.function.inputs:
         if isinstance(given.type, TensorType) and len(given.type.shape or ()) > 5:
             yield given.name
 
@@ -42,10 +42,10 @@ def _rank(view: View) -> Found:
     "pad in reflect or replicate mode beyond the last two axes: Core ML takes those only",
     "move the padded axes last (transpose) before the pad",
 )
-def _pad_axes(view: View) -> Found:
-    for item in view.of("pad"):
-        amounts = view.ints(item, "pad")
-        if view.constant(item, "mode") in ("reflect", "replicate") and any(amounts[:-4]):
+def _pad_axes(survey: Survey) -> Found:
+    for item in survey.of("pad"):
+        amounts = survey.ints(item, "pad")
+        if survey.constant(item, "mode") in ("reflect", "replicate") and any(amounts[:-4]):
             yield item.name
 
 
@@ -56,8 +56,8 @@ def _pad_axes(view: View) -> Found:
     "a weight of 2 GiB or more: Core ML fails to declare the network (one of 32767 x 32767 in f16 loads)",
     "split the weight in two along an axis and concatenate the results",
 )
-def _huge_weight(view: View) -> Found:
-    for name, value in view.constants.items():
+def _huge_weight(survey: Survey) -> Found:
+    for name, value in survey.constants.items():
         kind = value.type
         if isinstance(kind, TensorType) and (kind.size or 0) * _bytes(kind.dtype) >= 1 << 31:
             yield name
@@ -70,8 +70,8 @@ def _huge_weight(view: View) -> Found:
     "more than 1 GB of weights: the Neural Engine of an iPhone does not take such a model whole",
     "split the model, or compress its weights",
 )
-def _huge_model(view: View) -> Found:
-    if view.weights > 10**9:
+def _huge_model(survey: Survey) -> Found:
+    if survey.weights > 10**9:
         yield "weights"
 
 
@@ -82,8 +82,8 @@ def _huge_model(view: View) -> Found:
     "more than 128 listed shapes for an input: Core ML takes 128",
     "list fewer shapes, or give a range",
 )
-def _many_shapes(view: View) -> Found:
-    for spec in view.inputs:
+def _many_shapes(survey: Survey) -> Found:
+    for spec in survey.inputs:
         if max(len(spec.enumerated), len(spec.image.sizes) if spec.image else 0) > 128:
             yield spec.name
 
@@ -95,9 +95,9 @@ def _many_shapes(view: View) -> Found:
     "matmul or linear of int32: Core ML fails to load it (error -14), or computes something else",
     "cast to f16 or f32 before it",
 )
-def _integer_product(view: View) -> Found:
-    for item in view.of("matmul", "linear"):
-        kind = view.tensor(item, "x")
+def _integer_product(survey: Survey) -> Found:
+    for item in survey.of("matmul", "linear"):
+        kind = survey.tensor(item, "x")
         if kind and kind.dtype is DType.INT32:
             yield item.name
 
@@ -109,9 +109,9 @@ def _integer_product(view: View) -> Found:
     "matmul of a tensor with one axis: Core ML infers another type for it, and predict crashes",
     "give it a second axis (expand_dims) and take that away after it",
 )
-def _vector_product(view: View) -> Found:
-    for item in view.of("matmul"):
-        kinds = [view.tensor(item, name) for name in ("x", "y")]
+def _vector_product(survey: Survey) -> Found:
+    for item in survey.of("matmul"):
+        kinds = [survey.tensor(item, name) for name in ("x", "y")]
         if any(kind is not None and kind.shape is not None and len(kind.shape) == 1 for kind in kinds):
             yield item.name
 
@@ -123,8 +123,8 @@ def _vector_product(view: View) -> Found:
     "dimensions of size 0: Core ML refuses them",
     "leave the empty part of the model out",
 )
-def _empty(view: View) -> Found:
-    for item in view.operations:
+def _empty(survey: Survey) -> Found:
+    for item in survey.operations:
         if any(isinstance(out.type, TensorType) and 0 in (out.type.shape or ()) for out in item.outputs):
             yield item.name
 
@@ -136,13 +136,13 @@ def _empty(view: View) -> Found:
     "resize that keeps a length by a 0 in its shape: it fails on Core ML",
     "write the length itself",
 )
-def _inherited_length(view: View) -> Found:
-    return (item.name for item in view.of("resize") if 0 in view.ints(item, "shape"))
+def _inherited_length(survey: Survey) -> Found:
+    return (item.name for item in survey.of("resize") if 0 in survey.ints(item, "shape"))
 
 
 @rule("C5", Level.REFUSED, "every unit", "no input: Core ML refuses a program without one", "give it an input")
-def _no_input(view: View) -> Found:
-    if not view.function.inputs:
+def _no_input(survey: Survey) -> Found:
+    if not survey.function.inputs:
         yield "main"
 
 
@@ -153,9 +153,9 @@ def _no_input(view: View) -> Found:
     "f16 constants of several elements written in the program: Core ML wants them in the weight file",
     "write the package again with coremltools, which puts them there",
 )
-def _inline_half(view: View) -> Found:
+def _inline_half(survey: Survey) -> Found:
     """Those of nine elements and fewer are what coremltools itself writes in place, and Core ML takes."""
-    for item in walk(view.function.block.operations):
+    for item in walk(survey.function.block.operations):
         value = item.attributes.get("val")
         if item.type == "const" and isinstance(value, Value) and isinstance(value.data, bytes | tuple):
             kind = value.type
@@ -170,10 +170,10 @@ def _inline_half(view: View) -> Found:
     "inputs left out that MIL has as optional and Core ML's runtime asks for",
     "write them out: keep_dims of a reduction, validate_indices of a gather, epsilon of a log",
 )
-def _left_out(view: View) -> Found:
-    for item in view.operations:
+def _left_out(survey: Survey) -> Found:
+    for item in survey.operations:
         since, name = (15, "keep_dims") if item.type.startswith("reduce_") else _NEEDED.get(item.type, (99, ""))
-        if view.release >= since and name not in item.inputs:
+        if survey.release >= since and name not in item.inputs:
             yield item.name
 
 
@@ -184,8 +184,8 @@ def _left_out(view: View) -> Found:
     "outputs whose names begin with a digit: Core ML refuses them",
     "rename them: tlkit edit --rename",
 )
-def _digit_first(view: View) -> Found:
-    return (name for name in view.function.block.outputs if name[:1].isdigit())
+def _digit_first(survey: Survey) -> Found:
+    return (name for name in survey.function.block.outputs if name[:1].isdigit())
 
 
 @rule(
@@ -195,9 +195,9 @@ def _digit_first(view: View) -> Found:
     "scaled_dot_product_attention of several queries with heads of more than 128: seen to crash on macOS 26",
     "write the attention out (matmul, softmax, matmul), or use smaller heads",
 )
-def _wide_heads(view: View) -> Found:
-    for item in view.of("scaled_dot_product_attention"):
-        shape = view.shape(item, "query")
+def _wide_heads(survey: Survey) -> Found:
+    for item in survey.of("scaled_dot_product_attention"):
+        shape = survey.shape(item, "query")
         if len(shape) >= 3 and shape[-2] != 1 and (shape[-1] or 0) > 128:
             yield item.name
 
@@ -209,8 +209,8 @@ def _wide_heads(view: View) -> Found:
     "lengths left open: GPU and Neural Engine were seen to fail, or to end the process, on macOS 26",
     "fix the shape, or list a few shapes; on the CPU it works",
 )
-def _open_length(view: View) -> Found:
-    for given in view.function.inputs:
+def _open_length(survey: Survey) -> Found:
+    for given in survey.function.inputs:
         if isinstance(given.type, TensorType) and (given.type.shape is None or None in given.type.shape):
             yield given.name
 
@@ -222,8 +222,8 @@ def _open_length(view: View) -> Found:
     "range_1d up to a length that is open: it fails to load, or gives wrong values",
     "fix the shape, or slice a constant range",
 )
-def _open_range(view: View) -> Found:
-    return (item.name for item in view.of("range_1d") if not view.is_constant(item, "end") and _open(made(item)))
+def _open_range(survey: Survey) -> Found:
+    return (item.name for item in survey.of("range_1d") if not survey.is_constant(item, "end") and _open(made(item)))
 
 
 @rule(
@@ -233,8 +233,10 @@ def _open_range(view: View) -> Found:
     "int8 inputs or outputs: such a model was seen to fail on Core ML",
     "take and give float32 or int32, and cast inside",
 )
-def _small_ports(view: View) -> Found:
-    return (spec.name for spec in (*view.inputs, *view.outputs) if spec.dtype in ("int8", "uint8") and not spec.image)
+def _small_ports(survey: Survey) -> Found:
+    return (
+        spec.name for spec in (*survey.inputs, *survey.outputs) if spec.dtype in ("int8", "uint8") and not spec.image
+    )
 
 
 @rule(
@@ -244,9 +246,9 @@ def _small_ports(view: View) -> Found:
     "an image output whose size is open: predict may give an empty dictionary",
     "fix the size, or give a tensor",
 )
-def _open_image(view: View) -> Found:
-    sized = {name: kind for name, kind in view.types.items() if isinstance(kind, TensorType)}
-    return (spec.name for spec in view.outputs if spec.image and _open(sized.get(spec.name)))
+def _open_image(survey: Survey) -> Found:
+    sized = {name: kind for name, kind in survey.types.items() if isinstance(kind, TensorType)}
+    return (spec.name for spec in survey.outputs if spec.image and _open(sized.get(spec.name)))
 
 
 @rule(
@@ -256,9 +258,9 @@ def _open_image(view: View) -> Found:
     "gather of bool: Core ML refuses it",
     "cast to int32 before it, and back after it",
 )
-def _bool_gather(view: View) -> Found:
-    for item in view.of("gather", "gather_nd", "gather_along_axis"):
-        kind = view.tensor(item, "x")
+def _bool_gather(survey: Survey) -> Found:
+    for item in survey.of("gather", "gather_nd", "gather_along_axis"):
+        kind = survey.tensor(item, "x")
         if kind and kind.dtype is DType.BOOL:
             yield item.name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tlkit.mil.program import Operation, TensorType
-from tlkit.mil.risks.kit import Found, Level, View, half, made, rule
+from tlkit.mil.risks.kit import Found, Level, Survey, half, made, rule
 from tlkit.mil.types import DType
 
 _INT4 = (DType.INT4, DType.UINT4)
@@ -19,13 +19,13 @@ _STRICT_MASK = -6e4
     "attention written out (matmul, add, softmax, matmul) over a batch of 10 or more: fused, and wrong on macOS 26.2",
     "use smaller batches, or scaled_dot_product_attention (iOS18)",
 )
-def _fused_attention(view: View) -> Found:
-    for item in view.of("softmax"):
-        biased = view.maker(item, "x")
-        scores = [view.maker(biased, side) for side in ("x", "y")] if biased and biased.type == "add" else []
+def _fused_attention(survey: Survey) -> Found:
+    for item in survey.of("softmax"):
+        biased = survey.maker(item, "x")
+        scores = [survey.maker(biased, side) for side in ("x", "y")] if biased and biased.type == "add" else []
         product = any(maker is not None and maker.type == "matmul" for maker in scores)
         batch = (made(item) or TensorType(DType.FP16)).shape or ()
-        if product and len(batch) > 2 and (batch[0] or 0) >= 10 and any(u.type == "matmul" for u in view.after(item)):
+        if product and len(batch) > 2 and (batch[0] or 0) >= 10 and any(u.type == "matmul" for u in survey.after(item)):
             yield item.name
 
 
@@ -36,8 +36,8 @@ def _fused_attention(view: View) -> Found:
     "gather_nd with indices that are computed: slice 0, or zeros, were seen whatever the indices said",
     "use gather along one axis, with the indices made flat",
 )
-def _computed_gather_nd(view: View) -> Found:
-    return (item.name for item in view.of("gather_nd") if not view.is_constant(item, "indices"))
+def _computed_gather_nd(survey: Survey) -> Found:
+    return (item.name for item in survey.of("gather_nd") if not survey.is_constant(item, "indices"))
 
 
 @rule(
@@ -47,9 +47,9 @@ def _computed_gather_nd(view: View) -> Found:
     "range_1d by a step that is no whole number: inexact",
     "make whole numbers and multiply them",
 )
-def _small_steps(view: View) -> Found:
-    for item in view.of("range_1d"):
-        step = view.constant(item, "step")
+def _small_steps(survey: Survey) -> Found:
+    for item in survey.of("range_1d"):
+        step = survey.constant(item, "step")
         if isinstance(step, float) and step != int(step):
             yield item.name
 
@@ -61,8 +61,8 @@ def _small_steps(view: View) -> Found:
     "random_uniform: it may return its upper bound, which PyTorch's never does",
     "clip the result below the bound, if an index is made of it",
 )
-def _upper_bound(view: View) -> Found:
-    return (item.name for item in view.of("random_uniform"))
+def _upper_bound(survey: Survey) -> Found:
+    return (item.name for item in survey.of("random_uniform"))
 
 
 @rule(
@@ -72,11 +72,11 @@ def _upper_bound(view: View) -> Found:
     "a product of two dequantized values that is quantized: the wrong scale was seen applied (up to 8 times too large)",
     "clip the product before it is quantized",
 )
-def _scaled_product(view: View) -> Found:
-    for item in view.of("mul"):
-        makers = [view.maker(item, side) for side in ("x", "y")]
+def _scaled_product(survey: Survey) -> Found:
+    for item in survey.of("mul"):
+        makers = [survey.maker(item, side) for side in ("x", "y")]
         if all(m is not None and m.type == "dequantize" for m in makers) and any(
-            user.type == "quantize" for user in view.after(item)
+            user.type == "quantize" for user in survey.after(item)
         ):
             yield item.name
 
@@ -88,10 +88,10 @@ def _scaled_product(view: View) -> Found:
     "4-bit weights with a scale for each element (blocks of 1): wrong",
     "use larger blocks",
 )
-def _blocks_of_one(view: View) -> Found:
-    for item in view.of("constexpr_blockwise_shift_scale"):
-        data = view.tensor(item, "data")
-        if data and data.dtype in _INT4 and data.shape and view.shape(item, "scale") == data.shape:
+def _blocks_of_one(survey: Survey) -> Found:
+    for item in survey.of("constexpr_blockwise_shift_scale"):
+        data = survey.tensor(item, "data")
+        if data and data.dtype in _INT4 and data.shape and survey.shape(item, "scale") == data.shape:
             yield item.name
 
 
@@ -102,10 +102,10 @@ def _blocks_of_one(view: View) -> Found:
     "an LSTM whose weights are pruned and quantized together: wrong",
     "quantize the LSTM's weights only, or prune them only",
 )
-def _sparse_lstm(view: View) -> Found:
-    for item in view.of("lstm"):
-        makers = [view.maker(item, name) for name in item.inputs]
-        if any(m is not None and "sparse" in m.type and _from_quantized(view, m) for m in makers):
+def _sparse_lstm(survey: Survey) -> Found:
+    for item in survey.of("lstm"):
+        makers = [survey.maker(item, name) for name in item.inputs]
+        if any(m is not None and "sparse" in m.type and _from_quantized(survey, m) for m in makers):
             yield item.name
 
 
@@ -116,9 +116,9 @@ def _sparse_lstm(view: View) -> Found:
     "4-bit palettes with one table for a whole tensor: cosines of 0.03 (CPU) and 0.63 (Neural Engine) were seen",
     "palettize by groups of channels, or with 6 or 8 bits",
 )
-def _one_small_table(view: View) -> Found:
-    for item in view.of("constexpr_lut_to_dense"):
-        kind = view.tensor(item, "lut")
+def _one_small_table(survey: Survey) -> Found:
+    for item in survey.of("constexpr_lut_to_dense"):
+        kind = survey.tensor(item, "lut")
         value = item.attributes.get("lut")  # iOS16 keeps all in attributes
         shape = kind.shape if kind else value.type.shape if value and isinstance(value.type, TensorType) else ()
         entries = (shape or (0,))[0] if len(shape or ()) == 1 else (shape or (0, 0))[-2]
@@ -133,9 +133,9 @@ def _one_small_table(view: View) -> Found:
     "8-bit weights with scales by blocks: a cosine of 0.367 was seen on the Neural Engine (0.999 on the GPU)",
     "quantize by channels",
 )
-def _blocks_of_bytes(view: View) -> Found:
-    for item in view.of("constexpr_blockwise_shift_scale"):
-        data, scale = view.tensor(item, "data"), view.shape(item, "scale")
+def _blocks_of_bytes(survey: Survey) -> Found:
+    for item in survey.of("constexpr_blockwise_shift_scale"):
+        data, scale = survey.tensor(item, "data"), survey.shape(item, "scale")
         if data and data.dtype in (DType.INT8, DType.UINT8) and sum((size or 0) > 1 for size in scale) > 1:
             yield item.name
 
@@ -147,13 +147,13 @@ def _blocks_of_bytes(view: View) -> Found:
     "palettes with a scale for each channel: seen to crash when loaded",
     "palettize without per-channel scales",
 )
-def _scaled_palette(view: View) -> Found:
-    for item in view.of("constexpr_blockwise_shift_scale"):
-        maker = view.maker(item, "data")
+def _scaled_palette(survey: Survey) -> Found:
+    for item in survey.of("constexpr_blockwise_shift_scale"):
+        maker = survey.maker(item, "data")
         if maker is not None and maker.type == "constexpr_lut_to_dense":
             yield item.name
-    for item in view.of("constexpr_lut_to_dense"):
-        maker = view.maker(item, "lut")
+    for item in survey.of("constexpr_lut_to_dense"):
+        maker = survey.maker(item, "lut")
         if maker is not None and maker.type == "constexpr_blockwise_shift_scale":
             yield item.name
 
@@ -165,9 +165,9 @@ def _scaled_palette(view: View) -> Found:
     "non_maximum_suppression of 1000 boxes or more in f16: its choice was seen to mismatch",
     "keep the boxes and scores in f32",
 )
-def _many_boxes(view: View) -> Found:
-    for item in view.of("non_maximum_suppression"):
-        kind = view.tensor(item, "boxes")
+def _many_boxes(survey: Survey) -> Found:
+    for item in survey.of("non_maximum_suppression"):
+        kind = survey.tensor(item, "boxes")
         if half(kind) and kind is not None and any((size or 0) >= 1000 for size in kind.shape or ()):
             yield item.name
 
@@ -180,9 +180,9 @@ def _many_boxes(view: View) -> Found:
     "-16.6, and the Neural Engine gives -45440",
     "write it as one log_softmax: x - max - log(sum(exp(x - max)))",
 )
-def _log_of_softmax(view: View) -> Found:
-    for item in view.of("log"):
-        maker = view.maker(item, "x")
+def _log_of_softmax(survey: Survey) -> Found:
+    for item in survey.of("log"):
+        maker = survey.maker(item, "x")
         if maker is not None and maker.type == "softmax" and half(made(maker)):
             yield item.name
 
@@ -194,10 +194,10 @@ def _log_of_softmax(view: View) -> Found:
     "the logarithm of a running sum of f16 exponentials (logcumsumexp): infinite or NaN above 11.09",
     "take the maximum off first, and add it at the end",
 )
-def _log_of_cumsum(view: View) -> Found:
-    for item in view.of("log"):
-        total = view.maker(item, "x")
-        first = view.maker(total, "x") if total is not None and total.type == "cumsum" else None
+def _log_of_cumsum(survey: Survey) -> Found:
+    for item in survey.of("log"):
+        total = survey.maker(item, "x")
+        first = survey.maker(total, "x") if total is not None and total.type == "cumsum" else None
         if first is not None and first.type == "exp" and half(made(first)):
             yield item.name
 
@@ -209,10 +209,10 @@ def _log_of_cumsum(view: View) -> Found:
     "an f16 layer_norm over an axis that is not the last: it overflowed where inputs reach 1e4",
     "convert for iOS17 (macOS 14) or later, or move the axis last",
 )
-def _inner_norm(view: View) -> Found:
-    for item in view.of("layer_norm"):
-        axes, rank = view.ints(item, "axes"), len(view.shape(item, "x"))
-        if view.release < 17 and half(made(item)) and axes and rank - 1 not in [axis % rank for axis in axes]:
+def _inner_norm(survey: Survey) -> Found:
+    for item in survey.of("layer_norm"):
+        axes, rank = survey.ints(item, "axes"), len(survey.shape(item, "x"))
+        if survey.release < 17 and half(made(item)) and axes and rank - 1 not in [axis % rank for axis in axes]:
             yield item.name
 
 
@@ -223,11 +223,11 @@ def _inner_norm(view: View) -> Found:
     "a mask whose fill is -inf in f16, or becomes it when something is added: a row that is masked whole is NaN",
     "fill masks with -6e4 at the lowest",
 )
-def _infinite_mask(view: View) -> Found:
-    for item in view.of("add", "select", "mul", "sub"):
-        fills = [view.constant(item, name) for name in ("x", "y", "a", "b") if name in item.inputs]
+def _infinite_mask(survey: Survey) -> Found:
+    for item in survey.of("add", "select", "mul", "sub"):
+        fills = [survey.constant(item, name) for name in ("x", "y", "a", "b") if name in item.inputs]
         numbers = [n for fill in fills for n in _flat(fill) if isinstance(n, float)]
-        if half(made(item)) and any(n < _STRICT_MASK for n in numbers) and _reaches_softmax(view, item):
+        if half(made(item)) and any(n < _STRICT_MASK for n in numbers) and _reaches_softmax(survey, item):
             yield item.name
 
 
@@ -238,10 +238,10 @@ def _infinite_mask(view: View) -> Found:
     "an f16 program with f32 outputs: broken on one phone, where f16 outputs were fine",
     "give f16 outputs: --output-name y:f16",
 )
-def _wide_outputs(view: View) -> Found:
-    for name in view.function.block.outputs:
-        maker = view.makers.get(name)
-        if maker is not None and maker.type == "cast" and half(view.tensor(maker, "x")) and not half(made(maker)):
+def _wide_outputs(survey: Survey) -> Found:
+    for name in survey.function.block.outputs:
+        maker = survey.makers.get(name)
+        if maker is not None and maker.type == "cast" and half(survey.tensor(maker, "x")) and not half(made(maker)):
             yield name
 
 
@@ -252,9 +252,9 @@ def _wide_outputs(view: View) -> Found:
     "f16 convolutions over 384 channels or more: an application's accuracy gate failed there",
     "check the accuracy on the device",
 )
-def _many_channels(view: View) -> Found:
-    for item in view.of("conv"):
-        shape = view.shape(item, "x")
+def _many_channels(survey: Survey) -> Found:
+    for item in survey.of("conv"):
+        shape = survey.shape(item, "x")
         if half(made(item)) and len(shape) > 1 and (shape[1] or 0) >= 384:
             yield item.name
 
@@ -262,12 +262,12 @@ def _many_channels(view: View) -> Found:
 _KEEPING = ("add", "mul", "reshape", "transpose", "expand_dims", "cast", "select", "tile", "concat")
 
 
-def _reaches_softmax(view: View, item: Operation) -> bool:
+def _reaches_softmax(survey: Survey, item: Operation) -> bool:
     """Whether a value goes into a softmax or an attention, through operations that keep its elements."""
     seen: set[str] = set()
     queue = [item]
     while queue and len(seen) < 64:
-        for user in view.after(queue.pop()):
+        for user in survey.after(queue.pop()):
             if user.type in ("softmax", "scaled_dot_product_attention"):
                 return True
             if user.type in _KEEPING and user.name not in seen:
@@ -276,8 +276,8 @@ def _reaches_softmax(view: View, item: Operation) -> bool:
     return False
 
 
-def _from_quantized(view: View, item: Operation) -> bool:
-    makers = [view.maker(item, name) for name in item.inputs]
+def _from_quantized(survey: Survey, item: Operation) -> bool:
+    makers = [survey.maker(item, name) for name in item.inputs]
     return any(m is not None and ("shift_scale" in m.type or "lut" in m.type) for m in makers) or (
         "shift_scale" in item.type or "lut" in item.type
     )

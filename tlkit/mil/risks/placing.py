@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlkit.mil.program import Operation, StateType, TensorType
-from tlkit.mil.risks.kit import Found, Level, View, rule
+from tlkit.mil.risks.kit import Found, Level, Survey, rule
 
 _OFF = (
     *("acos", "asin", "tan", "sinh", "cosh", "atanh", "mod", "reduce_prod", "cumsum", "lstm", "gru", "rnn"),
@@ -21,8 +21,8 @@ _LONG_CHAIN = 387
     "axes longer than 16384: up to A15 and M3 they stay off it (from A16 and M4 on, the limit is 65536)",
     "split the axis, or fold it into two",
 )
-def _long_axes(view: View) -> Found:
-    return (item.name for item in view.operations if 16384 < _longest(item) <= 65536)
+def _long_axes(survey: Survey) -> Found:
+    return (item.name for item in survey.operations if 16384 < _longest(item) <= 65536)
 
 
 @rule(
@@ -32,8 +32,8 @@ def _long_axes(view: View) -> Found:
     "axes longer than 65536: they stay off every Neural Engine measured",
     "split the axis, or fold it into two",
 )
-def _longer_axes(view: View) -> Found:
-    return (item.name for item in view.operations if _longest(item) > 65536)
+def _longer_axes(survey: Survey) -> Found:
+    return (item.name for item in survey.operations if _longest(item) > 65536)
 
 
 @rule(
@@ -43,17 +43,17 @@ def _longer_axes(view: View) -> Found:
     "operations that it was measured not to take",
     "expect them on the CPU, and the model cut into parts around them",
 )
-def _off_engine(view: View) -> Found:
-    yield from (item.name for item in view.of(*_OFF))
-    for item in view.of("matmul"):
-        if ((view.shape(item, "x") or (0,))[-1] or 0) > 32768:
+def _off_engine(survey: Survey) -> Found:
+    yield from (item.name for item in survey.of(*_OFF))
+    for item in survey.of("matmul"):
+        if ((survey.shape(item, "x") or (0,))[-1] or 0) > 32768:
             yield item.name
-    for item in view.of("conv"):
-        kernel = view.shape(item, "weight")[2:]
+    for item in survey.of("conv"):
+        kernel = survey.shape(item, "weight")[2:]
         if kernel and ((kernel[-1] or 0) > 15 or (len(kernel) > 1 and (kernel[-2] or 0) > 31)):
             yield item.name
-    for item in view.of("max_pool"):
-        if (view.ints(item, "kernel_sizes") or (0,))[-1] > 8:
+    for item in survey.of("max_pool"):
+        if (survey.ints(item, "kernel_sizes") or (0,))[-1] > 8:
             yield item.name
 
 
@@ -64,9 +64,9 @@ def _off_engine(view: View) -> Found:
     "a convolution of 16 x 16 or more: its compiler needed minutes and 12 GB for one",
     "split the kernel, or reshape blocks to channels (space_to_depth) first",
 )
-def _wide_kernel(view: View) -> Found:
-    for item in view.of("conv"):
-        kernel = view.shape(item, "weight")[2:]
+def _wide_kernel(survey: Survey) -> Found:
+    for item in survey.of("conv"):
+        kernel = survey.shape(item, "weight")[2:]
         if len(kernel) == 2 and all((size or 0) >= 16 for size in kernel):
             yield item.name
 
@@ -78,10 +78,10 @@ def _wide_kernel(view: View) -> Found:
     "a 1-d convolution of a wide kernel and stride over a long signal: its compiler was seen to hang",
     "cut the signal into frames first",
 )
-def _long_signal(view: View) -> Found:
-    for item in view.of("conv"):
-        kernel, shape = view.shape(item, "weight")[2:], view.shape(item, "x")
-        strided = (view.ints(item, "strides") or (1,))[0] >= 6
+def _long_signal(survey: Survey) -> Found:
+    for item in survey.of("conv"):
+        kernel, shape = survey.shape(item, "weight")[2:], survey.shape(item, "x")
+        strided = (survey.ints(item, "strides") or (1,))[0] >= 6
         long = bool(shape) and (shape[-1] is None or shape[-1] > 18000)
         if len(kernel) == 1 and (kernel[0] or 0) >= 12 and strided and long:
             yield item.name
@@ -95,9 +95,9 @@ def _long_signal(view: View) -> Found:
     "CPU without a word",
     "split the model in two",
 )
-def _long_chain(view: View) -> Found:
+def _long_chain(survey: Survey) -> Found:
     depth: dict[str, int] = {}
-    for item in view.operations:
+    for item in survey.operations:
         before = [depth.get(arg.name, 0) for given in item.inputs.values() for arg in given if hasattr(arg, "name")]
         length = 1 + max(before, default=0)
         depth |= {output.name: length for output in item.outputs}
@@ -113,8 +113,8 @@ def _long_chain(view: View) -> Found:
     "states with a dimension that is no multiple of 32: seen to fail on an M4 (270 fails, 256 works)",
     "make the dimension a multiple of 32",
 )
-def _uneven_state(view: View) -> Found:
-    for given in view.function.inputs:
+def _uneven_state(survey: Survey) -> Found:
+    for given in survey.function.inputs:
         if isinstance(given.type, StateType) and any((size or 0) > 32 and size % 32 for size in _dims(given.type)):
             yield given.name
 
@@ -126,8 +126,8 @@ def _uneven_state(view: View) -> Found:
     "two or more scaled_dot_product_attention: its compiler was seen to fail, and the model to run on the CPU silently",
     "write the attention out (matmul, softmax, matmul)",
 )
-def _several_attentions(view: View) -> Found:
-    found = [item.name for item in view.of("scaled_dot_product_attention")]
+def _several_attentions(survey: Survey) -> Found:
+    found = [item.name for item in survey.of("scaled_dot_product_attention")]
     if len(found) > 1:
         yield from found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlkit.mil.program import Operation, StateType
-from tlkit.mil.risks.kit import Found, Level, View, half, made, rule
+from tlkit.mil.risks.kit import Found, Level, Survey, half, made, rule
 
 
 @rule(
@@ -13,9 +13,9 @@ from tlkit.mil.risks.kit import Found, Level, View, half, made, rule
     "an average pool of kernel 7, padding 3 and stride 4: its results differ from PyTorch's",
     "pad first (pad), then pool without padding",
 )
-def _pool_7_3_4(view: View) -> Found:
-    for item in view.of("avg_pool"):
-        kernel, strides, pad = (set(view.ints(item, name)) for name in ("kernel_sizes", "strides", "pad"))
+def _pool_7_3_4(survey: Survey) -> Found:
+    for item in survey.of("avg_pool"):
+        kernel, strides, pad = (set(survey.ints(item, name)) for name in ("kernel_sizes", "strides", "pad"))
         if (kernel, strides, pad) == ({7}, {4}, {3}):
             yield item.name
 
@@ -27,9 +27,9 @@ def _pool_7_3_4(view: View) -> Found:
     "a pool over one axis with pad_type same_lower: wrong in mlprograms",
     "write the padding out (pad_type custom)",
 )
-def _pool_same_lower(view: View) -> Found:
-    for item in view.of("avg_pool", "max_pool", "l2_pool"):
-        if view.constant(item, "pad_type") == "same_lower" and len(view.ints(item, "kernel_sizes")) == 1:
+def _pool_same_lower(survey: Survey) -> Found:
+    for item in survey.of("avg_pool", "max_pool", "l2_pool"):
+        if survey.constant(item, "pad_type") == "same_lower" and len(survey.ints(item, "kernel_sizes")) == 1:
             yield item.name
 
 
@@ -40,10 +40,10 @@ def _pool_same_lower(view: View) -> Found:
     "a max pool with windows of nothing but padding: they are not -inf on Core ML",
     "pad by less than the kernel",
 )
-def _pool_of_padding(view: View) -> Found:
-    for item in view.of("max_pool"):
-        kernel, pad = view.ints(item, "kernel_sizes"), view.ints(item, "pad")
-        if view.constant(item, "pad_type") == "custom" and any(
+def _pool_of_padding(survey: Survey) -> Found:
+    for item in survey.of("max_pool"):
+        kernel, pad = survey.ints(item, "kernel_sizes"), survey.ints(item, "pad")
+        if survey.constant(item, "pad_type") == "custom" and any(
             amount >= kernel[place // 2] for place, amount in enumerate(pad[: 2 * len(kernel)])
         ):
             yield item.name
@@ -56,8 +56,8 @@ def _pool_of_padding(view: View) -> Found:
     "conv_transpose with output_shape: CPU_ONLY and ALL were seen to disagree entirely",
     "leave output_shape out and cut or pad the result (PyTorch: output_padding 0, then pad)",
 )
-def _transposed_shape(view: View) -> Found:
-    return (item.name for item in view.of("conv_transpose") if "output_shape" in item.inputs)
+def _transposed_shape(survey: Survey) -> Found:
+    return (item.name for item in survey.of("conv_transpose") if "output_shape" in item.inputs)
 
 
 @rule(
@@ -67,9 +67,9 @@ def _transposed_shape(view: View) -> Found:
     "an f16 conv_transpose with padding at one side only: the result was seen shifted",
     "use the same padding at both sides, and cut the result",
 )
-def _transposed_pad(view: View) -> Found:
-    for item in view.of("conv_transpose"):
-        pad = view.ints(item, "pad")
+def _transposed_pad(survey: Survey) -> Found:
+    for item in survey.of("conv_transpose"):
+        pad = survey.ints(item, "pad")
         if half(made(item)) and pad[::2] != pad[1::2]:
             yield item.name
 
@@ -81,10 +81,10 @@ def _transposed_pad(view: View) -> Found:
     "a convolution with kernel (3, 2), padding 1 and stride 2: its last element was seen wrong",
     "use a square kernel (pad the weight with a column of zeros)",
 )
-def _conv_3_2(view: View) -> Found:
-    for item in view.of("conv"):
-        shape = view.shape(item, "weight")
-        settings = (shape[2:], set(view.ints(item, "strides")), set(view.ints(item, "pad")))
+def _conv_3_2(survey: Survey) -> Found:
+    for item in survey.of("conv"):
+        shape = survey.shape(item, "weight")
+        settings = (shape[2:], set(survey.ints(item, "strides")), set(survey.ints(item, "pad")))
         if settings == ((3, 2), {2}, {1}) and (shape[1] or 0) > 1:
             yield item.name
 
@@ -96,8 +96,8 @@ def _conv_3_2(view: View) -> Found:
     "crop_resize: wrong or unstable off the CPU, and in f16",
     "run this model on the CPU (CPU_ONLY), or crop and resize in the app",
 )
-def _crop_resize(view: View) -> Found:
-    return (item.name for item in view.of("crop_resize"))
+def _crop_resize(survey: Survey) -> Found:
+    return (item.name for item in survey.of("crop_resize"))
 
 
 @rule(
@@ -107,9 +107,9 @@ def _crop_resize(view: View) -> Found:
     "nearest upsampling by a factor that is not whole: it fails on the GPU",
     "scale by a whole factor, or resize bilinearly",
 )
-def _fractional_nearest(view: View) -> Found:
-    for item in view.of("upsample_nearest_neighbor"):
-        factors = [view.constant(item, f"scale_factor_{side}") for side in ("height", "width")]
+def _fractional_nearest(survey: Survey) -> Found:
+    for item in survey.of("upsample_nearest_neighbor"):
+        factors = [survey.constant(item, f"scale_factor_{side}") for side in ("height", "width")]
         if any(isinstance(factor, float) and factor != int(factor) for factor in factors):
             yield item.name
 
@@ -121,8 +121,8 @@ def _fractional_nearest(view: View) -> Found:
     "slice_update: it was seen to fail off the CPU, and to be wrong on older ones",
     "check it on the device; scatter or concat of the parts does the same",
 )
-def _slice_update(view: View) -> Found:
-    return (item.name for item in view.of("slice_update") if not _of_state(view, item))
+def _slice_update(survey: Survey) -> Found:
+    return (item.name for item in survey.of("slice_update") if not _of_state(survey, item))
 
 
 @rule(
@@ -132,8 +132,8 @@ def _slice_update(view: View) -> Found:
     "states written by slice_update: stateful models are wrong on Intel, and such updates had a regression",
     "check it on the device",
 )
-def _state_update(view: View) -> Found:
-    return (item.name for item in view.of("slice_update") if _of_state(view, item))
+def _state_update(survey: Survey) -> Found:
+    return (item.name for item in survey.of("slice_update") if _of_state(survey, item))
 
 
 @rule(
@@ -143,9 +143,9 @@ def _state_update(view: View) -> Found:
     "a slice from -1 to -2 by -1: an edge that units read differently",
     "reverse (reverse) and slice forwards",
 )
-def _backward_slice(view: View) -> Found:
-    for item in view.of("slice_by_index"):
-        parts = (view.ints(item, name) for name in ("begin", "end", "stride"))
+def _backward_slice(survey: Survey) -> Found:
+    for item in survey.of("slice_by_index"):
+        parts = (survey.ints(item, name) for name in ("begin", "end", "stride"))
         if (-1, -2, -1) in zip(*parts, strict=False):
             yield item.name
 
@@ -157,12 +157,12 @@ def _backward_slice(view: View) -> Found:
     "a slice along an axis of length 1: seen to crash",
     "leave the slice out: it changes nothing, or squeeze the axis",
 )
-def _slice_of_one(view: View) -> Found:
-    for item in view.of("slice_by_index"):
-        kind = view.tensor(item, "x")
-        whole = [kept is False for kept in _flags(view, item, "begin_mask")]
-        ends = [kept is False for kept in _flags(view, item, "end_mask")]
-        sliced = [a and b for a, b in zip(whole, ends, strict=False)] or [True] * len(view.ints(item, "begin"))
+def _slice_of_one(survey: Survey) -> Found:
+    for item in survey.of("slice_by_index"):
+        kind = survey.tensor(item, "x")
+        whole = [kept is False for kept in _flags(survey, item, "begin_mask")]
+        ends = [kept is False for kept in _flags(survey, item, "end_mask")]
+        sliced = [a and b for a, b in zip(whole, ends, strict=False)] or [True] * len(survey.ints(item, "begin"))
         if kind and any(size == 1 and cut for size, cut in zip(kind.shape or (), sliced, strict=False)):
             yield item.name
 
@@ -174,11 +174,11 @@ def _slice_of_one(view: View) -> Found:
     "prelu in f16, or with alphas that differ on 3 or 5 axes: seen to mismatch",
     "write it as relu(x) - alpha * relu(-x)",
 )
-def _prelu(view: View) -> Found:
-    for item in view.of("prelu"):
-        alphas = view.constant(item, "alpha")
+def _prelu(survey: Survey) -> Found:
+    for item in survey.of("prelu"):
+        alphas = survey.constant(item, "alpha")
         unequal = not isinstance(alphas, list) or len(set(alphas)) > 1
-        if half(made(item)) or (unequal and len(view.shape(item, "x")) in (3, 5)):
+        if half(made(item)) or (unequal and len(survey.shape(item, "x")) in (3, 5)):
             yield item.name
 
 
@@ -189,8 +189,8 @@ def _prelu(view: View) -> Found:
     "a convolution whose weight is computed: seen to mismatch",
     "make the weight a constant, or multiply matrices instead",
 )
-def _dynamic_weight(view: View) -> Found:
-    return (item.name for item in view.of("conv", "conv_transpose") if not view.is_constant(item, "weight"))
+def _dynamic_weight(survey: Survey) -> Found:
+    return (item.name for item in survey.of("conv", "conv_transpose") if not survey.is_constant(item, "weight"))
 
 
 @rule(
@@ -200,9 +200,9 @@ def _dynamic_weight(view: View) -> Found:
     "a GRU over a batch of more than one: zeros were seen after the first",
     "use batch 1",
 )
-def _gru_batch(view: View) -> Found:
-    for item in view.of("gru"):
-        shape = view.shape(item, "x")
+def _gru_batch(survey: Survey) -> Found:
+    for item in survey.of("gru"):
+        shape = survey.shape(item, "x")
         if len(shape) == 3 and shape[1] != 1:
             yield item.name
 
@@ -214,8 +214,8 @@ def _gru_batch(view: View) -> Found:
     "batch_norm over five axes (BatchNorm3d): seen to crash or misbehave",
     "reshape to four axes around it, or fold it into the convolution before it",
 )
-def _batch_norm_3d(view: View) -> Found:
-    return (item.name for item in view.of("batch_norm") if len(view.shape(item, "x")) == 5)
+def _batch_norm_3d(survey: Survey) -> Found:
+    return (item.name for item in survey.of("batch_norm") if len(survey.shape(item, "x")) == 5)
 
 
 @rule(
@@ -225,10 +225,10 @@ def _batch_norm_3d(view: View) -> Found:
     "a 1-d convolution of kernel 6, stride 8, dilation 2 in two groups: seen to crash or misbehave",
     "run the groups as two convolutions",
 )
-def _conv_6_8_2(view: View) -> Found:
-    for item in view.of("conv"):
-        settings = tuple(view.ints(item, name) for name in ("strides", "dilations", "groups"))
-        if view.shape(item, "weight")[2:] == (6,) and settings == ((8,), (2,), (2,)):
+def _conv_6_8_2(survey: Survey) -> Found:
+    for item in survey.of("conv"):
+        settings = tuple(survey.ints(item, name) for name in ("strides", "dilations", "groups"))
+        if survey.shape(item, "weight")[2:] == (6,) and settings == ((8,), (2,), (2,)):
             yield item.name
 
 
@@ -239,23 +239,23 @@ def _conv_6_8_2(view: View) -> Found:
     "argmax over a tensor made flat (argmax without an axis): seen to crash or misbehave",
     "take it along one axis at a time",
 )
-def _flat_argmax(view: View) -> Found:
-    for item in view.of("reduce_argmax", "reduce_argmin"):
-        maker = view.maker(item, "x")
-        if len(view.shape(item, "x")) == 1 and maker is not None and maker.type == "reshape":
+def _flat_argmax(survey: Survey) -> Found:
+    for item in survey.of("reduce_argmax", "reduce_argmin"):
+        maker = survey.maker(item, "x")
+        if len(survey.shape(item, "x")) == 1 and maker is not None and maker.type == "reshape":
             yield item.name
 
 
-def _of_state(view: View, item: Operation) -> bool:
+def _of_state(survey: Survey, item: Operation) -> bool:
     """Whether what an update gives becomes a state, or what it changes is one."""
-    states = {given.name for given in view.function.inputs if isinstance(given.type, StateType)}
-    maker = view.maker(item, "x")
+    states = {given.name for given in survey.function.inputs if isinstance(given.type, StateType)}
+    maker = survey.maker(item, "x")
     return bool(states) and (
         (maker is not None and maker.type == "read_state")
-        or any(user.type in ("write_state", "coreml_update_state", "cast") for user in view.after(item))
+        or any(user.type in ("write_state", "coreml_update_state", "cast") for user in survey.after(item))
     )
 
 
-def _flags(view: View, item: Operation, name: str) -> tuple[bool, ...]:
-    found = view.constant(item, name)
+def _flags(survey: Survey, item: Operation, name: str) -> tuple[bool, ...]:
+    found = survey.constant(item, name)
     return tuple(map(bool, found)) if isinstance(found, list) else ()
