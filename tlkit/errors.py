@@ -7,16 +7,32 @@ line that says what to do next.
 
 from __future__ import annotations
 
+import re
+
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+_NO_MEMORY = "not enough memory"
+_ALLOCATOR = re.compile(r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)")
+_LONGEST = 1000  # characters of a message, which may quote names from a file that are as long as the file
+
+
+def one_line(text: str, longest: int = _LONGEST) -> str:
+    """Return ``text`` without line breaks, and without its middle where it has more than ``longest`` characters."""
+    line = _BREAKS.sub(" ", text.strip())
+    return line if len(line) <= longest else f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
+
 
 class TlkitError(Exception):
-    """An error to show without a traceback: ``message`` says what is wrong, ``hint`` what to do about it."""
+    """An error to show without a traceback: ``message`` says what is wrong, ``hint`` what to do about it.
+
+    Both are one line each, whatever the names in them hold.
+    """
 
     exit_code = 4
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = one_line(message)
+        self.hint = one_line(hint)
+        super().__init__(self.message)
 
 
 class UsageError(TlkitError):
@@ -47,3 +63,45 @@ class ExecutionError(TlkitError):
     """A model that loaded failed while it ran."""
 
     exit_code = 4
+
+
+def reason(error: BaseException, *, whole: bool = False, named: bool = False) -> str:
+    """Return in one line what an exception says. Nothing else in tlkit turns exceptions into text.
+
+    That is its first line, or all of them as one with ``whole``; never nothing: the type's name where it says nothing,
+    and before the text where ``named`` asks for it. TorchScript's messages begin with a traceback and end with the
+    reason; a system's error is told by the system's own words, without the path; memory that ran out is always told
+    as that, since whoever raised it (Python, numpy, torch's allocator) has words of their own.
+    """
+    if isinstance(error, TlkitError):
+        return error.message
+    kind, text = type(error).__name__, str(error)
+    refused = _ALLOCATOR.search(text)
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
+        return one_line(f"{_NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(error.strerror)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [line for line in lines if line.startswith("RuntimeError: ")]
+    if lines and not whole:
+        lines = [raised[-1].removeprefix("RuntimeError: ") if raised else lines[0]]
+    if isinstance(error, KeyError) or named or not lines:  # a KeyError says the key and no more
+        lines = [f"{kind}:", *lines] if lines else [kind]
+    return one_line(" ".join(lines))
+
+
+def told(error: BaseException) -> TlkitError:
+    """Return any exception as one of ours: what reaches the command line is shown so."""
+    if isinstance(error, TlkitError):
+        return error
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "check the path, its permissions and the space left on the disk"
+        return TlkitError(f"{where}{reason(error)}", hint)
+    text = reason(error, named=True)
+    if text.startswith(_NO_MEMORY):
+        return TlkitError(text, "use a smaller input or a larger machine")
+    hint = "this is a fault in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"
+    return TlkitError(f"internal error: {text}", hint)

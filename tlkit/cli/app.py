@@ -16,7 +16,7 @@ import typer
 
 from tlkit import __version__
 from tlkit.cli.sink import output
-from tlkit.errors import TlkitError
+from tlkit.errors import told
 
 COMMANDS = {
     "convert": "PyTorch to a Core ML package, checked.",
@@ -51,9 +51,8 @@ def main() -> None:
         # One subcommand is named nearly always: the options of the others need not be built.
         build([wanted] if wanted in COMMANDS else COMMANDS)()
     except Exception as error:
-        told = _explain(error)
-        output.current().error(told)
-        sys.exit(told.exit_code if isinstance(told, TlkitError) else 4)
+        output.current().error(error)
+        sys.exit(told(error).exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -70,13 +69,3 @@ def _tlkit(
     ] = False,
 ) -> None:
     """Convert, inspect, run and measure models for Apple devices, on a Mac or on Linux."""
-
-
-def _explain(error: Exception) -> Exception:
-    """Turn what the system refused (a full disk, a folder that may not be written) into an error of ours."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        told = TlkitError(f"{where}{error.strerror}", "check the path, its permissions and the space left on the disk")
-        told.__cause__ = error
-        return told
-    return error

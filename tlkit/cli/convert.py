@@ -12,7 +12,7 @@ from tlkit.cli.sink import output
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
 from tlkit.cli.views import convert_weights as weights
-from tlkit.errors import UsageError
+from tlkit.errors import UsageError, reason
 from tlkit.words import byte_text
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _json(text: str | None) -> dict[str, Any] | None:
     try:
         found = loads(text)
     except ValueError as error:
-        raise UsageError(f"--kwargs {text}: not JSON: {error}", _KWARGS) from None
+        raise UsageError(f"--kwargs {text}: not JSON: {reason(error)}", _KWARGS) from None
     if not isinstance(found, dict):
         raise UsageError(f"--kwargs {text}: not an object", _KWARGS)
     return found

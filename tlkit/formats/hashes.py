@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.base.tensors import TensorFile
 
 _PIECE = 1 << 20
@@ -30,7 +30,7 @@ def file_hashes(paths: Iterable[Path], advance: Callable[[int], None] = lambda n
                     digest.update(piece)
                     advance(len(piece))
         except OSError as error:
-            raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+            raise LoadError(f"{path}: {reason(error)}", "check the path") from None
         found[str(path)] = digest.hexdigest()
     return found
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tlkit.errors import reason
 from tlkit.host.machine import is_mac
 
 POWERCAP = Path("/sys/class/powercap")
@@ -178,7 +179,7 @@ def _apple() -> tuple[Meter | None, str]:
     except ImportError:
         return None, "install zeus-apple-silicon to read Apple silicon's counters: pip install 'tlkit[power]'"
     except Exception as error:
-        return None, f"Apple silicon's energy counters cannot be read: {error}"
+        return None, f"Apple silicon's energy counters cannot be read: {reason(error)}"
     meter = _Apple(monitor)
     missing = sorted(set(_APPLE) - meter.joules().keys())
     return meter, f"this chip has no counter for {', '.join(missing)}" if missing else ""
@@ -196,7 +197,7 @@ def _nvidia() -> tuple[Meter | None, str]:
         meter = _Nvidia(nvml, nvml.nvmlDeviceGetHandleByIndex(_first_gpu()))
         meter.joules()
     except Exception as error:
-        return None, f"NVML shows no energy counter: {error}"
+        return None, f"NVML shows no energy counter: {reason(error)}"
     return meter, ""
 
 
@@ -216,7 +217,7 @@ def _rapl() -> tuple[Meter | None, str]:
     except PermissionError:
         return None, f"RAPL is for root here: sudo chmod a+r {POWERCAP}/intel-rapl:*/energy_uj"
     except (OSError, ValueError) as error:
-        return None, f"RAPL cannot be read: {error}"
+        return None, f"RAPL cannot be read: {reason(error)}"
     return meter, ""
 
 

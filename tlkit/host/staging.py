@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tlkit.errors import TlkitError, UsageError
+from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.host.interrupt import check, interruptible
 
 
@@ -70,7 +70,6 @@ def _write_errors(goal: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
         raise WriteError(
-            f"{goal}: cannot write: {reason}", "nothing was written; free some space or choose another folder"
+            f"{goal}: cannot write: {reason(error)}", "nothing was written; free some space or choose another folder"
         ) from error

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.mil.types import BY_BLOB_NUMBER, DType
 
 _HEADER = struct.Struct("<II")
@@ -57,7 +57,7 @@ class BlobFile:
                     raise LoadError(f"{self.path}: a git-lfs pointer, not the weights", "run `git lfs pull` there")
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if head else b""
         except OSError as error:
-            raise LoadError(f"{self.path}: {error.strerror or error}", "the package's weights are missing") from None
+            raise LoadError(f"{self.path}: {reason(error)}", "the package's weights are missing") from None
 
     def _broken(self, reason: str) -> LoadError:
         return LoadError(f"{self.path}: {reason}", "the file is damaged: fetch or convert it again")

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, overload
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.mil import floats
 from tlkit.mil.program import BlobRef, DictType, TensorType, Type, Value
 from tlkit.mil.types import DType
@@ -54,7 +54,7 @@ def canonical(kind: Type, data: Data | BlobRef) -> Data | BlobRef:
         try:
             return pack(dtype, _as_stored(dtype, data))
         except (struct.error, OverflowError, TypeError) as error:
-            raise LoadError(f"an element of a {dtype.mil} constant does not fit its type ({error})") from None
+            raise LoadError(f"an element of a {dtype.mil} constant does not fit its type ({reason(error)})") from None
     return _trimmed(data, dtype, kind.size) if dtype.bits < 8 else data
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, reason
 from tlkit.ports.shapes import allows_size
 from tlkit.types import ImageSpec, TensorSpec
 
@@ -63,8 +63,9 @@ def _open(spec: TensorSpec, value: Any) -> Picture:
             picture.load()
             return ImageOps.exif_transpose(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else f"not a sound image ({error})"
-        raise UsageError(f"{value}: {reason}", f"the input '{spec.name}' takes a PNG, JPEG or the like") from None
+        known = not isinstance(error, UnidentifiedImageError)
+        said = f"not a sound image ({reason(error)})" if known else "not an image"
+        raise UsageError(f"{value}: {said}", f"the input '{spec.name}' takes a PNG, JPEG or the like") from None
 
 
 def _mode(picture: Picture, layout: str) -> Picture:

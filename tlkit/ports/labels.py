@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, reason
 
 
 def class_labels(classes: str | Path | Sequence[str] | None) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def _read_labels(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
-        raise LoadError(f"{path}: {error.strerror}", "--classes takes a text file with one label a line") from error
+        raise LoadError(f"{path}: {reason(error)}", "--classes takes a text file with one label a line") from error
     except UnicodeDecodeError as error:
         raise LoadError(
             f"{path}: not a UTF-8 text file", "--classes takes a text file with one label a line"

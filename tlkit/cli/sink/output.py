@@ -29,7 +29,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tlkit.cli.sink.stream import Progress, clean, deaf_reader
-from tlkit.errors import TlkitError
+from tlkit.errors import one_line, told
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,18 +94,12 @@ class Sink:
 
     def error(self, error: BaseException) -> None:
         """Print an error: one line, then a line that says what to do; the traceback when debugging."""
-        if isinstance(error, TlkitError):
-            message, hint = error.message, error.hint
-        elif isinstance(error, MemoryError):
-            message, hint = f"not enough memory: {error}".rstrip(": "), "use a smaller input or a larger machine"
-        else:
-            message = f"internal error: {type(error).__name__}: {error}"
-            hint = "this is a fault in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"
+        shown = told(error)
         if self.verbose > 1 or os.environ.get("TLKIT_DEBUG", "0") not in ("", "0"):
             self._write(self._stderr, clean("".join(traceback.format_exception(error))))
-        self._message("tlkit: error", message, "bold red")
-        if hint:
-            self._write(self._stderr, f"  {_one_line(hint)}\n")
+        self._message("tlkit: error", shown.message, "bold red")
+        if shown.hint:
+            self._write(self._stderr, f"  {clean(shown.hint)}\n")
 
     @contextmanager
     def progress(self, description: str, total: float | None = None) -> Iterator[Progress]:
@@ -125,7 +119,7 @@ class Sink:
     def _message(self, label: str, message: str, style: str) -> None:
         from rich.text import Text
 
-        self._print(self._stderr, Text.assemble((f"{label}:", style), " ", _one_line(message)), soft_wrap=True)
+        self._print(self._stderr, Text.assemble((f"{label}:", style), " ", clean(one_line(message))), soft_wrap=True)
 
     def _print(self, stream: TextIO, what: RenderableType, soft_wrap: bool = False) -> None:
         if isinstance(what, str):
@@ -185,7 +179,3 @@ def jsonable(value: Any) -> Any:
 
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-def _one_line(text: str) -> str:
-    return clean(" ".join(text.split()))

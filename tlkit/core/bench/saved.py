@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tlkit.core.bench.bench import BenchResult
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.host.staging import staged
 
 SCHEMA_VERSION = 3
@@ -36,7 +36,7 @@ def load_run(path: Path) -> BenchResult:
             raise LoadError(f"{path}: too large for a saved run")
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
-        raise LoadError(f"{path}: {error.strerror}", "give a file that `tlkit bench --save` wrote") from None
+        raise LoadError(f"{path}: {reason(error)}", "give a file that `tlkit bench --save` wrote") from None
     except (ValueError, RecursionError):
         raise LoadError(f"{path}: not a saved run: no JSON", "give a file that `tlkit bench --save` wrote") from None
     try:
@@ -45,7 +45,9 @@ def load_run(path: Path) -> BenchResult:
         result = structure(document, BenchResult, "run")
         _require_samples(result)
     except (ValueError, TypeError, AttributeError) as error:
-        raise LoadError(f"{path}: not a saved run: {error}", "give a file that `tlkit bench --save` wrote") from None
+        raise LoadError(
+            f"{path}: not a saved run: {reason(error)}", "give a file that `tlkit bench --save` wrote"
+        ) from None
     assert isinstance(result, BenchResult)
     return result
 

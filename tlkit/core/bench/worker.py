@@ -36,7 +36,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, BinaryIO, Protocol
 
-from tlkit.errors import TlkitError
+from tlkit.errors import TlkitError, reason
 from tlkit.host.machine import is_mac
 
 
@@ -195,8 +195,7 @@ def _obey(method: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> d
         return {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:
         traceback.print_exc()
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return {"error": {"kind": "ExecutionError", "message": reason, "hint": ""}}
+        return {"error": {"kind": "ExecutionError", "message": reason(error, named=True), "hint": ""}}
 
 
 def _claim_stdout() -> BinaryIO:

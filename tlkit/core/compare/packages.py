@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tlkit.core.compare.difference import TOLERANCES, Difference, difference, worst
 from tlkit.core.model.inputs import draw
 from tlkit.core.model.load import Model, load_model
-from tlkit.errors import TlkitError
+from tlkit.errors import TlkitError, reason
 from tlkit.ports.shapes import allows, shape_text
 from tlkit.types import TensorSpec
 
@@ -42,7 +42,7 @@ def compare(
         try:
             pairs = _pairs(old, new, seed)
         except _FailsError as error:
-            reasons.append(str(error))
+            reasons.append(reason(error))
             continue
         for name, reference, actual in pairs:
             found = difference(reference, actual)

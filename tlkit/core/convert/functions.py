@@ -15,7 +15,7 @@ from tlkit.core.convert.provenance import inherit
 from tlkit.core.convert.tools.build import Report, check_versions
 from tlkit.core.convert.tools.targets import choose_target
 from tlkit.core.model.load import inspect, load_model
-from tlkit.errors import ConversionError, LoadError, UsageError
+from tlkit.errors import ConversionError, LoadError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import check_goal, staged
 from tlkit.ports.parse import Ports, check_name, function_ports
@@ -159,9 +159,8 @@ def _write(sources: Mapping[str, Path], path: Path) -> None:
         except OSError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ConversionError(
-                f"coremltools {ct.__version__} cannot combine these packages: {reason}",
+                f"coremltools {ct.__version__} cannot combine these packages: {reason(error, whole=True)}",
                 "each must be an mlprogram with one function and weights of its own",
             ) from error
 

@@ -17,7 +17,7 @@ from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.states import zeroed
 from tlkit.core.convert.capture.trace import Recorder, Traced
 from tlkit.core.convert.cases import Case, sample_cases, seeded_cases
-from tlkit.errors import TlkitError, UsageError
+from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import OutputPort, Port
 
@@ -89,7 +89,7 @@ def verify(
     except TlkitError as error:
         return Verification(None, {}, (error.message.replace(str(package), package.name),), seed=seed, cases=names)
     except Exception as error:  # a fault in tlkit's executor must not cost the user the conversion
-        return Verification(None, {}, (f"{type(error).__name__}: {error}",), seed=seed, cases=names)
+        return Verification(None, {}, (reason(error, named=True),), seed=seed, cases=names)
     figures = {name: worst(items) for name, items in found.items()}
     share = float(np.mean(same)) if same else None
     return Verification(not reasons, figures, tuple(reasons), all(same) if same else None, share, seed, names)

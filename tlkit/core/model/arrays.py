@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 
 Array = np.ndarray[Any, Any]
@@ -45,8 +45,7 @@ def read_arrays(path: str | Path) -> Array | dict[str, Array]:
         mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return mapped
     except (*_UNREADABLE, SafetensorError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise LoadError(f"{path}: its arrays cannot be read: {reason}", "write the file again") from None
+        raise LoadError(f"{path}: its arrays cannot be read: {reason(error)}", "write the file again") from None
 
 
 def read_array(path: str | Path, name: str, key: str | None = None) -> Array:

@@ -15,7 +15,7 @@ from pathlib import Path
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import ExecutionError, LoadError, UnavailableError
+from tlkit.errors import ExecutionError, LoadError, UnavailableError, reason
 from tlkit.types import TensorSpec, Unit
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def compile_model(path: Path, folder: Path) -> Path:
     try:
         compile_with_apple(str(path), destination_path=str(goal))
     except Exception as error:
-        raise LoadError(f"{path}: Core ML cannot compile it: {_one_line(error)}") from error
+        raise LoadError(f"{path}: Core ML cannot compile it: {reason(error, whole=True)}") from error
     return goal
 
 
@@ -69,7 +69,7 @@ class CoreMLEngine:
                 str(path), compute_units=ct.ComputeUnit[_COMPUTE_UNITS[unit]], function_name=function
             )
         except Exception as error:
-            raise LoadError(f"{path}: Core ML cannot load it: {_one_line(error)}") from error
+            raise LoadError(f"{path}: Core ML cannot load it: {reason(error, whole=True)}") from error
 
     def make_state(self) -> Any:
         """Return a fresh state (coremltools' MLState), for a stateful model on macOS 15 or newer."""
@@ -92,7 +92,7 @@ class CoreMLEngine:
         try:
             return call()
         except Exception as error:
-            raise ExecutionError(f"Core ML: {_one_line(error)}") from error
+            raise ExecutionError(f"Core ML: {reason(error, whole=True)}") from error
 
     def _feature(self, name: str, value: Any) -> Any:
         spec = self._images.get(name)
@@ -127,7 +127,3 @@ def available() -> bool:
 def _require_macos() -> None:
     if not available():
         raise UnavailableError("Core ML is not here: it is part of macOS", "off a Mac, tlkit runs models with PyTorch")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

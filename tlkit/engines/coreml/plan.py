@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlkit.engines.coreml.engine import _COMPUTE_UNITS, _one_line, _require_macos
-from tlkit.errors import UnavailableError
+from tlkit.engines.coreml.engine import _COMPUTE_UNITS, _require_macos
+from tlkit.errors import UnavailableError, reason
 from tlkit.types import Unit
 
 _KINDS = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "ane"}
@@ -44,7 +44,7 @@ def compute_plan(compiled: Path, unit: Unit, function: str | None = None) -> lis
         plan = MLComputePlan.load_from_path(str(compiled), compute_units=ct.ComputeUnit[_COMPUTE_UNITS[unit]])
     except Exception as error:  # whatever the extension module raises, there is no plan
         raise UnavailableError(
-            f"no compute plan: {_one_line(error)}", "compute plans need macOS 14.4 or newer"
+            f"no compute plan: {reason(error, whole=True)}", "compute plans need macOS 14.4 or newer"
         ) from error
     return list(_planned(plan, function or "main"))
 

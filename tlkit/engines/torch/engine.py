@@ -21,7 +21,7 @@ import torch
 from torch import fx
 
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
-from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError
+from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
 from tlkit.host.allocator import keep_freed
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
@@ -166,7 +166,7 @@ class TorchEngine:
         except (TlkitError, OSError):
             raise
         except Exception as error:
-            raise ExecutionError(f"{tracker.where()}: {str(error).splitlines()[0]}") from error
+            raise ExecutionError(f"{tracker.where()}: {reason(error)}") from error
 
     def _named(self, outputs: Sequence[Any]) -> dict[str, Any]:
         named = zip(self.output_names, outputs, strict=True)
@@ -210,8 +210,7 @@ class TorchEngine:
                 warnings.simplefilter("ignore")
                 self._forward(*operands)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ExecutionError(f"torch.compile failed: {reason}", "use --engine eager") from error
+            raise ExecutionError(f"torch.compile failed: {reason(error)}", "use --engine eager") from error
 
     def _explain(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None, error: Exception
@@ -222,8 +221,8 @@ class TorchEngine:
             with torch.inference_mode():
                 tracker.run(*self._operands(arrays, state))
         except Exception:
-            return ExecutionError(f"{tracker.where()}: {str(error).splitlines()[0]}")
-        return ExecutionError(str(error).splitlines()[0])
+            return ExecutionError(f"{tracker.where()}: {reason(error)}")
+        return ExecutionError(reason(error))
 
 
 def _pack(module: fx.GraphModule, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 
 
 class Format(StrEnum):
@@ -79,7 +79,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
         with path.open("rb") as file:
             found = _file(file, path)
     except OSError as error:
-        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+        raise LoadError(f"{path}: {reason(error)}", "check the path") from None
     if found is None and path.suffix.lower() == ".aimodel":
         return Format.AIMODEL
     if found is None:

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, inside
@@ -214,7 +214,7 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise LoadError(f"{file}: {error.strerror or error}", "check the path") from None
+        raise LoadError(f"{file}: {reason(error)}", "check the path") from None
 
 
 def _read_program(file: Path, open_blob: Any) -> Program:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.weights import blob_references
@@ -146,8 +146,8 @@ def blamed_on(file: Path) -> Iterator[None]:
             raise
         raise LoadError(f"{file}: {error.message}", error.hint) from None
     except _CONTRADICTIONS as error:
-        reason = " ".join(f"the model contradicts itself ({error})".split())
-        raise LoadError(f"{file}: {reason}", "the file is damaged: fetch it again") from error
+        said = f"the model contradicts itself ({reason(error)})"
+        raise LoadError(f"{file}: {said}", "the file is damaged: fetch it again") from error
 
 
 def inside(root: Path, base: Path, name: str) -> Path:
@@ -192,4 +192,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+        raise LoadError(f"{path}: {reason(error)}", "check the path") from None

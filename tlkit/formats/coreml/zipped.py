@@ -14,7 +14,7 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import blob_references
-from tlkit.formats.files.mapped import DAMAGED, Mapped, one_line, parse_json
+from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json
 from tlkit.formats.files.zip import Zip
 from tlkit.mil import proto
 from tlkit.mil.program import Program
@@ -70,7 +70,7 @@ def open_zipped(path: Path) -> ZippedPackage:
     member = posixpath.normpath(f"{prefix}Data/{entry}")
     if ".." in entry.split("/") or not member.startswith(f"{prefix}Data/") or member not in archive:
         raise LoadError(
-            f"{path}: its Manifest.json names '{one_line(entry[:100])}', which is not in it", "do not trust this file"
+            f"{path}: its Manifest.json names '{entry[:100]}', which is not in it", "do not trust this file"
         )
     with blamed_on(path):
         model: Any = proto.parse_model(bytes(archive.read(member, _MODEL_LIMIT)))

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 
 if TYPE_CHECKING:
     pass
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
 _PARTS = 1 << 21  # items, lists and objects of a JSON text: 260,000 tensors in a header of SafeTensors
-
-
-def one_line(text: str) -> str:
-    """Return ``text``, which may quote a file's own names, without line breaks."""
-    return " ".join(text.split())
 
 
 class Mapped:
@@ -32,7 +27,7 @@ class Mapped:
         try:
             self.size = path.stat().st_size
         except OSError as error:
-            raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+            raise LoadError(f"{path}: {reason(error)}", "check the path") from None
 
     @cached_property
     def map(self) -> mmap.mmap:
@@ -43,7 +38,9 @@ class Mapped:
             with self.path.open("rb") as file:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise LoadError(f"{self.path}: cannot be mapped: {error}", "check the path and its permissions") from None
+            raise LoadError(
+                f"{self.path}: cannot be mapped: {reason(error)}", "check the path and its permissions"
+            ) from None
 
     @cached_property
     def view(self) -> memoryview:
@@ -59,9 +56,9 @@ class Mapped:
         if last > first and hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
-    def broken(self, reason: str) -> LoadError:
+    def broken(self, why: str) -> LoadError:
         """Return the error for a file that is not what it should be."""
-        return LoadError(f"{self.path}: {one_line(reason)}", DAMAGED)
+        return LoadError(f"{self.path}: {why}", DAMAGED)
 
 
 def parse_json(data: bytes | memoryview, where: str) -> Any:
@@ -72,7 +69,7 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in found if keys.count(key) > 1)
-            raise LoadError(f"{where}: the key '{one_line(twice[:100])}' appears twice", DAMAGED)
+            raise LoadError(f"{where}: the key '{twice[:100]}' appears twice", DAMAGED)
         return found
 
     try:
@@ -81,8 +78,7 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
             raise ValueError("it has millions of items, more than any model needs")
         found = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise LoadError(f"{where}: not readable as JSON: {one_line(reason[:100])}", DAMAGED) from None
+        raise LoadError(f"{where}: not readable as JSON: {reason(error)[:100]}", DAMAGED) from None
     if _deeper(found, _DEPTH):
         raise LoadError(f"{where}: not readable as JSON: it is nested too deeply", DAMAGED)
     return found
@@ -96,7 +92,7 @@ def read_json(path: Path, limit: int = 1 << 25) -> Any:
             raise LoadError(f"{path}: {size:,} bytes, too many for such a file", DAMAGED)
         data = path.read_bytes()
     except OSError as error:
-        raise LoadError(f"{path}: {error.strerror or error}", "check the path") from None
+        raise LoadError(f"{path}: {reason(error)}", "check the path") from None
     return parse_json(data, str(path))
 
 
@@ -119,7 +115,5 @@ def _deeper(value: Any, depth: int) -> bool:
 def same_folder(base: Path, name: str) -> Path:
     """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else."""
     if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
-        raise LoadError(
-            f"{base}: it names the file '{one_line(name[:100])}', outside its folder", "do not trust this file"
-        )
+        raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", "do not trust this file")
     return base / name

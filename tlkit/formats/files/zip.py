@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from tlkit.errors import LoadError
-from tlkit.formats.files.mapped import DAMAGED, Mapped, one_line
+from tlkit.errors import LoadError, reason
+from tlkit.formats.files.mapped import DAMAGED, Mapped
 
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -49,13 +49,11 @@ class Zip:
                     raise file.broken("its directory of members is missing, or too long for a model")
                 infos = zipfile.ZipFile(opened).infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-            raise LoadError(f"{file.path}: not a readable zip archive: {error}", DAMAGED) from None
+            raise LoadError(f"{file.path}: not a readable zip archive: {reason(error)}", DAMAGED) from None
         self._infos = {info.filename: info for info in infos}
         for name in self._infos:
             if ".." in PurePosixPath(name.replace("\\", "/")).parts or name.startswith(("/", "\\")):
-                raise LoadError(
-                    f"{file.path}: its member '{one_line(name[:100])}' leads out of it", "do not trust this file"
-                )
+                raise LoadError(f"{file.path}: its member '{name[:100]}' leads out of it", "do not trust this file")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -106,7 +104,7 @@ class Zip:
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit)
         except zlib.error as error:
-            raise self.file.broken(f"its member '{name[:100]}' cannot be expanded: {error}") from None
+            raise self.file.broken(f"its member '{name[:100]}' cannot be expanded: {reason(error)}") from None
 
     def _inflate(self, info: zipfile.ZipInfo) -> bytes:
         start = self._start(info)
@@ -115,7 +113,7 @@ class Zip:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             found = inflater.decompress(data, info.file_size + 1)
         except zlib.error as error:
-            raise self.file.broken(f"its member '{info.filename[:100]}' cannot be expanded: {error}") from None
+            raise self.file.broken(f"its member '{info.filename[:100]}' cannot be expanded: {reason(error)}") from None
         if len(found) != info.file_size or zlib.crc32(found) != info.CRC:
             raise self.file.broken(f"its member '{info.filename[:100]}' is not what its directory says")
         return found

@@ -9,7 +9,6 @@ from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.base.dtypes import PLAIN
-from tlkit.formats.files.mapped import one_line
 from tlkit.formats.torch.pickle_machine import Call, Dict, Global
 
 STORAGES = {
@@ -98,7 +97,7 @@ def find_tensors(root: Any, where: str) -> Iterator[tuple[str, View]]:
     stack: list[tuple[str, Any, int]] = [("", root, 0)]
     while stack:
         path, value, depth = stack.pop()
-        view = _tensor(value, f"{where}: '{one_line(path[:100])}'")
+        view = _tensor(value, f"{where}: '{path[:100]}'")
         if view is not None:
             yield path, view
         elif isinstance(value, Call | Dict | list | tuple):
@@ -123,7 +122,7 @@ def top_level(root: Any, where: str) -> dict[str, Any]:
     pairs = root.pairs if isinstance(root, Call | Dict) else ()
     found: dict[str, Any] = {}
     for key, value in pairs:
-        if isinstance(key, str) and _tensor(value, f"{where}: '{one_line(key[:100])}'") is None:
+        if isinstance(key, str) and _tensor(value, f"{where}: '{key[:100]}'") is None:
             plain = isinstance(value, str | int | float | bool) or value is None
             found[key] = value if plain and len(str(value)) < 10_000 else _word(value)
     return found

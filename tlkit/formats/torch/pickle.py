@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
-from tlkit.errors import LoadError
-from tlkit.formats.files.mapped import one_line
+from tlkit.errors import LoadError, reason
 from tlkit.formats.torch.pickle_machine import Machine
 
 _OPCODES = 1_000_000  # a checkpoint of 10,000 tensors has some 400,000
@@ -84,8 +83,9 @@ def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
             if name == "STOP":
                 return Pickle(machine.stack[-1], tuple(machine.imports), source.position)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
-        reason = one_line(str(error)[:80]) or type(error).__name__
-        raise LoadError(f"{where}: not a readable pickle: {reason}", "the file is damaged, or no model") from None
+        raise LoadError(
+            f"{where}: not a readable pickle: {reason(error)[:80]}", "the file is damaged, or no model"
+        ) from None
     raise LoadError(f"{where}: over {_OPCODES:,} opcodes in one pickle", "no model has so many")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from tlkit.errors import LoadError, TlkitError
+from tlkit.errors import LoadError, TlkitError, reason
 from tlkit.mil import ops
 from tlkit.mil.collector import uncollected
 from tlkit.mil.lower import states
@@ -298,7 +298,9 @@ def _constexpr(
                 raise LoadError(f"it makes {tuple(tensor.shape)} and declares {item.type.shape}")
     except (LoadError, RuntimeError, IndexError, ValueError) as error:
         where = f"op '{operation.name}' ({operation.type})"
-        raise LoadError(f"{where}: its constant cannot be decompressed: {error}", "the program is damaged") from None
+        raise LoadError(
+            f"{where}: its constant cannot be decompressed: {reason(error)}", "the program is damaged"
+        ) from None
     return made
 
 

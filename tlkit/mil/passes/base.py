@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tlkit.errors import LoadError, TlkitError
+from tlkit.errors import LoadError, TlkitError, reason
 from tlkit.mil.program import Program
 
 _CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
@@ -52,9 +52,8 @@ def run_passes(program: Program, passes: Iterable[Pass]) -> Outcome:
             error.add_note(f"raised by the pass {item.name}")
             raise
         except _CONTRADICTIONS as error:
-            reason = " ".join(f"the model contradicts itself ({error})".split())
-            hint = "the file is damaged: fetch it again"
-            raise LoadError(f"{reason}, found by the pass {item.name}", hint) from error
+            said = f"the model contradicts itself ({reason(error)}), found by the pass {item.name}"
+            raise LoadError(said, "the file is damaged: fetch it again") from error
         program = outcome.program
         changes += outcome.changes
     return Outcome(program, tuple(changes))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from tlkit.errors import TlkitError, UsageError
+from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.mil.lower.lower import lower
 from tlkit.mil.ops import CARRIERS, library
 from tlkit.mil.program import Function, Operation, StateType, TensorType
@@ -52,8 +52,7 @@ def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
     except TlkitError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"the shape does not fit {walker.where}: {reason}", AGAIN) from None
+        raise UsageError(f"the shape does not fit {walker.where}: {reason(error)}", AGAIN) from None
     return Inferred(walker.found | dict(shapes), walker.reshapes)
 
 

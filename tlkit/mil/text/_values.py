@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.mil import immediate
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import BlobRef, DictType, Dim, ListType, NamedType, StateType, TensorType, TupleType, Type, Value
@@ -237,7 +237,7 @@ class ValueReader:
             try:
                 found = convert(lex.number_text())
             except ValueError as error:
-                lex.fail(str(error)[:80])
+                lex.fail(reason(error)[:80])
             lex.advance()
         if typed:
             lex.expect(")")

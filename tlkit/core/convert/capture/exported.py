@@ -19,7 +19,7 @@ from tlkit.core.convert.capture.states import found_states, start_notes, watchin
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
 from tlkit.core.convert.source.pt2 import check_archive
 from tlkit.core.convert.tools.teach import decompositions
-from tlkit.errors import ConversionError, LoadError, UsageError
+from tlkit.errors import ConversionError, LoadError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import LARGEST, Port, flexible_port
 
@@ -63,8 +63,9 @@ def open_program(path: Path) -> tuple[ExportedProgram, tuple[Port, ...]]:
         with quiet():
             program = torch.export.load(path)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LoadError(f"{path}: torch {torch.__version__} cannot load it: {reason}", "export it again") from error
+        raise LoadError(
+            f"{path}: torch {torch.__version__} cannot load it: {reason(error)}", "export it again"
+        ) from error
     return program, _ports(program)
 
 

@@ -22,7 +22,7 @@ from torch.jit._trace import TracerWarning
 from tlkit.core.convert.capture.examples import example_inputs
 from tlkit.core.convert.capture.preflight import lost_writes
 from tlkit.core.convert.capture.states import State, found_states, start_notes, watching
-from tlkit.errors import ConversionError, UsageError
+from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.host.where import where
 from tlkit.ports.parse import check_name, parse_output
@@ -181,7 +181,9 @@ def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:
         signature.bind(**dict.fromkeys(keywords)) if keywords else signature.bind(*names)
     except TypeError as error:
         takes = ", ".join(map(str, signature.parameters.values()))
-        raise UsageError(f"the model does not take {len(names)} input(s): {error}", f"it is forward({takes})") from None
+        raise UsageError(
+            f"the model does not take {len(names)} input(s): {reason(error)}", f"it is forward({takes})"
+        ) from None
     return keywords
 
 
@@ -239,16 +241,13 @@ def capture_error(
     """Return what to tell the user of ``error``: that the model cannot run on its inputs, or cannot be captured."""
     if isinstance(error, UsageError | ConversionError):
         return error
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # TorchScript prefixes its traceback and ends with the reason; eager torch begins with it.
-    told = [line for line in lines if line.startswith("RuntimeError: ")]
-    reason = (told[-1].removeprefix("RuntimeError: ") if told else lines[0]) if lines else type(error).__name__
+    said = reason(error)
     if recorder.seen:
-        return ConversionError(f"cannot {how} the model: {reason}", _TRACEABLE[how])
+        return ConversionError(f"cannot {how} the model: {said}", _TRACEABLE[how])
     given = ", ".join(map(str, ports))
     return UsageError(
-        f"{type(recorder.inner).__name__} does not run on {given}: {reason}{where(error)}",
-        _DTYPES if "dtype" in reason else "check the names, shapes and types of its inputs",
+        f"{type(recorder.inner).__name__} does not run on {given}: {said}{where(error)}",
+        _DTYPES if "dtype" in said else "check the names, shapes and types of its inputs",
     )
 
 

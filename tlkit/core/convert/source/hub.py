@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import LoadError, UnavailableError
+from tlkit.errors import LoadError, UnavailableError, reason
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import Port
 
@@ -77,8 +77,8 @@ def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
                 output_loading_info=True,
             )
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise LoadError(f"{path}: transformers cannot load it: {reason}", "check its files") from error
+        said = reason(error, whole=True)
+        raise LoadError(f"{path}: transformers cannot load it: {said}", "check its files") from error
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:4])
         raise LoadError(f"{path}: {len(info['missing_keys'])} weight(s) missing: {missing}", "check its safetensors")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 
 _LARGEST = 1 << 30  # bytes of JSON
 _TARGET = re.compile(r"torch\.ops\.\w+\.\w+\.\w+|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_sqrt")
@@ -93,7 +93,7 @@ def check_archive(path: Path) -> None:
             for name in archive.namelist():
                 _check_entry(path, archive, name)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, RecursionError) as error:
-        raise LoadError(f"{path}: not a whole archive of torch.export: {error}", _AGAIN) from error
+        raise LoadError(f"{path}: not a whole archive of torch.export: {reason(error)}", _AGAIN) from error
 
 
 _AGAIN = "save it again with torch.export.save"

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.host.interrupt import check, held
 from tlkit.host.quiet import quiet
@@ -188,9 +188,9 @@ def _guard(text: str, call: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit) as error:
         check()  # a SIGTERM is a SystemExit too, and none of the user's
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        said = reason(error, whole=True, named=True)
         hint = "run it with TLKIT_DEBUG=1 for the traceback"
-        raise LoadError(f"{text}: {reason}{_place(error)}", hint) from error
+        raise LoadError(f"{text}: {said}{_place(error)}", hint) from error
 
 
 def _place(error: Exception | SystemExit) -> str:

@@ -11,23 +11,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.host.quiet import quiet
 
 
 def open_script(path: Path) -> nn.Module:
     """Return the module saved at ``path``, never unpickled; raise :class:`LoadError` where it is none, or damaged."""
-    reason = _not_torchscript(path)
-    if reason:
+    wrong = _not_torchscript(path)
+    if wrong:
         hint = "build the module in Python and name it as file.py:callable, or save it with torch.jit.save"
-        raise LoadError(f"{path}: {reason}", hint)
+        raise LoadError(f"{path}: {wrong}", hint)
     try:
         with quiet():
             module: nn.Module = torch.jit.load(str(path), map_location="cpu")
             return _without_branches(module)
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LoadError(f"{path}: damaged TorchScript: {reason}", "save it again with torch.jit.save") from error
+        raise LoadError(f"{path}: damaged TorchScript: {reason(error)}", "save it again with torch.jit.save") from error
 
 
 def _without_branches(module: nn.Module) -> nn.Module:
