@@ -15,10 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.formats import packages as made
 from tlkit.core.convert.convert import convert
 from tlkit.core.convert.functions import combine
+from tlkit.core.edit.edit import edit
 from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import LoadError, UsageError
+from tlkit.formats.coreml.package import open_package
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -193,3 +196,77 @@ def test_options_that_packages_have_no_use_for(packages: dict[str, Path], tmp_pa
     for options in ({"inputs": ["x=1x64"]}, {"precision": "f16"}, {"target": "iOS26"}, {"main": {"classes": "a.txt"}}):
         with pytest.raises(UsageError, match="combined as they are"):
             combine(packages["plus"], {"m": packages["minus"]}, tmp_path / "b.mlpackage", **options)
+
+
+def coremltools_functions(path: Path) -> set[str]:
+    """The functions that coremltools' own loader builds of a package."""
+    ct = pytest.importorskip("coremltools")
+    from coremltools.converters.mil.frontend.milproto import load
+
+    spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+    program = load.load(spec, spec.specificationVersion, str(path / "Data/com.apple.CoreML/weights"))
+    return set(program.functions)
+
+
+def test_a_function_is_its_packages_own_operation_by_operation(packages: dict[str, Path], tmp_path: Path) -> None:
+    result = combine(packages["plus"], {"minus": packages["minus"]}, tmp_path / "both.mlpackage", verify=False)
+    both = open_package(result.path).program
+    assert both is not None
+    for name, source in (("main", "plus"), ("minus", "minus")):
+        original = open_package(packages[source]).program
+        assert original is not None
+        ours, theirs = (list(p.function(n).block.operations) for p, n in ((both, name), (original, "main")))
+        assert [(op.type, op.outputs) for op in ours] == [(op.type, op.outputs) for op in theirs]
+    assert coremltools_functions(result.path) == {"main", "minus"}
+
+
+def test_packages_for_older_systems_get_the_newest_operations_among_them(tmp_path: Path) -> None:
+    for sign, target in ((1.0, "iOS16"), (-1.0, "iOS17")):
+        convert(Net(sign), tmp_path / f"{target}.mlpackage", inputs=["x=1x64"], precision="f32", target=target)
+    folder = tmp_path / "goal"
+    folder.mkdir()
+    result = combine(tmp_path / "iOS16.mlpackage", {"b": tmp_path / "iOS17.mlpackage"}, folder / "both.mlpackage")
+    assert result.passed is True and result.info.spec_version == 9
+    both = open_package(result.path)
+    assert both.program is not None
+    assert {function.opset for function in both.program.functions.values()} == {"CoreML8"}
+    assert coremltools_functions(result.path) == {"main", "b"}
+    assert [path.name for path in folder.iterdir()] == ["both.mlpackage"]
+
+
+def test_classifiers_and_packages_without_weights_become_functions(tmp_path: Path) -> None:
+    linear = made.linear(tmp_path / "linear.mlpackage")
+    classifier = edit(linear, tmp_path / "classifier.mlpackage", classes=["a", "b", "c"], author="me").path
+    counter = made.accumulator(tmp_path / "sum.mlpackage")
+    with pytest.raises(LoadError, match=r"no function 'main'"):
+        combine(classifier, {"sum": counter}, tmp_path / "both.mlpackage")
+    relu = made.relu(tmp_path / "relu.mlpackage", (1, None), (1, 3))
+    result = combine(classifier, {"relu": relu}, tmp_path / "both.mlpackage")
+    assert result.passed is True
+    x = {"x": np.array([[1.0, -2.0, 0.5, 3.0]], np.float32)}
+    assert load_model(result.path).predict(x) == load_model(classifier).predict(x)
+    found = load_model(result.path, function="relu").predict({"x": np.array([[-1, 2, 3]], np.float32)})["y"]
+    assert found.tolist() == [[0, 2, 3]]
+    assert result.info.metadata.author == "me"
+
+
+def test_a_package_is_found_wherever_its_manifest_says_that_its_model_lies(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd.mlpackage"
+    shutil.copytree(packages["minus"], odd)
+    (odd / "Data/com.apple.CoreML/model.mlmodel").rename(odd / "Data/com.apple.CoreML/net.mlmodel")
+    manifest = odd / "Manifest.json"
+    manifest.write_text(manifest.read_text().replace("com.apple.CoreML/model.mlmodel", "com.apple.CoreML/net.mlmodel"))
+    result = combine(odd, {"plus": packages["plus"], "same": odd}, tmp_path / "all.mlpackage")
+    assert result.passed is True
+    assert set(result.info.functions) == {"main", "plus", "same"}
+
+
+def test_networks_of_the_old_kind_are_no_functions(packages: dict[str, Path], tmp_path: Path) -> None:
+    model = made.MODEL.Model(specificationVersion=4)
+    model.identity.SetInParent()
+    old = made.write(tmp_path / "old.mlpackage", model)
+    with pytest.raises(LoadError, match="its kind, identity, has no functions"):
+        combine(packages["plus"], {"old": old}, tmp_path / "both.mlpackage")
+    assert not (tmp_path / "both.mlpackage").exists()

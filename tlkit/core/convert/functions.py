@@ -6,18 +6,24 @@ Importing this module imports neither torch nor coremltools.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.convert import convert
 from tlkit.core.convert.provenance import inherit
+from tlkit.core.convert.remake import rebuild
 from tlkit.core.convert.tools.build import Report, check_versions
-from tlkit.core.convert.tools.targets import choose_target
+from tlkit.core.convert.tools.targets import choose_target, target_of_version
 from tlkit.core.model.load import inspect, load_model
-from tlkit.errors import ConversionError, LoadError, UsageError, reason
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats.coreml.features import describe_function
+from tlkit.formats.coreml.package import Package, open_package
+from tlkit.formats.coreml.write import write_package
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import check_goal, staged
+from tlkit.mil.opsets import version_of
+from tlkit.mil.program import Function, Program
 from tlkit.ports.parse import Ports, check_name, function_ports
 from tlkit.types import ModelInfo
 
@@ -103,7 +109,7 @@ def combine(
             )
             if made.verification is not None:
                 found[name] = made.verification
-        _write(packages, path)
+        _write(packages, path, report)
         inherit(path, packages)
         passed = all(_same(package, path, name, seed) for name, package in packages.items()) if verify else None
         separate = sum(map(_size, dict.fromkeys(packages.values())))
@@ -146,23 +152,48 @@ def _parsed(functions: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _write(sources: Mapping[str, Path], path: Path) -> None:
-    with quiet():
-        import coremltools as ct
+def _write(sources: Mapping[str, Path], path: Path, report: Report | None) -> None:
+    """Write a package at ``path`` with the function ``main`` of each of ``sources``, under the names given there.
 
-        try:
-            descriptor = ct.utils.MultiFunctionDescriptor()
-            for name, package in sources.items():
-                descriptor.add_function(str(package), src_function_name="main", target_function_name=name)
-            descriptor.default_function_name = "main"
-            ct.utils.save_multifunction(descriptor, str(path))
-        except OSError:
-            raise
-        except Exception as error:
-            raise ConversionError(
-                f"coremltools {ct.__version__} cannot combine these packages: {reason(error, whole=True)}",
-                "each must be an mlprogram with one function and weights of its own",
-            ) from error
+    All get the newest opset among them, iOS18's at least. A package of that opset is taken as it is; one of an older
+    opset is built with the newer operations first.
+    """
+    opened = {package: _opened(package) for package in dict.fromkeys(sources.values())}
+    target = target_of_version(max(choose_target("iOS18").version, *map(_opset_version, opened.values())))
+    for place, package in opened.items():
+        if _opset_version(package) < target.version:
+            newer = path.with_name(f"{target.name}-{len(list(path.parent.iterdir()))}-{path.name}")
+            rebuild(package, target, newer, (), report or (lambda what, share: None))
+            opened[place] = open_package(newer)
+    model = type(opened[sources["main"]].model)()
+    versions = [package.model.specificationVersion for package in opened.values()]
+    model.specificationVersion = max(target.version, *versions)
+    model.description.defaultFunctionName = "main"
+    functions: dict[str, Function] = {}
+    for name, place in sources.items():
+        functions[name] = _program(opened[place]).function("main")
+        describe_function(model, name, opened[place].model)
+    write_package(path, model, replace(_program(opened[sources["main"]]), functions=functions))
+
+
+def _opened(path: Path) -> Package:
+    package = open_package(path)
+    if "main" not in _program(package).functions:
+        raise LoadError(f"{path}: it has no function 'main'", f"functions: {', '.join(_program(package).functions)}")
+    package.require_weights()
+    return package
+
+
+def _program(package: Package) -> Program:
+    if package.program is None:
+        kind = package.model.WhichOneof("Type") or "unknown"
+        raise LoadError(f"{package.root}: its kind, {kind}, has no functions", "each has to be an mlprogram")
+    return package.program
+
+
+def _opset_version(package: Package) -> int:
+    """The specification version that the operations of the package's function came with."""
+    return version_of(_program(package).function("main").opset)
 
 
 def _same(package: Path, combined: Path, name: str, seed: int) -> bool:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
-from tlkit.core.convert.tools.build import About, Recipe, check_versions, conversion_error, progress
-from tlkit.core.convert.tools.targets import choose_target, target_of_version
+from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, conversion_error, progress
+from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
 from tlkit.errors import LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.features import interfaces, refuse_half_images
@@ -29,7 +29,10 @@ from tlkit.mil.program import Program
 if TYPE_CHECKING:
     from tlkit.core.convert.verify import Verification
 
-_TIDY = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
+Steps = tuple[str, ...] | None
+NARROW: Steps = None
+"""All of coremltools' passes, to f16."""
+TIDY: Steps = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
 """Passes that take away the casts between f32 and f32 that widening leaves."""
 
 
@@ -122,20 +125,30 @@ def _widened(package: Package, program: Program, path: Path) -> Package:
 
 def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Clock) -> None:
     """Build the program again for the recipe's target, in f16 where ``narrow``, and write it at ``path``."""
-    with quiet(progress(clock.report)) as heard:
+    rebuild(package, recipe.target, path, NARROW if narrow else TIDY, clock.report, recipe.about)
+
+
+def rebuild(
+    package: Package, target: Target, path: Path, steps: Steps, report: Report, about: About | None = None
+) -> None:
+    """Have coremltools read ``package`` and write it at ``path`` with the operations of ``target``, after ``steps``.
+
+    Raises :class:`ConversionError` with coremltools' reason.
+    """
+    with quiet(progress(report)) as heard:
         import coremltools as ct
         from coremltools.converters.mil.converter import mil_convert
         from coremltools.converters.mil.frontend.milproto.load import load
 
         spec = ct.proto.Model_pb2.Model.FromString(package.model.SerializeToString())
-        recipe.about.write(spec.description.metadata)
-        pipeline = ct.PassPipeline() if narrow else ct.PassPipeline(list(_TIDY), "tidy")
-        if narrow:
+        (about or About()).write(spec.description.metadata)
+        pipeline = ct.PassPipeline() if steps is NARROW else ct.PassPipeline(list(steps or ()), "tidy")
+        if steps is NARROW:
             pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": "classify"})  # its labels are a list
         try:
             program = load(
                 model_spec=spec,
-                specification_version=recipe.target.version,
+                specification_version=target.version,
                 file_weights_dir=str(package.base / "weights"),
             )
             program.default_function_name = spec.description.defaultFunctionName or "main"
@@ -143,7 +156,7 @@ def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Cl
                 program,
                 convert_from="milinternal",
                 convert_to="mlprogram",
-                specification_version=recipe.target.version,
+                specification_version=target.version,
                 model_description=spec.description,
                 main_pipeline=pipeline,
                 compute_units=ct.ComputeUnit.ALL,

@@ -181,3 +181,13 @@ def describe_classifier(target: Interface, names: Sequence[str]) -> None:
             feature.type.stringType.SetInParent()
         elif feature.name == names[1]:
             feature.type.dictionaryType.stringKeyType.SetInParent()
+
+
+def describe_function(model: Any, name: str, source: Any) -> None:
+    """Describe a function ``name`` of ``model`` as ``source``, a model of its own, describes its function ``main``."""
+    found = next((item for item in source.description.functions if item.name == "main"), source.description)
+    function = model.description.functions.add(name=name)
+    for field in PORTS:
+        getattr(function, field).extend(getattr(found, field))
+    for field in ("predictedFeatureName", "predictedProbabilitiesName"):
+        setattr(function, field, getattr(found, field))
