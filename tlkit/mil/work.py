@@ -1,0 +1,204 @@
+"""What each operation of a program has to do: multiply-accumulates, and bytes of values and weights that it touches.
+
+Formulas count one multiply-accumulate (MAC) for each product that is added up: of a convolution, output elements times
+input channels of a group times kernel elements; of a matrix product, output elements times the inner dimension; of
+attention, queries times keys times twice the head's width. Elementwise work is not counted, as is usual. Nothing here
+decodes a weight, and neither torch nor numpy is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tlkit.mil.program import Argument, Block, Function, NamedType, Operation, Ref, StateType, TensorType, Type, Value
+from tlkit.mil.types import DType
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One value that an operation reads or writes: its tensor type; ``fixed`` if it is known before the program runs.
+
+    ``value`` is the constant, None where it is computed: at run time, or from compressed weights at load time.
+    """
+
+    name: str
+    kind: TensorType
+    fixed: bool = False
+    value: Value | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The dimensions; an unknown rank counts as a scalar."""
+        return self.kind.shape or ()
+
+    @property
+    def elements(self) -> int:
+        """How many elements; a dimension that is open counts as 1."""
+        return math.prod(size or 1 for size in self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value as it is stored, packed below a byte."""
+        return -(-self.elements * self.kind.dtype.bits // 8)
+
+    @property
+    def open(self) -> bool:
+        """Whether a dimension, or the rank, is left open."""
+        return self.kind.shape is None or None in self.kind.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An operation with what it reads and writes. ``operands`` is by input name, ``results`` in order."""
+
+    operation: Operation
+    operands: Mapping[str, tuple[Operand, ...]]
+    results: tuple[Operand, ...]
+
+    @property
+    def type(self) -> str:
+        """The operation's type."""
+        return self.operation.type
+
+    @property
+    def read(self) -> tuple[Operand, ...]:
+        """The operands that are computed at run time."""
+        return tuple(item for items in self.operands.values() for item in items if not item.fixed)
+
+    @property
+    def weights(self) -> tuple[Operand, ...]:
+        """The fixed operands that are numbers to compute with, not settings: of more than 16 elements."""
+        fixed = (item for items in self.operands.values() for item in items if item.fixed)
+        return tuple(item for item in fixed if item.elements > _SETTING)
+
+    def operand(self, name: str) -> Operand | None:
+        """Return the operand called ``name`` (its first, where it is a list), or None."""
+        items = self.operands.get(name, ())
+        return items[0] if items else None
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """Return a constant operand as plain Python, or ``default`` where it is absent or not constant."""
+        found = self.operand(name)
+        return default if found is None or found.value is None else found.value.python()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of run-time values read and written."""
+        return sum(item.nbytes for item in (*self.read, *self.results))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates; see the module's head."""
+        rule = _MACS.get(self.type)
+        return rule(self) if rule is not None and self.results else 0
+
+
+_SETTING = 16
+
+
+def steps(function: Function) -> Iterator[Step]:
+    """Yield what the function does at run time, in order; what nested blocks do follows the operation that has them."""
+    known: dict[str, Operand] = {}
+    yield from _steps(function.block, function.inputs, known)
+
+
+def _steps(block: Block, inputs: tuple[NamedType, ...], known: dict[str, Operand]) -> Iterator[Step]:
+    known |= {item.name: _operand_of(item) for item in (*inputs, *block.inputs)}
+    for operation in block.operations:
+        if operation.type == "const" or operation.type.startswith("constexpr_"):
+            value = operation.attributes.get("val") if operation.type == "const" else None
+            known |= {item.name: _operand_of(item, True, value) for item in operation.outputs}
+            continue
+        results = tuple(map(_operand_of, operation.outputs))
+        operands = {name: tuple(_read(arg, known) for arg in args) for name, args in operation.inputs.items()}
+        known |= {item.name: item for item in results}
+        yield Step(operation, operands, results)
+        for inner in operation.blocks:
+            yield from _steps(inner, (), known)
+
+
+def _operand_of(item: NamedType, fixed: bool = False, value: Value | None = None) -> Operand:
+    return Operand(item.name, _tensor(item.type), fixed, value)
+
+
+def _read(argument: Argument, known: Mapping[str, Operand]) -> Operand:
+    if isinstance(argument, Ref):
+        return known.get(argument.name) or Operand(argument.name, TensorType(DType.FP16, None))
+    return Operand("", _tensor(argument.type), True, argument)
+
+
+def _tensor(kind: Type) -> TensorType:
+    """A state is the tensor in it; a list, tuple or dictionary has no tensor type of its own, and an unknown rank."""
+    if isinstance(kind, StateType):
+        return kind.wrapped
+    return kind if isinstance(kind, TensorType) else TensorType(DType.STRING, None)
+
+
+def _kernel(step: Step, axes_before: int) -> int:
+    weight = step.operand("weight")
+    return math.prod(size or 1 for size in weight.shape[axes_before:]) if weight else 1
+
+
+def _conv(step: Step) -> int:
+    weight = step.operand("weight")
+    inner = weight.shape[1] or 1 if weight and len(weight.shape) > 1 else 1
+    return step.results[0].elements * inner * _kernel(step, 2)
+
+
+def _conv_transpose(step: Step) -> int:
+    weight, x = step.operand("weight"), step.operand("x")
+    outer = weight.shape[1] or 1 if weight and len(weight.shape) > 1 else 1
+    return (x.elements if x else 0) * outer * _kernel(step, 2)
+
+
+def _linear(step: Step) -> int:
+    weight = step.operand("weight")
+    return step.results[0].elements * ((weight.shape[-1] or 1) if weight and weight.shape else 1)
+
+
+def _matmul(step: Step) -> int:
+    x = step.operand("x")
+    if x is None or len(x.shape) < 2:
+        return step.results[0].elements * (x.elements if x else 1)
+    return step.results[0].elements * (x.shape[-2 if step.setting("transpose_x") else -1] or 1)
+
+
+def _attention(step: Step) -> int:
+    query, key = step.operand("query"), step.operand("key")
+    return 2 * query.elements * (key.shape[-2] or 1) if query and key and len(key.shape) > 1 else 0
+
+
+def _recurrent(step: Step) -> int:
+    x = step.operand("x")
+    matrices = [step.operand(name) for name in ("weight_ih", "weight_hh", "weight_ih_back", "weight_hh_back")]
+    each = sum(matrix.elements for matrix in matrices if matrix is not None)
+    return each * math.prod(size or 1 for size in x.shape[:2]) if x else 0
+
+
+def _einsum(step: Step) -> int:
+    equation = step.setting("equation", "")
+    given, _, _ = str(equation).partition("->")
+    sizes: dict[str, int] = {}
+    for term, item in zip(given.split(","), step.operands.get("values", ()), strict=False):
+        sizes |= {letter: size or 1 for letter, size in zip(term.strip(), item.shape, strict=False)}
+    return math.prod(sizes.values()) if sizes else 0
+
+
+_MACS: Mapping[str, Callable[[Step], int]] = {
+    "conv": _conv,
+    "conv_quantized": _conv,
+    "conv_transpose": _conv_transpose,
+    "linear": _linear,
+    "linear_activation": _linear,
+    "matmul": _matmul,
+    "einsum": _einsum,
+    "scaled_dot_product_attention": _attention,
+    "lstm": _recurrent,
+    "gru": _recurrent,
+    "rnn": _recurrent,
+}

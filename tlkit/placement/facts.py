@@ -1,0 +1,109 @@
+"""The published facts that predictions rest on, read from the data files beside this module: each names its source."""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from tlkit.errors import UsageError
+
+Trust = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One reason: its id, a sentence, what to do about it, where it comes from and how far to trust it.
+
+    Trust: ``high`` is machine data or Apple's own words, ``medium`` one careful measurer, ``low`` hearsay.
+    """
+
+    id: str
+    why: str
+    mend: str
+    source: str
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """GB/s of values moved and TFLOPS of arithmetic (two per MAC; 0: no matter); the slower of the two decides.
+
+    ``weights`` says whether bytes of weights count as moved.
+    """
+
+    gbps: float
+    tflops: float
+    weights: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A chip: its name, the largest dimension that its Neural Engine takes, and whose prices predictions for it use."""
+
+    name: str
+    largest: int
+    prices: str
+
+    @property
+    def basis(self) -> str:
+        """What a prediction for this chip rests on, in a phrase."""
+        if self.prices.startswith("own"):
+            return f"Core ML's published prices for the {self.name}, {_WHERE}"
+        return f"the M4's published prices ({_WHERE}): none are published for the {self.name}"
+
+
+_WHERE = "macOS 27; the GPU's for an M4 Pro"
+DEFAULT_CHIP = "M4"
+"""The newest chip with published plans."""
+
+
+def _text(name: str) -> str:
+    return (files("tlkit.placement") / "data" / name).read_text(encoding="utf-8")
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(line for line in _text(name).splitlines() if not line.startswith("#")))
+
+
+@cache
+def all_rules() -> Mapping[str, Rule]:
+    """Every rule by its id."""
+    return {row["id"]: Rule(**row) for row in tomllib.loads(_text("rules.toml"))["rule"]}
+
+
+@cache
+def op_units() -> Mapping[str, tuple[str, ...]]:
+    """The units (``cpu``, ``gpu``, ``ane``) that each operation was seen to be supported on, sizes and types aside."""
+    return {row["op"]: tuple(row["units"].split()) for row in _rows("ops.csv")}
+
+
+@cache
+def rates() -> Mapping[tuple[str, str], Rate]:
+    """The planner's rates by kind of operation and unit."""
+    return {
+        (row["kind"], row["unit"]): Rate(float(row["gbps"]), float(row["tflops"] or 0), row["weights"] == "1")
+        for row in _rows("prices.csv")
+    }
+
+
+@cache
+def chips() -> Mapping[str, Chip]:
+    """The chips by name, in lower case and without blanks."""
+    return {_key(row["chip"]): Chip(row["chip"], int(row["largest"]), row["prices"]) for row in _rows("chips.csv")}
+
+
+def chip_named(name: str | None) -> Chip:
+    """Return the chip called ``name`` (any case, with or without blanks), the default one for None."""
+    found = chips().get(_key(name or DEFAULT_CHIP))
+    if found is None:
+        raise UsageError(f"unknown chip '{name}'", f"chips are {', '.join(chip.name for chip in chips().values())}")
+    return found
+
+
+def _key(name: str) -> str:
+    return name.lower().replace(" ", "").replace("-", "")

@@ -1,0 +1,153 @@
+"""Program -> which unit Core ML would choose for each operation: the units that can take it, the cheapest path through.
+
+As published for Core ML's planner (M4, macOS 27): each operation has the units that can take it and an estimated time
+on each; the cheapest path through the list of operations wins. A region on the Neural Engine or the GPU costs 0.125 ms
+to start, each change of unit 0.125 ms, and ending the program there 0.125 ms; the CPU is free to start and to end on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tlkit.mil.program import Function
+from tlkit.mil.work import Step, steps
+from tlkit.placement import prices, rules
+from tlkit.placement.facts import Chip, all_rules, chip_named
+from tlkit.types import Unit
+
+ALLOWED: Mapping[Unit, tuple[str, ...]] = {
+    Unit.CPU: ("cpu",),
+    Unit.GPU: ("cpu", "gpu"),
+    Unit.ANE: ("cpu", "ane"),
+    Unit.ALL: ("cpu", "gpu", "ane"),
+}
+"""What each compute-unit setting lets Core ML use."""
+
+TIE = 1e-9  # of the price: the planner's own figures are equal to nine digits where they tie
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One operation: the units that can take it, the one that would, its price there, and why it is not on the ANE.
+
+    ``microseconds`` is the planner's estimate for each unit that can take it. ``tied`` are units that cost the same.
+    ``confidence`` is ``high``, ``medium``, ``low``, or ``unknown`` where no rule knows the operation.
+    """
+
+    name: str
+    type: str
+    supported: tuple[str, ...]
+    unit: str
+    tied: tuple[str, ...]
+    microseconds: Mapping[str, float]
+    reasons: tuple[str, ...]
+    confidence: str
+    macs: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Where a function's operations would run under one setting on one chip. ``basis`` says what that rests on."""
+
+    setting: Unit
+    chip: Chip
+    operations: tuple[Placed, ...]
+    basis: str
+
+    @property
+    def changes(self) -> int:
+        """How often the unit changes."""
+        units = [placed.unit for placed in self.operations]
+        return sum(a != b for a, b in pairwise(units))
+
+    def share(self, unit: str) -> float:
+        """Return the share of the planner's estimated cost that ``unit`` has (of 1)."""
+        total = sum(placed.microseconds[placed.unit] for placed in self.operations)
+        mine = sum(placed.microseconds[placed.unit] for placed in self.operations if placed.unit == unit)
+        return mine / total if total else 0.0
+
+    def count(self, unit: str) -> int:
+        """Return how many operations run on ``unit``."""
+        return sum(placed.unit == unit for placed in self.operations)
+
+
+def predict(function: Function, setting: Unit = Unit.ANE, chip: str | None = None) -> Prediction:
+    """Predict where ``function`` would run. Raises UsageError for a chip that is not in the table."""
+    where = chip_named(chip)
+    found = list(steps(function))
+    candidates = [_candidates(step, setting, where) for step in found]
+    chosen, tied = cheapest_path([cost for cost, _ in candidates])
+    placed = (
+        _placed(step, *candidate, unit, ties)
+        for step, candidate, unit, ties in zip(found, candidates, chosen, tied, strict=True)
+    )
+    return Prediction(setting, where, tuple(placed), where.basis)
+
+
+def _candidates(step: Step, setting: Unit, chip: Chip) -> tuple[dict[str, float], tuple[str, ...]]:
+    reasons = rules.against_ane(step, chip.largest)
+    allowed = list(ALLOWED[setting])
+    if reasons and "ane" in allowed:
+        allowed.remove("ane")
+    if rules.against_gpu(step) and "gpu" in allowed:
+        allowed.remove("gpu")
+    return {unit: prices.microseconds(step, unit) for unit in allowed}, reasons
+
+
+def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the cheapest unit for each operation, and the units that are on some path of the same cost.
+
+    ``costs`` has, for each operation in order, microseconds by unit. Linear in the number of operations.
+    """
+    if not costs:
+        return [], []
+    ahead: list[dict[str, float]] = [{} for _ in costs]
+    ahead[-1] = {unit: 0.0 if unit == "cpu" else prices.SWITCH for unit in costs[-1]}
+    for index in range(len(costs) - 2, -1, -1):
+        later = {unit: cost + ahead[index + 1][unit] for unit, cost in costs[index + 1].items()}
+        ahead[index] = {
+            unit: min(_change(unit, other) + cost for other, cost in later.items()) for unit in costs[index]
+        }
+    behind = [{unit: 0.0 if unit == "cpu" else prices.SWITCH for unit in costs[0]}]
+    for index in range(1, len(costs)):
+        before = {unit: cost + behind[-1][unit] for unit, cost in costs[index - 1].items()}
+        behind.append(
+            {unit: min(cost + _change(other, unit) for other, cost in before.items()) for unit in costs[index]}
+        )
+    chosen: list[str] = []
+    ties: list[tuple[str, ...]] = []
+    for index, here in enumerate(costs):
+        total = {unit: behind[index][unit] + cost + ahead[index][unit] for unit, cost in here.items()}
+        best = min(total.values())
+        equal = tuple(unit for unit, cost in total.items() if cost <= best + TIE * max(best, 1.0))
+        ties.append(equal)
+        chosen.append(
+            chosen[-1] if chosen and chosen[-1] in equal else next(u for u in ("ane", "gpu", "cpu") if u in equal)
+        )
+    return chosen, ties
+
+
+def _change(before: str, after: str) -> float:
+    """The change itself, and a region's start where it is not the CPU's."""
+    if before == after:
+        return 0.0
+    return prices.SWITCH if after == "cpu" else 2 * prices.SWITCH
+
+
+def _placed(step: Step, cost: Mapping[str, float], reasons: tuple[str, ...], unit: str, tied: Iterable[str]) -> Placed:
+    told = reasons
+    if unit != "ane" and not reasons and "ane" in cost:
+        told = ("island",) if cost["ane"] < cost[unit] else ("cheaper-elsewhere",)
+    confidence = "unknown" if "unknown-op" in reasons else _least(told)
+    equal = tuple(other for other in tied if other != unit)
+    return Placed(
+        step.operation.name, step.type, tuple(cost), unit, equal, cost, told, confidence, step.macs, step.nbytes
+    )
+
+
+def _least(reasons: Iterable[str]) -> str:
+    trusts = (all_rules()[reason].trust for reason in reasons)
+    return min(trusts, key=("low", "medium", "high").index, default="medium")

@@ -1,0 +1,96 @@
+"""Which rules keep an operation off the Neural Engine or the GPU: by its kind, its types and its sizes.
+
+What each rule says, with its mend and its source, is in ``data/rules.toml``; what an M4 takes in ``data/ops.csv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tlkit.mil.types import DType
+from tlkit.mil.work import Step
+from tlkit.placement.facts import op_units
+
+CONTROL = frozenset(("cond", "while_loop", "make_list"))
+STATE = frozenset(("read_state", "write_state", "coreml_update_state"))
+
+
+def is_control(step: Step) -> bool:
+    """Whether the operation chooses, loops, or works on a list."""
+    return step.type in CONTROL or step.type.startswith("list_")
+
+
+def known(step: Step) -> bool:
+    """Whether anything is known of the operation's placement."""
+    return step.type in op_units() or step.type in STATE or is_control(step) or step.type == "custom_layer"
+
+
+def against_gpu(step: Step) -> str:
+    """Return the id of the rule that keeps the operation off the GPU, or nothing."""
+    if is_control(step):
+        return "ANE-control-flow"
+    units = op_units().get(step.type)
+    if units is None or "gpu" in units:
+        return ""
+    return "GPU-only-not" if "ane" in units else "GPU-op"
+
+
+def against_ane(step: Step, largest: int) -> tuple[str, ...]:
+    """Return the ids of the rules that keep the operation off the Neural Engine; ``largest`` is its largest size."""
+    return tuple(dict.fromkeys(_against(step, largest)))
+
+
+def _against(step: Step, largest: int) -> Iterator[str]:
+    units = op_units().get(step.type)
+    if is_control(step):
+        yield "ANE-control-flow"
+    elif step.type in STATE:
+        yield "ANE-state"
+    elif step.type == "custom_layer":
+        yield "custom-layer"
+    elif units is None:
+        yield "unknown-op"
+    elif "ane" not in units:
+        yield "ANE-op"
+    yield from _types(step)
+    yield from _sizes(step, largest)
+
+
+def _types(step: Step) -> Iterator[str]:
+    kinds = {item.kind.dtype for item in (*step.read, *step.results)}
+    if step.type == "gather" and any(not item.fixed for item in step.operands.get("indices", ())):
+        yield "ANE-int-index"
+    elif step.type not in ("quantize", "dequantize", "gather_along_axis", "gather_nd", "topk") and kinds & _INTEGERS:
+        yield "ANE-int"
+    if step.type == "topk" and any(item.kind.dtype in _INTEGERS for item in step.read):
+        yield "ANE-int"
+    if step.type not in ("cast", "dequantize") and kinds & {DType.FP32, DType.FP64}:
+        yield "f32-compute"
+
+
+_INTEGERS = frozenset(kind for kind in DType if not kind.is_float and kind not in (DType.BOOL, DType.STRING))
+
+
+def _sizes(step: Step, largest: int) -> Iterator[str]:
+    values = (*step.read, *step.results)
+    if any(item.open for item in values if item.kind.dtype is not DType.STRING):
+        yield "ANE-range-shape"
+    if any(len(item.shape) > 5 for item in values):
+        yield "ANE-rank"
+    if any((size or 0) > largest for item in values for size in item.shape):
+        yield "ANE-dim"
+    weight = step.operand("weight")
+    if step.type == "conv" and weight is not None and len(weight.shape) > 2:
+        if (weight.shape[-1] or 0) > 15:
+            yield "ANE-kernel-width"
+        if len(weight.shape) > 3 and (weight.shape[-2] or 0) > 31:
+            yield "ANE-kernel-height"
+    if step.type == "max_pool" and (step.setting("kernel_sizes") or [0])[-1] > 8:
+        yield "ANE-pool-width"
+    if step.type == "matmul" and (inner := step.operand("x")) is not None and inner.shape:
+        axis = -2 if step.setting("transpose_x") and len(inner.shape) > 1 else -1
+        if (inner.shape[axis] or 0) > 32768:
+            yield "ANE-inner-dim"
+    begin = step.operand("begin")
+    if step.type in ("slice_by_size", "slice_by_index") and begin is not None and not begin.fixed:
+        yield "ANE-dynamic-begin"
