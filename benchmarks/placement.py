@@ -1,9 +1,9 @@
 """How well placement is predicted: operations in context, as an M4 placed them under CPU_AND_NE, predicted anew.
 
 ``python benchmarks/placement.py [TABLE]``: TABLE has the published patterns, one graph per row (case, number of
-operations, ``12A1C``: twelve on the Neural Engine, then one on the CPU). Each case is one operation between two conv3x3 + relu (or
-linear + relu) layers on each input and two after it. Prints the share of operations and of whole graphs that are
-predicted right, ties free, beside what two slogans score, and the graphs that are not.
+operations, ``12A1C``: twelve on the Neural Engine, then one on the CPU). Each case is one operation between two
+conv3x3 + relu (or linear + relu) layers on each input and two after it. Prints the share of operations and of whole
+graphs that are predicted right, ties free, beside what two slogans score, and the graphs that are not.
 """
 
 from __future__ import annotations

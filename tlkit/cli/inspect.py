@@ -8,6 +8,7 @@ import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.coreml.package import Package
     from tlkit.mil.risks.kit import Risk
+    from tlkit.types import Unit
 
 Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by operation, in MIL's own words.")]
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
@@ -35,6 +37,34 @@ Diff = Annotated[
 Risks = Annotated[
     bool, typer.Option("--risks", help="List what is known to go wrong with it on Apple's units, and a way out.")
 ]
+Placed = Annotated[
+    bool,
+    typer.Option(
+        "--placement", help="Predict which unit Core ML would choose for each operation, why, and what to change."
+    ),
+]
+Chip = Annotated[
+    str | None, typer.Option("--chip", metavar="CHIP", help="The chip to predict for: m1 ... m5max, a14 ... [m4]")
+]
+
+
+def _list_rules(asked: bool) -> None:
+    """Answer ``--rules``, which needs no model."""
+    if not asked:
+        return
+    from tlkit.cli.views.placement import rules_view
+    from tlkit.placement.facts import all_rules
+
+    output.start(json=False, quiet=False, verbose=0).answer({"rules": list(all_rules().values())}, rules_view)
+    raise typer.Exit
+
+
+Rules = Annotated[
+    bool,
+    typer.Option(
+        "--rules", is_eager=True, callback=_list_rules, help="List the rules of --placement: source and trust."
+    ),
+]
 Format = Annotated[
     str | None,
     typer.Option("--format", metavar="NAME", help="Read as coreml, safetensors, gguf, pytorch, onnx or numpy."),
@@ -50,6 +80,11 @@ def inspect(
     hashes: Hash = False,
     tree: Tree = False,
     risks: Risks = False,
+    placement: Placed = False,
+    units: options.Units = None,
+    chip: Chip = None,
+    per_op: options.PerOp = False,
+    rules: Rules = False,
     diff: Diff = None,
     format: Format = None,
     function: options.Function = None,
@@ -63,6 +98,7 @@ def inspect(
     tlkit inspect net.mlpackage
     tlkit inspect llama.gguf --tensors ffn_down
     tlkit inspect net.safetensors --stats
+    tlkit inspect net.mlpackage --placement --units ane,all --chip m4
     tlkit inspect net.mlpackage --json | jq .inputs
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
@@ -81,6 +117,9 @@ def inspect(
         _diff(sink, found, Path(diff))
         return
     extra: dict[str, Any] = {}
+    if placement:
+        _placement(sink, found, _units(units), chip, function, per_op)
+        return
     if stats:
         extra["stats"] = _stats(sink, found, tensors)
     if hashes:
@@ -93,6 +132,34 @@ def inspect(
         sink.answer({}, lambda: risks_view(found.info, known))
     else:
         sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra, function, known))
+
+
+def _units(text: str | None) -> tuple[Unit, ...]:
+    from tlkit.types import Unit
+
+    return tuple(Unit.parse(name) for name in text.split(",")) if text else (Unit.ANE,)
+
+
+def _placement(
+    sink: output.Sink,
+    found: Inspection,
+    units: tuple[Unit, ...],
+    chip: str | None,
+    function: str | None,
+    per_op: bool,
+) -> None:
+    from tlkit.core.inspect.placement import document, placements
+
+    if found.package is None:
+        raise UsageError(f"{found.path}: --placement is for Core ML models", "convert it first: tlkit convert")
+    predictions = placements(found.package, units, chip, function)
+
+    def show() -> Any:
+        from tlkit.cli.views.placement import placement_view
+
+        return placement_view(found.info, predictions, per_op)
+
+    sink.answer({"model": found.info.path, "placement": [document(item) for item in predictions]}, show)
 
 
 def _risks(found: Inspection, function: str | None) -> tuple[Risk, ...]:

@@ -16,7 +16,7 @@ Trust = Literal["high", "medium", "low"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PlacementRule:
     """One reason: its id, a sentence, what to do about it, where it comes from and how far to trust it.
 
     Trust: ``high`` is machine data or Apple's own words, ``medium`` one careful measurer, ``low`` hearsay.
@@ -71,9 +71,9 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 @cache
-def all_rules() -> Mapping[str, Rule]:
+def all_rules() -> Mapping[str, PlacementRule]:
     """Every rule by its id."""
-    return {row["id"]: Rule(**row) for row in tomllib.loads(_text("rules.toml"))["rule"]}
+    return {row["id"]: PlacementRule(**row) for row in tomllib.loads(_text("rules.toml"))["rule"]}
 
 
 @cache

@@ -20,11 +20,6 @@ def is_control(step: Step) -> bool:
     return step.type in CONTROL or step.type.startswith("list_")
 
 
-def known(step: Step) -> bool:
-    """Whether anything is known of the operation's placement."""
-    return step.type in op_units() or step.type in STATE or is_control(step) or step.type == "custom_layer"
-
-
 def against_gpu(step: Step) -> str:
     """Return the id of the rule that keeps the operation off the GPU, or nothing."""
     if is_control(step):

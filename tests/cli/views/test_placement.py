@@ -1,0 +1,58 @@
+"""``tlkit inspect --placement`` as people and programs see it. Covers tlkit/core/inspect/placement.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import Shell
+
+TEXT = """program(1.3) { func main<ios18>(tensor<fp16, [1, 512, 32, 32]> x) {
+  tensor<fp16, [512, 512, 3, 3]> w = const()[val = tensor<fp16, [512, 512, 3, 3]>(0x1p+0)];
+  tensor<fp16, [1, 512, 30, 30]> a = conv(x = x, weight = w);
+  tensor<fp16, [1, 512, 30, 30]> y = sinh(x = a); } -> (y); }"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.mil"
+    path.write_text(TEXT)
+    return path
+
+
+def test_text_says_that_it_is_predicted_and_what_keeps_operations_away(tlkit: Shell, model: Path) -> None:
+    done = tlkit("inspect", model, "--placement")
+    assert done.code == 0
+    assert "for M4, not measured" in done.out
+    assert "1 of 2 operations" in done.out and "the Neural Engine; 1 change of unit" in done.out
+    assert "ANE-op: the Neural Engine has no such operation" in done.out
+    assert "guess:" in done.out
+
+
+def test_json_has_every_operation_with_its_prices(tlkit: Shell, model: Path) -> None:
+    document = tlkit("inspect", model, "--placement", "--units", "ane,cpu", "--chip", "m1", "--json").json()
+    ane, cpu = document["placement"]
+    assert (ane["kind"], ane["setting"], ane["chip"], cpu["setting"]) == ("prediction", "ane", "M1", "cpu")
+    assert [row["unit"] for row in ane["per_op"]] == ["ane", "cpu"]
+    assert [row["unit"] for row in cpu["per_op"]] == ["cpu", "cpu"]
+    assert ane["per_op"][0]["macs"] == 512 * 512 * 9 * 900
+    assert ane["per_op"][0]["microseconds"]["ane"] < ane["per_op"][0]["microseconds"]["cpu"]
+    assert sum(ane["cost_shares"].values()) == pytest.approx(1)
+    assert "none are published for the M1" in ane["basis"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("--chip", "m99"), "unknown chip 'm99'"), (("--units", "tpu"), "unknown unit 'tpu'")],
+)
+def test_wrong_words_are_told(tlkit: Shell, model: Path, words: tuple[str, ...], message: str) -> None:
+    done = tlkit("inspect", model, "--placement", *words)
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_rules_are_listed_without_a_model(tlkit: Shell) -> None:
+    done = tlkit("inspect", "--rules")
+    assert done.code == 0
+    assert "ANE-int-index" in done.out and "high" in done.out

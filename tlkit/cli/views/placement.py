@@ -1,0 +1,104 @@
+"""Where operations would run, as people read it. Everything here is a prediction, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tlkit.cli.sink.card import card
+from tlkit.cli.sink.figures import percent
+from tlkit.core.inspect.placement import Reason, reasons
+from tlkit.placement.facts import all_rules
+from tlkit.placement.predict import Prediction
+from tlkit.types import ModelInfo, Unit
+
+NAMES = {"ane": "the Neural Engine", "gpu": "the GPU", "cpu": "the CPU"}
+_STYLES = {"ane": "green", "gpu": "cyan", "cpu": "yellow"}
+_BAR = 60
+_NAMED = 3  # operations that a line names
+
+
+def placement_view(info: ModelInfo, predictions: Sequence[Prediction], per_op: bool) -> RenderableType:
+    """Return a summary, a bar and the reasons for each setting; with ``per_op`` a line for each operation."""
+    parts: list[RenderableType] = [
+        card(
+            [
+                ("model", info.path, "bold"),
+                ("predicted", f"for {predictions[0].chip.name}, not measured", ""),
+                ("basis", predictions[0].basis, ""),
+            ]
+        )
+    ]
+    for prediction in predictions:
+        parts += [Text(), _summary(prediction), _bar(prediction)]
+        if Unit(prediction.setting) in (Unit.ANE, Unit.ALL):
+            parts.append(_reasons(reasons(prediction)))
+        if per_op:
+            parts.append(_per_op(prediction))
+    return Group(*parts)
+
+
+def _summary(prediction: Prediction) -> Text:
+    total = len(prediction.operations)
+    best = max(("ane", "gpu", "cpu"), key=prediction.share)
+    changes = prediction.changes
+    unknown = sum(placed.confidence == "unknown" for placed in prediction.operations)
+    text = Text(f"{prediction.setting}: ", "bold")
+    share = f"{percent(prediction.share(best))} of the estimated cost"
+    text.append(f"{prediction.count(best)} of {total} operations and {share} on {NAMES[best]}; ", "")
+    text.append(f"{changes} change{'s' * (changes != 1)} of unit", "")
+    return text.append(f"; {unknown} of them unknown to every rule", "yellow") if unknown else text
+
+
+def _bar(prediction: Prediction) -> Text:
+    """The program along its length, one cell for an equal number of operations, coloured by the unit of most."""
+    found, text = prediction.operations, Text()
+    for cell in range(min(_BAR, len(found))):
+        width = min(_BAR, len(found))
+        part = found[cell * len(found) // width : (cell + 1) * len(found) // width] or found[-1:]
+        units = [placed.unit for placed in part]
+        most = max(dict.fromkeys(units), key=units.count)
+        text.append({"ane": "█", "gpu": "▓", "cpu": "░"}[most], _STYLES[most])
+    return text.append("  █ Neural Engine  ▓ GPU  ░ CPU", "dim")
+
+
+def _reasons(found: Sequence[Reason]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for justify in ("right", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_column(overflow="fold")
+    for reason in found:
+        named = ", ".join(f"{placed.name} ({placed.type})" for placed in reason.operations[:_NAMED])
+        more = f" and {len(reason.operations) - _NAMED} more" if len(reason.operations) > _NAMED else ""
+        told = Text(f"{reason.rule.id}: {reason.rule.why}\n")
+        told.append(f"{named}{more}", "dim")
+        if reason.rule.mend:
+            told.append(f"\nguess: {reason.rule.mend}", "")
+        table.add_row(percent(reason.share), f"{len(reason.operations)} ops", told)
+    return table
+
+
+def _per_op(prediction: Prediction) -> RenderableType:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("operation", "type", "unit", "can run on", "µs", "why not ANE"):
+        table.add_column(heading, justify="right" if heading == "µs" else "left", overflow="fold")
+    for placed in prediction.operations:
+        tied = f" = {'/'.join(placed.tied)}" if placed.tied else ""
+        price = f"{placed.microseconds[placed.unit]:.3g}"
+        why = ", ".join(placed.reasons)
+        unit = Text(f"{placed.unit}{tied}", _STYLES[placed.unit])
+        table.add_row(placed.name, placed.type, unit, " ".join(placed.supported), price, why)
+    return table
+
+
+def rules_view() -> RenderableType:
+    """Return every rule: id, sentence, mend, source and trust."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("rule", "why", "what to do (a guess, untried)", "source", "trust"):
+        table.add_column(heading, overflow="fold")
+    for rule in all_rules().values():
+        table.add_row(rule.id, rule.why, rule.mend, rule.source, rule.trust)
+    return table
