@@ -369,3 +369,17 @@ def test_a_source_file_leaves_no_trace(tmp_path: Path) -> None:
 def test_verification_is_against_core_ml_or_against_the_specification(tmp_path: Path, strict: bool) -> None:
     made = convert(LogSumExp(), tmp_path / "n.mlpackage", inputs=X, precision="f32", strict_mil=strict)
     assert made.ok is strict
+
+
+class Large(nn.Module):
+    """Sums beyond 32752 in a matrix product, and an open length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 0 + 1) @ torch.full((4, 2), 12000.0)
+
+
+def test_what_may_go_wrong_on_a_device_is_told_by_shapes_and_by_values(tmp_path: Path) -> None:
+    made = convert(Large(), tmp_path / "n.mlpackage", inputs=["x=1..4x4"])
+    assert {"C17", "P4"} <= {risk.row for risk in made.risks}
+    plain = convert(Large(), tmp_path / "p.mlpackage", inputs=X, precision="f32")
+    assert not {"C17", "P4"} & {risk.row for risk in plain.risks}

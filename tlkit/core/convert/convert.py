@@ -25,7 +25,7 @@ from tlkit.core.convert.tools.build import (
     write_package,
 )
 from tlkit.core.convert.tools.targets import choose_target, target_for_states
-from tlkit.errors import UsageError
+from tlkit.errors import TlkitError, UsageError
 from tlkit.host.allocator import give_back
 from tlkit.host.interrupt import interruptible
 from tlkit.host.staging import check_goal, staged
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tlkit.core.convert.capture.trace import Traced
     from tlkit.core.convert.cases import Case
     from tlkit.core.convert.verify import Verification
+    from tlkit.mil.risks.kit import Risk
 
 
 def convert(
@@ -112,12 +113,13 @@ def convert(
             checked_on = _cases(module, traced, seed + 1, samples) if verify else ()
         with clock.stage("convert", "converting"):
             write_package(traced, recipe, path, clock.report)
-        verification = None
+        verification, sampled = None, ()
         if verify:
             with clock.stage("verify", "verifying"):
                 verification = _verify(path, module, traced, recipe, checked_on, seed + 1, strict_mil)
+                sampled = _sampled(path, checked_on) if verification.passed is not None else ()
         annotate(path, describe(loaded.text, recipe.precision, verification))
-    return result(goal, loaded.text, recipe, verification, clock, traced.notes)
+    return result(goal, loaded.text, recipe, verification, clock, traced.notes, sampled)
 
 
 def _capture(
@@ -167,6 +169,22 @@ def _verify(
     give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
     how: dict[str, Any] = {"precision": recipe.precision, "seed": seed, "strict_mil": strict_mil}
     return verify(path, module, traced, cases=cases, labels=recipe.labels, **how)
+
+
+def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:
+    """Return the risks that the values of the first case show; none where the program cannot be looked at."""
+    from tlkit.core.run.sampled import sampled_risks
+    from tlkit.formats.coreml.package import open_package
+
+    program = open_package(path).program
+    if program is None or not cases:
+        return ()
+    ports = zip(cases[0].ports, cases[0].values, strict=True)
+    arrays = {port.name: value[None] if port.image else value for port, value in ports}
+    try:
+        return sampled_risks(program.function(), arrays)
+    except TlkitError:
+        return ()  # verification ran it, and said what there is to say
 
 
 UNCOMPRESSED = "tlkit does not compress packages yet: coremltools.optimize.coreml does, on what convert writes"

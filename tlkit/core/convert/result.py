@@ -54,11 +54,13 @@ def result(
     verification: Verification | None,
     clock: Clock,
     notes: tuple[str, ...],
+    sampled: tuple[Risk, ...] = (),
 ) -> ConversionResult:
-    """Describe the package that now lies at ``goal``."""
+    """Describe the package that now lies at ``goal``; ``sampled`` are the risks that its values showed."""
     from tlkit.core.inspect.risks import package_risks
     from tlkit.core.model.load import inspect
     from tlkit.formats.coreml.package import open_package
+    from tlkit.mil.risks.find import merged
 
     info = inspect(goal)
     return ConversionResult(
@@ -73,7 +75,7 @@ def result(
         notes=notes,
         version_notes=version_notes(),
         timings=clock.timings(),
-        risks=package_risks(open_package(goal)),
+        risks=merged([package_risks(open_package(goal)), sampled]),
     )
 
 

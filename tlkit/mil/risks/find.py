@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import Function
 from tlkit.mil.risks import loading, numbers, placing, windows
 from tlkit.mil.risks.kit import Level, Risk, Survey, rules
@@ -22,8 +21,7 @@ def find_risks(
 
     ``weights`` is the size of the package's weights in bytes. Nothing is decoded and nothing is run.
     """
-    release = OPSETS[function.opset].number if function.opset in OPSETS else 0
-    survey = Survey(function, inputs, outputs, release, weights)
+    survey = Survey(function, inputs, outputs, weights)
     found = []
     for item in rules():
         places = tuple(dict.fromkeys(item.find(survey)))

@@ -7,10 +7,11 @@ and what to say. Rules read shapes, types and small constants: no weight is deco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import Argument, Function, Operation, Ref, StateType, TensorType, Type, Value, walk
 from tlkit.mil.types import DType
 from tlkit.types import TensorSpec
@@ -86,9 +87,12 @@ class Survey:
     function: Function
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
-    release: int = 0
     weights: int = 0
-    _types: dict[str, Type] = field(default_factory=dict, init=False)
+
+    @property
+    def release(self) -> int:
+        """The iOS release of the function's opset, 0 where it is not known."""
+        return OPSETS[self.function.opset].number if self.function.opset in OPSETS else 0
 
     @cached_property
     def operations(self) -> tuple[Operation, ...]:

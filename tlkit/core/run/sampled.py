@@ -1,0 +1,322 @@
+"""Risks that only values show: one inference looked at operation by operation.
+
+Each check is for a row of ``docs/fidelity.md`` whose condition is about values; the rows whose condition is about
+shapes are rules of ``mil/risks``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tlkit.mil.program import Function, Operation, Ref, Value
+from tlkit.mil.risks.kit import Level, Risk, Survey, half, made
+from tlkit.mil.types import DType
+
+Array = np.ndarray[Any, Any]
+_READ = 1 << 20  # elements of a constant operand that are read for a check
+
+_LARGEST_SUM = 32752.0
+_SMALLEST_PRODUCT = 2.0**-14
+_WHOLE = 2**24
+_SUMS = ("conv", "conv_transpose", "matmul", "linear", "einsum")
+_WHOLE_NUMBERS = ("add", "sub", "mul", "floor_div", "mod", "reduce_sum", "reduce_prod", "cumsum", "square", "pow")
+_INVALID = ("softmax", "log", "sqrt", "rsqrt", "real_div", "pow", "inverse", "sub", "mul")
+_INDEXED = ("gather", "gather_along_axis", "gather_nd", "scatter", "scatter_along_axis", "scatter_nd")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One operation with its values: ``given`` the operands that are known by name, ``made`` its first result."""
+
+    operation: Operation
+    survey: Survey
+    given: Mapping[str, Array]
+    made: Array
+
+    def floats(self, name: str) -> Array | None:
+        """Return an operand as float64, or None where it is not known."""
+        found = self.given.get(name)
+        return None if found is None else found.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A row's condition on values, and what it says where it holds."""
+
+    row: str
+    units: str
+    text: str
+    mend: str
+    types: tuple[str, ...]
+    holds: Callable[[Moment], bool]
+
+
+_CHECKS: list[Check] = []
+
+
+def check(row: str, units: str, text: str, mend: str, *types: str) -> Callable[[Callable[[Moment], bool]], None]:
+    """Register the decorated condition for operations of these types."""
+
+    def register(holds: Callable[[Moment], bool]) -> None:
+        _CHECKS.append(Check(row, units, text, mend, types, holds))
+
+    return register
+
+
+def checks() -> Sequence[Check]:
+    """Return every registered check."""
+    return tuple(_CHECKS)
+
+
+def sampled_risks(function: Function, arrays: Mapping[str, Array]) -> tuple[Risk, ...]:
+    """Run ``function`` once, with torch, and return the risks that its values show, in the checks' order.
+
+    ``arrays`` are the inputs by name; states begin at zero. Raises what the engine raises.
+    """
+    from tlkit.engines.torch.engine import TorchEngine
+
+    watcher = _Watcher(Survey(function), dict(arrays))
+    TorchEngine(function).watch(arrays, watcher)
+    return tuple(
+        Risk(item.row, Level.WRONG, item.units, item.text, item.mend, tuple(watcher.found[item]))
+        for item in _CHECKS
+        if item in watcher.found
+    )
+
+
+@dataclass
+class _Watcher:
+    """Sees each operation, keeps what a later check needs of it, and notes where checks hold."""
+
+    survey: Survey
+    kept: dict[str, Array]
+    found: dict[Check, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        types = {kind for item in _CHECKS for kind in item.types}
+        self._users: dict[str, int] = {}
+        for operation in self.survey.of(*types):
+            for name in _names(operation):
+                self._users[name] = self._users.get(name, 0) + 1
+        self._types = types
+
+    def __call__(self, operation: Operation, values: Callable[[], Mapping[str, Array]]) -> bool:
+        wanted = [output.name for output in operation.outputs if output.name in self._users]
+        if operation.type not in self._types and not wanted:
+            return False
+        results = values()
+        self.kept |= {name: results[name] for name in wanted if name in results}
+        first = results.get(operation.outputs[0].name) if operation.outputs else None
+        if operation.type in self._types and first is not None:
+            self._check(Moment(operation, self.survey, self._operands(operation), first))
+        return False
+
+    def _operands(self, operation: Operation) -> dict[str, Array]:
+        found = {name: array for name in operation.inputs if (array := self._operand(operation, name)) is not None}
+        for name in _names(operation):
+            self._users[name] -= 1
+            if not self._users[name]:
+                self.kept.pop(name, None)
+        return found
+
+    def _operand(self, operation: Operation, name: str) -> Array | None:
+        given = self.survey.given(operation, name)
+        if isinstance(given, Ref) and given.name in self.kept:
+            return self.kept[given.name]
+        value = self.survey.constants.get(given.name) if isinstance(given, Ref) else given
+        size = getattr(value.type, "size", None) if isinstance(value, Value) else None
+        readable = isinstance(value, Value) and size is not None and size <= _READ
+        return value.numpy() if readable and getattr(value.type, "dtype", None) is not DType.STRING else None
+
+    def _check(self, moment: Moment) -> None:
+        for item in _CHECKS:
+            if moment.operation.type in item.types:
+                with np.errstate(all="ignore"):
+                    if item.holds(moment):
+                        self.found.setdefault(item, []).append(moment.operation.name)
+
+
+def _names(operation: Operation) -> set[str]:
+    return {arg.name for given in operation.inputs.values() for arg in given if isinstance(arg, Ref)}
+
+
+def _half(moment: Moment) -> bool:
+    return half(made(moment.operation))
+
+
+@check(
+    "P4",
+    "Neural Engine",
+    "f16 sums above 32752 on the inputs tried: its accumulator ends there, and gives infinity",
+    "scale the operand down by a power of two, and the result up",
+    *_SUMS,
+)
+def _large_sum(moment: Moment) -> bool:
+    finite = moment.made[np.isfinite(moment.made)]
+    return _half(moment) and bool(finite.size and np.abs(finite).max() > _LARGEST_SUM)
+
+
+@check(
+    "P4",
+    "Neural Engine",
+    "typical products of a matmul below 2^-14 on the inputs tried: they lose their digits there, or vanish",
+    "scale an operand up by a power of two, and the result down",
+    "matmul",
+)
+def _small_products(moment: Moment) -> bool:
+    operands = [moment.floats(name) for name in ("x", "y")]
+    if not _half(moment) or any(value is None for value in operands):
+        return False
+    sizes = [np.abs(value[value != 0]) for value in operands if value is not None]
+    return all(size.size for size in sizes) and math.prod(float(np.median(size)) for size in sizes) < _SMALLEST_PRODUCT
+
+
+@check(
+    "P8",
+    "units differ",
+    "a NaN arises on the inputs tried: what becomes of it depends on the unit (the Neural Engine gives 0)",
+    "keep the operand in the function's range (clip, or add an epsilon)",
+    *_INVALID,
+)
+def _new_nan(moment: Moment) -> bool:
+    here = np.isnan(moment.made).any() if moment.made.dtype.kind == "f" else False
+    return bool(here) and not any(np.isnan(value).any() for value in moment.given.values() if value.dtype.kind == "f")
+
+
+@check(
+    "O6",
+    "units differ",
+    "a softmax meets rows that are masked whole on the inputs tried: NaN, or anything",
+    "keep one place of each row unmasked, or fill masks with -6e4",
+    "softmax",
+)
+def _masked_row(moment: Moment) -> bool:
+    x = moment.floats("x")
+    axis = moment.given.get("axis")
+    if x is None:
+        return False
+    return bool((x.max(int(axis) if axis is not None else -1) == -np.inf).any())
+
+
+@check(
+    "P14",
+    "units differ",
+    "a cast meets values that its 8 or 16 bits do not hold: the runtime may drop the cast, and nothing wraps",
+    "keep them in int32",
+    "cast",
+)
+def _narrowed(moment: Moment) -> bool:
+    kind, x = made(moment.operation), moment.floats("x")
+    if kind is None or x is None or kind.dtype not in (DType.INT8, DType.UINT8, DType.INT16, DType.UINT16):
+        return False
+    limits = np.iinfo(kind.dtype.numpy_like)
+    return bool(((x < limits.min) | (x > limits.max)).any())
+
+
+@check(
+    "P15",
+    "units differ",
+    "whole numbers above 2^24 on the inputs tried: some integer operations are computed in f32 and lose digits",
+    "keep them smaller, or split them in two parts",
+    *_WHOLE_NUMBERS,
+)
+def _large_whole(moment: Moment) -> bool:
+    return moment.made.dtype.kind in "iu" and bool((np.abs(moment.made.astype(np.int64)) > _WHOLE).any())
+
+
+@check(
+    "O8",
+    "units differ",
+    "indices out of range on the inputs tried, unchecked: what they read or write is undefined",
+    "clip the indices into the range",
+    *_INDEXED,
+)
+def _out_of_range(moment: Moment) -> bool:
+    item, indices = moment.operation, moment.given.get("indices")
+    sizes = moment.survey.shape(item, "data" if item.type.startswith("scatter") else "x")
+    if indices is None or not indices.size or not sizes:
+        return False
+    skipped = int(moment.given.get("batch_dims", np.array(0))) if item.type == "gather_nd" else 0
+    if item.type.endswith("_nd"):
+        limits = sizes[skipped : skipped + indices.shape[-1]]
+    else:
+        limits = (sizes[int(moment.given.get("axis", np.array(0)))],)
+    wraps = moment.survey.release < 17 and not item.type.endswith("_nd")
+    columns = indices.reshape(-1, len(limits)) if item.type.endswith("_nd") else indices.reshape(-1, 1)
+    pairs = zip(columns.T, limits, strict=True)
+    return any(bool(((part < (-n if wraps else 0)) | (part >= n)).any()) for part, n in pairs if n is not None)
+
+
+@check(
+    "O9",
+    "every unit",
+    "an f16 mod of more than 1024 on the inputs tried: poor on Core ML",
+    "write it as x - y * floor(x / y), in f32",
+    "mod",
+)
+def _large_mod(moment: Moment) -> bool:
+    x = moment.floats("x")
+    return _half(moment) and x is not None and bool((np.abs(x) > 1024).any())
+
+
+@check(
+    "R1",
+    "Neural Engine",
+    "an f16 softplus of more than 10.3 on the inputs tried: 0 there (and mish with it)",
+    "write it as max(x, 0) + log(1 + exp(-abs(x)))",
+    "softplus",
+    "softplus_parametric",
+)
+def _large_softplus(moment: Moment) -> bool:
+    x = moment.floats("x")
+    return _half(moment) and x is not None and bool((x > 10.3).any())
+
+
+@check(
+    "R2",
+    "Neural Engine in f16, every unit in f32",
+    "reduce_log_sum_exp leaves its type's range on the inputs tried: its maximum is not taken out first",
+    "take the maximum off first, and add it at the end",
+    "reduce_log_sum_exp",
+)
+def _large_exponent(moment: Moment) -> bool:
+    x = moment.floats("x")
+    if x is None or not x.size:
+        return False
+    terms = max(1, x.size // max(1, moment.made.size))
+    largest = 65504.0 if _half(moment) else float(np.finfo(np.float32).max)
+    return bool(x.max() > math.log(largest / terms))
+
+
+@check(
+    "R5",
+    "CPU, GPU",
+    "an f16 norm of rows without variance on the inputs tried: NaN was seen",
+    "do not pad with constants, or raise epsilon",
+    "layer_norm",
+    "instance_norm",
+)
+def _no_variance(moment: Moment) -> bool:
+    x = moment.floats("x")
+    if x is None or not _half(moment):
+        return False
+    axes = moment.given.get("axes")
+    over = tuple(int(axis) for axis in axes) if axes is not None else tuple(range(2, x.ndim))
+    return bool(math.prod(x.shape[axis] for axis in over) > 1 and (x.max(over) == x.min(over)).any())
+
+
+@check(
+    "R9",
+    "units differ",
+    "round meets ties (x.5) on the inputs tried: to even, says MIL; the Neural Engine rounds away from zero",
+    "write it as floor(x + 0.5), if ties matter",
+    "round",
+)
+def _tie(moment: Moment) -> bool:
+    x = moment.floats("x")
+    return x is not None and bool((np.abs(x - np.trunc(x)) == 0.5).any())
