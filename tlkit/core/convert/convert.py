@@ -113,7 +113,8 @@ def convert(
             checked_on = _cases(module, traced, seed + 1, samples) if verify else ()
         with clock.stage("convert", "converting"):
             write_package(traced, recipe, path, clock.report)
-        verification, sampled = None, ()
+        verification = None
+        sampled: tuple[Risk, ...] = ()
         if verify:
             with clock.stage("verify", "verifying"):
                 verification = _verify(path, module, traced, recipe, checked_on, seed + 1, strict_mil)

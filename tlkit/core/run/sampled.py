@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.mil.program import Function, Operation, Ref, Value
+from tlkit.mil.program import Function, Operation, Ref, TensorType, Value
 from tlkit.mil.risks.kit import Level, Risk, Survey, half, made
 from tlkit.mil.types import DType
 
@@ -129,9 +129,9 @@ class _Watcher:
         if isinstance(given, Ref) and given.name in self.kept:
             return self.kept[given.name]
         value = self.survey.constants.get(given.name) if isinstance(given, Ref) else given
-        size = getattr(value.type, "size", None) if isinstance(value, Value) else None
-        readable = isinstance(value, Value) and size is not None and size <= _READ
-        return value.numpy() if readable and getattr(value.type, "dtype", None) is not DType.STRING else None
+        if not isinstance(value, Value) or not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
+            return None
+        return value.numpy() if value.type.size is not None and value.type.size <= _READ else None
 
     def _check(self, moment: Moment) -> None:
         for item in _CHECKS:
