@@ -45,7 +45,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ValueCheck:
     """A row's condition on values, and what it says where it holds."""
 
     row: str
@@ -56,19 +56,19 @@ class Check:
     holds: Callable[[Moment], bool]
 
 
-_CHECKS: list[Check] = []
+_CHECKS: list[ValueCheck] = []
 
 
 def check(row: str, units: str, text: str, mend: str, *types: str) -> Callable[[Callable[[Moment], bool]], None]:
     """Register the decorated condition for operations of these types."""
 
     def register(holds: Callable[[Moment], bool]) -> None:
-        _CHECKS.append(Check(row, units, text, mend, types, holds))
+        _CHECKS.append(ValueCheck(row, units, text, mend, types, holds))
 
     return register
 
 
-def checks() -> Sequence[Check]:
+def checks() -> Sequence[ValueCheck]:
     """Return every registered check."""
     return tuple(_CHECKS)
 
@@ -95,7 +95,7 @@ class _Watcher:
 
     survey: Survey
     kept: dict[str, Array]
-    found: dict[Check, list[str]] = field(default_factory=dict)
+    found: dict[ValueCheck, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         types = {kind for item in _CHECKS for kind in item.types}

@@ -1,0 +1,59 @@
+"""The judge of the conformance suite: what it changes in cases, and its stand-in for torchvision's boxes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conformance import boxes
+
+CASES = """
+import pytest
+
+@pytest.mark.xfail(reason="Core ML fails here")
+def test_marked_and_passing():
+    assert True
+
+@pytest.mark.parametrize("value", [1, pytest.param(2, marks=pytest.mark.xfail)])
+def test_marked_by_parameter(value):
+    assert value
+
+@pytest.mark.xfail
+class TestOfMarkedClass:
+    def test_failing(self):
+        assert False
+
+def test_that_says_so_itself_and_passes():
+    pytest.xfail("Core ML fails here")
+    import torchvision
+    assert torchvision.ops.nms
+"""
+
+
+def test_what_the_suite_expects_to_fail_is_judged_like_all_else(root: Path, tmp_path: Path) -> None:
+    """Whatever pytest makes of an unexpected pass (this project's settings make it a failure)."""
+    (tmp_path / "test_cases.py").write_text(CASES)
+    plugins = ["-p", "tests.conformance.plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
+    command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", "-rA", *plugins, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert "4 passed" in done.stdout and "1 failed" in done.stdout, done.stdout[-3000:]
+    assert "test_failing" in done.stdout.rpartition("short test summary")[2].partition("FAILED")[2]
+
+
+def test_overlap_is_common_area_over_united_area() -> None:
+    one = torch.tensor([[0.0, 0, 2, 2], [5, 5, 6, 7]])
+    two = torch.tensor([[1.0, 1, 2, 3], [0, 0, 2, 2], [9, 9, 9, 9]])
+    assert boxes.box_iou(one, two).tolist() == [pytest.approx([0.2, 1, 0]), [0, 0, 0]]
+
+
+def test_the_kernel_compares_an_f32_share_with_a_double_threshold() -> None:
+    pair = torch.tensor([[1.0, 1, 2, 3], [0, 0, 2, 2]])
+    scores = torch.tensor([4.0, 2])
+    assert boxes.nms(pair, scores, 0.2).tolist() == [0]  # 0.2 in f32 is above 0.2
+    assert boxes.nms(pair, scores, 0.21).tolist() == [0, 1]
+    assert boxes.nms(pair, -scores, 0.0).tolist() == [1]
+    assert boxes.nms(pair[:0], scores[:0], 0.5).tolist() == []
