@@ -140,7 +140,7 @@ def test_ci_runs_make_test(root: Path) -> None:
     assert (root / ".ci/run").read_text().rstrip().endswith("make test")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/security.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(root: Path, name: str) -> None:
     page = root / name
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())

@@ -17,6 +17,7 @@ import typer
 from tlkit import __version__
 from tlkit.cli.sink import output
 from tlkit.errors import told
+from tlkit.host.interrupt import end_on_sigterm
 
 COMMANDS = {
     "convert": "PyTorch to a Core ML package, checked.",
@@ -46,6 +47,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    end_on_sigterm()
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         # One subcommand is named nearly always: the options of the others need not be built.

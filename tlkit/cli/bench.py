@@ -43,6 +43,7 @@ def bench(
     save: flags.Save = None,
     report: flags.Report = None,
     force: options.Force = False,
+    trust: options.Trust = False,
     show: flags.Show = False,
     baseline: flags.Baseline = None,
     max_regression: flags.Regression = None,
@@ -105,6 +106,7 @@ def bench(
         "power": power,
         "per_op": per_op,
         "timeout": timeout,
+        "trust": trust,
     }
     _before(save, report, force, limits, asked, baseline)
     try:

@@ -126,6 +126,7 @@ def convert(
     names: weights.Names = "auto",
     raw: weights.Raw = False,
     force: options.Force = False,
+    trust: options.Trust = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -163,7 +164,7 @@ def convert(
     ports: dict[str, Any] = {"inputs": inputs or (), "images": images or ()}
     edges: dict[str, Any] = {"output_names": output_names or (), "states": states or ()}
     edges |= {"classes": classes, "samples": samples}
-    checks: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force}
+    checks: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force, "trust": trust}
     if functions:
         combined.combine(sink, source, output_path, functions, target=target, main=edges, **ports, **options, **checks)
         return

@@ -209,7 +209,7 @@ class OnnxFile(MappedTensors):
         self, name: str, dtype: str, shape: tuple[int, ...], size: int, external: dict[str, Any]
     ) -> TensorEntry:
         """Weights beside the model, in a file that must lie in its folder."""
-        from tlkit.formats.coreml.package import inside
+        from tlkit.formats.files.paths import inside
 
         target = inside(self.path.parent, self.path.parent, str(external.get("location", "")))
         numbers = [str(external.get(key, default)) for key, default in (("offset", 0), ("length", size))]

@@ -16,6 +16,16 @@ _pending: BaseException | None = None
 _held = False
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the process as ``sys.exit(143)`` does, where nobody handles it: temporary folders go then."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let SIGINT (as KeyboardInterrupt) and SIGTERM (as SystemExit 143) end the body, and remember that they came.
@@ -25,7 +35,8 @@ def interruptible() -> Iterator[None]:
     global _pending
     main = threading.current_thread() is threading.main_thread()
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    taken = {number: handler for number, handler in usual.items() if main and signal.getsignal(number) is handler}
+    found = {number: signal.getsignal(number) for number in usual} if main else {}
+    taken = {number: handler for number, handler in found.items() if handler in (usual[number], _terminate)}
     for number in taken:
         signal.signal(number, _remember)
     try:

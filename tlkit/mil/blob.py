@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import stat
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -51,6 +52,8 @@ class BlobFile:
 
     def _open(self) -> mmap.mmap | bytes:
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):  # a pipe would block, a device has no end
+                raise self._broken("it is not a regular file")
             with self.path.open("rb") as file:
                 head = file.read(64)
                 if head.startswith(_LFS_MAGIC):

@@ -19,6 +19,7 @@ Verbose = Annotated[
 ]
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Where to write the result.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Open a .pt or .pt2 whose code could do more than compute.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace output paths that exist.")]
 
 Units = Annotated[

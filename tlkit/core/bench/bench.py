@@ -100,6 +100,7 @@ def bench(
     power: bool | None = None,
     per_op: bool = False,
     timeout: float = 300.0,
+    trust: bool = False,
     progress: Progress = lambda *_: None,
 ) -> BenchResult:
     """Measure models under each of ``units``: one or several paths, PyTorch sources (``net.py:Net``) or built-ins.
@@ -114,7 +115,7 @@ def bench(
     gets ten samples (or a second of ``duration``), else one. ``function`` is one of a multifunction package's,
     ``strict_mil`` takes MIL's specification where Core ML was measured to depart from it.
     Speed-ups are over the row called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is
-    how many seconds a child may stay silent.
+    how many seconds a child may stay silent. ``trust`` is :func:`tlkit.convert`'s.
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
     measured; as long as one could, the others are rows that say why not. BenchInterrupted (a KeyboardInterrupt) is
@@ -144,7 +145,8 @@ def bench(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with interruptible(), tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
         subjects = _subjects(asked, sweep, Path(folder), function, progress)
-        common = {"precision": precision, "engine": engine, "function": function, "strict_mil": strict_mil}
+        common: dict[str, Any] = {"precision": precision, "engine": engine, "function": function}
+        common |= {"strict_mil": strict_mil, "trust": trust}
         settings = plan.settings(subjects, sweep, inputs or {}, seed, common, Path(folder))
         if against is not None and against not in (labels := [setting.label for setting in settings]):
             raise UsageError(f"--against {against}: no such row", f"rows: {', '.join(labels)}")

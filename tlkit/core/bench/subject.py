@@ -26,6 +26,7 @@ class Target:
     compiled: str = ""
     function: str | None = None
     strict_mil: bool = False
+    trust: bool = False
 
 
 def make(**arguments: Any) -> TorchSubject | CoreMLSubject:
@@ -108,7 +109,7 @@ class SourceSubject:
         """Build the module, or read the TorchScript file, and bring the weights to the device."""
         from tlkit.core.convert.source.source import load_source
 
-        module = load_source(self._target.path).module.eval().to(self._device)
+        module = load_source(self._target.path, trust=self._target.trust).module.eval().to(self._device)
         if self._device.type == "cpu":
             keep_freed()  # as the engine does: what is compared is the work, not who clears pages
         return module

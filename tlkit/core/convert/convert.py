@@ -65,6 +65,7 @@ def convert(
     seed: int = 0,
     strict_mil: bool = False,
     force: bool = False,
+    trust: bool = False,
     report: Report | None = None,
 ) -> ConversionResult:
     """Convert ``source`` to the Core ML package ``output``; return what was made and how it compares.
@@ -75,6 +76,7 @@ def convert(
     f16 and iOS17 are what PyTorch becomes.
     ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
     text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
+    ``trust`` runs what a ``.pt`` or ``.pt2`` tells torch to, even where that is more than to compute.
     ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others.
     ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
     outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
@@ -100,7 +102,7 @@ def convert(
     recipe = Recipe(precision or "f16", choose_target(target, ports, outputs), labels, about)
     check_versions()
     with interruptible(), clock.stage("load", "loading the source"):
-        loaded = load_source(source, kwargs, checkpoint)
+        loaded = load_source(source, kwargs, checkpoint, trust)
         from tlkit.core.convert.capture.states import check_states
         from tlkit.core.convert.capture.trace import prepared
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:

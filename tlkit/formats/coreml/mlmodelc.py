@@ -18,11 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError, reason
+from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
-from tlkit.formats.coreml.package import Package, inside
-from tlkit.formats.files.mapped import read_json
+from tlkit.formats.coreml.package import LARGEST, Package
+from tlkit.formats.files.mapped import read_json, read_whole
+from tlkit.formats.files.paths import inside
 from tlkit.mil import coreml_proto
 from tlkit.mil.program import Function, NamedType, Program, StateType, TensorType
 from tlkit.mil.text import api as text
@@ -31,7 +32,7 @@ _LENGTH = re.compile(rb"(?=.{5}\x00{3}[\x0a\x52\x5a\xa2])", re.DOTALL)
 _WHOLE_MODEL = re.compile(rb"\x04\x00{7}spec")
 _VERSION = re.compile(rb"\x07\x00{7}generic(.)\x00{7}", re.DOTALL)
 _PIPELINES = {200: "pipelineClassifier", 201: "pipelineRegressor", 202: "pipeline"}
-_FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net")
+_FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net", "model.espresso.weights")
 _DEPTH = 8  # pipelines within pipelines
 _PLACES = 10_000  # where a description could begin
 _DAMAGED = "the file is damaged: fetch or compile it again"
@@ -98,7 +99,7 @@ def _read_model(root: Path, summary: Mapping[str, Any]) -> tuple[Any, str]:
     guess = "mlProgram" if (root / "model.mil").is_file() else "neuralNetwork"
     model, problem = None, "the model's description is missing"
     if file.is_file():
-        data = _read(file)
+        data = read_whole(file, LARGEST)
         model, problem = _decode(data, guess), "it holds no model description"
         if data.startswith(sniff.LFS_MAGIC):
             problem = sniff.lfs_text(file)
@@ -210,15 +211,8 @@ def _json(file: Path) -> Mapping[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise LoadError(f"{file}: {reason(error)}", "check the path") from None
-
-
 def _read_program(file: Path, open_blob: Any) -> Program:
-    data = _read(file)
+    data = read_whole(file, LARGEST)
     if data.startswith(sniff.LFS_MAGIC):
         raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
     try:

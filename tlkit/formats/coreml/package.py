@@ -11,18 +11,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.weights import blob_references
-from tlkit.formats.files.mapped import Mapped, read_json
+from tlkit.formats.files.mapped import Mapped, read_json, read_whole
+from tlkit.formats.files.paths import inside
 from tlkit.formats.files.wire import WireError, fields
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Program
+
+LARGEST = (1 << 31) - 1
+"""Bytes that a message of protobuf can have at most."""
 
 _MODEL_PATH = "@model_path/"
 _FIELDS = 10_000  # at the top of a Model; it has four or so
@@ -129,7 +133,7 @@ def open_package(path: Path) -> Package:
         raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
     try:
         _check_fields(file)
-        return Package(path, file, proto.parse_model(_read(file)))
+        return Package(path, file, proto.parse_model(read_whole(file, LARGEST)))
     except LoadError as error:
         if str(file) in error.message:
             raise
@@ -150,24 +154,10 @@ def blamed_on(file: Path) -> Iterator[None]:
         raise LoadError(f"{file}: {said}", "the file is damaged: fetch it again") from error
 
 
-def inside(root: Path, base: Path, name: str) -> Path:
-    """Return ``base/name`` if it lies in ``root`` after links are followed; LoadError otherwise.
-
-    One link out is known and let pass: Hugging Face's cache keeps ``snapshots/REVISION/...`` as links into ``blobs/``.
-    """
-    target = base / PurePosixPath(name.replace("\0", ""))
-    real, home = target.resolve(), root.resolve()
-    cache = next((p.parent.parent for p in home.parents if p.parent.name == "snapshots"), None)
-    linked = cache is not None and ".." not in target.parts and real.parent == cache / "blobs"
-    if name and (real.is_relative_to(home) or linked):
-        return target
-    raise LoadError(f"{root}: it names the path '{name}', outside the package", "do not trust this file")
-
-
 def root_model(path: Path) -> Path:
     """Return the model file that the manifest of the package ``path`` names; LoadError where it names none inside."""
     manifest = path / "Manifest.json"
-    if not manifest.is_file():
+    if not inside(path, path, manifest.name).is_file():
         raise LoadError(f"{path}: a folder without a Manifest.json is no .mlpackage", "name a model file or package")
     try:
         content = read_json(manifest, _MANIFEST)
@@ -184,12 +174,5 @@ def _check_fields(file: Path) -> None:
         outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))
     except WireError as error:
         raise LoadError(f"the model's protobuf is damaged: {error.message}", hint) from None
-    if mapped.size >= 1 << 31 or outermost == _FIELDS:
+    if mapped.size > LARGEST or outermost == _FIELDS:
         raise LoadError("the model's protobuf is larger than one can be", hint)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LoadError(f"{path}: {reason(error)}", "check the path") from None

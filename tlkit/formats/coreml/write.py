@@ -12,7 +12,8 @@ from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.coreml.features import GRAYSCALE_FLOAT16, PORTS, interfaces
-from tlkit.formats.coreml.package import Package, inside
+from tlkit.formats.coreml.package import Package
+from tlkit.formats.files.paths import inside
 from tlkit.mil.opsets import system_of, version_of
 from tlkit.mil.program import Program
 from tlkit.mil.types import DType

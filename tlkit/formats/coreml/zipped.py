@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import shutil
-import tempfile
-import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,9 @@ from tlkit.errors import LoadError
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import blob_references
 from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json
-from tlkit.formats.files.zip import Zip
+from tlkit.formats.files.paths import inside
+from tlkit.formats.files.zip import Zip, leads_out
+from tlkit.host.scratch import scratch_folder
 from tlkit.mil import proto
 from tlkit.mil.program import Program
 
@@ -25,11 +26,15 @@ _UNPACK_LIMIT = 1 << 37
 
 @dataclass(frozen=True)
 class ZippedPackage(Package):
-    """A package in an archive. ``prefix`` is the package's folder in it; weights are not looked into."""
+    """A package in an archive. ``prefix`` is the package's folder in it; weights are not looked into.
+
+    ``member`` is the root model, ``listed`` are the paths that the manifest names, below ``Data``.
+    """
 
     archive: Zip | None = None
     prefix: str = ""
     member: str = ""
+    listed: tuple[str, ...] = ()
 
     @cached_property
     def program(self) -> Program | None:
@@ -65,30 +70,53 @@ def open_zipped(path: Path) -> ZippedPackage:
     manifest = parse_json(archive.read(found[0]), f"{path}: {found[0]}")
     try:
         entry = str(manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"])
-    except (KeyError, TypeError):
+        listed = tuple(str(item["path"]) for item in manifest["itemInfoEntries"].values())
+    except (KeyError, TypeError, AttributeError):
         raise LoadError(f"{path}: its Manifest.json names no root model", DAMAGED) from None
-    member = posixpath.normpath(f"{prefix}Data/{entry}")
-    if ".." in entry.split("/") or not member.startswith(f"{prefix}Data/") or member not in archive:
+    member = f"{prefix}Data/{entry}"
+    if leads_out(entry) or member not in archive:
         raise LoadError(
             f"{path}: its Manifest.json names '{entry[:100]}', which is not in it", "do not trust this file"
         )
     with blamed_on(path):
         model: Any = proto.parse_model(bytes(archive.read(member, _MODEL_LIMIT)))
-    return ZippedPackage(path, path, model, archive=archive, prefix=prefix, member=member)
+    return ZippedPackage(path, path, model, archive=archive, prefix=prefix, member=member, listed=listed)
 
 
 def unpack(package: ZippedPackage) -> Path:
-    """Unpack the package into a temporary folder, which goes when the process ends; return its path."""
+    """Unpack what the package refers to into a temporary folder, which goes when the process ends; return its path."""
     assert package.archive is not None
-    names = [name for name in package.archive.names if name.startswith(package.prefix) and not name.endswith("/")]
-    total = sum(package.archive.size(name) for name in names)
-    folder = Path(tempfile.mkdtemp(prefix="tlkit-"))
-    weakref.finalize(package.archive, shutil.rmtree, folder, ignore_errors=True)
+    archive, prefix = package.archive, package.prefix
+    names = sorted(_referred(package))
+    archive.require_distinct(names)
+    total = archive.check_total(names)
+    folder = scratch_folder("tlkit-unpacked-", archive)
     if total > min(_UNPACK_LIMIT, shutil.disk_usage(folder).free):
         raise LoadError(f"{package.root}: it expands to {total:,} bytes, too many to unpack here", "unzip it elsewhere")
     root = folder / "model.mlpackage"
     for name in names:
-        target = root / name.removeprefix(package.prefix)
+        target = inside(root, root, name.removeprefix(prefix))
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(package.archive.read(name, package.archive.size(name)))
+        with target.open("xb") as file:  # never one that is there: on some systems two names are one file
+            for piece in archive.pieces(name):
+                file.write(piece)
     return root
+
+
+def _referred(package: ZippedPackage) -> Iterator[str]:
+    """Yield the members that make the package: its manifest, the files that this lists, and the program's weights."""
+    archive, prefix = package.archive, package.prefix
+    assert archive is not None
+    folder = posixpath.dirname(package.member)
+    stages = (package, *package.stages())
+    programs = [stage.program for stage in stages]
+    blobs = {
+        ref.file_name.removeprefix("@model_path/")
+        for program in programs
+        if program
+        for ref in blob_references(program)
+    }
+    wanted = {f"{prefix}Manifest.json", package.member}
+    wanted |= {f"{prefix}Data/{path}" for path in package.listed}
+    wanted |= {f"{folder}/{name}" for name in blobs}
+    yield from (name for name in wanted if name in archive and not name.endswith("/"))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlkit.errors import LoadError, reason
-
-if TYPE_CHECKING:
-    pass
+from tlkit.formats.files.paths import regular_size
 
 DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
@@ -24,10 +21,7 @@ class Mapped:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.size = path.stat().st_size
-        except OSError as error:
-            raise LoadError(f"{path}: {reason(error)}", "check the path") from None
+        self.size = regular_size(path)
 
     @cached_property
     def map(self) -> mmap.mmap:
@@ -61,8 +55,8 @@ class Mapped:
         return LoadError(f"{self.path}: {why}", DAMAGED)
 
 
-def parse_json(data: bytes | memoryview, where: str) -> Any:
-    """Return what JSON ``data`` holds; LoadError for repeated keys, masses of items, deep nesting, no JSON."""
+def parse_json(data: bytes | memoryview, where: str, parts: int = _PARTS) -> Any:
+    """Return what JSON ``data`` holds; LoadError for repeated keys, over ``parts`` items, deep nesting, no JSON."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -74,7 +68,7 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
 
     try:
         text = str(data, "utf-8")
-        if sum(text.count(mark) for mark in "[{,") > _PARTS:  # each becomes some hundred bytes of memory
+        if sum(text.count(mark) for mark in "[{,") > parts:  # each becomes some hundred bytes of memory
             raise ValueError("it has millions of items, more than any model needs")
         found = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
@@ -86,14 +80,18 @@ def parse_json(data: bytes | memoryview, where: str) -> Any:
 
 def read_json(path: Path, limit: int = 1 << 25) -> Any:
     """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read."""
+    return parse_json(read_whole(path, limit), str(path))
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """Return the bytes of the regular file ``path``; LoadError if it is over ``limit`` bytes or cannot be read."""
+    size = regular_size(path)
+    if size > limit:
+        raise LoadError(f"{path}: {size:,} bytes, too many for such a file", DAMAGED)
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise LoadError(f"{path}: {size:,} bytes, too many for such a file", DAMAGED)
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise LoadError(f"{path}: {reason(error)}", "check the path") from None
-    return parse_json(data, str(path))
 
 
 def _deeper(value: Any, depth: int) -> bool:
@@ -110,10 +108,3 @@ def _deeper(value: Any, depth: int) -> bool:
         if not level:
             return False
     return True
-
-
-def same_folder(base: Path, name: str) -> Path:
-    """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else."""
-    if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
-        raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", "do not trust this file")
-    return base / name

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from pathlib import PurePosixPath
+from itertools import pairwise
 from typing import BinaryIO
 
 from tlkit.errors import LoadError, reason
@@ -22,6 +26,21 @@ _BOMB = 1 << 28  # bytes from which on an expansion has to be a likely one
 
 READ_LIMIT = 1 << 24
 """Bytes of a compressed member that are read without asking."""
+
+_PIECE = 1 << 22  # bytes that are expanded at a time
+_FOLD = 100  # how much larger than its compressed bytes a large expansion may be
+_UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|^[A-Za-z]:|[\\\x00-\x1f\x7f]")
+
+
+def leads_out(name: str) -> bool:
+    """Whether ``name`` is more than folders and a file below where it is put: absolute, a drive, an empty, ``.`` or
+    ``..`` part, a backslash or a control character."""
+    return bool(_UNSAFE.search(name))
+
+
+def same_name(name: str) -> str:
+    """Return what ``name`` has in common with those that a file system or another reader may take for it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def directory_size(file: BinaryIO) -> int:
@@ -39,7 +58,7 @@ def directory_size(file: BinaryIO) -> int:
 
 
 class Zip:
-    """An archive's members by name. Names that lead out of it are refused when it is opened."""
+    """An archive's members by name. Names that lead out of it, or are there twice, are refused when it is opened."""
 
     def __init__(self, file: Mapped) -> None:
         self.file = file
@@ -47,13 +66,19 @@ class Zip:
             with file.path.open("rb") as opened:
                 if not 0 <= directory_size(opened) <= DIRECTORY_LIMIT:
                     raise file.broken("its directory of members is missing, or too long for a model")
-                infos = zipfile.ZipFile(opened).infolist()
+                with zipfile.ZipFile(opened) as archive:
+                    infos, self._directory = archive.infolist(), archive.start_dir
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
             raise LoadError(f"{file.path}: not a readable zip archive: {reason(error)}", DAMAGED) from None
         self._infos = {info.filename: info for info in infos}
-        for name in self._infos:
-            if ".." in PurePosixPath(name.replace("\\", "/")).parts or name.startswith(("/", "\\")):
-                raise LoadError(f"{file.path}: its member '{name[:100]}' leads out of it", "do not trust this file")
+        for name, info in self._infos.items():
+            if leads_out(name.removesuffix("/")) or info.orig_filename != name:
+                raise self._distrusted(f"its member '{info.orig_filename[:100]}' leads out of it")
+        if len(self._infos) != len(infos):
+            raise self._distrusted("two of its members have one name")
+
+    def _distrusted(self, what: str) -> LoadError:
+        return LoadError(f"{self.file.path}: {what}", "do not trust this file")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +94,7 @@ class Zip:
 
     def offset(self, name: str) -> int | None:
         """Return where a member's bytes begin; None if it is compressed. LoadError if they leave the file."""
-        info = self._infos[name]
+        info = self._plain(name)
         if info.compress_type != zipfile.ZIP_STORED:
             return None
         start = self._start(info)
@@ -79,44 +104,107 @@ class Zip:
 
     def read(self, name: str, limit: int = READ_LIMIT) -> memoryview:
         """Return a member's bytes: a view if it is stored, else expanded up to ``limit``, past which LoadError."""
-        if name not in self._infos:
-            raise self.file.broken(f"its member '{name[:100]}' is missing")
-        info, start = self._infos[name], self.offset(name)
+        info, start = self._plain(name), self.offset(name)
         if start is not None:
             return self.file.view[start : start + info.file_size]
-        if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & 1:
-            raise self.file.broken(f"its member '{name[:100]}' is encrypted, or compressed in a way that is not read")
         if info.file_size > limit:
             raise self.file.broken(f"its member '{name[:100]}' expands to {info.file_size:,} bytes, too many for it")
-        if info.file_size > _BOMB and info.file_size > 100 * info.compress_size:
-            fold = info.file_size // max(info.compress_size, 1)
-            raise self.file.broken(f"its member '{name[:100]}' expands {fold:,}-fold to {info.file_size:,} bytes")
-        return memoryview(self._inflate(info))
+        self._check_fold(f"its member '{name[:100]}' expands", info.file_size, info.compress_size)
+        return memoryview(b"".join(self.pieces(name)))
 
     def head(self, name: str, limit: int) -> bytes:
         """Return the first ``limit`` bytes of a member, expanding no more than those."""
-        info, start = self._infos[name], self._start(self._infos[name])
+        info = self._plain(name)
+        start = self._start(info)
         data = self.file.view[start : start + min(info.compress_size, 2 * limit + 1024)]
         if info.compress_type == zipfile.ZIP_STORED:
             return bytes(data[:limit])
-        if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & 1:
-            raise self.file.broken(f"its member '{name[:100]}' is encrypted, or compressed in a way that is not read")
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit)
         except zlib.error as error:
             raise self.file.broken(f"its member '{name[:100]}' cannot be expanded: {reason(error)}") from None
 
-    def _inflate(self, info: zipfile.ZipInfo) -> bytes:
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield a member's bytes bit by bit; LoadError as soon as they are more than it claims, or not what it claims.
+
+        Its length and its checksum are known to be right only when the last piece has come.
+        """
+        info = self._plain(name)
+        left, checksum = info.file_size, 0
+        for piece in self._expanded(info):
+            left -= len(piece)
+            if left < 0:
+                break
+            checksum = zlib.crc32(piece, checksum)
+            yield piece
+        if left or checksum != info.CRC:
+            raise self.file.broken(f"its member '{name[:100]}' is not what its directory says")
+
+    def check_total(self, names: Iterable[str]) -> int:
+        """Return how many bytes ``names`` expand to, all of them; LoadError if that many cannot be meant."""
+        infos = [self._plain(name) for name in names]
+        total = sum(info.file_size for info in infos)
+        self._check_fold("it expands", total, min(sum(info.compress_size for info in infos), self.file.size))
+        return total
+
+    def require_one_reading(self) -> None:
+        """Raise LoadError unless every reader of archives finds the same members with the same bytes.
+
+        Readers differ in where they look for the directory, in whether case matters, in what a name ends at and in
+        which of two records they believe. Here nothing lies before or after what the directory describes but what
+        every reader skips, names are plain and different in any case, and no two members share bytes.
+        """
+        with self.file.path.open("rb") as opened:
+            if not _ends_plainly(opened, self.file.size, self._directory):
+                raise self._distrusted("its directory is not the last thing in it, or is there twice")
+        if not all(name.isascii() for name in self._infos):
+            raise self._distrusted("its members' names are not plain ASCII")
+        self.require_distinct(self._infos)
+
+    def require_distinct(self, names: Iterable[str]) -> None:
+        """Raise LoadError if two of ``names`` differ in case or in a letter's encoding only, or share bytes."""
+        seen: dict[str, str] = {}
+        for name in names:
+            other = seen.setdefault(same_name(name.removesuffix("/")), name)
+            if other != name:
+                raise self._distrusted(f"'{name[:100]}' and '{other[:100]}' are one name to some systems")
+        spans = sorted((self._infos[name].header_offset, self._end(self._plain(name))) for name in seen.values())
+        for (_, end), (start, _) in pairwise(spans):
+            if start < end:
+                raise self._distrusted("two of its members share bytes")
+
+    def _plain(self, name: str) -> zipfile.ZipInfo:
+        """Return the record of a member that is there, is no link and is stored in a way that is read."""
+        info = self._infos.get(name)
+        if info is None:
+            raise self.file.broken(f"its member '{name[:100]}' is missing")
+        if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise self.file.broken(f"its member '{name[:100]}' is encrypted, or compressed in a way that is not read")
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise self._distrusted(f"its member '{name[:100]}' is a link or a device, not a file")
+        return info
+
+    def _check_fold(self, what: str, size: int, packed: int) -> None:
+        if size > _BOMB and size > _FOLD * packed:
+            raise self.file.broken(f"{what} {size // max(packed, 1):,}-fold to {size:,} bytes")
+
+    def _expanded(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         start = self._start(info)
-        data = self.file.view[start : start + info.compress_size]
-        try:
-            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-            found = inflater.decompress(data, info.file_size + 1)
-        except zlib.error as error:
-            raise self.file.broken(f"its member '{info.filename[:100]}' cannot be expanded: {reason(error)}") from None
-        if len(found) != info.file_size or zlib.crc32(found) != info.CRC:
-            raise self.file.broken(f"its member '{info.filename[:100]}' is not what its directory says")
-        return found
+        end = min(start + info.compress_size, self.file.size)
+        inflater = None if info.compress_type == zipfile.ZIP_STORED else zlib.decompressobj(-zlib.MAX_WBITS)
+        for place in range(start, end, _PIECE):
+            data = bytes(self.file.view[place : min(place + _PIECE, end)])
+            if inflater is None:
+                yield data
+                continue
+            try:
+                while data and not inflater.eof:
+                    yield inflater.decompress(data, _PIECE)
+                    data = inflater.unconsumed_tail
+            except zlib.error as error:
+                raise self.file.broken(
+                    f"its member '{info.filename[:100]}' cannot be expanded: {reason(error)}"
+                ) from None
 
     def _start(self, info: zipfile.ZipInfo) -> int:
         if info.header_offset < 0 or info.header_offset + _LOCAL.size > self.file.size:
@@ -125,3 +213,31 @@ class Zip:
         if fields[0] != b"PK\x03\x04":
             raise self.file.broken(f"its member '{info.filename[:100]}' is not where its directory says")
         return int(info.header_offset + _LOCAL.size + fields[9] + fields[10])
+
+    def _end(self, info: zipfile.ZipInfo) -> int:
+        end = self._start(info) + info.compress_size
+        if end > self._directory:
+            raise self.file.broken(f"its member '{info.filename[:100]}' runs past its end")
+        return end
+
+
+def _ends_plainly(file: BinaryIO, size: int, directory: int) -> bool:
+    """Whether an archive ends with its directory at ``directory``, its end records and nothing else."""
+    file.seek(max(size - (1 << 16) - 128, 0))
+    tail = file.read()
+    base = size - len(tail)
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or tail.find(b"PK\x05\x06", end + 1) >= 0 or base + end + _END.size != size:
+        return False
+    _, disk, first, _, _, length, offset, comment = _END.unpack_from(tail, end)
+    place = base + end
+    if tail[max(end - 20, 0) : end].startswith(b"PK\x06\x07"):
+        _, _, record, disks = struct.unpack_from("<4sLQL", tail, end - 20)
+        if disks > 1 or record < base or tail[record - base : record - base + 4] != b"PK\x06\x06":
+            return False
+        (record_size,) = struct.unpack_from("<Q", tail, record - base + 4)
+        length, offset = struct.unpack_from("<QQ", tail, record - base + 40)
+        if record + 12 + record_size != base + end - 20:
+            return False
+        place = record
+    return not (disk or first or comment) and offset == directory and offset + length == place

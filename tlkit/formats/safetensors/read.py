@@ -17,7 +17,8 @@ from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import BLOCKS, PACKED, PLAIN, stored_bytes
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json, read_json, same_folder
+from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json, read_json
+from tlkit.formats.files.paths import same_folder
 
 HEADER_LIMIT = 1 << 25
 """Bytes: some 260,000 tensors. (The safetensors package reads up to 100 MB, in as much as 1.5 GB of memory.)"""

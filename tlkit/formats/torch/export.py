@@ -49,7 +49,7 @@ def entries(archive: Zip, file: Mapped, make: Make) -> Iterator[TensorEntry]:
         table = content.get("config") if isinstance(content, dict) else None
         for name, item in table.items() if isinstance(table, dict) else ():
             member = names.get(f"{config.rpartition('/')[0]}/{_get(item, 'path_name')}")
-            view = _view(str(name), item)
+            view = stored_view(str(name), item)
             start = archive.offset(member) if member else None
             if view and member and start is not None and name not in seen:
                 seen.add(name)
@@ -101,7 +101,7 @@ def _type(meta: Any) -> str:
     return _TYPES.get(number, "") if isinstance(number, int) else ""
 
 
-def _view(name: str, item: Any) -> View | None:
+def stored_view(name: str, item: Any) -> View | None:
     """Return the view that a weight's record describes; None for one that is pickled or makes no sense."""
     meta = _get(item, "tensor_meta")
     shape = tuple(_dim(size) for size in _list(_get(meta, "sizes")))

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_unflatten
 from tlkit.core.convert.capture.examples import example_inputs
 from tlkit.core.convert.capture.states import found_states, start_notes, watching
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
-from tlkit.core.convert.source.pt2 import check_archive
+from tlkit.core.convert.source.pt2 import load_program
 from tlkit.core.convert.tools.teach import decompositions
 from tlkit.errors import ConversionError, LoadError, UsageError, reason
 from tlkit.host.quiet import quiet
@@ -56,12 +56,15 @@ class Runnable(nn.Module):
         return self.inner(*args, **kwargs)
 
 
-def open_program(path: Path) -> tuple[ExportedProgram, tuple[Port, ...]]:
-    """Return the program saved at ``path`` and what it takes: names, shapes, dynamic dimensions as ranges."""
-    check_archive(path)
+def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tuple[Port, ...]]:
+    """Return the program saved at ``path`` and what it takes: names, shapes, dynamic dimensions as ranges.
+
+    ``trust`` opens it as torch does, which may run code of it.
+    """
     try:
-        with quiet():
-            program = torch.export.load(path)
+        program = load_program(path, trust)
+    except LoadError:
+        raise
     except Exception as error:
         raise LoadError(
             f"{path}: torch {torch.__version__} cannot load it: {reason(error)}", "export it again"

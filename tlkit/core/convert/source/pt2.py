@@ -1,171 +1,166 @@
-"""Is a ``.pt2`` data alone? ``torch.export.load`` unpickles, evaluates and imports what an archive tells it to.
+"""Open a ``.pt2`` without torch's own loader, which unpickles, evaluates, imports and runs what an archive tells it to.
 
-Everything of that kind is looked at here first, without torch's loader; what is more than numbers, names of torch's
-ops and arithmetic on sizes is refused.
+The archive is read here: which members there may be is a list, weights are their bytes and a table, and the program is
+copied from what is known to be data (``pt2_program.py``). Only then does torch build the program from these pieces.
+What torch 2.7 wrote, and 2.8 after it, keeps its weights in pickles: those are read by torch's restricted unpickler,
+after a look at every name in them. Importing this module imports torch.
 """
 
 from __future__ import annotations
 
-import ast
+import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError, reason
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
-_LARGEST = 1 << 30  # bytes of JSON
-_TARGET = re.compile(r"torch\.ops\.\w+\.\w+\.\w+|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_sqrt")
-_ATTRIBUTES = {"size", "stride", "storage_offset", "shape", "dim"}
-_CALLS = [
-    "Symbol",
-    "Integer",
-    "Float",
-    "Rational",
-    "Add",
-    "Mul",
-    "Pow",
-    "Max",
-    "Min",
-    "Mod",
-    "PythonMod",
-    "FloorDiv",
-    "CleanDiv",
-    "CeilDiv",
-    "IntTrueDiv",
-    "FloatTrueDiv",
-    "PowByNatural",
-    "FloatPow",
-    "ToFloat",
-    "TruncToInt",
-    "CeilToInt",
-    "FloorToInt",
-    "Where",
-    "Identity",
-    "LShift",
-    "RShift",
-    "Abs",
-    "Eq",
-    "Ne",
-    "Lt",
-    "Le",
-    "Gt",
-    "Ge",
-    "Equality",
-    "Unequality",
-    "StrictLessThan",
-    "LessThan",
-    "StrictGreaterThan",
-    "GreaterThan",
-    "And",
-    "Or",
-    "Not",
-    "floor",
-    "ceiling",
-]
-_NODES = (
-    ast.Expression,
-    ast.Constant,
-    ast.Name,
-    ast.Load,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.BoolOp,
-    ast.Compare,
-    ast.operator,
-    ast.unaryop,
-    ast.boolop,
-    ast.cmpop,
-    ast.keyword,
-    ast.Subscript,
+from tlkit.core.convert.source.pt2_program import clean
+from tlkit.errors import LoadError
+from tlkit.formats.base.dtypes import PLAIN
+from tlkit.formats.files.mapped import Mapped, parse_json
+from tlkit.formats.files.zip import Zip
+from tlkit.formats.torch.export import stored_view
+from tlkit.formats.torch.objects import DTYPES
+from tlkit.formats.torch.pickle import read_pickle
+from tlkit.host.quiet import quiet
+
+_LARGEST = 1 << 28  # bytes of JSON
+_PARTS = 1 << 25  # items in it
+_MODERN = re.compile(
+    r"models/model\.json|data/(weights|constants)/model\.pt|data/weights/(weight_\d+|model_weights_config\.json)|"
+    r"data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt|extra/.*|"
+    r"archive_format|archive_version|byteorder|version|\.format_version|\.storage_alignment|"
+    r"\.data/(version|serialization_id)"
 )
-
-
-def check_archive(path: Path) -> None:
-    """Raise :class:`LoadError` if loading the archive at ``path`` could run code of it, or if it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken:
-                raise LoadError(f"{path}: damaged: {broken} does not match its checksum", _AGAIN)
-            for name in archive.namelist():
-                _check_entry(path, archive, name)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, RecursionError) as error:
-        raise LoadError(f"{path}: not a whole archive of torch.export: {reason(error)}", _AGAIN) from error
-
-
+_FLAT = re.compile(
+    r"version|serialized_(exported_program\.json|(state_dict|constants|example_inputs)\.pt)|extra_files/.*"
+)
+_GLOBALS = re.compile(
+    r"torch\._utils\._rebuild_(tensor_v2|tensor_v3|parameter)|torch\.\w*Storage|torch\.storage\.UntypedStorage|"
+    r"collections\.OrderedDict|torch\.(bfloat16|float\w*|u?int\d+|bool|complex\d+)"
+)
+_TYPES = {stored: getattr(torch, name) for name, stored in DTYPES.items() if hasattr(torch, name)}
 _AGAIN = "save it again with torch.export.save"
+_TRUST = "convert the module it was made of, or open it as torch does, if you know who made it: --trust"
 
 
-def _check_entry(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    inner = name.partition("/")[2]
-    if inner.startswith("data/aotinductor/") or inner.endswith((".so", ".dylib", ".dll")):
-        raise _refused(path, name, "compiled code")
-    if "custom_obj" in inner or "serialized_" in inner:
-        raise _refused(path, name, "pickled objects")
-    if inner.startswith("data/sample_inputs/"):
-        _check_samples(path, archive, name)
-    if inner.endswith(".json"):
-        if archive.getinfo(name).file_size > _LARGEST:
-            raise _refused(path, name, "too much JSON")
-        for key, value in _values(json.loads(archive.read(name))):
-            reason = _danger(key, value)
-            if reason:
-                raise _refused(path, name, reason)
+def load_program(path: Path, trust: bool = False) -> ExportedProgram:
+    """Return the program saved at ``path``; LoadError if it is damaged, or torch would run code of it.
+
+    ``trust`` leaves that to torch's own loader, which runs it.
+    """
+    with quiet():
+        if trust:
+            return torch.export.load(path)
+        archive = Zip(Mapped(path))
+        archive.check_total(archive.names)
+        for name in archive.names:
+            for _ in archive.pieces(name):  # each against its checksum
+                pass
+        archive.require_distinct(archive.names)
+        return _Pieces(archive).program()
 
 
-def _check_samples(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    import torch
+class _Pieces:
+    """The members of an archive by their names in it, in lower case, and what they hold."""
 
+    def __init__(self, archive: Zip) -> None:
+        self._archive, self._path = archive, archive.file.path
+        flat = "serialized_exported_program.json" in archive.names
+        self._flat = flat
+        self._members: dict[str, str] = {}
+        for name in archive.names:
+            inner = (name if flat else name.partition("/")[2]).casefold()
+            if not name.endswith("/"):
+                self._check_member(name, inner, _FLAT if flat else _MODERN)
+                self._members[inner] = name
+        if len(self._members) != sum(not name.endswith("/") for name in archive.names):
+            raise LoadError(f"{self._path}: it has several folders at its top", _AGAIN)
+
+    def program(self) -> ExportedProgram:
+        """Return the program, built by torch from pieces that hold nothing to be run."""
+        from torch._export.serde.serialize import SerializedArtifact, deserialize
+
+        member = self._members.get("serialized_exported_program.json" if self._flat else "models/model.json")
+        if member is None:
+            raise LoadError(f"{self._path}: it holds no program, or not one that is called 'model'", _AGAIN)
+        where = f"{self._path}: {member}"
+        content = parse_json(self._archive.read(member, _LARGEST), where, _PARTS)
+        program = json.dumps(clean(content, where)).encode()
+        weights, constants = self._tensors("weights", "state_dict"), self._tensors("constants", "constants")
+        # torch takes tensors as well as the bytes that its annotation speaks of; examples are not needed.
+        pieces: Any = (program, weights, constants, b"")
+        return deserialize(SerializedArtifact(*pieces))
+
+    def _check_member(self, name: str, inner: str, allowed: re.Pattern[str]) -> None:
+        if allowed.fullmatch(inner):
+            return
+        what = "a part that torch.export does not write"
+        if inner.startswith("data/aotinductor/") or inner.endswith((".so", ".dylib", ".dll")):
+            what = "compiled code"
+        elif "custom_obj" in inner or "opaque_obj" in inner:
+            what = "pickled objects"
+        raise LoadError(f"{self._path}: {name[:100]} holds {what}, which loading it would run", _TRUST)
+
+    def _tensors(self, folder: str, flat: str) -> dict[str, Tensor]:
+        pickled = self._members.get(f"serialized_{flat}.pt" if self._flat else f"data/{folder}/model.pt")
+        if pickled is not None:
+            return _unpickled(f"{self._path}: {pickled}", self._archive.read(pickled, self._archive.size(pickled)))
+        config = self._members.get(f"data/{folder}/model_{folder}_config.json")
+        if config is None:
+            raise LoadError(f"{self._path}: its table of {folder} is missing", _AGAIN)
+        content = parse_json(self._archive.read(config, _LARGEST), f"{self._path}: {config}", _PARTS)
+        table = content.get("config") if isinstance(content, dict) else None
+        storages: dict[str, Tensor] = {}
+        return {
+            name: self._tensor(folder, name, item, storages)
+            for name, item in (table.items() if isinstance(table, dict) else ())
+        }
+
+    def _tensor(self, folder: str, name: str, item: Any, storages: dict[str, Tensor]) -> Tensor:
+        """Return one weight as a view of its storage, which others share where they did."""
+        if not isinstance(item, dict) or item.get("use_pickle") is not False:
+            raise LoadError(f"{self._path}: '{name[:100]}' is pickled, which loading it would run", _TRUST)
+        view = stored_view(name, item)
+        member = self._members.get(f"data/{folder}/{view.storage}") if view else None
+        if view is None or member is None or view.dtype not in _TYPES:
+            raise LoadError(f"{self._path}: '{name[:100]}' is in a layout that is not read", _AGAIN)
+        if view.storage not in storages:
+            data = bytearray(self._archive.read(member, self._archive.size(member)))
+            storages[view.storage] = (
+                torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+            )
+        flat, width = storages[view.storage], PLAIN[view.dtype]
+        if (view.offset + view.span) * width > flat.numel():
+            raise LoadError(f"{self._path}: '{name[:100]}' reads past the end of {member}", _AGAIN)
+        typed = flat[: flat.numel() // width * width].view(_TYPES[view.dtype])
+        tensor = typed.as_strided(view.shape, view.strides, view.offset)
+        if item.get("is_param") is True:
+            return nn.Parameter(tensor, requires_grad=bool(item["tensor_meta"].get("requires_grad")))
+        return tensor
+
+
+def _unpickled(where: str, data: memoryview) -> dict[str, Tensor]:
+    """Return the tensors that torch 2.7 or 2.8 pickled, by the unpickler that makes nothing else."""
+    refused = LoadError(f"{where} holds pickled objects that are not tensors, which loading it would run", _TRUST)
     try:
-        with archive.open(name) as file:
-            torch.load(file, weights_only=True)
-    except Exception as error:
-        raise _refused(path, name, "example inputs that only unpickling could read") from error
-
-
-def _values(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key and value of nested JSON objects; a list's items under its key."""
-    stack = [("", value)]
-    while stack:
-        key, value = stack.pop()
-        if isinstance(value, dict):
-            stack.extend(value.items())
-        elif isinstance(value, list):
-            stack.extend((key, item) for item in value)
-        else:
-            yield key, value
-
-
-def _danger(key: str, value: Any) -> str:
-    if key == "use_pickle" and value:
-        return "pickled tensors"
-    if key == "target" and isinstance(value, str) and not _TARGET.fullmatch(value):
-        return f"a call of '{value[:40]}'"
-    if key in ("expr_str", "guards_code") and isinstance(value, str) and not _is_arithmetic(value):
-        return f"the expression '{value[:40]}'"
-    return ""
-
-
-def _is_arithmetic(text: str) -> bool:
-    try:
-        return all(map(_harmless, ast.walk(ast.parse(text.strip(), mode="eval"))))
-    except (SyntaxError, ValueError, MemoryError):
-        return False
-
-
-def _harmless(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call):
-        named = isinstance(node.func, ast.Name) and node.func.id in _CALLS
-        return named or (isinstance(node.func, ast.Attribute) and node.func.attr in _ATTRIBUTES)
-    if isinstance(node, ast.Attribute):
-        return node.attr in _ATTRIBUTES
-    if isinstance(node, ast.Constant):  # sympy evaluates a symbol's name no further, but names need no more than this
-        return not isinstance(node.value, str) or node.value.replace(".", "_").isidentifier()
-    return isinstance(node, _NODES)
-
-
-def _refused(path: Path, name: str, what: str) -> LoadError:
-    return LoadError(f"{path}: {name} holds {what}, which loading it would run", "convert the module it was made of")
+        with zipfile.ZipFile(io.BytesIO(data)) as inner:
+            infos = inner.infolist()
+            pickles = [info for info in infos if info.filename.casefold().endswith(".pkl")]
+            if len(pickles) != 1 or any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+                raise refused
+            imports = read_pickle(memoryview(inner.read(pickles[0])), where).imports
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, RuntimeError) as error:
+        raise refused from error
+    if not all(map(_GLOBALS.fullmatch, imports)):
+        raise refused
+    found: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    plain = isinstance(found, dict) and all(type(value) in (Tensor, nn.Parameter) for value in found.values())
+    if not plain or not all(isinstance(name, str) for name in found):
+        raise refused
+    return dict(found)

@@ -50,17 +50,21 @@ def load_source(
     source: str | Path | nn.Module,
     kwargs: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
+    trust: bool = False,
 ) -> Source:
     """Return the module that ``source`` names, or is, with the weights of ``checkpoint``.
 
-    ``kwargs`` are arguments for the callable that makes it.
+    ``kwargs`` are arguments for the callable that makes it. ``trust`` opens a ``.pt`` or ``.pt2`` as torch does, even
+    one whose code could do more than compute.
 
     Raises :class:`UsageError` for a text of no known form, :class:`LoadError` for anything that cannot be loaded.
     What the user's own code prints goes to stderr: stdout is the answer's.
     """
     with held(), quiet():
         import torch
-    loaded = Source(source, type(source).__name__) if isinstance(source, torch.nn.Module) else _named(source, kwargs)
+    loaded = (
+        Source(source, type(source).__name__) if isinstance(source, torch.nn.Module) else _named(source, kwargs, trust)
+    )
     if kwargs and not (_is_code(loaded.text) or Path(loaded.text).is_dir()):
         hint = "they are for file.py:callable, package.module:callable and Hugging Face folders"
         raise UsageError(f"{loaded.text}: takes no --kwargs", hint)
@@ -78,7 +82,7 @@ def _is_code(text: str) -> bool:
     return bool(colon and attribute and place) and not Path(text).exists()
 
 
-def _named(source: str | Path, kwargs: Mapping[str, Any] | None) -> Source:
+def _named(source: str | Path, kwargs: Mapping[str, Any] | None, trust: bool) -> Source:
     text = str(source)
     if text in BUILTINS:
         builtin = BUILTINS[text]
@@ -86,10 +90,10 @@ def _named(source: str | Path, kwargs: Mapping[str, Any] | None) -> Source:
     if _is_code(text):
         place, _, attribute = text.rpartition(":")
         return Source(_from_code(text, place, attribute, kwargs or {}), text)
-    return _from_file(Path(text), text, kwargs)
+    return _from_file(Path(text), text, kwargs, trust)
 
 
-def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None) -> Source:
+def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None, trust: bool) -> Source:
     from tlkit.core.convert.source.hub import is_model_folder, load_folder
 
     if is_model_folder(path):
@@ -98,9 +102,9 @@ def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None) -> Sourc
     if path.suffix == ".pt2" and path.is_file():
         from tlkit.core.convert.capture.exported import Runnable, open_program
 
-        program, ports = open_program(path)
+        program, ports = open_program(path, trust)
         return Source(Runnable(program), text, ports, program)
-    return Source(_torchscript(path), text)
+    return Source(_torchscript(path, trust), text)
 
 
 def _from_code(text: str, place: str, attribute: str, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -197,7 +201,7 @@ def _place(error: Exception | SystemExit) -> str:
     return "" if isinstance(error, SyntaxError) else where(error, __file__)  # a SyntaxError's message holds it
 
 
-def _torchscript(path: Path) -> nn.Module:
+def _torchscript(path: Path, trust: bool) -> nn.Module:
     if not path.exists():
         raise _nothing_there(str(path))
     if path.is_dir() or path.suffix == ".py":
@@ -205,7 +209,7 @@ def _torchscript(path: Path) -> nn.Module:
     _refuse_other_formats(path)
     from tlkit.core.convert.source.torchscript import open_script
 
-    return open_script(path)
+    return open_script(path, trust)
 
 
 def _refuse_other_formats(path: Path) -> None:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tlkit.core.convert.source.script_check import check_archive, check_operators
 from tlkit.errors import LoadError, reason
+from tlkit.formats.files.mapped import Mapped
+from tlkit.formats.files.zip import Zip
 from tlkit.host.quiet import quiet
 
 
-def open_script(path: Path) -> nn.Module:
-    """Return the module saved at ``path``, never unpickled; raise :class:`LoadError` where it is none, or damaged."""
-    wrong = _not_torchscript(path)
-    if wrong:
-        hint = "build the module in Python and name it as file.py:callable, or save it with torch.jit.save"
-        raise LoadError(f"{path}: {wrong}", hint)
+def open_script(path: Path, trust: bool = False) -> nn.Module:
+    """Return the module saved at ``path``, never unpickled; raise :class:`LoadError` where it is none, or damaged.
+
+    Code that would do more than compute is refused, unless ``trust`` says that its author may run code here.
+    """
+    archive = _whole_archive(path)
+    if not trust:
+        check_archive(archive)
     try:
         with quiet():
             module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            if not trust:
+                check_operators(path, module)
             return _without_branches(module)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
     except (RuntimeError, ValueError, OSError) as error:
         raise LoadError(f"{path}: damaged TorchScript: {reason(error)}", "save it again with torch.jit.save") from error
 
@@ -32,6 +39,8 @@ def open_script(path: Path) -> nn.Module:
 def _without_branches(module: nn.Module) -> nn.Module:
     """Return a scripted module without the branches that its modes and shapes' checks leave: torch's own modules warn
     and raise there, which no converter knows. A traced one has none, and stays as it is."""
+    if not hasattr(module, "inlined_graph"):
+        raise LoadError("a script without a forward, or with several", "script a module with one forward")
     graph: Any = module.eval().float().inlined_graph
     if not any(node.kind() == "prim::If" for node in graph.nodes()):
         return module
@@ -41,22 +50,25 @@ def _without_branches(module: nn.Module) -> nn.Module:
     return torch.jit.load(buffer)  # type: ignore[no-any-return]
 
 
-def _not_torchscript(path: Path) -> str:
-    """Return why ``path`` is not whole TorchScript, as the archive tells; empty where it looks like it is."""
+def _whole_archive(path: Path) -> Zip:
+    """Return the archive at ``path``, every member of it whole; LoadError where it is none, or not TorchScript."""
+    hint = "build the module in Python and name it as file.py:callable, or save it with torch.jit.save"
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, RuntimeError):
+        archive = Zip(Mapped(path))
+        archive.check_total(archive.names)
+        for name in archive.names:  # torch itself loads weights without a look at their checksums
+            for _ in archive.pieces(name):
+                pass
+    except LoadError as error:
         with path.open("rb") as file:
             start = file.read(2)
         if start == b"PK":
-            return "damaged: the archive is incomplete"
-        return "a pickle, which may run code when opened" if start[:1] == b"\x80" else "not a TorchScript file"
-    if broken:  # torch itself loads weights without a look at their checksums
-        return f"damaged: {broken} does not match its checksum"
+            raise LoadError(f"{path}: damaged: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
+        reason = "a pickle, which may run code when opened" if start[:1] == b"\x80" else "not a TorchScript file"
+        raise LoadError(f"{path}: {reason}", hint) from error
+    names = {name.partition("/")[2] for name in archive.names}
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
-        return ""
+        return archive
     if "data.pkl" in names:
-        return "holds pickled Python objects (a state_dict or a whole module), not TorchScript"
-    return "an archive, but not TorchScript"
+        raise LoadError(f"{path}: holds pickled Python objects (a state_dict or a whole module), not TorchScript", hint)
+    raise LoadError(f"{path}: an archive, but not TorchScript", hint)

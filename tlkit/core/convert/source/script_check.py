@@ -1,0 +1,124 @@
+"""Is a TorchScript archive's code only arithmetic? ``torch.jit.load`` runs ``__setstate__``, and running a script runs
+operators that may write files.
+
+The text is looked at before torch sees it: what would run while it loads, and what would overflow the stack of torch's
+parser, which crashes the process. Operators are looked at in what torch has made of the text, before any of it runs:
+there each has its full name, whatever it was called in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tlkit.core.convert.source.operators import computes_only
+from tlkit.errors import LoadError
+from tlkit.formats.files.zip import Zip
+from tlkit.formats.torch.objects import find_tensors
+from tlkit.formats.torch.pickle import read_pickle
+
+_CODE_LIMIT = 1 << 26  # bytes of one file of code
+_MEMBERS = re.compile(
+    r"data\.pkl|constants\.pkl|attributes\.pkl|bytecode\.pkl|mobile_debug_handles\.pkl|traced_inputs\.pkl|version|"
+    r"byteorder|\.format_version|\.storage_alignment|(data|constants|code|extra|bytecode|traced_inputs|\.data)/.*"
+)
+_GLOBALS = re.compile(
+    r"__torch__\.(?!torch\.classes\.).+|torch\._utils\._rebuild_\w+|torch\.jit\._pickle\.\w+|torch\.\w*Storage|"
+    r"torch\.storage\.\w*Storage|collections\.OrderedDict|torch\.device|torch\.per_\w+|torch\.\w*int\w*|"
+    r"torch\.serialization\._get_layout"
+)
+_STRINGS = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
+_CALLED_UNSEEN = re.compile(r"\bdef\s+(__(?!(?:init|len|getitem|contains|call)__)\w+__)|\btorch\s*\.\s*classes\b")
+_PARTS = re.compile(r"[(\[{]|[)\]}]|[,:;]|\n|[-+*/%<>=&|^~.@]|\b(?:and|or|not|if|else|in|is|for|lambda)\b")
+_DEEPEST = 1000  # nested or chained parts of one expression; torch's parser overflows its stack at some thousands
+_INDENT = 200  # blanks before a statement
+_TRUST = "to run it all the same, if you know who made it: --trust"
+
+
+def check_archive(archive: Zip) -> None:
+    """Raise :class:`LoadError` if loading ``archive`` could run code of it."""
+    archive.require_one_reading()
+    roots = {name.partition("/")[0] for name in archive.names}
+    path = archive.file.path
+    for name in archive.names:
+        inner = name.partition("/")[2].casefold()
+        if len(roots) != 1 or not _MEMBERS.fullmatch(inner):
+            raise LoadError(f"{path}: its member '{name[:100]}' is not one that TorchScript has", _TRUST)
+        if inner.startswith("code/") and inner.endswith(".py"):
+            _check_code(path, name, bytes(archive.read(name, _CODE_LIMIT)))
+        elif inner.endswith(".pkl") and "/" not in inner:
+            _check_pickle(path, name, archive.read(name, _CODE_LIMIT))
+
+
+def check_operators(path: Path, module: nn.Module) -> None:
+    """Raise :class:`LoadError` if a method of ``module`` (a loaded script) calls what does more than compute."""
+    for owner in module.modules():
+        script: Any = owner._c
+        hooks = (*script._get_forward_hooks(), *script._get_forward_pre_hooks())
+        methods = [script._get_method(name) for name in script._method_names()]
+        for method in (*methods, *hooks):
+            for node in _nodes(method.inlined_graph):
+                if not computes_only(node.kind(), str(node.schema())):
+                    raise _refused(path, method.name, f"calls {node.kind()}, which may do more than compute")
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Yield the nodes of ``graph`` and of all blocks in them."""
+    blocks = [graph]
+    while blocks:
+        for node in blocks.pop().nodes():
+            yield node
+            blocks.extend(node.blocks())
+
+
+def _check_code(path: Path, name: str, data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    if "\0" in text or "'''" in text or '"""' in text:
+        raise _refused(path, name, "is not written as TorchScript is")
+    text = re.sub(r"#[^\n]*", "", _STRINGS.sub(" 0 ", text))
+    if any(mark in text for mark in ("'", '"', "\\")):
+        raise _refused(path, name, "is not written as TorchScript is")
+    found = _CALLED_UNSEEN.search(text)
+    if found:  # __setstate__ runs while it loads, __lt__ when a list is sorted: no operator in sight
+        what = f"defines {found[1]}, which runs without being called" if found[1] else "uses a class of torch.classes"
+        raise _refused(path, name, what)
+    if _depth(text) > _DEEPEST or re.search(rf"^[ \t]{{{_INDENT}}}", text, re.MULTILINE):
+        raise _refused(path, name, "nests its code too deeply for torch's parser")
+
+
+def _depth(text: str) -> int:
+    """Return how deep the deepest expression of ``text`` can be: brackets and operators between commas, all nested."""
+    deepest, outer, here = 0, [], 0
+    total = 0  # of `outer`
+    for match in _PARTS.finditer(text):
+        part = match[0]
+        if part in "([{":
+            outer.append(here + 1)
+            total += here + 1
+            here = 0
+        elif part in ")]}":
+            here = outer.pop() if outer else 0
+            total -= here
+        elif part in ",:;" or (part == "\n" and not outer):
+            here = 0
+        elif part != "\n":
+            here += 1
+        deepest = max(deepest, total + here)
+    return deepest
+
+
+def _check_pickle(path: Path, name: str, data: memoryview) -> None:
+    found = read_pickle(data, f"{path}: {name}")
+    for imported in found.imports:
+        if not _GLOBALS.fullmatch(imported):
+            raise _refused(path, name, f"names {imported[:100]}, which is not part of a plain script")
+    for _ in find_tensors(found.root, f"{path}: {name}"):
+        pass
+
+
+def _refused(path: Path, name: str, what: str) -> LoadError:
+    return LoadError(f"{path}: {name} {what}", _TRUST)

@@ -1,0 +1,53 @@
+"""Paths that files from strangers name: they lead to regular files below the folder that is being read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from tlkit.errors import LoadError, reason
+
+_DISTRUST = "do not trust this file"
+
+
+def inside(root: Path, base: Path, name: str) -> Path:
+    """Return ``base/name`` if it lies in ``root`` after links are followed; LoadError otherwise.
+
+    One link out is known and let pass: Hugging Face's cache keeps ``snapshots/REVISION/...`` as links into ``blobs/``.
+    """
+    target = base / PurePosixPath(name.replace("\0", ""))
+    try:
+        real, home = target.resolve(), root.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file system takes
+        raise LoadError(f"{root}: the path '{name[:100]}' leads nowhere: {reason(error)}", _DISTRUST) from None
+    cache = next((p.parent.parent for p in home.parents if p.parent.name == "snapshots"), None)
+    linked = cache is not None and ".." not in target.parts and real.parent == cache / "blobs"
+    if name and (real.is_relative_to(home) or linked):
+        return target
+    what = f"it names the path '{name[:100]}'"
+    if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts and name:
+        what = f"'{name[:100]}' is a link to {str(real)[:200]}"
+    raise LoadError(f"{root}: {what}, outside the package", _DISTRUST)
+
+
+def same_folder(base: Path, name: str) -> Path:
+    """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else, itself or as a link."""
+    if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
+        raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", _DISTRUST)
+    return inside(base, base, name)
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of the regular file ``path``; LoadError for none, and for pipes and devices, which have no end.
+
+    A pipe that nobody writes to would block whoever opens it.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path}: {reason(error)}", "check the path") from None
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise LoadError(f"{path}: {what}, not a file", "name a model file or package")
+    return found.st_size

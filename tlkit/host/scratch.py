@@ -1,0 +1,63 @@
+"""Temporary folders that do not outlive their process: what a killed one left goes when the next one needs a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+_LOCK = ".lock"
+_FRESH = 60  # seconds in which a folder's maker may not have locked it yet
+
+
+def scratch_folder(prefix: str, owner: object) -> Path:
+    """Return a new temporary folder, which goes when ``owner`` does; its name starts with ``prefix``, the caller's own.
+
+    Folders of that prefix whose processes ended without removing them (SIGKILL) are removed first.
+    """
+    _sweep(Path(tempfile.gettempdir()), prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)  # the system lets go of it, however a process ends
+    _lock(lock)
+    weakref.finalize(owner, _remove, folder, lock)
+    return folder
+
+
+def _remove(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
+
+
+def _sweep(place: Path, prefix: str) -> None:
+    for folder in place.glob(f"{prefix}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > _FRESH:
+                _remove_abandoned(folder)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        if _lock(lock):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _lock(file: int) -> bool:
+    """Whether nobody else holds the lock on the open ``file``; it is then held until that is closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is known of other processes, so nothing of theirs is removed
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
