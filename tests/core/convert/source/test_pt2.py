@@ -1,4 +1,7 @@
-"""``.pt2`` archives: none of what they hold is run, and what torch.export writes opens as torch itself opens it."""
+"""``.pt2`` archives: none of what they hold is run, and what torch.export writes opens as torch itself opens it.
+
+covers tlkit/core/convert/source/pt2_program.py tlkit/core/convert/source/operators.py
+"""
 
 from __future__ import annotations
 

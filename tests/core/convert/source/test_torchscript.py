@@ -1,4 +1,7 @@
-"""TorchScript whose code would do more than compute is refused before any of it runs; what only computes opens."""
+"""TorchScript whose code would do more than compute is refused before any of it runs; what only computes opens.
+
+covers tlkit/core/convert/source/script_check.py
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""Temporary folders go with their owner, and with the next one where their process was killed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tlkit.host.scratch import scratch_folder
+
+
+class Owner:
+    pass
+
+
+def test_it_goes_with_its_owner_and_spares_what_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    owner, abandoned, young = Owner(), tmp_path / "test-abandoned", tmp_path / "test-young"
+    used = scratch_folder("test-", owner)
+    for folder in (abandoned, young):
+        folder.mkdir()
+        (folder / ".lock").touch()
+    (tmp_path / "test-link").symlink_to(abandoned)
+    long_ago = time.time() - 3600
+    for folder in (used, abandoned):
+        os.utime(folder, (long_ago, long_ago))
+    scratch_folder("test-", owner)
+    assert used.is_dir() and young.is_dir() and not abandoned.exists()
+    del owner
+    gc.collect()
+    assert not used.exists()
