@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sympy
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._sympy import functions
 
@@ -24,6 +24,7 @@ SIZES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # sympy imports parts of itself when used
 @given(SIZES)
 def test_what_torch_writes_is_taken_and_never_has_more_terms_than_said(size: sympy.Expr) -> None:
     count = terms(sympy.srepr(size))
