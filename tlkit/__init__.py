@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from tlkit.core.convert.result import ConversionResult
     from tlkit.core.doctor import Diagnosis, doctor
     from tlkit.core.edit.edit import EditResult, edit
-    from tlkit.core.model.load import Model, inspect, load_model
+    from tlkit.core.inspect.inspect import inspect
+    from tlkit.core.inspect.inspection import Inspection
+    from tlkit.core.model.load import Model, load_model
+    from tlkit.core.run.run import RunResult, run
     from tlkit.core.weights.weights import WeightsResult, convert_weights
     from tlkit.errors import (
         ConversionError,
@@ -36,7 +39,10 @@ _HOMES = {
     "tlkit.core.doctor": ("Diagnosis", "doctor"),
     "tlkit.core.edit.edit": ("EditResult", "edit"),
     "tlkit.core.convert.export": ("ExportResult", "export"),
-    "tlkit.core.model.load": ("Model", "inspect", "load_model"),
+    "tlkit.core.inspect.inspect": ("inspect",),
+    "tlkit.core.inspect.inspection": ("Inspection",),
+    "tlkit.core.model.load": ("Model", "load_model"),
+    "tlkit.core.run.run": ("RunResult", "run"),
     "tlkit.core.bench.bench": ("BenchResult", "bench"),
     "tlkit.core.convert.functions": ("Combined", "combine"),
     "tlkit.core.weights.weights": ("WeightsResult", "convert_weights"),
@@ -62,10 +68,12 @@ __all__ = [
     "ExecutionError",
     "ExportResult",
     "ImageSpec",
+    "Inspection",
     "LoadError",
     "Metadata",
     "Model",
     "ModelInfo",
+    "RunResult",
     "TensorSpec",
     "TlkitError",
     "UnavailableError",
@@ -81,6 +89,7 @@ __all__ = [
     "export",
     "inspect",
     "load_model",
+    "run",
 ]
 
 

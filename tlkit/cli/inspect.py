@@ -8,17 +8,13 @@ import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
-from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from tlkit.core.inspect.inspection import Inspection
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.coreml.package import Package
-    from tlkit.mil.risks.kit import Risk
-    from tlkit.types import Unit
 
 Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by operation, in MIL's own words.")]
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
@@ -107,110 +103,102 @@ def inspect(
     path = Path(model)
     if path.is_dir() and _folder(sink, path):
         return
-    from tlkit.core.inspect.inspection import examine
+    from tlkit.core.inspect.inspect import inspect as look
 
-    found = examine(path, format, function)
-    for note in found.info.notes:
+    with sink.progress(f"reading {model}", 1.0) as bar:
+
+        def report(what: str, share: float) -> None:
+            bar.describe(what)
+            bar.update(share)
+
+        found = look(
+            path,
+            format=format,
+            function=function,
+            tensors=tensors,
+            stats=stats,
+            hashes=hashes,
+            placement=placement,
+            units=units.split(",") if units else ("ane",),
+            chip=chip,
+            diff=diff,
+            report=report,
+        )
+    for note in found.notes:
         sink.warn(note)
-    known = _risks(found, function)
-    if diff is not None:
-        _diff(sink, found, Path(diff))
-        return
-    extra: dict[str, Any] = {}
-    if placement:
-        _placement(sink, found, _units(units), chip, function, per_op)
-        return
-    if stats:
-        extra["stats"] = _stats(sink, found, tensors)
-    if hashes:
-        extra["hashes"] = _hashes(sink, found)
-    if json:
-        sink.answer(_document(found, tensors, function) | {"risks": known} | extra, "")
-    elif risks:
-        from tlkit.cli.views.risks import risks_view
-
-        sink.answer({}, lambda: risks_view(found.info, known))
+    if found.difference is not None:
+        _diff(sink, found)
+    elif found.placement is not None:
+        _placement(sink, found, per_op)
+    elif json:
+        extra = {name: getattr(found, name) for name in ("stats", "hashes") if getattr(found, name) is not None}
+        sink.answer(_document(found, tensors) | extra, "")
     else:
-        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, extra, function, known))
+        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, risks))
 
 
-def _units(text: str | None) -> tuple[Unit, ...]:
-    from tlkit.types import Unit
+def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
+    from tlkit.core.inspect.placement import document
 
-    return tuple(Unit.parse(name) for name in text.split(",")) if text else (Unit.ANE,)
-
-
-def _placement(
-    sink: output.Sink,
-    found: Inspection,
-    units: tuple[Unit, ...],
-    chip: str | None,
-    function: str | None,
-    per_op: bool,
-) -> None:
-    from tlkit.core.inspect.placement import document, placements
-
-    if found.package is None:
-        raise UsageError(f"{found.path}: --placement is for Core ML models", "convert it first: tlkit convert")
-    predictions = placements(found.package, units, chip, function)
+    predictions = found.placement or ()
 
     def show() -> Any:
         from tlkit.cli.views.placement import placement_view
 
-        return placement_view(found.info, predictions, per_op)
+        return placement_view(found, predictions, per_op)
 
-    sink.answer({"model": found.info.path, "placement": [document(item) for item in predictions]}, show)
-
-
-def _risks(found: Inspection, function: str | None) -> tuple[Risk, ...]:
-    if found.package is None:
-        return ()
-    from tlkit.core.inspect.risks import package_risks
-
-    return package_risks(found.package, function)
+    sink.answer({"model": found.path, "placement": [document(item) for item in predictions]}, show)
 
 
-def _shown(
-    found: Inspection,
-    ops: bool,
-    weights: bool,
-    tensors: str | None,
-    tree: bool,
-    extra: dict[str, Any],
-    function: str | None,
-    risks: Sequence[Risk],
-) -> Any:
+def _diff(sink: output.Sink, first: Inspection) -> None:
+    found = first.difference
+    assert found is not None and found.other is not None
+    second = found.other
+    facts = [{"what": what, "first": a, "second": b} for what, a, b in found.facts]
+    document = {"first": first.path, "second": second.path, "same": found.same}
+
+    def show() -> Any:
+        from tlkit.cli.views.tensors import diff_view
+
+        return diff_view(first, second, found)
+
+    sink.answer(document | {"facts": facts, "tensors": found.tensors}, show)
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _shown(found: Inspection, ops: bool, weights: bool, tensors: str | None, tree: bool, risks: bool) -> Any:
     from tlkit.cli.views import inspect as view
-    from tlkit.cli.views import tensors as _tensor_view
+    from tlkit.cli.views import tensors as tensor_view
 
+    extra = {name: getattr(found, name) for name in ("stats", "hashes") if getattr(found, name) is not None}
+    if risks:
+        from tlkit.cli.views.risks import risks_view
+
+        return risks_view(found, found.risks)
     if extra:
-        return _tensor_view.extra_view(extra)
+        return tensor_view.extra_view(extra)
     if ops and found.package is not None:
-        return _program_text(found.package, function)
+        return _program_text(found.package, found.function)
     if weights or tensors is not None:
         return view.weights_view(found.matching(tensors))
     if tree:
-        return _tensor_view.tree_view(found.info, found.groups)
-    return view.summary_view(found.info, found.groups if found.package is None else (), risks)
+        return tensor_view.tree_view(found, found.groups)
+    return view.summary_view(found, found.groups if found.package is None else (), found.risks)
 
 
-def _document(found: Inspection, pattern: str | None, function: str | None) -> dict[str, Any]:
+def _document(found: Inspection, pattern: str | None) -> dict[str, Any]:
     """All that is known without reading values, as data."""
     from dataclasses import fields
 
-    from tlkit.core.inspect.inspection import file_metadata
-    from tlkit.core.inspect.which import which_format
-
-    info = found.info
-    document: dict[str, Any] = {field.name: getattr(info, field.name) for field in fields(info)}
-    purpose, command = which_format(info)
-    return document | {
+    return {field.name: getattr(found, field.name) for field in fields(found)} | {
         "tensors": [_row(entry) for entry in found.matching(pattern)],
         "groups": found.groups,
-        "program": _operations(found.package, function) if found.package else [],
-        "file_metadata": file_metadata(found.opened),
-        "good_for": purpose,
-        "convert": command,
+        "program": found.program,
+        "file_metadata": found.file_metadata,
+        "good_for": found.good_for,
+        "convert": found.conversion,
+        "risks": found.risks,
     }
 
 
@@ -235,43 +223,6 @@ def _folder(sink: output.Sink, path: Path) -> bool:
     return True
 
 
-def _stats(sink: output.Sink, found: Inspection, pattern: str | None) -> Sequence[Any]:
-    from tlkit.core.inspect.stats import tensor_stats
-
-    entries = found.readable(pattern)
-    with sink.progress("reading values", float(sum(entry.nbytes for entry in entries))) as bar:
-        return [tensor_stats(found.source, entry, bar.advance) for entry in entries]
-
-
-def _hashes(sink: output.Sink, found: Inspection) -> dict[str, Any]:
-    from tlkit.formats.hashes import file_hashes, files_of, weights_hash
-
-    files = sorted({*files_of(found.path), *(getattr(found.opened, "shards", None) or ())})
-    total = sum(file.stat().st_size for file in files) + sum(entry.nbytes for entry in found.tensors)
-    with sink.progress("hashing", float(total)) as bar:
-        shown = {"files": file_hashes(files, bar.advance)}
-        return shown | ({"weights": weights_hash(found.source, bar.advance)} if found.tensors else {})
-
-
-def _diff(sink: output.Sink, first: Inspection, other: Path) -> None:
-    from tlkit.core.compare.tensors import FileDifference, diff_infos, diff_tensors
-    from tlkit.core.inspect.inspection import examine
-
-    second = examine(other)
-    with sink.progress("comparing", float(sum(entry.nbytes for entry in first.tensors))) as bar:
-        tensors = tuple(diff_tensors(first.source, second.source, bar.advance))
-    found = FileDifference(diff_infos(first.info, second.info), tensors)
-    from tlkit.cli.views.tensors import diff_view
-
-    facts = [{"what": what, "first": a, "second": b} for what, a, b in found.facts]
-    document = {"first": first.info.path, "second": second.info.path, "same": found.same}
-    sink.answer(
-        document | {"facts": facts, "tensors": found.tensors}, lambda: diff_view(first.info, second.info, found)
-    )
-    if not found.same:
-        raise typer.Exit(1)
-
-
 def _program_text(package: Package, function: str | None) -> str:
     """The MIL program as text; for older kinds, their layers."""
     if package.program is None:
@@ -286,27 +237,3 @@ def _program_text(package: Package, function: str | None) -> str:
     from dataclasses import replace
 
     return format_program(replace(package.program, functions={function: package.program.function(function)}))
-
-
-def _operations(package: Package, wanted: str | None) -> list[dict[str, Any]]:
-    """The program as data: each operation's name, type, inputs (by name) and outputs, constants left out."""
-    if package.program is None:
-        keys = ("name", "type", "inputs", "outputs")
-        return [dict(zip(keys, layer, strict=True)) for layer in package.layers()]
-    from tlkit.mil.program import Ref, walk
-
-    return [
-        {
-            "function": name,
-            "name": op.name,
-            "type": op.type,
-            "inputs": {
-                key: [arg.name if isinstance(arg, Ref) else None for arg in args] for key, args in op.inputs.items()
-            },
-            "outputs": [out.name for out in op.outputs],
-        }
-        for name, function in package.program.functions.items()
-        if wanted in (None, name)
-        for op in walk(function.block.operations)
-        if op.type != "const"
-    ]

@@ -42,10 +42,14 @@ class TensorDifference:
 
 @dataclass(frozen=True, slots=True)
 class FileDifference:
-    """``facts`` are (what, of the first, of the second) where two descriptions differ; ``tensors`` one a name."""
+    """``facts`` are (what, of the first, of the second) where two descriptions differ; ``tensors`` one per name.
+
+    ``other`` is the second file's description.
+    """
 
     facts: tuple[tuple[str, Any, Any], ...]
     tensors: tuple[TensorDifference, ...]
+    other: ModelInfo | None = None
 
     @property
     def same(self) -> bool:

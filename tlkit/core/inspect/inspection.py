@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.inspect.which import which_format
 from tlkit.errors import UsageError
 from tlkit.formats.base.sniff import COREML
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
@@ -16,38 +17,97 @@ from tlkit.formats.groups import Group, group
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
+    from tlkit.core.compare.tensors import FileDifference
+    from tlkit.core.inspect.stats import TensorStats
     from tlkit.formats.coreml.package import Package
+    from tlkit.mil.risks.kit import Risk
+    from tlkit.placement.predict import Prediction
 
 _LONG = 64  # elements of an array that JSON gives by its length: a vocabulary
 
 
-@dataclass
-class Inspection:
-    """One model file, described. ``package`` is the opened Core ML model, None for other formats."""
+class Inspection(ModelInfo):
+    """One model file, described: a :class:`~tlkit.types.ModelInfo`, and what there is to know beyond it.
 
-    path: Path
-    info: ModelInfo
-    tensors: tuple[TensorEntry, ...]
-    package: Package | None = None
-    opened: TensorFile | None = None
+    Tables and listings are made when they are asked for. ``stats``, ``hashes``, ``placement`` and ``difference`` are
+    None where they were not asked for.
+    """
+
+    # ModelInfo is a frozen dataclass with slots; what is added here lives in this class's own __dict__.
+    def __init__(
+        self,
+        info: ModelInfo,
+        entries: tuple[TensorEntry, ...],
+        package: Package | None = None,
+        opened: TensorFile | None = None,
+        function: str | None = None,
+    ) -> None:
+        super().__init__(**{field.name: getattr(info, field.name) for field in fields(info)})
+        self.__dict__.update(entries=entries, package=package, opened=opened, function=function)
+        self.__dict__.update(stats=None, hashes=None, placement=None, difference=None)
+
+    entries: tuple[TensorEntry, ...]
+    """The stored tensors: name, type, shape, bytes, and where in which file."""
+    package: Package | None
+    """The opened Core ML model; None for other formats."""
+    opened: TensorFile | None
+    """The opened file of tensors; None for Core ML."""
+    function: str | None
+    stats: tuple[TensorStats, ...] | None
+    """Of each tensor that was asked for: range, mean, standard deviation, zeros, NaN, infinities."""
+    hashes: Mapping[str, Any] | None
+    """SHA-256 by file (``files``), and one of the weights whatever file or order they are in (``weights``)."""
+    placement: tuple[Prediction, ...] | None
+    """Where Core ML would run each operation, a prediction for each setting."""
+    difference: FileDifference | None
+    """What another file says differently."""
 
     @cached_property
     def source(self) -> TensorFile:
         """The tensors with their values."""
-        return self.opened or open_tensors(self.path)
+        return self.opened or open_tensors(Path(self.path))
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The tensors grouped by block."""
-        return group(self.tensors)
+        return group(self.entries)
+
+    @cached_property
+    def program(self) -> tuple[Mapping[str, Any], ...]:
+        """The operations, constants left out, or the layers of older kinds: name, type, inputs and outputs."""
+        return tuple(listed(self.package, self.function)) if self.package else ()
+
+    @cached_property
+    def risks(self) -> tuple[Risk, ...]:
+        """What is known to go wrong with the model on Apple's units, gravest first."""
+        if self.package is None:
+            return ()
+        from tlkit.core.inspect.risks import package_risks
+
+        return package_risks(self.package, self.function)
+
+    @property
+    def good_for(self) -> str:
+        """What the file is good for, in a sentence."""
+        return which_format(self)[0]
+
+    @property
+    def conversion(self) -> str:
+        """The command that makes the kind of file its owner lacks; empty where none applies."""
+        return which_format(self)[1]
+
+    @property
+    def file_metadata(self) -> dict[str, Any]:
+        """The file's own metadata as plain data; a long array as its type and length."""
+        return file_metadata(self.opened)
 
     def matching(self, pattern: str | None) -> tuple[TensorEntry, ...]:
         """Return the tensors whose names match ``pattern`` (with ``*?[]``, else any part of a name); all for None."""
-        return _matching(self.tensors, pattern, str(self.path))
+        return _matching(self.entries, pattern, self.path)
 
     def readable(self, pattern: str | None) -> tuple[TensorEntry, ...]:
         """Return the same from the file that can read their values."""
-        return _matching(self.source.entries(), pattern, str(self.path))
+        return _matching(self.source.entries(), pattern, self.path)
 
 
 def examine(path: Path, format: str | None = None, function: str | None = None) -> Inspection:
@@ -62,11 +122,29 @@ def examine(path: Path, format: str | None = None, function: str | None = None) 
         package = open_package(path)
         info = describe_package(package, function)
         rows = tuple(TensorEntry(w.name, w.dtype, w.shape, w.bytes, w.file, w.offset) for w in weight_table(package))
-        return Inspection(path, info, rows, package)
+        return Inspection(info, rows, package, function=function)
     if function is not None:
         raise UsageError(f"{path}: no Core ML model, so without functions", "leave --function out")
     source = open_tensors(path, format)
-    return Inspection(path, describe_tensors(source), tuple(source.entries()), opened=source)
+    return Inspection(describe_tensors(source), tuple(source.entries()), opened=source)
+
+
+def listed(package: Package, wanted: str | None) -> Iterator[dict[str, Any]]:
+    """Yield each operation as data: name, type, inputs (by name) and outputs; constants are left out."""
+    if package.program is None:
+        keys = ("name", "type", "inputs", "outputs")
+        yield from (dict(zip(keys, layer, strict=True)) for layer in package.layers())
+        return
+    from tlkit.mil.program import Ref, walk
+
+    for name, function in package.program.functions.items():
+        if wanted not in (None, name):
+            continue
+        for op in walk(function.block.operations):
+            if op.type != "const":
+                given = {key: [a.name if isinstance(a, Ref) else None for a in args] for key, args in op.inputs.items()}
+                made = [out.name for out in op.outputs]
+                yield {"function": name, "name": op.name, "type": op.type, "inputs": given, "outputs": made}
 
 
 def file_metadata(source: TensorFile | None) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""The Python API is the command line: each command's parameters are its function's, but for what is said here.
+
+Covers tlkit/core/inspect/inspect.py.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+import tlkit
+from tests.formats import packages
+
+SHOWN = {"json", "quiet", "verbose"}
+"""How an answer is printed, which is a command's affair."""
+VIEWS = {
+    # Of an inspection these are always there, as attributes; the flags choose what is printed.
+    "inspect": {"ops", "per_op", "risks", "rules", "tree", "weights"},
+    "run": {"check_nan", "top"},
+    "edit": set(),
+    "doctor": set(),
+}
+RENAMED = {"model": "path", "units": "unit", "output_path": "output"}
+HEARD = {"report", "note"}
+"""What a program hears while a command draws a bar and prints notes."""
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_parameters_are_the_commands(name: str) -> None:
+    command = set(signature(getattr(import_module(f"tlkit.cli.{name}"), name)).parameters) - SHOWN - VIEWS[name]
+    function = set(signature(getattr(tlkit, name)).parameters) - HEARD
+    assert {RENAMED.get(word, word) if word not in function else word for word in command} == function
+
+
+def test_an_inspection_is_a_description_and_more(tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    found = tlkit.inspect(path, stats=True, hashes=True, placement=True, units=("ane", "cpu"), diff=path)
+    assert isinstance(found, tlkit.ModelInfo)
+    assert found.metadata.format == "CoreML"
+    assert {entry.name for entry in found.entries} == {row.name for row in found.stats or ()}
+    assert found.program and {row["type"] for row in found.program} == set(found.operations)
+    assert found.hashes is not None and len(found.hashes["files"]) >= 2
+    assert [str(item.setting) for item in found.placement or ()] == ["ane", "cpu"]
+    assert found.difference is not None and found.difference.same
+    plain = tlkit.inspect(path)
+    assert (plain.stats, plain.hashes, plain.placement, plain.difference) == (None, None, None, None)
