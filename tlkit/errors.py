@@ -47,6 +47,12 @@ class LoadError(TlkitError):
     exit_code = 3
 
 
+class IncompleteError(TlkitError):
+    """Part of what a file holds would be left out of what is made of it: nothing is made unless that is allowed."""
+
+    exit_code = 1
+
+
 class UnavailableError(TlkitError):
     """A compute unit, platform or optional package that is not here."""
 

@@ -92,12 +92,36 @@ class Metadata:
     user: Mapping[str, str] = field(default_factory=dict)
 
 
+LeftOutKind = Literal["unread", "missing", "unasked", "unnamed", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Tensor data of a file that is not among the tensors it gives: its name there, why, and its bytes (None: unknown).
+
+    ``kind`` says whose choice that is. ``unread``: a tensor that tlkit cannot give; ``missing``: its file is not here;
+    both leave a conversion incomplete. ``unasked``: not wanted unless asked for (an optimizer's state); ``unnamed``:
+    bytes that belong to no tensor; ``other``: data that are not a tensor's (text, Python objects).
+    """
+
+    name: str
+    reason: str
+    bytes: int | None = None
+    kind: LeftOutKind = "unread"
+
+    @property
+    def lost(self) -> bool:
+        """Whether something that should be among the tensors is not."""
+        return self.kind in ("unread", "missing")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The summary ``tlkit inspect`` prints; every field is plain data, ready for JSON.
 
     ``weights`` and ``compute`` give shares by type (elements for weights, operations for compute); ``sizes`` bytes
-    on disk by part; ``operations`` counts by MIL op (or layer kind); ``details`` what only one format has.
+    on disk by part; ``operations`` counts by MIL op (or layer kind); ``details`` what only one format has; ``left_out``
+    the tensor data that no figure here counts.
     """
 
     path: str
@@ -117,3 +141,4 @@ class ModelInfo:
     sizes: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()

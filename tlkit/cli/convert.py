@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,6 +126,9 @@ def convert(
     metadata: weights.Edits = None,
     names: weights.Names = "auto",
     raw: weights.Raw = False,
+    all_tensors: weights.All = False,
+    allow_missing: weights.AllowMissing = False,
+    strip_prefix: weights.StripPrefix = None,
     force: options.Force = False,
     trust: options.Trust = False,
     json: options.Json = False,
@@ -146,11 +150,13 @@ def convert(
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    of_weights = weights.WeightOptions(dtype, quantize, max_shard_size, tuple(metadata or ()), names, raw)
+    of_weights = weights.WeightOptions(
+        dtype, quantize, max_shard_size, tuple(metadata or ()), names, raw, all_tensors, allow_missing, strip_prefix
+    )
     if weights.is_weights(output_path):
         weights.convert_weights(sink, source, output_path, of_weights, force)
         return
-    of_weights.refuse(output_path)
+    (replace(of_weights, strip_prefix=None) if checkpoint else of_weights).refuse(output_path)
     if exports.is_export(output_path):
         exports.refuse(
             output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
@@ -160,6 +166,7 @@ def convert(
         exports.export(sink, source, output_path, precision or "f16", functions, **how)
         return
     options: dict[str, Any] = {"kwargs": _json(kwargs), "checkpoint": checkpoint, "precision": precision}
+    options |= {"strip_prefix": strip_prefix}
     options |= {"export": export, "author": author, "description": description, "version": version, "license": license}
     ports: dict[str, Any] = {"inputs": inputs or (), "images": images or ()}
     edges: dict[str, Any] = {"output_names": output_names or (), "states": states or ()}

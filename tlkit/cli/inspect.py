@@ -124,7 +124,9 @@ def inspect(
             diff=diff,
             report=report,
         )
-    for note in found.notes:
+    from tlkit.formats.base.ledger import sentences
+
+    for note in (*found.notes, *sentences(found.left_out)):
         sink.warn(note)
     if found.difference is not None:
         _diff(sink, found)

@@ -71,9 +71,9 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
 
         return GGUFFile(path)
     if found in _PYTORCH:
-        from tlkit.formats.torch.read import PyTorchFile
+        from tlkit.formats.torch.sharded import open_pytorch
 
-        return PyTorchFile(path)
+        return open_pytorch(path)
     if found is Format.ONNX:
         from tlkit.formats.onnx import OnnxFile
 
@@ -107,6 +107,7 @@ def describe_tensors(file: TensorFile) -> ModelInfo:
     """Describe an opened file of tensors (of any format but Core ML's, which ``coreml/describe.py`` describes)."""
     kind = type(file).__name__
     describer = {"SafeTensorsFile": _safetensors, "GGUFFile": _gguf, "PyTorchFile": _pytorch, "OnnxFile": _onnx}
+    describer["ShardedPyTorch"] = _pytorch
     info = describer.get(kind, _numpy)(file)
     shares = _shares(file.entries())
     found = replace(
@@ -114,7 +115,8 @@ def describe_tensors(file: TensorFile) -> ModelInfo:
         parameters=sum(shares.values()),
         weights=shares,
         sizes=_sizes(file),
-        notes=tuple(getattr(file, "notes", ())),
+        notes=tuple(file.notes),
+        left_out=tuple(file.left_out),
         details={key: value for key, value in info.details.items() if value not in (None, "", [], {}, ())},
     )
     if not found.metadata.quantization:

@@ -41,7 +41,6 @@ def weights_hash(source: TensorFile, advance: Callable[[int], None] = lambda nby
     Two files of one format have the same one if they hold the same weights, however they are laid out or split.
     """
     whole = hashlib.sha256()
-    release = getattr(source, "release", None)
     for entry in sorted(source.entries(), key=lambda entry: entry.name):
         if entry.offset is None or entry.strides or entry.big_endian:
             raw = memoryview(source.array(entry).tobytes())
@@ -51,8 +50,7 @@ def weights_hash(source: TensorFile, advance: Callable[[int], None] = lambda nby
         for start in range(0, len(raw), _PIECE):
             digest.update(raw[start : start + _PIECE])
             advance(min(_PIECE, len(raw) - start))
-        if release:
-            release(entry, entry.nbytes)
+        source.release(entry, entry.nbytes)
         line = f"{entry.name}\0{entry.dtype}\0{','.join(map(str, entry.shape))}\0{digest.hexdigest()}\n"
         whole.update(line.encode("utf-8", "surrogatepass"))
     return whole.hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
@@ -13,7 +12,7 @@ from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 
-_TYPES = {
+TYPES = {
     "b1": "BOOL",
     "u1": "U8",
     "i1": "I8",
@@ -42,8 +41,6 @@ class NumpyFile(MappedTensors):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.metadata: dict[str, Any] = {}
-        self.notes: list[str] = []
         self._file = Mapped(path)
         self._files[str(path)] = self._file
         self._zip: Zip | None = None
@@ -78,7 +75,7 @@ class NumpyFile(MappedTensors):
         found = _HEADER.fullmatch(bytes(data[begin : begin + length]).decode("latin-1"))
         if not found:
             raise self._file.broken(f"the header of '{name[:100]}' is not numpy's")
-        dtype = _TYPES.get(found["descr"].strip("'")[1:])
+        dtype = TYPES.get(found["descr"].strip("'")[1:])
         if dtype is None:
             self.notes.append(f"'{name}' holds {found['descr'][:60]}, which is not read")
             return

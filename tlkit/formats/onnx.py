@@ -54,8 +54,6 @@ class OnnxFile(MappedTensors):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.metadata: dict[str, Any] = {}
-        self.notes: list[str] = []
         self.opsets: dict[str, int] = {}
         self.producer = ""
         self.ir_version = 0

@@ -244,7 +244,7 @@ def test_a_mapping_of_metadata_and_a_wrong_one(tmp_path: Path) -> None:
     source = safe(tmp_path / "a.safetensors")
     convert_weights(source, tmp_path / "b.safetensors", metadata={"k": "v"})
     with safe_open(tmp_path / "b.safetensors", "np") as file:
-        assert file.metadata() == {"k": "v"}
+        assert file.metadata() == {"k": "v", "format": "pt"}
     for edit, reason in (("k", "no metadata"), ("a.b:u32=x", "no u32"), ("general.alignment=3", "no alignment")):
         with pytest.raises(UsageError, match=reason):
             convert_weights(source, tmp_path / "c.gguf", metadata=[edit])
@@ -270,7 +270,7 @@ def test_safetensors_are_split_with_an_index(tmp_path: Path) -> None:
     convert_weights(tmp_path / "b.safetensors.index.json", tmp_path / "c.safetensors")
     assert set(load_file(tmp_path / "c.safetensors")) == set(TENSORS)
     with safe_open(tmp_path / "c.safetensors", "np") as file:
-        assert file.metadata() == {"k": "v"}
+        assert file.metadata() == {"k": "v", "format": "pt"}
 
 
 def test_gguf_is_split_as_llama_cpp_does(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_core_ml_weights_are_expanded_under_their_parameters_names(tmp_path: Pat
     assert np.array_equal(found["packed"], data * np.array([[0.5], [2], [4]], np.float32))
     assert result.changed == {("INT8", "F32"): 1}
     with safe_open(tmp_path / "a.safetensors", "np") as file:
-        assert file.metadata() == {"author": "A. Author"}
+        assert file.metadata() == {"author": "A. Author", "format": "pt"}
 
 
 def test_core_ml_weights_raw_are_their_parts(tmp_path: Path) -> None:

@@ -115,10 +115,10 @@ def test_a_header_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
         SafeTensorsFile(path)
 
 
-def test_bytes_of_no_tensor_are_a_note(tmp_path: Path) -> None:
+def test_bytes_of_no_tensor_are_named(tmp_path: Path) -> None:
     found = SafeTensorsFile(write(tmp_path / "x.safetensors", {"a": tensor(4, 8, 1)}, 12))
-    (note,) = found.notes
-    assert "8 bytes belong to no tensor" in note
+    (rest,) = found.left_out
+    assert (rest.bytes, rest.kind, rest.lost) == (8, "unnamed", False) and "belong to no tensor" in rest.reason
 
 
 def test_a_type_that_came_later_is_listed_and_has_no_values(tmp_path: Path) -> None:

@@ -45,6 +45,19 @@ Names = Annotated[
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Core ML: write compressed weights as their parts, not expanded.")]
 
+All = Annotated[
+    bool, typer.Option("--all", help="Weights: take along what only training needs, such as an optimizer's state.")
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Weights: convert although some tensors cannot be; they are named.")
+]
+StripPrefix = Annotated[
+    str | None,
+    typer.Option(
+        "--strip-prefix", metavar="PREFIX", help="Cut PREFIX from the tensors' names (of --checkpoint, or of weights)."
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class WeightOptions:
@@ -56,12 +69,15 @@ class WeightOptions:
     metadata: Sequence[str] = ()
     names: str = "auto"
     raw: bool = False
+    all_tensors: bool = False
+    allow_missing: bool = False
+    strip_prefix: str | None = None
 
     def refuse(self, output: str) -> None:
         """Raise UsageError if any is given for an output that is no file of weights."""
         given = next((field.name for field in fields(self) if getattr(self, field.name) != field.default), None)
         if given:
-            flag = f"--{given.replace('_', '-')}"
+            flag = f"--{given.removesuffix('_tensors').replace('_', '-')}"
             hint = f"name it {', '.join(ENDINGS)}"
             if given == "quantize" and output.rstrip("/").endswith(".mlpackage"):
                 from tlkit.core.convert.convert import UNCOMPRESSED as hint

@@ -48,6 +48,7 @@ def convert(
     *,
     kwargs: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
+    strip_prefix: str | None = None,
     inputs: Ports = (),
     images: Ports = (),
     classes: str | Path | Sequence[str] | None = None,
@@ -77,7 +78,8 @@ def convert(
     ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
     text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
     ``trust`` runs what a ``.pt`` or ``.pt2`` tells torch to, even where that is more than to compute.
-    ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others.
+    ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others;
+    ``strip_prefix`` is cut from its names (a prefix that all of them share is cut by itself, and said).
     ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
     outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
     ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
@@ -92,7 +94,16 @@ def convert(
     _check_precision(precision)
     _check_output(goal, force)
     if is_package(source):
-        refuse({"kwargs": kwargs, "checkpoint": checkpoint, "input": inputs, "image": images, "classes": classes})
+        refuse(
+            {
+                "kwargs": kwargs,
+                "checkpoint": checkpoint,
+                "strip-prefix": strip_prefix,
+                "input": inputs,
+                "image": images,
+                "classes": classes,
+            }
+        )
         refuse({"output-name": output_names, "state": states, "samples": samples, "export": export})
         package = Path(str(source))
         return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
@@ -102,7 +113,7 @@ def convert(
     recipe = Recipe(precision or "f16", choose_target(target, ports, outputs), labels, about)
     check_versions()
     with interruptible(), clock.stage("load", "loading the source"):
-        loaded = load_source(source, kwargs, checkpoint, trust)
+        loaded = load_source(source, kwargs, checkpoint, trust, strip_prefix)
         from tlkit.core.convert.capture.states import check_states
         from tlkit.core.convert.capture.trace import prepared
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
@@ -122,7 +133,8 @@ def convert(
                 verification = _verify(path, module, traced, recipe, checked_on, seed + 1, strict_mil)
                 sampled = _sampled(path, checked_on) if verification.passed is not None else ()
         annotate(path, describe(loaded.text, recipe.precision, verification))
-    return result(goal, loaded.text, recipe, verification, clock, traced.notes, sampled)
+    notes = (*loaded.notes, *traced.notes)
+    return result(goal, loaded.text, recipe, verification, clock, notes, sampled)
 
 
 def _capture(

@@ -68,11 +68,9 @@ class Reader:
         raw = self._source.raw(entry)
         if entry.strides:
             raw = _in_order(raw, entry)
-        release = getattr(self._source, "release", None)
         for start in range(0, len(raw), _BYTES):
             yield raw[start : start + _BYTES]
-            if release:
-                release(entry, min(start + _BYTES, entry.nbytes))
+            self._source.release(entry, min(start + _BYTES, entry.nbytes))
 
 
 def _in_order(raw: memoryview, entry: TensorEntry) -> memoryview:

@@ -87,6 +87,6 @@ def _write_safetensors(
             by_name = {file.name: tensors for file, tensors in zip(files, plans, strict=True)}
             write_index(stack.enter_context(staged(index, force=force)), by_name)
         for file, tensors in zip(files, plans, strict=True):
-            said = metadata if file == files[0] else {}
+            said = metadata if file == files[0] else {"format": metadata["format"]}
             write_safetensors(stack.enter_context(staged(file, force=force)), tensors, said, reader)
     return files if len(files) == 1 else [index, *files]

@@ -17,6 +17,7 @@ from tlkit.formats.gguf.header import GGUFArray
 from tlkit.formats.gguf.write import SCALARS, Typed
 
 _TYPES = "tlkit.gguf_types"
+_FRAMEWORKS = ("pt", "tf", "flax", "mlx")  # what transformers knows; it refuses a file that says none of them
 _GENERAL = ("author", "description", "license", "version", "name")
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
 _FILE_TYPES |= {"TQ1_0": 36, "TQ2_0": 37, "MXFP4": 38}  # llama.cpp's enum llama_ftype
@@ -32,7 +33,7 @@ def read_metadata(source: TensorFile) -> Carried:
         return {key: Typed(types[key], found[key]) for key in found if not key.startswith("split.")}
     if kind == "CoreMLTensors":
         return _coreml(source)
-    if kind == "PyTorchFile":  # of a checkpoint's other entries only numbers are sure to be values
+    if kind in ("PyTorchFile", "ShardedPyTorch"):  # of a checkpoint's other entries only numbers are sure to be values
         return {key: Typed("str", str(value)) for key, value in found.items() if isinstance(value, int | float)}
     return _restored({key: str(value) for key, value in found.items() if isinstance(value, str | int | float)})
 
@@ -133,6 +134,7 @@ def for_safetensors(carried: Carried) -> dict[str, str]:
     """Return the text by key that a SafeTensors file holds."""
     types = {key: typed.type for key, typed in carried.items() if typed.type != "str"}
     found = {key: typed.value if typed.type == "str" else _json(typed.value) for key, typed in carried.items()}
+    found |= {"format": found["format"] if found.get("format") in _FRAMEWORKS else "pt"}
     return {**found, _TYPES: json.dumps(types)} if types else found
 
 

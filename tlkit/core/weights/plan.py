@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import UsageError
 from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
 from tlkit.formats.base.planned import Planned
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
@@ -26,7 +26,9 @@ FORMATS = {
 }
 """The formats of weights that can be written, by the ending of the output's name."""
 
-_TYPES = {"SafeTensors": write_safetensors.TYPES, "GGUF": write_gguf.TYPES, "PyTorch": write_torch.TYPES}
+TYPES = {"SafeTensors": write_safetensors.TYPES, "GGUF": write_gguf.TYPES, "PyTorch": write_torch.TYPES}
+"""The stored types that each of them holds."""
+
 # For a type that a format has not, one that holds every value of it.
 _WIDER = {
     "BOOL": "I8",
@@ -62,11 +64,9 @@ class Wishes:
     raw: bool = False
 
 
-def plan(source: TensorFile, wishes: Wishes, names: Mapping[str, str]) -> list[Job]:
-    """Return the jobs in the source's order; UsageError where the goal cannot hold one of the tensors."""
-    jobs = [
-        job for entry in source.entries() for job in _jobs(source, entry, wishes, names.get(entry.name, entry.name))
-    ]
+def plan(source: TensorFile, entries: Sequence[TensorEntry], wishes: Wishes, names: Mapping[str, str]) -> list[Job]:
+    """Return the jobs for ``entries``, in their order; UsageError where the goal cannot hold one of the tensors."""
+    jobs = [job for entry in entries for job in _jobs(source, entry, wishes, names.get(entry.name, entry.name))]
     seen: set[str] = set()
     for job in jobs:
         if job.planned.name in seen:
@@ -84,15 +84,16 @@ def plan(source: TensorFile, wishes: Wishes, names: Mapping[str, str]) -> list[J
 
 
 def _jobs(source: Any, entry: TensorEntry, wishes: Wishes, name: str) -> Iterator[Job]:
-    compressed = hasattr(source, "is_compressed") and source.is_compressed(entry)
-    if compressed and wishes.raw:
+    compressed = source.is_compressed(entry)
+    if compressed and wishes.raw and hasattr(source, "parts"):
         for key, value in source.parts(entry).items():
             array_type = getattr(value.type, "dtype", None)
             stored = array_type and _numpy_type(array_type.numpy_name)
             if stored and value.type.size is not None:
                 yield _job(entry, wishes, f"{name}.{key}", tuple(value.type.shape), stored, part=key)
         return
-    values = source.decoded_type(entry) if hasattr(source, "decoded_type") else _values(entry)
+    kept = entry.dtype in TYPES[wishes.format] and not compressed and not entry.big_endian
+    values = entry.dtype if kept else source.decoded_type(entry)
     yield _job(entry, wishes, name, entry.shape, values, compressed=compressed)
 
 
@@ -118,7 +119,7 @@ def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plai
 
     Vectors (norms, biases) are never quantized, and are F32 beside matrices that are: llama.cpp wants them so.
     """
-    able = _TYPES[wishes.format]
+    able = TYPES[wishes.format]
     if is_float(stored) and not plain:
         if wishes.quantize and len(shape) > 1 and write_gguf.fits(wishes.quantize, shape):
             return wishes.quantize
@@ -131,20 +132,6 @@ def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plai
     while values not in able and values in _WIDER:
         values = _WIDER[values]
     return values if values in able else None
-
-
-def _values(entry: TensorEntry) -> str:
-    """Return the type of an entry's values once they are read."""
-    from tlkit.formats.gguf.quants import DEQUANTIZABLE
-
-    if entry.dtype in QUANTIZED:
-        if entry.dtype not in DEQUANTIZABLE or entry.big_endian:
-            order = "big-endian " if entry.big_endian else ""
-            raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {order}{entry.dtype}")
-        return "F32"
-    if entry.dtype not in BLOCKS:
-        raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {entry.dtype}")
-    return entry.dtype
 
 
 def _numpy_type(name: str | None) -> str | None:

@@ -12,14 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlkit.core.weights.choose import choose
 from tlkit.core.weights.files import write_files
 from tlkit.core.weights.metadata import Carried, edit_metadata, read_metadata
-from tlkit.core.weights.plan import FORMATS, Job, Wishes, parse_size, plan, shards
+from tlkit.core.weights.plan import FORMATS, TYPES, Job, Wishes, parse_size, plan, shards
 from tlkit.errors import LoadError, UsageError
+from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.encode import is_float
 from tlkit.host.interrupt import check
 from tlkit.host.staging import check_goal
+from tlkit.types import LeftOut
 
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 _SUFFIX = "_to_fp16"  # what coremltools appends to a parameter's name when it makes it f16
@@ -34,6 +37,7 @@ class WeightsResult:
 
     ``lost`` counts elements: ``overflow`` (finite, now infinite), ``underflow`` (not zero before), ``not_finite`` (NaN
     or infinite, in blocks that cannot hold it), ``out_of_range``. ``renamed`` counts tensors with a new name.
+    ``left_out`` names the source's tensor data that are not in what was written.
     """
 
     path: Path
@@ -49,6 +53,7 @@ class WeightsResult:
     renamed: int
     notes: tuple[str, ...]
     seconds: float
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def convert_weights(
@@ -61,6 +66,9 @@ def convert_weights(
     metadata: Mapping[str, str] | Sequence[str] = (),
     names: str = "auto",
     raw: bool = False,
+    all_tensors: bool = False,
+    allow_missing: bool = False,
+    strip_prefix: str | None = None,
     force: bool = False,
     report: Report | None = None,
 ) -> WeightsResult:
@@ -72,7 +80,9 @@ def convert_weights(
     Hugging Face's names to GGUF's and back where the architecture is known, and takes off what coremltools appended;
     ``"keep"`` leaves them. ``raw`` writes compressed Core ML weights as their parts (indices, look-up tables, scales)
     and not expanded. ``metadata`` edits what the file says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out.
-    ``max_shard_size`` (``5GB``) splits the output.
+    ``max_shard_size`` (``5GB``) splits the output. ``all_tensors`` takes along what only training needs (an
+    optimizer's state). A tensor that cannot be read is an IncompleteError that names it, and nothing is written, unless
+    ``allow_missing``. ``strip_prefix`` is cut from names; one that a wrapper put before all is cut by itself.
     """
     start, goal = time.perf_counter(), Path(output)
     wishes = _wishes(goal, dtype, quantize, raw)
@@ -83,12 +93,22 @@ def convert_weights(
         raise UsageError("a state_dict of PyTorch's is one file", "write .safetensors to split it")
     check_goal(goal, force=force)
     opened = _open(Path(source))
-    notes: list[str] = list(getattr(opened, "notes", ()))
+    choice = choose(
+        opened,
+        everything=all_tensors,
+        allow_missing=allow_missing,
+        prefix=strip_prefix,
+        cut=names == "auto",
+        able=TYPES[wishes.format],
+    )
+    notes: list[str] = [*opened.notes, *choice.notes, *sentences(choice.left_out)]
     carried = edit_metadata(read_metadata(opened), metadata)
     arch = _architecture(opened, carried) if wishes.format == "GGUF" or type(opened).__name__ == "GGUFFile" else ""
     from_gguf = "general.architecture" in carried
-    renamed = _renamed(opened, wishes.format, arch, from_gguf, notes) if names == "auto" else {}
-    jobs = plan(opened, wishes, renamed)
+    current = [choice.renamed.get(entry.name, entry.name) for entry in choice.entries]
+    renamed = _renamed(opened, current, wishes.format, arch, from_gguf, notes) if names == "auto" else {}
+    renamed = {entry.name: renamed.get(name, name) for entry, name in zip(choice.entries, current, strict=True)}
+    jobs = plan(opened, choice.entries, wishes, renamed)
     notes += _not_quantized(jobs, wishes.quantize)
     from tlkit.core.weights.data import Reader
 
@@ -100,7 +120,7 @@ def convert_weights(
         source=str(source),
         format=wishes.format,
         tensors=len(jobs),
-        parameters=sum(entry.elements for entry in opened.entries()),
+        parameters=sum(entry.elements for entry in choice.entries),
         size=sum(file.stat().st_size for file in files),
         types=dict(Counter(job.planned.dtype for job in jobs).most_common()),
         changed=_changed(jobs),
@@ -108,6 +128,7 @@ def convert_weights(
         renamed=sum(1 for old, new in renamed.items() if old != new),
         notes=tuple(notes),
         seconds=time.perf_counter() - start,
+        left_out=choice.left_out,
     )
 
 
@@ -133,10 +154,7 @@ def _open(path: Path) -> TensorFile:
     from tlkit.formats.describe import open_tensors
 
     opened = open_tensors(path)
-    gone = next((note for note in getattr(opened, "notes", ()) if "missing" in note or "git lfs pull" in note), None)
-    if gone:
-        raise LoadError(f"{path}: {gone}", "fetch all of the model first: part of it is not converted")
-    if not opened.entries():
+    if not opened.entries() and not any(item.lost for item in opened.left_out):
         raise LoadError(f"{path}: it holds no tensors", "name a file of weights")
     return opened
 
@@ -153,9 +171,10 @@ def _architecture(opened: TensorFile, carried: Carried) -> str:
     return find_architecture(str(said.value)) if said else ""
 
 
-def _renamed(opened: TensorFile, form: str, arch: str, came_from_gguf: bool, notes: list[str]) -> dict[str, str]:
+def _renamed(
+    opened: TensorFile, names: Sequence[str], form: str, arch: str, came_from_gguf: bool, notes: list[str]
+) -> dict[str, str]:
     """Return the new names of tensors that get one; ``notes`` hears what they do not say."""
-    names = [entry.name for entry in opened.entries()]
     if type(opened).__name__ == "CoreMLTensors":
         short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
         taken = Counter(short.get(name, name) for name in names)

@@ -99,15 +99,13 @@ def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> I
     block, size = BLOCKS[entry.dtype]
     step = max(elements // block, 1)
     raw = source.raw(entry)
-    release = getattr(source, "release", None)
     held = 0
     for start in range(0, len(raw), step * size):
         piece = raw[start : start + step * size]
         part = replace(entry, shape=(len(piece) // size * block,), nbytes=len(piece))
         yield decode(part, piece)
         held += len(piece)
-        if release and held >= _HELD:
-            release(entry, start + len(piece))
+        if held >= _HELD:
+            source.release(entry, start + len(piece))
             held = 0
-    if release:
-        release(entry, len(raw))
+    source.release(entry, len(raw))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import TensorEntry, value_type
 from tlkit.formats.files.mapped import Mapped
+from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,9 @@ class MappedTensors:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.metadata: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.left_out: tuple[LeftOut, ...] = ()
         self._entries: tuple[TensorEntry, ...] = ()
         self._files: dict[str, Mapped] = {}
 
@@ -41,6 +45,14 @@ class MappedTensors:
         """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
         if entry.offset is not None and entry.file in self._files:
             self._files[entry.file].release(entry.offset, entry.offset + nbytes)
+
+    def is_compressed(self, entry: TensorEntry) -> bool:
+        """Whether a tensor's values have to be worked out from what is stored: no, they lie there."""
+        return False
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type of what :meth:`array` gives."""
+        return value_type(entry)
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return the tensor's values."""

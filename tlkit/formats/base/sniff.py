@@ -54,6 +54,7 @@ LFS_MAGIC = b"version https://git-lfs"
 
 _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
 _WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
+_INDEX = re.compile(r"\.(safetensors|bin)\.index(\.[\w-]+)?\.json$")
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (LFS_MAGIC, Format.LFS_POINTER),
@@ -117,8 +118,13 @@ def _folder(path: Path) -> Format:
         return Format.SAVED_MODEL
     if path.suffix.lower() == ".aimodel":  # Core AI's folder: what is in it is not published
         return Format.AIMODEL
-    if has("model.safetensors", "model.safetensors.index.json") or _holds_safetensors(path, has("config.json")):
+    from tlkit.formats.files.checkpoint_folder import ending_of
+
+    ending = ending_of(path)
+    if ending == "safetensors" or _holds_safetensors(path, has("config.json")):
         return Format.SAFETENSORS
+    if ending == "bin":
+        return Format.PYTORCH
     hint = "the package has lost its Manifest.json: fetch it again" if has("Data") or (path / "Data").is_dir() else ""
     raise LoadError(f"{path}: a folder that is no model package", hint or "name a model file or a .mlpackage")
 
@@ -147,15 +153,16 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
         return _zip(file)
     if re.match(rb"\x80[\x02-\x05]", head):
         return Format.PICKLE
-    if _is_safetensors(head, size) or (
-        head.lstrip().startswith(b"{") and path.name.endswith(".safetensors.index.json")
-    ):
+    if _is_safetensors(head, size):
         return Format.SAFETENSORS
+    index = _INDEX.search(path.name) if head.lstrip().startswith(b"{") else None
+    if index:
+        return Format.SAFETENSORS if index[1] == "safetensors" else Format.PYTORCH
     return _protobuf(file, size) or (Format.MLMODEL if path.suffix.lower() == ".mlmodel" else None)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    return len(head) > 8 and head[8:9] == b"{" and 2 <= struct.unpack_from("<Q", head)[0] <= size - 8
+    return head[8:].lstrip()[:1] == b"{" and 2 <= struct.unpack_from("<Q", head)[0] <= size - 8
 
 
 def _zip(file: BinaryIO) -> Format:
@@ -169,7 +176,7 @@ def _zip(file: BinaryIO) -> Format:
         names = zipfile.ZipFile(file).namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return Format.ZIP
-    inner = {name.partition("/")[2] for name in names}
+    inner = {name.partition("/")[2] for name in names} | {name for name in names if "/" not in name}
     if "Manifest.json" in names or any(name.endswith(".mlpackage/Manifest.json") for name in names):
         return Format.ZIPPED_MLPACKAGE
     if "constants.pkl" in inner:

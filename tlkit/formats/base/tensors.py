@@ -2,6 +2,8 @@
 
 Invariants, kept by each reader when it opens a file: an entry's bytes lie inside its file; its shape and type agree
 with ``nbytes``; names are unique. Shapes are row-major, as PyTorch and numpy write them (GGUF stores them reversed).
+Nothing vanishes: every byte of tensor data in the file belongs to an entry or to something in ``left_out``
+(:mod:`tlkit.formats.base.ledger` keeps the count).
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from tlkit.errors import LoadError
+from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +27,8 @@ class TensorEntry:
 
     ``strides`` (in elements) are empty for a tensor that lies contiguously, row by row; otherwise ``nbytes`` spans from
     its first to its last element. ``storage`` names memory that several tensors share, in PyTorch's files. ``offset``
-    is None where the bytes do not lie in a file as they are (compressed in a zip, or inside a protobuf).
+    is None where the bytes do not lie in a file as they are (compressed in a zip, or inside a protobuf). ``role`` is
+    ``training`` for what only going on with a training needs (an optimizer's state).
     """
 
     name: str
@@ -34,6 +40,7 @@ class TensorEntry:
     strides: tuple[int, ...] = ()
     big_endian: bool = False
     storage: str = ""
+    role: str = ""
 
     @property
     def elements(self) -> int:
@@ -53,8 +60,25 @@ class TensorFile(Protocol):
     def metadata(self) -> Mapping[str, Any]:
         """What the file says of itself, plain data by key."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is odd about the file, a sentence each."""
+
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """The tensor data that are not among the entries, and why."""
+
     def entries(self) -> Sequence[TensorEntry]:
         """Return the tensors in the file's order."""
+
+    def is_compressed(self, entry: TensorEntry) -> bool:
+        """Whether a tensor's values have to be worked out: its stored bytes are not the values of its shape."""
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type, by SafeTensors' name, of what :meth:`array` gives; LoadError where it can give nothing."""
+
+    def release(self, entry: TensorEntry, nbytes: int) -> None:
+        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
 
     def raw(self, entry: TensorEntry) -> memoryview:
         """Return a tensor's stored bytes, mapped and not copied wherever the file allows; they are not to be written.
@@ -120,3 +144,18 @@ class Tensors(Mapping[str, LazyTensor]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def value_type(entry: TensorEntry) -> str:
+    """Return the type of the values that :func:`decode` gives for ``entry``; LoadError where it gives none."""
+    from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
+
+    if entry.dtype in QUANTIZED:
+        from tlkit.formats.gguf.quants import DEQUANTIZABLE
+
+        if entry.dtype in DEQUANTIZABLE and not entry.big_endian:
+            return "F32"
+    elif entry.dtype in BLOCKS:
+        return entry.dtype
+    order = "big-endian " if entry.big_endian and entry.dtype in QUANTIZED else ""
+    raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {order}{entry.dtype}")

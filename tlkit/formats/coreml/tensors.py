@@ -15,6 +15,7 @@ from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import Weight, program_weights
 from tlkit.mil.program import BlobRef, Block, Function, Operation, Ref, TensorType, Value, walk
 from tlkit.mil.types import DType
+from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class CoreMLTensors:
         self.package = package
         self._keep = keep  # what the package's files live as long as: the archive they were unpacked from
         self.path: Path = package.root
+        self.notes: Sequence[str] = ()
+        self.left_out: Sequence[LeftOut] = ()
         self.metadata: Mapping[str, Any] = dict(package.model.description.metadata.userDefined)
         self._rows: dict[str, tuple[Weight, Any]] = {}
         seen: Counter[str] = Counter()

@@ -13,7 +13,8 @@ from tlkit.formats.files.paths import regular_size
 
 DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
-_PARTS = 1 << 21  # items, lists and objects of a JSON text: 260,000 tensors in a header of SafeTensors
+JSON_ITEMS = 1 << 21
+"""Items, lists and objects of a JSON text that are read unless a caller knows of a reason for more."""
 
 
 class Mapped:
@@ -55,7 +56,7 @@ class Mapped:
         return LoadError(f"{self.path}: {why}", DAMAGED)
 
 
-def parse_json(data: bytes | memoryview, where: str, parts: int = _PARTS) -> Any:
+def parse_json(data: bytes | memoryview, where: str, parts: int = JSON_ITEMS) -> Any:
     """Return what JSON ``data`` holds; LoadError for repeated keys, over ``parts`` items, deep nesting, no JSON."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

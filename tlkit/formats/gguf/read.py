@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import GGML, stored_bytes
+from tlkit.formats.base.ledger import Ledger
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.gguf.header import GGUFArray, Reader, type_name
+from tlkit.types import LeftOut
 
 _RANK = 8  # ggml itself knows 4
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -29,15 +31,15 @@ class GGUFFile(MappedTensors):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.notes: list[str] = []
         self.types: dict[str, str] = {}
-        self.metadata: dict[str, Any] = {}
         self.shards = self._siblings()
         parts = [_Part(Mapped(file)) for file in self.shards]
         first = parts[0]
         self.version, self.big_endian, self.alignment = first.version, first.reader.order == ">", first.alignment
         found: dict[str, TensorEntry] = {}
+        left = list(self.left_out)
         for part in parts:
+            left += part.rest()
             self._files[str(part.file.path)] = part.file
             self.metadata = {**part.metadata, **self.metadata}
             self.types = {**part.types, **self.types}
@@ -46,6 +48,19 @@ class GGUFFile(MappedTensors):
                     raise part.file.broken(f"the tensor '{entry.name}' appears twice")
                 found[entry.name] = entry
         self._entries = tuple(found.values())
+        self.left_out = (*left, *self._split(len(parts)))
+
+    def _split(self, here: int) -> list[LeftOut]:
+        """Hold what is here against what the metadata say of the split."""
+        count, tensors = (self.metadata.get(f"split.{key}") for key in ("count", "tensors.count"))
+        others = count - here if type(count) is int and 1 < count < 1 << 16 else 0
+        if others > 0 and not self.left_out:
+            reason = f"the file is one part of {count}, and the others are not beside it under their numbered names"
+            return [LeftOut(f"{others} other parts", reason, None, "missing")]
+        missing = tensors - len(self._entries) if type(tensors) is int and not self.left_out else 0
+        if missing > 0:
+            return [LeftOut(f"{missing} tensors", f"the split says that the model has {tensors}", None, "missing")]
+        return []
 
     def _siblings(self) -> tuple[Path, ...]:
         """Return the files of a split model that are here, the first one first."""
@@ -58,6 +73,8 @@ class GGUFFile(MappedTensors):
         missing = len(names) - len(here)
         if missing:
             self.notes.append(f"{missing} of the model's {len(names)} files are missing: this is what is here")
+            gone = [file for file in files if file not in here]
+            self.left_out = tuple(LeftOut(file.name, "this file is missing", None, "missing") for file in gone)
         return tuple(here) or (self.path,)
 
     def _pointer(self, file: Path) -> bool:
@@ -72,6 +89,7 @@ class _Part:
 
     def __init__(self, file: Mapped) -> None:
         self.file = file
+        self.ledger = Ledger()
         if file.size < 24 and not (file.size >= 16 and file.view[4] == 1):
             raise file.broken(f"it is {file.size} bytes long, shorter than GGUF's header")
         little = int.from_bytes(file.view[4:8], "little")
@@ -87,6 +105,16 @@ class _Part:
             self.entries = self._tensors(tensors)
         except (struct.error, OverflowError):
             raise file.broken("its header runs past the end of the file") from None
+
+    def rest(self) -> Iterator[LeftOut]:
+        """Yield what lies after or between the tensors and belongs to none: in a file joined of parts, the others."""
+        end = max((entry.offset or 0) + entry.nbytes for entry in self.entries) if self.entries else self.reader.offset
+        place = -(-end // self.alignment) * self.alignment
+        if bytes(self.file.view[place : place + 4]) == b"GGUF":
+            reason = "another GGUF file follows the first: parts are joined by llama-gguf-split --merge, not by cat"
+            yield LeftOut(f"{self.file.path.name} from byte {place:,} on", reason, self.file.size - place)
+        else:
+            yield from self.ledger.rest("these bytes belong to no tensor")
 
     def _pairs(self, count: int) -> tuple[dict[str, Any], dict[str, str]]:
         reader, values, types = self.reader, {}, {}
@@ -112,6 +140,7 @@ class _Part:
         start = -(-self.reader.offset // self.alignment) * self.alignment
         if records and start > self.file.size:
             raise self.file.broken("its tensors start past its end")
+        self.ledger.enter("data", max(self.file.size - start, 0), self.file.path.name)
         return self._placed(records, start)
 
     def _record(self) -> tuple[str, tuple[int, ...], int, int]:
@@ -141,6 +170,9 @@ class _Part:
                 raise self.file.broken(f"the tensors '{name[:100]}' and '{last[:100]}' overlap")
             end, last = max(end, offset + entry.nbytes), name
             entries[index] = entry
+            self.ledger.claim("data", offset - start, offset - start + entry.nbytes)
+            padded = -(-(offset + entry.nbytes) // self.alignment) * self.alignment
+            self.ledger.claim("data", offset - start + entry.nbytes, min(padded, self.file.size) - start)
         return [entries[index] for index in range(len(records))]
 
     def _entry(self, name: str, shape: tuple[int, ...], kind: int, offset: int, room: int) -> TensorEntry:

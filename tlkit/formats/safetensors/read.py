@@ -7,28 +7,28 @@ name to ``{"dtype", "shape", "data_offsets": [begin, end]}``, offsets counted fr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import BLOCKS, PACKED, PLAIN, stored_bytes
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json, read_json
-from tlkit.formats.files.paths import same_folder
+from tlkit.formats.files.checkpoint_folder import choose, indexed, lone_shard, unlisted
+from tlkit.formats.files.mapped import JSON_ITEMS, Mapped, parse_json, read_json
+from tlkit.types import LeftOut
 
-HEADER_LIMIT = 1 << 25
-"""Bytes: some 260,000 tensors. (The safetensors package reads up to 100 MB, in as much as 1.5 GB of memory.)"""
+HEADER_LIMIT = 1 << 26
+"""Bytes: some 500,000 tensors. (The safetensors package reads up to 100 MB, in as much as 1.5 GB of memory.)"""
+
+_TENSORS = 600_000
+_ITEMS = 8  # of JSON, for a tensor of rank 4
 
 DTYPES = (PLAIN.keys() | PACKED.keys()) - {"C32", "C128"}
 """The types that SafeTensors has a name for."""
 
 _RANK = 64  # PyTorch's own limit
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
-_INDEX = ".safetensors.index.json"
 
 
 class SafeTensorsFile(MappedTensors):
@@ -36,67 +36,37 @@ class SafeTensorsFile(MappedTensors):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.notes: list[str] = []
-        self.metadata: dict[str, Any] = {}
         self.shards: tuple[Path, ...] = ()
+        if path.is_dir():
+            chosen = choose(path, "safetensors")
+        else:
+            chosen = indexed(path) if path.name.endswith(".json") else lone_shard(path)
+        self.shards = tuple(sorted((*chosen.files, *chosen.missing)))
+        self.notes += chosen.notes
         found: dict[str, TensorEntry] = {}
-        for file in self._find():
-            for entry in self._shard(file):
+        left = list(chosen.left_out)
+        for file in chosen.files:
+            for entry in self._shard(file, left):
                 if entry.name in found:
                     raise Mapped(file).broken(f"'{entry.name}' is in {found[entry.name].file} as well")
                 found[entry.name] = entry
         self._entries = tuple(found.values())
+        self.left_out = (*left, *unlisted(chosen, found))
 
-    def _find(self) -> Iterable[Path]:
-        path = self.path
-        if path.is_dir():
-            indexes = sorted(path.glob(f"*{_INDEX}"))
-            if indexes:
-                return self._indexed(indexes[0])
-            self.shards = tuple(sorted(path.glob("*.safetensors")))
-            if not self.shards:
-                raise LoadError(f"{path}: no .safetensors file in it", "name a model file or folder")
-            return self.shards
-        if path.name.endswith(".json"):
-            return self._indexed(path)
-        self.shards = (path,)
-        shard = _SHARD.fullmatch(path.name)
-        if shard and int(shard[3]) > 1:
-            self.notes.append(
-                f"{path.name} is one of {int(shard[3])} shards: name its folder or its index for them all"
-            )
-        return self.shards
-
-    def _indexed(self, index: Path) -> Iterable[Path]:
-        content = read_json(index)
-        names = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise LoadError(f"{index}: it holds no weight_map", DAMAGED)
-        counts: dict[str, int] = {}
-        for name in names.values():
-            counts[name] = counts.get(name, 0) + 1
-        self.shards = tuple(same_folder(index.parent, name) for name in sorted(counts))
-        for shard in self.shards:
-            if not shard.is_file():
-                self.notes.append(f"{shard}: this shard is missing, and {counts[shard.name]} tensors with it")
-            elif sniff.detect(shard) is sniff.Format.LFS_POINTER:
-                self.notes.append(f"{shard}: {sniff.lfs_text(shard)}; run `git lfs pull` in its repository")
-            else:
-                yield shard
-
-    def _shard(self, file: Path) -> Iterable[TensorEntry]:
+    def _shard(self, file: Path, left: list[LeftOut]) -> Iterable[TensorEntry]:
         mapped = self._files.setdefault(str(file), Mapped(file))
         header, start = _header(mapped)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None) or {}
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
             raise mapped.broken("its __metadata__ is not text by key")
         self.metadata |= metadata
         entries = [_entry(mapped, name, item, start) for name, item in header.items()]
         entries.sort(key=lambda entry: (entry.offset, entry.nbytes))
-        self._check_order(mapped, entries, start)
+        left += self._check_order(mapped, entries, start)
         return entries
 
-    def _check_order(self, mapped: Mapped, entries: list[TensorEntry], start: int) -> None:
+    def _check_order(self, mapped: Mapped, entries: list[TensorEntry], start: int) -> list[LeftOut]:
+        """Refuse tensors that overlap; return the bytes that no tensor names."""
         end, gaps, last = start, 0, ""
         for entry in entries:
             assert entry.offset is not None
@@ -105,10 +75,8 @@ class SafeTensorsFile(MappedTensors):
             gaps += max(entry.offset - end, 0)
             end, last = max(end, entry.offset + entry.nbytes), entry.name
         gaps += mapped.size - end
-        if gaps:
-            self.notes.append(
-                f"{mapped.path}: {gaps:,} bytes belong to no tensor; the safetensors package refuses such a file"
-            )
+        reason = "these bytes belong to no tensor; the safetensors package refuses such a file"
+        return [LeftOut(mapped.path.name, reason, gaps, "unnamed")] if gaps else []
 
 
 def _header(mapped: Mapped) -> tuple[dict[str, Any], int]:
@@ -120,7 +88,9 @@ def _header(mapped: Mapped) -> tuple[dict[str, Any], int]:
         raise mapped.broken(f"its header should have {length:,} bytes, and the file has {mapped.size:,}")
     if length > HEADER_LIMIT:
         raise mapped.broken(f"its header should have {length:,} bytes; over {HEADER_LIMIT:,} none is read")
-    header = parse_json(mapped.view[8 : 8 + length], str(mapped.path))
+    text = bytes(mapped.view[8 : 8 + length])
+    tensors = min(text.count(b'"data_offsets"'), _TENSORS)
+    header = parse_json(text, str(mapped.path), _ITEMS * tensors + JSON_ITEMS)
     if not isinstance(header, dict):
         raise mapped.broken("its header is no JSON object")
     return header, 8 + length

@@ -18,6 +18,11 @@ TYPES = frozenset(DTYPES)
 
 def write_safetensors(path: Path, tensors: Sequence[Planned], metadata: Mapping[str, str], data: Data) -> None:
     """Write one file. Wide types come first, so that every tensor lies at a multiple of its element's size."""
+    if any(tensor.name == "__metadata__" for tensor in tensors):
+        raise ConversionError(
+            f"{path.name}: a tensor may not be called '__metadata__' in SafeTensors",
+            "rename it, or write .pth or .gguf",
+        )
     ordered = sorted(tensors, key=lambda tensor: -BLOCKS[tensor.dtype][1] if BLOCKS[tensor.dtype][0] == 1 else 0)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     place = 0

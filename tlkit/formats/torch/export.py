@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import Mapped, parse_json
 from tlkit.formats.files.zip import Zip
+from tlkit.formats.torch.assemble import Assembly, Storage
 from tlkit.formats.torch.objects import View
+from tlkit.types import LeftOut
 
 # torch.export's own numbers (torch._export.serde.schema.ScalarType)
 _TYPES = {
@@ -35,25 +36,44 @@ _TYPES = {
     35: "U64",
 }
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
-Make = Callable[[str, View, int | None, int], TensorEntry]
 
 
-def entries(archive: Zip, file: Mapped, make: Make) -> Iterator[TensorEntry]:
-    """Yield the archive's tensors, each made by ``make(name, view, start, room)``."""
+def read_weights(archive: Zip, file: Mapped, made: Assembly) -> None:
+    """Take in the archive's tensors; what its tables name and this cannot read is left out by name."""
     names = {name.partition("/")[2]: name for name in archive.names}
-    seen: set[str] = set()
-    for config in _CONFIGS:
-        if config not in names:
-            continue
+    for folder in ("data/weights/", "data/constants/"):
+        for key in (name for name in names if name.startswith(folder) and not name.endswith((".json", "/"))):
+            member = names[key]
+            made.store(key, Storage(archive.size(member), archive.offset(member), member), member)
+    tables = [config for config in _CONFIGS if config in names]
+    for config in tables:
         content = parse_json(archive.read(names[config]), f"{file.path}: {config}")
         table = content.get("config") if isinstance(content, dict) else None
         for name, item in table.items() if isinstance(table, dict) else ():
-            member = names.get(f"{config.rpartition('/')[0]}/{_get(item, 'path_name')}")
-            view = stored_view(str(name), item)
-            start = archive.offset(member) if member else None
-            if view and member and start is not None and name not in seen:
-                seen.add(name)
-                yield make(str(name), view, start, archive.size(member))
+            _take(str(name), item, config.rpartition("/")[0], made)
+    if not tables:
+        _older(archive, made)
+
+
+def _take(name: str, item: Any, folder: str, made: Assembly) -> None:
+    key = f"{folder}/{_get(item, 'path_name')}"
+    view = stored_view(name, item)
+    if view is None or key not in made.storages:
+        reason = "its data are not in the archive" if view else "it is pickled, or of a type that tlkit does not read"
+        made.leave_out(LeftOut(name, reason, made.ledger.size(key)), [key])
+    elif name not in made.entries:
+        made.entries[name] = made.entry(name, replace(view, storage=key, room=made.storages[key].nbytes))
+
+
+def _older(archive: Zip, made: Assembly) -> None:
+    """Archives of PyTorch 2.0 to 2.6 keep a whole file of ``torch.save`` for their weights."""
+    for name in archive.names:
+        if name.rpartition("/")[2] in (
+            "serialized_state_dict.pt",
+            "serialized_constants.pt",
+            "serialized_state_dict.json",
+        ):
+            made.leave_out(LeftOut(name, "weights in the layout of an older torch.export", archive.size(name)), [])
 
 
 def describe(archive: Zip, file: Mapped) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Tensors in a pickle that PyTorch wrote, found without unpickling: names, shapes, and the storages they view."""
+"""PyTorch's stored types, and what a tensor in its pickles consists of: a view of a storage, or more than that."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, one_line
 from tlkit.formats.base.dtypes import PLAIN
-from tlkit.formats.torch.pickle_machine import Call, Dict, Global
+from tlkit.formats.torch.pickle_machine import Call, Dict, Global, Persistent
 
 STORAGES = {
     "FloatStorage": "F32",
@@ -52,14 +52,18 @@ DTYPES = {
     "float8_e5m2fnuz": "F8_E5M2FNUZ",
     "float8_e8m0fnu": "F8_E8M0",
 }
-_NESTED = 64
-_REPEATS = 10_000  # modules met again
 _RANK = 64
+_QINTS = ("QInt8Storage", "QUInt8Storage", "QInt32Storage")
+_PACKED = "float4_e2m1fn_x2"  # two values a byte, the first in the low bits
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A tensor: which storage (of ``room`` bytes) it views, from which element, in what shape and strides."""
+    """A tensor: which storage (of ``room`` bytes) it views, from which element, in what shape and strides.
+
+    ``conj`` and ``neg`` are marks that PyTorch puts on a view in place of computing: its values are the conjugate, or
+    the negative, of what is stored.
+    """
 
     storage: str
     dtype: str
@@ -67,6 +71,8 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     room: int
+    conj: bool = False
+    neg: bool = False
 
     @property
     def span(self) -> int:
@@ -86,115 +92,148 @@ class View:
         return True
 
 
-def find_tensors(root: Any, where: str) -> Iterator[tuple[str, View]]:
-    """Yield every tensor in ``root`` by its dotted path, a module's as its ``state_dict`` names them.
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A quantized tensor: its values are ``(stored - zero) * scale``, both numbers, or views along ``axis``."""
 
-    LoadError for a tensor whose numbers make no sense. A container that appears twice is looked into once, but for
-    modules: they may be in a model under several names, and their tensors then are too.
+    view: View
+    scale: Any
+    zero: Any
+    axis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A numpy array, whose bytes are in the pickle itself: ``data`` is bytes, or text that stands for them."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    big_endian: bool
+    data: Any
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A tensor that is not given, and why; ``holds`` is what it is made of. ``other``: it is not of numbers."""
+
+    reason: str
+    holds: Any = None
+    other: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """What belongs to a tensor that is given and is not a tensor of the model's: a DTensor's mesh of devices."""
+
+    holds: Any
+
+
+Found = View | Quantized | Array | Unread
+"""What a call in a pickle can turn out to be, if it makes a tensor."""
+
+
+def storage_key(reference: Any) -> str | None:
+    """Return the key of the storage that a persistent reference means; None for one to anything else."""
+    made = reference.id if isinstance(reference, Persistent) else None
+    if not isinstance(made, tuple) or len(made) < 5 or made[0] != "storage":
+        return None
+    return str(made[2])
+
+
+def whole_storage(reference: Persistent, where: str) -> View | Unread:
+    """Return a storage that is saved by itself, as a vector."""
+    return view_of((reference, 0, (reference.id[4],), (1,)), where)
+
+
+def view_of(args: tuple[Any, ...], where: str, dtype: Any = None, marks: Any = None) -> View | Unread:
+    """Return the view that ``(storage, offset, shape, strides, ...)`` describes; LoadError where it makes no sense.
+
+    ``dtype`` is a type that came later than the storages' classes; ``marks`` what PyTorch keeps of a view beside these.
     """
-    seen: set[int] = set()
-    left = _REPEATS
-    stack: list[tuple[str, Any, int]] = [("", root, 0)]
-    while stack:
-        path, value, depth = stack.pop()
-        view = _tensor(value, f"{where}: '{path[:100]}'")
-        if view is not None:
-            yield path, view
-        elif isinstance(value, Call | Dict | list | tuple):
-            if id(value) in seen:
-                left -= 1
-                if left < 0 or depth > _NESTED or not _is_module(value):
-                    continue
-            seen.add(id(value))
-            if depth > _NESTED:
-                raise LoadError(f"{where}: objects nested over {_NESTED} deep", "no model is")
-            inner = [(f"{path}.{key}" if path else str(key), item, depth + 1) for key, item in _children(value)]
-            stack.extend(reversed(inner))
-
-
-def _is_module(value: Any) -> bool:
-    state = value.state if isinstance(value, Call) else None
-    return isinstance(state, Dict) and any(key == "_modules" for key, _ in state.pairs)
-
-
-def top_level(root: Any, where: str) -> dict[str, Any]:
-    """Return what a checkpoint holds at its top, by name: plain values as they are, anything else in a word."""
-    pairs = root.pairs if isinstance(root, Call | Dict) else ()
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if isinstance(key, str) and _tensor(value, f"{where}: '{key[:100]}'") is None:
-            plain = isinstance(value, str | int | float | bool) or value is None
-            found[key] = value if plain and len(str(value)) < 10_000 else _word(value)
-    return found
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, Dict | list | tuple):
-        count = len(value.pairs if isinstance(value, Dict) else value)
-        return f"{'dict' if isinstance(value, Dict) else type(value).__name__} of {count}"
-    return str(value.func) if isinstance(value, Call) and isinstance(value.func, Global) else type(value).__name__
-
-
-def _children(value: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, list | tuple):
-        yield from enumerate(value)
-    elif isinstance(value, Dict):
-        yield from _named(value.pairs)
-    else:
-        state = dict(_named(value.state.pairs)) if isinstance(value.state, Dict) else {}
-        if "_modules" in state or "_parameters" in state:
-            for part in ("_parameters", "_buffers", "_modules"):
-                yield from _named(getattr(state.get(part), "pairs", ()))
-        else:
-            yield from _named(value.pairs)
-            yield from enumerate(value.items)
-            yield from ((key, item) for key, item in state.items() if key != "_metadata")
-
-
-def _named(pairs: Any) -> Iterator[tuple[Any, Any]]:
-    return ((key, item) for key, item in pairs if isinstance(key, str | int))
-
-
-def _tensor(value: Any, where: str) -> View | None:
-    """Return the view that a call of one of torch's rebuild functions would make; None for anything else."""
-    for _ in range(4):
-        if not isinstance(value, Call) or not isinstance(value.func, Global) or not isinstance(value.args, tuple):
-            return None
-        name, args = str(value.func), value.args
-        if name.startswith("torch._utils._rebuild_parameter") and args:
-            value = args[0]
-        elif name == "torch._tensor._rebuild_from_type_v2" and len(args) > 2:
-            value = Call(args[0], args[2])
-        elif name in (
-            "torch._utils._rebuild_tensor_v2",
-            "torch._utils._rebuild_tensor",
-            "torch._utils._rebuild_qtensor",
-        ):
-            return _view(args, where)
-        elif name == "torch._utils._rebuild_tensor_v3":
-            return _view(args, where, args[6] if len(args) > 6 else None)
-        else:
-            return None
-    return None
-
-
-def _view(args: tuple[Any, ...], where: str, dtype: Any = None) -> View | None:
     try:
         reference, offset, shape, strides = args[:4]
-        _, kind, key, _, count = reference.id[:5]
+        _, kind, key, _, count, *more = reference.id
     except (ValueError, TypeError, AttributeError):
         raise LoadError(f"{where}: a tensor that refers to no storage", "the file is damaged") from None
-    stored = DTYPES.get(dtype.name) if isinstance(dtype, Global) else STORAGES.get(getattr(kind, "name", ""))
     shape, strides = (tuple(_sizes(sizes)) for sizes in (shape, strides))
     numbers = (*shape, *strides, offset, count)
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers) or math.prod(shape) >= 1 << 59:
         raise LoadError(f"{where}: a shape, stride or offset that is no size", "the file is damaged")
-    if len(shape) != len(strides) or len(shape) > _RANK or stored is None:
-        raise LoadError(
-            f"{where}: a tensor of an unknown type or rank", "the file is damaged, or newer than this tlkit"
-        )
-    width = PLAIN[STORAGES.get(getattr(kind, "name", ""), stored)]
-    return View(str(key), stored, offset, shape, strides, count * width)
+    if len(shape) != len(strides) or len(shape) > _RANK:
+        raise LoadError(f"{where}: a tensor of an impossible rank", "the file is damaged")
+    name = str(getattr(dtype if isinstance(dtype, Global) else kind, "name", ""))
+    stored = DTYPES.get(name) if isinstance(dtype, Global) else STORAGES.get(name)
+    if name == _PACKED and _dense(shape, strides):
+        shape, stored, offset = (*shape[:-1], 2 * shape[-1]), "F4", 2 * offset
+        strides = row_major(shape)
+    if stored is None:
+        return Unread(f"its type, {one_line(name[:60]) or 'unnamed'}, is not one that tlkit reads", reference)
+    offset, room = _window(offset, count, more)
+    width = PLAIN[STORAGES.get(getattr(kind, "name", ""), "U8" if stored == "F4" else stored)]
+    conj, neg = (_marked(marks, mark) for mark in ("conj", "neg"))
+    return View(str(key), stored, offset, shape, strides, room * width, conj, neg)
+
+
+def _dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    return bool(shape) and strides == row_major(shape)
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a tensor that lies row by row."""
+    found: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        found.insert(0, step)
+        step *= max(size, 1)
+    return tuple(found)
+
+
+def _window(offset: int, count: int, more: list[Any]) -> tuple[int, int]:
+    """Return the offset and elements in the root storage: the oldest files give some storages as a part of another."""
+    window = more[0] if more else None
+    if isinstance(window, tuple) and len(window) == 3 and all(type(n) is int and n >= 0 for n in window[1:]):
+        return offset + window[1], min(count, window[1] + window[2])
+    return offset, count
+
+
+def _marked(marks: Any, mark: str) -> bool:
+    return isinstance(marks, Dict) and any(key == mark and value is True for key, value in marks.pairs)
+
+
+def quantized_of(args: tuple[Any, ...], where: str, tensor: Any) -> Quantized | Unread:
+    """Return the tensor that ``_rebuild_qtensor`` would make; ``tensor`` reads those of scales by channel."""
+    scheme = args[4] if len(args) > 4 and isinstance(args[4], tuple) else ()
+    name = str(getattr(scheme[0], "name", "")) if scheme else ""
+    kind = str(getattr(getattr(args[0], "id", (0, 0))[1], "name", ""))
+    view = view_of(args, where) if kind in _QINTS else None
+    if isinstance(view, View) and name == "per_tensor_affine" and len(scheme) == 3:
+        return Quantized(view, scheme[1], scheme[2])
+    if isinstance(view, View) and name.startswith("per_channel_affine") and len(scheme) == 4:
+        scale, zero = (value if isinstance(value, list) else tensor(value) for value in scheme[1:3])
+        if isinstance(scale, View | list) and isinstance(zero, View | list) and scheme[3] in range(len(view.shape)):
+            return Quantized(view, scale, zero, scheme[3])
+    return Unread(f"quantized in a way that tlkit does not read ({kind or 'no storage'}, {name or 'no scheme'})", args)
+
+
+def array_of(dtype: Any, shape: Any, fortran: bool, data: Any, where: str, types: Mapping[str, str]) -> Array | Unread:
+    """Return a numpy array whose bytes are ``data``; LoadError where they are not as many as it needs."""
+    code = dtype.args[0] if isinstance(dtype, Call) and isinstance(dtype.args, tuple) and dtype.args else ""
+    stored = types.get(code) if isinstance(code, str) else None
+    state = dtype.state if isinstance(dtype, Call) and isinstance(dtype.state, tuple) else ()
+    if stored is None or (len(state) > 4 and (state[3] is not None or state[4] is not None)):
+        return Unread(f"an array of {one_line(str(code)[:40]) or 'no type'}, not of numbers", data, other=True)
+    shape = tuple(_sizes(shape))
+    if len(shape) > _RANK or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
+        raise LoadError(f"{where}: an array whose shape is no size", "the file is damaged")
+    nbytes = math.prod(shape) * PLAIN[stored]
+    given = getattr(data, "length", None) or (len(data) if isinstance(data, bytes | bytearray | str) else 0)
+    # text in UTF-8 takes up to two bytes for each of them
+    if not nbytes <= given <= (2 * nbytes if isinstance(data, str) else nbytes):
+        raise LoadError(f"{where}: an array that should have {nbytes:,} bytes and has {given:,}", "the file is damaged")
+    strides = tuple(reversed(row_major(shape[::-1]))) if fortran and sum(size > 1 for size in shape) > 1 else ()
+    return Array(stored, shape, strides, len(state) > 1 and state[1] == ">", data, nbytes)
 
 
 def _sizes(value: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from tlkit.errors import LoadError, reason
-from tlkit.formats.torch.pickle_machine import Machine
+from tlkit.formats.torch.pickle_machine import LongBytes, LongText, Machine, Persistent
 
 _OPCODES = 1_000_000  # a checkpoint of 10,000 tensors has some 400,000
 _ELIDE = 1 << 16  # bytes of one string or blob that are worth looking at
@@ -43,12 +43,16 @@ _EXPECTED = (
     "builtins.dict",
     "__builtin__.list",
     "builtins.list",
+    "builtins.bytearray",
+    "__builtin__.bytearray",
     "builtins.int",
     "builtins.float",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
+    "numpy.core.numeric._frombuffer",
+    "numpy._core.numeric._frombuffer",
     "numpy.ndarray",
     "numpy.dtype",
 )
@@ -58,11 +62,12 @@ _DTYPES = "float* bfloat16 double half int* uint* short long bool complex* quint
 
 @dataclass(frozen=True, slots=True)
 class Pickle:
-    """A pickle as read: its object, the names it would import in order, and where it ended."""
+    """A pickle as read: its object, the names it would import in order, where it ended, and all its references."""
 
     root: Any
     imports: tuple[str, ...]
     end: int
+    references: tuple[Persistent, ...] = ()
 
 
 def unexpected(imports: tuple[str, ...]) -> tuple[str, ...]:
@@ -81,7 +86,8 @@ def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
             name, argument = source.operation()
             machine.step(name, argument)
             if name == "STOP":
-                return Pickle(machine.stack[-1], tuple(machine.imports), source.position)
+                references = tuple(machine.references)
+                return Pickle(machine.stack[-1], tuple(machine.imports), source.position, references)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise LoadError(
             f"{where}: not a readable pickle: {reason(error)[:80]}", "the file is damaged, or no model"
@@ -89,13 +95,18 @@ def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
     raise LoadError(f"{where}: over {_OPCODES:,} opcodes in one pickle", "no model has so many")
 
 
-class _Elided(bytes):
-    """The start of a long run of bytes, whose length is that of all of them."""
+class _Claimed(bytes):
+    """The first bytes of many, which says that it is as long as all of them: pickletools checks the length."""
 
-    length = 0
+    def __new__(cls, head: bytes, length: int) -> _Claimed:
+        found = super().__new__(cls, head)
+        found._length = length
+        return found
+
+    _length: int
 
     def __len__(self) -> int:
-        return self.length
+        return self._length
 
 
 class _Source:
@@ -103,6 +114,7 @@ class _Source:
 
     def __init__(self, data: memoryview, position: int) -> None:
         self._data, self.position, self._kept = data, position, 0
+        self._stepped: tuple[int, int] | None = None
 
     def operation(self) -> tuple[str, Any]:
         """Return the next opcode's name and argument."""
@@ -113,7 +125,11 @@ class _Source:
             raise ValueError(f"the byte at {self.position:,} is no opcode")
         self.position += 1
         name, reader = found
-        return name, reader(cast(Any, self)) if reader else None
+        self._stepped = None
+        argument = reader(cast(Any, self)) if reader else None
+        if self._stepped and isinstance(argument, str):
+            return name, LongText(argument, *self._stepped, encoded="UNICODE" in name)
+        return name, LongBytes(argument, *self._stepped) if self._stepped else argument
 
     def tell(self) -> int:
         return self.position
@@ -126,9 +142,8 @@ class _Source:
         if count <= _ELIDE and (count <= 64 or self._kept < _KEPT):
             self._kept += count
             return bytes(self._data[start : self.position])
-        found = _Elided(bytes(self._data[start : start + 64]).decode("utf-8", "ignore").encode())
-        found.length = count
-        return found
+        self._stepped = (start, count)
+        return _Claimed(bytes(self._data[start : start + 64]).decode("utf-8", "ignore").encode(), count)
 
     def readline(self) -> bytes:
         for length in (256, 65536):  # the second where the first does not do

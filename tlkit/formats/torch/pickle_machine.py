@@ -43,12 +43,45 @@ class Persistent:
     id: Any
 
 
+class LongBytes(bytes):
+    """The start of a long run of bytes: where all of it lies in the pickle; its length is that of all."""
+
+    def __new__(cls, head: bytes, start: int, length: int) -> LongBytes:
+        """Keep the first bytes, and where all of them lie."""
+        found = super().__new__(cls, bytes(head))
+        found.start, found.length = start, length
+        return found
+
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class LongText(str):
+    """The start of a long text, and where all of it lies; ``encoded`` in UTF-8, or a byte a character."""
+
+    __slots__ = ("encoded", "length", "start")
+
+    def __new__(cls, head: str, start: int, length: int, encoded: bool) -> LongText:
+        """Keep the first characters, and where all of them lie."""
+        found = super().__new__(cls, head)
+        found.start, found.length, found.encoded = start, length, encoded
+        return found
+
+    start: int
+    length: int
+    encoded: bool
+
+
 class Machine:
-    """The stack that opcodes work on; ``imports`` are the names met, in order."""
+    """The stack that opcodes work on; ``imports`` are the names met, ``references`` what lies elsewhere, in order."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.imports: dict[str, None] = {}
+        self.references: list[Persistent] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
@@ -163,7 +196,8 @@ class Machine:
             self.stack[-1].state = state
 
     def _persistent(self, argument: Any) -> None:
-        self.stack.append(Persistent(self.stack.pop() if argument is None else argument))
+        self.references.append(Persistent(self.stack.pop() if argument is None else argument))
+        self.stack.append(self.references[-1])
 
 
 def _items(value: Any) -> list[Any]:

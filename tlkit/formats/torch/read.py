@@ -6,10 +6,9 @@ Nothing in them is executed: the pickles are read by ``pickle.py``, tensors are 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
@@ -17,9 +16,14 @@ from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 from tlkit.formats.torch import export
-from tlkit.formats.torch.objects import View, find_tensors, top_level
-from tlkit.formats.torch.pickle import read_pickle
-from tlkit.formats.torch.pickle_machine import Call, Dict, Global
+from tlkit.formats.torch.assemble import Assembly, Storage, bytes_of
+from tlkit.formats.torch.describe import top_level
+from tlkit.formats.torch.objects import STORAGES, Array, Quantized, View, storage_key
+from tlkit.formats.torch.pickle import Pickle, read_pickle
+from tlkit.formats.torch.pickle_machine import Call, Dict, Global, Persistent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How a file of ``torch.save`` began until PyTorch 1.6: the pickled number 0x1950a86a20f9469cfc6c."""
@@ -32,66 +36,126 @@ class PyTorchFile(MappedTensors):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.notes: list[str] = []
-        self.metadata: dict[str, Any] = {}
         self.details: dict[str, Any] = {}
         self.imports: tuple[str, ...] = ()
         self.kind = "pickle"
         self._file = Mapped(path)
         self._files[str(path)] = self._file
         self._zip: Zip | None = None
-        self._packed: dict[str, str] = {}
-        self._big_endian = False
+        self._made = Assembly(self._file, big_endian=False)
         if bytes(self._file.view[:4]) == b"PK\x03\x04":
             self._read_zip()
         else:
             self._read_plain()
+        self._entries = tuple(self._made.entries.values())
+        self.notes += [f"{path}: {note}" for note in self._made.notes]
+        self.left_out = self._made.left_out()
 
     def raw(self, entry: TensorEntry) -> memoryview:
         """Return the tensor's stored bytes: mapped, or expanded where the archive compressed them."""
-        if entry.offset is not None or not self._zip:
+        if entry.offset is not None:
             return super().raw(entry)
-        member, start = self._packed[entry.name].rsplit("@", 1)
-        return self._zip.read(member, self._zip.size(member))[int(start) : int(start) + entry.nbytes]
+        held, pickle = self._made.computed.get(entry.name, (None, None))
+        if isinstance(held, Array) and pickle is not None:
+            from tlkit.formats.torch.values import array_bytes
+
+            return array_bytes(held, pickle)
+        return self._stored(self._made.views[entry.name], entry.nbytes)
+
+    def is_compressed(self, entry: TensorEntry) -> bool:
+        """Whether a tensor's values are worked out: it is quantized, or marked as conjugate or negative."""
+        return isinstance(self._made.computed.get(entry.name, (None,))[0], Quantized | View)
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type of what :meth:`array` gives: f32 for a quantized tensor, as PyTorch's ``dequantize``."""
+        return "F32" if entry.dtype.startswith("Q") and self.is_compressed(entry) else super().decoded_type(entry)
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return the tensor's values, worked out where they are not what is stored."""
+        held, _ = self._made.computed.get(entry.name, (None, None))
+        if held is None or isinstance(held, Array):
+            return super().array(entry)
+        from tlkit.formats.torch import values
+
+        if isinstance(held, Quantized):
+            return values.dequantize(held, self._values)
+        return values.marked(held, self._values(held))
+
+    def _values(self, view: View) -> NDArray[Any]:
+        """Return what a view's storage holds, whatever the view is marked as."""
+        scratch = Assembly(self._file, self._made.big_endian)
+        scratch.storages = self._made.storages
+        from tlkit.formats.base.arrays import decode
+
+        entry = scratch.entry("", view)
+        return decode(entry, self._stored(view, entry.nbytes))
+
+    def _stored(self, view: View, nbytes: int) -> memoryview:
+        storage = self._made.storages[view.storage]
+        first = bytes_of(view.dtype, view.offset)
+        if storage.start is not None:
+            return self._file.view[storage.start + first : storage.start + first + nbytes]
+        assert self._zip is not None
+        return self._zip.read(storage.member, storage.nbytes)[first : first + nbytes]
 
     def _read_zip(self) -> None:
         archive = self._zip = Zip(self._file)
-        names = {name.partition("/")[2]: name for name in archive.names}
+        names = _inner(archive.names)
         if "byteorder" in names:
-            self._big_endian = bytes(archive.read(names["byteorder"], 64)) == b"big"
-        if "data.pkl" in names:
-            prefix = names["data.pkl"].removesuffix("data.pkl")
-            root = self._describe(archive.read(names["data.pkl"]), 0)
-            storages = {key: f"{prefix}data/{key}" for key in self._keys(names, "data/")}
-            self._entries = tuple(self._zip_entries(root, storages))
-            if "constants.pkl" in names:
-                self._script(archive, names, root)
-        else:
+            self._made.big_endian = bytes(archive.read(names["byteorder"], 64)) == b"big"
+        if "data.pkl" not in names:
             self._exported(archive)
+            return
+        data = archive.read(names["data.pkl"])
+        found = self._describe(data, 0)
+        self._store_members(archive, names, "data/", "")
+        self._made.add(found.root, found.references, data)
+        if "constants.pkl" in names:
+            self._script(archive, names, found.root)
+
+    def _store_members(self, archive: Zip, names: dict[str, str], folder: str, prefix: str) -> None:
+        """Enter each member of a folder of the archive as a storage."""
+        for key in self._keys(names, folder):
+            member = names[f"{folder}{key}"]
+            self._made.store(f"{prefix}{key}", Storage(archive.size(member), archive.offset(member), member), member)
 
     def _keys(self, names: dict[str, str], folder: str) -> Iterator[str]:
-        return (name.removeprefix(folder) for name in names if name.startswith(folder))
+        return (name.removeprefix(folder) for name in names if name.startswith(folder) and name != folder)
 
     def _read_plain(self) -> None:
         """A bare pickle, or the older layout: five pickles, then each storage's length and bytes."""
         if bytes(self._file.view[: len(LEGACY_MAGIC)]) != LEGACY_MAGIC:
-            self._describe(self._file.view, 0)
+            found = self._describe(self._file.view, 0)
             self.kind = "pickle"
+            self._made.add(found.root, found.references, self._file.view)
             return
         place = len(LEGACY_MAGIC)
         for _ in range(2):  # the protocol's number and the writer's byte order and sizes
             head = read_pickle(self._file.view, str(self.path), place)
             place = head.end
         system = dict(head.root.pairs) if isinstance(head.root, Dict) else {}
-        self._big_endian = system.get("little_endian") is False
-        root = self._describe(self._file.view, place)
-        keys = read_pickle(self._file.view, str(self.path), self._end)
+        self._made.big_endian = system.get("little_endian") is False
+        found = self._describe(self._file.view, place)
+        keys = read_pickle(self._file.view, str(self.path), found.end)
         self.details["layout"] = "from before PyTorch 1.6"
-        self._entries = tuple(self._legacy_entries(root, keys.root, keys.end))
+        self._store_runs(found.references, keys.root, keys.end)
+        self._made.add(found.root, found.references, self._file.view)
 
-    def _describe(self, data: memoryview, start: int) -> Any:
+    def _store_runs(self, references: Iterable[Persistent], keys: Any, place: int) -> None:
+        """Enter the storages that follow the pickles of the older layout: a count of elements each, then its bytes."""
+        widths = {
+            key: PLAIN[STORAGES.get(str(item.id[1].name), "U8")] for item in references if (key := storage_key(item))
+        }
+        for key in map(str, keys if isinstance(keys, list) else ()):
+            if place + 8 > self._file.size or key not in widths:
+                break
+            nbytes = int.from_bytes(self._file.view[place : place + 8], "little") * widths[key]
+            self._made.store(key, Storage(nbytes, place + 8), f"storage {key}")
+            place += 8 + nbytes
+
+    def _describe(self, data: memoryview, start: int) -> Pickle:
         found = read_pickle(data, str(self.path), start)
-        self.imports, self._end, root = found.imports, found.end, found.root
+        self.imports, root = found.imports, found.root
         self.metadata = top_level(root, str(self.path))
         func = root.func if isinstance(root, Call) else None
         plain = isinstance(root, Dict | list | tuple) or str(func) == "collections.OrderedDict"
@@ -101,56 +165,13 @@ class PyTorchFile(MappedTensors):
             self.kind = "checkpoint"
         if self.kind == "module" and isinstance(func, Global):
             self.details["class"] = str(func)
-        return root
+        return found
 
     def _containers(self, root: Dict) -> Iterator[Any]:
         return (
             value
             for _, value in root.pairs
             if isinstance(value, Dict) or (isinstance(value, Call) and str(value.func) == "collections.OrderedDict")
-        )
-
-    def _zip_entries(self, root: Any, storages: dict[str, str]) -> Iterator[TensorEntry]:
-        assert self._zip is not None
-        for name, view in self._views(root):
-            member = storages.get(view.storage)
-            if member is None or member not in self._zip:
-                raise self._file.broken(f"'{name[:100]}' is in storage {view.storage[:40]}, which is missing")
-            start = self._zip.offset(member)
-            if start is None:
-                self._packed[name] = f"{member}@{view.offset * PLAIN[view.dtype]}"
-            yield self._entry(name, view, start, self._zip.size(member))
-
-    def _legacy_entries(self, root: Any, keys: Any, place: int) -> Iterator[TensorEntry]:
-        views = list(self._views(root))
-        sizes = {view.storage: view.room for _, view in views}
-        starts: dict[str, int] = {}
-        for key in keys if isinstance(keys, list) else ():
-            if place + 8 > self._file.size or str(key) not in sizes:
-                break
-            starts[str(key)] = place + 8
-            place += 8 + sizes[str(key)]
-        for name, view in views:
-            if view.storage not in starts:
-                raise self._file.broken(f"'{name[:100]}' is in storage {view.storage[:40]}, which is missing")
-            yield self._entry(name, view, starts[view.storage], sizes[view.storage])
-
-    def _views(self, root: Any) -> Iterator[tuple[str, View]]:
-        seen: Counter[str] = Counter()
-        for name, view in find_tensors(root, str(self.path)):
-            seen[name] += 1  # paths can meet, {"a": {"b": t}, "a.b": t}; names may not
-            yield f"{name or 'tensor'}{f'#{seen[name]}' if seen[name] > 1 else ''}", view
-
-    def _entry(self, name: str, view: View, start: int | None, room: int) -> TensorEntry:
-        size = PLAIN[view.dtype]
-        first, nbytes = view.offset * size, view.span * size
-        if first + nbytes > room or (start is not None and start + first + nbytes > self._file.size):
-            raise self._file.broken(f"'{name[:100]}' reads past the end of its storage of {room:,} bytes")
-        offset = None if start is None else start + first
-        strides = () if view.contiguous else view.strides
-        file = str(self.path)
-        return TensorEntry(
-            name, view.dtype, view.shape, nbytes, file, offset, strides, self._big_endian and size > 1, view.storage
         )
 
     def _script(self, archive: Zip, names: dict[str, str], root: Any) -> None:
@@ -161,15 +182,29 @@ class PyTorchFile(MappedTensors):
         if code:
             source = bytes(archive.read(code)).decode("utf-8", "replace")
             body = source.partition(f"class {name.rpartition('.')[2]}(")[2].partition("\nclass ")[0]
-            found = _FORWARD.search(body)
-            if found:
-                arguments = " ".join(found[1].split()).partition(", ")[2]
-                self.details["forward"] = f"({arguments}) -> {found[2]}"
+            forward = _FORWARD.search(body)
+            if forward:
+                arguments = " ".join(forward[1].split()).partition(", ")[2]
+                self.details["forward"] = f"({arguments}) -> {forward[2]}"
+        self._store_members(archive, names, "constants/", "constants/")
+        constants = archive.read(names["constants.pkl"])
+        found = read_pickle(constants, f"{self.path}: constants.pkl")
+        self._made.add(_constants(found.root), found.references, constants, ("CONSTANTS",), "constants/")
         self.details["extra_files"] = list(self._keys(names, "extra/"))
 
     def _exported(self, archive: Zip) -> None:
         self.kind = "exported program"
         self.details |= export.describe(archive, self._file)
-        self._entries = tuple(export.entries(archive, self._file, self._entry))
-        if not self._entries:
-            self.notes.append(f"{self.path}: its weights are in a layout that is not read")
+        export.read_weights(archive, self._file, self._made)
+
+
+def _inner(members: Iterable[str]) -> dict[str, str]:
+    """Return an archive's members by their names inside its one folder; an archive packed anew may have none."""
+    root = min((name for name in members if name.rpartition("/")[2] == "data.pkl"), key=len, default="x/")
+    bare = "/" not in root
+    return {name if bare else name.partition("/")[2]: name for name in members}
+
+
+def _constants(root: Any) -> Any:
+    """Name the constants as the code does, ``CONSTANTS.c0``."""
+    return Dict([(f"c{index}", item) for index, item in enumerate(root)]) if isinstance(root, list | tuple) else root

@@ -77,7 +77,11 @@ def test_a_package_has_the_checkpoints_weights(net: str, tmp_path: Path, kind: s
     [
         (weights(1), "2 missing: 1.bias, 1.weight", "the same names"),
         (weights(3), "2 unexpected: 2.bias, 2.weight", "the same names"),
-        ({f"module.{name}": value for name, value in weights().items()}, "4 missing.*4 unexpected", "prefix 'module.'"),
+        (
+            {f"net.{name}": value for name, value in weights().items()} | {"0.weight": torch.ones(6, 6)},
+            "3 missing.*4 unexpected",
+            "the same names",
+        ),
         (weights(2, 5), "4 weight.s. of another shape: 0.weight 5x5 for 6x6", "check --kwargs"),
     ],
 )
@@ -87,6 +91,30 @@ def test_what_does_not_fit(net: str, tmp_path: Path, stored: dict[str, torch.Ten
         with pytest.raises(LoadError, match=reason) as caught:
             load_source(net, {"width": 6, "depth": 2}, tmp_path / f"w.{kind}")
         assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("prefix", ["module.", "state_dict.model."])
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_a_prefix_that_all_names_share_is_cut_and_said(net: str, tmp_path: Path, prefix: str, kind: str) -> None:
+    stored = weights()
+    save(tmp_path / f"w.{kind}", {f"{prefix}{name}": value for name, value in stored.items()})
+    loaded = load_source(net, {"width": 6, "depth": 2}, tmp_path / f"w.{kind}")
+    for name, value in loaded.module.state_dict().items():
+        assert torch.equal(value, stored[name])
+    assert loaded.notes == (f"the prefix '{prefix}' is cut from all names of the checkpoint",)
+
+
+def test_a_prefix_that_is_asked_for_leaves_the_rest_out(net: str, tmp_path: Path) -> None:
+    """Two models in one file, as training with a moving average leaves it."""
+    model, average = weights(), {name: value + 1 for name, value in weights().items()}
+    torch.save(
+        {"model": model, "ema": average, "optimizer": {"state": {0: torch.ones(3)}, "param_groups": []}},
+        tmp_path / "w.pth",
+    )
+    loaded = load_source(net, {"width": 6, "depth": 2}, tmp_path / "w.pth", strip_prefix="ema.")
+    for name, value in loaded.module.state_dict().items():
+        assert torch.equal(value, average[name])
+    assert len(loaded.notes) == 2 and "4 tensors whose names do not begin with 'ema.'" in loaded.notes[1]
 
 
 def test_a_checkpoint_is_never_unpickled(net: str, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from torch import nn
 from tlkit.core.convert.source.operators import computes_only
 from tlkit.errors import LoadError
 from tlkit.formats.files.zip import Zip
-from tlkit.formats.torch.objects import find_tensors
 from tlkit.formats.torch.pickle import read_pickle
+from tlkit.formats.torch.walk import find_tensors
 
 _CODE_LIMIT = 1 << 26  # bytes of one file of code
 _MEMBERS = re.compile(
@@ -116,8 +116,7 @@ def _check_pickle(path: Path, name: str, data: memoryview) -> None:
     for imported in found.imports:
         if not _GLOBALS.fullmatch(imported):
             raise _refused(path, name, f"names {imported[:100]}, which is not part of a plain script")
-    for _ in find_tensors(found.root, f"{path}: {name}"):
-        pass
+    find_tensors(found.root, f"{path}: {name}")  # LoadError for sizes and places that make no sense
 
 
 def _refused(path: Path, name: str, what: str) -> LoadError:

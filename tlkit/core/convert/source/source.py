@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -37,13 +37,14 @@ _FORMS += "a Hugging Face model folder or a built-in: " + ", ".join(BUILTINS)
 class Source:
     """A module to convert, the text that named it, and the inputs it comes with (built-ins do).
 
-    ``program`` is the graph of a ``.pt2``, ``module`` then the same to be run.
+    ``program`` is the graph of a ``.pt2``, ``module`` then the same to be run. ``notes`` say what was done to load it.
     """
 
     module: nn.Module
     text: str
     ports: tuple[Port, ...] = ()
     program: ExportedProgram | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_source(
@@ -51,11 +52,12 @@ def load_source(
     kwargs: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
     trust: bool = False,
+    strip_prefix: str | None = None,
 ) -> Source:
     """Return the module that ``source`` names, or is, with the weights of ``checkpoint``.
 
-    ``kwargs`` are arguments for the callable that makes it. ``trust`` opens a ``.pt`` or ``.pt2`` as torch does, even
-    one whose code could do more than compute.
+    ``kwargs`` are arguments for the callable that makes it; ``strip_prefix`` is cut from the checkpoint's names.
+    ``trust`` opens a ``.pt`` or ``.pt2`` as torch does, even one whose code could do more than compute.
 
     Raises :class:`UsageError` for a text of no known form, :class:`LoadError` for anything that cannot be loaded.
     What the user's own code prints goes to stderr: stdout is the answer's.
@@ -73,7 +75,8 @@ def load_source(
             raise UsageError(f"{loaded.text}: takes no --checkpoint", "it has its weights; name a Python callable")
         from tlkit.core.convert.source.checkpoint import load_checkpoint
 
-        load_checkpoint(loaded.module, Path(checkpoint))
+        notes = load_checkpoint(loaded.module, Path(checkpoint), strip_prefix)
+        loaded = replace(loaded, notes=(*loaded.notes, *notes))
     return loaded
 
 

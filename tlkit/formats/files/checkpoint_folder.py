@@ -1,0 +1,179 @@
+"""Which files of a folder are the model: SafeTensors or PyTorch, whole or in shards, as ``transformers`` chooses.
+
+A whole file comes before an index, SafeTensors before PyTorch, the plain name before its variants (``fp16``); an index
+says which shards there are. What is not chosen is said, and what should be here and is not is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tlkit.errors import LoadError, one_line
+from tlkit.formats.base import sniff
+from tlkit.formats.files.mapped import DAMAGED, read_json
+from tlkit.types import LeftOut
+
+INDEX = re.compile(r"(?P<stem>.+)\.(?P<ending>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json")
+"""The names of indexes: ``model.safetensors.index.json``, ``...index.fp32.json``, ``pytorch_model.bin.index.json``."""
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<turn>\d{5})-of-(?P<count>\d{5})\.(?P<ending>safetensors|bin)")
+"""The names of shards."""
+
+_STEMS = {"safetensors": ("model", "diffusion_pytorch_model"), "bin": ("pytorch_model", "diffusion_pytorch_model")}
+_ADAPTER = "adapter_model"
+_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The files of one model. ``names`` are the tensors that its index lists by file; ``index`` is that index."""
+
+    files: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    names: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+    missing: tuple[Path, ...] = ()
+
+
+def ending_of(folder: Path) -> str | None:
+    """Return ``safetensors`` or ``bin`` for a folder that is one model of such files; None for any other."""
+    names = [item.name for item in folder.iterdir() if item.is_file()]
+    for ending, stems in _STEMS.items():
+        if any(f"{stem}.{ending}" in names or f"{stem}.{ending}.index.json" in names for stem in stems):
+            return ending
+    for ending in _STEMS:
+        files = [name for name in names if name.endswith(f".{ending}")]
+        if files and len({_series(name) for name in files}) == 1 and _series(files[0]):
+            return ending
+    return None
+
+
+def choose(folder: Path, ending: str) -> Chosen:
+    """Return the files that are the model in ``folder``; LoadError where there are none."""
+    files = sorted(item for item in folder.glob(f"*.{ending}") if item.is_file())
+    indexes = sorted(item for item in folder.glob(f"*.{ending}.index*.json") if INDEX.fullmatch(item.name))
+    for stem in _STEMS[ending]:
+        whole, index = folder / f"{stem}.{ending}", folder / f"{stem}.{ending}.index.json"
+        if whole in files:
+            found = _whole(whole, index if index in indexes else None)
+            return _said(found, [*files, *indexes], index)
+        if index in indexes:
+            return _said(indexed(index), [*files, *indexes], index)
+    if indexes:
+        plain = [index for index in indexes if index.name.endswith(".index.json")]
+        index = (plain or indexes)[0]
+        return _said(indexed(index), [*files, *indexes], index)
+    if not files:
+        raise LoadError(f"{folder}: no .{ending} file in it", "name a model file or folder")
+    return _unindexed(folder, files)
+
+
+def indexed(index: Path) -> Chosen:
+    """Return the files that an index names; those that are missing, or pointers, are left out by name."""
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise LoadError(f"{index}: it holds no weight_map", DAMAGED)
+    by_file: dict[str, list[str]] = {}
+    for tensor, file in names.items():
+        by_file.setdefault(file, []).append(str(tensor))
+    here, gone, left, notes = [], [], [], []
+    for file, tensors in sorted(by_file.items()):
+        path = below(index.parent, file)
+        reason = _absent(path, len(tensors))
+        if reason is None:
+            here.append((path, tuple(tensors)))
+            continue
+        gone.append(path)
+        notes.append(f"{path}: {reason}")
+        left += [LeftOut(tensor, f"{path.name}: {reason}", None, "missing") for tensor in tensors]
+    return Chosen(tuple(path for path, _ in here), tuple(left), tuple(notes), tuple(here), tuple(gone))
+
+
+def lone_shard(path: Path) -> Chosen:
+    """Return one file that the user named; if it is one shard of several, the others are missing."""
+    shard = SHARD.fullmatch(path.name)
+    if not shard or int(shard["count"]) < 2:
+        return Chosen((path,))
+    count = int(shard["count"])
+    note = f"{path.name} is one of {count} shards: name its folder or its index for them all"
+    rest = LeftOut(f"{count - 1} other shards", f"only {path.name} was named", None, "missing")
+    return Chosen((path,), (rest,), (note,))
+
+
+def unlisted(chosen: Chosen, found: Container[str]) -> list[LeftOut]:
+    """Return the tensors that the index lists and that no file has."""
+    return [
+        LeftOut(name, f"the index lists it, and {path.name} has no such tensor", None, "missing")
+        for path, names in chosen.names
+        for name in names
+        if name not in found
+    ]
+
+
+def below(base: Path, name: str) -> Path:
+    """Return ``base/name``, in a folder below ``base`` at most; LoadError for a name that leads anywhere else."""
+    parts = PurePosixPath(name).parts
+    plain = name and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
+    target = base / name if plain else base
+    if not plain or parts in ((), (".",)) or not target.parent.resolve().is_relative_to(base.resolve()):
+        raise LoadError(
+            f"{base}: it names the file '{one_line(name[:100])}', outside its folder", "do not trust this file"
+        )
+    return target
+
+
+def _absent(path: Path, count: int) -> str | None:
+    """Return why a shard is not here; None if it is."""
+    if not path.is_file():
+        return f"this shard is missing, and {count} tensors with it"
+    if sniff.detect(path) is sniff.Format.LFS_POINTER:
+        return f"{sniff.lfs_text(path)}; run `git lfs pull` in its repository"
+    return None
+
+
+def _whole(whole: Path, index: Path | None) -> Chosen:
+    """A whole file, and an index beside it: of its shards only those are looked for that could hold more."""
+    if index is None:
+        return Chosen((whole,))
+    try:
+        other = indexed(index)
+    except LoadError as error:
+        return Chosen((whole,), notes=(f"{whole.name} is read; beside it: {error.message}",))
+    if not other.files:
+        return Chosen((whole,), notes=(f"{index.name} is out of date: its shards are not here, {whole.name} is whole",))
+    return Chosen((whole,), names=((whole, tuple(name for _, names in other.names for name in names)),))
+
+
+def _said(found: Chosen, everything: Iterable[Path], index: Path) -> Chosen:
+    """Add a note that names the files of the folder that are not chosen."""
+    chosen = {*found.files, *found.missing, index}
+    rest = [path.name for path in everything if path not in chosen]
+    if not rest:
+        return found
+    more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
+    note = f"not part of the model that is read, name it by itself: {', '.join(rest[:_SHOWN])}{more}"
+    return Chosen(found.files, found.left_out, (*found.notes, note), found.names, found.missing)
+
+
+def _series(name: str) -> tuple[str, str] | None:
+    shard = SHARD.fullmatch(name)
+    return (shard["stem"], shard["count"]) if shard else None
+
+
+def _unindexed(folder: Path, files: Sequence[Path]) -> Chosen:
+    """Files without an index and without one of the usual names."""
+    series = {_series(file.name) for file in files}
+    if len(series) == 1 and (only := series.pop()) is not None:
+        stem, count = only
+        ending = files[0].name.rpartition(".")[2]
+        wanted = [folder / f"{stem}-{turn:05}-of-{count}.{ending}" for turn in range(1, min(int(count), 9999) + 1)]
+        gone = [path for path in wanted if path not in files]
+        note = f"{folder}: {len(files)} of {int(count)} shards, and no index that would list their tensors"
+        left = [LeftOut(path.name, "this shard is missing", None, "missing") for path in gone]
+        return Chosen(tuple(files), tuple(left), (note,), missing=tuple(gone))
+    models = [file for file in files if file.name.rpartition(".")[0] != _ADAPTER]
+    return _said(Chosen(tuple(models or files)), files, folder)
