@@ -6,28 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlkit.formats.base.dtypes import PLAIN
+from tlkit.formats.base.dtypes import NUMPY_CODES, PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 
-TYPES = {
-    "b1": "BOOL",
-    "u1": "U8",
-    "i1": "I8",
-    "u2": "U16",
-    "i2": "I16",
-    "u4": "U32",
-    "i4": "I32",
-    "u8": "U64",
-    "i8": "I64",
-    "f2": "F16",
-    "f4": "F32",
-    "f8": "F64",
-    "c8": "C64",
-    "c16": "C128",
-}
 _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*(?P<descr>'[^']*'|\[.*\]),\s*'fortran_order':\s*(?P<fortran>True|False),\s*"
     r"'shape':\s*\((?P<shape>(?:\d{1,19}L?\s*,\s*){0,64}(?:\d{1,19}L?)?\s*)\),?\s*\}\s*",
@@ -75,7 +59,7 @@ class NumpyFile(MappedTensors):
         found = _HEADER.fullmatch(bytes(data[begin : begin + length]).decode("latin-1"))
         if not found:
             raise self._file.broken(f"the header of '{name[:100]}' is not numpy's")
-        dtype = TYPES.get(found["descr"].strip("'")[1:])
+        dtype = NUMPY_CODES.get(found["descr"].strip("'")[1:])
         if dtype is None:
             self.notes.append(f"'{name}' holds {found['descr'][:60]}, which is not read")
             return

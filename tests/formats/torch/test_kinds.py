@@ -1,4 +1,8 @@
-"""Every kind of tensor that a checkpoint can hold: read as torch.load reads it, or named as left out."""
+"""Every kind of tensor that a checkpoint can hold: read as torch.load reads it, or named as left out.
+
+Covers tlkit/formats/torch/assemble.py, tlkit/formats/torch/recognise.py, tlkit/formats/torch/walk.py,
+tlkit/formats/torch/values.py and tlkit/formats/torch/objects.py.
+"""
 
 from __future__ import annotations
 

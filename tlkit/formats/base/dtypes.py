@@ -31,6 +31,24 @@ PLAIN = {
 }
 """Bytes of one element."""
 
+NUMPY_CODES = {
+    "b1": "BOOL",
+    "u1": "U8",
+    "i1": "I8",
+    "u2": "U16",
+    "i2": "I16",
+    "u4": "U32",
+    "i4": "I32",
+    "u8": "U64",
+    "i8": "I64",
+    "f2": "F16",
+    "f4": "F32",
+    "f8": "F64",
+    "c8": "C64",
+    "c16": "C128",
+}
+"""Stored types by numpy's codes for kind and size."""
+
 PACKED = {"F4": (2, 1), "F6_E2M3": (4, 3), "F6_E3M2": (4, 3)}
 """SafeTensors' types below a byte: (elements, bytes) of the smallest whole number of bytes."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tlkit.errors import LoadError, reason
+from tlkit.formats.base.shard_names import ending_of
 
 
 class Format(StrEnum):
@@ -118,8 +119,6 @@ def _folder(path: Path) -> Format:
         return Format.SAVED_MODEL
     if path.suffix.lower() == ".aimodel":  # Core AI's folder: what is in it is not published
         return Format.AIMODEL
-    from tlkit.formats.files.checkpoint_folder import ending_of
-
     ending = ending_of(path)
     if ending == "safetensors" or _holds_safetensors(path, has("config.json")):
         return Format.SAFETENSORS

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
+from tlkit.formats.base.checkpoint_folder import choose, indexed, lone_shard, unlisted
 from tlkit.formats.base.dtypes import BLOCKS, PACKED, PLAIN, stored_bytes
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.files.checkpoint_folder import choose, indexed, lone_shard, unlisted
 from tlkit.formats.files.mapped import JSON_ITEMS, Mapped, parse_json, read_json
 from tlkit.types import LeftOut
 

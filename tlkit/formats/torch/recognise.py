@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tlkit.errors import one_line
-from tlkit.formats.numpy_files import TYPES
+from tlkit.formats.base.dtypes import NUMPY_CODES
 from tlkit.formats.torch.objects import (
     DTYPES,
     Absorbed,
@@ -142,12 +142,12 @@ def _state(state: Any) -> dict[Any, Any]:
 def _numpy(name: str, args: tuple[Any, ...], state: Any, where: str) -> Array | Unread | None:
     """An array; None for one of objects, which is looked into as a list is."""
     if name in _FROM_BUFFER and len(args) == 4:
-        return array_of(args[1], args[2], args[3] == "F", _bytes(args[0]), where, TYPES)
+        return array_of(args[1], args[2], args[3] == "F", _bytes(args[0]), where, NUMPY_CODES)
     if isinstance(state, tuple) and len(state) == 5:
         _, shape, dtype, fortran, data = state
         if isinstance(data, list):
             return None
-        return array_of(dtype, shape, fortran is True, _bytes(data), where, TYPES)
+        return array_of(dtype, shape, fortran is True, _bytes(data), where, NUMPY_CODES)
     return Unread("a numpy array whose data are not in the pickle", args)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
+from tlkit.formats.base.checkpoint_folder import choose, indexed, lone_shard, unlisted
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.files.checkpoint_folder import choose, indexed, lone_shard, unlisted
 from tlkit.formats.files.mapped import DAMAGED
 from tlkit.formats.torch.read import PyTorchFile
 from tlkit.types import LeftOut

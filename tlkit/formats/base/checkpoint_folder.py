@@ -6,23 +6,16 @@ says which shards there are. What is not chosen is said, and what should be here
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tlkit.errors import LoadError, one_line
 from tlkit.formats.base import sniff
+from tlkit.formats.base.shard_names import INDEX, SHARD, STEMS, series
 from tlkit.formats.files.mapped import DAMAGED, read_json
 from tlkit.types import LeftOut
 
-INDEX = re.compile(r"(?P<stem>.+)\.(?P<ending>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json")
-"""The names of indexes: ``model.safetensors.index.json``, ``...index.fp32.json``, ``pytorch_model.bin.index.json``."""
-
-SHARD = re.compile(r"(?P<stem>.+)-(?P<turn>\d{5})-of-(?P<count>\d{5})\.(?P<ending>safetensors|bin)")
-"""The names of shards."""
-
-_STEMS = {"safetensors": ("model", "diffusion_pytorch_model"), "bin": ("pytorch_model", "diffusion_pytorch_model")}
 _ADAPTER = "adapter_model"
 _SHOWN = 4
 
@@ -38,24 +31,11 @@ class Chosen:
     missing: tuple[Path, ...] = ()
 
 
-def ending_of(folder: Path) -> str | None:
-    """Return ``safetensors`` or ``bin`` for a folder that is one model of such files; None for any other."""
-    names = [item.name for item in folder.iterdir() if item.is_file()]
-    for ending, stems in _STEMS.items():
-        if any(f"{stem}.{ending}" in names or f"{stem}.{ending}.index.json" in names for stem in stems):
-            return ending
-    for ending in _STEMS:
-        files = [name for name in names if name.endswith(f".{ending}")]
-        if files and len({_series(name) for name in files}) == 1 and _series(files[0]):
-            return ending
-    return None
-
-
 def choose(folder: Path, ending: str) -> Chosen:
     """Return the files that are the model in ``folder``; LoadError where there are none."""
     files = sorted(item for item in folder.glob(f"*.{ending}") if item.is_file())
     indexes = sorted(item for item in folder.glob(f"*.{ending}.index*.json") if INDEX.fullmatch(item.name))
-    for stem in _STEMS[ending]:
+    for stem in STEMS[ending]:
         whole, index = folder / f"{stem}.{ending}", folder / f"{stem}.{ending}.index.json"
         if whole in files:
             found = _whole(whole, index if index in indexes else None)
@@ -159,15 +139,10 @@ def _said(found: Chosen, everything: Iterable[Path], index: Path) -> Chosen:
     return Chosen(found.files, found.left_out, (*found.notes, note), found.names, found.missing)
 
 
-def _series(name: str) -> tuple[str, str] | None:
-    shard = SHARD.fullmatch(name)
-    return (shard["stem"], shard["count"]) if shard else None
-
-
 def _unindexed(folder: Path, files: Sequence[Path]) -> Chosen:
     """Files without an index and without one of the usual names."""
-    series = {_series(file.name) for file in files}
-    if len(series) == 1 and (only := series.pop()) is not None:
+    kinds = {series(file.name) for file in files}
+    if len(kinds) == 1 and (only := kinds.pop()) is not None:
         stem, count = only
         ending = files[0].name.rpartition(".")[2]
         wanted = [folder / f"{stem}-{turn:05}-of-{count}.{ending}" for turn in range(1, min(int(count), 9999) + 1)]

@@ -1,0 +1,34 @@
+"""The names that shards and indexes of SafeTensors and PyTorch models have, and the folders that hold one model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+INDEX = re.compile(r"(?P<stem>.+)\.(?P<ending>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json")
+"""The names of indexes: ``model.safetensors.index.json``, ``...index.fp32.json``, ``pytorch_model.bin.index.json``."""
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<turn>\d{5})-of-(?P<count>\d{5})\.(?P<ending>safetensors|bin)")
+"""The names of shards."""
+
+STEMS = {"safetensors": ("model", "diffusion_pytorch_model"), "bin": ("pytorch_model", "diffusion_pytorch_model")}
+"""The names of whole files, by ending, those that are looked for first at the front."""
+
+
+def ending_of(folder: Path) -> str | None:
+    """Return ``safetensors`` or ``bin`` for a folder that is one model of such files; None for any other."""
+    names = [item.name for item in folder.iterdir() if item.is_file()]
+    for ending, stems in STEMS.items():
+        if any(f"{stem}.{ending}" in names or f"{stem}.{ending}.index.json" in names for stem in stems):
+            return ending
+    for ending in STEMS:
+        files = [name for name in names if name.endswith(f".{ending}")]
+        if files and len({series(name) for name in files}) == 1 and series(files[0]):
+            return ending
+    return None
+
+
+def series(name: str) -> tuple[str, str] | None:
+    """Return what all shards of one model share, their stem and their count; None for a file that is no shard."""
+    shard = SHARD.fullmatch(name)
+    return (shard["stem"], shard["count"]) if shard else None
