@@ -79,3 +79,12 @@ def test_links_inside_are_followed(tmp_path: Path, name: str) -> None:
     found = load_model(linked).tensors()
     for key, tensor in theirs.items():
         np.testing.assert_array_equal(found[key].numpy(), tensor.numpy())
+
+
+def test_a_pipe_in_a_hugging_face_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["BertModel"]}')
+    os.mkfifo(folder / "generation_config.json")
+    told = attempt("tests.attacks:source", [folder], tmp_path / "home", memory=1 << 32)
+    assert re.search("generation_config.json: a pipe or a device", str(told["hf"]))

@@ -167,12 +167,10 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 def _zip(file: BinaryIO) -> Format:
     import zipfile  # late: no other format needs it
 
-    from tlkit.formats.files.zip import DIRECTORY_LIMIT, directory_size
+    from tlkit.formats.files.zip import directory
 
     try:
-        if not 0 <= directory_size(file) <= DIRECTORY_LIMIT:
-            return Format.ZIP
-        names = zipfile.ZipFile(file).namelist()
+        names = [info.filename for info in directory(file)[0]]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return Format.ZIP
     inner = {name.partition("/")[2] for name in names} | {name for name in names if "/" not in name}

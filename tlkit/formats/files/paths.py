@@ -25,10 +25,12 @@ def inside(root: Path, base: Path, name: str) -> Path:
     linked = cache is not None and ".." not in target.parts and real.parent == cache / "blobs"
     if name and (real.is_relative_to(home) or linked):
         return target
-    what = f"it names the path '{name[:100]}'"
-    if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts and name:
+    if name and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
         what = f"'{name[:100]}' is a link to {str(real)[:200]}"
-    raise LoadError(f"{root}: {what}, outside the package", _DISTRUST)
+        raise LoadError(
+            f"{root}: {what}, outside the package", f"{_DISTRUST}; if the link is yours, copy what it means"
+        )
+    raise LoadError(f"{root}: it names the path '{name[:100]}', outside the package", _DISTRUST)
 
 
 def same_folder(base: Path, name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError, UnavailableError, reason
+from tlkit.formats.files.paths import regular_size
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import Port
 
@@ -32,6 +33,9 @@ def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn
     ``kwargs`` are ``from_pretrained``'s: they override what the config says (``output_hidden_states``) or go to the
     model's class.
     """
+    for item in path.iterdir():  # transformers opens them by name, and would wait for ever at a pipe
+        if item.exists() and not item.is_dir():
+            regular_size(item)
     name = _architecture(path)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
