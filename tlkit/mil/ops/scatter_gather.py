@@ -1,7 +1,8 @@
 """Gathers and scatters. Negative indices count from the end up to iOS16; from iOS17 on they are out of range.
 
 What an index out of range does is undefined in MIL, but for ``validate_indices``, which makes it an error. Here a
-gather reads the nearest element and a scatter leaves its update out, so that no memory but the operand's is touched.
+gather reads the nearest element (an error before iOS17, but for ``gather_nd``) and a scatter leaves its update out, so
+that no memory but the operand's is touched.
 """
 
 from __future__ import annotations
