@@ -75,7 +75,7 @@ def result(
         notes=notes,
         version_notes=version_notes(),
         timings=clock.timings(),
-        risks=merged([package_risks(open_package(goal)), sampled]),
+        risks=merged([package_risks(open_package(goal), info=info), sampled]),
     )
 
 

@@ -7,23 +7,27 @@ from tlkit.formats.coreml.package import Package
 from tlkit.mil.program import Program
 from tlkit.mil.risks.find import find_risks, merged
 from tlkit.mil.risks.kit import Level, Risk
+from tlkit.types import ModelInfo
 
 _SHOWN = 3  # places that a line names
 
 
-def package_risks(package: Package, function: str | None = None) -> tuple[Risk, ...]:
+def package_risks(package: Package, function: str | None = None, info: ModelInfo | None = None) -> tuple[Risk, ...]:
     """Return the risks of ``package``, gravest first: of one function, or of all; of a pipeline's stages, of all.
 
-    Nothing is decoded and nothing is run. Empty for a model that has no program.
+    ``info`` saves describing a package of one function again. Nothing is decoded and nothing is run. Empty for a model
+    that has no program.
     """
     if package.program is None:
         return merged([package_risks(stage) for stage in package.stages()])
     names = [function] if function else list(package.program.functions)
-    return merged([_function_risks(package, package.program, name) for name in names])
+    return merged([_function_risks(package, package.program, name, info) for name in names])
 
 
-def _function_risks(package: Package, program: Program, name: str) -> tuple[Risk, ...]:
-    info = describe_package(package, name if len(program.functions) > 1 else None)
+def _function_risks(package: Package, program: Program, name: str, info: ModelInfo | None) -> tuple[Risk, ...]:
+    if len(program.functions) > 1:
+        info = describe_package(package, name)
+    info = info or describe_package(package)
     return find_risks(program.function(name), info.inputs, info.outputs, info.sizes.get("weights", 0))
 
 
