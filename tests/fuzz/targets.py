@@ -179,7 +179,7 @@ def read_tensors(case: Path, out: Path, rng: random.Random) -> None:
     from tlkit.core.inspect.which import which_format
 
     found = examine(_only(case))
-    assert found.groups is not None and which_format(found.info) and file_metadata(found.opened) is not None
+    assert found.groups is not None and which_format(found) and file_metadata(found.opened) is not None
     entries = found.source.entries()
     assert len({entry.name for entry in entries}) == len(entries), "a name twice"
     for entry in entries:
@@ -187,7 +187,7 @@ def read_tensors(case: Path, out: Path, rng: random.Random) -> None:
             tensor_stats(found.source, entry)
         except TlkitError:
             continue  # a type without values
-    diff_infos(found.info, found.info)
+    diff_infos(found, found)
     list(diff_tensors(found.source, found.source))
 
 

@@ -195,7 +195,7 @@ def _obey(method: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> d
         return {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:
         traceback.print_exc()
-        return {"error": {"kind": "ExecutionError", "message": reason(error, named=True), "hint": ""}}
+        return {"error": {"kind": "ExecutionError", "message": reason(error, whole=True, named=True), "hint": ""}}
 
 
 def _claim_stdout() -> BinaryIO:
