@@ -84,7 +84,7 @@ class Inspection(ModelInfo):
             return ()
         from tlkit.core.inspect.risks import package_risks
 
-        return package_risks(self.package, self.function, self.info)
+        return package_risks(self.package, self.function, self)
 
     @property
     def good_for(self) -> str:
