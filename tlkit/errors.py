@@ -12,6 +12,8 @@ import re
 _BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _NO_MEMORY = "not enough memory"
 _ALLOCATOR = re.compile(r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)")
+_SCRIPT = "Traceback of TorchScript"
+_RAISED = re.compile(r"^(?:builtins\.)?\w+(?:Error|Exception): ")
 _LONGEST = 1000  # characters of a message, which may quote names from a file that are as long as the file
 
 
@@ -60,9 +62,10 @@ class UnavailableError(TlkitError):
 
 
 class ConversionError(TlkitError):
-    """A source model could not be turned into a package."""
+    """A source model could not be turned into a package; ``notes`` is what was found on the way."""
 
     exit_code = 4
+    notes: tuple[str, ...] = ()
 
 
 class ExecutionError(TlkitError):
@@ -90,9 +93,11 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
     if isinstance(error, OSError) and error.strerror:
         return one_line(error.strerror)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    raised = [line for line in lines if line.startswith("RuntimeError: ")]
-    if lines and not whole:
-        lines = [raised[-1].removeprefix("RuntimeError: ") if raised else lines[0]]
+    raised = [index for index, line in enumerate(lines) if _RAISED.match(line)] if _SCRIPT in text else []
+    if raised:  # to the end, since a message may have several lines
+        lines = [" ".join([_RAISED.sub("", lines[raised[-1]]), *lines[raised[-1] + 1 :]])]
+    elif lines and not whole:
+        lines = lines[:1]
     if isinstance(error, KeyError) or named or not lines:  # a KeyError says the key and no more
         lines = [f"{kind}:", *lines] if lines else [kind]
     return one_line(" ".join(lines))

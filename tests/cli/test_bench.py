@@ -171,6 +171,18 @@ def test_a_baseline_of_its_own_is_kept_to(tlkit: Shell, measured: SimpleNamespac
 
 
 @on_torch
+def test_a_baseline_of_other_rows_is_exit_2(tlkit: Shell, measured: SimpleNamespace, tmp_path: Path) -> None:
+    """Nothing was compared: a gate in CI must not pass for that."""
+    other = json.loads(Path(measured.saved).read_text())
+    for item in other["rows"]:
+        item["unit"], item["label"] = "gpu", "other/gpu"
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    outcome = tlkit("bench", "--show", measured.saved, "--baseline", tmp_path / "other.json", "--max-regression", "5%")
+    assert outcome.code == 2 and "--max-regression compared nothing" in outcome.err
+    assert "the baseline has no such row" in outcome.out  # the table is shown all the same
+
+
+@on_torch
 def test_ane_alone_exits_with_3_and_the_reason(tlkit: Shell, model: Path) -> None:
     done = tlkit("bench", model, "--units", "ane")
     assert (done.code, done.out) == (3, "")

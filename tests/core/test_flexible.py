@@ -138,7 +138,7 @@ def test_samples_are_what_it_is_verified_on(tmp_path: Path) -> None:
     stages: list[str] = []
     with pytest.raises(LoadError, match="no such folder"):
         sampled(tmp_path, report=lambda what, share: stages.append(what))
-    assert "tracing" in stages and "converting" not in stages  # said before the long part
+    assert "finding values to run it on" in stages and "converting" not in stages  # said before the long part
     (tmp_path / "samples").mkdir()
     with pytest.raises(LoadError, match="no samples"):
         sampled(tmp_path)

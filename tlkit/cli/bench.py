@@ -71,8 +71,8 @@ def bench(
 
     Each setting runs in processes of its own (--processes), and settings take turns. On a Mac, Core ML runs the
     model; elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits
-    with 1 if a limit is not kept, 3 if a unit that was asked for is not here, 4 if a setting failed: the others are
-    then measured all the same. Ctrl-C shows what was measured so far.
+    with 1 if a limit is not kept, 2 if --max-regression had no row to compare, 3 if a unit that was asked for is not
+    here, 4 if a setting failed: the others are then measured all the same. Ctrl-C shows what was measured so far.
     """
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
@@ -86,7 +86,7 @@ def bench(
         checks = _judge(runs[0], limits, baseline)
         _print(sink, runs[0], runs[1:], checks, format, top)
         _write(runs[0], None, report, force)
-        return _leave(runs[0], checks)
+        return _leave(runs[0], checks, limits)
     asked: dict[str, Any] = {
         "units": None if units is None else _words(units),
         "iterations": iterations,
@@ -116,7 +116,7 @@ def bench(
     checks = _judge(result, limits, baseline)
     _print(sink, result, [], checks, format, top)
     _write(result, save, report, force)
-    return _leave(result, checks, interrupted, strict=units is not None)
+    return _leave(result, checks, limits, interrupted, strict=units is not None)
 
 
 def _format(name: str | None, json: bool) -> str:
@@ -264,7 +264,9 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
         save_run(page(result), Path(report), force=force)
 
 
-def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: int = 0, strict: bool = False) -> None:
+def _leave(
+    result: BenchResult, checks: tuple[Check, ...], limits: Limits, interrupted: int = 0, strict: bool = False
+) -> None:
     """Exit as the result asks for; ``strict``: the units were named, and one that is not here has been asked for."""
     if interrupted:
         raise typer.Exit(interrupted)
@@ -275,3 +277,6 @@ def _leave(result: BenchResult, checks: tuple[Check, ...], interrupted: int = 0,
         raise typer.Exit(3)
     if any(check.passed is False for check in checks):
         raise typer.Exit(1)
+    from tlkit.core.bench.gate import require_compared
+
+    require_compared(checks, limits)

@@ -13,7 +13,7 @@ from tlkit.cli.sink import output
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
 from tlkit.cli.views import convert_weights as weights
-from tlkit.errors import UsageError, reason
+from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.words import byte_text
 
 if TYPE_CHECKING:
@@ -107,6 +107,10 @@ def convert(
     precision: Compute = None,
     target: Target = None,
     export: Annotated[bool, typer.Option("--export", help="Capture by torch.export, not by tracing.")] = False,
+    auto: Annotated[
+        bool,
+        typer.Option(help="Try the other way of capturing where the first fails or differs, and say so."),
+    ] = True,
     author: Annotated[str, typer.Option(metavar="TEXT", help="Who made the model.")] = "",
     description: Annotated[str, typer.Option(metavar="TEXT", help="What the model does.")] = "",
     version: Annotated[str, typer.Option(metavar="TEXT", help="The model's version.")] = "",
@@ -116,7 +120,11 @@ def convert(
     ] = True,
     samples: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Verify on the images or .npz files in this folder instead (at most 64)."),
+        typer.Option(metavar="DIR", help="Capture and verify on the images or .npz files in this folder (at most 64)."),
+    ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Capture on these real inputs, and verify on them too: .npz or an image."),
     ] = None,
     seed: options.Seed = 0,
     strict_mil: options.StrictMil = False,
@@ -162,15 +170,17 @@ def convert(
             output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
         )
         exports.refuse(output_path, kwargs=kwargs, checkpoint=checkpoint, state=states, samples=samples, export=export)
+        exports.refuse(output_path, example=example)
         how: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force}
         exports.export(sink, source, output_path, precision or "f16", functions, **how)
         return
     options: dict[str, Any] = {"kwargs": _json(kwargs), "checkpoint": checkpoint, "precision": precision}
     options |= {"strip_prefix": strip_prefix}
     options |= {"export": export, "author": author, "description": description, "version": version, "license": license}
+    options |= {} if auto else {"auto": False}
     ports: dict[str, Any] = {"inputs": inputs or (), "images": images or ()}
     edges: dict[str, Any] = {"output_names": output_names or (), "states": states or ()}
-    edges |= {"classes": classes, "samples": samples}
+    edges |= {"classes": classes, "samples": samples, "example": example}
     checks: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force, "trust": trust}
     if functions:
         combined.combine(sink, source, output_path, functions, target=target, main=edges, **ports, **options, **checks)
@@ -186,12 +196,15 @@ def convert(
 
         try:
             result = run(source, output_path, target=target, report=report, **edges, **ports, **options, **checks)
-        except PreflightError as error:
-            sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
+        except ConversionError as error:
+            for note in error.notes:
+                sink.warn(note)
+            if isinstance(error, PreflightError):
+                sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
             raise
     for note in result.version_notes:
         sink.note(note)
-    for note in result.notes:
+    for note in (*result.notes, *(result.verification.notes if result.verification else ())):
         sink.warn(note)
     sink.answer(_document(result), lambda: _show(result))
     if not result.ok:
@@ -277,12 +290,15 @@ def _verification(result: ConversionResult) -> list[tuple[str, str, str]]:
         for name, d in found.outputs.items()
     ]
     reasons = [("", reason, "red") for reason in found.reasons]
+    if found.cause:
+        reasons.append(("because", found.cause, "red"))
     if found.passed is None:
-        return [("verified", "could not be run here; the package is written", "red"), *reasons]
+        return [("verified", "could not be judged; the package is written", "red"), *reasons]
     if not found.passed:
         return [("verified", "DIFFERS from its source; the package is written", "bold red"), *rows, *reasons]
     inputs = f"{len(found.cases)} inputs" if len(found.cases) > 1 else f"an input ({found.cases[0]})"
-    return [("verified", f"agrees with its source on {inputs}{_top1(found)}", "green"), *rows]
+    on = [("", f"drawn: {found.values}", "dim")] if found.values else []
+    return [("verified", f"agrees with its source on {inputs}{_top1(found)}", "green"), *on, *rows]
 
 
 def _top1(found: Verification) -> str:

@@ -31,7 +31,9 @@ Ops = Annotated[
     list[str] | None,
     typer.Option("--ops", metavar="PATTERN", help="What --dump keeps: names or types (conv, *attention*). Repeat it."),
 ]
-CheckNan = Annotated[bool, typer.Option("--check-nan", help="Exit 1 if an output holds a NaN or an infinity.")]
+CheckNan = Annotated[
+    bool, typer.Option("--check-nan", help="Exit 1 if an output or a value inside is a NaN or an infinity.")
+]
 Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute units: all, cpu, gpu or ane.")]
 
 _BAR = 24  # columns of a class's bar at probability 1
@@ -85,6 +87,7 @@ def run(
             dump=dump,
             ops=ops or (),
             save_outputs=save_outputs,
+            check_nan=check_nan,
             force=force,
             note=notes.append,
         )
@@ -98,8 +101,10 @@ def run(
     for summary in result.summaries:
         if summary.nan or summary.inf:
             sink.warn(f"output '{summary.name}' is not finite: {summary.nan} NaN, {summary.inf} infinite")
+    if result.stray is not None:
+        sink.warn(str(result.stray))
     sink.answer(_document(result, notes, top), lambda: _show(result, top))
-    if check_nan and result.not_finite:
+    if check_nan and (result.not_finite or result.stray):
         raise typer.Exit(1)
 
 
@@ -118,6 +123,7 @@ def _document(result: RunResult, notes: list[str], top: int) -> dict[str, Any]:
         "function": result.function,
         "until": result.until,
         "dumped": result.dumped,
+        "stray": result.stray,
     }
 
 

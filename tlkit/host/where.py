@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
+_SCRIPT = "Traceback of TorchScript"  # which names the lines of the code that was scripted
+_SCRIPTED = re.compile(r'File "(?P<file>[^"<]+)", line (?P<line>\d+)')
 _LIBRARIES = ("/torch/", "/tlkit/core/", "/coremltools/")
 
 
@@ -13,6 +16,9 @@ def where(error: BaseException, *without: str) -> str:
 
     Empty where there is none.
     """
+    script = [match for match in _SCRIPTED.finditer(str(error)) if not _is_library(match["file"])]
+    if _SCRIPT in str(error) and script:
+        return f" ({Path(script[-1]['file']).name}, line {script[-1]['line']})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in without]
     own = [frame for frame in frames if not frame.filename.startswith("<") and not _is_library(frame.filename)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

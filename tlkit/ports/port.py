@@ -30,7 +30,8 @@ class Port:
     """One input of the package, ``float32 | float16 | int32``; an image is (1, C, height, width).
 
     ``shape`` is the default. Where more are taken, ``ranges`` holds the lowest and highest size of every axis, or
-    ``enumerated`` all shapes, the default first.
+    ``enumerated`` all shapes, the default first. ``boolean``: the model takes booleans, which the package, where no
+    input can be one, makes of it (0 is False).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Port:
     image: ImageSettings | None = None
     ranges: Ranges = ()
     enumerated: tuple[Shape, ...] = ()
+    boolean: bool = False
 
     @property
     def spans(self) -> Ranges:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from tests.core.rows import row
-from tlkit.core.bench.gate import Limits, check_limits, judge_limits, parse_share, parse_size, parse_time
+from tlkit.core.bench.gate import (
+    Limits,
+    check_limits,
+    judge_limits,
+    parse_share,
+    parse_size,
+    parse_time,
+    require_compared,
+)
 from tlkit.core.bench.rows import Row
 from tlkit.errors import UsageError
 
@@ -69,6 +77,17 @@ def test_a_row_is_held_to_the_first_models_at_the_same_setting() -> None:
 def test_a_row_that_the_baseline_lacks_is_not_judged() -> None:
     (check,) = judge_limits([row("gpu")], Limits(regression=0.05), [row("cpu")])
     assert (check.passed, check.detail) == (None, "the baseline has no such row")
+
+
+def test_a_gate_that_compared_nothing_is_no_gate_passed() -> None:
+    limits, base = Limits(regression=0.05), [row("cpu")]
+    none = judge_limits([row("gpu")], limits, base)
+    with pytest.raises(UsageError, match="compared nothing: gpu was measured, and the baseline has no such row"):
+        require_compared(none, limits)
+    with pytest.raises(UsageError, match="compared nothing"):
+        require_compared((), limits)
+    require_compared(judge_limits([row("gpu"), row("cpu")], limits, base), limits)  # one of two is held to it
+    require_compared((), Limits(latency_ns=1e9))
 
 
 def test_rows_without_figures_are_left_to_the_exit_code() -> None:

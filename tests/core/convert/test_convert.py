@@ -331,7 +331,7 @@ def test_an_interrupt_in_the_middle_leaves_the_old(old: Path) -> None:
     stages: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         convert(f"{SOURCES}:Conv", old, inputs=["x=1x3x8x8"], force=True, report=report)
-    assert stages[:3] == ["loading the source", "tracing", "loading coremltools"]
+    assert stages[:4] == ["loading the source", "finding values to run it on", "tracing", "loading coremltools"]
     assert "verifying" not in stages
 
 

@@ -106,6 +106,19 @@ def judge_limits(
     return tuple(checks)
 
 
+def require_compared(checks: Sequence[Check], limits: Limits) -> None:
+    """Raise :class:`UsageError` where a limit on regressions held nothing against anything: that is no gate passed."""
+    held = [check for check in checks if check.limit == "regression"]
+    if limits.regression is None or any(check.passed is not None for check in held):
+        return
+    rows = ", ".join(check.row for check in held) or "no row"
+    why = held[0].detail if held else "nothing beside it"
+    raise UsageError(
+        f"--max-regression compared nothing: {rows} was measured, and {why}",
+        "measure rows of the same name (model/unit) as the baseline's, or save a new one: --save FILE",
+    )
+
+
 def _against_first(rows: Sequence[Row], limit: float) -> list[Check]:
     first = [row for row in rows if row.model == rows[0].model]
     others = [row for row in rows if row.summary and row.model != rows[0].model]

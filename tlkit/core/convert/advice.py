@@ -20,7 +20,7 @@ def _precision(info: ModelInfo) -> str:
     if f32 <= f16:  # the casts at an f16 program's float32 ports are f32, and eligible all the same
         return ""
     share = f"{f32} of {f16 + f32} float ops"
-    return f"computes in f32 ({share}): the Neural Engine takes f16 only; convert with --precision f16"
+    return f"computes in f32 ({share}): the Neural Engine takes f16 only"
 
 
 def _kind(info: ModelInfo) -> str:

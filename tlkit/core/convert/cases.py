@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,39 +11,75 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tlkit.core.convert.capture.examples import draw
+from tlkit.core.convert.capture.study import Study, study
 from tlkit.errors import LoadError, UsageError
 from tlkit.ports.port import Port
 from tlkit.types import ImageSpec, Kind, TensorSpec
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-_SHAPES, _SAMPLES = 6, 64
-"""At most so many cases; samples are taken evenly from a larger folder."""
+_SHAPES, _SAMPLES, _PLACES = 6, 64, 4
+"""At most so many cases; samples are taken evenly from a larger folder. Places for a lowest, a highest and another
+value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One set of inputs: the ports at its shapes and a value for each, as ``examples.draw`` gives it."""
+    """One set of inputs: the ports at its shapes and a value for each, as ``examples.draw`` gives it.
+
+    ``study`` is what a run of the source on it showed, None for samples, which are taken as they are.
+    """
 
     name: str
     ports: tuple[Port, ...]
     values: tuple[NDArray[Any], ...]
+    study: Study | None = None
 
 
-def seeded_cases(ports: tuple[Port, ...], module: nn.Module, seed: int, least: int = 1) -> tuple[Case, ...]:
-    """Return one case for each shape worth checking: one where all are fixed, up to six where they flex.
+def seeded_cases(
+    ports: tuple[Port, ...], module: nn.Module, seed: int, least: int = 1
+) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """Return one case for each shape worth checking, and notes on shapes at which the source does not run.
 
-    ``least``: so many cases at any rate, the largest shape again and again.
+    One where all are fixed, three where an integer has too few places for its lowest and its highest value, up to six
+    where shapes flex. ``least``: so many cases at any rate, the largest shape again and again. Raises what ``study``
+    raises where the source runs at none.
     """
     choices = [port.shapes() for port in ports]
-    cases = []
-    for index in range(max(least, min(max(map(len, choices), default=1), _SHAPES))):
+    cases, refused = [], list[UsageError]()
+    for index in range(max(least, _few(ports), min(max(map(len, choices), default=1), _SHAPES))):
         fixed = tuple(port.at(shapes[min(index, len(shapes) - 1)]) for port, shapes in zip(ports, choices, strict=True))
         name = f"seed {seed + index}" + (
             f", {', '.join(map(str, fixed))}" if any(port.flexible for port in ports) else ""
         )
-        cases.append(Case(name, fixed, tuple(draw(fixed, module, seed + index))))
-    return tuple(cases)
+        try:
+            found = study(module, fixed, seed + index)
+        except UsageError as error:
+            refused.append(error)
+        else:
+            cases.append(Case(name, fixed, found.arrays, found))
+    if refused and not cases:
+        raise refused[0]
+    notes = (f"the source itself {refused[0].message.partition(' ')[2]}: not checked there",) if refused else ()
+    return tuple(cases), notes
+
+
+def _few(ports: tuple[Port, ...]) -> int:
+    small = any(port.dtype == "int32" and math.prod(high for _, high in port.spans) < _PLACES for port in ports)
+    if small:
+        return 3
+    return 2 if any("mask" in port.name.lower() for port in ports) else 1
+
+
+def example_case(file: Path, ports: tuple[Port, ...]) -> Case:
+    """Return the sample in ``file``, of the kinds that :func:`sample_cases` reads."""
+    if not file.is_file():
+        raise LoadError(f"{file}: no such file", _ONE)
+    if file.suffix.lower() not in _IMAGES | {".npz"} or (file.suffix.lower() != ".npz" and len(ports) > 1):
+        raise UsageError(f"--example {file}: not a .npz file", _ONE)
+    return _case(file, ports)
+
+
+_ONE = "give a .npz file with an array for each input (numpy.savez), or an image for a model of one image"
 
 
 def sample_cases(folder: Path, ports: tuple[Port, ...]) -> tuple[Case, ...]:

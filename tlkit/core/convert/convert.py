@@ -7,39 +7,28 @@ torch or coremltools prints reaches the user's streams.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.remake import is_package, refuse, remake
 from tlkit.core.convert.result import Clock, ConversionResult, result
-from tlkit.core.convert.source.source import Source, load_source
-from tlkit.core.convert.tools.build import (
-    About,
-    Recipe,
-    Report,
-    check_classifier,
-    check_versions,
-    write_package,
-)
-from tlkit.core.convert.tools.targets import choose_target, target_for_states
+from tlkit.core.convert.source.source import load_source
+from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions
+from tlkit.core.convert.tools.targets import choose_target
 from tlkit.errors import TlkitError, UsageError
-from tlkit.host.allocator import give_back
 from tlkit.host.interrupt import interruptible
 from tlkit.host.staging import check_goal, staged
 from tlkit.ports.labels import class_labels
 from tlkit.ports.parse import Ports, parse_output, parse_ports
-from tlkit.ports.port import Port
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tlkit.core.convert.capture.trace import Traced
     from tlkit.core.convert.cases import Case
-    from tlkit.core.convert.verify import Verification
     from tlkit.mil.risks.kit import Risk
+
+__all__ = ["UNCOMPRESSED", "ConversionResult", "convert"]
 
 
 def convert(
@@ -57,12 +46,14 @@ def convert(
     precision: str | None = None,
     target: str | None = None,
     export: bool = False,
+    auto: bool = True,
     author: str = "",
     description: str = "",
     version: str = "",
     license: str = "",
     verify: bool = True,
     samples: str | Path | None = None,
+    example: str | Path | None = None,
     seed: int = 0,
     strict_mil: bool = False,
     force: bool = False,
@@ -83,7 +74,9 @@ def convert(
     ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
     outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
     ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
-    on; ``strict_mil`` verifies what MIL specifies where Core ML was measured to depart from it.
+    on, ``example`` is one such file; the model is captured on the first of them too. With ``auto`` the other way of
+    capturing is tried where the first fails or the package differs, and taken where it does better: ``notes`` say so.
+    ``strict_mil`` verifies what MIL specifies where Core ML was measured to depart from it.
 
     A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
     otherwise, and leaves nothing behind then.
@@ -94,17 +87,9 @@ def convert(
     _check_precision(precision)
     _check_output(goal, force)
     if is_package(source):
-        refuse(
-            {
-                "kwargs": kwargs,
-                "checkpoint": checkpoint,
-                "strip-prefix": strip_prefix,
-                "input": inputs,
-                "image": images,
-                "classes": classes,
-            }
-        )
-        refuse({"output-name": output_names, "state": states, "samples": samples, "export": export})
+        refuse({"kwargs": kwargs, "checkpoint": checkpoint, "strip-prefix": strip_prefix, "input": inputs})
+        refuse({"image": images, "classes": classes, "output-name": output_names, "state": states})
+        refuse({"samples": samples, "example": example, "export": export})
         package = Path(str(source))
         return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
     ports = parse_ports(inputs, images)
@@ -114,76 +99,21 @@ def convert(
     check_versions()
     with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source, kwargs, checkpoint, trust, strip_prefix)
-        from tlkit.core.convert.capture.states import check_states
+        from tlkit.core.convert.attempts import Checks, Order, convert_verified
         from tlkit.core.convert.capture.trace import prepared
+    files = (Path(example) if example else None, Path(samples) if samples else None)
+    names = tuple(output_names)
     with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
-        with clock.stage("trace", "tracing"):
-            traced = _capture(module, ports, loaded, seed, output_names, labels, export, clock)
-            check_states(states, traced.states)
-            if traced.states:
-                recipe = replace(recipe, target=target_for_states(recipe.target, target is not None))
-            # Another seed than the trace's, so that what the trace froze shows. Samples are read before the long part.
-            checked_on = _cases(module, traced, seed + 1, samples) if verify else ()
-        with clock.stage("convert", "converting"):
-            write_package(traced, recipe, path, clock.report)
-        verification = None
+        checks = Checks(*files, seed, verify, strict_mil)
+        order = Order(module, loaded, ports, recipe, names, tuple(states), checks, clock, target is not None)
+        made = convert_verified(order, path, export=export, auto=auto)
         sampled: tuple[Risk, ...] = ()
-        if verify:
+        if made.verification is not None and made.verification.passed is not None:
             with clock.stage("verify", "verifying"):
-                verification = _verify(path, module, traced, recipe, checked_on, seed + 1, strict_mil)
-                sampled = _sampled(path, checked_on) if verification.passed is not None else ()
-        annotate(path, describe(loaded.text, recipe.precision, verification))
-    notes = (*loaded.notes, *traced.notes)
-    return result(goal, loaded.text, recipe, verification, clock, notes, sampled)
-
-
-def _capture(
-    module: nn.Module,
-    ports: tuple[Port, ...],
-    loaded: Source,
-    seed: int,
-    names: Sequence[str],
-    labels: Sequence[str],
-    export: bool,
-    clock: Clock,
-) -> Traced:
-    from tlkit.core.convert.capture.capture import adopt, capture
-    from tlkit.core.convert.capture.trace import needed
-
-    ports = ports or loaded.ports
-    if not ports:
-        takes = ", ".join(needed(module))
-        raise UsageError(f"{loaded.text}: what does it take?", f"give --input NAME=1x3x224x224 for each of: {takes}")
-    if loaded.program is not None:
-        traced = adopt(loaded.program, module, ports, seed, tuple(names))
-    else:
-        loading = partial(clock.stage, "convert", "loading coremltools")
-        traced = capture(module, ports, seed, tuple(names), export=export, loading=loading)
-    if labels:
-        check_classifier(traced.outputs, len(labels))
-    return traced
-
-
-def _cases(module: nn.Module, traced: Traced, seed: int, samples: str | Path | None) -> tuple[Case, ...]:
-    from tlkit.core.convert.verify import choose_cases
-
-    return choose_cases(module, traced, seed=seed, samples=Path(samples) if samples else None)
-
-
-def _verify(
-    path: Path,
-    module: nn.Module,
-    traced: Traced,
-    recipe: Recipe,
-    cases: Sequence[Case],
-    seed: int,
-    strict_mil: bool,
-) -> Verification:
-    from tlkit.core.convert.verify import verify
-
-    give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
-    how: dict[str, Any] = {"precision": recipe.precision, "seed": seed, "strict_mil": strict_mil}
-    return verify(path, module, traced, cases=cases, labels=recipe.labels, **how)
+                sampled = _sampled(path, order.cases)
+        annotate(path, describe(loaded.text, made.recipe.precision, made.verification))
+    notes = (*loaded.notes, *made.notes)
+    return result(goal, loaded.text, made.recipe, made.verification, clock, notes, sampled)
 
 
 def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:

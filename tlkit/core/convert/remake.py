@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
-from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, conversion_error, progress
+from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress
+from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
 from tlkit.errors import LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff

@@ -16,6 +16,7 @@ from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 if TYPE_CHECKING:
     from tlkit.engines.coreml.engine import CoreMLEngine
     from tlkit.engines.torch.engine import State, TorchEngine
+    from tlkit.engines.torch.finite import Stray
     from tlkit.engines.torch.watch import Seen
     from tlkit.formats.base.tensors import TensorFile, Tensors
     from tlkit.formats.coreml.package import Package
@@ -214,6 +215,21 @@ class Model:
         raw = self._torch_engine.watch(self._arrays(inputs), seen, state)
         specs = {spec.name: spec for spec in self.outputs}
         return raw and {name: from_port(specs[name], value) for name, value in raw.items() if name in specs}
+
+    @property
+    def checkable(self) -> bool:
+        """Whether :meth:`check` runs it as :meth:`predict` does: eagerly, on PyTorch."""
+        from tlkit.engines.torch.engine import TorchEngine
+
+        return isinstance(self.engine, TorchEngine) and not self.engine.compiled
+
+    def check(self, inputs: Mapping[str, Any], state: State | None = None) -> tuple[dict[str, Any], Stray | None]:
+        """Run one inference with torch; return what :meth:`predict` does, and the first operation that made something
+        infinite or NaN of finite values."""
+        from tlkit.core.model.outputs import from_port
+
+        raw, stray = self._torch_engine.check(self._arrays(inputs), state)
+        return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}, stray
 
     def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
         """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from tlkit.core.run.observe import Dumped, check_dump, observing
 from tlkit.errors import UsageError
 from tlkit.host.staging import check_goal, staged
 from tlkit.types import TensorSpec, Unit
+
+if TYPE_CHECKING:
+    from tlkit.engines.torch.finite import Stray
 
 FIRST = 6  # values of an output that the text shows
 WHOLE = 65536  # elements up to which the JSON holds an output's values; beyond, --save-outputs does
@@ -61,7 +64,8 @@ class RunResult:
     """One inference: what went in, what came out (``outputs``: as ``Model.predict`` gives it) and its summary.
 
     Of a run that stopped at the operation ``until``, the outputs are that operation's values. ``dumped`` lists the
-    values that were kept, in the order in which they were computed.
+    values that were kept, in the order in which they were computed. ``stray`` is the first operation that made
+    something infinite or NaN of finite values, where it was looked for.
     """
 
     model: str
@@ -75,6 +79,7 @@ class RunResult:
     function: str | None = None
     until: str | None = None
     dumped: tuple[Dumped, ...] = ()
+    stray: Stray | None = None
 
     @property
     def not_finite(self) -> tuple[str, ...]:
@@ -97,6 +102,7 @@ def run(
     dump: str | None = None,
     ops: Iterable[str] = (),
     save_outputs: str | None = None,
+    check_nan: bool = False,
     force: bool = False,
     note: Note = lambda _: None,
 ) -> RunResult:
@@ -108,7 +114,8 @@ def run(
 
     ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
     a folder to write, a .npy file for each value and an index, of all operations or of those whose name or type
-    matches one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too.
+    matches one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too. So does ``check_nan``, which looks for
+    the first operation that leaves the finite numbers; where PyTorch runs the model anyway, that is looked for always.
 
     Raises UsageError, LoadError, UnavailableError or ExecutionError.
     """
@@ -124,8 +131,11 @@ def run(
     if loaded.info.states:
         note(f"states begin at zero: {', '.join(spec.name for spec in loaded.info.states)}")
     state = loaded.make_state() if loaded.info.states else None
+    dumped: list[Dumped] = []
+    stray: Stray | None = None
     if until is None and dump is None:
-        outputs, dumped = loaded.predict(arrays, state), []
+        look = check_nan or loaded.checkable
+        outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
     else:
         with observing(until, dump, ops, loaded.function(), force=force) as observer:
             outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
@@ -135,7 +145,7 @@ def run(
     specs = {spec.name: spec for spec in loaded.outputs}
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
     where = (os.fspath(model), str(unit), engine, precision, seed)
-    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped))
+    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray)
 
 
 def summarize(spec: TensorSpec, value: Any) -> OutputSummary:

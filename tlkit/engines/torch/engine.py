@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
 from tlkit.host.allocator import keep_freed
@@ -167,6 +168,19 @@ class TorchEngine:
             raise
         except Exception as error:
             raise ExecutionError(f"{tracker.where()}: {reason(error)}") from error
+
+    def check(
+        self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None
+    ) -> tuple[dict[str, Any], Stray | None]:
+        """Run once, operation by operation; return :meth:`run`'s outputs and the first operation that strays."""
+        finder = Finder(self.module, rounded=self._rounding)
+        try:
+            with torch.inference_mode():
+                return self._named(finder.run(*self._operands(arrays, state))), finder.stray
+        except TlkitError:
+            raise
+        except Exception as error:
+            raise ExecutionError(f"{finder.where()}: {reason(error)}") from error
 
     def _named(self, outputs: Sequence[Any]) -> dict[str, Any]:
         named = zip(self.output_names, outputs, strict=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tlkit.core.convert.capture.preflight import PreflightError
 from tlkit.core.convert.convert import convert
+from tlkit.errors import ConversionError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -54,7 +55,7 @@ def test_every_op_with_its_places(tmp_path: Path, export: bool) -> None:
     ]
     assert svd.count == 2
     assert {(place.module, place.line) for place in svd.places} == {("first", inside), ("rest.0", inside)}
-    assert "would not help" in caught.value.hint
+    assert ("traced, it fails" if export else "captured by torch.export, it fails") in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,10 +66,14 @@ class Loops(nn.Module):
         return x * 2 if x.sum() > 0 else x * 3
 
 
-def test_the_other_way_is_named_where_it_works(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="cannot export the model") as caught:
-        convert(Loops(), tmp_path / "m.mlpackage", inputs=["x=3x3"], export=True)
-    assert "without --export it can be captured" in str(getattr(caught.value, "hint", ""))
+def test_the_other_way_is_taken_where_it_works(tmp_path: Path) -> None:
+    """Each way that was tried is told, and what the other froze; without ``auto`` there is only one."""
+    result = convert(Loops(), tmp_path / "m.mlpackage", inputs=["x=3x3"], export=True)
+    told = " ".join(result.notes)
+    assert "captured by torch.export, it cannot be converted (cannot export the model" in told
+    assert f"tracing fixed what depends on an input's values, at {line_of(Loops, 'x.sum()')}" in told
+    with pytest.raises(ConversionError, match="cannot export the model"):
+        convert(Loops(), tmp_path / "n.mlpackage", inputs=["x=3x3"], export=True, auto=False)
 
 
 def part_scaled(y: Tensor) -> Tensor:
@@ -131,10 +136,10 @@ KEPT = [slice_set, slice_added, chosen_set, part_kept, all_scaled]
 @pytest.mark.parametrize("write", [*LOST, *KEPT])
 def test_writes_that_a_trace_loses_are_said(write: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     """Verification is the judge: where it finds a difference, a note says which line it comes from, and only there."""
-    result = convert(Writes(write), tmp_path / "m.mlpackage", inputs=["x=1x8"], precision="f32")
+    result = convert(Writes(write), tmp_path / "m.mlpackage", inputs=["x=1x8"], precision="f32", auto=False)
     said = [note for note in result.notes if "writes into a part" in note]
     assert result.ok == (write in KEPT)
     assert bool(said) != result.ok
-    assert all("test_preflight.py:" in note and "--export" in note for note in said)
+    assert all("test_preflight.py:" in note for note in said)
     if not result.ok:
         assert convert(Writes(write), tmp_path / "e.mlpackage", inputs=["x=1x8"], precision="f32", export=True).ok

@@ -5,16 +5,16 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_unflatten
 
-from tlkit.core.convert.capture.examples import example_inputs
 from tlkit.core.convert.capture.states import found_states, start_notes, watching
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
 from tlkit.core.convert.source.pt2 import load_program
@@ -24,12 +24,13 @@ from tlkit.host.quiet import quiet
 from tlkit.ports.port import LARGEST, Port, flexible_port
 
 
-def export(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()) -> Traced:
-    """Return ``module`` captured on inputs drawn for ``ports``; raises as ``trace`` does."""
+def export(
+    module: nn.Module, ports: tuple[Port, ...], examples: tuple[Tensor, ...], names: Sequence[str] = ()
+) -> Traced:
+    """Return ``module`` captured on ``examples`` of ``ports``; raises as ``trace`` does."""
     if isinstance(module, torch.jit.ScriptModule):
         raise ConversionError("torch.export does not take TorchScript", "convert it without --export")
     recorder = Recorder(module, ports)
-    examples = example_inputs(module, ports, seed)
     with quiet(), torch.no_grad(), plain_attention(), watching(recorder) as watch:
         try:
             recorder.eval()(*examples)
@@ -73,19 +74,15 @@ def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tupl
 
 
 def adopt(
-    program: ExportedProgram, module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: tuple[str, ...] = ()
+    program: ExportedProgram,
+    module: nn.Module,
+    ports: tuple[Port, ...],
+    examples: tuple[Tensor, ...],
+    names: Sequence[str] = (),
 ) -> Traced:
-    """Return ``program`` as :func:`export` returns a module; ``module`` is the program to be run.
-
-    ``ports`` with the program's names may come in any order, others fill its inputs by position.
-    """
-    order = [port.name for port in _ports(program)]
-    if len(ports) != len(order):
-        raise UsageError(f"{len(ports)} input(s) for an exported program of {len(order)}", f"it is {', '.join(order)}")
-    if {port.name for port in ports} == set(order):
-        ports = tuple(sorted(ports, key=lambda port: order.index(port.name)))
+    """Return ``program`` as :func:`export` returns a module; ``module`` is the program to be run, ``ports`` as
+    :func:`ordered` returns them."""
     recorder = Recorder(module, ports)
-    examples = example_inputs(module, ports, seed)
     with quiet(), torch.no_grad(), watching(recorder):
         try:
             recorder(*examples)
@@ -99,6 +96,19 @@ def adopt(
     )
     notes = (*recorder.notes, *start_notes(recorder, states))
     return Traced(graph, ports, named_outputs(recorder, ports, names), notes, states)
+
+
+def ordered(program: ExportedProgram, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+    """Return ``ports`` in the order of the program's inputs where they have their names; others fill them by position.
+
+    Raises :class:`UsageError` where there are too many or too few.
+    """
+    order = [port.name for port in _ports(program)]
+    if len(ports) != len(order):
+        raise UsageError(f"{len(ports)} input(s) for an exported program of {len(order)}", f"it is {', '.join(order)}")
+    if {port.name for port in ports} == set(order):
+        return tuple(sorted(ports, key=lambda port: order.index(port.name)))
+    return ports
 
 
 def _ports(program: ExportedProgram) -> tuple[Port, ...]:

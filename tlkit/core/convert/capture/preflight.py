@@ -79,16 +79,48 @@ def unsupported(program: Any) -> tuple[Unsupported, ...]:
 
 
 def _script_ops(program: Any) -> Iterator[tuple[str, Place]]:
+    for _, kind, place in _script_named(_tidied(program)):
+        if kind != "prim::GetAttr":  # weights, which coremltools resolves beforehand
+            yield kind, place
+
+
+def _script_named(graph: Any) -> Iterator[tuple[str, str, Place]]:
     def walk(block: Any) -> Iterator[Any]:
         for node in block.nodes():
             yield node
             for inner in node.blocks():
                 yield from walk(inner)
 
-    for node in walk(_tidied(program)):
-        if node.kind() != "prim::GetAttr":  # weights, which coremltools resolves beforehand
-            scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
-            yield node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+    for node in walk(graph):
+        scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
+        name = next((value.debugName() for value in node.outputs()), "")
+        yield name, node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+
+
+def find_op(program: Any, name: str) -> tuple[str, Place] | None:
+    """Return the kind (``add``) and the place of the op of ``program`` that gives the value ``name``."""
+    plain = name.replace(".", "_")
+    for other, kind, place in _named_ops(program):
+        if plain and other.replace(".", "_") == plain:
+            return kind.removeprefix("aten::").partition(".")[0], place
+    return None
+
+
+def find_place(program: Any, name: str, kind: str, count: int) -> Place | None:
+    """Return where the op of ``program`` stands that gives ``name``, or else the one after ``count`` of its kind."""
+    named = find_op(program, name)
+    if named is not None:
+        return named[1]
+    found = _named_ops(program)
+    kinds = {kind.rstrip("_"), "copy" if "inplace_copy" in kind else "fill" if "inplace_fill" in kind else kind}
+    alike = [place for _, other, place in found if other.removeprefix("aten::").partition(".")[0].rstrip("_") in kinds]
+    return alike[count] if count < len(alike) else None
+
+
+def _named_ops(program: Any) -> list[tuple[str, str, Place]]:
+    if hasattr(program, "inlined_graph"):
+        return list(_script_named(program.inlined_graph))
+    return [(node.name, *item) for node, item in _exported_nodes(program)]
 
 
 _PARTS = {"aten::slice", "aten::select"}
@@ -147,13 +179,17 @@ def _tidied(program: Any) -> Any:
 
 
 def _exported_ops(program: Any) -> Iterator[tuple[str, Place]]:
+    return (item for _, item in _exported_nodes(program))
+
+
+def _exported_nodes(program: Any) -> Iterator[tuple[Any, tuple[str, Place]]]:
     for node in program.graph_module.graph.nodes:
         if node.op != "call_function":
             continue
         kind = node.target.name() if hasattr(node.target, "name") else node.target.__name__
         scopes = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
         line = _line(node.meta.get("stack_trace") or "", innermost_first=False)
-        yield kind, Place(_without_wrapper(scopes[-1] if scopes else ""), line)
+        yield node, (kind, Place(_without_wrapper(scopes[-1] if scopes else ""), line))
 
 
 def _without_wrapper(scope: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
-from tlkit.core.convert.capture.examples import example_inputs
-from tlkit.core.convert.capture.preflight import lost_writes
+from tlkit.core.convert.capture.preflight import Place, find_place, lost_writes
 from tlkit.core.convert.capture.states import State, found_states, start_notes, watching
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
@@ -41,13 +41,21 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences on what it froze."""
+    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences on what it lost.
+
+    ``frozen`` are the lines where a tracer saw a tensor become a Python number: a size, or a value of the example.
+    """
 
     program: torch.jit.ScriptModule | ExportedProgram
     ports: tuple[Port, ...]
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
     states: tuple[State, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+    def place(self, name: str, kind: str = "", count: int = 0) -> Place | None:
+        """Return where the op stands that gives the value ``name``, or else the one after ``count`` of its kind."""
+        return find_place(self.program, name, kind, count)
 
 
 @contextmanager
@@ -71,14 +79,15 @@ def prepared(module: nn.Module, *, frozen: bool = False) -> Iterator[nn.Module]:
             part.training = training
 
 
-def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequence[str] = ()) -> Traced:
-    """Return ``module`` traced on inputs drawn for ``ports``; ``names`` are its outputs' names, in order.
+def trace(
+    module: nn.Module, ports: tuple[Port, ...], examples: tuple[Tensor, ...], names: Sequence[str] = ()
+) -> Traced:
+    """Return ``module`` traced on ``examples`` of ``ports``; ``names`` are its outputs' names, in order.
 
     Raises :class:`UsageError` where the module does not take such inputs, :class:`ConversionError` where it runs but
     cannot be traced.
     """
     recorder = Recorder(module, ports)
-    examples = example_inputs(module, ports, seed)
     with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
         warnings.simplefilter("always")
         with watching(recorder) as watch:
@@ -88,8 +97,8 @@ def trace(module: nn.Module, ports: tuple[Port, ...], seed: int = 0, names: Sequ
                 raise capture_error(error, recorder, ports) from error
             states = found_states(recorder, watch.changed())
     outputs = named_outputs(recorder, ports, names)
-    notes = (*recorder.notes, *_frozen_choices(caught), *_lost(script), *start_notes(recorder, states))
-    return Traced(script, ports, outputs, notes, states)
+    notes = (*recorder.notes, *_lost(script), *start_notes(recorder, states))
+    return Traced(script, ports, outputs, notes, states, _frozen(caught))
 
 
 def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Output, ...]:
@@ -127,6 +136,7 @@ class Recorder(nn.Module):
         super().__init__()
         self.inner = inner
         self._last = _Last()
+        self._booleans = [port.boolean for port in ports]
         self.keywords = _bind(inner, ports)
 
     @property
@@ -144,6 +154,7 @@ class Recorder(nn.Module):
         exporting = torch.compiler.is_exporting()  # which runs the module on tensors without values
         if not exporting:
             self._last.outputs = {}  # not empty afterwards: the inner module ran
+        tensors = tuple(t.bool() if flag else t for t, flag in zip(tensors, self._booleans, strict=True))
         named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
         result = self.inner(**named) if named else self.inner(*tensors)
         outputs, self._last.notes = _distinct(dict(_flatten(result)), tensors)
@@ -236,21 +247,31 @@ def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str
 
 
 def capture_error(
-    error: Exception, recorder: Recorder, ports: tuple[Port, ...], how: str = "trace"
+    error: Exception, recorder: Recorder, ports: tuple[Port, ...], how: str = "trace", *, tried: bool = False
 ) -> UsageError | ConversionError:
-    """Return what to tell the user of ``error``: that the model cannot run on its inputs, or cannot be captured."""
+    """Return what to tell the user of ``error``: that the model cannot run on its inputs, or cannot be captured.
+
+    ``tried``: on none of the values that were tried.
+    """
     if isinstance(error, UsageError | ConversionError):
         return error
     said = reason(error)
     if recorder.seen:
-        return ConversionError(f"cannot {how} the model: {said}", _TRACEABLE[how])
+        return ConversionError(f"cannot {how} the model: {said}{where(error)}", _TRACEABLE[how])
     given = ", ".join(map(str, ports))
     return UsageError(
         f"{type(recorder.inner).__name__} does not run on {given}: {said}{where(error)}",
-        _DTYPES if "dtype" in said else "check the names, shapes and types of its inputs",
+        _mend_of(said, tried),
     )
 
 
+def _mend_of(text: str, tried: bool) -> str:
+    if re.search(r"\b(half|float16|bfloat16|double|c10::Half|Half)\b", text, re.IGNORECASE):
+        return _DTYPES
+    return f"check the names, shapes and types of its inputs{_EXAMPLE if tried else ''}"
+
+
+_EXAMPLE = "; where only some values will do, give real ones: --example FILE.npz, an array for each input"
 _DTYPES = "its weights are f32 here, floating inputs too: let forward take its type from a parameter; check the inputs"
 _TRACEABLE = {
     "trace": "make its forward pass traceable by torch.jit.trace",
@@ -262,17 +283,11 @@ def _lost(script: torch.jit.ScriptModule) -> tuple[str, ...]:
     found = lost_writes(script)
     if not found:
         return ()
-    return (f"coremltools loses what a trace writes into a part of a tensor, at {', '.join(found[:4])}: try --export",)
+    return (f"coremltools loses what a trace writes into a part of a tensor, at {', '.join(found[:4])}",)
 
 
-def _frozen_choices(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
-    """Say where values of the example decided what was recorded: the package will decide so for every input.
-
-    torch's own modules decide by shapes alone, which are fixed anyway.
-    """
+def _frozen(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Return the lines where the example decided what was recorded; torch's own modules decide by shapes alone."""
     own = str(Path(torch.__file__).parent)
     warned = [w for w in caught if issubclass(w.category, TracerWarning) and not w.filename.startswith(own)]
-    places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in warned})
-    if not places:
-        return ()
-    return (f"tracing fixed what depends on an input's values or size, at {', '.join(places[:4])}",)
+    return tuple(sorted({f"{Path(w.filename).name}:{w.lineno}" for w in warned}))

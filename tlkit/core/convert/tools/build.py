@@ -18,11 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 from tlkit.formats.coreml.package import root_model
-from tlkit.host.quiet import Heard, quiet, read_bar
+from tlkit.host.quiet import quiet, read_bar
 from tlkit.ports.port import Port
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
             raise
         except Exception as error:
             _refused_by_disk(error, path)
-            raise conversion_error(error, heard, ct.__version__) from error
+            raise conversion_error(error, heard, ct.__version__, traced) from error
         spec = model.get_spec()
         _name_states(spec, traced.states)
         _check_outputs([feature.name for feature in spec.description.output])
@@ -243,27 +244,3 @@ def _refused_by_disk(error: Exception, path: Path) -> None:
         return
     free = min(shutil.disk_usage(folder).free for folder in (path.parent, tempfile.gettempdir()))
     raise OSError(errno.EIO, f"{(reason[1] or reason[2]).strip()} ({free / 1e6:.0f} MB free)") from error
-
-
-_UNSUPPORTED = re.compile(r"convert function for op '([^']+)' not implemented")
-_PLACE = re.compile(r"ERROR - converting '([^']*)' op \(located at: '([^']*)'\)")
-
-
-def conversion_error(error: Exception, heard: Heard, tools: str) -> ConversionError:
-    """Return coremltools' ``error`` in one line, with the torch op it stopped at where it logged one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else ""
-    if not isinstance(error, RuntimeError | ValueError) or not reason:  # others say little without their type
-        reason = f"{type(error).__name__}: {reason}".rstrip(": ")
-    unsupported = _UNSUPPORTED.search(reason)
-    place = next(filter(None, map(_PLACE.search, reversed(heard.lines))), None)
-    scopes = place[2].split("/")[1:-1] if place else []  # without our own wrapper and the node's number
-    where = f" (in {'.'.join(scopes)})" if scopes else ""
-    if unsupported:
-        hint = "express it with other torch ops, or do it outside the model"
-        return ConversionError(f"coremltools {tools} cannot convert the torch op '{unsupported[1]}'{where}", hint)
-    op = f" the torch op '{place[1]}'{where}" if place else " the model"
-    hint = "-vv shows where it stopped"
-    if "complex" in reason:
-        hint = f"Core ML has no complex numbers: compute real and imaginary parts as tensors of their own; {hint}"
-    return ConversionError(f"coremltools {tools} cannot convert{op}: {reason}", hint)

@@ -1,0 +1,151 @@
+"""The other way of capturing is tried, and what was tried is told; a package that differs is told why.
+
+Covers tlkit/core/convert/cause.py and tlkit/core/convert/capture/inside.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tlkit.core.convert.capture.inside import output_names, values_inside
+from tlkit.core.convert.capture.trace import trace
+from tlkit.core.convert.convert import ConversionResult, convert
+from tlkit.core.model.load import load_model
+from tlkit.errors import UsageError
+from tlkit.ports.parse import parse_ports
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+class Net(nn.Module):
+    """Computes ``body`` of itself and its inputs."""
+
+    def __init__(self, body: Callable[..., Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.table, self.linear = body, nn.Embedding(300, 4), nn.Linear(8, 8)
+        self.register_buffer("large", torch.randn(8, 8) * 3e5)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.body(self, *inputs)
+
+
+def converted(tmp_path: Path, body: Callable[..., Any], *inputs: str, **options: Any) -> ConversionResult:
+    return convert(Net(body), tmp_path / "m.mlpackage", inputs=inputs, **options)
+
+
+def columns(net: Net, x: Tensor) -> Tensor:
+    y = x * 1
+    y[:, torch.tensor([1, 2])] = 0
+    return y
+
+
+def test_what_a_trace_loses_is_captured_by_export_and_said(tmp_path: Path) -> None:
+    result = converted(tmp_path, columns, "x=2x8")
+    assert result.ok
+    (note,) = result.notes
+    assert "traced, it differs (coremltools loses what a trace writes" in note and "test_attempts.py:" in note
+    assert "captured by torch.export instead, it agrees" in note
+    found = load_model(result.path).predict({"x": np.ones((2, 8), np.float32)})["output"]
+    assert found[:, 1:3].any() is np.False_ and (found[:, 3:] == 1).all()
+
+
+def test_without_auto_only_one_way_is_tried(tmp_path: Path) -> None:
+    result = converted(tmp_path, columns, "x=2x8", auto=False)
+    assert not result.ok
+    assert "writes into a part of a tensor" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (lambda net, x: (net.large @ x.T).T * 1e-6, "over f16's 65504"),
+        (lambda net, x: nn.functional.linear(x, net.large) * 1e-6, "over f16's"),
+        (lambda net, x: 1 / (1e6 * x.abs() + 1e6) * 1e6, "over f16's 65504"),
+    ],
+)
+def test_what_f16_cannot_hold_is_the_cause_and_f32_was_tried(
+    tmp_path: Path, body: Callable[..., Any], said: str
+) -> None:
+    result = converted(tmp_path, body, "x=4x8")
+    assert result.verification is not None and result.verification.passed is False
+    assert said in result.verification.cause
+    assert "--precision f32 was tried: it agrees" in result.verification.cause
+    assert converted(tmp_path, body, "x=4x8", precision="f32", force=True).ok
+
+
+def test_a_length_that_a_trace_froze_is_a_difference_with_its_line(tmp_path: Path) -> None:
+    def frozen(net: Net, x: Tensor) -> Tensor:
+        return x * torch.tensor([float(i) for i in range(x.shape[1])]).exp().cos()
+
+    result = converted(tmp_path, frozen, "x=1x4..16", auto=False)
+    found = result.verification
+    assert found is not None and found.passed is False
+    assert any("does not run on seed" in reason for reason in found.reasons)
+    assert "tracing fixed a size or a choice at test_attempts.py:" in found.cause
+
+
+def test_a_random_source_is_not_a_package_that_differs(tmp_path: Path) -> None:
+    result = converted(tmp_path, lambda net, x: x + torch.randn_like(x), "x=2x8")
+    found = result.verification
+    assert not result.ok and found is not None and found.passed is None
+    assert "random by itself (randn_like at test_attempts.py:" in found.reasons[0]
+
+
+def test_agreeing_on_nothing_is_no_agreement(tmp_path: Path) -> None:
+    result = converted(tmp_path, lambda net, x: (x * 0).sqrt() * net.linear(x), "x=2x8")
+    assert not result.ok and result.verification is not None
+    assert result.verification.passed is None and "nothing was compared" in result.verification.reasons[0]
+
+
+def test_a_picture_of_0_to_1_is_told(tmp_path: Path) -> None:
+    def picture(net: Net, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    result = converted(tmp_path, picture, "x=1x3x8x8", output_names=["y:RGB"])
+    assert result.verification is not None
+    assert any("a black picture; multiply it by 255" in note for note in result.verification.notes)
+    assert not converted(
+        tmp_path, lambda net, x: x.sigmoid() * 255, "x=1x3x8x8", output_names=["y:RGB"], force=True
+    ).verification.notes  # type: ignore[union-attr]
+
+
+def ratio(net: Net, x: Tensor, count: Tensor) -> Tensor:
+    if int(count) != 12:
+        raise ValueError("twelve at a time")
+    return x * count
+
+
+def test_an_example_is_captured_on_and_verified_on(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="twelve at a time") as caught:
+        converted(tmp_path, ratio, "x=2x8", "count=1:i32")
+    assert "--example FILE.npz" in caught.value.hint
+    np.savez(tmp_path / "real.npz", x=np.ones((2, 8)), count=[12])
+    result = converted(tmp_path, ratio, "x=2x8", "count=1:i32", example=tmp_path / "real.npz")
+    assert result.ok and result.verification is not None
+    assert result.verification.cases == ("real.npz",)
+
+
+@pytest.mark.parametrize("kind", ["", ":i32"])
+def test_booleans_become_integers_and_that_is_said(tmp_path: Path, kind: str) -> None:
+    result = converted(tmp_path, lambda net, x, keep: x.masked_fill(keep, -1.0), "x=2x8", f"keep=2x8{kind}")
+    assert result.ok
+    assert any("keep: the model takes booleans" in note for note in result.notes)
+
+
+def test_every_value_of_a_trace_is_to_be_had_by_name() -> None:
+    ports = parse_ports(("x=2x8",), ())
+    x = torch.randn(2, 8)
+    traced = trace(Net(lambda net, x: (net.linear(x).relu() * 2, x.sum())), ports, (x,))
+    inside = values_inside(traced, (x,))
+    first, second = (inside[name] for name in output_names(traced))
+    with torch.no_grad():
+        torch.testing.assert_close(first, Net(lambda *_: None).linear(x).relu() * 2)
+    assert second == x.sum()

@@ -1,0 +1,264 @@
+"""One conversion, and another where the first fails or differs: the other way of capturing is tried, not advised.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tlkit.core.convert.capture.capture import adopt, capture
+from tlkit.core.convert.capture.exported import ordered
+from tlkit.core.convert.capture.states import check_states
+from tlkit.core.convert.capture.study import Study, study, study_given, varying
+from tlkit.core.convert.capture.trace import Traced, needed
+from tlkit.core.convert.cases import Case, example_case, sample_cases, seeded_cases
+from tlkit.core.convert.cause import find_cause
+from tlkit.core.convert.result import Clock
+from tlkit.core.convert.source.source import Source
+from tlkit.core.convert.tools.build import Recipe, check_classifier, write_package
+from tlkit.core.convert.tools.targets import target_for_states
+from tlkit.core.convert.verify import Settings, Verification, verify
+from tlkit.errors import ConversionError, UsageError
+from tlkit.host.allocator import give_back
+from tlkit.ports.port import Port
+
+_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A package as it was made in one way: by ``torch.export`` or by tracing."""
+
+    traced: Traced
+    recipe: Recipe
+    verification: Verification | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether it agrees with its source, or nobody asked."""
+        return self.verification is None or bool(self.verification.passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How to check a package: on the file ``example`` and the folder ``samples`` (or None), or on what ``seed`` draws.
+
+    ``verify``: at all; ``strict_mil``: by MIL's specification where Core ML was measured to depart from it.
+    """
+
+    example: Path | None
+    samples: Path | None
+    seed: int
+    verify: bool
+    strict_mil: bool
+
+
+@dataclass
+class Order:
+    """What to convert and how to check it; ``chosen``: the user chose the target."""
+
+    module: nn.Module
+    source: Source
+    ports: tuple[Port, ...]
+    recipe: Recipe
+    names: tuple[str, ...]
+    states: tuple[str, ...]
+    checks: Checks
+    clock: Clock
+    chosen: bool
+    study: Study = field(init=False)
+    cases: tuple[Case, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def prepare(self) -> None:
+        """Find values to capture the module on, which it was run on. Raises :class:`UsageError` where none will do."""
+        ports = self.ports or self.source.ports
+        if not ports:
+            takes = ", ".join(needed(self.module))
+            hint = f"give --input NAME=1x3x224x224 for each of: {takes}"
+            raise UsageError(f"{self.source.text}: what does it take?", hint)
+        self.ports = ordered(self.source.program, ports) if self.source.program is not None else ports
+        self.study = self._studied()
+        booleans = {port.name for port in self.study.ports if port.boolean}
+        self.ports = tuple(replace(port, boolean=port.name in booleans) for port in self.ports)
+        if booleans:
+            self.notes += (f"{', '.join(booleans)}: the model takes booleans, the package integers, 0 for False",)
+        if self.study.note:
+            self.notes += (self.study.note,)
+
+    def _studied(self) -> Study:
+        given = example_case(self.checks.example, self.ports) if self.checks.example else None
+        if given is None and self.checks.samples is not None:
+            given = next((case for case in sample_cases(self.checks.samples, self.ports) if self._captures(case)), None)
+        if given is not None:
+            return study_given(self.module, given.ports, list(given.values), given.name)
+        return study(self.module, tuple(port.example() for port in self.ports), self.checks.seed)
+
+    def _captures(self, case: Case) -> bool:
+        """Whether a module can be captured on it: no flexible axis is 1, which would be taken for broadcasting."""
+        axes = [
+            (size, low, high)
+            for port, at in zip(self.ports, case.ports, strict=True)
+            for size, (low, high) in zip(at.shape, port.spans, strict=True)
+        ]
+        return all(size > 1 or low == high for size, low, high in axes)
+
+    def settings(self, recipe: Recipe) -> Settings:
+        """Return how to judge what ``recipe`` makes."""
+        return Settings(recipe.precision, recipe.labels, self.checks.seed + 1, self.checks.strict_mil)
+
+    def choose(self, stateful: bool) -> None:
+        """Choose what to verify on, once: samples, or else the example and seeded values other than the capture's."""
+        if self.cases or not self.checks.verify:
+            return
+        if self.checks.samples is not None:
+            self.cases = sample_cases(self.checks.samples, self.ports)
+            return
+        given = (example_case(self.checks.example, self.ports),) if self.checks.example else ()
+        try:
+            seeded, notes = seeded_cases(self.ports, self.module, self.checks.seed + 1, _STEPS if stateful else 1)
+        except UsageError:
+            if not given:
+                raise
+            seeded, notes = (), ()  # it runs on real values only
+        self.cases, self.notes = (*given, *seeded), self.notes + notes
+
+
+def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> Attempt:
+    """Write the package at ``path``, captured by ``torch.export`` or by tracing, and compare it with its source.
+
+    With ``auto`` the other way is tried where the first fails or the package differs, and kept where it does better.
+    Raises :class:`ConversionError` where no way leads to a package, with all that was found.
+    """
+    with order.clock.stage("trace", "finding values to run it on"):
+        order.prepare()
+    other = auto and order.source.program is None and not isinstance(order.module, torch.jit.ScriptModule)
+    try:
+        first = attempt(order, path, order.recipe, export)
+    except ConversionError as error:
+        if not other:
+            raise
+        made = _instead(order, path, error, export)
+    else:
+        made = first if first.ok or not other else _better(order, path, first, export)
+    made = _explained(order, path, made)
+    if isinstance(made.traced.program, torch.jit.ScriptModule) and made.traced.frozen:
+        order.notes += _fixed(order)
+    return replace(made, notes=(*order.notes, *made.notes, *made.traced.notes))
+
+
+def attempt(order: Order, path: Path, recipe: Recipe, export: bool) -> Attempt:
+    """Capture, convert and verify in one way."""
+    clock = order.clock
+    with clock.stage("trace", "exporting" if export else "tracing"):
+        traced = _captured(order, export)
+        if recipe.labels:
+            check_classifier(traced.outputs, len(recipe.labels))
+        check_states(order.states, traced.states)
+        if traced.states:
+            recipe = replace(recipe, target=target_for_states(recipe.target, order.chosen))
+        order.choose(bool(traced.states))  # samples are read before the long part
+    with clock.stage("convert", "converting"):
+        try:
+            write_package(traced, recipe, path, clock.report)
+        except ConversionError as error:
+            error.notes = traced.notes
+            raise
+    if not order.checks.verify:
+        return Attempt(traced, recipe, None)
+    with clock.stage("verify", "verifying"):
+        give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
+        found = verify(path, order.module, traced, order.cases, order.settings(recipe))
+    return Attempt(traced, recipe, found)
+
+
+def _captured(order: Order, export: bool) -> Traced:
+    if order.source.program is not None:
+        return adopt(order.source.program, order.module, order.ports, order.study.inputs, order.names)
+    loading = partial(order.clock.stage, "convert", "loading coremltools")
+    return capture(order.module, order.ports, order.study.inputs, order.names, export=export, loading=loading)
+
+
+def _instead(order: Order, path: Path, error: ConversionError, export: bool) -> Attempt:
+    """Convert in the other way, since this one ended with ``error``, which is raised where that fails as well."""
+    _clear(path)
+    this, that = _ways(export)
+    try:
+        made = attempt(order, path, order.recipe, not export)
+    except ConversionError as second:
+        same = second.message == error.message
+        error.hint = f"{that}, it fails {'alike' if same else f'too: {second.message}'}; {error.hint}"
+        error.notes = tuple(dict.fromkeys((*order.notes, *error.notes, *second.notes)))
+        raise error from second
+    return replace(made, notes=(f"{this}, it cannot be converted ({error.message}): {that} instead",))
+
+
+def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
+    """Return ``first``, which differs, or what the other way makes where that agrees; it lies at ``path`` then."""
+    this, that = _ways(export)
+    if first.verification is not None and first.verification.random:
+        return first
+    beside = path.with_name(f"other-{path.name}")
+    try:
+        made = attempt(order, beside, order.recipe, not export)
+    except ConversionError as error:
+        return replace(first, notes=(f"{that}, it cannot be converted: {error.message}",))
+    if not made.ok:
+        _clear(beside)
+        return replace(first, notes=(f"{that}, it differs as well",))
+    _clear(path)
+    beside.rename(path)
+    lost = first.traced.notes[:1]
+    why = lost[0] if lost else "; ".join(first.verification.reasons[:1]) if first.verification else ""
+    return replace(made, notes=(f"{this}, it differs ({why}): {that} instead, it agrees",))
+
+
+def _fixed(order: Order) -> tuple[str, ...]:
+    """Say where the example's values decided what was traced: the package will decide so for every input."""
+    places = varying(order.module, order.study, order.checks.seed + 100)
+    if not places:
+        return ()
+    return (f"tracing fixed what depends on an input's values, at {', '.join(places[:4])}",)
+
+
+def _explained(order: Order, path: Path, made: Attempt) -> Attempt:
+    """Add why it differs, and whether f32 would not: that is tried where rounding is the cause."""
+    found = made.verification
+    if found is None or found.passed or found.random or not found.reasons or not found.outputs:
+        return made
+    cause = find_cause(path, order.module, made.traced, order.cases, found, order.settings(made.recipe))
+    if cause is None:
+        return made
+    text = cause.text
+    if cause.rounding and made.recipe.precision == "f16":
+        text = f"{text}; {_wider(order, path, made)}"
+    return replace(made, verification=replace(found, cause=text))
+
+
+def _wider(order: Order, path: Path, made: Attempt) -> str:
+    """Convert the same graph in f32, away from ``path``, and say what comes of it."""
+    beside, recipe = path.with_name(f"f32-{path.name}"), replace(made.recipe, precision="f32")
+    try:
+        write_package(made.traced, recipe, beside, order.clock.report)
+    except ConversionError:
+        return "--precision f32 was tried, and does not convert"
+    found = verify(beside, order.module, made.traced, order.cases, order.settings(recipe))
+    _clear(beside)
+    return f"--precision f32 was tried: {'it agrees' if found.passed else 'it differs as well'}"
+
+
+def _ways(export: bool) -> tuple[str, str]:
+    ways = ("traced", "captured by torch.export")
+    return (ways[1], ways[0]) if export else ways
+
+
+def _clear(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,231 @@
+"""Find values that a module can be run on: what its graph allows, tried before it is used. Imports torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tlkit.core.convert.capture.examples import Values, draw, example_inputs, narrowed, values_for
+from tlkit.core.convert.capture.flow import Choice, Flow, Use
+from tlkit.core.convert.capture.states import watching
+from tlkit.core.convert.capture.trace import Recorder, capture_error, plain_attention
+from tlkit.errors import TlkitError, reason
+from tlkit.host.interrupt import check
+from tlkit.host.quiet import quiet
+from tlkit.ports.port import Port
+
+Arrays = list[NDArray[Any]]
+_LADDER = ("", "thousand", "positive", "counted", "hundred", "sorted", "few", "bits", "ones", "zeros")
+_DRAWS = 6
+_LEARNED = 8  # runs that each may teach one more bound, before the next rung
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Values that the module ran on: arrays as a package takes them, in the order of ``ports``, drawn from ``values``.
+
+    ``choices`` are the numbers that it read from them in Python, ``random`` its operations that draw by themselves.
+    ``vacuous``: no output had a finite value other than 0. ``note`` tells of values that it did not run on.
+    """
+
+    ports: tuple[Port, ...]
+    arrays: tuple[NDArray[Any], ...]
+    values: Mapping[str, Values]
+    choices: tuple[Choice, ...] = ()
+    random: tuple[str, ...] = ()
+    vacuous: bool = False
+    note: str = ""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The values as the module takes them."""
+        return example_inputs(self.ports, list(self.arrays))
+
+    @property
+    def told(self) -> str:
+        """What integers and masks were drawn from, port by port; empty where there are none."""
+        return _told(self.values)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: its flow, and what is wrong with the values that it was given."""
+
+    flow: Flow
+    arrays: Arrays
+    error: Exception | None = None
+    vacuous: bool = False
+
+    @property
+    def right(self) -> bool:
+        return self.error is None and not self.vacuous and not self.flow.wide
+
+    def study(self, ports: tuple[Port, ...], values: Mapping[str, Values], note: str = "") -> Study:
+        flow = self.flow
+        return Study(ports, tuple(self.arrays), values, tuple(flow.choices), tuple(flow.random), self.vacuous, note)
+
+
+def study(module: nn.Module, ports: tuple[Port, ...], seed: int) -> Study:
+    """Return values drawn from ``seed`` for ``ports`` (of one shape each) that ``module`` (prepared) runs on.
+
+    A first run on 0 and 1 shows what integers are for, the next ones draw over the range that this allows; where that
+    fails, tamer values are tried. Ports that only work as booleans become such. Raises :class:`UsageError` where no
+    values do, :class:`ConversionError` for outputs that a package cannot have.
+    """
+    ports, recorder, run = _started(module, ports, seed)
+    uses, tried, refused = run.flow.uses, list[Mapping[str, Values]](), list[tuple[str, Exception]]()
+    best: tuple[_Run, Mapping[str, Values]] | None = None
+    for rung in _LADDER:
+        for _ in range(_LEARNED):
+            values = _chosen(ports, uses, rung)
+            if values in tried:
+                break
+            tried.append(values)
+            run = _run(recorder, ports, draw(ports, values, seed))
+            uses = {name: _merged(use, run.flow.uses[name]) for name, use in uses.items()}
+            if run.error is None and (best is None or (run.right and not best[0].right)):
+                best = run, values
+            if _chosen(ports, uses, rung) == values:  # nothing new learned
+                if run.error is not None:
+                    refused.append((_told(values), run.error))
+                break
+        if best is not None and best[0].right:
+            break
+    if best is None:
+        error = refused[0][1] if refused else run.error
+        assert error is not None
+        raise capture_error(error, recorder, ports, tried=True)
+    return best[0].study(ports, best[1], _note(module, refused, best[1]))
+
+
+def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
+    """Return the lines where ``module`` reads a number that hangs on its inputs' values, and changes with them.
+
+    Tried on further draws, and on masks that hide nothing; a number that is the same on all of them is taken to be one
+    that the input's form decides.
+    """
+    if not found.choices:
+        return ()
+    recorder, seen = Recorder(module, found.ports), [found.choices]
+    for step in range(_DRAWS):
+        arrays = draw(found.ports, found.values, seed + step) if found.values else list(found.arrays)
+        if step == 0:
+            arrays = [_full(port, array) for port, array in zip(found.ports, arrays, strict=True)]
+        run = _run(recorder, found.ports, arrays)
+        if run.error is None:
+            seen.append(tuple(run.flow.choices))
+    places = dict.fromkeys(choice.place for choices in seen for choice in choices)
+    return tuple(place for place in places if len({_read(choices, place) for choices in seen}) > 1)
+
+
+def _read(choices: Sequence[Choice], place: str) -> tuple[float, ...]:
+    return tuple(choice.value for choice in choices if choice.place == place)
+
+
+def _full(port: Port, array: NDArray[Any]) -> NDArray[Any]:
+    if port.image is None and "mask" in port.name.lower():
+        return np.ones_like(array)
+    return -array if array.dtype.kind == "f" else array
+
+
+def study_given(module: nn.Module, ports: tuple[Port, ...], arrays: Arrays, name: str) -> Study:
+    """Return what a run of ``module`` on ``arrays`` shows, which the user gave in the file ``name``."""
+    recorder = Recorder(module, ports)
+    run = _run(recorder, ports, arrays)
+    if run.error is not None and (made := _as_booleans(module, ports, lambda _: arrays, run.error)):
+        ports, recorder, run = made
+    if run.error is not None:
+        error = capture_error(run.error, recorder, ports)
+        error.message = f"{error.message}, on {name}"
+        raise error
+    return run.study(ports, {})
+
+
+def _started(module: nn.Module, ports: tuple[Port, ...], seed: int) -> tuple[tuple[Port, ...], Recorder, _Run]:
+    """Run once on integers of 0 and 1, with ports as booleans where that works and nothing else does."""
+
+    def values(ports: tuple[Port, ...]) -> Arrays:
+        return draw(ports, {port.name: _start(port) for port in ports}, seed)
+
+    recorder = Recorder(module, ports)
+    run = _run(recorder, ports, values(ports))
+    made = _as_booleans(module, ports, values, run.error) if run.error is not None else None
+    return made or (ports, recorder, run)
+
+
+def _as_booleans(
+    module: nn.Module, ports: tuple[Port, ...], values: Callable[[tuple[Port, ...]], Arrays], error: Exception
+) -> tuple[tuple[Port, ...], Recorder, _Run] | None:
+    if not re.search(r"\bbool", reason(error), re.IGNORECASE):
+        return None
+    names = [port.name for port in ports if port.image is None]
+    masks = [name for name in names if "mask" in name.lower()]
+    for chosen in [masks, *([name] for name in names), names]:
+        tried = tuple(replace(port, boolean=True) if port.name in chosen else port for port in ports)
+        recorder = Recorder(module, tried)
+        run = _run(recorder, tried, values(tried))
+        if chosen and (run.error is None or not re.search(r"\bbool", reason(run.error), re.IGNORECASE)):
+            return tried, recorder, run
+    return None
+
+
+def _start(port: Port) -> Values:
+    if port.image is not None or port.dtype != "int32":
+        return values_for(port, Use())
+    return Values("whole", 0, 1)
+
+
+def _chosen(ports: Sequence[Port], uses: Mapping[str, Use], rung: str) -> dict[str, Values]:
+    return {port.name: narrowed(values_for(port, uses[port.name]), rung) for port in ports}
+
+
+def _run(recorder: Recorder, ports: tuple[Port, ...], arrays: Arrays) -> _Run:
+    check()
+    inputs = example_inputs(ports, arrays)
+    flow = Flow(dict(zip((port.name for port in ports), inputs, strict=True)))
+    run = _Run(flow, arrays)
+    with quiet(), torch.no_grad(), plain_attention(), watching(recorder):
+        try:
+            with flow:
+                recorder(*inputs)
+            run.vacuous = not any(map(_tells, recorder.seen.values()))
+        except TlkitError:
+            raise
+        except Exception as error:
+            run.error = error
+    return run
+
+
+def _tells(output: Tensor) -> bool:
+    return bool((output.isfinite() & (output != 0)).any())
+
+
+def _merged(one: Use, other: Use) -> Use:
+    """Return what is known from both runs."""
+    found = replace(one, compared=one.compared | other.compared)
+    if other.low is not None and other.high is not None:
+        found.bound(other.low, other.high)
+    for item in fields(Use):
+        if isinstance(getattr(one, item.name), bool):
+            setattr(found, item.name, getattr(one, item.name) or getattr(other, item.name))
+    return found
+
+
+def _told(values: Mapping[str, Values]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in ((name, str(item)) for name, item in values.items()) if text)
+
+
+def _note(module: nn.Module, refused: list[tuple[str, Exception]], values: Mapping[str, Values]) -> str:
+    if not refused:
+        return ""
+    told, error = refused[0]
+    where = f" on {told}" if told else " on standard normals"
+    instead = f"captured and checked on {_told(values) or 'others'}"
+    return f"{type(module).__name__} does not run{where} ({reason(error)}); {instead}"

@@ -1,0 +1,209 @@
+"""Why a package differs from its source: module, captured graph, package without rounding and package are compared in
+turn, and the first operation that strays is named. Importing this imports torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tlkit.core.compare.difference import difference
+from tlkit.core.convert.capture.examples import to_source
+from tlkit.core.convert.capture.inside import constants_of, graph_outputs, output_names, values_inside
+from tlkit.core.convert.capture.preflight import find_op
+from tlkit.core.convert.capture.trace import Traced
+from tlkit.core.convert.cases import Case
+from tlkit.core.convert.verify import Settings, Verification, given, run_source
+from tlkit.errors import TlkitError, UsageError
+from tlkit.host.quiet import quiet
+
+LARGEST = 65504.0
+"""The largest f16 number."""
+SMALLEST = 2.0**-24
+"""The smallest f16 number above 0."""
+_KEPT = 1 << 30  # bytes of values that are kept to be compared
+_CLOSE = 0.02  # of the range: what weights in f16 alone may do
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a package differs: ``text``, and whether rounding to f16 is the reason, which f32 would not do."""
+
+    text: str
+    rounding: bool = False
+
+
+@dataclass(slots=True)
+class _Step:
+    """An operation as it ran: its name and type, its values' largest magnitude, and the values if they were kept."""
+
+    name: str
+    type: str
+    largest: float
+    finite: bool
+    value: Array | None
+
+
+def find_cause(
+    package: Path, module: nn.Module, traced: Traced, cases: Sequence[Case], found: Verification, settings: Settings
+) -> Cause | None:
+    """Return why the package at ``package`` differs as ``found`` says; None where that cannot be told."""
+    case = next((case for case in cases if any(case.name in reason for reason in found.reasons)), cases[0])
+    try:
+        return _found(package, module, traced, case, cases, settings)
+    except (TlkitError, RuntimeError, ValueError, TypeError, KeyError, IndexError, NotImplementedError):
+        return None  # the search must not cost the user the answer
+
+
+def _found(
+    package: Path, module: nn.Module, traced: Traced, case: Case, cases: Sequence[Case], settings: Settings
+) -> Cause | None:
+    inputs = [to_source(port, value) for port, value in zip(case.ports, case.values, strict=True)]
+    source = next(run_source(module, traced, [case]))
+    if not traced.states:
+        frozen = _frozen(traced, inputs, source, case)
+        if frozen:
+            return frozen
+    exact = _watched(package, case, "f32", settings)
+    rounded = _watched(package, case, "f16", settings)
+    return _rounding(module, traced, exact, rounded, settings) or _translation(traced, inputs, exact)
+
+
+def _frozen(traced: Traced, inputs: Sequence[torch.Tensor], source: Sequence[Array], case: Case) -> Cause | None:
+    """Say that the captured graph is not the module's: a choice or a size of the example stands in it."""
+    places = f" at {', '.join(traced.frozen[:4])}" if traced.frozen else ""
+    try:
+        outputs = [value.numpy() for value in graph_outputs(traced, inputs)]
+    except Exception:
+        return Cause(f"tracing fixed a size or a choice{places}: the graph does not run on {case.name}")
+    if all(_near(want, got) for want, got in zip(source, outputs, strict=True)):
+        return None
+    return Cause(f"tracing fixed a size or a choice{places}: run by torch, the graph differs from its source as well")
+
+
+def _rounding(
+    module: nn.Module, traced: Traced, exact: list[_Step], rounded: list[_Step], settings: Settings
+) -> Cause | None:
+    """Say where f16 overflows or loses what f32 holds."""
+    half = settings.precision == "f16"
+    lost = next((step for step in exact if not step.finite), None)  # not by rounding: the numbers in the file are so
+    heavy = _too_large(module) if half and lost is not None else ""
+    if heavy:
+        return Cause(heavy, rounding=True)
+    for step, other in zip(exact, rounded, strict=False):
+        if step.finite and not other.finite and step.largest > LARGEST:
+            where = _op(traced, step, exact)
+            return Cause(f"{where} reaches {step.largest:.3g}, over f16's {LARGEST:.0f}", rounding=True)
+    wild = next((step for step in rounded if not step.finite), None)
+    numbers = constants_of(traced)
+    low = [n for n in numbers if n < -LARGEST and np.isfinite(n)]
+    tiny = [n for n in numbers if 0 < abs(n) < SMALLEST]
+    if half and lost is not None and wild is not None and low:
+        where = _op(traced, wild, rounded)
+        said = f"a mask of {low[0]:.3g} is minus infinity in f16, and {where} makes NaN of it"
+        return Cause(f"{said}; a mask of -1e4 hides as much", rounding=True)
+    if half and tiny:
+        where = _op(traced, wild, rounded) if wild is not None else ""
+        at = f": {where} gives no finite number" if wild is not None else ""
+        return Cause(f"an eps of {tiny[0]:.3g} is 0 in f16{at}; the smallest that it holds is 6e-8", rounding=True)
+    strayed = next((step for step, other in zip(exact, rounded, strict=False) if _strayed(step, other)), None)
+    if strayed is not None:
+        return Cause(f"{_op(traced, strayed, exact)} loses its digits in f16", rounding=True)
+    return None
+
+
+def _too_large(module: nn.Module) -> str:
+    """Say which weight f16 cannot hold; empty where it can hold all."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        values = tensor.detach()
+        if values.numel() and values.is_floating_point() and bool(values.isfinite().all()):
+            size = float(values.abs().max())
+            if size > LARGEST:
+                return f"'{name}' holds {size:.3g}, over f16's largest number, {LARGEST:.0f}"
+    return ""
+
+
+def _strayed(step: _Step, other: _Step) -> bool:
+    if (
+        step.value is None
+        or other.value is None
+        or step.value.dtype.kind != "f"
+        or step.value.shape != other.value.shape
+    ):
+        return False
+    return not _near(step.value, other.value, 0.25)
+
+
+def _translation(traced: Traced, inputs: Sequence[torch.Tensor], exact: list[_Step]) -> Cause | None:
+    """Name the first operation that gives something else than torch's of the same name."""
+    inside = values_inside(traced, inputs)
+    last = dict(zip((output.name for output in traced.outputs), output_names(traced), strict=False))
+    for step in exact:
+        name = last.get(step.name, _plain(step.name))
+        want = inside.get(name)
+        if want is None or step.value is None or want.is_complex():
+            continue
+        wanted, got = want.detach().numpy(), step.value
+        if wanted.shape == got.shape and not _near(wanted, got):
+            op = _op(traced, replace(step, name=name), exact)
+            return Cause(f"coremltools translates {op} into something else than torch computes")
+    return None
+
+
+def _near(want: Array, got: Array, share: float = _CLOSE) -> bool:
+    try:
+        found = difference(np.asarray(want), np.asarray(got))
+    except UsageError:
+        return False
+    if want.dtype.kind in "iub":
+        return found.equal >= 0.99
+    return not found.not_finite and found.relative <= share
+
+
+def _op(traced: Traced, at: _Step, steps: Sequence[_Step]) -> str:
+    """Return the torch op that gives the value of ``at``, with module and line; where it is one of an op's parts, the
+    next value that torch has too tells which."""
+    start = next((index for index, step in enumerate(steps) if step is at or step.name == at.name), len(steps))
+    for step in (at, *steps[start:]):
+        found = find_op(traced.program, _plain(step.name))
+        if found is not None:
+            told = ", ".join(filter(None, (found[1].module, found[1].line)))
+            return f"'{found[0]}'" + (f" ({told})" if told else "")
+    return f"'{at.type}'"
+
+
+def _plain(name: str) -> str:
+    """Return the name that coremltools was given: it prefixes numbers, and its casts have suffixes."""
+    return re.sub(r"^(?:op|var)_(?=\d)", "", name.removesuffix("_cast_fp16").removesuffix("_cast_fp32"))
+
+
+def _watched(package: Path, case: Case, precision: str, settings: Settings) -> list[_Step]:
+    """Run the package operation by operation, rounded to f16 or not at all."""
+    from tlkit.core.model.load import load_model
+    from tlkit.mil.program import Operation
+
+    steps: list[_Step] = []
+    room = _KEPT
+
+    def seen(operation: Operation, values: Callable[[], Mapping[str, Any]]) -> bool:
+        nonlocal room
+        for name, array in values().items():
+            floating = array.dtype.kind == "f"
+            finite = not floating or bool(np.isfinite(array).all())
+            largest = float(np.abs(array[np.isfinite(array)]).max(initial=0)) if floating else 0.0
+            room -= array.nbytes
+            steps.append(_Step(name, operation.type, largest, finite, array if room > 0 else None))
+        return False
+
+    with quiet():
+        load_model(package, precision=precision, strict_mil=settings.strict_mil).watch(given(case), seen)
+    return steps
