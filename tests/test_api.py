@@ -19,7 +19,7 @@ SHOWN = {"json", "quiet", "verbose"}
 VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
     "inspect": {"ops", "per_op", "risks", "rules", "tree", "weights"},
-    "run": {"check_nan", "top"},
+    "run": {"top"},
     "edit": set(),
     "doctor": set(),
 }

@@ -58,7 +58,7 @@ class Trail(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Decision:
     """A value of the run that became a Python number, and the line of the user's code where it did."""
 
     place: str
@@ -75,7 +75,7 @@ class Flow(TorchDispatchMode):
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses = {name: Use() for name in inputs}
-        self.choices: list[Choice] = []
+        self.choices: list[Decision] = []
         self.random: dict[str, None] = {}
         self.wide = False
         self._trails: Any = WeakIdKeyDictionary()
@@ -159,7 +159,7 @@ class Flow(TorchDispatchMode):
 
     def _follow(self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         if name == "_local_scalar_dense":
-            self.choices.append(Choice(place(), float(result)))
+            self.choices.append(Decision(place(), float(result)))
             if trail := self._trail(args[0]):
                 self.uses[trail.port].read = True
             return

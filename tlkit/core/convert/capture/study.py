@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.core.convert.capture.examples import Values, draw, example_inputs, narrowed, values_for
-from tlkit.core.convert.capture.flow import Choice, Flow, Use
+from tlkit.core.convert.capture.flow import Decision, Flow, Use
 from tlkit.core.convert.capture.states import watching
 from tlkit.core.convert.capture.trace import Recorder, capture_error, plain_attention
 from tlkit.errors import TlkitError, reason
@@ -38,7 +38,7 @@ class Study:
     ports: tuple[Port, ...]
     arrays: tuple[NDArray[Any], ...]
     values: Mapping[str, Values]
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[Decision, ...] = ()
     random: tuple[str, ...] = ()
     vacuous: bool = False
     note: str = ""
@@ -125,7 +125,7 @@ def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
     return tuple(place for place in places if len({_read(choices, place) for choices in seen}) > 1)
 
 
-def _read(choices: Sequence[Choice], place: str) -> tuple[float, ...]:
+def _read(choices: Sequence[Decision], place: str) -> tuple[float, ...]:
     return tuple(choice.value for choice in choices if choice.place == place)
 
 
