@@ -36,6 +36,11 @@ CheckNan = Annotated[
 ]
 Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute units: all, cpu, gpu or ane.")]
 
+Stage = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="N|NAME", help="Run one stage of a pipeline only: its number, from 0, or name."),
+]
+
 _BAR = 24  # columns of a class's bar at probability 1
 
 
@@ -49,6 +54,7 @@ def run(
     units: Unit = "cpu",
     function: options.Function = None,
     strict_mil: options.StrictMil = False,
+    stage: Stage = None,
     until: Until = None,
     dump: Dump = None,
     ops: Ops = None,
@@ -83,6 +89,7 @@ def run(
             unit=units,
             function=function,
             strict_mil=strict_mil,
+            stage=stage,
             until=until,
             dump=dump,
             ops=ops or (),

@@ -38,7 +38,7 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
     arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
     .safetensors) are read, :class:`Drawn` is drawn. UsageError says what is expected.
     """
-    if spec.kind not in ("tensor", "image", "state"):
+    if spec.kind not in ("tensor", "image", "state", "double", "int64"):
         raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
     if isinstance(value, Drawn):
         return draw(spec, value.kind, np.random.default_rng(0))

@@ -15,6 +15,7 @@ from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
     from tlkit.engines.coreml.engine import CoreMLEngine
+    from tlkit.engines.nms import NmsEngine
     from tlkit.engines.torch.engine import State, TorchEngine
     from tlkit.engines.torch.finite import Stray
     from tlkit.engines.torch.watch import Seen
@@ -41,6 +42,7 @@ def load_model(
     unit: str | Unit = Unit.CPU,
     function: str | None = None,
     strict_mil: bool = False,
+    stage: int | str | None = None,
 ) -> Model:
     """Load the model at ``path``, whatever its format (told from the content, not the extension).
 
@@ -48,7 +50,8 @@ def load_model(
     ``engine`` is ``"eager"`` or ``"compile"`` (``torch.compile``). ``function`` picks one of a multifunction package.
     On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch. Where Core ML was measured
     to depart from MIL's specification, torch does what Core ML does; ``strict_mil`` asks for the specification (which
-    is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places.
+    is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places. ``stage`` is one stage of a pipeline by its
+    number, from 0, or its name, to be run by itself.
     """
     if precision not in ("f16", "f32"):
         raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
@@ -56,21 +59,25 @@ def load_model(
         raise UsageError(f"unknown engine '{engine}'", "it is eager or compile")
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
     options = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
-    return _open(Path(path), options, function)
+    return _open(Path(path), options, function, stage)
 
 
-def _open(path: Path, options: Mapping[str, Any], function: str | None) -> Model:
+def _open(path: Path, options: Mapping[str, Any], function: str | None, stage: int | str | None) -> Model:
     from tlkit.formats.base.sniff import COREML
     from tlkit.formats.describe import describe_tensors, find_format, open_tensors
 
     if find_format(path) not in COREML:
+        if stage is not None:
+            raise UsageError(f"{path}: no Core ML model, so without stages", "leave --stage out")
         source = open_tensors(path)
         return Model(path, source, describe_tensors(source), options)
     from tlkit.formats.coreml.describe import describe_package
     from tlkit.formats.coreml.package import open_package
 
     package = open_package(path)
-    return Model(path, package, describe_package(package, function), options, function)
+    if stage is not None:
+        package = package.stage(stage)
+    return Model(path, package, describe_package(package, function), options, function, stage)
 
 
 class Model:
@@ -83,6 +90,7 @@ class Model:
         info: ModelInfo,
         options: Mapping[str, Any],
         function: str | None = None,
+        stage: int | str | None = None,
     ) -> None:
         from tlkit.formats.coreml.package import Package
 
@@ -91,6 +99,7 @@ class Model:
         self._opened = opened
         self._package = opened if isinstance(opened, Package) else None
         self._options = options
+        self._which = stage
         self._function = function or (self._package.default_function if self._package else None)
 
     @property
@@ -142,10 +151,12 @@ class Model:
             assert isinstance(package, ZippedPackage)
             self._archive = package  # the unpacked files live as long as the archive does
             self._package = package = open_package(unpack(package))
+            if self._which is not None:
+                self._package = package = package.stage(self._which)
         return package
 
     @cached_property
-    def engine(self) -> TorchEngine | CoreMLEngine | PipelineEngine:
+    def engine(self) -> TorchEngine | CoreMLEngine | PipelineEngine | NmsEngine:
         """What runs the model, made when first asked for: Core ML on a Mac unless torch's own options are asked for."""
         if self._package is None:
             raise UnavailableError(
@@ -157,10 +168,14 @@ class Model:
             "eager",
             "f16",
         )
-        if is_mac() and not torch_only:
+        if is_mac() and not torch_only and self._which is None:
             from tlkit.engines.coreml.engine import CoreMLEngine
 
             return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)
+        if self.info.kind == "nonMaximumSuppression":
+            from tlkit.engines.nms import NmsEngine
+
+            return NmsEngine(package.model.nonMaximumSuppression, self.outputs)
         if self.info.kind.startswith("pipeline"):
             return PipelineEngine([self._stage(stage) for stage in package.stages()])
         return self._torch_engine
@@ -246,10 +261,16 @@ class Model:
 
         for name in inputs:
             port_named(self.inputs, name, str(self.path))
-        arrays = {spec.name: to_port(spec, self._given(spec, inputs)) for spec in self.inputs}
+        asked = [spec for spec in self.inputs if spec.name in inputs or not self.may_lack(spec)]
+        arrays = {spec.name: to_port(spec, self._given(spec, inputs)) for spec in asked}
         if not self._options["strict_mil"]:
             check_choice(self.inputs, {name: arrays[name].shape for name in inputs})
         return arrays
+
+    def may_lack(self, spec: TensorSpec) -> bool:
+        """Whether an input that is not given stays away: a pipeline's stages have their own values for it."""
+        staged = self.info.kind.startswith("pipeline") or self.info.kind == "nonMaximumSuppression"
+        return staged and spec.optional and spec.default is None
 
     def _given(self, spec: TensorSpec, inputs: Mapping[str, Any]) -> Any:
         if spec.name in inputs:

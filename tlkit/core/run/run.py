@@ -98,6 +98,7 @@ def run(
     unit: str | Unit = Unit.CPU,
     function: str | None = None,
     strict_mil: bool = False,
+    stage: int | str | None = None,
     until: str | None = None,
     dump: str | None = None,
     ops: Iterable[str] = (),
@@ -110,7 +111,8 @@ def run(
 
     ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn and
     which images had to be resized. ``function`` is one of a multifunction package's, ``strict_mil`` takes MIL's
-    specification where Core ML was measured to depart from it.
+    specification where Core ML was measured to depart from it. ``stage`` is one stage of a pipeline, by its number
+    (from 0) or name, to be run by itself.
 
     ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
     a folder to write, a .npy file for each value and an index, of all operations or of those whose name or type
@@ -122,10 +124,14 @@ def run(
     goal = _goal(save_outputs, force)
     ops = tuple(ops)
     check_dump(dump, ops, force=force)
-    loaded = load_model(model, precision=precision, engine=engine, unit=unit, function=function, strict_mil=strict_mil)
+    how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
+    loaded = load_model(model, function=function, stage=stage, **how)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
-    values = collect(loaded.inputs, inputs, shapes, seed, note)
+    inputs = tuple(inputs)
+    named = {text.partition("=")[0] for text in inputs}
+    asked = tuple(spec for spec in loaded.inputs if spec.name in named or not loaded.may_lack(spec))
+    values = collect(asked, inputs, shapes, seed, note)
     ports = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
     if loaded.info.states:

@@ -43,6 +43,8 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
     ports = _interface(model.description, function)
     table = weight_table(package)
     shares, faults = _shares(table), package.faults
+    programs = [leaf.program for leaf in package.leaves() if leaf.program]
+    versions = [stage.specificationVersion for stage in legacy.stages(model)]
     return ModelInfo(
         path=str(package.root),
         metadata=_metadata(model.description.metadata, shares),
@@ -50,23 +52,64 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
         inputs=read_ports(ports.input),
         outputs=read_ports(ports.output),
         states=read_ports(ports.state),
-        labels=_labels(program, function) if program else legacy.labels(model),
+        labels=_labels(program, function) if program else _stage_labels(model, programs),
         functions=tuple(program.functions) if program else (),
-        spec_version=model.specificationVersion or None,
-        opset=_opset(program, function) if program else "",
+        spec_version=max(versions) or None,
+        opset=_opset(program, function) if program else next((_opset(stage, None) for stage in programs), ""),
         parameters=sum(weight.elements for weight in table),
         weights=shares,
-        compute=_compute(program) if program else {},
-        operations=_by_count(_operations(program) if program else Counter(kind for _, kind, _, _ in package.layers())),
+        compute=_compute(programs),
+        operations=_by_count(_all_operations(package)),
         sizes=_sizes(package),
-        details={**_details(model, ports, program), **package.extra, **({"weights_missing": True} if faults else {})},
+        details={
+            **_details(model, ports, program),
+            **({} if program else _stages(package)),
+            **package.extra,
+            **({"weights_missing": True} if faults else {}),
+        },
         notes=package.notes + tuple(error.message for error in faults),
     )
 
 
 def weight_table(package: Package) -> tuple[Weight, ...]:
     """Return the model's weights, one row each."""
-    return program_weights(package.program) if package.program else tuple(legacy.weights(package.model))
+    return tuple(weight for leaf in package.leaves() for weight in _leaf_weights(leaf))
+
+
+def _leaf_weights(leaf: Package) -> Iterable[Weight]:
+    return program_weights(leaf.program) if leaf.program else legacy.weights(leaf.model)
+
+
+def _stages(package: Package) -> dict[str, Any]:
+    """Return what a pipeline's stages are, each with what it computes; nothing for a model that is none."""
+    leaves = [leaf for leaf in package.leaves() if leaf is not package]
+    rows = [
+        {
+            "kind": leaf.model.WhichOneof("Type") or "unknown",
+            "inputs": [port.name for port in leaf.model.description.input],
+            "outputs": [port.name for port in leaf.model.description.output],
+            "operations": sum(_leaf_operations(leaf).values()),
+            "parameters": sum(weight.elements for weight in _leaf_weights(leaf)),
+            **({"opset": _opset(leaf.program, None)} if leaf.program else {}),
+        }
+        for leaf in leaves
+    ]
+    return {"stages": rows} if rows else {}
+
+
+def _stage_labels(model: Any, programs: Iterable[Program]) -> tuple[str, ...]:
+    """Return the class labels of a model without a program of its own, or of the programs that are its stages."""
+    return legacy.labels(model) or next((found for program in programs if (found := _labels(program, None))), ())
+
+
+def _all_operations(package: Package) -> Counter[str]:
+    if package.program is None and not any(leaf.program for leaf in package.leaves()):
+        return Counter(kind for _, kind, _, _ in package.layers())
+    return sum((_leaf_operations(leaf) for leaf in package.leaves()), Counter())
+
+
+def _leaf_operations(leaf: Package) -> Counter[str]:
+    return _operations(leaf.program) if leaf.program else Counter(kind for _, kind, _, _ in leaf.layers())
 
 
 def _interface(description: Any, name: str | None) -> Any:
@@ -127,10 +170,10 @@ def _operations(program: Program) -> Counter[str]:
     return Counter(op.type for f in program.functions.values() for op in walk(f.block.operations) if op.type != "const")
 
 
-def _compute(program: Program) -> dict[str, int]:
+def _compute(programs: Iterable[Program]) -> dict[str, int]:
     """Count the ops by the type of their first output; weights being expanded are not computation."""
     counted: Counter[str] = Counter()
-    for function in program.functions.values():
+    for function in (function for program in programs for function in program.functions.values()):
         for op in walk(function.block.operations):
             kind = op.outputs[0].type if op.outputs and not op.type.startswith("const") else None
             if isinstance(kind, TensorType) and kind.dtype is not DType.STRING:

@@ -38,6 +38,15 @@ def inner(model: Any) -> Sequence[Any]:
     return models
 
 
+def stage_names(model: Any) -> list[str]:
+    """Return the names of a pipeline's stages; empty where it gives none."""
+    kind = model.WhichOneof("Type")
+    if kind not in _PIPELINES:
+        return []
+    pipeline = getattr(model, kind)
+    return list((pipeline if kind == "pipeline" else pipeline.pipeline).names)
+
+
 def weights(model: Any) -> Iterator[Weight]:
     """Yield the weights of all networks in ``model``; shapes are flat, as the protobuf keeps them."""
     return (weight for weight, _ in weight_messages(model))

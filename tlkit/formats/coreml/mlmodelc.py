@@ -41,9 +41,15 @@ _TELLING = ("computePrecision", "storagePrecision", "availability", "generatedCl
 
 @dataclass(frozen=True)
 class CompiledPackage(Package):
-    """A compiled model. ``network`` is what the Espresso files of it and of its stages list, as ``layers`` gives it."""
+    """A compiled model. ``network`` is what the Espresso files of it and of its stages list, as ``layers``
+    gives it; ``inner`` are a pipeline's stages."""
 
     network: tuple[tuple[str, str, list[str], list[str]], ...] = field(default=())
+    inner: tuple[CompiledPackage, ...] = field(default=())
+
+    def stages(self) -> Iterator[Package]:
+        """Yield the models of a pipeline, each from its own folder."""
+        yield from self.inner
 
     @cached_property
     def program(self) -> Program | None:
@@ -87,7 +93,7 @@ def _open_folder(root: Path, depth: int) -> CompiledPackage:
     main = next((f for f in (root / "model.mil", root / "model.espresso.net") if f.is_file()), root / "coremldata.bin")
     notes = tuple(note for stage in stages for note in stage.notes) + ((note,) if note else ())
     extra = {key: summary[key] for key in _TELLING if key in summary}
-    package = CompiledPackage(root, main, model, notes, extra, network)
+    package = CompiledPackage(root, main, model, notes, extra, network, tuple(stages))
     if not model.description.ListFields() and main.name == "model.mil":
         _describe_ports(package)
     return package

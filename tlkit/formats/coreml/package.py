@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError, reason
+from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.weights import blob_references
@@ -68,8 +68,30 @@ class Package:
 
     def stages(self) -> Iterator[Package]:
         """Yield the models of a pipeline, in order, each as a package in the same place."""
-        for message in legacy.inner(self.model):
-            yield Package(self.root, self.file, message)
+        yield from self._stages
+
+    @cached_property
+    def _stages(self) -> tuple[Package, ...]:
+        return tuple(replace(self, model=message, notes=(), extra={}) for message in legacy.inner(self.model))
+
+    def stage(self, wanted: int | str) -> Package:
+        """Return one stage of a pipeline, by its number (from 0) or name; UsageError where there is none such."""
+        stages, names = tuple(self.stages()), legacy.stage_names(self.model)
+        number = int(wanted) if str(wanted).isdecimal() else names.index(str(wanted)) if wanted in names else -1
+        if not stages:
+            raise UsageError(f"{self.root}: not a pipeline, so without stages", "leave --stage out")
+        if not 0 <= number < len(stages):
+            known = ", ".join(names) or "its stages have no names"
+            raise UsageError(f"{self.root}: no stage {wanted}", f"stages are 0 to {len(stages) - 1} ({known})")
+        return stages[number]
+
+    def leaves(self) -> Iterator[Package]:
+        """Yield what computes: the model itself, or the stages of a pipeline, those of pipelines inside it too."""
+        inner = tuple(self.stages())
+        for stage in inner:
+            yield from stage.leaves()
+        if not inner:
+            yield self
 
     def layers(self) -> Iterator[tuple[str, str, list[str], list[str]]]:
         """Yield name, kind, inputs and outputs of each layer, for a neural network."""
@@ -88,7 +110,7 @@ class Package:
     @cached_property
     def faults(self) -> tuple[LoadError, ...]:
         """What is wrong with the weight files (missing, a pointer, cut short), one error a file."""
-        found: dict[str, LoadError] = {}
+        found: dict[str, LoadError] = {error.message: error for stage in self.stages() for error in stage.faults}
         for ref in blob_references(self.program) if self.program else ():
             if ref.file_name not in found:
                 try:

@@ -42,13 +42,19 @@ class CoreMLTensors:
         self.left_out: Sequence[LeftOut] = ()
         self.metadata: Mapping[str, Any] = dict(package.model.description.metadata.userDefined)
         self._rows: dict[str, tuple[Weight, Any]] = {}
+        self._stage_of: dict[str, CoreMLTensors] = {}  # the stage of a pipeline that each weight is from
         seen: Counter[str] = Counter()
+        entries = []
         with blamed_on(package.file):
-            for weight, holder in self._weights():
-                seen[weight.name] += 1
-                name = weight.name if seen[weight.name] == 1 else f"{weight.name}#{seen[weight.name]}"
-                self._rows[name] = (weight, holder)
-        self._entries = tuple(self._entry(name, weight, holder) for name, (weight, holder) in self._rows.items())
+            for leaf in package.leaves():
+                stage = self if leaf is package else CoreMLTensors(leaf)
+                for weight, holder in stage._weights():
+                    seen[weight.name] += 1
+                    name = weight.name if seen[weight.name] == 1 else f"{weight.name}#{seen[weight.name]}"
+                    self._rows[name] = (weight, holder)
+                    self._stage_of[name] = stage
+                    entries.append(stage._entry(name, weight, holder))
+        self._entries = tuple(entries)
 
     def entries(self) -> Sequence[TensorEntry]:
         """Return the weights; a compressed one is described by what it expands to (dtype ``PAL4``, full shape)."""
@@ -76,7 +82,7 @@ class CoreMLTensors:
         """
         _, holder = self._rows[entry.name]
         if isinstance(holder, Operation):
-            return self._parts(holder)
+            return self._stage_of[entry.name]._parts(holder)
         if isinstance(holder, Value):
             return {"data": holder}
         arrays = legacy.parts(holder)
@@ -121,7 +127,7 @@ class CoreMLTensors:
                 self.package.require_weights()
             return holder.numpy()
         if isinstance(holder, Operation):
-            return self._expand(holder)
+            return self._stage_of[entry.name]._expand(holder)
         return legacy.values(holder)
 
     def _weights(self) -> Iterator[tuple[Weight, Any]]:

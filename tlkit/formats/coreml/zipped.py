@@ -48,7 +48,8 @@ class ZippedPackage(Package):
     def faults(self) -> tuple[LoadError, ...]:
         """Return one error for each weight file that the archive lacks."""
         assert self.archive is not None
-        names = {ref.file_name for ref in blob_references(self.program)} if self.program else set()
+        programs = (leaf.program for leaf in self.leaves())
+        names = {ref.file_name for program in programs if program for ref in blob_references(program)}
         folder = posixpath.dirname(self.member)
         missing = [n for n in sorted(names) if f"{folder}/{n.removeprefix('@model_path/')}" not in self.archive]
         return tuple(LoadError(f"{self.root}: it lacks the weights '{name}'", DAMAGED) for name in missing)
@@ -108,8 +109,7 @@ def _referred(package: ZippedPackage) -> Iterator[str]:
     archive, prefix = package.archive, package.prefix
     assert archive is not None
     folder = posixpath.dirname(package.member)
-    stages = (package, *package.stages())
-    programs = [stage.program for stage in stages]
+    programs = [leaf.program for leaf in package.leaves()]
     blobs = {
         ref.file_name.removeprefix("@model_path/")
         for program in programs

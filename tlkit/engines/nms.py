@@ -1,0 +1,83 @@
+"""Core ML's nonMaximumSuppression model: the last stage of most detectors.
+
+Boxes are (centre x, centre y, width, height), one row each; confidences have a column a class. Boxes whose best class
+is below the confidence threshold are dropped first; of what is left, the best one suppresses those that overlap it by
+more than the IoU threshold, with ``perClass`` only those of its own best class. Unlike MIL's op, nothing is kept where
+no box passes. An output of a fixed number of rows is filled up with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.errors import ExecutionError
+from tlkit.types import TensorSpec
+
+
+class NmsEngine:
+    """Runs one such model; ``message`` is its part of the protobuf."""
+
+    name = "nms"
+
+    def __init__(self, message: Any, outputs: Sequence[TensorSpec]) -> None:
+        self._message = message
+        self._outputs = {spec.name: spec for spec in outputs}
+
+    def make_state(self) -> None:
+        """Return no state: it has none."""
+
+    def run(self, arrays: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
+        """Return the confidences and coordinates of the boxes that are kept, best first."""
+        message = self._message
+        coordinates = np.asarray(arrays[message.coordinatesInputFeatureName], np.float32).reshape(-1, 4)
+        confidence = np.asarray(arrays[message.confidenceInputFeatureName], np.float32)
+        if not len(coordinates) or confidence.size % len(coordinates):
+            raise ExecutionError(
+                f"{confidence.shape} confidences for {len(coordinates)} boxes", "both have a row for each box"
+            )
+        confidence = confidence.reshape(len(coordinates), -1)
+        kept = self._keep(coordinates, confidence, arrays)
+        return {
+            message.confidenceOutputFeatureName: self._rows(message.confidenceOutputFeatureName, confidence[kept]),
+            message.coordinatesOutputFeatureName: self._rows(message.coordinatesOutputFeatureName, coordinates[kept]),
+        }
+
+    def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], dict[str, Any]]:
+        """Return a call that runs it once."""
+        return lambda: self.run(arrays)
+
+    def _keep(
+        self, coordinates: NDArray[np.float32], confidence: NDArray[np.float32], arrays: Mapping[str, Any]
+    ) -> NDArray[np.int64]:
+        import torch
+
+        from tlkit.mil.ops.kit.nms import select
+
+        message = self._message
+        least = _threshold(arrays, message.confidenceThresholdInputFeatureName, message.confidenceThreshold)
+        overlap = _threshold(arrays, message.iouThresholdInputFeatureName, message.iouThreshold)
+        passing = np.flatnonzero(confidence.max(-1) >= np.float32(least))
+        if not passing.size:
+            return passing
+        boxes, scores = torch.from_numpy(coordinates[passing]), torch.from_numpy(confidence[passing])
+        found = select(boxes, scores, overlap, -np.inf, len(passing), bool(message.pickTop.perClass))
+        kept: NDArray[np.int64] = passing[found.numpy()]
+        return kept
+
+    def _rows(self, name: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cut to the rows that the output may have, and fill up to those that it has to."""
+        spec = self._outputs.get(name)
+        if spec is None or len(spec.shape) != 2:
+            return found
+        low, high = spec.ranges[0] if spec.ranges else (spec.shape[0], spec.shape[0])
+        cut = found if high is None else found[:high]
+        return np.pad(cut, ((0, max(low - len(cut), 0)), (0, 0)))
+
+
+def _threshold(arrays: Mapping[str, Any], name: str, otherwise: float) -> float:
+    """Return a threshold that is given as an input, or the model's own."""
+    return float(np.asarray(arrays[name]).reshape(-1)[0]) if name and name in arrays else float(otherwise)
