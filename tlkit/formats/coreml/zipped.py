@@ -5,12 +5,13 @@ from __future__ import annotations
 import posixpath
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
+from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import blob_references
 from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json
@@ -53,6 +54,11 @@ class ZippedPackage(Package):
         folder = posixpath.dirname(self.member)
         missing = [n for n in sorted(names) if f"{folder}/{n.removeprefix('@model_path/')}" not in self.archive]
         return tuple(LoadError(f"{self.root}: it lacks the weights '{name}'", DAMAGED) for name in missing)
+
+    def stages(self) -> Iterator[ZippedPackage]:
+        """Yield the models of a pipeline, in order, each as a package in the same archive."""
+        for message in legacy.inner(self.model):
+            yield replace(self, model=message)
 
     def blob_path(self, name: str) -> Path:
         """Return the archive itself: its members have no paths of their own."""

@@ -53,6 +53,7 @@ DTYPES = {
     "float8_e8m0fnu": "F8_E8M0",
 }
 _RANK = 64
+_LARGE = 1 << 28  # bytes
 _QINTS = ("QInt8Storage", "QUInt8Storage", "QInt32Storage")
 _PACKED = "float4_e2m1fn_x2"  # two values a byte, the first in the low bits
 
@@ -80,6 +81,12 @@ class View:
         if 0 in self.shape:
             return 0
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+    @property
+    def swells(self) -> bool:
+        """Whether it is large and says the same bytes over a hundred times: a stride of 0 can make much of little."""
+        nbytes = math.prod(self.shape) * PLAIN[self.dtype]
+        return nbytes > _LARGE and nbytes > 100 * self.room
 
     @property
     def contiguous(self) -> bool:

@@ -187,6 +187,15 @@ def attacks(canary: str) -> dict[str, tuple[Change, str]]:
         "custom_metadata": (metadata("custom", "[" * 100_000), ""),
         "digits": (argument({"as_int": 10**4000}), "digits|JSON|integer string"),
         "deep": (replaced(r"^\{", "[" * 100_000), "nested too deeply|JSON"),
+        "swells": (
+            replaced(
+                r'"sizes": \[\{"as_int": 3\}\](.*?)"strides": \[\{"as_int": 1\}\]',
+                '"sizes": [{"as_int": 1099511627776}], "requires_grad": false, '
+                '"device": {"type": "cpu", "index": null}, "strides": [{"as_int": 0}]',
+                "data/constants/model_constants_config.json",
+            ),
+            "repeats the few bytes",
+        ),
         "outside": (
             replaced(
                 r'"storage_offset": \{"as_int": 0\}',

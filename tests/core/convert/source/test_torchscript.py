@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.attacks import attempt, untouched
+from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.source.torchscript import open_script
 from tlkit.errors import LoadError
 
@@ -74,6 +75,15 @@ class MapsAFile(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_file(self.path, True, 64) + x
+
+
+class Swells(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("large", torch.zeros(1).expand(1 << 40))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.large[0]
 
 
 class Prints(nn.Module):
@@ -194,6 +204,12 @@ def attacks(folder: Path, canary: str) -> dict[str, tuple[Path, str]]:
         "calls": (coded("calls", "torch.add(" * deep + "x" + ", 1)" * deep), "too deeply"),
         "lists": (coded("lists", "[" * deep + "x" + "]" * deep), "too deeply"),
         "strings_that_hide": (coded("strings_that_hide", "'\\')' + (" * deep + "x"), "too deeply|not written as"),
+        "types_in_comments": (
+            coded("types_in_comments", f"torch.add(x, 1)  # type: {'List[' * deep}int{']' * deep}"),
+            "too deeply",
+        ),
+        "branches": (coded("branches", "x\n" + "    elif x:\n      return x\n" * deep), "too deeply"),
+        "swells": (script("swells", Swells()), "repeats 4 bytes"),
         "triple": (coded("triple", '"""' + "x" + '"""'), "not written as"),
         "case": (renamed_member(folder / "case.pt", "data.pkl", "DATA.pkl"), "one name to some"),
         "older_layout": (
@@ -235,6 +251,7 @@ def test_trust_opens_what_is_refused(tmp_path: Path) -> None:
         open_script(path)
     assert "--trust" in caught.value.hint
     assert open_script(path, trust=True)(torch.ones(1)) == 1
+    assert load_source(path, trust=True).module(torch.ones(1)) == 1
 
 
 class Branches(nn.Module):

@@ -12,6 +12,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,8 @@ class _Pieces:
                 torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
             )
         flat, width = storages[view.storage], PLAIN[view.dtype]
+        if replace(view, room=flat.numel()).swells:
+            raise LoadError(f"{self._path}: '{name[:100]}' repeats the few bytes of {member} without end", _AGAIN)
         if (view.offset + view.span) * width > flat.numel():
             raise LoadError(f"{self._path}: '{name[:100]}' reads past the end of {member}", _AGAIN)
         typed = flat[: flat.numel() // width * width].view(_TYPES[view.dtype])

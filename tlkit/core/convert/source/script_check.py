@@ -18,6 +18,7 @@ from torch import nn
 from tlkit.core.convert.source.operators import computes_only
 from tlkit.errors import LoadError
 from tlkit.formats.files.zip import Zip
+from tlkit.formats.torch.objects import View
 from tlkit.formats.torch.pickle import read_pickle
 from tlkit.formats.torch.walk import find_tensors
 
@@ -79,14 +80,14 @@ def _check_code(path: Path, name: str, data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     if "\0" in text or "'''" in text or '"""' in text:
         raise _refused(path, name, "is not written as TorchScript is")
-    text = re.sub(r"#[^\n]*", "", _STRINGS.sub(" 0 ", text))
+    text = _STRINGS.sub(" 0 ", text).replace("#", " ")  # torch reads types in comments
     if any(mark in text for mark in ("'", '"', "\\")):
         raise _refused(path, name, "is not written as TorchScript is")
     found = _CALLED_UNSEEN.search(text)
     if found:  # __setstate__ runs while it loads, __lt__ when a list is sorted: no operator in sight
         what = f"defines {found[1]}, which runs without being called" if found[1] else "uses a class of torch.classes"
         raise _refused(path, name, what)
-    if _depth(text) > _DEEPEST or re.search(rf"^[ \t]{{{_INDENT}}}", text, re.MULTILINE):
+    if max(_depth(text), text.count("elif")) > _DEEPEST or re.search(rf"^[ \t]{{{_INDENT}}}", text, re.MULTILINE):
         raise _refused(path, name, "nests its code too deeply for torch's parser")
 
 
@@ -116,7 +117,9 @@ def _check_pickle(path: Path, name: str, data: memoryview) -> None:
     for imported in found.imports:
         if not _GLOBALS.fullmatch(imported):
             raise _refused(path, name, f"names {imported[:100]}, which is not part of a plain script")
-    find_tensors(found.root, f"{path}: {name}")  # LoadError for sizes and places that make no sense
+    for _, tensor in find_tensors(found.root, f"{path}: {name}").tensors:  # LoadError for sizes that make no sense
+        if isinstance(tensor, View) and tensor.swells:
+            raise _refused(path, name, f"makes much of little: a tensor repeats {tensor.room:,} bytes")
 
 
 def _refused(path: Path, name: str, what: str) -> LoadError:
