@@ -15,7 +15,7 @@ import pytest
 from tests.mil.programs import tensor
 from tests.mil.risks.programs import F16, FALL, ROW, chain, one
 from tlkit.mil import ops
-from tlkit.mil.program import Function
+from tlkit.mil.program import Function, Value
 from tlkit.mil.risks.find import FAMILIES, find_risks, merged
 from tlkit.mil.risks.kit import Level, rules
 from tlkit.types import ImageSpec, TensorSpec
@@ -95,3 +95,14 @@ def test_the_page_has_every_row_of_the_collection(root: Path) -> None:
     if collection is None:
         pytest.skip("the collection of measurements is not here")
     assert set(ROWS.findall(collection.read_text())) == set(page(root))
+
+
+def test_a_damaged_program_is_looked_at_as_far_as_it_goes() -> None:
+    scale = Value(tensor(F16), (float("nan"),))
+    step = Value(tensor(F16), (float("inf"),))
+    for bad in (
+        one("upsample_nearest_neighbor", tensor(F16, 1, None), scale_factor_height=scale),
+        one("range_1d", tensor(F16, 1, None), step=step, end=Value(tensor("int32"), b"")),
+        one("layer_norm", tensor(F16, 1, None), axes=Value(tensor("int32", 1), b"12345")),
+    ):
+        assert [risk.row for risk in find_risks(bad) if risk.row == "C17"], bad

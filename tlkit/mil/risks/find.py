@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tlkit.errors import LoadError
 from tlkit.mil.program import Function
 from tlkit.mil.risks import loading, numbers, placing, windows
 from tlkit.mil.risks.kit import Level, Risk, Survey, rules
 from tlkit.types import TensorSpec
+
+_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 
 FAMILIES = (loading, numbers, windows, placing)
 """The modules with the rules, in the order of their gravity."""
@@ -24,7 +27,10 @@ def find_risks(
     survey = Survey(function, inputs, outputs, weights)
     found = []
     for item in rules():
-        places = tuple(dict.fromkeys(item.find(survey)))
+        try:
+            places = tuple(dict.fromkeys(item.find(survey)))
+        except (LoadError, *_CONTRADICTIONS):
+            continue  # a damaged program: who runs it says so
         if places:
             found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
     order = list(Level)

@@ -20,6 +20,10 @@ Found = Iterator[str]
 """What a rule yields: the names of operations, values or ports."""
 
 
+SMALL = 1 << 16
+"""Elements up to which a constant is read."""
+
+
 class Level(StrEnum):
     """How grave a risk is."""
 
@@ -100,6 +104,14 @@ class Survey:
         return tuple(item for item in walk(self.function.block.operations) if item.type != "const")
 
     @cached_property
+    def by_type(self) -> Mapping[str, Sequence[Operation]]:
+        """The operations by type, in program order."""
+        found: dict[str, list[Operation]] = {}
+        for item in self.operations:
+            found.setdefault(item.type, []).append(item)
+        return found
+
+    @cached_property
     def constants(self) -> Mapping[str, Value]:
         """The constants by name."""
         consts = (item for item in walk(self.function.block.operations) if item.type == "const" and item.outputs)
@@ -129,8 +141,8 @@ class Survey:
         return {name: kind.wrapped if isinstance(kind, StateType) else kind for name, kind in found.items()}
 
     def of(self, *kinds: str) -> Iterator[Operation]:
-        """Yield the operations of these types."""
-        return (item for item in self.operations if item.type in kinds)
+        """Yield the operations of these types, a type after the other."""
+        return (item for kind in kinds for item in self.by_type.get(kind, ()))
 
     def given(self, operation: Operation, name: str) -> Argument | None:
         """Return an operation's only argument for ``name``."""
@@ -160,7 +172,10 @@ class Survey:
         """Return a small constant input as plain Python, None where it is computed, in the weight file, or missing."""
         found = self.given(operation, name)
         value = self.constants.get(found.name) if isinstance(found, Ref) else found
-        return value.python() if isinstance(value, Value) and isinstance(value.data, tuple | bytes) else None
+        if not isinstance(value, Value) or not isinstance(value.data, tuple | bytes):
+            return None
+        size = value.type.size if isinstance(value.type, TensorType) else None
+        return value.python() if size is not None and size <= SMALL else None
 
     def ints(self, operation: Operation, name: str) -> tuple[int, ...]:
         """Return a small constant input as whole numbers; empty where there is none."""
