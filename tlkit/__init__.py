@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import tlkit.host.forked  # noqa: F401 -- a fork of this process has to know that it is one
+
 if TYPE_CHECKING:
     from tlkit.core.bench.bench import BenchResult, bench
     from tlkit.core.convert.convert import convert

@@ -74,6 +74,12 @@ class ExecutionError(TlkitError):
     exit_code = 4
 
 
+class WriteError(TlkitError):
+    """An output could not be written: the folder is read-only, the disk is full, what was written cannot be read."""
+
+    exit_code = 4
+
+
 def reason(error: BaseException, *, whole: bool = False, named: bool = False) -> str:
     """Return in one line what an exception says. Nothing else in tlkit turns exceptions into text.
 

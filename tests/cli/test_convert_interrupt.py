@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.formats.packages import unlike_any
 from tlkit.core.model.load import load_model
 
 pytestmark = pytest.mark.slow
@@ -47,15 +48,14 @@ def test_stopped_at_any_moment(tmp_path: Path, number: signal.Signals, whole: fl
     for moment in range(MOMENTS):
         folder, scratch = tmp_path / str(moment), tmp_path / f"scratch{moment}"
         goal = folder / "a.mlpackage"
-        goal.mkdir(parents=True)
+        old = unlike_any(goal)
         scratch.mkdir()
-        (goal / "old").touch()
         process = start(goal, scratch)
         time.sleep(whole * (moment + 0.5) / MOMENTS)
         process.send_signal(number)
         code = process.wait(timeout=60)
         assert code in (0, *CODES[number]), f"moment {moment}"
-        if not (goal / "old").exists():
+        if not old.exists():
             load_model(goal).predict({"image": [[[[0.0] * 8] * 8] * 3]})
         if number != signal.SIGKILL:
             assert os.listdir(folder) == ["a.mlpackage"], f"moment {moment}"

@@ -315,3 +315,11 @@ def _linear(body: Body, offset: int) -> None:
     matrix = body.const("matrix", stored("fp16", offset, 3, 4))
     bias = body.const("bias", immediate("fp16", BIAS))
     body.op("linear", {"z": tensor_type("fp16", 1, 3)}, {"x": "x16", "weight": matrix, "bias": bias})
+
+
+def unlike_any(path: Path) -> Path:
+    """A package as --force may replace it, with one file that no conversion writes: ``Data/old``. Returns the file."""
+    (path / "Data").mkdir(parents=True)
+    (path / "Manifest.json").write_text(json.dumps({"itemInfoEntries": {"1": {"path": "old"}}}))
+    (path / "Data" / "old").write_text("old")
+    return path / "Data" / "old"

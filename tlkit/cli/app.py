@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Annotated
 
@@ -16,8 +17,9 @@ import typer
 
 from tlkit import __version__
 from tlkit.cli.sink import output
+from tlkit.cli.sink.stream import open_streams
 from tlkit.errors import told
-from tlkit.host.interrupt import end_on_sigterm
+from tlkit.host.interrupt import end_on_sigterm, last_output
 
 COMMANDS = {
     "convert": "PyTorch to a Core ML package, checked.",
@@ -28,6 +30,9 @@ COMMANDS = {
     "doctor": "Show what can be measured on this machine.",
     "ops": "List the operations that tlkit runs.",
 }
+
+WRITING = ("convert", "edit", "run")
+"""The commands that are done when their outputs have their names; bench measures first."""
 
 
 def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -43,6 +48,7 @@ def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a negative answer, 2 usage, 3 cannot load, 4 failed, 130 interrupted."""
+    open_streams()
     gc.set_threshold(50_000)  # start-up makes many objects and no garbage: collecting costs a twentieth of `inspect`
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
@@ -51,7 +57,8 @@ def main() -> None:
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         # One subcommand is named nearly always: the options of the others need not be built.
-        build([wanted] if wanted in COMMANDS else COMMANDS)()
+        with last_output() if wanted in WRITING else nullcontext():
+            build([wanted] if wanted in COMMANDS else COMMANDS)()
     except Exception as error:
         output.current().error(error)
         sys.exit(told(error).exit_code)

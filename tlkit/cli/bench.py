@@ -13,6 +13,8 @@ from tlkit.cli.sink import output
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tlkit.core.bench.bench import BenchResult
     from tlkit.core.bench.gate import Check, Limits
 
@@ -82,10 +84,11 @@ def bench(
     compared = len({row.model for row in runs[0].rows}) if show else len(models or ())
     limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline, compared)
     interrupted = 0
+    named = _inputs(models, inputs, baseline)
     if show:
         checks = _judge(runs[0], limits, baseline)
         _print(sink, runs[0], runs[1:], checks, format, top)
-        _write(runs[0], None, report, force)
+        _write(runs[0], None, report, force, named)
         return _leave(runs[0], checks, limits)
     asked: dict[str, Any] = {
         "units": None if units is None else _words(units),
@@ -108,14 +111,14 @@ def bench(
         "timeout": timeout,
         "trust": trust,
     }
-    _before(save, report, force, limits, asked, baseline)
+    _before((save, report), force, limits, asked, baseline, named)
     try:
         result = _measure(sink, models, inputs, shapes, asked)
     except BenchInterrupted as error:
         result, interrupted = error.result, error.exit_code
     checks = _judge(result, limits, baseline)
     _print(sink, result, [], checks, format, top)
-    _write(result, save, report, force)
+    _write(result, save, report, force, named)
     return _leave(result, checks, limits, interrupted, strict=units is not None)
 
 
@@ -164,18 +167,32 @@ def _limits(
     )
 
 
+def _inputs(*named: object) -> list[Path]:
+    """Return the files that the command reads: models, inputs, the baseline or the saved runs."""
+    from tlkit.host.goals import files_named
+
+    return list(files_named(*named))
+
+
 def _before(
-    save: str | None, report: str | None, force: bool, limits: Limits, asked: dict[str, Any], baseline: str | None
+    outputs: tuple[str | None, ...],
+    force: bool,
+    limits: Limits,
+    asked: dict[str, Any],
+    baseline: str | None,
+    named: list[Path],
 ) -> None:
     """Find out before measuring what would make the measurement useless after it."""
     from pathlib import Path
 
     from tlkit.core.bench.gate import check_limits
-    from tlkit.host.staging import check_goal
+    from tlkit.host.goals import check_distinct
+    from tlkit.host.staging import prepare
 
-    for goal in (save, report):
-        if goal is not None:
-            check_goal(Path(goal), force=force)
+    goals = [Path(goal) for goal in outputs if goal is not None]
+    for goal in goals:
+        prepare(goal, force=force, inputs=named)
+    check_distinct(goals)
     check_limits(limits, asked["percentiles"], asked["iterations"], asked["duration"])
     if baseline is not None:
         _saved([baseline])
@@ -248,20 +265,21 @@ def _print(
     return sink.answer(document, lambda: render(result, others, checks, top))
 
 
-def _write(result: BenchResult, save: str | None, report: str | None, force: bool) -> None:
+def _write(result: BenchResult, save: str | None, report: str | None, force: bool, named: list[Path]) -> None:
     from json import dumps
     from pathlib import Path
 
     from tlkit.cli.views.bench_formats import document
-    from tlkit.core.bench.saved import save_run
+    from tlkit.cli.views.bench_report import page
+    from tlkit.core.bench.saved import save as write
+    from tlkit.host.interrupt import last_output
 
-    if save is not None:
-        whole = {"schema_version": output.SCHEMA_VERSION} | output.jsonable(document(result, [], ()))
-        save_run(dumps(whole) + "\n", Path(save), force=force)
-    if report is not None:
-        from tlkit.cli.views.bench_report import page
-
-        save_run(page(result), Path(report), force=force)
+    if save is None and report is None:
+        return
+    whole = {"schema_version": output.SCHEMA_VERSION} | output.jsonable(document(result, [], ()))
+    run = None if save is None else (Path(save), dumps(whole) + "\n")
+    with last_output():
+        write(run, None if report is None else (Path(report), page(result)), force=force, inputs=named)
 
 
 def _leave(

@@ -1,75 +1,201 @@
-"""Outputs that are complete or not there: written beside their goal, then renamed.
+"""The one door through which outputs are written: complete, read again, and then all at once under their names.
 
-An interrupt, a full disk or a crash of the code in between leaves what was there before, or nothing.
+An interrupt, a full disk or a crash of the code in between leaves what was there before, or nothing. Several outputs
+of one command get their names together: those that lead to the others (an index of shards) last, and when one cannot
+have its name none has.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tlkit.errors import TlkitError, UsageError, reason
-from tlkit.host.interrupt import check, interruptible
+from tlkit.errors import UsageError, WriteError, reason
+from tlkit.host.goals import FILE, Kind, check_distinct, check_goal
+from tlkit.host.interrupt import check, done, held, interruptible, to_the_end
+from tlkit.host.rename import exchange, rename_new
+from tlkit.host.stage import Staging, clear_leftovers, taking_turns
 
 
-class WriteError(TlkitError):
-    """An output could not be written: the folder is read-only, the disk is full."""
+@dataclass(frozen=True)
+class Goal:
+    """One thing to write: where, what reads it to see that it is whole (None: its set's first does), its kind."""
 
-    exit_code = 4
+    path: Path
+    reads: Callable[[Path], object] | None
+    kind: Kind = FILE
 
 
-def check_goal(goal: Path, *, force: bool = False) -> None:
-    """Raise :class:`UsageError` or :class:`WriteError` if ``goal`` cannot be written, before any work is done."""
-    folder = goal.parent
-    if not folder.is_dir():
-        raise UsageError(f"{goal}: there is no folder {folder}", f"make it first: mkdir -p {folder}")
-    if os.path.lexists(goal) and not force:
-        raise UsageError(f"{goal} exists already", "choose another name, or replace it with --force")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise WriteError(f"{goal}: the folder {folder} is not writable", "choose a folder that you may write to")
+@dataclass(frozen=True)
+class _Placed:
+    """An output with the stage that it is made in."""
+
+    output: Goal
+    stage: Staging
+
+    @property
+    def goal(self) -> Path:
+        return self.stage.parent / self.output.path.name
+
+    @property
+    def new(self) -> Path:
+        return self.stage.new(self.goal.name)
+
+    @property
+    def old(self) -> Path:
+        return self.stage.old(self.goal.name)
+
+
+def prepare(goal: Path, *, force: bool = False, kind: Kind = FILE, inputs: Iterable[Path] = ()) -> None:
+    """Check before any work that ``goal`` can be written (:func:`check_goal`), and undo what a killed process left."""
+    if goal.name not in ("", ".."):
+        clear_leftovers(goal.parent.resolve(), goal.name)
+    check_goal(goal, force=force, kind=kind, inputs=inputs)
 
 
 @contextmanager
-def staged(goal: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a path to write (a file or a folder) that becomes ``goal`` when the body ends well.
+def staged(
+    goal: Path,
+    reads: Callable[[Path], object],
+    *,
+    force: bool = False,
+    kind: Kind = FILE,
+    inputs: Iterable[Path] = (),
+) -> Iterator[Path]:
+    """Yield a path to write (a file or a folder) that becomes ``goal`` when the body ends well and ``reads`` takes it.
 
     The path has ``goal``'s name and lies in a hidden folder beside it, so that the rename never crosses file systems.
     What ``goal`` held before stays until the new is complete. SIGTERM, where nobody handles it, ends the body as
     Ctrl-C does and leaves exit code 143.
     """
-    check_goal(goal, force=force)
-    with interruptible(), _write_errors(goal):
-        folder = Path(tempfile.mkdtemp(prefix=f".{goal.name}.", dir=goal.parent))
-        try:
-            new = folder / goal.name
-            yield new
-            check()
-            _put(new, goal, folder / "replaced", force)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put(new: Path, goal: Path, old: Path, force: bool) -> None:
-    check_goal(goal, force=force)  # somebody may have written it meanwhile
-    try:
-        if os.path.lexists(goal):
-            goal.rename(old)
-        new.rename(goal)
-    except BaseException:
-        if os.path.lexists(old) and not os.path.lexists(goal):
-            old.rename(goal)
-        raise
+    with staged_set([Goal(goal, reads, kind)], force=force, inputs=inputs) as (path,):
+        yield path
 
 
 @contextmanager
-def _write_errors(goal: Path) -> Iterator[None]:
+def staged_set(
+    outputs: Sequence[Goal], *, called: Path | None = None, force: bool = False, inputs: Iterable[Path] = ()
+) -> Iterator[list[Path]]:
+    """Yield a path to write for each of ``outputs``; they get their names together, the first of them last.
+
+    ``called`` is the name that the user gave to them all, if it is not the first one's; leftovers go by it.
+    """
+    inputs = tuple(inputs)
+    for output in outputs:
+        prepare(output.path, force=force, kind=output.kind, inputs=inputs)
+    check_distinct([output.path for output in outputs])
+    stages: dict[Path, Staging] = {}
+    with interruptible(), _nested() as inner, _write_errors([called or output.path for output in outputs]):
+        try:
+            with held():
+                placed = [_place(output, stages, called) for output in outputs]
+            yield [item.new for item in placed]
+            check()
+            for item in placed:
+                _read_again(item)
+            with held():
+                check()
+                with taking_turns(list(stages)):
+                    for item in placed:  # somebody may have written one of them meanwhile
+                        check_goal(item.goal, force=force, kind=item.output.kind, inputs=inputs)
+                    _publish(placed, list(stages.values()), force)
+                if not inner:
+                    done()
+        finally:
+            to_the_end(partial(_close, stages))
+
+
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+
+@contextmanager
+def _nested() -> Iterator[bool]:
+    """Yield whether the output is made for another one, as the packages that are combined are."""
+    before = _inside.get()
+    _inside.set(True)
+    try:
+        yield before
+    finally:
+        _inside.set(before)
+
+
+def _close(stages: Mapping[Path, Staging]) -> None:
+    for stage in stages.values():
+        stage.close()
+
+
+def _place(output: Goal, stages: dict[Path, Staging], called: Path | None) -> _Placed:
+    parent = output.path.parent.resolve()
+    if parent not in stages:
+        stages[parent] = Staging(parent, (called or output.path).name)
+    return _Placed(output, stages[parent])
+
+
+def _read_again(item: _Placed) -> None:
+    """Raise WriteError where the output that was written cannot be read."""
+    if not os.path.lexists(item.new):
+        raise WriteError(f"{item.output.path}: nothing was written", "this is a fault in tlkit: report it")
+    if item.output.reads is None:
+        return
+    try:
+        item.output.reads(item.new)
+    except Exception as error:  # of whatever library reads this kind of file
+        told = reason(error).replace(str(item.new), item.goal.name)
+        hint = "nothing was kept; the input may be damaged, or this is a fault in tlkit: report it"
+        raise WriteError(f"{item.output.path}: what was written cannot be read: {told}", hint) from error
+
+
+def _publish(placed: Sequence[_Placed], stages: Sequence[Staging], force: bool) -> None:
+    """Give all outputs their names, or none of them; without ``force`` no name that is taken."""
+    for stage in stages:
+        stage.note([item.goal.name for item in placed if item.stage is stage])
+    if force and len(placed) == 1 and _replaced(placed[0]):
+        return
+    try:
+        for item in placed:  # the first leads to the others: without it nobody takes old and new ones for a set
+            if force and os.path.lexists(item.goal):
+                item.goal.rename(item.old)
+        for item in reversed(placed):
+            rename_new(item.new, item.goal)
+    except BaseException as error:
+        _take_back(placed)
+        if isinstance(error, FileExistsError):
+            raise UsageError(
+                f"{error.filename} exists already", "another process was first: choose another name"
+            ) from None
+        raise
+
+
+def _replaced(item: _Placed) -> bool:
+    """Put one output in the place of an old one, in one step; False where there is none, or no such step."""
+    if not os.path.lexists(item.goal):
+        return False
+    if item.output.kind.foreign is None:
+        item.new.replace(item.goal)
+        return True
+    return exchange(item.new, item.goal)
+
+
+def _take_back(placed: Sequence[_Placed]) -> None:
+    for item in placed:
+        if not os.path.lexists(item.new) and os.path.lexists(item.goal):
+            item.goal.rename(item.new)
+    for item in placed:
+        if os.path.lexists(item.old) and not os.path.lexists(item.goal):
+            item.old.rename(item.goal)
+
+
+@contextmanager
+def _write_errors(goals: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(
-            f"{goal}: cannot write: {reason(error)}", "nothing was written; free some space or choose another folder"
-        ) from error
+        if not goals:
+            raise
+        hint = "nothing was written; free some space or choose another folder"
+        raise WriteError(f"{goals[0]}: cannot write: {reason(error)}", hint) from error

@@ -13,9 +13,9 @@ from tlkit.cli.sink.output import jsonable
 from tlkit.cli.views.bench_formats import document
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import Load, OpCost, Placement, Row, Trust
-from tlkit.core.bench.saved import load_run, save_run
+from tlkit.core.bench.saved import load_run, save
 from tlkit.core.bench.stats import summarize
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, WriteError
 from tlkit.host.power import Energy
 
 FULL = row(
@@ -31,7 +31,7 @@ SUMMARY = jsonable(summarize([1, 2, 3]))
 
 
 def written(result: BenchResult, path: Path, **changes: Any) -> Path:
-    save_run(json.dumps(jsonable(document(result, [], ())) | changes), path)
+    path.write_text(json.dumps(jsonable(document(result, [], ())) | changes))
     return path
 
 
@@ -47,9 +47,21 @@ def test_an_unknown_spread_survives(tmp_path: Path) -> None:
 
 
 def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:
-    save_run("{}", tmp_path / "run.json")
+    text = json.dumps(jsonable(document(run(FULL), [], ())))
+    save((tmp_path / "run.json", text), None)
     with pytest.raises(UsageError, match="exists already"):
-        save_run("{}", tmp_path / "run.json")
+        save((tmp_path / "run.json", text), None)
+
+
+def test_a_run_and_its_page_are_written_both_or_not_at_all(tmp_path: Path) -> None:
+    text = json.dumps(jsonable(document(run(FULL), [], ())))
+    save((tmp_path / "a.json", text), (tmp_path / "a.html", "<p>"))
+    assert (load_run(tmp_path / "a.json"), (tmp_path / "a.html").read_text()) == (run(FULL), "<p>")
+    with pytest.raises(UsageError, match="exists already"):
+        save((tmp_path / "b.json", text), (tmp_path / "a.html", "<p>"))
+    with pytest.raises(WriteError, match="cannot be read"):
+        save((tmp_path / "b.json", "{}"), (tmp_path / "b.html", "<p>"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.json"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.core import sources
+from tests.formats import packages
 from tlkit.core.convert.convert import ConversionResult, convert
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.model.load import load_model
@@ -76,10 +77,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> ConversionResult:
 def old(tmp_path: Path) -> Iterator[Path]:
     """A package that is there already; whatever the test does, it has to survive untouched and alone."""
     goal = tmp_path / "out" / "old.mlpackage"
-    goal.mkdir(parents=True)
-    (goal / "file").write_text("old")
+    file = packages.unlike_any(goal)
     yield goal
-    assert (goal / "file").read_text() == "old"
+    assert file.read_text() == "old"
     assert os.listdir(goal.parent) == [goal.name]
 
 

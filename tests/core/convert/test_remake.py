@@ -184,7 +184,7 @@ def test_verification_fails_where_the_numbers_differ(
         write(package, recipe, path, *rest)  # type: ignore[arg-type]
         weights = next(path.rglob("weight.bin"))
         data = bytearray(weights.read_bytes())
-        data[128:1152] = bytes(1024)
+        data[128:384] = bytes(256)  # the first record, up to the head of the next
         weights.write_bytes(data)
 
     monkeypatch.setattr(remake, "_write", damaged)

@@ -388,7 +388,9 @@ def test_weights_are_not_copied_where_they_can_be_linked(net: Path, tmp_path: Pa
     assert not (made.path / "Data/com.apple.CoreML/model.mlmodel").samefile(net / "Data/com.apple.CoreML/model.mlmodel")
     with pytest.raises(UsageError, match="exists already"):
         edit(net, made.path, author="C")
-    again = edit(made.path, made.path, author="C", force=True)  # onto itself
+    with pytest.raises(UsageError, match="is the input itself"):
+        edit(made.path, made.path, author="C", force=True)
+    again = edit(net, made.path, author="C", force=True)
     assert again.info.metadata.author == "C"
     np.testing.assert_allclose(load_model(again.path).predict({"x": X})["y"], Y, rtol=1e-3)
 

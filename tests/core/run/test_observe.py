@@ -93,7 +93,7 @@ def test_the_first_value_that_is_not_finite_is_told(tmp_path: Path) -> None:
         ({"until": "matrix"}, "it is a constant"),
         ({"dump": "values", "ops": ["warp"]}, "--ops warp: no operation"),
         ({"ops": ["linear"]}, "there is no --dump"),
-        ({"dump": "x.npy"}, "exists already"),
+        ({"dump": "x.npy"}, "is the input itself"),
         ({"dump": "none/values"}, "there is no folder"),
     ],
 )

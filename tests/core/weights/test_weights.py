@@ -332,10 +332,22 @@ def test_core_ml_weights_raw_are_their_parts(tmp_path: Path) -> None:
     assert found["packed.scale"].tolist() == [[0.5], [2], [4]]
 
 
-def test_a_file_is_replaced_by_itself_in_another_type(tmp_path: Path) -> None:
+def test_a_file_is_not_replaced_by_itself_in_another_type(tmp_path: Path) -> None:
     path = safe(tmp_path / "a.safetensors")
-    convert_weights(path, path, dtype="f16", force=True)
-    assert load_file(path)["w"].dtype == np.float16
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is the input itself"):
+        convert_weights(path, path, dtype="f16", force=True)
+    assert path.read_bytes() == before
+
+
+def test_a_shard_of_the_input_is_not_replaced(tmp_path: Path) -> None:
+    convert_weights(safe(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", max_shard_size=1000)
+    (tmp_path / "c.safetensors.index.json").write_bytes((tmp_path / "b.safetensors.index.json").read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for source in ("c.safetensors.index.json", "b.safetensors.index.json"):
+        with pytest.raises(UsageError, match="is the input itself"):
+            convert_weights(tmp_path / source, tmp_path / "b.safetensors", max_shard_size=1000, force=True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -348,7 +360,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("b.safetensors", {"max_shard_size": 0}, "no size"),
     ("b.onnx", {}, "no format of weights"),
     ("gone/b.gguf", {}, "no folder"),
-    ("a.safetensors", {}, "exists already"),
+    ("a.safetensors", {}, "is the input itself"),
 ]
 
 

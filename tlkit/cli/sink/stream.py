@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -13,6 +14,23 @@ _CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(12
 def clean(text: str) -> str:
     """Return ``text`` with control characters (line feed and tab apart) replaced: no escape sequence survives."""
     return text.translate(_CONTROL)
+
+
+def open_streams() -> None:
+    """Give the standard streams that were closed when the process started (``>&-``) somewhere to go: to nobody.
+
+    Otherwise the next file that is opened gets the number 1 or 2, and whatever a library prints ends up in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 @contextmanager

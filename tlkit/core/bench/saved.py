@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tlkit.core.bench.bench import BenchResult
 from tlkit.errors import LoadError, reason
-from tlkit.host.staging import staged
+from tlkit.host.staging import Goal, staged_set
 
 SCHEMA_VERSION = 3
 """The version of a run's own part of the document."""
@@ -23,10 +24,23 @@ SCHEMA_VERSION = 3
 _LARGEST = 1 << 30  # bytes
 
 
-def save_run(text: str, path: Path, *, force: bool = False) -> None:
-    """Write the JSON document ``text`` to ``path``. Raises UsageError where it exists and ``force`` is not given."""
-    with staged(path, force=force) as goal:
-        goal.write_text(text, encoding="utf-8")
+def save(
+    run: tuple[Path, str] | None, page: tuple[Path, str] | None, *, force: bool = False, inputs: Iterable[Path] = ()
+) -> None:
+    """Write a run (its JSON document) and a page for people, or one of them, each a path and a text: both or none.
+
+    Raises UsageError where one exists and ``force`` is not given, or is one of ``inputs``.
+    """
+    wanted = [(*item, reads) for item, reads in ((run, load_run), (page, partial(_read_text, page))) if item]
+    outputs = [Goal(goal, reads) for goal, _, reads in wanted]
+    with staged_set(outputs, force=force, inputs=inputs) as paths:
+        for path, (_, text, _) in zip(paths, wanted, strict=True):
+            path.write_text(text, encoding="utf-8")
+
+
+def _read_text(page: tuple[Path, str] | None, path: Path) -> None:
+    if page is not None and path.read_text(encoding="utf-8") != page[1]:
+        raise LoadError(f"{path}: another text than was written")
 
 
 def load_run(path: Path) -> BenchResult:

@@ -17,8 +17,10 @@ from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions
 from tlkit.core.convert.tools.targets import choose_target
 from tlkit.errors import TlkitError, UsageError
+from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.host.goals import files_named
 from tlkit.host.interrupt import interruptible
-from tlkit.host.staging import check_goal, staged
+from tlkit.host.staging import prepare, staged
 from tlkit.ports.labels import class_labels
 from tlkit.ports.parse import Ports, parse_output, parse_ports
 
@@ -85,7 +87,8 @@ def convert(
     clock = Clock(report or (lambda what, share: None))
     about = About(author, description, version, license)
     _check_precision(precision)
-    _check_output(goal, force)
+    named = tuple(files_named(source, checkpoint, classes, samples, example, kwargs))
+    _check_output(goal, force, named)
     if is_package(source):
         refuse({"kwargs": kwargs, "checkpoint": checkpoint, "strip-prefix": strip_prefix, "input": inputs})
         refuse({"image": images, "classes": classes, "output-name": output_names, "state": states})
@@ -103,7 +106,8 @@ def convert(
         from tlkit.core.convert.capture.trace import prepared
     files = (Path(example) if example else None, Path(samples) if samples else None)
     names = tuple(output_names)
-    with prepared(loaded.module, frozen=loaded.program is not None) as module, staged(goal, force=force) as path:
+    stage = staged(goal, read_package, force=force, kind=PACKAGE, inputs=named)
+    with prepared(loaded.module, frozen=loaded.program is not None) as module, stage as path:
         checks = Checks(*files, seed, verify, strict_mil)
         order = Order(module, loaded, ports, recipe, names, tuple(states), checks, clock, target is not None)
         made = convert_verified(order, path, export=export, auto=auto)
@@ -112,8 +116,9 @@ def convert(
             with clock.stage("verify", "verifying"):
                 sampled = _sampled(path, order.cases)
         annotate(path, describe(loaded.text, made.recipe.precision, made.verification))
-    notes = (*loaded.notes, *made.notes)
-    return result(goal, loaded.text, made.recipe, made.verification, clock, notes, sampled)
+        notes = (*loaded.notes, *made.notes)
+        told = result(path, goal, loaded.text, made.recipe, made.verification, clock, notes, sampled)
+    return told
 
 
 def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:
@@ -140,7 +145,7 @@ def _check_precision(precision: str | None) -> None:
         raise UsageError(f"unknown precision '{precision}'", f"it is f16 or f32; {UNCOMPRESSED}")
 
 
-def _check_output(goal: Path, force: bool) -> None:
+def _check_output(goal: Path, force: bool, inputs: Sequence[Path]) -> None:
     if goal.suffix != ".mlpackage":
         raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
-    check_goal(goal, force=force)
+    prepare(goal, force=force, kind=PACKAGE, inputs=inputs)

@@ -8,15 +8,17 @@ out. Either is checked: the file is loaded again, and runs beside our executor o
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
-from tlkit.host.staging import check_goal, staged
+from tlkit.host.goals import files_named
+from tlkit.host.staging import prepare, staged
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ def export(
     Raises UsageError, LoadError, UnavailableError or ConversionError, and writes nothing then.
     """
     goal = Path(output)
-    _check(goal, precision, force)
+    inputs = tuple(files_named(model))
+    _check(goal, precision, force, inputs)
     from tlkit.core.model.load import load_model
     from tlkit.formats.coreml.package import open_package
     from tlkit.host.quiet import quiet
@@ -93,26 +96,39 @@ def export(
     program = package.program.function(function or package.default_function)
     if info.states and goal.suffix == ".onnx":
         raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
-    with quiet(), staged(goal, force=force) as path:
+    found: Verification | None = None
+    with quiet(), staged(goal, _read_again, force=force, inputs=inputs) as path:
         exported = _export(program, info, precision, narrow=goal.suffix == ".pt2", strict_mil=strict_mil)
         (_save_pt2 if goal.suffix == ".pt2" else _save_onnx)(exported, info, program, path)
-        found = None
         if verify:
             from tlkit.core.convert.exported_check import check_export
 
             found = check_export(path, program, info, precision, seed, strict_mil)
+        size = path.stat().st_size
     calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     counts = {name: calls.count(name) for name in sorted(set(calls), key=lambda name: (-calls.count(name), name))}
-    size, source = goal.stat().st_size, os.fspath(model)
-    return ExportResult(goal, source, FORMATS[goal.suffix], precision, size, info, counts, found, _notes(info, goal))
+    return ExportResult(
+        goal, os.fspath(model), FORMATS[goal.suffix], precision, size, info, counts, found, _notes(info, goal)
+    )
 
 
-def _check(goal: Path, precision: str, force: bool) -> None:
+def _read_again(path: Path) -> None:
+    if path.suffix == ".pt2":
+        import torch
+
+        torch.export.load(path)
+    else:
+        import onnx
+
+        onnx.checker.check_model(str(path))
+
+
+def _check(goal: Path, precision: str, force: bool, inputs: Sequence[Path]) -> None:
     if goal.suffix not in FORMATS:
         raise UsageError(f"{goal}: unknown kind of file", f"name it {' or '.join(FORMATS)}")
     if precision not in ("f16", "f32"):
         raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
-    check_goal(goal, force=force)
+    prepare(goal, force=force, inputs=inputs)
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if goal.suffix == ".onnx" and missing:
         raise UnavailableError(
@@ -156,7 +172,43 @@ def _without_assertions(program: ExportedProgram) -> ExportedProgram:
 def _save_pt2(program: ExportedProgram, info: ModelInfo, function: Function, path: Path) -> None:
     import torch
 
-    torch.export.save(program, path, extra_files={_INSIDE: json.dumps(_metadata(info, function))})
+    with path.open("wb") as file:
+        kept = _FirstError(file)
+        torch.export.save(
+            program, cast("IO[bytes]", kept), extra_files={_INSIDE: json.dumps(_metadata(info, function))}
+        )
+    if kept.error is not None:
+        raise kept.error
+
+
+class _FirstError(io.BufferedIOBase):
+    """A file to write to that raises nothing and keeps the first error: torch's own writer ends the process at one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write ``data`` where nothing has failed before; say that it is written in any case."""
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return memoryview(data).nbytes
+
+    def writable(self) -> bool:
+        """Say that it is a file to write to."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can go back to its start, which torch does when all is written, and nothing else."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Do nothing."""
+        return offset
 
 
 def _save_onnx(program: ExportedProgram, info: ModelInfo, function: Function, path: Path) -> None:

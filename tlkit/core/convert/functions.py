@@ -20,8 +20,10 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.coreml.features import describe_function
 from tlkit.formats.coreml.package import Package, open_package
 from tlkit.formats.coreml.write import write_package
+from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.host.goals import files_named
 from tlkit.host.quiet import quiet
-from tlkit.host.staging import check_goal, staged
+from tlkit.host.staging import prepare, staged
 from tlkit.mil.opsets import version_of
 from tlkit.mil.program import Function, Program
 from tlkit.ports.parse import Ports, check_name, function_ports
@@ -85,10 +87,14 @@ def combine(
         for name in sources
     }
     _check(sources, target, any((*inputs, *images, *(main or {}).values(), *options.values())))
-    check_goal(goal, force=force)
+    said = {**options, **(main or {})}
+    named = tuple(
+        files_named(sources, *(said.get(key) for key in ("checkpoint", "classes", "samples", "example", "kwargs")))
+    )
+    prepare(goal, force=force, kind=PACKAGE, inputs=named)
     check_versions()
     found: dict[str, Verification] = {}
-    with staged(goal, force=force) as path:
+    with staged(goal, read_package, force=force, kind=PACKAGE, inputs=named) as path:
         packages: dict[str, Path] = {}
         for name, item in sources.items():
             if _is_package(item):
@@ -113,9 +119,10 @@ def combine(
         inherit(path, packages)
         passed = all(_same(package, path, name, seed) for name, package in packages.items()) if verify else None
         separate = sum(map(_size, dict.fromkeys(packages.values())))
+        size, info = _size(path), replace(inspect(path), path=str(goal))
     texts = {name: item if isinstance(item, str) else _text(item) for name, item in sources.items()}
     agreed = passed and all(item.passed is not False for item in found.values())
-    return Combined(goal, texts, "main", _size(goal), separate, inspect(goal), agreed, found)
+    return Combined(goal, texts, "main", size, separate, info, agreed, found)
 
 
 def _is_package(source: object) -> bool:

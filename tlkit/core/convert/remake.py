@@ -21,6 +21,7 @@ from tlkit.formats.base import sniff
 from tlkit.formats.coreml.features import interfaces, refuse_half_images
 from tlkit.formats.coreml.package import Package, blamed_on, open_package
 from tlkit.formats.coreml.write import write_package
+from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import staged
 from tlkit.mil.passes.base import run_passes
@@ -89,7 +90,7 @@ def remake(
         package.require_weights()
         check_versions()
     verification = None
-    with staged(goal, force=force) as path:
+    with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
         with clock.stage("convert", "converting"):
             start = _widened(package, program, path.with_name(f"f32-{path.name}")) if widened else package
             _write(start, recipe, path, narrowed, clock)
@@ -97,8 +98,9 @@ def remake(
             with clock.stage("verify", "verifying"):
                 verification = _verified(source, path, "f16" if widened or narrowed else "f32", seed)
         annotate(path, describe(str(source), recipe.precision, verification))
-    notes = ("the weights are the f16 numbers they were: f32 brings back no bits",) if widened else ()
-    return result(goal, str(source), recipe, verification, clock, notes)
+        notes = ("the weights are the f16 numbers they were: f32 brings back no bits",) if widened else ()
+        made = result(path, goal, str(source), recipe, verification, clock, notes)
+    return made
 
 
 def _open(source: Path) -> tuple[Package, Program]:

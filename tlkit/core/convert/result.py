@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class ConversionResult:
 
 
 def result(
+    path: Path,
     goal: Path,
     source: str,
     recipe: Recipe,
@@ -56,26 +57,26 @@ def result(
     notes: tuple[str, ...],
     sampled: tuple[Risk, ...] = (),
 ) -> ConversionResult:
-    """Describe the package that now lies at ``goal``; ``sampled`` are the risks that its values showed."""
+    """Describe the package at ``path``, which is about to lie at ``goal``; ``sampled``: the risks its values showed."""
     from tlkit.core.inspect.risks import package_risks
     from tlkit.core.model.load import inspect
     from tlkit.formats.coreml.package import open_package
     from tlkit.mil.risks.find import merged
 
-    info = inspect(goal)
+    info = replace(inspect(path), path=str(goal))
     return ConversionResult(
         path=goal,
         source=source,
         precision=recipe.precision,
         target=recipe.target.name,
-        size=sum(file.stat().st_size for file in goal.rglob("*") if file.is_file()),
+        size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         info=info,
         verification=verification,
         advice=advise(info),
         notes=notes,
         version_notes=version_notes(),
         timings=clock.timings(),
-        risks=merged([package_risks(open_package(goal), info=info), sampled]),
+        risks=merged([package_risks(open_package(path), info=info), sampled]),
     )
 
 

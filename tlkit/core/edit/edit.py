@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlkit.core.edit.apply import Edits, apply, changes
@@ -17,7 +17,9 @@ from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
 from tlkit.formats.coreml.package import Package, blamed_on, open_package
 from tlkit.formats.coreml.write import write_beside
-from tlkit.host.staging import check_goal, staged
+from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.host.goals import FILE, Kind, files_named
+from tlkit.host.staging import prepare, staged
 from tlkit.ports.labels import class_labels
 from tlkit.types import ModelInfo
 
@@ -97,20 +99,23 @@ def edit(
     if not (edits.program or edits.metadata or spec_version or any(text is not None for text in fields.values())):
         raise UsageError("nothing to change", "say what: --rename, --input-shape, --metadata, ... (tlkit edit --help)")
     goal = Path(output)
-    package = _open(Path(model), goal, force)
+    package, kind = _open(Path(model), goal)
+    inputs = tuple(files_named(model, classes))
+    prepare(goal, force=force, kind=kind, inputs=inputs)
     changed = type(package.model)()
     changed.CopyFrom(package.model)
     with blamed_on(package.file):
         apply(package, changed, edits)
-    with staged(goal, force=force) as path:
+    with staged(goal, read_package, force=force, kind=kind, inputs=inputs) as path:
         write_beside(package, changed, path)
         check = None
         if verify and edits.program:
             check = _check(package.root, path, seed)
-    return EditResult(goal, os.fspath(model), changes(package.model, changed, edits), describe(goal), check)
+        info = replace(describe(path), path=str(goal))
+    return EditResult(goal, os.fspath(model), changes(package.model, changed, edits), info, check)
 
 
-def _open(source: Path, goal: Path, force: bool) -> Package:
+def _open(source: Path, goal: Path) -> tuple[Package, Kind]:
     sniff.expect_coreml(source)
     package = open_package(source)
     suffix = ".mlpackage" if package.root.is_dir() else ".mlmodel"
@@ -118,8 +123,7 @@ def _open(source: Path, goal: Path, force: bool) -> Package:
         raise UsageError(f"{source}: a zipped or compiled model cannot be edited", "edit the package it was made from")
     if goal.suffix != suffix:
         raise UsageError(f"{goal}: what is made of {source.name} ends in {suffix}", f"write -o {goal.stem}{suffix}")
-    check_goal(goal, force=force)
-    return package
+    return package, PACKAGE if package.root.is_dir() else FILE
 
 
 def _pairs(flag: str, given: Pairs) -> dict[str, str]:

@@ -213,6 +213,9 @@ class Model:
 
         Tensors come back as float32, float64 or int32 arrays, images as PIL images, a classifier's result as its
         label and a dictionary of probabilities. ``state`` is one of :meth:`make_state`'s and is updated.
+
+        In the fork of a process that had imported PyTorch its threads are missing, so the first prediction there sets
+        PyTorch to one thread; ``torch.set_num_threads`` after that is yours. A CUDA device cannot be used in a fork.
         """
         from tlkit.core.model.outputs import from_port
 

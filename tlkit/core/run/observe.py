@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.errors import UsageError
-from tlkit.host.staging import check_goal, staged
+from tlkit.host.goals import Kind
 from tlkit.mil.program import Function, Operation, walk
 
 INDEX = "index.json"
@@ -74,30 +74,42 @@ class Observer:
 
 @contextmanager
 def observing(
-    until: str | None, dump: str | None, patterns: Iterable[str], function: Function, *, force: bool
+    until: str | None, folder: Path | None, patterns: Iterable[str], function: Function
 ) -> Iterator[Observer]:
-    """Yield an observer for one run; the folder of dumped values gets its name when the body ends well.
+    """Yield an observer for one run; where values are dumped, ``folder`` is made and the index written at the end.
 
     UsageError where nothing of ``function`` has the name ``until`` or matches a pattern.
     """
     patterns = tuple(patterns)
     _check(until, patterns, function)
-    with ExitStack() as stack:
-        folder = stack.enter_context(staged(Path(dump), force=force)) if dump is not None else None
-        if folder is not None:
-            folder.mkdir()
-        observer = Observer(until, folder, patterns)
-        yield observer
-        if folder is not None:
-            (folder / INDEX).write_text(json.dumps([asdict(item) for item in observer.dumped], indent=1))
+    if folder is not None:
+        folder.mkdir()
+    observer = Observer(until, folder, patterns)
+    yield observer
+    if folder is not None:
+        (folder / INDEX).write_text(json.dumps([asdict(item) for item in observer.dumped], indent=1))
 
 
-def check_dump(dump: str | None, patterns: Iterable[str], *, force: bool) -> None:
-    """Raise :class:`UsageError` for a folder that cannot be written, or patterns with nothing to be dumped."""
-    if dump is not None:
-        check_goal(Path(dump), force=force)
-    elif tuple(patterns):
-        raise UsageError("--ops chooses what --dump keeps, and there is no --dump", "add --dump FOLDER")
+def read_dump(folder: Path) -> None:
+    """Open every value of a folder of dumped values; ValueError or OSError where one is not as the index says."""
+    for item in json.loads((folder / INDEX).read_text()):
+        array = np.load(folder / item["file"], mmap_mode="r" if 0 not in item["shape"] else None)
+        if list(array.shape) != item["shape"]:
+            raise ValueError(f"{item['file']} is not the value that was dumped")
+
+
+def _foreign(folder: Path) -> Path | None:
+    """Return something in ``folder`` that no dump put there; None where there is nothing."""
+    index = folder / INDEX
+    try:
+        listed = {INDEX, *(item["file"] for item in json.loads(index.read_text()))} if index.is_file() else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        listed = set()
+    return next((item for item in folder.iterdir() if item.name not in listed or not item.is_file()), None)
+
+
+DUMP = Kind("a folder of dumped values", _foreign)
+"""What ``--dump`` may replace."""
 
 
 def names_of(operation: Operation) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.inputs import Note
 from tlkit.core.model.load import load_model
 from tlkit.core.model.values import collect
-from tlkit.core.run.observe import Dumped, check_dump, observing
+from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump
 from tlkit.errors import UsageError
-from tlkit.host.staging import check_goal, staged
+from tlkit.host.goals import check_distinct, files_named
+from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec, Unit
 
 if TYPE_CHECKING:
@@ -121,14 +122,16 @@ def run(
 
     Raises UsageError, LoadError, UnavailableError or ExecutionError.
     """
-    goal = _goal(save_outputs, force)
-    ops = tuple(ops)
-    check_dump(dump, ops, force=force)
+    ops, inputs = tuple(ops), tuple(inputs)
+    wanted = _wanted(dump, save_outputs, ops)
+    files = tuple(files_named(model, inputs))
+    for item in wanted:
+        prepare(item.path, force=force, kind=item.kind, inputs=files)
+    check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
     loaded = load_model(model, function=function, stage=stage, **how)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
-    inputs = tuple(inputs)
     named = {text.partition("=")[0] for text in inputs}
     asked = tuple(spec for spec in loaded.inputs if spec.name in named or not loaded.may_lack(spec))
     values = collect(asked, inputs, shapes, seed, note)
@@ -139,14 +142,15 @@ def run(
     state = loaded.make_state() if loaded.info.states else None
     dumped: list[Dumped] = []
     stray: Stray | None = None
-    if until is None and dump is None:
-        look = check_nan or loaded.checkable
-        outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
-    else:
-        with observing(until, dump, ops, loaded.function(), force=force) as observer:
-            outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
-    if goal is not None:
-        save(outputs, goal, force=force)
+    with staged_set(wanted, force=force, inputs=files) as paths:
+        if until is None and dump is None:
+            look = check_nan or loaded.checkable
+            outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
+        else:
+            with observing(until, paths[0] if dump else None, ops, loaded.function()) as observer:
+                outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
+        if save_outputs is not None:
+            save(outputs, paths[-1])
     given = tuple(PortValue(name, str(array.dtype), array.shape) for name, array in arrays.items())
     specs = {spec.name: spec for spec in loaded.outputs}
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
@@ -183,8 +187,8 @@ def summarize(spec: TensorSpec, value: Any) -> OutputSummary:
     )
 
 
-def save(outputs: Mapping[str, Any], goal: Path, *, force: bool = False) -> None:
-    """Write outputs to ``goal`` (.npz or .safetensors), beside it first and then renamed.
+def save(outputs: Mapping[str, Any], path: Path) -> None:
+    """Write outputs to ``path`` (.npz or .safetensors).
 
     A classifier's probabilities become one array, their labels the array ``NAME.labels`` (in a SafeTensors file, which
     holds no text, a JSON list in its metadata); so does its answer.
@@ -199,26 +203,40 @@ def save(outputs: Mapping[str, Any], goal: Path, *, force: bool = False) -> None
             texts[name] = value
         else:
             arrays[name] = np.ascontiguousarray(value)
-    with staged(goal, force=force) as path:
-        if goal.suffix == ".npz":
-            np.savez(path, **(arrays | {name: np.array(text) for name, text in texts.items()}))
-        else:
-            import json
+    if path.suffix == ".npz":
+        np.savez(path, **(arrays | {name: np.array(text) for name, text in texts.items()}))
+    else:
+        import json
 
-            from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-            save_file(arrays, path, {name: json.dumps(text) for name, text in texts.items()} or None)
+        # save_file would say of a full disk what Python's own errors say better
+        path.write_bytes(save(arrays, {name: json.dumps(text) for name, text in texts.items()} or None))
 
 
 def _strays(flat: np.ndarray[Any, Any]) -> tuple[int, int]:
     return int(np.isnan(flat).sum()), int(np.isinf(flat).sum())
 
 
-def _goal(text: str | None, force: bool) -> Path | None:
-    if text is None:
-        return None
-    goal = Path(text)
-    if goal.suffix not in (".npz", ".safetensors"):
-        raise UsageError(f"--save-outputs {text}: unknown kind of file", "name it .npz or .safetensors")
-    check_goal(goal, force=force)
-    return goal
+def _wanted(dump: str | None, save_outputs: str | None, ops: tuple[str, ...]) -> list[Goal]:
+    """Return what the run is to write; UsageError for names and patterns that cannot be meant."""
+    if dump is None and ops:
+        raise UsageError("--ops chooses what --dump keeps, and there is no --dump", "add --dump FOLDER")
+    wanted = [] if dump is None else [Goal(Path(dump), read_dump, DUMP)]
+    if save_outputs is not None:
+        if Path(save_outputs).suffix not in (".npz", ".safetensors"):
+            raise UsageError(f"--save-outputs {save_outputs}: unknown kind of file", "name it .npz or .safetensors")
+        wanted.append(Goal(Path(save_outputs), _read_saved))
+    return wanted
+
+
+def _read_saved(path: Path) -> None:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                archive[name]
+    else:
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            file.keys()

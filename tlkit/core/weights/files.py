@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tlkit.core.weights.metadata import Carried, for_gguf, for_safetensors
 from tlkit.core.weights.plan import Job, shard_names
+from tlkit.errors import WriteError
 from tlkit.formats.base.planned import Planned
-from tlkit.host.staging import staged
+from tlkit.host.staging import Goal, staged, staged_set
 
 
 def write_files(
@@ -22,21 +23,21 @@ def write_files(
     arch: str,
     reader: Callable[[Planned], Iterator[Any]],
     force: bool,
+    inputs: Sequence[Path],
     notes: list[str],
 ) -> list[Path]:
-    """Write the files; each is complete before any gets its name, the index last."""
+    """Write the files; each is complete before any gets its name, the index (of GGUF splits: the first) last."""
     jobs = [job for part in parts for job in part]
     plans = [[job.planned for job in part] for part in parts]
     files = shard_names(goal, len(parts))
     if form == "PyTorch":
         if carried:
             notes.append(f"{len(carried)} metadata entries are left out: a state_dict has no place for them")
-        return _write_torch(files, plans, reader, force)
+        return _write_torch(files, plans, reader, force, inputs)
     if form == "GGUF":
-        return _write_gguf(
-            files, plans, for_gguf(carried, arch, _main_types(jobs), any(map(_changes, jobs))), reader, force
-        )
-    return _write_safetensors(goal, files, plans, for_safetensors(carried), reader, force)
+        said = for_gguf(carried, arch, _main_types(jobs), any(map(_changes, jobs)))
+        return _write_gguf(goal, files, plans, said, reader, force, inputs)
+    return _write_safetensors(goal, files, plans, for_safetensors(carried), reader, force, inputs)
 
 
 def _changes(job: Job) -> bool:
@@ -50,43 +51,72 @@ def _main_types(jobs: Sequence[Job]) -> list[str]:
     return [name for name, _ in elements.most_common()]
 
 
-def _write_torch(files: list[Path], plans: list[list[Planned]], reader: Any, force: bool) -> list[Path]:
+def _write_torch(
+    files: list[Path], plans: list[list[Planned]], reader: Any, force: bool, inputs: Sequence[Path]
+) -> list[Path]:
     from tlkit.formats.torch.write import write_torch
 
-    with staged(files[0], force=force) as path:
+    with staged(files[0], partial(_read_again, plans), force=force, inputs=inputs) as path:
         write_torch(path, plans[0], reader)
     return files
 
 
 def _write_gguf(
-    files: list[Path], plans: list[list[Planned]], metadata: Carried, reader: Any, force: bool
+    goal: Path,
+    files: list[Path],
+    plans: list[list[Planned]],
+    metadata: Carried,
+    reader: Any,
+    force: bool,
+    inputs: Sequence[Path],
 ) -> list[Path]:
     from tlkit.formats.gguf.write import Typed, write_gguf
 
     total = sum(map(len, plans))
-    with ExitStack() as stack:
-        for index, (file, tensors) in enumerate(zip(files, plans, strict=True)):
+    with staged_set(_outputs(files, plans), called=goal, force=force, inputs=inputs) as paths:
+        for index, (path, tensors) in enumerate(zip(paths, plans, strict=True)):
             split = {
                 "split.no": Typed("u16", index),
                 "split.count": Typed("u16", len(files)),
                 "split.tensors.count": Typed("i32", total),
             }
             said = metadata if len(files) == 1 else {**(metadata if index == 0 else {}), **split}
-            write_gguf(stack.enter_context(staged(file, force=force)), tensors, said, reader)
+            write_gguf(path, tensors, said, reader)
     return files
 
 
 def _write_safetensors(
-    goal: Path, files: list[Path], plans: list[list[Planned]], metadata: Mapping[str, str], reader: Any, force: bool
+    goal: Path,
+    files: list[Path],
+    plans: list[list[Planned]],
+    metadata: Mapping[str, str],
+    reader: Any,
+    force: bool,
+    inputs: Sequence[Path],
 ) -> list[Path]:
     from tlkit.formats.safetensors.write import write_index, write_safetensors
 
-    index = goal.with_name(f"{goal.name}.index.json")
-    with ExitStack() as stack:
-        if len(files) > 1:
-            by_name = {file.name: tensors for file, tensors in zip(files, plans, strict=True)}
-            write_index(stack.enter_context(staged(index, force=force)), by_name)
-        for file, tensors in zip(files, plans, strict=True):
-            said = metadata if file == files[0] else {"format": metadata["format"]}
-            write_safetensors(stack.enter_context(staged(file, force=force)), tensors, said, reader)
-    return files if len(files) == 1 else [index, *files]
+    several = len(files) > 1
+    made = [goal.with_name(f"{goal.name}.index.json"), *files] if several else files
+    with staged_set(_outputs(made, plans), called=goal, force=force, inputs=inputs) as paths:
+        if several:
+            write_index(paths[0], {file.name: tensors for file, tensors in zip(files, plans, strict=True)})
+        for path, tensors in zip(paths[several:], plans, strict=True):
+            said = metadata if path.name == files[0].name else {"format": metadata["format"]}
+            write_safetensors(path, tensors, said, reader)
+    return made
+
+
+def _outputs(files: Sequence[Path], plans: list[list[Planned]]) -> list[Goal]:
+    """Return the files as one set: the first, which leads to the others, is read for them all."""
+    return [Goal(file, None if index else partial(_read_again, plans)) for index, file in enumerate(files)]
+
+
+def _read_again(plans: list[list[Planned]], path: Path) -> None:
+    """Open what was written; raise WriteError where it does not hold the tensors that were planned."""
+    from tlkit.formats.describe import open_tensors
+
+    wanted = {(tensor.name, tensor.shape) for tensors in plans for tensor in tensors}
+    opened = open_tensors(path)
+    if {(entry.name, entry.shape) for entry in opened.entries()} != wanted:
+        raise WriteError(f"{path}: not all of its tensors can be read")

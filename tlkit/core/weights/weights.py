@@ -20,8 +20,9 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.encode import is_float
+from tlkit.host.goals import files_named
 from tlkit.host.interrupt import check
-from tlkit.host.staging import check_goal
+from tlkit.host.staging import prepare
 from tlkit.types import LeftOut
 
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
@@ -91,8 +92,9 @@ def convert_weights(
         raise UsageError(f"unknown names '{names}'", "they are auto or keep")
     if limit is not None and wishes.format == "PyTorch":
         raise UsageError("a state_dict of PyTorch's is one file", "write .safetensors to split it")
-    check_goal(goal, force=force)
+    prepare(goal, force=force, inputs=files_named(source))
     opened = _open(Path(source))
+    inputs = (Path(source), *_files(opened))
     choice = choose(
         opened,
         everything=all_tensors,
@@ -113,7 +115,7 @@ def convert_weights(
     from tlkit.core.weights.data import Reader
 
     reader = Reader(opened, jobs, report or (lambda what, share: None), check)
-    files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, notes)
+    files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes)
     return WeightsResult(
         path=goal,
         files=tuple(files),
@@ -157,6 +159,11 @@ def _open(path: Path) -> TensorFile:
     if not opened.entries() and not any(item.lost for item in opened.left_out):
         raise LoadError(f"{path}: it holds no tensors", "name a file of weights")
     return opened
+
+
+def _files(opened: TensorFile) -> set[Path]:
+    """Return the files that hold the tensors: a source may have several, and outputs may get the names of those."""
+    return {Path(entry.file) for entry in opened.entries() if entry.file}
 
 
 def _architecture(opened: TensorFile, carried: Carried) -> str:

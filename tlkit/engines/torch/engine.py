@@ -24,6 +24,7 @@ from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
 from tlkit.host.allocator import keep_freed
+from tlkit.host.forked import use_one_thread
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
 from tlkit.mil.ops.classify import presenters
@@ -103,6 +104,7 @@ class TorchEngine:
         if missing:
             listed = ", ".join(f"{name} (x{count})" for name, count in sorted(missing.items()))
             raise LoadError(f"the program uses ops that tlkit does not run: {listed}", "`tlkit ops` lists what it runs")
+        use_one_thread()
         self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
         _pack(self.module, self.device)
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
@@ -187,6 +189,7 @@ class TorchEngine:
         return {name: self._present.get(name, _to_numpy)(value) for name, value in named}
 
     def _operands(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> list[Any]:
+        use_one_thread()
         state = self.make_state() if state is None else state
         operands: list[Any] = []
         for item in self._function.inputs:

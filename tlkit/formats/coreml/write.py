@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from tlkit.mil.write import WEIGHTS, weight_file, write_program
 
 _FOLDER = "com.apple.CoreML"
 _MODEL = "model.mlmodel"
+_MANIFEST = "Manifest.json"
+_MOST = 10_000  # files of a package that are copied; most have three
 
 
 def write_package(path: Path, model: Any, program: Program) -> Package:
@@ -36,7 +40,7 @@ def write_package(path: Path, model: Any, program: Program) -> Package:
     items = [(_MODEL, "CoreML Model Specification")]
     if weights.used:
         items.append((WEIGHTS.split("/")[0], "CoreML Model Weights"))
-    (path / "Manifest.json").write_text(json.dumps(_manifest(items), indent=4))
+    (path / _MANIFEST).write_text(json.dumps(_manifest(items), indent=4))
     return Package(path, folder / _MODEL, model)
 
 
@@ -58,30 +62,50 @@ def write_beside(package: Package, model: Any, path: Path) -> None:
     """Write ``model`` to ``path`` as ``package`` is on disk: alone, or with everything else that the folder holds.
 
     Weights and other files are hard-linked where the file system can, so that a copy of a large model costs nothing;
-    tlkit never writes into a file that exists.
+    tlkit never writes into a file that exists. Links inside the package become what they lead to; LoadError for one
+    that leads out of it, or back to a folder that holds it.
     """
     data = model.SerializeToString()
     if not package.root.is_dir():
         path.write_bytes(data)
         return
-    for folder, _, names in os.walk(package.root):
-        place = path / Path(folder).relative_to(package.root)
-        place.mkdir()
-        for name in names:
-            source = Path(folder, name)
-            if source != package.file:
-                _link(inside(package.root, Path(folder), name), place / name)
+    _copy_folder(package, package.root, path, (), iter(range(_MOST)))
     (path / package.file.relative_to(package.root)).write_bytes(data)
+
+
+def _copy_folder(package: Package, folder: Path, place: Path, above: tuple[Path, ...], numbers: Iterator[int]) -> None:
+    """Make ``place`` of ``folder``, without the model's own file.
+
+    ``above`` are the real folders that hold it; ``numbers`` has one left for each file that may still be copied.
+    """
+    above = (*above, folder.resolve())
+    if above[-1] in above[:-1]:
+        raise LoadError(f"{folder}: a link that leads back to a folder around it", "the package is damaged")
+    place.mkdir()
+    for item in sorted(folder.iterdir()):
+        if next(numbers, None) is None:
+            raise LoadError(f"{package.root}: more than {_MOST} files, counted through its links", "do not trust it")
+        source = inside(package.root, folder, item.name)
+        if source.is_dir():
+            _copy_folder(package, source, place / item.name, above, numbers)
+        elif source != package.file:
+            _link(source, place / item.name)
 
 
 def _link(source: Path, goal: Path) -> None:
     real = source.resolve()
     if not real.is_file():
         raise LoadError(f"{source}: not a regular file", "the package is damaged: fetch it again")
-    with suppress(OSError):  # another file system, or one without links
-        os.link(real, goal)
-        return
+    found, folder = real.stat(), goal.parent.stat()
+    # What the umask allows is seen in the mode of the folder, which is new. A link has its file's owner and mode.
+    mode = stat.S_IMODE(found.st_mode) & folder.st_mode & 0o666 | stat.S_IRUSR | stat.S_IWUSR
+    # The manifest is a file of its own: coremltools writes into it wherever it opens a package.
+    if (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), mode) and source.name != _MANIFEST:
+        with suppress(OSError):  # another file system, or one without links
+            os.link(real, goal)
+            return
     shutil.copyfile(real, goal)
+    goal.chmod(mode)
 
 
 def oldest_version(model: Any) -> tuple[int, str]:
