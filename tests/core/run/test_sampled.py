@@ -52,6 +52,15 @@ def test_a_nan_is_told_where_it_arises() -> None:
     assert found("sub", "fp32", [INF, 1], y=np.array([INF, 1], np.float32)) == "P8"
 
 
+def test_an_overflow_of_f16_is_told_where_it_arises() -> None:
+    assert found("square", "fp16", [300.0, 1]) == "P12" and found("square", "fp16", [255.0, 1]) == ""
+    assert found("square", "fp16", [INF, 1]) == ""
+    assert found("square", "fp32", [1e30, 1]) == ""
+    assert found("cast", "fp32", [70000.0], tensor("fp16", 1), dtype=strings("fp16")) == "P12"
+    row = np.full((1, 4), 200.0)
+    assert found("matmul", "fp16", row, tensor("fp16", 1, 1), y=np.full((4, 1), 200, np.float16)) == "P4 P12"
+
+
 def test_rows_that_are_masked_whole() -> None:
     softmax = {"axis": value(-1, "int32")}
     assert found("softmax", "fp32", [[-INF, -INF], [0, 1]], **softmax) == "P8 O6"

@@ -26,6 +26,10 @@ _WHOLE = 2**24
 _SUMS = ("conv", "conv_transpose", "matmul", "linear", "einsum")
 _WHOLE_NUMBERS = ("add", "sub", "mul", "floor_div", "mod", "reduce_sum", "reduce_prod", "cumsum", "square", "pow")
 _INVALID = ("softmax", "log", "sqrt", "rsqrt", "real_div", "pow", "inverse", "sub", "mul")
+_GROWING = (
+    *(*_SUMS, "add", "sub", "mul", "real_div", "exp", "exp2", "pow", "square", "inverse", "rsqrt", "cast", "cosh"),
+    *("sinh", "tan", "cumsum", "reduce_sum", "reduce_prod", "reduce_l1_norm", "reduce_l2_norm", "reduce_sum_square"),
+)
 _INDEXED = ("gather", "gather_along_axis", "gather_nd", "scatter", "scatter_along_axis", "scatter_nd")
 
 
@@ -157,8 +161,7 @@ def _half(moment: Moment) -> bool:
     *_SUMS,
 )
 def _large_sum(moment: Moment) -> bool:
-    finite = moment.made[np.isfinite(moment.made)]
-    return _half(moment) and bool(finite.size and np.abs(finite).max() > _LARGEST_SUM)
+    return _half(moment) and bool((np.abs(moment.made.astype(np.float64)) > _LARGEST_SUM).any())
 
 
 @check(
@@ -186,6 +189,18 @@ def _small_products(moment: Moment) -> bool:
 def _new_nan(moment: Moment) -> bool:
     here = np.isnan(moment.made).any() if moment.made.dtype.kind == "f" else False
     return bool(here) and not any(np.isnan(value).any() for value in moment.given.values() if value.dtype.kind == "f")
+
+
+@check(
+    "P12",
+    "every unit",
+    "an f16 operation overflows on the inputs tried: infinity, and an output of zeros was seen on the Neural Engine",
+    "scale its operands down, or compute it in f32",
+    *_GROWING,
+)
+def _overflow(moment: Moment) -> bool:
+    inputs = [value for value in moment.given.values() if value.dtype.kind == "f"]
+    return _half(moment) and bool(np.isinf(moment.made).any()) and not any(np.isinf(value).any() for value in inputs)
 
 
 @check(
