@@ -81,6 +81,7 @@ def test_links_inside_are_followed(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(found[key].numpy(), tensor.numpy())
 
 
+@pytest.mark.slow
 def test_a_pipe_in_a_hugging_face_folder_is_not_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "hf"
     folder.mkdir()

@@ -207,6 +207,7 @@ def attacks(canary: str) -> dict[str, tuple[Change, str]]:
     }
 
 
+@pytest.mark.slow
 def test_each_attack_is_refused_or_does_nothing(tmp_path: Path, members: Members) -> None:
     outside, files = tmp_path / "outside", tmp_path / "files"
     outside.mkdir()

@@ -228,6 +228,7 @@ def attacks(folder: Path, canary: str) -> dict[str, tuple[Path, str]]:
     }
 
 
+@pytest.mark.slow
 def test_each_attack_is_refused_and_touches_nothing(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
