@@ -63,7 +63,7 @@ def test_element_types_are_onnxs() -> None:
         }
         words |= {"COMPLEX64": "C64", "COMPLEX128": "C128", "FLOAT4E2M1": "F4"}
         words |= {"FLOAT8E4M3FN": "F8_E4M3", "FLOAT8E4M3FNUZ": "F8_E4M3FNUZ"}
-        words |= {"FLOAT8E5M2": "F8_E5M2", "FLOAT8E5M2FNUZ": "F8_E5M2FNUZ"}
+        words |= {"FLOAT8E5M2": "F8_E5M2", "FLOAT8E5M2FNUZ": "F8_E5M2FNUZ", "FLOAT8E8M0": "F8_E8M0"}
         assert name == words.get(theirs, theirs.replace("UINT", "U").replace("INT", "I"))
 
 
@@ -143,9 +143,12 @@ def test_weights_of_another_size_than_their_shape_are_refused(tmp_path: Path) ->
 def test_real_models_read_as_the_package_reads_them(path: Path) -> None:
     found, theirs = OnnxFile(path), onnx.load(path)
     entries = {entry.name: entry for entry in found.entries()}
-    assert entries.keys() == {weight.name for weight in theirs.graph.initializer}
-    for weight in theirs.graph.initializer:
-        entry = entries[weight.name]
+    weights = {weight.name: weight for weight in theirs.graph.initializer}
+    for node in theirs.graph.node:  # those of nodes are called what the nodes give
+        weights |= {node.output[0]: attribute.t for attribute in node.attribute if attribute.HasField("t")}
+    assert entries.keys() == weights.keys()
+    for name, weight in weights.items():
+        entry = entries[name]
         assert entry.shape == tuple(weight.dims)
         if entry.offset is not None:
             np.testing.assert_array_equal(found.array(entry), numpy_helper.to_array(weight))

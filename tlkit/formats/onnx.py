@@ -10,13 +10,17 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.wire import Field, WireError, fields, varints
+from tlkit.types import LeftOut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TYPES = {
     1: "F32",
@@ -42,7 +46,12 @@ TYPES = {
     21: "U4",
     22: "I4",
     23: "F4",
+    24: "F8_E8M0",
+    25: "U2",
+    26: "I2",
 }
+_BITS = {"U4": 4, "I4": 4, "U2": 2, "I2": 2, "F4": 4}
+_NUMBERS = (5, 7, 11)  # int32_data, int64_data, uint64_data: numbers of any width, of as many bytes as each needs
 _IN_PLACE = {4: "F32", 10: "F64"}  # float_data and double_data, whose packed form is the raw one
 _FIELDS = 1_000_000  # a graph of 50,000 nodes has some 600,000
 _RANK = 64
@@ -65,11 +74,14 @@ class OnnxFile(MappedTensors):
         self._data = self._file.view
         self._seen = 0
         self._found: dict[str, TensorEntry] = {}
+        self._typed: dict[str, list[Field]] = {}
+        self._left: list[LeftOut] = []
         try:
             self._model()
         except WireError as error:
             raise self._file.broken(error.message) from None
         self._entries = tuple(self._found.values())
+        self.left_out = tuple(self._left)
         self.inputs = [port for port in self.inputs if port[0] not in self._found]
 
     def _fields(self, start: int, end: int) -> Iterator[Field]:
@@ -94,6 +106,10 @@ class OnnxFile(MappedTensors):
                 self.metadata["doc"] = self._text(start, end)
             elif number == 7 and wire == 2:
                 self._graph(start, end, 0)
+            elif number == 25 and wire == 2:  # a function: its nodes may hold constants
+                for inner, inner_wire, first, last in self._fields(start, end):
+                    if inner == 7 and inner_wire == 2:
+                        self._node(first, last, 1)
             elif number == 8 and wire == 2:
                 domain, version = self._pair(start, end)
                 self.opsets[domain or "ai.onnx"] = version if isinstance(version, int) else 0
@@ -122,6 +138,8 @@ class OnnxFile(MappedTensors):
                 self._node(begin, stop, depth)
             elif number == 5:
                 self._initializer(begin, stop)
+            elif number == 15:
+                self._sparse(begin, stop)
             elif depth == 0 and number == 2:
                 self.metadata["graph"] = self._text(begin, stop)
             elif depth == 0 and number in (11, 12):
@@ -129,9 +147,12 @@ class OnnxFile(MappedTensors):
 
     def _node(self, start: int, end: int, depth: int) -> None:
         self._seen += 2  # what an empty one takes
-        kind = domain = ""
+        kind = domain = output = ""
+        tensors = []
         for number, wire, begin, stop in self._fields(start, end):
-            if number == 4 and wire == 2:
+            if number == 2 and wire == 2:
+                output = output or self._text(begin, stop)
+            elif number == 4 and wire == 2:
                 kind = self._text(begin, stop)
             elif number == 7 and wire == 2:
                 domain = self._text(begin, stop)
@@ -139,6 +160,12 @@ class OnnxFile(MappedTensors):
                 for inner, inner_wire, first, last in self._fields(begin, stop):
                     if inner in (6, 11) and inner_wire == 2:  # an attribute's graph, or graphs
                         self._graph(first, last, depth + 1)
+                    elif inner in (5, 10) and inner_wire == 2:  # its tensor, or tensors
+                        tensors.append((first, last))
+                    elif inner in (22, 23) and inner_wire == 2:
+                        self._sparse(first, last, output)
+        for first, last in tensors:
+            self._initializer(first, last, output or kind)
         self.operations[f"{domain}.{kind}" if domain not in ("", "ai.onnx") else kind] += 1
 
     def _port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
@@ -170,9 +197,18 @@ class OnnxFile(MappedTensors):
                 return self._text(begin, stop)
         return "?"
 
-    def _initializer(self, start: int, end: int) -> None:
+    def _sparse(self, start: int, end: int, name: str = "") -> None:
+        """Name a sparse tensor: its values are the first field, and are called what the whole is."""
+        for number, wire, begin, stop in self._fields(start, end):
+            if number == 1 and wire == 2 and not name:
+                named = (field for field in self._fields(begin, stop) if field[0] == 8 and field[1] == 2)
+                name = next((self._text(first, last) for _, _, first, last in named), "")
+        self._left.append(LeftOut(name, "a sparse tensor; store it as a dense one", end - start))
+
+    def _initializer(self, start: int, end: int, called: str = "") -> None:
         name, dtype, dims, place = "", 0, list[int](), (0, 0)
         external: dict[str, Any] = {}
+        typed: list[Field] = []
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1:
                 dims += [begin] if wire == 0 else islice(varints(self._data, begin, stop), _RANK + 1)
@@ -182,17 +218,73 @@ class OnnxFile(MappedTensors):
                 name = self._text(begin, stop)
             elif (number == 9 or TYPES.get(dtype) == _IN_PLACE.get(number)) and wire == 2:
                 place = (begin, stop)
+            elif number in (*_NUMBERS, 4, 6, 10):
+                typed.append((number, wire, begin, stop))
             elif number == 13 and wire == 2:
                 key, value = self._pair(begin, stop)
                 external[key] = value
         if len(dims) > _RANK or any(dim >= 1 << 63 for dim in dims):
             raise WireError(f"'{name[:100]}' has a shape that is no size")
-        self._add(name, TYPES.get(dtype, f"type {dtype}"), tuple(dims), place, external)
+        self._take(called or name, dtype, tuple(dims), place, external, typed, end - start)
+
+    def _take(
+        self,
+        name: str,
+        dtype: int,
+        dims: tuple[int, ...],
+        place: tuple[int, int],
+        external: dict[str, Any],
+        typed: list[Field],
+        nbytes: int,
+    ) -> None:
+        """Take in a tensor under a name of its own; a node's is called what the node gives."""
+        if name in self._found:
+            name = self._other_name(name)
+        if TYPES.get(dtype) == "STRING":
+            self._left.append(LeftOut(name, "text, not numbers", nbytes, "other"))
+            return
+        if typed and place == (0, 0):
+            self._typed[name] = typed
+        self._add(name, TYPES.get(dtype, f"type {dtype}"), dims, place, external)
+
+    def _other_name(self, name: str) -> str:
+        """Return a free name for a tensor of a name that another graph (a branch of If) has given already."""
+        turn = 2
+        while f"{name}#{turn}" in self._found:
+            turn += 1
+        said = f"several graphs have a tensor '{name[:100]}': one is named '{name[:100]}#{turn}' here"
+        self.notes.append(f"{self.path}: {said}")
+        return f"{name}#{turn}"
+
+    def raw(self, entry: TensorEntry) -> memoryview:
+        """Return the tensor's stored bytes; numbers in a field of their own type as they would lie in a file."""
+        if entry.name not in self._typed:
+            return super().raw(entry)
+        from tlkit.formats.onnx_values import packed
+
+        return packed(self._data, entry, self._typed[entry.name], _BITS.get(entry.dtype))
+
+    def is_compressed(self, entry: TensorEntry) -> bool:
+        """Whether several values share a byte in a way that only ONNX has."""
+        return entry.dtype in ("U4", "I4", "U2", "I2")
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type of what :meth:`array` gives: whole bytes for integers of 4 and 2 bits."""
+        return f"{entry.dtype[0]}8" if self.is_compressed(entry) else super().decoded_type(entry)
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return the tensor's values."""
+        from tlkit.formats.onnx_values import unpacked
+
+        if not self.is_compressed(entry):
+            return super().array(entry)
+        return unpacked(self.raw(entry), entry, _BITS[entry.dtype])
 
     def _add(
         self, name: str, dtype: str, shape: tuple[int, ...], place: tuple[int, int], external: dict[str, Any]
     ) -> None:
-        size = math.prod(shape) * PLAIN.get(dtype, 0)
+        bits = _BITS.get(dtype, 8 * PLAIN.get(dtype, 0))
+        size = -(-math.prod(shape) * bits // 8)
         start, end = place
         if external:
             entry = self._external(name, dtype, shape, size, external)

@@ -73,6 +73,13 @@ def plan(source: TensorFile, entries: Sequence[TensorEntry], wishes: Wishes, nam
             raise UsageError(f"two tensors would be called '{job.planned.name}'", "keep the names: --names keep")
         seen.add(job.planned.name)
     if wishes.format == "GGUF":
+        long = [job.planned.name for job in jobs if len(job.planned.name.encode("utf-8", "replace")) > write_gguf.NAME]
+        if long:
+            more = f" (and {len(long) - 1} more)" if len(long) > 1 else ""
+            raise UsageError(
+                f"'{long[0]}'{more} has more bytes than the {write_gguf.NAME} that GGUF's readers take",
+                "write .safetensors, or cut a prefix that the names share with --strip-prefix",
+            )
         deep = [job.planned.name for job in jobs if len(job.planned.shape) > write_gguf.RANK]
         if deep:
             more = f" (and {len(deep) - 1} more)" if len(deep) > 1 else ""

@@ -18,6 +18,9 @@ TYPES = frozenset(name for name, _, _ in GGML.values())
 RANK = 4
 """ggml's tensors have at most four dimensions."""
 
+NAME = 63
+"""Bytes of a tensor's name that ggml takes (GGML_MAX_NAME less the zero at the end)."""
+
 SCALARS = {
     "u8": (0, "B"),
     "i8": (1, "b"),
