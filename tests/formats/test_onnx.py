@@ -145,7 +145,7 @@ def test_real_models_read_as_the_package_reads_them(path: Path) -> None:
     entries = {entry.name: entry for entry in found.entries()}
     weights = {weight.name: weight for weight in theirs.graph.initializer}
     for node in theirs.graph.node:  # those of nodes are called what the nodes give
-        weights |= {node.output[0]: attribute.t for attribute in node.attribute if attribute.HasField("t")}
+        weights.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.HasField("t"))
     assert entries.keys() == weights.keys()
     for name, weight in weights.items():
         entry = entries[name]

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from tlkit.formats.base.arrays import NUMPY
 from tlkit.formats.base.dtypes import PACKED, PLAIN, QUANTIZED
-from tlkit.formats.gguf.quants import quantize
+from tlkit.formats.gguf.quants import DEQUANTIZABLE, dequantize, quantize
+
+_SCALE = 65504.0  # f16's largest number
+_TINY = 127 * 2.0**-24  # what a scale in f16's smallest steps can still tell from zero, with 127 codes
 
 FLOATS = frozenset(name for name in PLAIN | PACKED if name.startswith(("F", "BF")))
 """The stored types that hold real numbers; blocks do as well."""
@@ -47,10 +50,25 @@ def encode(values: NDArray[Any], dtype: str, losses: Losses) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         if dtype in QUANTIZED:
             losses.not_finite += values.size - int(np.count_nonzero(np.isfinite(values)))
-            return quantize(_narrow(values, np.dtype(np.float32), losses), dtype)
+            narrow = _narrow(values, np.dtype(np.float32), losses)
+            blocks = quantize(narrow, dtype)
+            _count_scales(narrow, blocks, dtype, losses)
+            return blocks
         if dtype == "BF16":
             return _bf16(_narrow(values, np.dtype(np.float32), losses), losses)
         return _narrow(values, np.dtype(NUMPY[dtype]).newbyteorder("<"), losses)
+
+
+def _count_scales(values: NDArray[np.float32], blocks: NDArray[np.uint8], dtype: str, losses: Losses) -> None:
+    """Count what is lost because a block's scale, an f16, has no place for it: infinite now, or all zero."""
+    rows = values.reshape(len(blocks), -1)
+    largest = np.abs(rows).max(-1, initial=0)
+    odd = np.flatnonzero(np.isfinite(largest) & ((largest > _SCALE) | ((largest > 0) & (largest < _TINY))))
+    if odd.size and dtype in DEQUANTIZABLE:
+        found = dequantize(memoryview(blocks[odd].tobytes()), dtype, (odd.size * rows.shape[1],)).reshape(odd.size, -1)
+        losses.overflow += int(np.count_nonzero(~np.isfinite(found)))
+        gone = ~found.any(-1)
+        losses.underflow += int(np.count_nonzero(rows[odd[gone]]))
 
 
 def _narrow(values: NDArray[Any], goal: np.dtype[Any], losses: Losses) -> NDArray[Any]:

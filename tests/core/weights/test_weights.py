@@ -427,3 +427,43 @@ def test_an_interrupt_leaves_no_shard_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         convert_weights(source, tmp_path / "b.safetensors", max_shard_size=1000, report=stop)
     assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_tokens_that_are_not_text_and_nested_arrays_keep_their_bytes(tmp_path: Path) -> None:
+    """From GGUF to GGUF, and through SafeTensors."""
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    writer.add_array("tokenizer.ggml.tokens", [b"a", b"\xff\xfe", "é".encode()])
+    writer.add_array("x.nested", [[1, 2], [3]])
+    writer.add_tensor("w", MATRIX)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    convert_weights(tmp_path / "a.gguf", tmp_path / "b.gguf")
+    convert_weights(tmp_path / "a.gguf", tmp_path / "c.safetensors")
+    convert_weights(tmp_path / "c.safetensors", tmp_path / "d.gguf")
+    wanted = [bytes(part) for part in gguf.GGUFReader(tmp_path / "a.gguf").fields["tokenizer.ggml.tokens"].parts]
+    for name in ("b.gguf", "d.gguf"):
+        found = gguf.GGUFReader(tmp_path / name).fields["tokenizer.ggml.tokens"]
+        assert [bytes(part) for part in found.parts] == wanted
+        opened = tlkit.load_model(tmp_path / name).tensors().source
+        assert opened.types["x.nested"] == "arr[arr[i32]]"  # type: ignore[attr-defined]
+        assert [list(part) for part in opened.metadata["x.nested"]] == [[1, 2], [3]]
+
+
+def test_scales_that_f16_cannot_hold_are_counted(tmp_path: Path) -> None:
+    values = np.ones((4, 32), np.float32)
+    values[0] *= 1e8  # q8_0's scale is 1e8 / 127, past 65504
+    values[1] *= 1e-7  # and here it is zero
+    result = convert_weights(safe(tmp_path / "a.safetensors", {"w": values}), tmp_path / "b.gguf", quantize="q8_0")
+    found = gguf.quants.dequantize(gguf.GGUFReader(tmp_path / "b.gguf").tensors[0].data, GGMLQuantizationType.Q8_0)
+    assert not np.isfinite(found[0]).any() and not found[1].any() and np.isfinite(found[2:]).all()
+    assert result.lost == {"overflow": 32, "underflow": 32}
+
+
+def test_names_that_ggml_would_cut_are_refused(tmp_path: Path) -> None:
+    safe(tmp_path / "a.safetensors", {"m." * 31 + "x": MATRIX})
+    convert_weights(tmp_path / "a.safetensors", tmp_path / "a.gguf")
+    safe(tmp_path / "b.safetensors", {"m." * 32: MATRIX})
+    with pytest.raises(UsageError, match="more bytes than the 63"):
+        convert_weights(tmp_path / "b.safetensors", tmp_path / "b.gguf")

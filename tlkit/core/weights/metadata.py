@@ -68,7 +68,9 @@ def _restored(text: dict[str, str]) -> Carried:
 def _is_type(kind: Any) -> TypeGuard[str]:
     if not isinstance(kind, str):
         return False
-    inner = kind.removeprefix("arr[").removesuffix("]")
+    inner = kind
+    while inner.startswith("arr[") and inner.endswith("]"):
+        inner = inner[4:-1]
     return inner in SCALARS or (inner == "str" and inner != kind)
 
 
@@ -142,7 +144,17 @@ def _json(value: Any) -> str:
     def plain(item: Any) -> Any:
         return [plain(inner) for inner in item] if isinstance(item, GGUFArray) else item
 
-    return json.dumps(plain(value), ensure_ascii=False)
+    text = json.dumps(plain(value), ensure_ascii=False)
+    # Bytes of a token that are no UTF-8 are surrogates here, which only JSON's escapes can carry.
+    return text if text.isascii() or _is_utf8(text) else json.dumps(plain(value))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -> Carried:

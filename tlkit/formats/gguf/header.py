@@ -38,14 +38,17 @@ class GGUFArray(Sequence[Any]):
 
     @property
     def type(self) -> str:
-        """The elements' type: ``u8`` … ``f64``, ``bool``, ``str``, ``arr``."""
-        return type_name(self._kind)
+        """The elements' type: ``u8`` … ``f64``, ``bool``, ``str``, or ``arr[u8]`` … for arrays of arrays."""
+        inner = self._values[0] if self._kind == _ARRAY and self._count else None
+        return f"arr[{inner.type}]" if isinstance(inner, GGUFArray) else type_name(self._kind)
 
     @cached_property
     def _values(self) -> list[Any]:
         reader = Reader(self._reader.file, self._reader.order, self._reader.wide, self._offset)
         if self._kind in _SCALARS:
             return list(reader.scalars(_SCALARS[self._kind][1], self._count))
+        if self._kind == _STRING:  # a vocabulary's tokens may be any bytes
+            return [reader.bytes_text() for _ in range(self._count)]
         return [reader.value(self._kind, 1) for _ in range(self._count)]
 
     def __len__(self) -> int:
@@ -93,10 +96,17 @@ class Reader:
 
     def text(self) -> str:
         """Return a string; bytes that are no UTF-8 are replaced."""
+        return self._string("replace")
+
+    def bytes_text(self) -> str:
+        """Return a string; bytes that are no UTF-8 are kept, as Python's surrogateescape keeps them."""
+        return self._string("surrogateescape")
+
+    def _string(self, errors: str) -> str:
         size = self.count()
         self._within(size)
         self.offset += size
-        return str(self.file.view[self.offset - size : self.offset], "utf-8", "replace")
+        return str(self.file.view[self.offset - size : self.offset], "utf-8", errors)
 
     def afford(self, count: int, smallest: int, what: str, effort: int = 0) -> None:
         """Refuse a count of things that the rest of the file could not hold, or that no model has so many of."""

@@ -72,7 +72,10 @@ def write_gguf(path: Path, tensors: Sequence[Planned], metadata: Mapping[str, Ty
 
 
 def _string(text: str) -> bytes:
-    raw = text.encode("utf-8", "replace")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        raw = text.encode("utf-8", "replace")
     return struct.pack("<Q", len(raw)) + raw
 
 
@@ -92,6 +95,8 @@ def _value(file: IO[bytes], kind: str, value: Any, key: str) -> None:
             ) from None
     else:
         inner = kind.removeprefix("arr[").removesuffix("]")
+        if inner.startswith("arr[") and any(getattr(item, "type", inner[4:-1]) != inner[4:-1] for item in value):
+            raise UsageError(f"{key}: an array of arrays of several types", "leave it out: --metadata KEY=")
         file.write(struct.pack("<IQ", _code(inner), len(value)))
         if inner in SCALARS:
             file.write(struct.pack(f"<{len(value)}{SCALARS[inner][1]}", *value))
@@ -99,7 +104,7 @@ def _value(file: IO[bytes], kind: str, value: Any, key: str) -> None:
             file.write(b"".join(map(_string, value)))
         else:
             for item in value:
-                _value(file, f"arr[{item.type}]", item, key)
+                _value(file, inner, item, key)
 
 
 def fits(dtype: str, shape: tuple[int, ...]) -> bool:
