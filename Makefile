@@ -15,7 +15,7 @@ CONFORMANCE := $(BIN)/python -m tests.conformance.run --jobs 2
 run = @echo && echo '$$ $(1)' && PATH="$(CURDIR)/$(BIN):$$PATH" $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench docs conformance conformance-all fuzz clean
+.PHONY: help setup demo test test-all lint format bench docs conformance conformance-all fuzz kill clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ conformance-all: $(READY) ## every one of those tests, some 43,000: hours
 
 fuzz: $(READY) ## damage model files at random and read, run, edit and convert them, for SECONDS (60) in JOBS processes
 	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(if $(JOBS),--jobs $(JOBS))
+
+kill: $(READY) ## stop every command that writes at MOMENTS (200) random moments each, in JOBS processes
+	$(BIN)/python -m tests.fuzz.kill --moments $(or $(MOMENTS),200) $(if $(JOBS),--jobs $(JOBS))
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

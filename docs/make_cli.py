@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from tlkit.cli.app import build
+from tlkit.host.staging import staged
 
 HERE = Path(__file__).parent
 
@@ -23,7 +25,14 @@ def main() -> None:
     goal = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "cli.md"
     typer = [sys.executable, "-m", "typer", __file__, "utils", "docs", "--name", "tlkit"]
     made = subprocess.run([*typer, "--title", "The command line"], check=True, capture_output=True, text=True).stdout
-    goal.write_text(fence_examples(made))
+    page = fence_examples(made)
+    with staged(goal, partial(_read_again, page), force=True) as path:
+        path.write_text(page)
+
+
+def _read_again(page: str, path: Path) -> None:
+    if path.read_text() != page:
+        raise ValueError("another text than was written")
 
 
 def fence_examples(page: str) -> str:
