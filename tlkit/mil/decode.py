@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.errors import LoadError
+from tlkit.host import budget
 from tlkit.mil.blob import BlobRef, Deferred
 from tlkit.mil.small_floats import values
 from tlkit.mil.types import SMALL, DType, TensorType, Type
@@ -18,8 +19,6 @@ _STORED: dict[DType, np.dtype[Any]] = {
     DType.FP8E5M2: np.dtype("u1"),
 }
 
-_MOST = 1 << 48  # what 64-bit processors can address
-
 
 def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
     """Return a tensor constant as an array of its declared shape (see ``Value.numpy``)."""
@@ -27,8 +26,6 @@ def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
         raise LoadError(f"a constant of type {kind} has no array")
     shape = tuple(int(d or 0) for d in kind.shape)
     count = math.prod(shape)
-    if count > _MOST:
-        raise LoadError(f"a constant of {count} elements is larger than any memory", "the model file is damaged")
     if isinstance(data, BlobRef):
         flat = _from_blob(data, kind.dtype, count)
     elif isinstance(data, Deferred):
@@ -40,6 +37,9 @@ def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
     else:
         flat = np.array(data, dtype=_numpy(kind.dtype))
     if flat.size == 1 and count != 1 and not isinstance(data, BlobRef):
+        said = budget.over(count)
+        if said:
+            raise LoadError(f"a constant of equal elements has {said[0]}", said[1])
         flat = np.broadcast_to(flat, (count,))  # an immediate value of one element fills its shape
     if flat.size != count:
         raise LoadError(f"a constant declares {count} elements and holds {flat.size}", "the model file is damaged")

@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 
+_LONGEST = 1 << 16  # elements of a parameter that stand for each other
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A constant. ``data`` is, for a tensor, a tuple of scalars, packed little-endian bytes, a :class:`BlobRef` or a
@@ -65,13 +68,21 @@ class Value:
 
         return decode.array(self.type, self.data)
 
+    @property
+    def filled(self) -> bool:
+        """Whether the shape is a large one that one element fills: written in little, and no parameter of an op."""
+        size = self.type.size if isinstance(self.type, TensorType) else None
+        return isinstance(self.data, tuple | bytes) and (size or 0) > _LONGEST + 8 * len(self.data)
+
     def python(self) -> Any:
         """Return a small constant as plain Python: a scalar for rank 0, otherwise a (nested) list."""
         if isinstance(self.type, TensorType):
             if isinstance(self.data, tuple) and self.type.shape == () and len(self.data) == 1:
                 return self.data[0]
-            if isinstance(self.data, tuple) and self.type.shape is not None and len(self.type.shape) == 1:
+            if isinstance(self.data, tuple) and self.type.shape == (len(self.data),):
                 return list(self.data)
+            if self.filled:
+                raise LoadError(f"a parameter of {self.type.size} equal elements", "the model file is damaged")
             return self.numpy().tolist()
         if isinstance(self.type, DictType) and isinstance(self.data, tuple):
             return {key.python(): value.python() for key, value in self.data}

@@ -162,7 +162,7 @@ def _value(
     if source:  # a module takes any shape; whether it fits is seen when it runs
         spec = replace(spec, shape=shape)
     if isinstance(asked, Drawn):
-        return draw(spec, asked.kind, rng, shape), asked.kind
+        return draw(spec, asked.kind, rng, shape, stored=None), asked.kind
     value = to_port(replace(spec, ranges=(), enumerated=()) if source else spec, asked)
     if repeat and value.shape[1:] == tuple(shape[1:]):
         value = np.concatenate([value] * math.ceil(shape[0] / value.shape[0]))[: shape[0]]

@@ -16,6 +16,7 @@ from tlkit.core.compare.difference import TOLERANCES, Difference, difference, wo
 from tlkit.core.model.inputs import draw
 from tlkit.core.model.load import Model, load_model
 from tlkit.errors import TlkitError, reason
+from tlkit.host import budget
 from tlkit.ports.shapes import allows, shape_text
 from tlkit.types import TensorSpec
 
@@ -25,6 +26,7 @@ _NARROWEST_FIRST = ("bool", "int32", "float16", "float32", "float64")
 _MOST = 4  # shapes of a flexible port that are tried
 
 
+@budget.drawn()
 def compare(
     original: Path, edited: Path, seed: int, limits: str = "f32"
 ) -> tuple[tuple[str, ...], dict[str, Difference]]:
@@ -86,7 +88,9 @@ def _draw(old: Model, new: Model, seed: int) -> Values:
     for then, now in _ports(old, new):
         narrow = min(then, now, key=lambda spec: _NARROWEST_FIRST.index(spec.dtype or "float32"))
         shape = now.shape
-        values[now.name] = draw(narrow if allows(narrow, shape) else _shaped(narrow, now), "random", rng, shape)
+        values[now.name] = draw(
+            narrow if allows(narrow, shape) else _shaped(narrow, now), "random", rng, shape, stored=old.stored
+        )
     return values
 
 
@@ -150,7 +154,13 @@ def _failures(model: Model, seed: int) -> list[str]:
                 continue  # flexible inputs may have to change together
             rng = np.random.default_rng(seed)
             try:
-                _predict(model, [draw(s, "random", rng, shape if s is spec else s.shape) for s in model.inputs])
+                _predict(
+                    model,
+                    [
+                        draw(s, "random", rng, shape if s is spec else s.shape, stored=model.stored)
+                        for s in model.inputs
+                    ],
+                )
             except TlkitError as error:
                 phrases.append(f"{spec.name} at {shape_text(shape)}: {error.message}")
     return phrases

@@ -16,12 +16,14 @@ from tlkit.core.convert.verify import Verification
 from tlkit.core.model.inputs import draw
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import UnavailableError
+from tlkit.host import budget
 from tlkit.mil.program import Function
 from tlkit.types import ModelInfo
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
+@budget.drawn()
 def check_export(
     path: Path, function: Function, info: ModelInfo, precision: str, seed: int, strict_mil: bool = False
 ) -> Verification:

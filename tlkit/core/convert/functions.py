@@ -21,6 +21,7 @@ from tlkit.formats.coreml.features import describe_function
 from tlkit.formats.coreml.package import Package, open_package
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import prepare, staged
@@ -203,6 +204,7 @@ def _opset_version(package: Package) -> int:
     return version_of(_program(package).function("main").opset)
 
 
+@budget.drawn()
 def _same(package: Path, combined: Path, name: str, seed: int) -> bool:
     """Whether the function computes exactly what its package does, on seeded inputs."""
     import numpy as np
@@ -212,7 +214,7 @@ def _same(package: Path, combined: Path, name: str, seed: int) -> bool:
     with quiet():
         old, new = load_model(package), load_model(combined, function=name)
         rng = np.random.default_rng(seed)
-        inputs = {spec.name: draw(spec, "random", rng) for spec in old.inputs}
+        inputs = {spec.name: draw(spec, "random", rng, stored=old.stored) for spec in old.inputs}
         results: list[Mapping[str, Any]] = []
         for model in (old, new):
             state = model.make_state() if model.info.states else None

@@ -19,6 +19,7 @@ from tlkit.core.convert.capture.states import zeroed
 from tlkit.core.convert.capture.trace import Recorder, Traced
 from tlkit.core.convert.cases import Case
 from tlkit.errors import TlkitError, UsageError, reason
+from tlkit.host import budget
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import OutputPort, Port
 
@@ -74,6 +75,7 @@ class Settings:
     strict_mil: bool = False
 
 
+@budget.lifted()
 def verify(package: Path, module: nn.Module, traced: Traced, cases: Sequence[Case], settings: Settings) -> Verification:
     """Run the package at ``package`` and ``module`` (prepared) on the same inputs and compare their outputs."""
     names = tuple(case.name for case in cases)

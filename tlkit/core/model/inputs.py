@@ -13,6 +13,7 @@ import numpy as np
 
 from tlkit.core.model import arrays
 from tlkit.errors import LoadError, UsageError
+from tlkit.host import budget
 from tlkit.ports import images
 from tlkit.ports.shapes import allows, shape_text, shapes_text
 from tlkit.types import TensorSpec
@@ -29,7 +30,7 @@ class Drawn:
     kind: Literal["random", "zeros"]
 
 
-def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
+def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int = 0) -> Array:
     """Return ``value`` as the array that the port ``spec`` takes, in its dtype and a shape that it allows.
 
     An image port takes a PIL image, the path of an image file, an array of pixels (height, width[, 3 or 4], uint8), or
@@ -41,7 +42,7 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
     if spec.kind not in ("tensor", "image", "state", "double", "int64"):
         raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
     if isinstance(value, Drawn):
-        return draw(spec, value.kind, np.random.default_rng(0))
+        return draw(spec, value.kind, np.random.default_rng(0), stored=stored)
     if isinstance(value, str | Path) and arrays.holds_arrays(value):
         value = arrays.read_array(value, spec.name)
     if spec.image is not None and images.is_picture(value):
@@ -61,14 +62,25 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None) -> Array:
 
 
 def draw(
-    spec: TensorSpec, kind: Literal["random", "zeros"], rng: np.random.Generator, shape: Sequence[int] | None = None
+    spec: TensorSpec,
+    kind: Literal["random", "zeros"],
+    rng: np.random.Generator,
+    shape: Sequence[int] | None = None,
+    *,
+    stored: int | None = 0,
 ) -> Array:
     """Return an array for ``spec``: zeros, or random values drawn from ``rng``.
+
+    A file that stores ``stored`` bytes may ask for no larger one than they warrant (``host.budget``); None says that
+    the shape is what the user asked for.
 
     Floats are standard normal, pixels whole numbers of 0..255, integers 0 or 1 (an index that is in range in any
     table of two rows). ``shape`` is the port's default where it is not given.
     """
     dims = check_shape(spec, tuple(shape) if shape is not None else spec.shape)
+    said = None if stored is None else budget.over(math.prod(dims), budget.warranted(stored))
+    if said:
+        raise UsageError(f"input '{spec.name}': its shape has {said[0]}", said[1])
     dtype = np.dtype(spec.dtype or "float32")
     if kind == "zeros":
         return np.zeros(dims, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.host import budget
 from tlkit.host.machine import is_mac
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
@@ -111,6 +113,11 @@ class Model:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs, in order."""
         return self.info.inputs
+
+    @property
+    def stored(self) -> int:
+        """The bytes that the model's files have on disk."""
+        return sum(self.info.sizes.values())
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -219,7 +226,8 @@ class Model:
         """
         from tlkit.core.model.outputs import from_port
 
-        raw = self.engine.run(self._arrays(inputs), state)
+        with budget.drawn(_all_drawn(inputs)):
+            raw = self.engine.run(self._arrays(inputs), state)
         return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
 
     def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
@@ -265,7 +273,7 @@ class Model:
         for name in inputs:
             port_named(self.inputs, name, str(self.path))
         asked = [spec for spec in self.inputs if spec.name in inputs or not self.may_lack(spec)]
-        arrays = {spec.name: to_port(spec, self._given(spec, inputs)) for spec in asked}
+        arrays = {spec.name: to_port(spec, self._given(spec, inputs), stored=self.stored) for spec in asked}
         if not self._options["strict_mil"]:
             check_choice(self.inputs, {name: arrays[name].shape for name in inputs})
         return arrays
@@ -284,8 +292,18 @@ class Model:
             )
         import numpy as np
 
+        said = budget.over(math.prod(spec.shape), budget.warranted(self.stored))
+        if said:
+            raise UsageError(f"input '{spec.name}': its shape has {said[0]}", said[1])
         # Some models leave the type of a port open; to_port then takes the same.
         return np.full(spec.shape, spec.default or 0, dtype=spec.dtype or "float32")
+
+
+def _all_drawn(inputs: Mapping[str, Any]) -> bool:
+    """Whether none of the values is the user's, who has more of a say in what a program makes than its file."""
+    from tlkit.core.model.inputs import Drawn
+
+    return all(isinstance(value, Drawn) for value in inputs.values()) or budget.is_drawn()
 
 
 def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:

@@ -20,13 +20,14 @@ _JSON_WORDS = {"nan": "NaN", "inf": "Infinity"}
 
 
 def collect(
-    ports: Sequence[TensorSpec], texts: Iterable[str], shapes: Iterable[str], seed: int, note: Note
+    ports: Sequence[TensorSpec], texts: Iterable[str], shapes: Iterable[str], seed: int, note: Note, stored: int = 0
 ) -> dict[str, Any]:
     """Return a value for each input that the user gave; inputs that may not be left out and were are drawn at random.
 
     A text is ``NAME=VALUE``, a ``VALUE`` alone where the model has one input, or an archive (.npz, .safetensors) that
     holds inputs by name. Values are ``random``, ``zeros``, literals and files (see :func:`read_value`). ``note`` hears
-    of what was drawn. Raises UsageError or LoadError.
+    of what was drawn; a shape that the file asks for, which stores ``stored`` bytes, may not be larger than they
+    warrant. Raises UsageError or LoadError.
     """
     wanted = _shapes(ports, shapes)
     values: dict[str, Any] = {}
@@ -40,8 +41,10 @@ def collect(
         note(f"random values (seed {seed}) for what was not given: {', '.join(missing)}")
     rng = np.random.default_rng(seed)
     for name, value in (values | dict.fromkeys(missing, Drawn("random"))).items():
-        drawn = isinstance(value, Drawn)
-        values[name] = draw(port_named(ports, name), value.kind, rng, wanted.get(name)) if drawn else value
+        if isinstance(value, Drawn):
+            shape = wanted.get(name)
+            value = draw(port_named(ports, name), value.kind, rng, shape, stored=stored if shape is None else None)
+        values[name] = value
     return values
 
 

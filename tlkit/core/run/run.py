@@ -16,6 +16,7 @@ from tlkit.core.model.load import load_model
 from tlkit.core.model.values import collect
 from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump
 from tlkit.errors import UsageError
+from tlkit.host import budget
 from tlkit.host.goals import check_distinct, files_named
 from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec, Unit
@@ -132,9 +133,10 @@ def run(
     loaded = load_model(model, function=function, stage=stage, **how)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
+    shapes = tuple(shapes)
     named = {text.partition("=")[0] for text in inputs}
     asked = tuple(spec for spec in loaded.inputs if spec.name in named or not loaded.may_lack(spec))
-    values = collect(asked, inputs, shapes, seed, note)
+    values = collect(asked, inputs, shapes, seed, note, loaded.stored)
     ports = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
     if loaded.info.states:
@@ -142,7 +144,7 @@ def run(
     state = loaded.make_state() if loaded.info.states else None
     dumped: list[Dumped] = []
     stray: Stray | None = None
-    with staged_set(wanted, force=force, inputs=files) as paths:
+    with staged_set(wanted, force=force, inputs=files) as paths, budget.drawn(not inputs and not shapes):
         if until is None and dump is None:
             look = check_nan or loaded.checkable
             outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)

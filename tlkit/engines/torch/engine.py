@@ -11,8 +11,10 @@ drops the f32 -> f16 -> f32 round trip as a no-op and with it the faithfulness.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,12 @@ from torch import fx
 from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
+from tlkit.host import budget
 from tlkit.host.allocator import keep_freed
 from tlkit.host.forked import use_one_thread
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
+from tlkit.mil.lower.guard import Guard, TooLargeError
 from tlkit.mil.ops.classify import presenters
 from tlkit.mil.program import Function, StateType, TensorType, Type
 from tlkit.mil.types import DType
@@ -107,6 +111,9 @@ class TorchEngine:
         use_one_thread()
         self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
         _pack(self.module, self.device)
+        self._stored = lower.stored(function)
+        self._varies = any(node.target is ops.host for node in self.module.graph.nodes) or any(self.module.children())
+        self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         self._forward: Callable[..., Any] = self.module.forward
         if self.compiled:
@@ -131,6 +138,9 @@ class TorchEngine:
         return State({name: self._zeros(kind) for name, kind in kinds.items()}, halves)
 
     def _zeros(self, kind: TensorType) -> torch.Tensor:
+        said = budget.over(math.prod(_fixed(kind)), budget.warranted(self._stored))
+        if said:
+            raise LoadError(f"a state has {said[0]}", said[1])
         return torch.zeros(_fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
 
     def bind(
@@ -148,12 +158,19 @@ class TorchEngine:
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
         call = self.bind(arrays, state)
+        outputs, refused = None, None
         try:
-            outputs = call()
+            with self._guarded(arrays):
+                outputs = call()
+        except TooLargeError as error:
+            refused = error.with_traceback(None)  # whose frames hold what was made
         except TlkitError:
             raise
         except Exception as error:
             raise self._explain(arrays, state, error) from error
+        if outputs is None:
+            assert refused is not None
+            raise ExecutionError(f"{self._failing(arrays, state)}{refused.message}", refused.hint) from refused
         return self._named(outputs)
 
     def watch(
@@ -162,10 +179,12 @@ class TorchEngine:
         """Run once, operation by operation, showing each to ``seen``; return :meth:`run`'s outputs, None if stopped."""
         tracker = Tracker(self.module, seen, rounded=self._rounding)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._guarded(arrays):
                 return self._named(tracker.run(*self._operands(arrays, state)))
         except Stopped:
             return None
+        except TooLargeError as error:
+            raise ExecutionError(f"{tracker.where()}: {error.message}", error.hint) from error
         except (TlkitError, OSError):
             raise
         except Exception as error:
@@ -177,12 +196,35 @@ class TorchEngine:
         """Run once, operation by operation; return :meth:`run`'s outputs and the first operation that strays."""
         finder = Finder(self.module, rounded=self._rounding)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._guarded(arrays):
                 return self._named(finder.run(*self._operands(arrays, state))), finder.stray
+        except TooLargeError as error:
+            raise ExecutionError(f"{finder.where()}: {error.message}", error.hint) from error
         except TlkitError:
             raise
         except Exception as error:
             raise ExecutionError(f"{finder.where()}: {reason(error)}") from error
+
+    @contextmanager
+    def _guarded(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[None]:
+        """Watch the sizes that the body makes, unless it made the same before (see ``mil.lower.guard``)."""
+        shapes = tuple(array.shape for array in arrays.values())
+        if self.compiled or (shapes in self._seen and not self._varies):
+            yield
+            return
+        with Guard(budget.warranted(self._stored, sum(array.size for array in arrays.values()))):
+            yield
+        self._seen.add(shapes)
+
+    def _failing(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> str:
+        """Return what names the operation that is refused, found by running it again, and nothing where it is not."""
+        tracker = Tracker(self.module)
+        try:
+            with torch.inference_mode(), self._guarded(arrays):
+                tracker.run(*self._operands(arrays, state))
+        except Exception:
+            return f"{tracker.where()}: "
+        return ""
 
     def _named(self, outputs: Sequence[Any]) -> dict[str, Any]:
         named = zip(self.output_names, outputs, strict=True)

@@ -70,7 +70,7 @@ class CoreMLTensors:
                     self.package.require_weights()
                     raise LoadError(f"{self.path}: the weights of '{entry.name}' are missing")
                 return file.data(file.record(holder.data.offset))
-            return memoryview(holder.numpy().tobytes())
+            return memoryview(self._values(entry, holder).tobytes())
         if isinstance(holder, Operation):
             raise LoadError(f"{self.path}: '{entry.name}' is compressed ({entry.dtype}): it has parts, not one run")
         return memoryview(legacy.stored(holder))
@@ -125,10 +125,16 @@ class CoreMLTensors:
         if isinstance(holder, Value):
             if isinstance(holder.data, BlobRef) and holder.data.file is None:
                 self.package.require_weights()
-            return holder.numpy()
+            return self._values(entry, holder)
         if isinstance(holder, Operation):
             return self._stage_of[entry.name]._expand(holder)
         return legacy.values(holder)
+
+    def _values(self, entry: TensorEntry, value: Value) -> NDArray[Any]:
+        try:
+            return value.numpy()
+        except LoadError as error:
+            raise LoadError(f"{self.path}: '{entry.name}': {error.message}", error.hint) from None
 
     def _weights(self) -> Iterator[tuple[Weight, Any]]:
         """Yield each weight and what holds it: a constant, the op that expands it, or a WeightParams message."""

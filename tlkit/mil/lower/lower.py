@@ -17,9 +17,11 @@ import torch
 from torch import fx
 
 from tlkit.errors import LoadError, TlkitError, reason
+from tlkit.host import budget
 from tlkit.mil import ops
 from tlkit.mil.collector import uncollected
 from tlkit.mil.lower import states
+from tlkit.mil.lower.guard import Guard, TooLargeError
 from tlkit.mil.ops.kit.registry import OpDef, Parameter
 from tlkit.mil.program import (
     Argument,
@@ -56,8 +58,28 @@ def lower(
     ``strict`` takes the specification's ops where Core ML was measured to do something else (``docs/fidelity.md``).
     ``constants`` is a cache of tensors by weight record; pass one dict to lower functions that share weights.
     """
-    context = _Context(function.opset, precision == "f16", {} if constants is None else constants, strict)
+    context = _Context(
+        function.opset,
+        precision == "f16",
+        {} if constants is None else constants,
+        strict,
+        budget.warranted(stored(function)),
+    )
     return _Lowering(context, {}, 0).block(function.block, function.inputs)
+
+
+def stored(function: Function) -> int:
+    """Return how many bytes the program holds: its weight files', and as many as elements are written inline."""
+    files: dict[int, int] = {}
+    inline = 0
+    for operation in walk(function.block.operations):
+        given = (item for items in operation.inputs.values() for item in items if isinstance(item, Value))
+        for value in (*operation.attributes.values(), *given):
+            if isinstance(value.data, BlobRef):
+                files[id(value.data.file)] = len(value.data.file) if value.data.file is not None else 0
+            elif isinstance(value.data, tuple | bytes):
+                inline += len(value.data)
+    return sum(files.values()) + inline
 
 
 def unsupported(function: Function) -> dict[str, int]:
@@ -94,16 +116,27 @@ class Constant:
 class _Context:
     """What every block of one function shares."""
 
-    def __init__(self, opset: str, rounding: bool, cache: dict[Any, torch.Tensor], strict: bool) -> None:
+    def __init__(self, opset: str, rounding: bool, cache: dict[Any, torch.Tensor], strict: bool, most: float) -> None:
         self.opset = opset
         self.strict = strict
         self.rounding = rounding
         self.cache = cache
+        self.most = most
+        self.filled = 0
 
     def constant(self, value: Value) -> Constant:
         # As text, since 0.0 equals -0.0 and True equals 1.
         data = repr(value.data) if isinstance(value.data, tuple) else value.data
-        return Constant(functools.partial(to_carrier, value), value.python, self.cache, (value.type, data))
+        return Constant(functools.partial(self.made, value), value.python, self.cache, (value.type, data))
+
+    def made(self, value: Value) -> torch.Tensor:
+        """The constant's tensor; LoadError where those that one element fills are too many."""
+        if isinstance(value.data, tuple | bytes) and isinstance(value.type, TensorType):
+            self.filled += max((value.type.size or 0) - 8 * len(value.data), 0)
+            said = budget.over(self.filled, budget.HELD * self.most)
+            if said:
+                raise LoadError(f"constants of equal elements have {said[0]}", said[1])
+        return to_carrier(value)
 
 
 def to_carrier(value: Value) -> torch.Tensor:
@@ -251,7 +284,7 @@ class _Lowering:
                 raise LoadError(f"the input '{parameter.name}' must be a constant", "the program is damaged")
             constants[parameter] = value
         target = definition.rounded if self.rounds(operation) else definition.function
-        run = functools.cache(functools.partial(_constexpr, target, constants, operation))
+        run = functools.cache(functools.partial(_constexpr, target, constants, operation, self.context.most))
         keys = tuple((parameter.name, constant.key) for parameter, constant in constants.items())
         for index, item in enumerate(operation.outputs):
             make = functools.partial(_part, run, index)
@@ -283,7 +316,7 @@ def _given(definition: OpDef, operation: Operation) -> list[tuple[Parameter, tup
 
 
 def _constexpr(
-    target: Callable[..., Any], constants: Mapping[Parameter, Constant], operation: Operation
+    target: Callable[..., Any], constants: Mapping[Parameter, Constant], operation: Operation, most: float
 ) -> tuple[torch.Tensor, ...]:
     """Run an op on constants, and check that it made what the program declares."""
     try:
@@ -291,12 +324,13 @@ def _constexpr(
             parameter.name: constant.make() if parameter.kind == "tensor" else _plain(constant.python())
             for parameter, constant in constants.items()
         }
-        result = target(**arguments)
+        with Guard(most):
+            result = target(**arguments)
         made: tuple[torch.Tensor, ...] = result if isinstance(result, tuple) else (result,)
         for tensor, item in zip(made, operation.outputs, strict=True):
             if isinstance(item.type, TensorType) and item.type.shape != tuple(tensor.shape):
                 raise LoadError(f"it makes {tuple(tensor.shape)} and declares {item.type.shape}")
-    except (LoadError, RuntimeError, IndexError, ValueError) as error:
+    except (LoadError, TooLargeError, RuntimeError, IndexError, ValueError) as error:
         where = f"op '{operation.name}' ({operation.type})"
         raise LoadError(
             f"{where}: its constant cannot be decompressed: {reason(error)}", "the program is damaged"

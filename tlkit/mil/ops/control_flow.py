@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from tlkit.errors import ExecutionError
+from tlkit.host import budget
 from tlkit.mil.ops.kit.registry import CARRIERS, Ints, Tensor, Tensors, op
 from tlkit.mil.types import DType
 
@@ -31,9 +35,37 @@ def while_loop(loop_vars: Tensors, blocks: Any) -> Any:
     """Repeat the second block while the first gives true; both take the loop's variables, the second renews them."""
     (test, test_captured), (body, body_captured) = blocks
     values: Any = tuple(loop_vars)
-    while bool(test(*values, *test_captured)[0]):
-        values = body(*values, *body_captured)
+    with _turning() as turn:
+        while bool(test(*values, *test_captured)[0]):
+            turn()
+            values = body(*values, *body_captured)
     return _results(values)
+
+
+_loops = threading.local()
+
+
+@contextmanager
+def _turning() -> Iterator[Callable[[], None]]:
+    """Count the turns of a loop and of those inside it, and stop them where they are too many."""
+    outermost = not hasattr(_loops, "left")
+    if outermost:
+        _loops.left = budget.turns()
+
+    def turn() -> None:
+        _loops.left -= 1
+        if _loops.left < 0:
+            hint = f"if it is to go on, set {budget.VARIABLE}={math.ceil(10 * budget.factor())} in the environment"
+            raise ExecutionError(f"a loop has turned {budget.turns():.15g} times and does not end", hint)
+
+    try:
+        yield turn
+    finally:
+        if outermost:
+            del _loops.left
+
+
+_ENTRY = 8  # elements that an entry of a list counts as: lists are copied when they are written to
 
 
 @dataclass(frozen=True)
@@ -58,6 +90,7 @@ class TensorList:
         length = max([len(self.items), *(index + 1 for index, _ in pairs)])
         if (self.fixed and length > len(self.items)) or any(index < 0 for index, _ in pairs):
             raise ExecutionError(f"a write outside a list of {len(self.items)}")
+        _refuse_long(length)
         items = list(self.items) + [None] * (length - len(self.items))
         for index, element in pairs:
             items[index] = element
@@ -79,6 +112,7 @@ def make_list(
 ) -> Any:
     """A list of ``init_length`` elements of zeros; ``dynamic_length`` lets it grow."""
     shape = elem_shape if isinstance(elem_shape, (tuple, list)) else (elem_shape,)
+    _refuse_long(init_length)
     return TensorList((None,) * init_length, tuple(shape), CARRIERS[DType.named(dtype)], not dynamic_length)
 
 
@@ -111,6 +145,12 @@ def list_gather(ls: Any, indices: Ints) -> Tensor:
 def list_scatter(ls: Any, indices: Ints, value: Tensor) -> Any:
     """The list with the slices of ``value`` at ``indices``."""
     return ls.write(list(zip(indices, value.unbind(0), strict=True)))
+
+
+def _refuse_long(length: int) -> None:
+    said = budget.over(length * _ENTRY)
+    if said:
+        raise ExecutionError(f"a list of {length} elements is as large as {said[0]}", said[1])
 
 
 def _results(values: Any) -> Any:

@@ -1,0 +1,193 @@
+"""Watch the first inference of a program, so that no value is made that its file and inputs do not warrant.
+
+Every operation that torch is about to run is asked first how large its result will be: torch computes that on tensors
+without data. So whatever op, or chain of them, would fill the memory is stopped before it does. Later inferences at the
+same shapes make the same sizes, and run unwatched, unless sizes or turns depend on values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tlkit.errors import ExecutionError
+from tlkit.host import budget
+
+_ITEM = 4  # bytes of an element, for what may be held at one time
+
+
+class TooLargeError(ExecutionError):
+    """A program would make a value that is too large for what it was made of."""
+
+
+class Guard(TorchDispatchMode):
+    """Raises TooLargeError before a result has more than ``most`` elements (see ``host.budget``)."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._most = most
+        self._held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._bytes = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch asks: True would import its compiler, a second or two, to no purpose here
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not func.is_view:
+            for shape in _shapes(func, args, kwargs, self._most):
+                self._check(math.prod(shape))
+        result = func(*args, **kwargs)
+        for tensor in _tensors(result):
+            if func.is_view:  # costs nothing, but what is made of it will
+                self._check(tensor.numel())
+            self._hold(tensor)
+        return result
+
+    def _check(self, elements: int) -> None:
+        said = budget.over(elements, self._most)
+        if said:
+            raise TooLargeError(f"it makes a value of {said[0]}", said[1])
+
+    def _hold(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if storage.nbytes() < 1 << 16 or key in self._held:
+            return
+        self._held[key] = StorageWeakRef(storage), storage.nbytes()
+        self._bytes += storage.nbytes()
+        if self._bytes > budget.HELD * _ITEM * self._most:
+            self._held = {key: item for key, item in self._held.items() if not item[0].expired()}
+            self._bytes = sum(size for _, size in self._held.values())
+            said = budget.over(self._bytes / _ITEM, budget.HELD * self._most)
+            if said:
+                raise TooLargeError(f"it holds values of {said[0]}", said[1])
+
+
+def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: float) -> Iterator[Sequence[int]]:
+    """Yield the shapes of the results; none where they are certainly small, or depend on values.
+
+    What has no more elements than the product of all that goes in needs no closer look.
+    """
+    tensors = list(_tensors([*args, *kwargs.values()]))
+    bound = math.prod(max(size, 2) for tensor in tensors for size in tensor.shape)
+    for number in _numbers([*args, *kwargs.values()]):
+        bound *= max(math.ceil(abs(number)), 1) if math.isfinite(number) else 1
+    if tensors and 4 * bound <= most:
+        return
+    known = _BOUNDS.get(func.overloadpacket)
+    if known is not None and _at_most(known, args) <= most:
+        return
+    if torch.Tag.pointwise in func.tags:
+        try:
+            yield torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+        except RuntimeError:
+            return  # the operation itself says what does not fit
+        return
+    try:
+        made = func(*_without_data(args), **{key: _without_data(value) for key, value in _settings(func, kwargs)})
+    except Exception:
+        return
+    yield from (tensor.shape for tensor in _tensors(made))
+
+
+def _at_most(known: Callable[..., int], args: Sequence[Any]) -> float:
+    try:
+        return known(*args)
+    except (TypeError, ValueError, IndexError, AttributeError):  # arguments that the operation itself may refuse
+        return math.inf
+
+
+def _convolved(
+    x: torch.Tensor, weight: torch.Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, *_: Any
+) -> int:
+    wide = [0] if isinstance(padding, str) else [padding] if isinstance(padding, int) else list(padding)
+    wide = wide * (x.ndim - 2) if len(wide) == 1 else wide
+    batch = int(x.shape[0]) if x.ndim == weight.ndim else 1
+    sizes = [int(size) + 2 * int(pad) for size, pad in zip(x.shape[2:], wide, strict=False)]
+    return batch * int(weight.shape[0]) * math.prod(sizes)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, *_: Any) -> int:
+    return math.prod(x.shape[:-1]) * weight.shape[0]
+
+
+def _matmul(x: torch.Tensor, y: torch.Tensor, *_: Any) -> int:
+    batches = max(math.prod(x.shape[:-2]), 1) * max(math.prod(y.shape[:-2]), 1)
+    if x.shape[:-2] == y.shape[:-2]:
+        batches = math.prod(x.shape[:-2])
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
+    return batches * math.prod(rows) * math.prod(columns)
+
+
+def _first(x: torch.Tensor, *_: Any) -> int:
+    return x.numel()
+
+
+def _reduced(x: torch.Tensor, *_: Any) -> int:
+    return math.prod(max(size, 1) for size in x.shape)  # a sum over nothing is 0
+
+
+def _padded(x: torch.Tensor, pad: Sequence[int], *_: Any) -> int:
+    wider = [low + high for low, high in zip(pad[::2], pad[1::2], strict=True)]
+    fixed = x.shape[: max(x.ndim - len(wider), 0)]
+    sizes = zip(reversed(x.shape), wider, strict=False)
+    return math.prod(fixed) * math.prod(max(size + more, 0) for size, more in sizes)
+
+
+def _joined(tensors: Sequence[torch.Tensor], *_: Any) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+_ATEN = torch.ops.aten
+_BOUNDS: Mapping[Any, Callable[..., int]] = {
+    **dict.fromkeys((_ATEN.conv1d, _ATEN.conv2d, _ATEN.conv3d), _convolved),
+    **dict.fromkeys((_ATEN.linear,), _linear),
+    **dict.fromkeys((_ATEN.matmul, _ATEN.mm, _ATEN.bmm), _matmul),
+    **dict.fromkeys((_ATEN.cat, _ATEN.stack), _joined),
+    **dict.fromkeys((_ATEN.batch_norm, _ATEN.layer_norm, _ATEN.group_norm, _ATEN.instance_norm), _first),
+    **dict.fromkeys((_ATEN.softmax, _ATEN.log_softmax, _ATEN.copy_), _first),
+    **dict.fromkeys((_ATEN.sum, _ATEN.mean, _ATEN.amax, _ATEN.amin), _reduced),
+    **dict.fromkeys((_ATEN.pad, _ATEN.constant_pad_nd), _padded),
+}
+"""At most how many elements the commonest operations make. To ask torch itself would import sympy and its compiler for
+some of them, two seconds: that is for what goes beyond."""
+
+
+def _settings(func: Any, kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in kwargs.items():
+        yield key, None if key == "generator" else value
+    if any(argument.name == "device" for argument in func._schema.arguments):
+        yield "device", torch.device("meta")
+
+
+def _without_data(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    if isinstance(value, list | tuple):
+        return type(value)(_without_data(item) for item in value)
+    return value
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
