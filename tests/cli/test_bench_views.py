@@ -105,6 +105,70 @@ def test_markdown_is_a_table() -> None:
     assert "| memory | cpu | pass | within |" in lines
 
 
+EVIL = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "[a](javascript:alert(1))",
+    "![a](http://x.example/a.png)",
+    "`a` *b* _c_ ~d~ | e \\",
+    "@everyone see http://x.example and www.x.example",
+    '=HYPERLINK("http://x.example")',
+    "+1",
+    "-2+3",
+    "@SUM(1)",
+    " =1+1",
+    "\t=1",
+    "a\nb",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "a\u202eb\u2066c\u2069",
+    "\ufffe\uffff",
+    "\udc80",
+    "]]>&amp;<!--",
+)
+"""Names that do something to a terminal, a browser, a spreadsheet or a pull request."""
+
+
+def evil() -> BenchResult:
+    """A run with each name in a row, as a reason, as a model and as a device."""
+    rows = [replace(row(name, 1e6), model=name, device=name) for name in EVIL]
+    failed = [Row(f"failed {at}", "failed", name) for at, name in enumerate(EVIL)]
+    return run(*rows, *failed)
+
+
+CHECKS = [Check(name, "latency", False, name) for name in EVIL]
+
+
+def test_markdown_shows_names_and_obeys_none() -> None:
+    made = bench_formats.md(evil(), [evil()], CHECKS)
+    table = [line for line in made.splitlines() if line.startswith("| ") and not line.startswith("| check")]
+    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table[: 2 * len(EVIL)]}) == 1
+    plain = re.sub(r"\\.", "", made)  # without what a backslash makes literal
+    for mark in ("<", ">", "`", "[", "]", "~", "@", "://", "www."):
+        assert mark not in plain.replace("**fail**", "").replace("|---|", ""), mark
+    assert "\\*b\\*" in made and "&lt;script&gt;" in made
+
+
+def test_junit_and_the_page_are_sound_whatever_the_names() -> None:
+    suite = ElementTree.fromstring(bench_formats.junit(evil(), [], CHECKS))
+    assert len(suite) == 3 * len(EVIL)
+    html = page(evil())
+    parser = Balanced()
+    parser.feed(html)
+    assert not parser.open
+    assert "<script" not in html and "<img" not in html
+    for text in (html, bench_formats.junit(evil(), [], CHECKS)):
+        text.encode("utf-8")
+        assert not set(text) & set("\x1b\x07\x9b\u202e\u2066\u2069\ufffe\uffff")
+
+
+def test_csv_has_no_formula() -> None:
+    for found in csv.DictReader(io.StringIO(bench_formats.csv(evil(), [], []))):
+        for key in ("row", "model", "device", "reason"):
+            assert not found[key].strip().startswith(("=", "+", "-", "@")), found[key]
+        assert float(found["median_ns"] or 1) > 0
+
+
 class Balanced(HTMLParser):
     """Holds a page to closing what it opens."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -241,3 +242,39 @@ def test_reader_that_leaves_is_no_error(as_json: bool) -> None:
     os.close(read)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (7, "")
+
+
+UNSAFE = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"]
+UNSAFE += [
+    *"\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufff9\U000e0041"
+]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_in_a_name_reaches_a_terminal(terminal: bool) -> None:
+    name = "a" + "b".join(UNSAFE)
+    for show in (name, Text(name)):
+        sink, out, err = make(terminal=terminal)
+        sink.answer({}, show)
+        sink.note(name)
+        sink.error(LoadError(name, name))
+        styles = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue() + err.getvalue())  # rich's own
+        assert not set(styles) & set(UNSAFE)
+
+
+def test_json_escapes_what_a_terminal_obeys_and_reads_as_before() -> None:
+    name = "a" + "b".join(UNSAFE) + "é\U0001f600\n\t"
+    sink, out, _ = make(json=True)
+    sink.answer({"name": name, name: 1}, "")
+    assert not set(out.getvalue()) & set(UNSAFE) and "é\U0001f600" in out.getvalue()
+    document = json.loads(out.getvalue())
+    assert document["name"] == name and document[name] == 1
+
+
+def test_half_a_surrogate_pair_is_spelt_out() -> None:
+    for as_json in (False, True):
+        sink, out, err = make(json=as_json)
+        sink.answer({"name": "\udcff.bin"}, "\udcff.bin")
+        sink.note("\udcff.bin")
+        (out.getvalue() + err.getvalue()).encode()
+        assert "\\udcff.bin" in out.getvalue() and "\\udcff.bin" in err.getvalue()

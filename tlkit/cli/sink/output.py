@@ -5,8 +5,8 @@ errors and progress go to stderr in both modes. Rules that hold for every comman
 
 * The JSON document is an object that begins with ``schema_version``. JSON has no word for the values that floats have
   beyond the finite, so they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
-* Text from a model file may hold anything: it is never read as markup, and control characters are replaced, so that
-  a model's description cannot drive the terminal.
+* Text from a model file may hold anything: it is never read as markup, and control characters and what turns text
+  around are replaced (in JSON: escaped), so that a model's description cannot drive the terminal or its reader.
 * Away from a terminal there are no colours, no bars and no wrapping: one row stays one line for ``grep``.
 * A reader that goes away (``| head``) is no error: what is left of the answer is dropped in silence.
 
@@ -28,7 +28,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tlkit.cli.sink.stream import Progress, clean, deaf_reader
+from tlkit.cli.sink.stream import Progress, clean, deaf_reader, escaped
 from tlkit.errors import one_line, told
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Sink:
         self._answered = True
         if self.json:
             document = {"schema_version": SCHEMA_VERSION} | jsonable(data)
-            self._write(self._stdout, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+            self._write(self._stdout, escaped(json.dumps(document, ensure_ascii=False, allow_nan=False)) + "\n")
         else:
             self._print(self._stdout, show() if callable(show) else show)
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_CONTROL = {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}
+"""C0, DEL and C1: a terminal obeys them."""
+
+_UNSEEN = {0x61C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF}
+_UNSEEN |= {*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)}
+"""What turns text around, breaks lines or hides, so that it reads as what it is not."""
+
+_REPLACED = dict.fromkeys(_CONTROL | _UNSEEN | {0xFFFE, 0xFFFF}, "\N{REPLACEMENT CHARACTER}")
+_ESCAPED = {code: json.dumps(chr(code))[1:-1] for code in (*_CONTROL, *_UNSEEN)}
 
 
 def clean(text: str) -> str:
-    """Return ``text`` with control characters (line feed and tab apart) replaced: no escape sequence survives."""
-    return text.translate(_CONTROL)
+    """Return ``text`` fit to be shown, and written into a file of text or XML.
+
+    Control characters (line feed and tab apart), what turns text around or hides it, and characters that are none
+    become U+FFFD; halves of a surrogate pair, as names of files hold, become ``\\udc80``.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text.translate(_REPLACED)
+
+
+def escaped(document: str) -> str:
+    """Return a JSON ``document`` with the same characters as escapes: it reads as before, and no terminal obeys it."""
+    return document.translate(_ESCAPED)
 
 
 def open_streams() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tlkit.cli.sink import figures
+from tlkit.cli.sink.stream import clean
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
@@ -105,8 +106,17 @@ def csv(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Che
     made = io.StringIO()
     writer = csv_.DictWriter(made, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records(result, others))
+    writer.writerows(
+        {key: _cell(value) if isinstance(value, str) else value for key, value in record.items()}
+        for record in records(result, others)
+    )
     return made.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula."""
+    text = clean(text)
+    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") or text[:1] in ("\t", "\n") else text
 
 
 def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
@@ -118,14 +128,28 @@ def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Chec
     for run in [result, *others]:
         for row in run.rows:
             cells = [row.name, *_cells(row), row.trust.level if row.trust else row.reason or "-"]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines += ["", f"{result.machine.cpu}, {result.machine.cores} cores, {result.machine.os}; {result.started}"]
+            lines.append(_line(cells))
+    machine = result.machine
+    lines += ["", _marked(f"{machine.cpu}, {machine.cores} cores, {machine.os}; {result.started}")]
     if checks:
         lines += ["", "| check | row | verdict | |", "|---|---|---|---|"]
-        lines += [f"| {c.limit} | {c.row} | {_VERDICTS[c.passed]} | {c.detail} |" for c in checks]
+        lines += [_line([c.limit, c.row, _VERDICTS[c.passed], c.detail]) for c in checks]
     return "\n".join(lines) + "\n"
 
 
+def _line(cells: Sequence[str]) -> str:
+    verdicts = _VERDICTS.values()
+    return "| " + " | ".join(cell if cell in verdicts else _marked(cell) for cell in cells) + " |"
+
+
+def _marked(text: str) -> str:
+    """Return ``text`` as Markdown that shows it: no tag, link, picture, mention or table is made of what is in it."""
+    return " ".join(clean(text).split()).translate(_MARKDOWN).replace("://", "&#58;//").replace("www.", "www&#46;")
+
+
+_MARKDOWN = str.maketrans(
+    {mark: f"\\{mark}" for mark in "\\`*_[]|~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
+)
 _VERDICTS = {True: "pass", False: "**fail**", None: "not checked"}
 
 
@@ -173,5 +197,7 @@ def junit(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[C
     }
     suite = ElementTree.Element("testsuite", attributes)
     suite.extend(cases)
+    for element in suite.iter():
+        element.attrib = {key: clean(value) for key, value in element.attrib.items()}
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
