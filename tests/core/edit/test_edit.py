@@ -431,3 +431,11 @@ def test_an_edited_model_that_does_not_run_fails_the_check(net: Path, tmp_path: 
     weights.write_bytes(weights.read_bytes().replace(MATRIX.tobytes(), (-MATRIX).tobytes()))
     reasons, figures = compare(net, other, 0)
     assert figures["y"].max_abs > 0.5 and "y: " in reasons[0]
+
+
+def test_labels_that_do_not_fit_a_flexible_output_are_said_to_be_too_many(tmp_path: Path) -> None:
+    """How many scores there are shows only when the model runs."""
+    flexible = packages.relu(tmp_path / "flexible.mlpackage", (1, None), (1, 4))
+    result = edit(flexible, tmp_path / "made.mlpackage", classes=list("abcde"))
+    assert not result.ok and result.check is not None
+    assert any("5 class labels" in reason and "4 scores" in reason for reason in result.check.reasons)

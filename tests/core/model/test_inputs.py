@@ -243,3 +243,23 @@ def test_unknown_names_are_told_the_right_ones() -> None:
 def test_ports_of_other_kinds_are_refused(kind: str) -> None:
     with pytest.raises(UsageError, match=kind):
         to_port(TensorSpec("t", "string", kind=kind), "text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["random", "zeros"])
+def test_a_kind_of_input_that_is_not_supported_is_not_drawn_either(kind: str) -> None:
+    spec = TensorSpec("s", "", kind="string")  # type: ignore[arg-type, unused-ignore]
+    with pytest.raises(UsageError, match="input 's' takes a string, which is not supported"):
+        draw(spec, kind, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+def test_a_shape_that_the_file_asks_for_is_drawn_within_its_budget() -> None:
+    spec = TensorSpec("x", "float32", (1, 3, 12000, 12000))
+    with pytest.raises(UsageError, match="warrant"):
+        draw(spec, "zeros", np.random.default_rng(0))
+    with pytest.raises(UsageError, match="warrant"):
+        draw(spec, "zeros", np.random.default_rng(0), stored=1_000_000)
+    wide = TensorSpec("x", "float32", (1, 3, 2048, 2048))  # of a small model
+    with pytest.raises(UsageError, match="warrant"):
+        draw(wide, "zeros", np.random.default_rng(0))
+    assert draw(wide, "zeros", np.random.default_rng(0), stored=1_000_000).shape == wide.shape
+    assert draw(wide, "zeros", np.random.default_rng(0), stored=None).shape == wide.shape

@@ -39,8 +39,7 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int 
     arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
     .safetensors) are read, :class:`Drawn` is drawn. UsageError says what is expected.
     """
-    if spec.kind not in ("tensor", "image", "state", "double", "int64"):
-        raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
+    _check_kind(spec)
     if isinstance(value, Drawn):
         return draw(spec, value.kind, np.random.default_rng(0), stored=stored)
     if isinstance(value, str | Path) and arrays.holds_arrays(value):
@@ -77,6 +76,7 @@ def draw(
     Floats are standard normal, pixels whole numbers of 0..255, integers 0 or 1 (an index that is in range in any
     table of two rows). ``shape`` is the port's default where it is not given.
     """
+    _check_kind(spec)
     dims = check_shape(spec, tuple(shape) if shape is not None else spec.shape)
     said = None if stored is None else budget.over(math.prod(dims), budget.warranted(stored))
     if said:
@@ -89,6 +89,11 @@ def draw(
     if dtype.kind == "f":
         return rng.standard_normal(dims, np.float32).astype(dtype)
     return rng.integers(0, 2, dims).astype(dtype)
+
+
+def _check_kind(spec: TensorSpec) -> None:
+    if spec.kind not in ("tensor", "image", "state", "double", "int64"):
+        raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
 
 
 def port_named(ports: Iterable[TensorSpec], name: str, where: str = "") -> TensorSpec:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from tlkit.errors import ExecutionError, LoadError
 from tlkit.mil.ops.kit.registry import Tensor, op
 from tlkit.mil.program import Function, Operation, Ref, Value
 
@@ -31,21 +32,28 @@ def presenters(function: Function) -> Mapping[str, Callable[[Tensor], Any]]:
 
 
 def _label(names: Sequence[Any], index: Tensor) -> Any:
-    return names[int(index)]
+    return names[int(index)] if int(index) < len(names) else _mismatch(names, int(index) + 1)
 
 
 def _dictionary(names: Sequence[Any], values: Tensor) -> dict[Any, float]:
-    return dict(zip(names, values.tolist(), strict=True))
+    found = values.tolist()
+    return dict(zip(names, found, strict=True)) if len(names) == len(found) else _mismatch(names, len(found))
+
+
+def _mismatch(names: Sequence[Any], scores: int) -> NoReturn:
+    hint = "give one label for each score: tlkit edit --classes"
+    raise ExecutionError(f"the model has {len(names)} class labels and gives {scores} scores", hint)
 
 
 def _classes(function: Function, operation: Operation) -> list[Any]:
-    given = operation.inputs["classes"][0]
+    given = next(iter(operation.inputs.get("classes", ())), None)
     if isinstance(given, Ref):
         wanted = given.name
-        given = next(
-            item.attributes["val"]
-            for item in function.block.operations
-            if item.type == "const" and item.outputs[0].name == wanted
+        constants = (item for item in function.block.operations if item.type == "const" and item.outputs)
+        given = next((item.attributes.get("val") for item in constants if item.outputs[0].name == wanted), None)
+    found = given.python() if isinstance(given, Value) else None
+    if not isinstance(found, list):
+        raise LoadError(
+            f"op '{operation.name}' (classify): its labels are no list of constants", "the model is damaged"
         )
-    assert isinstance(given, Value)
-    return list(given.python())
+    return found
