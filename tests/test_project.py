@@ -60,6 +60,8 @@ def test_every_module_belongs_to_a_room(root: Path) -> None:
     assert found - set(ROOMS) == {"__init__", "__main__", "anywhere"}
 
 
+DOCS = ("architecture", "ci", "contributing", "fidelity", "security")
+
 # Ratchets: each list may only get shorter. What stands in one is work to be done, and a new entry is a mistake.
 KNOWN_CIRCLES = (
     ("tlkit/core/convert/capture", "tlkit/core/convert/source"),
@@ -140,7 +142,7 @@ def test_ci_runs_make_test(root: Path) -> None:
     assert (root / ".ci/run").read_text().rstrip().endswith("make test")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/security.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}.md" for name in DOCS), "CHANGELOG.md"])
 def test_links_lead_somewhere(root: Path, name: str) -> None:
     page = root / name
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
@@ -153,8 +155,13 @@ def test_architecture_names_every_room(root: Path) -> None:
     rooms = [path.name for path in (root / "tlkit").iterdir() if path.is_dir() and (path / "__init__.py").exists()]
     assert rooms
     assert not [room for room in rooms if f"{room}/" not in text]
-    named = re.findall(r"`(tlkit/[\w/]+\.py)`", text)
-    assert named
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_files_that_a_page_names_are_there(root: Path, name: str) -> None:
+    text = (root / f"docs/{name}.md").read_text()
+    named = re.findall(r"`((?:tlkit|tests)/[\w/]+\.(?:py|toml))`", text)
+    assert named or name in ("ci", "fidelity")
     assert not [path for path in named if not (root / path).exists()]
 
 
