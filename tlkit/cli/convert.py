@@ -54,7 +54,7 @@ Images = Annotated[
     ),
 ]
 Classes = Annotated[
-    str | None, typer.Option("--classes", metavar="FILE", help="Class labels, one a line: makes a classifier.")
+    str | None, typer.Option("--classes", metavar="FILE", help="Class labels, one per line: makes a classifier.")
 ]
 _OUTPUTS = "Name the outputs, in order (repeat it). TYPE is f32, f16, i32, or RGB, BGR, GRAYSCALE for an image."
 OutputNames = Annotated[list[str] | None, typer.Option("--output-name", metavar="NAME[:TYPE]", help=_OUTPUTS)]
@@ -92,7 +92,11 @@ def convert(
     output_names: OutputNames = None,
     states: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="NAME[=SHAPE]", help="A buffer that becomes a state; found by itself, too."),
+        typer.Option(
+            "--state",
+            metavar="NAME[=SHAPE]",
+            help="A buffer to convert to a state (detected automatically if omitted).",
+        ),
     ] = None,
     functions: Annotated[
         list[str] | None,

@@ -43,7 +43,7 @@ License = Annotated[str | None, typer.Option("--license", metavar="TEXT", help="
 Version = Annotated[str | None, typer.Option("--version", metavar="TEXT", help="The model's version.")]
 Classes = Annotated[
     str | None,
-    typer.Option("--classes", metavar="FILE", help="Class labels, one a line: other ones, or the first ones."),
+    typer.Option("--classes", metavar="FILE", help="Class labels, one per line. Replaces the model's, or adds them."),
 ]
 SpecVersion = Annotated[
     int | None,

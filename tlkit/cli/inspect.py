@@ -28,7 +28,8 @@ Stats = Annotated[
 Hash = Annotated[bool, typer.Option("--hash", help="SHA-256 of each file, and one of the weights in any layout.")]
 Tree = Annotated[bool, typer.Option("--tree", help="Models in models, or tensors by their place in the model.")]
 Diff = Annotated[
-    str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another file of any format; exit 1.")
+    str | None,
+    typer.Option("--diff", metavar="OTHER", help="Compare with another file of any format; exit 1 if they differ."),
 ]
 Risks = Annotated[
     bool, typer.Option("--risks", help="List what is known to go wrong with it on Apple's units, and a way out.")

@@ -18,7 +18,7 @@ Threads = Annotated[
     str | None, typer.Option("--threads", metavar="N,...", help="CPU threads (not with Core ML). [PyTorch's choice]")
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="S", min=0.1, help="Give a setting up when it is silent for S seconds.")
+    float, typer.Option("--timeout", metavar="S", min=0.1, help="Abort a setting after S seconds without an answer.")
 ]
 Batch = Annotated[str | None, typer.Option("--batch", metavar="N,...", help="Batch sizes, a row for each: 1,4,16.")]
 Concurrency = Annotated[
@@ -39,7 +39,7 @@ Power = Annotated[
     typer.Option("--power/--no-power", help="Measure energy. [where the machine has a counter]", show_default=False),
 ]
 Against = Annotated[
-    str | None, typer.Option("--against", metavar="ROW", help="The row that speed-ups are over. [the first]")
+    str | None, typer.Option("--against", metavar="ROW", help="Reference row for speed-ups. [the first]")
 ]
 Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, samples and all.")]
 Show = Annotated[bool, typer.Option("--show", help="Measure nothing: show saved runs, and compare them to the first.")]
@@ -53,7 +53,8 @@ Regression = Annotated[
     typer.Option(
         "--max-regression",
         metavar="P%",
-        help="Fail if a row is slower by P % than the baseline's, without one than the first model's.",
+        help="Fail if a row is more than P % slower than the baseline row (or, without --baseline, than the first "
+        "model).",
     ),
 ]
 MaxLatency = Annotated[str | None, typer.Option("--max-latency", metavar="TIME", help="Fail above TIME: 5ms, 250us.")]

@@ -52,7 +52,9 @@ StrictMil = Annotated[
 ]
 Engine = Annotated[str, typer.Option("--engine", metavar="eager|compile", help="Run op by op, or compiled.")]
 
-Iterations = Annotated[int, typer.Option("--iterations", "-n", metavar="N", min=1, help="Timed inferences a setting.")]
+Iterations = Annotated[
+    int, typer.Option("--iterations", "-n", metavar="N", min=1, help="Timed inferences per setting.")
+]
 Warmup = Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Inferences before timing starts.")]
 Duration = Annotated[
     float | None, typer.Option("--duration", metavar="S", min=0.0, help="Measure for S seconds in place of -n.")

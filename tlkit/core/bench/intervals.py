@@ -1,4 +1,4 @@
-"""How sure a ratio of two medians is, said of what was drawn by chance: processes, or the turns of a single one.
+"""Confidence intervals for the ratio of two medians; the sampling unit is the process, or a turn if there is only one.
 
 Neighbouring samples resemble each other (a busy second of the machine makes all of them slow), so single samples say
 far too much. And a process lies a little faster or slower than its twin for as long as it lives (where its memory came

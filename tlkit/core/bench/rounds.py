@@ -104,8 +104,11 @@ class _Rounds:
             run.attempt(run.finish if first else run.end)
 
     def _take_turns(self, runs: Sequence[Run]) -> None:
-        """Take turns in a changing order: who comes first after a pause finds the processor at rest, about 1 % slower,
-        and who follows himself finds his caches warm."""
+        """Take turns in a changing order.
+
+        The first process after a pause runs about 1 % slower (the CPU has clocked down); one that runs twice in a row
+        finds warm caches.
+        """
         number, began = 0, float("-inf")
         while unfinished := [run for run in _ordered(runs, number) if run.unfinished]:
             time.sleep(max(0.0, began + self._method.spacing - time.monotonic()))
@@ -148,8 +151,10 @@ class _Rounds:
 
 
 def _ordered(runs: Sequence[Run], number: int) -> list[Run]:
-    """Return the order of turn ``number``: there and back, then the same from the next one on, so that each comes as
-    often in each place."""
+    """Return the order of turn ``number``: forwards, then backwards, then the same starting one later.
+
+    So every process takes every position equally often.
+    """
     if not runs:
         return []
     begin = number // 2 % len(runs)

@@ -1,6 +1,6 @@
 """Does a package made of another compute what the original computes? Both run on the same seeded values.
 
-Values are drawn so that both take them exactly: of an input that became f16, f16 values. What differs then is an error.
+Inputs are drawn from values both models represent exactly, so any difference is a real error.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def seeded_cases(
     """Return one case for each shape worth checking, and notes on shapes at which the source does not run.
 
     One where all are fixed, three where an integer has too few places for its lowest and its highest value, up to six
-    where shapes flex. ``least``: so many cases at any rate, the largest shape again and again. Raises what ``study``
-    raises where the source runs at none.
+    where shapes flex. Returns at least ``least`` cases, repeating the largest shape. Raises what
+    ``study`` raises where the source runs at none.
     """
     choices = [port.shapes() for port in ports]
     cases, refused = [], list[UsageError]()

@@ -50,7 +50,7 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int 
         raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an array")
     if isinstance(value, str | Path) or images.is_pil(value):
         raise UsageError(
-            f"input '{spec.name}' takes an array ({_expected(spec)}), and that is none",
+            f"input '{spec.name}' takes an array ({_expected(spec)}); this is not one",
             f"give it --input {spec.name}=FILE.npy, or convert the model again with --image {spec.name}",
         )
     try:

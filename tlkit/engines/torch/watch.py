@@ -1,4 +1,4 @@
-"""A lowered program run operation by operation: who wants to can look at every value, and an error says where it was.
+"""A lowered program run operation by operation, so that callers can inspect every value and errors name the operation.
 
 Operations inside the blocks of ``cond`` and ``while_loop`` run as part of those.
 """

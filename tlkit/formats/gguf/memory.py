@@ -1,4 +1,4 @@
-"""Memory for large results, used again: the kernel's handing out of fresh pages costs as much as decoding into them.
+"""A free list for large float32 results: fresh pages from the kernel cost as much as decoding.
 
 C's allocator keeps what is freed only up to 32 MB an array; a matrix of a language model is larger as float32.
 """

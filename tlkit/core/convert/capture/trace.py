@@ -206,7 +206,7 @@ def parameters(module: nn.Module) -> list[str]:
 
 
 def needed(module: nn.Module) -> list[str]:
-    """Return the names of what ``module``'s forward cannot do without; its first parameter where it says of none."""
+    """Return forward's required parameters, or its first one if none is required."""
     if isinstance(module, torch.jit.ScriptModule):
         return parameters(module)
     named = inspect.signature(module.forward).parameters.values()
