@@ -38,6 +38,7 @@ def line(name: str, export: bool, precision: str) -> str:
     """Return the table's line for the architecture ``name``."""
     import tlkit
     from fixtures.architectures import ARCHITECTURES, build
+    from tlkit.core.convert.convert import convert
 
     module = build(name)
     count = sum(parameter.numel() for parameter in module.parameters())
@@ -45,7 +46,7 @@ def line(name: str, export: bool, precision: str) -> str:
         start, goal = time.perf_counter(), Path(folder) / "made.mlpackage"
         inputs = ARCHITECTURES[name].inputs
         try:
-            made = tlkit.convert(module, goal, inputs=inputs, export=export, precision=precision)
+            made = convert(module, goal, inputs=inputs, export=export, precision=precision)
         except tlkit.TlkitError as error:
             return f"| {name} | {count / 1e3:.0f}k | {error.message} | | | |"
     found = made.verification

@@ -65,10 +65,11 @@ def torch_step(module: Any) -> Step:
 def tlkit_step(module: Any, precision: str) -> Step:
     """Return a step of the package that ``module`` converts to."""
     import tlkit
+    from tlkit.core.convert.convert import convert
 
     with tempfile.TemporaryDirectory() as folder:
         inputs = ["token=1x1:i32", "position=1:i32"]
-        result = tlkit.convert(module, Path(folder) / "d.mlpackage", inputs=inputs, precision=precision)
+        result = convert(module, Path(folder) / "d.mlpackage", inputs=inputs, precision=precision)
         assert result.ok
         model = tlkit.load_model(result.path)
         model.prepare()  # reads the weights

@@ -1,6 +1,6 @@
 """The Python API is the command line: each command's parameters are its function's, but for what is said here.
 
-Covers tlkit/core/inspect/inspect.py.
+Covers tlkit/core/convert/door.py, tlkit/core/inspect/inspect.py.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
     "inspect": {"ops", "per_op", "risks", "rules", "tree", "weights"},
     "run": {"top"},
+    "convert": set(),
     "edit": set(),
     "doctor": set(),
 }
@@ -47,3 +49,27 @@ def test_an_inspection_is_a_description_and_more(tmp_path: Path) -> None:
     assert found.difference is not None and found.difference.same
     plain = tlkit.inspect(path)
     assert (plain.stats, plain.hashes, plain.placement, plain.difference) == (None, None, None, None)
+
+
+def test_convert_is_one_door(tmp_path: Path) -> None:
+    """What `tlkit convert` does by the output's name, `tlkit.convert` does."""
+    package = packages.linear(tmp_path / "net.mlpackage")
+    made = tlkit.convert(package, tmp_path / "net.safetensors")
+    assert isinstance(made, tlkit.WeightsResult) and made.tensors == len(tlkit.inspect(package).entries)
+    back = tlkit.convert(tmp_path / "net.safetensors", tmp_path / "net.gguf", dtype="f16")
+    assert isinstance(back, tlkit.WeightsResult) and back.format == "GGUF"
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("a.gguf", {"inputs": ["x=1x4"]}, "--input is for packages, not for a.gguf"),
+        ("a.onnx", {"classes": ["a", "b"]}, "--classes is for packages, not for a.onnx"),
+        ("a.onnx", {"functions": ["one", "two"]}, "a.onnx holds one function"),
+        ("a.mlpackage", {"dtype": "f16"}, "--dtype is for files of weights, not for a.mlpackage"),
+        ("a.mlpackage", {"strip_prefix": "model."}, "--strip-prefix is for files of weights, not for a.mlpackage"),
+    ],
+)
+def test_options_without_a_use_are_refused(output: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(tlkit.UsageError, match=message):
+        tlkit.convert("net.py:Net", output, **options)

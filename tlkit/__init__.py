@@ -12,7 +12,7 @@ import tlkit.host.forked  # noqa: F401 -- a fork of this process has to know tha
 
 if TYPE_CHECKING:
     from tlkit.core.bench.bench import BenchResult, bench
-    from tlkit.core.convert.convert import convert
+    from tlkit.core.convert.door import convert
     from tlkit.core.convert.export import ExportResult, export
     from tlkit.core.convert.functions import Combined, combine
     from tlkit.core.convert.result import ConversionResult
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "tlkit.core.convert.convert": ("convert",),
+    "tlkit.core.convert.door": ("convert",),
     "tlkit.core.convert.result": ("ConversionResult",),
     "tlkit.core.doctor": ("Diagnosis", "doctor"),
     "tlkit.core.edit.edit": ("EditResult", "edit"),

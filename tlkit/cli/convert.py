@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,50 +162,68 @@ def convert(
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    of_weights = weights.WeightOptions(
-        dtype, quantize, max_shard_size, tuple(metadata or ()), names, raw, all_tensors, allow_missing, strip_prefix
-    )
-    if weights.is_weights(output_path):
-        weights.convert_weights(sink, source, output_path, of_weights, force)
-        return
-    (replace(of_weights, strip_prefix=None) if checkpoint else of_weights).refuse(output_path)
-    if exports.is_export(output_path):
-        exports.refuse(
-            output_path, input=inputs, image=images, classes=classes, output_name=output_names, target=target
-        )
-        exports.refuse(output_path, kwargs=kwargs, checkpoint=checkpoint, state=states, samples=samples, export=export)
-        exports.refuse(output_path, example=example)
-        how: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force}
-        exports.export(sink, source, output_path, precision or "f16", functions, **how)
-        return
-    options: dict[str, Any] = {"kwargs": _json(kwargs), "checkpoint": checkpoint, "precision": precision}
-    options |= {"strip_prefix": strip_prefix}
-    options |= {"export": export, "author": author, "description": description, "version": version, "license": license}
-    options |= {} if auto else {"auto": False}
-    ports: dict[str, Any] = {"inputs": inputs or (), "images": images or ()}
-    edges: dict[str, Any] = {"output_names": output_names or (), "states": states or ()}
-    edges |= {"classes": classes, "samples": samples, "example": example}
-    checks: dict[str, Any] = {"verify": verify, "seed": seed, "strict_mil": strict_mil, "force": force, "trust": trust}
-    if functions:
-        combined.combine(sink, source, output_path, functions, target=target, main=edges, **ports, **options, **checks)
-        return
     from tlkit.core.convert.capture.preflight import PreflightError
-    from tlkit.core.convert.convert import convert as run
+    from tlkit.core.convert.door import convert as run
 
-    with sink.progress("loading", 1.0) as bar:
+    with sink.progress(f"converting {source}", 1.0) as bar:
 
         def report(what: str, share: float) -> None:
             bar.describe(what)
             bar.update(share)
 
         try:
-            result = run(source, output_path, target=target, report=report, **edges, **ports, **options, **checks)
+            result = run(
+                source,
+                output_path,
+                kwargs=_json(kwargs),
+                checkpoint=checkpoint,
+                strip_prefix=strip_prefix,
+                inputs=inputs or (),
+                images=images or (),
+                classes=classes,
+                output_names=output_names or (),
+                states=states or (),
+                functions=functions or (),
+                precision=precision,
+                target=target,
+                export=export,
+                auto=auto,
+                author=author,
+                description=description,
+                version=version,
+                license=license,
+                verify=verify,
+                samples=samples,
+                example=example,
+                seed=seed,
+                strict_mil=strict_mil,
+                dtype=dtype,
+                quantize=quantize,
+                max_shard_size=max_shard_size,
+                metadata=metadata or (),
+                names=names,
+                raw=raw,
+                all_tensors=all_tensors,
+                allow_missing=allow_missing,
+                force=force,
+                trust=trust,
+                report=report,
+            )
         except ConversionError as error:
             for note in error.notes:
                 sink.warn(note)
             if isinstance(error, PreflightError):
                 sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
             raise
+    views: dict[str, Callable[[output.Sink, Any], None]] = {
+        "WeightsResult": weights.answer,
+        "ExportResult": exports.answer,
+        "Combined": combined.answer,
+    }
+    views.get(type(result).__name__, _answer)(sink, result)
+
+
+def _answer(sink: output.Sink, result: ConversionResult) -> None:
     for note in result.version_notes:
         sink.note(note)
     for note in (*result.notes, *(result.verification.notes if result.verification else ())):

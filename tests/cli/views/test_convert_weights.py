@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.cli.commands import Shell
-from tlkit.cli.views.convert_weights import ENDINGS
+from tlkit.core.convert.door import WEIGHTS
 from tlkit.core.weights.plan import FORMATS
 
 
@@ -22,7 +22,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_endings_are_those_that_can_be_written() -> None:
-    assert tuple(FORMATS) == ENDINGS
+    assert tuple(FORMATS) == WEIGHTS
 
 
 def test_it_says_what_it_made_and_what_was_lost(tlkit: Shell, source: Path, tmp_path: Path) -> None:

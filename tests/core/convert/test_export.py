@@ -18,7 +18,7 @@ import pytest
 
 from tests.formats import packages
 from tests.formats.packages import BIAS, LABELS, MATRIX
-from tlkit.cli.views import convert_export
+from tlkit.core.convert.door import PROGRAMS
 from tlkit.core.convert.export import FORMATS, export
 from tlkit.core.model.load import load_model
 from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
@@ -180,5 +180,5 @@ def test_what_cannot_be_is_refused_and_nothing_written(tmp_path: Path, monkeypat
     assert sorted(item.name for item in tmp_path.iterdir()) == ["net.mlpackage", "there.pt2"]
 
 
-def test_the_command_line_knows_the_same_endings() -> None:
-    assert set(convert_export.ENDINGS) == set(FORMATS)
+def test_the_door_knows_the_same_endings() -> None:
+    assert set(PROGRAMS) == set(FORMATS)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tlkit.errors import UsageError
 from tlkit.words import byte_text
 
 if TYPE_CHECKING:
@@ -17,45 +15,9 @@ if TYPE_CHECKING:
     from tlkit.cli.sink.output import Sink
     from tlkit.core.convert.export import ExportResult
 
-ENDINGS = (".pt2", ".onnx")
-"""How the names of exported programs end; a test holds them to what :mod:`tlkit.core.convert.export` writes."""
 
-
-def is_export(output: str) -> bool:
-    """Whether ``output`` names an exported program."""
-    return Path(output).suffix in ENDINGS
-
-
-def refuse(output: str, **options: Any) -> None:
-    """Raise UsageError if any of ``options`` is given: an exported program takes its ports from its model."""
-    given = next((name for name, value in options.items() if value), None)
-    if given:
-        flag = f"--{given.replace('_', '-')}"
-        raise UsageError(f"{flag} is for packages, not for {output}", "make the package so, then export it")
-
-
-def export(
-    sink: Sink,
-    source: str,
-    output: str,
-    precision: str,
-    functions: list[str] | None,
-    *,
-    verify: bool,
-    seed: int,
-    strict_mil: bool,
-    force: bool,
-) -> None:
-    """Export, answer with what was made, and exit with 1 where it differs from the model."""
-    from tlkit.core.convert.export import export as run
-
-    named = functions or []
-    if len(named) > 1 or any("=" in name for name in named):
-        raise UsageError(f"--function {named[-1]}: {output} holds one function", "name one: --function NAME")
-    function = named[0] if named else None
-    with sink.progress(f"exporting {source}"):
-        how: dict[str, Any] = {"precision": precision, "function": function, "strict_mil": strict_mil}
-        result = run(source, output, **how, verify=verify, seed=seed, force=force)
+def answer(sink: Sink, result: ExportResult) -> None:
+    """Say what was made, and exit with 1 where it differs from the model."""
     for note in result.notes:
         sink.note(note)
     sink.answer(_document(result), lambda: _show(result))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,20 +16,8 @@ if TYPE_CHECKING:
     from tlkit.core.convert.functions import Combined
 
 
-def combine(sink: Sink, source: str, output: str, functions: Sequence[str], **options: Any) -> None:
-    """Combine, answer with what was made, and exit with 1 where a function differs from its source.
-
-    ``options`` are those of :func:`tlkit.core.convert.functions.combine`.
-    """
-    from tlkit.core.convert.functions import combine as run
-
-    with sink.progress(f"combining {source}", 1.0) as bar:
-
-        def report(what: str, share: float) -> None:
-            bar.describe(what)
-            bar.update(share)
-
-        result = run(source, functions, output, report=report, **options)
+def answer(sink: Sink, result: Combined) -> None:
+    """Say what was made, and exit with 1 where a function differs from its source."""
     document = {field.name: getattr(result, field.name) for field in fields(result)}
     sink.answer(document | {"ok": result.passed is not False}, lambda: _show(result))
     if result.passed is False:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.errors import UsageError
 from tlkit.words import byte_text, count_text
 
 if TYPE_CHECKING:
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
 
     from tlkit.cli.sink.output import Sink
     from tlkit.core.weights.weights import WeightsResult
-
-ENDINGS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
-"""How the names of files of weights end; a test holds them to what :mod:`tlkit.core.weights.weights` writes."""
 
 Dtype = Annotated[
     str | None, typer.Option("--dtype", metavar="f32|f16|bf16", help="Weights: the type of all real numbers.")
@@ -59,48 +54,8 @@ StripPrefix = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class WeightOptions:
-    """The options that only files of weights have, as :func:`tlkit.convert_weights` takes them."""
-
-    dtype: str | None = None
-    quantize: str | None = None
-    max_shard_size: str | None = None
-    metadata: Sequence[str] = ()
-    names: str = "auto"
-    raw: bool = False
-    all_tensors: bool = False
-    allow_missing: bool = False
-    strip_prefix: str | None = None
-
-    def refuse(self, output: str) -> None:
-        """Raise UsageError if any is given for an output that is no file of weights."""
-        given = next((field.name for field in fields(self) if getattr(self, field.name) != field.default), None)
-        if given:
-            flag = f"--{given.removesuffix('_tensors').replace('_', '-')}"
-            hint = f"name it {', '.join(ENDINGS)}"
-            if given == "quantize" and output.rstrip("/").endswith(".mlpackage"):
-                from tlkit.core.convert.convert import UNCOMPRESSED as hint
-            raise UsageError(f"{flag} is for files of weights, not for {output}", hint)
-
-
-def is_weights(output: str) -> bool:
-    """Whether ``output`` names a file of weights."""
-    return Path(output).suffix.lower() in ENDINGS
-
-
-def convert_weights(sink: Sink, source: str, output: str, options: WeightOptions, force: bool) -> None:
-    """Convert, show progress, and answer with what was made."""
-    from tlkit.core.weights.weights import convert_weights as run
-
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    with sink.progress("reading", 1.0) as bar:
-
-        def report(what: str, share: float) -> None:
-            bar.describe(what)
-            bar.update(share)
-
-        result = run(source, output, **values, force=force, report=report)
+def answer(sink: Sink, result: WeightsResult) -> None:
+    """Say what was made."""
     for note in result.notes:
         sink.warn(note)
     sink.answer(_document(result), lambda: _show(result))

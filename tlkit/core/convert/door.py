@@ -1,0 +1,155 @@
+"""``tlkit.convert``: the one door. What the output is called decides what is made, and which options have a meaning."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import UsageError
+from tlkit.ports.parse import Ports
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlkit.core.convert.export import ExportResult
+    from tlkit.core.convert.functions import Combined
+    from tlkit.core.convert.result import ConversionResult
+    from tlkit.core.weights.weights import WeightsResult
+
+    Made = ConversionResult | Combined | ExportResult | WeightsResult
+
+WEIGHTS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
+"""How the names of files of weights end."""
+PROGRAMS = (".pt2", ".onnx")
+"""How the names of exported programs end."""
+_FLAGS = {"inputs": "input", "images": "image", "output_names": "output-name", "states": "state"}
+_FLAGS |= {"all_tensors": "all", "functions": "function"}
+
+
+def convert(
+    source: str | Path | nn.Module,
+    output: str | Path,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    strip_prefix: str | None = None,
+    inputs: Ports = (),
+    images: Ports = (),
+    classes: str | Path | Sequence[str] | None = None,
+    output_names: Sequence[str] = (),
+    states: Sequence[str] = (),
+    functions: Mapping[str, str | Path | nn.Module] | Sequence[str] = (),
+    precision: str | None = None,
+    target: str | None = None,
+    export: bool = False,
+    auto: bool = True,
+    author: str = "",
+    description: str = "",
+    version: str = "",
+    license: str = "",
+    verify: bool = True,
+    samples: str | Path | None = None,
+    example: str | Path | None = None,
+    seed: int = 0,
+    strict_mil: bool = False,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    max_shard_size: str | int | None = None,
+    metadata: Mapping[str, str] | Sequence[str] = (),
+    names: str = "auto",
+    raw: bool = False,
+    all_tensors: bool = False,
+    allow_missing: bool = False,
+    force: bool = False,
+    trust: bool = False,
+    report: Callable[[str, float], None] | None = None,
+) -> Made:
+    """Convert ``source`` to ``output``, as ``tlkit convert`` does; return what was made.
+
+    An output that ends in ``.mlpackage`` is a Core ML package, checked against its source (a ConversionResult; a
+    Combined where ``functions`` names further sources); ``.pt2`` or ``.onnx`` a program for other runtimes (an
+    ExportResult); ``.safetensors``, ``.gguf``, ``.pth``, ``.pt`` or ``.bin`` the weights alone (a WeightsResult). What
+    each option means, and which errors are raised, is said where it is used:
+    :func:`tlkit.core.convert.convert.convert`, :func:`~tlkit.core.convert.functions.combine`,
+    :func:`~tlkit.core.convert.export.export`, :func:`~tlkit.core.weights.weights.convert_weights`.
+
+    Raises UsageError for an option that the kind of output has no use for.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("source", "output")}
+    kind = Path(output).suffix.lower()
+    if kind in WEIGHTS:
+        return _weights(source, output, given)
+    if kind in PROGRAMS:
+        return _program(source, output, given)
+    return _package(source, output, given)
+
+
+def _weights(source: Any, output: str | Path, given: dict[str, Any]) -> WeightsResult:
+    from tlkit.core.weights.weights import convert_weights
+
+    options = _taken(given, convert_weights)
+    if isinstance(source, str | Path):
+        harmless = {*options, "verify", "seed"}
+        _refuse(given, harmless, f"is for packages, not for {output}", "a file of weights has neither ports nor code")
+        return convert_weights(source, output, **options)
+    raise UsageError(f"{output}: weights come from a file, not from a module", "save its state_dict, and convert that")
+
+
+def _program(source: Any, output: str | Path, given: dict[str, Any]) -> ExportResult:
+    from tlkit.core.convert.export import export
+
+    named = [name if isinstance(name, str) else str(name) for name in given.pop("functions")]
+    if len(named) > 1 or any("=" in name for name in named):
+        raise UsageError(f"--function {named[-1]}: {output} holds one function", "name one: --function NAME")
+    options = _taken(given, export) | {"precision": given["precision"] or "f16", "function": next(iter(named), None)}
+    _refuse_weights(given, output)
+    _refuse(given, options, f"is for packages, not for {output}", "make the package so, then export it")
+    return export(source, output, **options)
+
+
+def _package(source: Any, output: str | Path, given: dict[str, Any]) -> ConversionResult | Combined:
+    from tlkit.core.convert.convert import convert as convert_package
+
+    functions = given.pop("functions")
+    _refuse_weights(given, output)
+    options = _taken(given, convert_package)
+    if not functions:
+        return convert_package(source, output, **options)
+    from tlkit.core.convert.functions import combine
+
+    edges = ("output_names", "states", "classes", "samples", "example")
+    main = {name: options.pop(name) for name in edges}
+    if options["auto"]:
+        del options["auto"]  # convert's default, which a package as a source need not be told
+    return combine(source, functions, output, main=main, **options)
+
+
+def _refuse_weights(given: Mapping[str, Any], output: str | Path) -> None:
+    """Raise UsageError if an option is given that only files of weights have."""
+    from tlkit.core.convert.convert import UNCOMPRESSED
+    from tlkit.core.convert.convert import convert as convert_package
+
+    ours = _taken(given, convert_package)
+    if not given["checkpoint"]:
+        ours.pop("strip_prefix", None)
+    from tlkit.core.weights.weights import convert_weights
+
+    others = {name: value for name, value in _taken(given, convert_weights).items() if name not in ours}
+    packed = others.get("quantize") and Path(output).suffix == ".mlpackage"
+    hint = UNCOMPRESSED if packed else f"name it {', '.join(WEIGHTS)}"
+    _refuse(others, (), f"is for files of weights, not for {output}", hint)
+
+
+def _taken(given: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """Return those of the options that ``function`` has."""
+    return {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
+
+
+def _refuse(given: Mapping[str, Any], taken: Any, why: str, hint: str) -> None:
+    """Raise UsageError for the first option that is not its default and not among those ``taken``."""
+    defaults = inspect.signature(convert).parameters
+    for name, value in given.items():
+        if name not in taken and name != "report" and value != defaults[name].default:
+            raise UsageError(f"--{_FLAGS.get(name, name.replace('_', '-'))} {why}", hint)
