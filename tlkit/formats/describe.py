@@ -171,6 +171,7 @@ def _safetensors(file: Any) -> ModelInfo:
     details: dict[str, Any] = {
         "files": len(file.shards) if len(file.shards) > 1 else None,
         "architecture": ", ".join(names) or _text(config, "model_type"),
+        "quantized": str(file.scheme) if file.scheme else "",
         "config": {key: config[key] for key in known if isinstance(config.get(key), str | int | float)},
     }
     metadata = Metadata(

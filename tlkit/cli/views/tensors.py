@@ -41,6 +41,7 @@ def detail_rows(info: ModelInfo) -> list[tuple[str, str]]:
         config = details.get("config", {})
         known = ", ".join(f"{key} {value}" for key, value in config.items())
         rows += [("architecture", str(details.get("architecture", ""))), ("config", known)]
+        rows += [("quantized", str(details.get("quantized", "")))]
     if info.metadata.format == "PyTorch":
         rows += _pytorch_rows(details)
     if info.metadata.format == "ONNX":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.base.checkpoint_folder import choose, indexed, lone_shard, unlisted
@@ -17,7 +17,11 @@ from tlkit.formats.base.dtypes import BLOCKS, PACKED, PLAIN, stored_bytes
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.files.mapped import JSON_ITEMS, Mapped, parse_json, read_json
+from tlkit.formats.safetensors import quantized
 from tlkit.types import LeftOut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HEADER_LIMIT = 1 << 26
 """Bytes: some 500,000 tensors. (The safetensors package reads up to 100 MB, in as much as 1.5 GB of memory.)"""
@@ -50,8 +54,28 @@ class SafeTensorsFile(MappedTensors):
                 if entry.name in found:
                     raise Mapped(file).broken(f"'{entry.name}' is in {found[entry.name].file} as well")
                 found[entry.name] = entry
+        left += unlisted(chosen, found)
+        self.scheme = quantized.scheme(folder_config(path))
+        self._packed: dict[str, quantized.Packed] = {}
+        if self.scheme is not None:
+            found, self._packed = quantized.gather(self.scheme, found)
+            left += quantized.unread(self.scheme, found, self._packed)
         self._entries = tuple(found.values())
-        self.left_out = (*left, *unlisted(chosen, found))
+        self.left_out = tuple(left)
+
+    def is_compressed(self, entry: TensorEntry) -> bool:
+        """Whether a weight is put together from several stored tensors (codes, scales, zeros)."""
+        return entry.name in self._packed
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type of what :meth:`array` gives: f32 for quantized weights."""
+        return "F32" if self.is_compressed(entry) else super().decoded_type(entry)
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return a tensor's values, dequantized where that is how the folder keeps them."""
+        if entry.name not in self._packed or self.scheme is None:
+            return super().array(entry)
+        return quantized.values(self.scheme, self._packed[entry.name], super().array)
 
     def _shard(self, file: Path, left: list[LeftOut]) -> Iterable[TensorEntry]:
         mapped = self._files.setdefault(str(file), Mapped(file))

@@ -1,0 +1,209 @@
+"""Folders of quantized weights (``config.json`` says how): the weights that several stored tensors make together.
+
+Layouts that are documented are put together again: fp8 with scales by tensor, row or block; GPTQ and AWQ of 2, 4 and
+8 bits; MLX's affine groups. What another method packed is named as left out: its integers are no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.types import LeftOut
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Read = Callable[[TensorEntry], NDArray[Any]]
+
+_BITS = (2, 4, 8)
+_INTEGERS = ("U8", "I8", "I16", "I32", "U32", "I64")
+_FP8 = ("F8_E4M3", "F8_E5M2")
+_AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where each column of eight lies among the eight codes of a word
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a folder is quantized, in its config's words: the method, bits of a code, weights of a group."""
+
+    method: str
+    bits: int = 0
+    group: int = 0
+    block: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [self.method, f"{self.bits} bits" if self.bits else "", f"groups of {self.group}" if self.group else ""]
+        parts.append(f"blocks of {'x'.join(map(str, self.block))}" if self.block else "")
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One weight and the stored tensors that it is made of, by their role."""
+
+    kind: str
+    parts: Mapping[str, TensorEntry]
+
+
+def scheme(config: Mapping[str, Any]) -> Scheme | None:
+    """Return how ``config.json`` says that the weights are quantized; None if it says nothing of that."""
+    said = config.get("quantization_config")
+    method = ""
+    if isinstance(said, Mapping):
+        method = str(said.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in said else ""))[:60]
+    if not method and isinstance(config.get("quantization"), Mapping):
+        said, method = config["quantization"], "MLX affine"
+        if said.get("mode", "affine") != "affine":
+            method = f"MLX {str(said['mode'])[:40]}"
+    if not isinstance(said, Mapping) or not method:
+        return None
+    block = said.get("weight_block_size")
+    sizes = tuple(size for size in block if type(size) is int and size > 0) if isinstance(block, list) else ()
+    return Scheme(method, _number(said.get("bits")), _number(said.get("group_size")), sizes if len(sizes) == 2 else ())
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int and 0 < value < 1 << 20 else 0
+
+
+def gather(how: Scheme, found: Mapping[str, TensorEntry]) -> tuple[dict[str, TensorEntry], dict[str, Packed]]:
+    """Return the entries with each packed weight as one of its own shape, and what those are made of."""
+    packed = {name: item for name, item in _groups(how, found) if item is not None}
+    used = {part.name for item in packed.values() for part in item.parts.values()}
+    entries: dict[str, TensorEntry] = {}
+    for name, entry in found.items():
+        owner = next((key for key in _owners(name) if key in packed), None) if name in used else None
+        if owner is not None:
+            entries.setdefault(owner, _logical(how, owner, packed[owner]))
+        elif name not in used:
+            entries[name] = entry
+    return entries, packed
+
+
+def unread(how: Scheme, entries: Mapping[str, TensorEntry], packed: Mapping[str, Packed]) -> Iterator[LeftOut]:
+    """Yield the tensors that the method packed in a layout that is not read here."""
+    for entry in entries.values():
+        integers = entry.dtype in _INTEGERS and len(entry.shape) > 1
+        companions = any(f"{entry.name}{end}" in entries for end in (".absmax", ".quant_map", ".SCB", "_scale"))
+        if entry.name not in packed and (integers or entry.dtype in _FP8 or companions):
+            yield LeftOut(entry.name, f"packed by {how.method}, in a layout that tlkit does not read", entry.nbytes)
+
+
+def _owners(name: str) -> Iterator[str]:
+    base = name.rpartition(".")[0]
+    yield f"{base}.weight"
+    for end in ("_scale_inv", "_scale"):
+        yield name.removesuffix(end)
+
+
+def _groups(how: Scheme, found: Mapping[str, TensorEntry]) -> Iterator[tuple[str, Packed | None]]:
+    for name, entry in found.items():
+        base, _, last = name.rpartition(".")
+        if how.method in ("gptq", "gptq_v2", "awq") and last == "qweight":
+            roles = {role: found.get(f"{base}.{role}") for role in ("qweight", "qzeros", "scales", "g_idx")}
+            whole = all(roles[role] for role in ("qweight", "qzeros", "scales"))
+            yield f"{base}.weight", _sound(how, how.method, roles) if whole else None
+        elif how.method == "MLX affine" and entry.dtype == "U32" and last == "weight":
+            roles = {"weight": entry, "scales": found.get(f"{base}.scales"), "biases": found.get(f"{base}.biases")}
+            yield name, _sound(how, "mlx", roles) if all(roles.values()) else None
+        elif entry.dtype in _FP8:
+            scale = found.get(f"{name}_scale_inv") or found.get(f"{name}_scale")
+            yield name, _sound(how, "fp8", {"weight": entry, "scale": scale}) if scale else None
+
+
+def _sound(how: Scheme, kind: str, roles: Mapping[str, TensorEntry | None]) -> Packed | None:
+    """Return the weight if its parts fit one another."""
+    parts = {role: entry for role, entry in roles.items() if entry is not None}
+    shapes = {role: entry.shape for role, entry in parts.items()}
+    if kind == "fp8":
+        fits = len(shapes["weight"]) == 2 and _spread(shapes["scale"], shapes["weight"], how.block) is not None
+        return Packed(kind, parts) if fits else None
+    if how.bits not in _BITS or not all(len(shape) == 2 for role, shape in shapes.items() if role != "g_idx"):
+        return None
+    codes = 32 // how.bits
+    if kind == "mlx":
+        (rows, words), (_, groups) = shapes["weight"], shapes["scales"]
+        fits = shapes["scales"] == shapes["biases"] == (rows, groups) and groups * (how.group or 64) == words * codes
+    elif kind == "awq":
+        (rows, words), (groups, _) = shapes["qweight"], shapes["scales"]
+        fits = shapes["scales"] == (groups, words * codes) and shapes["qzeros"] == (groups, words)
+        fits = fits and how.bits == 4 and groups > 0 and rows % groups == 0
+    else:
+        (words, columns), (groups, _) = shapes["qweight"], shapes["scales"]
+        fits = shapes["scales"] == (groups, columns) and shapes["qzeros"] == (groups, columns // codes)
+        fits = fits and groups > 0 and shapes.get("g_idx", (words * codes,)) == (words * codes,)
+    return Packed(kind, parts) if fits else None
+
+
+def _logical(how: Scheme, name: str, packed: Packed) -> TensorEntry:
+    parts = packed.parts
+    codes = 32 // how.bits if how.bits else 1
+    main = parts.get("qweight") or parts["weight"]
+    rows, columns = main.shape
+    shape = {"fp8": (rows, columns), "mlx": (rows, columns * codes), "awq": (columns * codes, rows)}.get(
+        packed.kind, (columns, rows * codes)
+    )
+    dtype = main.dtype if packed.kind == "fp8" else f"INT{how.bits}"
+    return TensorEntry(name, dtype, shape, sum(part.nbytes for part in parts.values()), main.file)
+
+
+def values(how: Scheme, packed: Packed, read: Read) -> NDArray[np.float32]:
+    """Return a weight's values in f32, (outputs, inputs) as PyTorch's linear layers have them."""
+    import numpy as np
+
+    parts = {role: read(entry) for role, entry in packed.parts.items()}
+    if packed.kind == "fp8":
+        scale = _spread(packed.parts["scale"].shape, packed.parts["weight"].shape, how.block)
+        assert scale is not None
+        spread = parts["scale"].astype(np.float32).reshape(scale[0])
+        for axis, (times, size) in enumerate(zip(scale[1], parts["weight"].shape, strict=True)):
+            spread = spread.repeat(times, axis).take(range(size), axis) if times > 1 else spread
+        found: NDArray[np.float32] = parts["weight"].astype(np.float32) * spread
+        return found
+    scales = parts["scales"].astype(np.float32)
+    if packed.kind == "mlx":
+        codes = _unpacked(parts["weight"], how.bits, 1)
+        group = codes.shape[1] // scales.shape[1]
+        biases = parts["biases"].astype(np.float32)
+        return codes.astype(np.float32) * scales.repeat(group, 1) + biases.repeat(group, 1)
+    zeros = _unpacked(parts["qzeros"], how.bits, 1)
+    codes = _unpacked(parts["qweight"], how.bits, 1 if packed.kind == "awq" else 0)
+    if packed.kind == "awq":
+        codes, zeros = (
+            array.reshape(len(array), -1, 8)[:, :, _AWQ_ORDER].reshape(array.shape) for array in (codes, zeros)
+        )
+    if packed.kind == "gptq":  # the first format stores each zero less one
+        zeros = zeros + 1
+    groups = parts["g_idx"] if "g_idx" in parts else np.arange(len(codes)) // (len(codes) // len(scales))
+    if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < len(scales):
+        raise LoadError(f"{packed.parts['scales'].file}: {packed.parts['qweight'].name}: a group that has no scale")
+    return np.ascontiguousarray(((codes - zeros[groups]).astype(np.float32) * scales[groups]).T)
+
+
+def _unpacked(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
+    """Return the codes in 32-bit words, lowest bits first, along ``axis``."""
+    import numpy as np
+
+    plain = np.ascontiguousarray(words).view(np.uint32)
+    parts = [(plain >> np.uint32(shift)) & np.uint32((1 << bits) - 1) for shift in range(0, 32, bits)]
+    stacked = np.stack(parts, axis=axis + 1)
+    shape = list(plain.shape)
+    shape[axis] *= len(parts)
+    return stacked.reshape(shape).astype(np.int32)
+
+
+def _spread(
+    scale: tuple[int, ...], weight: tuple[int, ...], block: tuple[int, ...]
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return a scale's shape as a matrix, and how often each row and column is used; None where it does not fit."""
+    if scale in ((), (1,)):
+        return (1, 1), (1, 1)
+    if scale in ((weight[0],), (weight[0], 1)):
+        return (weight[0], 1), (1, 1)
+    if len(scale) == 2 and len(block) == 2 and scale == tuple(-(-w // b) for w, b in zip(weight, block, strict=True)):
+        return (scale[0], scale[1]), (block[0], block[1])
+    return None
