@@ -36,7 +36,7 @@ SHARE = 4e-3  # eight times f16's own rounding; with STRICT below the 1 % of the
 NOISE = 2e-5  # what rounding leaves of a 0, such as a group norm's of a single element
 MEANT = (1e-6, 50.0)  # an atol below: a pass of coremltools' asks what is 0; above: a test of noise does not compare
 EXCLUDED = Path(__file__).with_name("excluded.txt")
-COUNTS_CASTS = "iOS15/test_image_resizing.py::TestResample::"
+COUNTS_CASTS = (("iOS15", "test_image_resizing.py"), "TestResample")
 NEURAL_NETWORK = "runs a neuralNetwork model, which is not a program"
 
 
@@ -76,11 +76,13 @@ def _without_cast_count(item: pytest.Item) -> None:
     """Let :data:`COUNTS_CASTS` compare values: in f32 its first act after the first value is to count f16's casts."""
     owner = getattr(item, "cls", None)
     honest = vars(owner or object).get("_test_builder_to_backend_smoke")
-    if COUNTS_CASTS not in item.nodeid or honest is None or hasattr(honest, "counted"):
+    place = (item.path.parts[-2:], getattr(owner, "__name__", ""))
+    if place != COUNTS_CASTS or honest is None or hasattr(honest, "counted"):
         return
 
     def run(compute_unit: Any, backend: Any, dtype: Any, casts: int) -> None:
-        honest.__func__(compute_unit, backend, dtype, casts if str(backend[1]) == "fp16" else _AnyNumber(casts))
+        counted = casts if backend.precision == "fp16" else _AnyNumber(casts)
+        honest.__func__(compute_unit, backend, dtype, counted)
 
     replaced = staticmethod(run)
     replaced.counted = True  # type: ignore[attr-defined]
