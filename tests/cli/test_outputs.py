@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tests.cli.commands import Shell
 from tests.formats import packages
@@ -239,5 +239,5 @@ def test_streams_that_are_closed_from_the_start(place: Path, closed: str, mode: 
     words = [sys.executable, "-m", "tlkit", "inspect", "gone.mlpackage", *mode]
     done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, text=True)
     assert done.returncode == 3 and "internal" not in done.stderr
-    save_file({"w": np.ones((64, 64), np.float32), "v": np.zeros((64, 64), np.float32)}, place / "again.safetensors")
-    assert (place / "o.safetensors").stat().st_size == (place / "again.safetensors").stat().st_size
+    made, given = load_file(place / "o.safetensors"), load_file(place / "w.safetensors")  # which refuse a byte too many
+    assert made.keys() == given.keys() and all(np.array_equal(made[name], given[name]) for name in given)

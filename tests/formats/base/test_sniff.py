@@ -151,3 +151,10 @@ def test_a_pointer_is_named_with_the_size_it_stands_for(tmp_path: Path) -> None:
 )
 def test_real_files(folder: str, expected: Format) -> None:
     assert {detect(path) for path in (MODELS / folder).iterdir()} == {expected}
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_length_that_begins_like_a_pickle(tmp_path: Path, length: int) -> None:
+    header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'.ljust(length)
+    (tmp_path / "w.safetensors").write_bytes(length.to_bytes(8, "little") + header + b"x")
+    assert detect(tmp_path / "w.safetensors") is Format.SAFETENSORS

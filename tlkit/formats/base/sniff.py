@@ -150,10 +150,11 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
         return Format.TFLITE
     if head.startswith(b"PK\x03\x04"):
         return _zip(file)
-    if re.match(rb"\x80[\x02-\x05]", head):
-        return Format.PICKLE
+    # Before a pickle: a header of 0x380 bytes begins with a pickle's first two.
     if _is_safetensors(head, size):
         return Format.SAFETENSORS
+    if re.match(rb"\x80[\x02-\x05]", head):
+        return Format.PICKLE
     index = _INDEX.search(path.name) if head.lstrip().startswith(b"{") else None
     if index:
         return Format.SAFETENSORS if index[1] == "safetensors" else Format.PYTORCH
