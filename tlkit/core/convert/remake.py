@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
-from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress
+from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress, refused_by_disk
 from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
 from tlkit.errors import LoadError, TlkitError, UsageError
@@ -169,6 +169,7 @@ def rebuild(
         except (OSError, TlkitError):
             raise
         except Exception as error:
+            refused_by_disk(error, path)
             raise conversion_error(error, heard, ct.__version__) from error
 
 

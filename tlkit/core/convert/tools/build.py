@@ -125,7 +125,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         except OSError:
             raise
         except Exception as error:
-            _refused_by_disk(error, path)
+            refused_by_disk(error, path)
             raise conversion_error(error, heard, ct.__version__, traced) from error
         spec = model.get_spec()
         _name_states(spec, traced.states)
@@ -237,7 +237,7 @@ def _check_outputs(names: Sequence[str]) -> None:
         raise ConversionError(f"several outputs are one and the same value, '{twice.pop()}'", "return it once")
 
 
-def _refused_by_disk(error: Exception, path: Path) -> None:
+def refused_by_disk(error: Exception, path: Path) -> None:
     """Raise OSError where coremltools' C++ half, which writes the files, met a full disk: it says RuntimeError."""
     reason = re.search(r"filesystem error: ([^\[]*)|(.*(?:open|writ\w*) .*(?:file|stream).*)", str(error))
     if not isinstance(error, RuntimeError) or reason is None:
