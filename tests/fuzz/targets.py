@@ -7,6 +7,8 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,19 @@ from tests.fuzz.seeds_programs import random_program
 from tests.fuzz.target import Target, as_file, as_files, in_files
 from tlkit.errors import TlkitError
 from tlkit.mil import coreml_proto
+
+for _name in (
+    *("torch._dynamo", "torch._inductor.config", "torch.export", "torch._export.serde.serialize", "torch._decomp"),
+    *(
+        "torch.fx.experimental.symbolic_shapes",
+        "torch._meta_registrations",
+        "sympy",
+        "torch.export.pt2_archive._package",
+    ),
+    *("tlkit.cli.app", "tlkit.core.convert.source.source", "tlkit.core.compare.packages", "rich.table", "PIL.Image"),
+):
+    with suppress(ImportError):  # once, before the workers are forked: seconds that are no input's fault
+        import_module(_name)
 
 LARGEST_INPUT = 1 << 16
 """Elements of an input that is made to run a program with."""
