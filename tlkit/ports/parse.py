@@ -1,8 +1,8 @@
 """What a package to be made will take: ``--input`` and ``--image`` as typed values, checked before anything is loaded.
 
-A tensor is ``NAME=1x3x224x224[:DTYPE]``, an image ``NAME=1x3x224x224[:LAYOUT][:scale=S][:bias=B[,B,B]]``; dimensions
-are separated by ``x`` or commas, ``1..512`` is a range of them, ``1x8,1x16`` a choice of shapes. The model is given
-``scale * pixel + bias`` for pixels of 0 to 255.
+A tensor is ``NAME=1x3x224x224[:DTYPE]``, an image ``NAME=1x3x224x224[:LAYOUT][:scale=S[,S,S]][:bias=B[,B,B]]``;
+dimensions are separated by ``x`` or commas, ``1..512`` is a range of them, ``1x8,1x16`` a choice of shapes. The model
+is given ``scale * pixel + bias`` for pixels of 0 to 255.
 """
 
 from __future__ import annotations
@@ -72,12 +72,13 @@ def parse_image(text: str) -> Port:
     if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or any(low != high for low, high in port.spans[:2]):
         raise UsageError(f"--image {text}: an image is 1xCHANNELSxHEIGHTxWIDTH, 1 or 3 channels", "e.g. 1x3x224x224")
     layout, scale, bias = "RGB" if shape[1] == 3 else "GRAYSCALE", 1.0, (0.0,) * shape[1]
+    ratios: tuple[float, ...] = ()
     for option in options:
         key, _, value = option.partition("=")
         if key == "scale":
-            scale = _number(text, value)
+            scale, ratios = _scales(text, value, shape[1])
         elif key == "bias":
-            bias = _biases(text, value, shape[1])
+            bias = _each(text, value, shape[1], "biases")
         elif option.upper() in _CHANNELS:
             layout = option.upper()
         else:
@@ -86,10 +87,22 @@ def parse_image(text: str) -> Port:
         raise UsageError(
             f"--image {text}: {layout} has {_CHANNELS[layout]} channel(s), the shape {shape[1]}", _IMAGE_HINT
         )
-    return replace(port, image=ImageSettings(cast(Layout, layout), scale, bias))
+    return replace(port, image=ImageSettings(cast(Layout, layout), scale, bias, ratios))
 
 
-_IMAGE_HINT = "settings are RGB, BGR, GRAYSCALE, GRAYSCALE_FLOAT16, scale=1/255 and bias=-1 or bias=B,B,B"
+_IMAGE_HINT = (
+    "settings are RGB, BGR, GRAYSCALE, GRAYSCALE_FLOAT16, scale=1/255 or scale=S,S,S and bias=-1 or bias=B,B,B"
+)
+
+
+def _scales(text: str, value: str, channels: int) -> tuple[float, tuple[float, ...]]:
+    """Return the first channel's scale, and each one's over it; no ratios where they are all the same."""
+    scales = _each(text, value, channels, "scales")
+    if len(set(scales)) == 1:
+        return scales[0], ()
+    if 0 in scales:
+        raise UsageError(f"--image {text}: a channel's scale is 0", "it would see nothing: leave it out of the model")
+    return scales[0], tuple(scale / scales[0] for scale in scales)
 
 
 def check_name(name: str) -> str:
@@ -139,12 +152,12 @@ def _split(flag: str, text: str) -> tuple[Port, list[str]]:
     return port, [option.strip() for option in options]
 
 
-def _biases(text: str, value: str, channels: int) -> tuple[float, ...]:
+def _each(text: str, value: str, channels: int, what: str) -> tuple[float, ...]:
     values = tuple(_number(text, part) for part in value.split(","))
     if len(values) == 1:
         return values * channels
     if len(values) != channels:
-        raise UsageError(f"--image {text}: {len(values)} biases for {channels} channel(s)", _IMAGE_HINT)
+        raise UsageError(f"--image {text}: {len(values)} {what} for {channels} channel(s)", _IMAGE_HINT)
     return values
 
 

@@ -18,11 +18,16 @@ _EXAMPLE = 7  # the least a flexible dimension is traced with: 1 would be taken 
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """How pixels become values: layout, one scale, one bias for each channel (in the layout's order)."""
+    """How pixels become values: layout, one scale, one bias for each channel (in the layout's order).
+
+    ``ratios`` is what each channel's scale is beside that one, empty where they are equal: Core ML has one scale, so
+    the model multiplies by them itself.
+    """
 
     layout: Layout
     scale: float = 1.0
     bias: tuple[float, ...] = (0.0,)
+    ratios: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

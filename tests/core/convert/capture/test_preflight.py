@@ -129,17 +129,12 @@ class Writes(nn.Module):
         return self.write(x * 1)
 
 
-LOST = [part_scaled, part_relu, columns_set, reshaped_set]
-KEPT = [slice_set, slice_added, chosen_set, part_kept, all_scaled]
+WRITES = [part_scaled, part_relu, columns_set, reshaped_set, slice_set, slice_added, chosen_set, part_kept, all_scaled]
 
 
-@pytest.mark.parametrize("write", [*LOST, *KEPT])
-def test_writes_that_a_trace_loses_are_said(write: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
-    """Verification is the judge: where it finds a difference, a note says which line it comes from, and only there."""
+@pytest.mark.parametrize("write", WRITES)
+def test_writes_into_parts_are_followed(write: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    """Verification is the judge: a trace keeps each write, and no note says that one would be lost."""
     result = convert(Writes(write), tmp_path / "m.mlpackage", inputs=["x=1x8"], precision="f32", auto=False)
-    said = [note for note in result.notes if "writes into a part" in note]
-    assert result.ok == (write in KEPT)
-    assert bool(said) != result.ok
-    assert all("test_preflight.py:" in note for note in said)
-    if not result.ok:
-        assert convert(Writes(write), tmp_path / "e.mlpackage", inputs=["x=1x8"], precision="f32", export=True).ok
+    assert result.ok
+    assert not [note for note in result.notes if "writes into a part" in note]

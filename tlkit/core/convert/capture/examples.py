@@ -162,9 +162,23 @@ def _once(size: int, values: Values, rng: Generator) -> NDArray[np.int64]:
     return np.asarray(chosen, np.int64)
 
 
+def _captured(port: Port, value: NDArray[Any]) -> Tensor:
+    given = to_source(port, value)
+    ratios = channel_ratios(port)
+    return given if ratios is None else given / ratios
+
+
+def channel_ratios(port: Port) -> Tensor | None:
+    """Return what the captured model multiplies an image by, (1, C, 1, 1), where its channels' scales differ."""
+    if port.image is None or not port.image.ratios:
+        return None
+    return torch.tensor(port.image.ratios, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
 def to_source(port: Port, value: NDArray[Any]) -> Tensor:
     """Return the tensor that the source module gets for ``value``: f32 or int64; pixels after scale and bias."""
     if port.image:
         bias = np.asarray(port.image.bias, np.float32)[:, None, None]
-        value = (value.astype(np.float32) * np.float32(port.image.scale) + bias)[None]
+        ratios = np.asarray(port.image.ratios or 1.0, np.float32).reshape(-1, 1, 1)
+        value = (value.astype(np.float32) * (np.float32(port.image.scale) * ratios) + bias)[None]
     return torch.from_numpy(np.ascontiguousarray(value)).to(torch.int64 if port.dtype == "int32" else torch.float32)

@@ -31,6 +31,7 @@ def export(
     if isinstance(module, torch.jit.ScriptModule):
         raise ConversionError("torch.export does not take TorchScript", "convert it without --export")
     recorder = Recorder(module, ports)
+    examples = recorder.unscaled(examples)
     with quiet(), torch.no_grad(), plain_attention(), watching(recorder) as watch:
         try:
             recorder.eval()(*examples)
@@ -82,6 +83,11 @@ def adopt(
 ) -> Traced:
     """Return ``program`` as :func:`export` returns a module; ``module`` is the program to be run, ``ports`` as
     :func:`ordered` returns them."""
+    if any(port.image and port.image.ratios for port in ports):
+        raise UsageError(
+            "an exported program is converted as it is, and Core ML has one scale for all channels of an image",
+            "multiply the channels in the module and export it again, or convert the module itself",
+        )
     recorder = Recorder(module, ports)
     with quiet(), torch.no_grad(), watching(recorder):
         try:

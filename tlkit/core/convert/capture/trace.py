@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
+from tlkit.core.convert.capture.examples import channel_ratios
 from tlkit.core.convert.capture.preflight import Place, find_place, lost_writes
 from tlkit.core.convert.capture.states import State, found_states, start_notes, watching
+from tlkit.core.convert.capture.writes import without_writes
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.host.where import where
@@ -88,6 +90,7 @@ def trace(
     cannot be traced.
     """
     recorder = Recorder(module, ports)
+    examples = recorder.unscaled(examples)
     with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
         warnings.simplefilter("always")
         with watching(recorder) as watch:
@@ -96,6 +99,7 @@ def trace(
             except Exception as error:
                 raise capture_error(error, recorder, ports) from error
             states = found_states(recorder, watch.changed())
+        without_writes(script)
     outputs = named_outputs(recorder, ports, names)
     notes = (*recorder.notes, *_lost(script), *start_notes(recorder, states))
     return Traced(script, ports, outputs, notes, states, _frozen(caught))
@@ -138,6 +142,19 @@ class Recorder(nn.Module):
         self._last = _Last()
         self._booleans = [port.boolean for port in ports]
         self.keywords = _bind(inner, ports)
+        self._ports = ports
+        self._ratios: dict[int, str] = {}
+
+    def unscaled(self, examples: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Take images from now on as Core ML scales them, with one factor for all channels; return ``examples`` so."""
+        made = list(examples)
+        for index, port in enumerate(self._ports):
+            ratios = channel_ratios(port)
+            if ratios is not None:
+                self._ratios[index] = f"ratios_of_{port.name}"
+                self.register_buffer(self._ratios[index], ratios)
+                made[index] = made[index] / ratios
+        return tuple(made)
 
     @property
     def seen(self) -> dict[str, Tensor]:
@@ -155,6 +172,11 @@ class Recorder(nn.Module):
         if not exporting:
             self._last.outputs = {}  # not empty afterwards: the inner module ran
         tensors = tuple(t.bool() if flag else t for t, flag in zip(tensors, self._booleans, strict=True))
+        if self._ratios:
+            tensors = tuple(
+                tensor * getattr(self, self._ratios[index]) if index in self._ratios else tensor
+                for index, tensor in enumerate(tensors)
+            )
         named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
         result = self.inner(**named) if named else self.inner(*tensors)
         outputs, self._last.notes = _distinct(dict(_flatten(result)), tensors)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.failure import conversion_error
+from tlkit.core.convert.tools.passes import pipeline
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
@@ -119,6 +120,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
                 classifier_config=ct.ClassifierConfig(list(recipe.labels)) if recipe.labels else None,
                 minimum_deployment_target=ct.target[recipe.target.name],
                 compute_precision=ct.precision.FLOAT16 if recipe.precision == "f16" else ct.precision.FLOAT32,
+                pass_pipeline=pipeline(recipe.precision),
                 skip_model_load=True,
                 package_dir=str(path),
             )
@@ -166,7 +168,9 @@ def _input(ct: Any, port: Port, shape: Any) -> Any:
 
     if port.image is None:
         return ct.TensorType(name=port.name, shape=shape, dtype=np.dtype(port.dtype).type)
-    bias = list(port.image.bias) if len(port.image.bias) > 1 else port.image.bias[0]
+    ratios = port.image.ratios or (1.0,) * len(port.image.bias)  # the model multiplies by them: what bias is then
+    biases = [bias / ratio for bias, ratio in zip(port.image.bias, ratios, strict=True)]
+    bias = biases if len(biases) > 1 else biases[0]
     layout = ct.colorlayout[port.image.layout]
     return ct.ImageType(name=port.name, shape=shape, scale=port.image.scale, bias=bias, color_layout=layout)
 

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from tlkit.core.convert.tools.mends import REPLACED, Compose
+from tlkit.core.convert.tools.mends import REPLACED, Compose, Mend
+from tlkit.core.convert.tools.reading import is_float
 
 _PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)
 """What stands for unknown lengths while an op is recorded: each like no other length."""
 
 
-def expand(compose: Compose | None, context: Any, node: Any) -> None:
-    """Translate ``node`` as what ``compose`` computes (None: as torch decomposes it) of its inputs.
+_LENGTHS = (7, 11, 13, 17, 19, 23)
+"""What stands for whole numbers known only when the model runs."""
+
+
+def expand(entry: Mend | None, context: Any, node: Any) -> None:
+    """Translate ``node`` as what ``entry`` composes it of (None: as torch decomposes it).
 
     Raises ValueError where that depends on a length which is known only when the model runs.
     """
@@ -33,8 +39,11 @@ def expand(compose: Compose | None, context: Any, node: Any) -> None:
         REPLACED[kind](context, node)
         return
     given = [context[name] if isinstance(name, str) and name in context else name for name in node.inputs]
+    if entry and entry.applies and not entry.applies(given):
+        REPLACED[kind](context, node)
+        return
     overload, arguments = _bound(kind, given)
-    call = compose or decomposition(overload)
+    call = (entry and entry.compose) or decomposition(overload)
     assert call is not None
     graph, tensors = _recorded(call, overload, arguments)
     if graph is None:
@@ -66,10 +75,13 @@ def _bound(kind: str, given: Sequence[Any]) -> tuple[Any, list[Any]]:
     for name in packet.overloads():
         overload = getattr(packet, name)
         schema = overload._schema
-        if schema.is_mutable or len(schema.arguments) != len(given):
+        tensors = all("Tensor" in str(item.type) for item in schema.returns)  # TorchScript has ops of plain numbers too
+        if schema.is_mutable or not tensors or len(schema.arguments) != len(given):
             continue
         try:
-            bound = [_argument(value, str(item.type)) for value, item in zip(given, schema.arguments, strict=True)]
+            bound = [
+                _named(value, item.name, str(item.type)) for value, item in zip(given, schema.arguments, strict=True)
+            ]
         except TypeError:
             continue
         numbers = sum(not _is_tensor(value) for value in bound)
@@ -82,6 +94,15 @@ def _bound(kind: str, given: Sequence[Any]) -> tuple[Any, list[Any]]:
 
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "sym_type")
+
+
+def _named(value: Any, name: str, kind: str) -> Any:
+    from coremltools.converters.mil.frontend.torch.utils import NUM_TO_TORCH_DTYPE
+
+    if name in ("layout", "device", "pin_memory", "memory_format"):
+        return None
+    bound = _argument(value, kind)
+    return NUM_TO_TORCH_DTYPE[bound] if name in ("dtype", "out_dtype") and bound is not None else bound
 
 
 def _argument(value: Any, kind: str) -> Any:
@@ -105,7 +126,16 @@ def _argument(value: Any, kind: str) -> Any:
         if not _is_tensor(value) or isinstance(value.val, str):
             raise TypeError(kind)
         return value
+    if kind == "int" and _is_tensor(value) and value.val is None and value.rank == 0 and not is_float(value):
+        return _Length(value)
     return _number(getattr(value, "val", value), kind)
+
+
+@dataclass(frozen=True)
+class _Length:
+    """A whole number that is known only when the model runs."""
+
+    value: Any
 
 
 _PLAIN: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "bool": bool, "str": str}
@@ -118,6 +148,8 @@ def _number(value: Any, kind: str) -> Any:
     if kind == "number":
         return value
     if isinstance(value, str) != (kind == "str") or (kind == "int" and isinstance(value, float)):
+        raise TypeError(kind)
+    if isinstance(value, bool) != (kind == "bool"):
         raise TypeError(kind)
     return _PLAIN.get(kind, lambda item: item)(value)
 
@@ -164,7 +196,7 @@ class _Place(int):
 def _placed(value: Any, tensors: list[Any]) -> Any:
     if isinstance(value, list):
         return [_placed(item, tensors) for item in value]
-    if not _is_tensor(value):
+    if not _is_tensor(value) and not isinstance(value, _Length):
         return value
     tensors.append(value)
     return _Place(len(tensors) - 1)
@@ -176,13 +208,16 @@ def _filled(item: Any, values: Sequence[Tensor]) -> Any:
     return values[item] if isinstance(item, _Place) else item
 
 
-def _fakes(mode: Any, tensors: Sequence[Any]) -> list[Tensor]:
+def _fakes(mode: Any, tensors: Sequence[Any]) -> list[Any]:
     """Return a tensor without values for each of coremltools': equal symbols become equal ones."""
     from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
     known: dict[str, int] = {}
-    made: list[Tensor] = []
+    made: list[Any] = []
     for tensor in tensors:
+        if isinstance(tensor, _Length):
+            made.append(_length(mode, len(made)))
+            continue
         fixed = [isinstance(size, int) or str(size).isdigit() for size in tensor.shape]
         sizes = [
             int(size) if plain else known.setdefault(str(size), _PRIMES[len(known) % len(_PRIMES)])
@@ -194,6 +229,14 @@ def _fakes(mode: Any, tensors: Sequence[Any]) -> list[Tensor]:
     return made
 
 
+def _length(mode: Any, index: int) -> Any:
+    from torch.fx.experimental.symbolic_shapes import DimDynamic
+
+    hint, source = _LENGTHS[index % len(_LENGTHS)], _source(index)
+    symbol = mode.shape_env.create_symbol(hint, source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None)
+    return mode.shape_env.create_symintnode(symbol, hint=hint, source=source)
+
+
 def _source(index: int) -> Any:
     from torch._dynamo.source import ConstantSource
 
@@ -203,6 +246,8 @@ def _source(index: int) -> Any:
 def _torch_dtype(value: Any) -> torch.dtype:
     from coremltools.converters.mil.mil import types
 
+    if types.is_complex(value.dtype):
+        return torch.complex64
     if types.is_bool(value.dtype):
         return torch.bool
     if types.is_int(value.dtype):
@@ -213,7 +258,7 @@ def _torch_dtype(value: Any) -> torch.dtype:
 def _check_guards(shapes: Any, overload: Any) -> None:
     """Raise ValueError where what was recorded holds for some lengths only: each condition is tried on others."""
     symbols = sorted({symbol for guard in shapes.guards for symbol in guard.expr.free_symbols}, key=str)
-    for start in (2, 3, 16, 1000):
+    for start in (16, 37, 1000, 4001):
         lengths = {symbol: start + 7 * index for index, symbol in enumerate(symbols)}
         if any(guard.expr.subs(lengths) == False for guard in shapes.guards):  # noqa: E712  # sympy's own False
             raise ValueError(f"'{overload.name()}' depends on a length that is known only when the model runs")
@@ -232,7 +277,8 @@ def _translated(context: Any, node: Any, graph: fx.GraphModule, tensors: Sequenc
         for part in graph.graph.nodes:
             part._rename(f"{node.name}_{part.name}")
             if part.op == "placeholder":
-                context.add(next(given), torch_name=part.name)
+                value = next(given)
+                context.add(value.value if isinstance(value, _Length) else value, torch_name=part.name)
             elif part.op == "get_attr":
                 value = getattr(graph, part.target)
                 context.add(mb.const(val=_narrow(value), name=part.name), torch_name=part.name)

@@ -36,3 +36,10 @@ def values_of(given: Any) -> list[Any]:
     if isinstance(given, list | tuple):
         return [value for item in given for value in values_of(item)]
     return list(np.ravel(getattr(given, "val", given))) if getattr(given, "val", given) is not None else []
+
+
+def is_float(value: Any) -> bool:
+    """Whether a value of coremltools' is real, and not an integer, a boolean or complex."""
+    from coremltools.converters.mil.mil import types
+
+    return bool(types.is_float(value.dtype))

@@ -23,16 +23,41 @@ def install() -> tuple[str, ...]:
     from tlkit.core.convert.tools.expand import expand
 
     ops.load()
+    _name_bfloat16()
     taught = []
-    for entry in MENDS.values():
+    for key, entry in MENDS.items():
         had = _TORCH_OPS_REGISTRY.get_func(entry.op)
         if had is not None and not _replaces(entry):
             continue
+        taught.append(key)
+        if not entry.traced:
+            continue
+        if had is not None and entry.translate and entry.applies:
+            _register(entry.op, partial(_guarded, entry, had), override=True)
+            continue
         if had is not None:
             REPLACED[entry.op] = had
-        _register(entry.op, entry.translate or partial(expand, entry.compose), override=entry.replaces)
-        taught.append(entry.op)
+        _register(entry.op, entry.translate or partial(expand, entry), override=entry.replaces)
     return tuple(taught)
+
+
+def _guarded(entry: Mend, otherwise: Translate, context: Any, node: Any) -> None:
+    assert entry.translate is not None and entry.applies is not None
+    given = [context[name] if isinstance(name, str) and name in context else name for name in node.inputs]
+    (entry.translate if entry.applies(given) else otherwise)(context, node)
+
+
+def _name_bfloat16() -> None:
+    """Let a cast to bfloat16 be one to f32, as float64 is: coremltools' tables of types end before it."""
+    import numpy as np
+    import torch
+    from coremltools.converters.mil.frontend.torch import utils
+
+    code = 15
+    utils.NUM_TO_TORCH_DTYPE.setdefault(code, torch.float32)
+    utils.NUM_TO_NUMPY_DTYPE.setdefault(code, np.float32)
+    utils.NUM_TO_DTYPE_STRING.setdefault(code, "fp32")
+    utils.TORCH_DTYPE_TO_NUM.setdefault(torch.bfloat16, utils.TORCH_DTYPE_TO_NUM[torch.float32])
 
 
 def supports(kind: str, *, exported: bool = False) -> bool:
@@ -54,12 +79,11 @@ def supports(kind: str, *, exported: bool = False) -> bool:
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return what torch.export is to take apart, by overload: mends in torch's words, and what coremltools lacks."""
     import torch
-    from torch._decomp import decomposition_table
 
     install()
     table = {
         op: rule
-        for op, rule in {**decomposition_table, **dict(torch.export.default_decompositions().items())}.items()
+        for op, rule in torch.export.default_decompositions().items()
         if hasattr(op, "name") and not supports(op.name(), exported=True)
     }
     for name in install():
@@ -89,10 +113,23 @@ def _register(op: str, translate: Translate, *, override: bool = False) -> None:
 
 
 _TAKEN_APART: set[str] = set()
+_COMPOSITE = frozenset(
+    """
+    unsafe_chunk chunk tensor_split hsplit vsplit dsplit vstack dstack row_stack column_stack kron tensordot inner ger
+    block_diag cartesian_prod movedim moveaxis swapaxes swapdims fliplr flipud ravel unflatten square float_power
+    gru_cell lstm_cell rnn_tanh_cell rnn_relu_cell pairwise_distance trapezoid cumulative_trapezoid nanmean absolute
+    negative positive greater greater_equal less less_equal not_equal multiply divide subtract arctan2 chain_matmul
+    linalg_multi_dot linalg_matmul matrix_power take_along_dim channel_shuffle native_channel_shuffle bilinear cov
+    corrcoef isreal arcsin arccos arctan arcsinh arccosh arctanh
+    """.split()  # noqa: SIM905  # a list of names
+)
+"""Ops that torch composes of others, in C++, which coremltools or a mend translates; of the rest one cannot know."""
 
 
 def _decomposed() -> set[str]:
-    return _TAKEN_APART | {name for name in install() if MENDS[name].compose is not None and name not in REPLACED}
+    return _TAKEN_APART | {
+        name for name in install() if MENDS[name].compose and MENDS[name].traced and name not in REPLACED
+    }
 
 
 def _decompose(kind: str) -> bool:
@@ -101,11 +138,22 @@ def _decompose(kind: str) -> bool:
 
     namespace, _, name = kind.partition("::")
     name = name.removesuffix("_")
-    if namespace != "aten" or not any(decomposition(overload) for overload in _overloads(name)):
+    known = _COMPOSITE | {packet.__name__.partition(".")[0] for packet in _python_rules()}
+    if namespace != "aten" or name not in known or not any(decomposition(op) for op in _overloads(name)):
         return False
     _register(name, partial(expand, None))
     _TAKEN_APART.add(name)
     return True
+
+
+@cache
+def _python_rules() -> tuple[Any, ...]:
+    """Return the ops that torch takes apart on the way to its core ones, which ends in none that it made up itself."""
+    import torch
+    from torch._decomp import core_aten_decompositions
+
+    core = core_aten_decompositions()
+    return tuple(op for op in list(core) if isinstance(op, torch._ops.OpOverload) and not op._can_decompose())
 
 
 def _named(translate: Translate, name: str) -> Translate:

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from importlib import import_module
 
-FAMILIES = ("indexing", "masks", "products", "resize")
+FAMILIES = (
+    "convolution",
+    "creation",
+    "elementwise",
+    "indexing",
+    "layout",
+    "masks",
+    "padding",
+    "pooling",
+    "products",
+    "recurrent",
+    "reduction",
+    "resize",
+    "sampling",
+    "complexes",  # last, to stand before the others
+)
 
 
 def load() -> None:

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from string import ascii_letters
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import REPLACED, mend
+from tlkit.core.convert.tools.mends import REPLACED, composed, mend
 from tlkit.core.convert.tools.reading import inputs_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @mend("einsum", "coremltools takes `...` for one more letter: the result has another shape", replaces=True)
 def _einsum(context: Any, node: Any) -> None:
     from coremltools.converters.mil.frontend import _utils
     from coremltools.converters.mil.frontend.torch.ops import promote_input_dtypes
+    from coremltools.converters.mil.mil import types
+
+    from tlkit.core.convert.tools.ops.complexes import einsum as of_complex
 
     equation, given = (context[name] if isinstance(name, str) and name in context else name for name in node.inputs[:2])
     operands = [item if hasattr(item, "dtype") else context[item] for item in given]
     equation = str(getattr(equation, "val", equation)).replace(" ", "")
-    if "." in equation or "->" not in equation:
+    if "." in equation or "->" not in equation or any(types.is_complex(operand.dtype) for operand in operands):
         equation = spelled_out(equation, [operand.rank for operand in operands])
         _check_labels(equation, operands)
+    if any(types.is_complex(operand.dtype) for operand in operands):
+        of_complex(context, node, equation, operands)
+        return
     context.add(_utils.build_einsum_mil(promote_input_dtypes(operands), equation, node.name))
 
 
@@ -80,3 +89,19 @@ def _merged(x: Any, axis: int, times: int) -> list[int]:
     return [
         size * times if index == axis else size if isinstance(size, int) else 0 for index, size in enumerate(x.shape)
     ]
+
+
+_FACTORS = "coremltools refuses whole numbers for `alpha` and `beta`"
+
+
+def _scaled(given: Sequence[Any]) -> bool:
+    return any(getattr(factor, "val", factor) != 1 for factor in given[3:5])
+
+
+@composed("addmm", _FACTORS, replaces=True, applies=_scaled)
+@composed("baddbmm", _FACTORS, replaces=True, applies=_scaled)
+def _added(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    if beta == 1 and alpha == 1:
+        return NotImplemented
+    product = (a @ b) * alpha
+    return x * beta + product if beta else product

@@ -1,51 +1,288 @@
-"""Resizing of images."""
+"""Resizing of images and signals.
+
+A resize of a known size is linear and separable: a matrix for each axis, which torch itself tells. MIL's own ops are
+taken where they do the same. At sizes known only when the model runs MIL's ``resize`` computes the places itself.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tlkit.core.convert.tools.mends import mend
+from tlkit.core.convert.tools.mends import REPLACED, mend
 from tlkit.core.convert.tools.reading import inputs_of, values_of
 
+_AA = "coremltools leaves out the antialiasing"
 
-@mend("_upsample_bilinear2d_aa", "coremltools leaves out the antialiasing", replaces=True)
-@mend("_upsample_bilinear2d_aa.vec", "the same, as torch.export records it", replaces=True)
-def _bilinear(context: Any, node: Any) -> None:
-    _antialiased(context, node, "bilinear")
+
+@mend("_upsample_bilinear2d_aa", _AA, replaces=True)
+@mend("_upsample_bilinear2d_aa.vec", f"{_AA}, as torch.export records it", replaces=True)
+def _bilinear_aa(context: Any, node: Any) -> None:
+    _by_matrices(context, node, 2, "bilinear", antialias=True)
 
 
 @mend("_upsample_bicubic2d_aa", "torchvision's bicubic `Resize` ends in it")
+def _bicubic_aa(context: Any, node: Any) -> None:
+    _by_matrices(context, node, 2, "bicubic", antialias=True)
+
+
+@mend("upsample_bicubic2d", "position embeddings of vision transformers are resized with it")
+@mend("upsample_bicubic2d.vec", "the same, as torch.export records it")
 def _bicubic(context: Any, node: Any) -> None:
-    _antialiased(context, node, "bicubic")
+    _by_matrices(context, node, 2, "bicubic")
 
 
-def _antialiased(context: Any, node: Any, mode: str) -> None:
-    """Resize as torch does: each axis by a matrix, which torch itself tells, since a resize is linear and separable."""
+@mend("upsample_trilinear3d", "coremltools resizes in 1-d and 2-d alone")
+@mend("upsample_trilinear3d.vec", "the same, as torch.export records it")
+def _trilinear(context: Any, node: Any) -> None:
+    _by_matrices(context, node, 3, "trilinear")
+
+
+_INEXACT = "coremltools refuses sizes known only when the model runs, and fractional factors"
+
+
+@mend("upsample_bilinear2d", _INEXACT, replaces=True)
+@mend("upsample_bilinear2d.vec", _INEXACT, replaces=True)
+def _bilinear(context: Any, node: Any) -> None:
+    _linear(context, node, 2, "bilinear")
+
+
+@mend("upsample_linear1d", _INEXACT, replaces=True)
+@mend("upsample_linear1d.vec", _INEXACT, replaces=True)
+def _linear1d(context: Any, node: Any) -> None:
+    _linear(context, node, 1, "linear")
+
+
+def _linear(context: Any, node: Any, rank: int, mode: str) -> None:
+    given = _given(context, node, rank, corners=True)
+    if _sizes_are_known(given, rank):
+        if _evenly(given, rank) or _are_new(given):
+            REPLACED[node.kind.removesuffix("_")](context, node)
+        else:
+            _by_matrices(context, node, rank, mode)
+        return
+    sampling = "STRICT_ALIGN_CORNERS" if given["corners"] else "UNALIGN_CORNERS"
+    _at_run_time(context, node, given, rank, "LINEAR", sampling)
+
+
+@mend("upsample_nearest1d", _INEXACT, replaces=True)
+@mend("upsample_nearest1d.vec", _INEXACT, replaces=True)
+def _nearest1d(context: Any, node: Any) -> None:
+    _nearest(context, node, 1)
+
+
+@mend("upsample_nearest2d", _INEXACT, replaces=True)
+@mend("upsample_nearest2d.vec", _INEXACT, replaces=True)
+def _nearest2d(context: Any, node: Any) -> None:
+    _nearest(context, node, 2)
+
+
+@mend("upsample_nearest3d", "coremltools resizes in 1-d and 2-d alone")
+@mend("upsample_nearest3d.vec", "the same, as torch.export records it")
+def _nearest3d(context: Any, node: Any) -> None:
+    _nearest(context, node, 3)
+
+
+def _nearest(context: Any, node: Any, rank: int) -> None:
+    given = _given(context, node, rank, corners=False)
+    known = _sizes_are_known(given, rank)
+    if known and rank < 3 and _evenly(given, rank):
+        REPLACED[node.kind.removesuffix("_")](context, node)
+    elif known:
+        _by_places(context, node, given, rank, "nearest")
+    elif given["scales"] and all(float(scale).is_integer() for scale in given["scales"]) and rank < 3:
+        REPLACED[node.kind.removesuffix("_")](context, node)
+    else:
+        _by_quotients(context, node, given, rank)
+
+
+@mend("_upsample_nearest_exact1d", "coremltools lacks it")
+@mend("_upsample_nearest_exact1d.vec", "the same, as torch.export records it")
+def _exact1d(context: Any, node: Any) -> None:
+    _by_places(context, node, _given(context, node, 1, corners=False), 1, "nearest-exact")
+
+
+@mend("_upsample_nearest_exact2d", "coremltools lacks it")
+@mend("_upsample_nearest_exact2d.vec", "the same, as torch.export records it")
+def _exact2d(context: Any, node: Any) -> None:
+    _by_places(context, node, _given(context, node, 2, corners=False), 2, "nearest-exact")
+
+
+def _given(context: Any, node: Any, rank: int, *, corners: bool) -> dict[str, Any]:
+    """Return what is to be resized how: ``size`` an axis (numbers, values, or None) and ``scales`` (may be empty).
+
+    The overload ``vec`` has a list of factors, the others a factor for each axis.
+    """
+    flags = "align_corners " if corners else ""
+    vec = node.kind.endswith(".vec") or (len(node.inputs) == 3 + corners and rank > 1)
+    names = "scale_factors" if vec else " ".join(f"scales_{axis}" for axis in ("d", "h", "w")[3 - rank :])
+    if rank == 1 and not vec:
+        names = "scales"
+    given = inputs_of(context, node, f"input output_size {flags}{names}")
+    size = given["output_size"]
+    if hasattr(size, "val") and size is not None and size.val is not None:
+        size = [int(value) for value in size.val.reshape(-1)]
+    elif hasattr(size, "val") and size is not None:
+        size = _elements(size, rank)
+    elif size is not None:
+        size = [item if getattr(item, "val", item) is None else int(getattr(item, "val", item)) for item in size]
+    scales = [value for name in names.split() for value in values_of(given[name])]
+    return {
+        "x": given["input"],
+        "size": size,
+        "scales": [float(value) for value in scales],
+        "corners": corners and bool(values_of(given["align_corners"])[0]),
+    }
+
+
+def _elements(size: Any, rank: int) -> list[Any]:
     from coremltools.converters.mil import Builder as mb
 
-    given = inputs_of(context, node, "input output_size align_corners scales_h scales_w")
-    x, sizes = given["input"], values_of(given["output_size"])
-    if not all(isinstance(size, int) for size in x.shape[2:]):
-        raise ValueError("an antialiased resize of a size that is known only when the model runs")
-    scales = values_of(given["scales_h"]) + values_of(given["scales_w"])
-    corners = bool(values_of(given["align_corners"])[0])
-    for axis in (0, 1):
-        target = (
-            {"scale_factor": (float(scales[axis]), 1.0)} if len(scales) == 2 else {"size": (int(sizes[axis]), None)}
-        )
-        weight = _resize_matrix(int(x.shape[2 + axis]), target, mode, corners)
-        if axis == 0:
-            x = mb.matmul(x=weight[None, None], y=x)
+    return [mb.gather(x=size, indices=axis, axis=0) for axis in range(rank)]
+
+
+def _sizes_are_known(given: dict[str, Any], rank: int) -> bool:
+    fixed = all(isinstance(size, int) or str(size).isdigit() for size in given["x"].shape[-rank:])
+    return fixed and (bool(given["scales"]) or all(isinstance(size, int) for size in given["size"] or [None]))
+
+
+def _lengths(given: dict[str, Any], rank: int) -> list[tuple[int, int]]:
+    """Return each axis' length before and after."""
+    before = [int(size) for size in given["x"].shape[-rank:]]
+    if given["size"] and all(isinstance(size, int) for size in given["size"]):
+        return list(zip(before, given["size"], strict=True))
+    return [(size, int(size * scale)) for size, scale in zip(before, given["scales"], strict=True)]
+
+
+def _evenly(given: dict[str, Any], rank: int) -> bool:
+    """Whether each axis becomes a whole number of times as long, with a factor that says just that."""
+    lengths = _lengths(given, rank)
+    scales = given["scales"] or [after / before for before, after in lengths]
+    return all(
+        after % before == 0 and scale == after // before for (before, after), scale in zip(lengths, scales, strict=True)
+    )
+
+
+def _are_new(given: dict[str, Any]) -> bool:
+    """Whether the places follow from the sizes, and not from factors that the sizes only nearly have."""
+    return not given["scales"] or given["corners"]
+
+
+def _by_matrices(context: Any, node: Any, rank: int, mode: str, *, antialias: bool = False) -> None:
+    """Multiply each axis by its matrix. Raises ValueError at sizes known only when the model runs."""
+    from coremltools.converters.mil import Builder as mb
+
+    given = _given(context, node, rank, corners=True)
+    x = given["x"]
+    if not _sizes_are_known(given, rank):
+        raise ValueError(f"{'an antialiased' if antialias else mode} resize of a size known only when the model runs")
+    for index, (before, after) in enumerate(_lengths(given, rank)):
+        scale = given["scales"][index] if given["scales"] else None
+        weight = _matrix(before, after, scale, mode, given["corners"], antialias)
+        axis = x.rank - rank + index
+        last = index == rank - 1
+        name = {"name": node.name} if last else {}
+        if axis == x.rank - 1:
+            x = mb.matmul(x=x, y=weight, transpose_y=True, **name)
+        elif axis == x.rank - 2:
+            x = mb.matmul(x=weight[(None,) * (x.rank - 2)], y=x, **name)
         else:
-            x = mb.matmul(x=x, y=weight[None, None], transpose_y=True, name=node.name)
+            order = [*range(axis), *range(axis + 1, x.rank), axis]
+            back = [order.index(place) for place in range(x.rank)]
+            turned = mb.matmul(x=mb.transpose(x=x, perm=order), y=weight, transpose_y=True)
+            x = mb.transpose(x=turned, perm=back, **name)
     context.add(x)
 
 
-def _resize_matrix(length: int, target: dict[str, Any], mode: str, corners: bool) -> Any:
+def _matrix(before: int, after: int, scale: float | None, mode: str, corners: bool, antialias: bool) -> Any:
+    """Return the resize of one axis as a matrix (after, before): torch's own answer to each unit vector."""
     import torch
     from torch.nn import functional
 
-    if "size" in target:
-        target = {"size": (target["size"][0], length)}
-    unit = torch.eye(length)[None, None]
-    return functional.interpolate(unit, mode=mode, align_corners=corners, antialias=True, **target)[0, 0].numpy()
+    unit = torch.eye(before)[None, None]
+    mode = "bicubic" if mode == "bicubic" else "bilinear"
+    how: dict[str, Any] = {"mode": mode, "align_corners": corners, "antialias": antialias}
+    if scale is None:
+        return functional.interpolate(unit, size=(after, before), **how)[0, 0].numpy()
+    return functional.interpolate(unit, scale_factor=(scale, 1.0), **how)[0, 0].numpy()
+
+
+def _by_places(context: Any, node: Any, given: dict[str, Any], rank: int, mode: str) -> None:
+    """Take from each axis the elements that torch's ``mode`` takes."""
+    import torch
+    from coremltools.converters.mil import Builder as mb
+    from torch.nn import functional
+
+    if not _sizes_are_known(given, rank):
+        raise ValueError(f"a {mode} resize of a size known only when the model runs")
+    x = given["x"]
+    for index, (before, after) in enumerate(_lengths(given, rank)):
+        row = torch.arange(float(before))[None, None]
+        target: dict[str, Any] = {"scale_factor": given["scales"][index]} if given["scales"] else {"size": after}
+        places = functional.interpolate(row, mode=mode, **target)[0, 0].to(torch.int32).numpy()
+        name = {"name": node.name} if index == rank - 1 else {}
+        x = mb.gather(x=x, indices=places, axis=x.rank - rank + index, **name)
+    context.add(x)
+
+
+def _targets(given: dict[str, Any], rank: int) -> list[Any]:
+    """Return each axis' new length: a number, or a value of coremltools' (shape (1,), int32)."""
+    from coremltools.converters.mil import Builder as mb
+
+    shape = mb.shape(x=given["x"])
+    made = []
+    for index in range(rank):
+        size = given["size"][index] if given["size"] else None
+        if size is None:
+            axis = given["x"].rank - rank + index
+            length = mb.cast(x=mb.slice_by_size(x=shape, begin=[axis], size=[1]), dtype="fp32")
+            size = mb.floor(x=mb.mul(x=length, y=given["scales"][index]))
+        if not isinstance(size, int):
+            size = mb.cast(x=size, dtype="int32")
+            size = mb.reshape(x=size, shape=[1]) if size.rank != 1 else size
+        made.append(size)
+    return made
+
+
+def _at_run_time(context: Any, node: Any, given: dict[str, Any], rank: int, mode: str, sampling: str) -> None:
+    """Have MIL's ``resize`` (from iOS17 on) find the places; factors of one's own are the sizes' quotients there."""
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil._deployment_compatibility import AvailableTarget
+    from coremltools.converters.mil.mil.block import is_current_opset_version_compatible_with
+
+    if not is_current_opset_version_compatible_with(AvailableTarget.iOS17):
+        raise ValueError("a resize to a size that is known only when the model runs: that needs --target iOS17")
+    if any(not float(scale).is_integer() for scale in given["scales"]) and not given["corners"]:
+        raise ValueError(f"a resize by {given['scales'][0]} of a size that is known only when the model runs")
+    x, sizes = given["x"], _targets(given, rank)
+    x = mb.expand_dims(x=x, axes=[3]) if rank == 1 else x
+    sizes = [*sizes, 1] if rank == 1 else sizes
+    shape = mb.concat(values=[np.array([size], np.int32) if isinstance(size, int) else size for size in sizes], axis=0)
+    made = mb.resize(
+        x=x,
+        shape=shape,
+        resized_dims=np.uint32(2),
+        interpolation_mode=mode,
+        sampling_mode=sampling,
+        **({} if rank == 1 else {"name": node.name}),
+    )
+    context.add(mb.squeeze(x=made, axes=[3], name=node.name) if rank == 1 else made)
+
+
+def _by_quotients(context: Any, node: Any, given: dict[str, Any], rank: int) -> None:
+    """Take element i * before // after of each axis: lengths that are known only when the model runs."""
+    from coremltools.converters.mil import Builder as mb
+
+    x = given["x"]
+    if given["scales"] and any(not float(scale).is_integer() for scale in given["scales"]):
+        raise ValueError(f"a resize by {given['scales'][0]} of a size that is known only when the model runs")
+    shape = mb.shape(x=x)
+    for index, size in enumerate(_targets(given, rank)):
+        axis = x.rank - rank + index
+        before = mb.slice_by_size(x=shape, begin=[axis], size=[1])
+        after = size if isinstance(size, int) else mb.squeeze(x=size, axes=[0])
+        steps = mb.range_1d(start=0, end=after, step=1)
+        places = mb.floor_div(x=mb.mul(x=steps, y=before), y=size)
+        name = {"name": node.name} if index == rank - 1 else {}
+        x = mb.gather(x=x, indices=places, axis=axis, **name)
+    context.add(x)

@@ -1,0 +1,204 @@
+"""A trace that writes into parts of tensors, as one that computes new tensors: coremltools follows few such writes.
+
+After ``part = x[:, 1]; part.mul_(2)`` a trace goes on to read ``x``. Here the part's new value is put into a new ``x``
+(``select_scatter``), later reads of ``x`` get that one, and other views of it are taken anew where they are read next.
+Writes into buffers stay as they are, since they are the package's states. Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_SHAPES = {f"aten::{name}" for name in ("view", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as")}
+_COPIES = {"aten::reshape", "aten::contiguous", "aten::reshape_as"}
+_PARTS = {f"aten::{name}" for name in ("select", "slice", "narrow", "diagonal")}
+_TURNS = {f"aten::{name}" for name in ("transpose", "t", "permute", "detach", "alias")}
+_MANY = {f"aten::{name}" for name in ("chunk", "unsafe_chunk", "split", "split_with_sizes", "unbind", "tensor_split")}
+_VIEWS = _SHAPES | _COPIES | _PARTS | _TURNS
+
+
+class _CannotFollow(Exception):
+    """A write that this module does not know how to undo the view of."""
+
+
+def without_writes(script: Any) -> bool:
+    """Rewrite the graph of the traced ``script`` so that nothing writes into a part; return whether anything changed.
+
+    A graph with a write that cannot be followed is left as it is.
+    """
+    if not _written(script.inlined_graph):
+        return False
+    try:
+        _Rewrite(script.inlined_graph.copy()).run()
+    except _CannotFollow:
+        return False
+    torch._C._jit_pass_inline(script.graph)
+    _Rewrite(script.graph).run()
+    torch._C._jit_pass_dce(script.graph)
+    return True
+
+
+def _written(graph: Any) -> bool:
+    return any(_writes(node) for node in graph.nodes())
+
+
+def _writes(node: Any) -> bool:
+    kind = node.kind()
+    return bool(kind.startswith("aten::") and kind.endswith("_") and not kind.endswith("__"))
+
+
+@dataclass(eq=False)
+class _Tensor:
+    """A tensor of the traced program: what it is a view of, by which node, its value by now and as of which write."""
+
+    value: Any
+    parent: _Tensor | None = None
+    view: Any = None
+    seen: int = 0
+    writes: int = 0
+    views: int = 0
+    pinned: bool = False
+    split: bool = False
+
+    @property
+    def root(self) -> _Tensor:
+        return self.parent.root if self.parent else self
+
+
+class _Rewrite:
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.tensors: dict[str, _Tensor] = {}
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes()):
+            self._refresh(node)
+            self._follow(node)
+        self._refresh(self.graph.return_node())
+
+    def _tensor(self, value: Any) -> _Tensor:
+        name = value.debugName()
+        if name not in self.tensors:
+            self.tensors[name] = _Tensor(value, pinned=value.node().kind() == "prim::GetAttr")
+        return self.tensors[name]
+
+    def _refresh(self, node: Any) -> None:
+        """Have ``node`` read what its inputs are by now."""
+        if any(True for _ in node.blocks()) and any(tensor.root.writes for tensor in self.tensors.values()):
+            raise _CannotFollow
+        for index, value in enumerate(list(node.inputs())):
+            tensor = self.tensors.get(value.debugName())
+            if tensor is not None and not tensor.root.pinned:
+                fresh = self._read(tensor, node)
+                if fresh.debugName() != value.debugName():
+                    self.tensors[fresh.debugName()] = tensor
+                    node.replaceInput(index, fresh)
+
+    def _read(self, tensor: _Tensor, before: Any) -> Any:
+        root = tensor.root
+        if tensor.parent is None or tensor.seen == root.writes:
+            return tensor.value
+        base = self._read(tensor.parent, before)
+        tensor.value = self._insert(
+            tensor.view.kind(), [base, *list(tensor.view.inputs())[1:]], before, like=tensor.value
+        )
+        tensor.seen = root.writes
+        return tensor.value
+
+    def _insert(self, kind: str, inputs: list[Any], before: Any, like: Any) -> Any:
+        node = self.graph.create(kind, inputs, 1)
+        node.copyMetadata(before)
+        node.insertBefore(before)
+        node.output().setType(like.type())
+        self.tensors.pop(node.output().debugName(), None)
+        return node.output()
+
+    def _follow(self, node: Any) -> None:
+        kind = node.kind()
+        if kind in _VIEWS and (kind not in _COPIES or _same_memory(node)):
+            parent = self._tensor(next(node.inputs()))
+            parent.root.views += 1
+            self.tensors[node.output().debugName()] = _Tensor(node.output(), parent, node, parent.root.writes)
+        elif kind in _MANY:
+            self._tensor(next(node.inputs())).root.split = True
+        elif _writes(node):
+            self._write(node)
+
+    def _write(self, node: Any) -> None:
+        tensor = self._tensor(next(node.inputs()))
+        root = tensor.root
+        self.tensors[node.output().debugName()] = tensor
+        if root.pinned:
+            return
+        if root.split:
+            raise _CannotFollow
+        if tensor.parent is None and not root.views:
+            tensor.value = node.output()
+            return
+        value = self._computed(node)
+        node.output().replaceAllUsesWith(value)
+        self.tensors[value.debugName()] = tensor
+        self._put(tensor, value, node)
+        node.destroy()
+
+    def _computed(self, node: Any) -> Any:
+        """Return what ``node`` would have written, as a new tensor."""
+        kind, (target, *rest) = node.kind().removesuffix("_"), list(node.inputs())
+        if kind == "aten::copy":
+            spread = self._insert("aten::expand_as", [rest[0], target], node, like=target)
+            return self._insert("aten::type_as", [spread, target], node, like=target)
+        if kind == "aten::zero":
+            self.graph.setInsertPoint(node)
+            kind, rest = "aten::fill", [self.graph.insertConstant(0.0)]
+        return self._insert(kind, [target, *rest], node, like=target)
+
+    def _put(self, tensor: _Tensor, value: Any, before: Any) -> None:
+        """Make ``value`` the value of ``tensor`` and of what it is a view of."""
+        tensor.value = value
+        if tensor.parent is None:
+            tensor.writes += 1
+            return
+        base = self._read(tensor.parent, before)
+        self._put(tensor.parent, self._undone(tensor.view, base, value, before), before)
+        tensor.seen = tensor.root.writes
+
+    def _undone(self, view: Any, base: Any, value: Any, before: Any) -> Any:
+        """Return ``base`` with ``value`` where ``view`` looks."""
+        kind, arguments = view.kind(), list(view.inputs())[1:]
+        if kind in _SHAPES | _COPIES:
+            return self._insert("aten::reshape_as", [value, base], before, like=base)
+        if kind in ("aten::transpose", "aten::t"):
+            return self._insert(kind, [value, *arguments], before, like=base)
+        if kind in ("aten::detach", "aten::alias"):
+            return value
+        if kind in ("aten::select", "aten::slice", "aten::diagonal"):
+            return self._insert(f"{kind}_scatter", [base, value, *arguments], before, like=base)
+        self.graph.setInsertPoint(before)
+        plain = [argument.toIValue() for argument in arguments]
+        if kind == "aten::permute" and plain[0] is not None:
+            rank = len(plain[0])
+            order = [axis % rank for axis in plain[0]]
+            back = self.graph.insertConstant([order.index(axis) for axis in range(rank)])
+            return self._insert("aten::permute", [value, back], before, like=base)
+        if kind == "aten::narrow" and None not in plain:
+            axis, start, length = plain
+            span = [self.graph.insertConstant(number) for number in (axis, start, start + length, 1)]
+            return self._insert("aten::slice_scatter", [base, value, *span], before, like=base)
+        raise _CannotFollow
+
+
+def _same_memory(node: Any) -> bool:
+    """Whether a reshape of what the trace saw needed no copy."""
+    kind = next(node.inputs()).type()
+    sizes, strides = (kind.sizes(), kind.strides()) if hasattr(kind, "strides") else (None, None)
+    if not sizes or not strides:
+        return False
+    expected = 1
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True

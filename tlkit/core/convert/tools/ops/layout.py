@@ -1,0 +1,144 @@
+"""Windows, views by strides, folds: elements taken from computed places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.tools.mends import REPLACED, composed, mend
+from tlkit.core.convert.tools.reading import inputs_of, values_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@composed("unfold", "windows along an axis, which become the last one")
+def _unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
+    import torch
+
+    if x.dim() == 0:
+        return x.reshape(1)
+    axis = dim % x.dim()
+    count = (x.shape[axis] - size) // step + 1
+    places = (torch.arange(count)[:, None] * step + torch.arange(size)).reshape(-1)
+    taken = x.index_select(axis, places)
+    windows = taken.reshape([*x.shape[:axis], count, size, *x.shape[axis + 1 :]])
+    return windows.movedim(axis + 1, -1)
+
+
+@composed("as_strided", "elements by their places in memory, which is taken to be in order")
+def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+    import torch
+
+    if not x.is_contiguous():
+        raise ValueError("as_strided of a tensor that is not in order in memory: make it contiguous first")
+    places = torch.zeros([1] * len(size), dtype=torch.int64) + (storage_offset or 0)
+    for axis, (length, step) in enumerate(zip(size, stride, strict=True)):
+        places = places + torch.arange(length).reshape([-1 if at == axis else 1 for at in range(len(size))]) * step
+    return x.reshape(-1).index_select(0, places.reshape(-1)).reshape(list(size))
+
+
+@composed("col2im", "coremltools folds windows that do not overlap alone", replaces=True)
+def _col2im(
+    x: Tensor, size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Any
+) -> Any:
+    """Sum what overlaps: a transposed convolution whose weight puts each row in its place."""
+    import torch
+
+    if x.dim() == 2:
+        return _col2im(x[None], size, kernel, dilation, padding, stride)[0]
+    height, width = kernel
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    counts = [
+        (length + 2 * pad - span) // step + 1
+        for length, pad, span, step in zip(size, padding, spans, stride, strict=True)
+    ]
+    longer = [
+        length - ((count - 1) * step - 2 * pad + span)
+        for length, count, step, pad, span in zip(size, counts, stride, padding, spans, strict=True)
+    ]
+    channels = x.shape[1] // (height * width)
+    one = torch.eye(height * width).reshape(height * width, 1, height, width)
+    return torch.conv_transpose2d(
+        x.reshape(x.shape[0], x.shape[1], *counts),
+        one.repeat(channels, 1, 1, 1),
+        None,
+        list(stride),
+        list(padding),
+        longer,
+        channels,
+        list(dilation),
+    )
+
+
+@mend("triu_indices", "a constant")
+@mend("tril_indices", "a constant")
+def _triangle(context: Any, node: Any) -> None:
+    import torch
+    from coremltools.converters.mil import Builder as mb
+
+    given = inputs_of(context, node, "row col offset")
+    row, col, offset = (int(values_of(given[name])[0]) if given[name] is not None else 0 for name in given)
+    value = getattr(torch, node.kind)(row, col, offset)
+    context.add(mb.const(val=value.to(torch.int32).numpy(), name=node.name))
+
+
+def _window(kind: str) -> None:
+    @mend(kind, "a constant; coremltools reads a trace's alone", replaces=kind == "hann_window")
+    @mend(f"{kind}.periodic", "a constant")
+    def translate(context: Any, node: Any) -> None:
+        import numpy as np
+        import torch
+        from coremltools.converters.mil import Builder as mb
+
+        periodic = node.kind.endswith(".periodic") or len(node.inputs) in (2, 6)
+        given = inputs_of(context, node, "length periodic")
+        flag = bool(values_of(given["periodic"])[0]) if periodic and values_of(given["periodic"]) else True
+        value = getattr(torch, kind)(int(values_of(given["length"])[0]), periodic=flag)
+        context.add(mb.const(val=value.numpy().astype(np.float32), name=node.name))
+
+
+for _kind in ("hann_window", "hamming_window", "blackman_window", "bartlett_window"):
+    _window(_kind)
+
+
+def _bounded(low: bool, high: bool) -> Any:
+    def translate(context: Any, node: Any) -> None:
+        from coremltools.converters.mil import Builder as mb
+        from coremltools.converters.mil.mil import types
+
+        given = inputs_of(context, node, "self min max" if low and high else "self min" if low else "self max")
+        bounds = {name: value for name, value in given.items() if name != "self" and value is not None}
+        whole = types.is_int(given["self"].dtype) and all(types.is_int(bound.dtype) for bound in bounds.values())
+        if not whole:
+            REPLACED[node.kind.removesuffix("_")](context, node)
+            return
+        x = given["self"]
+        if "min" in bounds:
+            x = mb.maximum(x=x, y=bounds["min"])
+        if "max" in bounds:
+            x = mb.minimum(x=x, y=bounds["max"])
+        context.add(mb.identity(x=x, name=node.name))
+
+    return translate
+
+
+_WHOLE = "coremltools makes floating point of integers, which are no indices then"
+mend("clamp", _WHOLE, replaces=True)(_bounded(True, True))
+mend("clip", _WHOLE, replaces=True)(_bounded(True, True))
+mend("clamp_min", _WHOLE, replaces=True)(_bounded(True, False))
+mend("clamp_max", _WHOLE, replaces=True)(_bounded(False, True))
+
+
+def _is_known(given: Sequence[Any]) -> bool:
+    return getattr(given[0], "val", None) is not None
+
+
+@mend("flip", "a constant, copied: torch refuses numpy's negative strides", replaces=True, applies=_is_known)
+def _flip(context: Any, node: Any) -> None:
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+
+    given = inputs_of(context, node, "self dims")
+    axes = tuple(int(value) for value in values_of(given["dims"]))
+    context.add(mb.const(val=np.ascontiguousarray(np.flip(given["self"].val, axes)), name=node.name))

@@ -1,0 +1,251 @@
+"""Pooling windows where Core ML's rules are not torch's, and where it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.tools.mends import composed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sizes = int | Sequence[int]
+
+
+def _each(sizes: Sizes, rank: int) -> list[int]:
+    sizes = [sizes] if isinstance(sizes, int) else list(sizes)
+    return sizes * rank if len(sizes) == 1 else sizes
+
+
+_AVERAGE = "Core ML divides a window that hangs over the end by its whole size; it has no divisor of one's own"
+
+
+def _average(rank: int, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, *how: Any) -> Any:
+    """Sum windows of zeros around ``x``, and divide by the number of places in each that torch counts."""
+    from torch.nn import functional
+
+    ceil_mode, count_pad, divisor = how
+    pool: Any = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[rank - 1]
+    if x.dim() == rank + 1:
+        return pool(x[None], kernel, stride or None, padding, *how[: 2 if rank == 1 else 3]).squeeze(0)
+    if not ceil_mode and divisor is None:
+        return NotImplemented
+    kernel, padding = _each(kernel, rank), _each(padding, rank)
+    steps = _each(stride, rank) if stride or stride == 0 else kernel
+    plan = [_windows(x.shape[2 + axis], kernel[axis], steps[axis], padding[axis], ceil_mode) for axis in range(rank)]
+    around = [size for axis in reversed(range(rank)) for size in (padding[axis], plan[axis][1])]
+    means = pool(functional.pad(x, around), kernel, steps)
+    for axis, (count, _) in enumerate(plan):
+        if divisor is None:
+            shares = _shares(count, x.shape[2 + axis], kernel[axis], steps[axis], padding[axis], count_pad)
+            means = means * shares.reshape([-1 if at == axis else 1 for at in range(rank)])
+    if divisor is not None:
+        size = 1
+        for length in kernel:
+            size *= length
+        means = means * (size / divisor)
+    return means
+
+
+def _windows(length: Any, kernel: int, step: int, pad: int, ceil_mode: bool) -> tuple[Any, Any]:
+    """Return how many windows there are, and how many zeros after the end they need."""
+    if not ceil_mode:
+        return (length + 2 * pad - kernel) // step + 1, pad
+    if not isinstance(length, int):
+        if step > kernel - pad:
+            raise ValueError("windows so far apart, at a length that is known only when the model runs, with ceil_mode")
+        # The last window begins inside: more zeros than it needs do not make another one.
+        return (length + 2 * pad - kernel + step - 1) // step + 1, pad + step - 1
+    count = -(-(length + 2 * pad - kernel) // step) + 1
+    count -= (count - 1) * step >= length + pad
+    return count, max((count - 1) * step + kernel - length - pad, 0)
+
+
+def _shares(count: Any, length: Any, kernel: int, step: int, pad: int, count_pad: bool) -> Tensor:
+    """Return the size of the kernel over the number of places that torch counts, for each of ``count`` windows."""
+    import torch
+
+    start = torch.arange(count) * step - pad
+    end = (start + kernel).clamp(max=length + pad)
+    places = end - start if count_pad else end.clamp(max=length) - start.clamp(min=0)
+    return kernel / places.to(torch.float32)
+
+
+def _unusual(given: Sequence[Any]) -> bool:
+    from tlkit.core.convert.tools.reading import values_of
+
+    pooled = len(values_of(given[1]))
+    return any(values_of(given[4])) or (len(given) == 7 and given[6] is not None) or given[0].rank == pooled + 1
+
+
+@composed("avg_pool1d", _AVERAGE, replaces=True, applies=_unusual)
+def _avg_pool1d(x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = 0, *how: Any, **more: Any) -> Any:
+    return _average(1, x, kernel, stride, padding, *_how(how, more))
+
+
+@composed("avg_pool2d", _AVERAGE, replaces=True, applies=_unusual)
+def _avg_pool2d(x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = 0, *how: Any, **more: Any) -> Any:
+    return _average(2, x, kernel, stride, padding, *_how(how, more))
+
+
+@composed("avg_pool3d", _AVERAGE, replaces=True, applies=_unusual)
+def _avg_pool3d(x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = 0, *how: Any, **more: Any) -> Any:
+    return _average(3, x, kernel, stride, padding, *_how(how, more))
+
+
+def _how(how: Sequence[Any], more: dict[str, Any]) -> list[Any]:
+    names, defaults = ("ceil_mode", "count_include_pad", "divisor_override"), (False, True, None)
+    return [*how, *(more.get(name, value) for name, value in list(zip(names, defaults, strict=True))[len(how) :])]
+
+
+_PLAIN: ContextVar[bool] = ContextVar("_PLAIN", default=False)
+"""Whether a maximum's places, which torch finds with it, are not asked for."""
+_MAXIMUM = "coremltools refuses dilated windows, images without a batch, and the places of the maxima"
+
+
+def _maximum(rank: int, places: bool, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, *how: Any) -> Any:
+    defaults: list[Any] = [1, False]
+    dilation, ceil_mode = [*how, *defaults[len(how) :]]
+    if _PLAIN.get():
+        return NotImplemented
+    if x.dim() == rank + 1:
+        found = _maximum(rank, places, x[None], kernel, stride, padding, dilation, ceil_mode)
+        if found is NotImplemented:
+            found = _plain(rank, x[None], kernel, stride, padding, ceil_mode)
+        return tuple(part.squeeze(0) for part in found) if places else found.squeeze(0)
+    dilations = _each(dilation, rank)
+    kernels, padding = _each(kernel, rank), _each(padding, rank)
+    steps = _each(stride, rank) if stride or stride == 0 else kernels
+    if not places and all(size == 1 for size in dilations):
+        return _undilated(rank, x, kernels, steps, padding, bool(ceil_mode), given=bool(stride))
+    return _compared(x, kernels, steps, padding, dilations, bool(ceil_mode), places)
+
+
+def _undilated(
+    rank: int, x: Tensor, kernels: list[int], steps: list[int], pads: list[int], ceil_mode: bool, *, given: bool
+) -> Any:
+    """Leave it to Core ML, unless the stride is left out or a last window would begin beyond the end: it keeps that."""
+    from torch.nn import functional
+
+    sizes = list(zip(kernels, steps, pads, strict=True))
+    if not ceil_mode or all(step <= kernel - pad for kernel, step, pad in sizes):
+        return NotImplemented if given else _plain(rank, x, kernels, steps, pads, ceil_mode)
+    plan = [_windows(x.shape[2 + axis], *size, ceil_mode) for axis, size in enumerate(sizes)]
+    around = [size for axis in reversed(range(rank)) for size in (pads[axis], plan[axis][1])]
+    return _plain(rank, functional.pad(x, around, value=float("-inf")), kernels, steps, 0, False)
+
+
+def _plain(rank: int, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool) -> Tensor:
+    from torch.nn import functional
+
+    pool: Any = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[rank - 1]
+    token = _PLAIN.set(True)
+    try:
+        made: Tensor = pool(x, kernel, stride or None, padding, ceil_mode=bool(ceil_mode))
+    finally:
+        _PLAIN.reset(token)
+    return made
+
+
+def _compared(
+    x: Tensor,
+    kernels: list[int],
+    steps: list[int],
+    pads: list[int],
+    dilations: list[int],
+    ceil_mode: bool,
+    places: bool,
+) -> Any:
+    """Take what each place of the window sees, a tensor each, and compare those."""
+    import torch
+    from torch.nn import functional
+
+    rank = len(kernels)
+    if places and rank == 3:
+        raise ValueError("the places of the maxima in 3-d, which need tensors of rank 6")
+    spans = [(size - 1) * dilation + 1 for size, dilation in zip(kernels, dilations, strict=True)]
+    plan = [_windows(x.shape[2 + axis], spans[axis], steps[axis], pads[axis], ceil_mode) for axis in range(rank)]
+    around = [size for axis in reversed(range(rank)) for size in (pads[axis], plan[axis][1])]
+    wide = functional.pad(x, around, value=float("-inf"))
+    seen = []
+    for place in product(*map(range, kernels)):
+        part = wide
+        for axis, index in enumerate(place):
+            first = index * dilations[axis]
+            end = first + (plan[axis][0] - 1) * steps[axis] + 1
+            part = torch.ops.aten.slice(part, 2 + axis, first, end, steps[axis])
+        seen.append(part)
+    if not places:
+        best: Any = seen[0]
+        for part in seen[1:]:
+            best = torch.maximum(best, part)
+        return best
+    every = torch.stack(seen)
+    which = every.argmax(0)
+    flat: Any = 0
+    for axis in range(rank):  # row by row: the place in the image, flattened as torch does
+        later: int = 1
+        for size in kernels[axis + 1 :]:
+            later *= size
+        inside = (which // later) % kernels[axis] * dilations[axis]
+        start: Tensor = torch.arange(plan[axis][0]) * steps[axis] - pads[axis]
+        start = start.reshape([-1 if at == axis else 1 for at in range(rank)])
+        flat = flat * x.shape[2 + axis] + inside + start
+    return every.amax(0), flat
+
+
+def _spread(rank: int, given: Sequence[Any]) -> bool:
+    from tlkit.core.convert.tools.reading import values_of
+
+    unusual = any(values_of(given[5])) or any(size != 1 for size in values_of(given[4]))
+    return given[0].rank == rank + 1 or unusual
+
+
+for _rank in (1, 2, 3):
+
+    def _register(rank: int = _rank) -> None:
+        @composed(f"max_pool{rank}d", _MAXIMUM, replaces=True, applies=lambda given: _spread(rank, given))
+        def plain(x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = 0, *how: Any) -> Any:
+            return _maximum(rank, False, x, kernel, stride, padding, *how)
+
+        @composed(f"max_pool{rank}d_with_indices", _MAXIMUM, replaces=True)
+        def with_places(x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = 0, *how: Any) -> Any:
+            return _maximum(rank, True, x, kernel, stride, padding, *how)
+
+    _register()
+
+
+@composed("max_unpool2d", "each value at the place that pooling took it from")
+def _max_unpool2d(x: Tensor, index: Tensor, size: Sequence[int]) -> Tensor:
+    import torch
+
+    flat = torch.zeros([*x.shape[:-2], size[0] * size[1]], dtype=x.dtype)
+    return flat.scatter(-1, index.flatten(-2), x.flatten(-2)).reshape([*x.shape[:-2], *size])
+
+
+_ADAPTIVE = "coremltools has it in 1-d and 2-d alone"
+
+
+@composed("adaptive_avg_pool3d", _ADAPTIVE)
+@composed("_adaptive_avg_pool3d", _ADAPTIVE)
+def _adaptive_avg_pool3d(x: Tensor, size: Sequence[int]) -> Tensor:
+    for axis, target in zip((-3, -2, -1), size, strict=True):
+        if target == 1:
+            x = x.mean(axis, keepdim=True)
+        elif target != x.shape[axis]:
+            x = (x.movedim(axis, -1) @ _means(x.shape[axis], target)).movedim(-1, axis)
+    return x
+
+
+def _means(length: int, target: int) -> Tensor:
+    """Return a matrix (length, target) of the share of each element in each mean."""
+    import torch
+
+    to = torch.arange(target)
+    start, end = to * length // target, ((to + 1) * length + target - 1) // target
+    place = torch.arange(length)[:, None]
+    inside = ((place >= start) & (place < end)).to(torch.float32)
+    return inside / (end - start).to(torch.float32)

@@ -1,0 +1,100 @@
+"""Passes of coremltools' pipeline for f16 that tlkit adds or replaces, through the registry that is there for it.
+
+Importing this module does not import coremltools; :func:`pipeline` does.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+LARGEST = 65504.0
+"""The largest f16 number."""
+_LIKE_INFINITY = 1e38
+"""From here on coremltools takes a constant for an infinity; operations with large ones below it stay in f32."""
+_INDEX_LIMIT = 32767
+
+
+def pipeline(precision: str) -> Any:
+    """Return coremltools' default passes for ``precision``, with these of tlkit's for f16."""
+    import coremltools as ct
+
+    made = ct.PassPipeline()
+    if precision != "f16":
+        return made
+    _register()
+    names = ["tlkit::narrow_indices" if name == "common::add_int16_cast" else name for name in made.passes]
+    names.insert(names.index("common::add_fp16_cast"), "tlkit::clamp_constants")
+    made.passes = names
+    return made
+
+
+@cache
+def _register() -> None:
+    from coremltools.converters.mil.mil.passes.defs.quantization import add_int16_cast
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+
+    @register_pass(namespace="tlkit")
+    class narrow_indices(add_int16_cast):  # type: ignore[misc]  # the registry's own style
+        """coremltools' cast of integers to 16 bits, where they are sure to fit.
+
+        It casts what is known only when the model runs as well: data past 16 bits, and indices to whichever of int16
+        and uint16 it used last, so that -1 becomes 65535.
+        """
+
+        def should_cast_parameter(self, op: Any, param_name: str) -> bool:
+            """Whether the parameter is a constant that fits, or indices along axes short enough."""
+            value = op.inputs[param_name]
+            if isinstance(value, list | tuple):
+                return False
+            if isinstance(value.val, str) or value.val is None:
+                if not _fits(op, param_name):
+                    return False
+                self._target_dtype = "int16"
+            return bool(super().should_cast_parameter(op, param_name))
+
+    @register_pass(namespace="tlkit")
+    class clamp_constants(AbstractGraphPass):  # type: ignore[misc]
+        """Make of ``torch.finfo(torch.float32).min`` in a mask the most negative f16 number, and not -inf.
+
+        0 * -inf is NaN, and a row of -inf alone has no softmax; infinities of the source's own stay.
+        """
+
+        def apply(self, program: Any) -> None:
+            """Replace such constants in every function of ``program``."""
+            for function in program.functions.values():
+                _clamp(function)
+
+
+def _fits(op: Any, param_name: str) -> bool:
+    """Whether what ``op`` takes (or numbers) as ``param_name`` lies in int16 since its axis is no longer than that."""
+    if op.op_type in ("gather", "gather_along_axis") and param_name == "indices":
+        axes = [op.x.shape[op.axis.val]]
+    elif op.op_type == "gather_nd" and param_name == "indices":
+        axes = list(op.x.shape)
+    elif op.op_type == "topk" and param_name == "output_indices_dtype":
+        axes = [op.x.shape[op.axis.val]]
+    else:
+        return False
+    return all(str(size).isdigit() and int(size) <= _INDEX_LIMIT for size in axes)
+
+
+def _clamp(block: Any) -> None:
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+
+    for op in list(block.operations):
+        for inner in op.blocks:
+            _clamp(inner)
+        if op.op_type != "const" or op.outputs[0].val is None or not op.outputs[0].is_tensor_or_scalar_of(dtype="fp32"):
+            continue
+        value = np.asarray(op.outputs[0].val, np.float32)
+        large = np.isfinite(value) & (np.abs(value) >= _LIKE_INFINITY)
+        if not large.any():
+            continue
+        clamped = np.where(large, np.copysign(np.float32(LARGEST), value), value).astype(np.float32)
+        with block:
+            new = mb.const(val=clamped if value.ndim else np.float32(clamped), before_op=op, name=f"{op.name}_clamped")
+        block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new, force_replace=True)
+        block.remove_ops([op])
