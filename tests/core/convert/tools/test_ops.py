@@ -1,4 +1,25 @@
-"""The mends by families: each result as PyTorch has it, traced and exported, also at another size than the example."""
+"""The mends by families: each result as PyTorch has it, traced and exported, also at another size than the example.
+
+Covers what the samples of ``torch_families.py`` and ``torch_samples.py`` go through:
+covers tlkit/core/convert/capture/writes.py
+covers tlkit/core/convert/tools/expand.py
+covers tlkit/core/convert/tools/mends.py
+covers tlkit/core/convert/tools/reading.py
+covers tlkit/core/convert/tools/ops/complexes.py
+covers tlkit/core/convert/tools/ops/convolution.py
+covers tlkit/core/convert/tools/ops/creation.py
+covers tlkit/core/convert/tools/ops/elementwise.py
+covers tlkit/core/convert/tools/ops/indexing.py
+covers tlkit/core/convert/tools/ops/layout.py
+covers tlkit/core/convert/tools/ops/masks.py
+covers tlkit/core/convert/tools/ops/padding.py
+covers tlkit/core/convert/tools/ops/pooling.py
+covers tlkit/core/convert/tools/ops/products.py
+covers tlkit/core/convert/tools/ops/recurrent.py
+covers tlkit/core/convert/tools/ops/reduction.py
+covers tlkit/core/convert/tools/ops/resize.py
+covers tlkit/core/convert/tools/ops/sampling.py
+"""
 
 from __future__ import annotations
 

@@ -162,12 +162,6 @@ def _once(size: int, values: Values, rng: Generator) -> NDArray[np.int64]:
     return np.asarray(chosen, np.int64)
 
 
-def _captured(port: Port, value: NDArray[Any]) -> Tensor:
-    given = to_source(port, value)
-    ratios = channel_ratios(port)
-    return given if ratios is None else given / ratios
-
-
 def channel_ratios(port: Port) -> Tensor | None:
     """Return what the captured model multiplies an image by, (1, C, 1, 1), where its channels' scales differ."""
     if port.image is None or not port.image.ratios:

@@ -1,0 +1,40 @@
+"""The passes for f16: integers keep their values, and masks theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tlkit
+
+
+class Narrow(nn.Module):
+    """What coremltools would narrow or make infinite: data past 16 bits, negative indices, ``finfo.min`` in a mask."""
+
+    def forward(self, x: Tensor, places: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        lowest = torch.finfo(torch.float32).min
+        hidden = (1 - mask.float()) * lowest
+        causal = torch.full((4, 4), lowest).triu(1)
+        weights = (h @ h.T).masked_fill(mask == 0, lowest).softmax(-1)
+        return x[places] + 1, torch.gather(x, 0, places % 4), (h @ h.T + hidden).softmax(-1), weights, h + causal.exp()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_nothing_leaves_its_range(tmp_path: Path) -> None:
+    ports = ["x=4:i32", "places=3:i32", "h=4x4", "mask=4:i32"]
+    module = Narrow()
+    tlkit.convert(module, tmp_path / "m.mlpackage", inputs=ports, verify=False)
+    x, places = torch.tensor([100000, -70000, 65536, 40000]), torch.tensor([0, -1, -3])
+    h, mask = torch.randn(4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 1, 0, 0])
+    given = {"x": np.int32(x), "places": np.int32(places), "h": h.numpy(), "mask": np.int32(mask)}
+    found = tlkit.load_model(tmp_path / "m.mlpackage").predict(given)
+    for (name, mine), right in zip(found.items(), module(x, places, h, mask), strict=True):
+        np.testing.assert_allclose(mine, right, rtol=0 if right.dtype == torch.int64 else 5e-3, atol=5e-3, err_msg=name)
+    nothing = tlkit.load_model(tmp_path / "m.mlpackage").predict({**given, "mask": np.zeros(4, np.int32)})
+    for mine, right in zip(nothing.values(), module(x, places, h, mask * 0), strict=True):
+        assert np.isfinite(mine).all()
+        np.testing.assert_allclose(mine, right, atol=5e-3)
