@@ -36,6 +36,7 @@ from torch import Tensor
 import tlkit
 from tests.core.torch_families import FAMILIES
 from tests.core.torch_together import Together, flat, ports
+from tlkit.core.convert.convert import convert
 from tlkit.core.convert.tools.mends import MENDS
 
 HERE = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def _values(tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
 def test_values(name: str, way: str, tmp_path: Path) -> None:
     family, module = FAMILIES[name], Together(name).eval()
     goal = tmp_path / "m.mlpackage"
-    tlkit.convert(module, goal, inputs=ports(family), precision="f32", export=way == "export", verify=False)
+    convert(module, goal, inputs=ports(family), precision="f32", export=way == "export", verify=False)
     model = tlkit.load_model(goal)
     for given in (family.inputs, *([family.others] if family.others else [])):
         results = iter(model.predict(_values(given)).values())
@@ -103,7 +104,7 @@ def test_each_group_of_rows_has_its_matrix(tmp_path: Path) -> None:
     x, y = torch.randn(12, 4), torch.randn(3, 4, 4)
     given = ["x=12x4", "y=3x4x4", "ends=3:i32"]
     module = _Experts()
-    tlkit.convert(module, tmp_path / "m.mlpackage", inputs=given, precision="f32", verify=False)
+    convert(module, tmp_path / "m.mlpackage", inputs=given, precision="f32", verify=False)
     model = tlkit.load_model(tmp_path / "m.mlpackage")
     for ends in ([5, 5, 12], [0, 7, 12]):
         found = model.predict({"x": x.numpy(), "y": y.numpy(), "ends": np.int32(ends)})["output"]

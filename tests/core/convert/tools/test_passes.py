@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import tlkit
+from tlkit.core.convert.convert import convert
 
 
 class Narrow(nn.Module):
@@ -27,7 +28,7 @@ class Narrow(nn.Module):
 def test_nothing_leaves_its_range(tmp_path: Path) -> None:
     ports = ["x=4:i32", "places=3:i32", "h=4x4", "mask=4:i32"]
     module = Narrow()
-    tlkit.convert(module, tmp_path / "m.mlpackage", inputs=ports, verify=False)
+    convert(module, tmp_path / "m.mlpackage", inputs=ports, verify=False)
     x, places = torch.tensor([100000, -70000, 65536, 40000]), torch.tensor([0, -1, -3])
     h, mask = torch.randn(4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 1, 0, 0])
     given = {"x": np.int32(x), "places": np.int32(places), "h": h.numpy(), "mask": np.int32(mask)}
