@@ -42,7 +42,7 @@ from tlkit.core.bench.intervals import Ratio, Turns, ratio_of_medians
 from tlkit.core.bench.plan import Subject, Sweep, settings
 from tlkit.core.bench.rounds import measure
 from tlkit.core.bench.rows import Method, Row, Setting
-from tlkit.core.bench.subject import TorchSubject, make
+from tlkit.core.bench.subject import make
 from tlkit.core.bench.trust import judge
 from tlkit.core.bench.versus import turns
 from tlkit.core.bench.worker import _nothing, _sample
@@ -60,7 +60,6 @@ class Slowed:
     def __init__(self, slowdown: float, **arguments: Any) -> None:
         self._longer = 1 + slowdown
         inner = make(**arguments)
-        assert isinstance(inner, TorchSubject)
         self._inner = inner
         self.load, self.describe = inner.load, inner.describe
 
@@ -84,7 +83,6 @@ class Timer:
 
     def __init__(self, **arguments: Any) -> None:
         inner = make(**arguments)
-        assert isinstance(inner, TorchSubject)
         self._inner = inner
         self.load, self.describe = inner.load, inner.describe
 

@@ -1,6 +1,6 @@
 """The torch engine: arrays in and out, faithful f16 in eager and compiled runs, errors that say where.
 
-Covers tlkit/engines/torch/profile.py.
+Covers tlkit/engines/torch/profile.py, tlkit/engines/torch/device.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.mil.programs import call, function, tensor
-from tlkit.engines.torch.engine import TorchEngine, device_for
+from tlkit.engines.torch.device import device_for
+from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import ExecutionError, LoadError, UnavailableError
 from tlkit.mil.program import Function
 from tlkit.types import Unit

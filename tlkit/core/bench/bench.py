@@ -17,12 +17,13 @@ from tlkit.core.bench.stats import PERCENTILES
 from tlkit.core.bench.trust import judge
 from tlkit.core.bench.versus import Comparison, comparisons
 from tlkit.core.convert import builtin
+from tlkit.core.model.engines import PRECISIONS, measured, modes
 from tlkit.core.model.load import load_model
-from tlkit.engines.coreml import engine as coreml
+from tlkit.engines.engine import Settings
 from tlkit.errors import TlkitError, UnavailableError, UsageError
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.interrupt import interruptible
-from tlkit.host.machine import Machine, describe_machine, gpu_expected, versions
+from tlkit.host.machine import Machine, describe_machine, versions
 from tlkit.types import Unit
 
 DEFAULT_MODEL = "resnet50"
@@ -144,7 +145,7 @@ def bench(
     asked = [os.fspath(name) for name in _listed(model)]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with interruptible(), tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
-        subjects = _subjects(asked, sweep, Path(folder), function, progress)
+        subjects = _subjects(asked, sweep, Path(folder), function, engine, progress)
         common: dict[str, Any] = {"precision": precision, "engine": engine, "function": function}
         common |= {"strict_mil": strict_mil, "trust": trust}
         settings = plan.settings(subjects, sweep, inputs or {}, seed, common, Path(folder))
@@ -179,9 +180,7 @@ def bench(
 
 def default_units() -> tuple[Unit, ...]:
     """Return the settings of this machine: Core ML's four on macOS; elsewhere the CPU, and a GPU if one shows."""
-    if coreml.available():
-        return tuple(Unit)
-    return (Unit.CPU, Unit.GPU) if gpu_expected() else (Unit.CPU,)
+    return measured().units()
 
 
 def _listed(model: Path_ | Sequence[Path_] | None) -> Sequence[Path_]:
@@ -210,22 +209,22 @@ def _check(method: Method, sweep: plan.Sweep) -> None:
         raise UsageError("a duration must be above zero seconds", "measure a number of inferences with -n instead")
     if not all(0 <= p <= 100 for p in method.percentiles):
         raise UsageError("percentiles lie between 0 and 100", "for example --percentiles 50,90,95,99")
-    if method.engine not in ("eager", "compile") or method.precision not in ("f16", "f32"):
-        raise UsageError("unknown engine or precision", "engines are eager and compile, precisions f16 and f32")
+    if method.engine not in modes() or method.precision not in PRECISIONS:
+        known = f"engines are {' and '.join(modes())}, precisions {' and '.join(PRECISIONS)}"
+        raise UsageError("unknown engine or precision", known)
     if method.processes < 1 or method.concurrency < 1:
         raise UsageError("processes and concurrency must be 1 or more")
     if any(count is not None and count < 1 for count in (*sweep.threads, *sweep.batches)):
         raise UsageError("threads and batches must be 1 or more")
-    torch_only = method.strict_mil or (method.engine, method.precision, *sweep.threads) != ("eager", "f16", None)
-    if coreml.available() and torch_only:
-        raise UsageError(
-            "engine, precision, threads and strict_mil are PyTorch's, and on a Mac Core ML runs the model",
-            "leave --engine, --precision, --threads and --strict-mil out",
-        )
+    for threads in sweep.threads:
+        asked = Settings(method.precision, method.engine, strict_mil=method.strict_mil, threads=threads)
+        refusal = measured(method.engine).refuses(asked)
+        if refusal is not None:
+            raise UsageError(refusal.message, refusal.hint)
 
 
 def _subjects(
-    asked: Sequence[str], sweep: plan.Sweep, folder: Path, function: str | None, progress: Progress
+    asked: Sequence[str], sweep: plan.Sweep, folder: Path, function: str | None, engine: str, progress: Progress
 ) -> list[plan.Subject]:
     """Return the models in the order asked for; packages are opened first, since sources take their inputs."""
     called = plan.names(asked)
@@ -234,7 +233,7 @@ def _subjects(
         if not plan.is_source(text) or builtin.known(text):
             path = _resolve(text, progress)
             inputs = load_model(path, function=function).inputs
-            found[index] = plan.Subject(called[index], str(path), False, inputs, _compiled(path, folder, index))
+            found[index] = plan.Subject(called[index], str(path), False, inputs, _compiled(path, folder, index, engine))
     packages = list(found.values())
     for index, text in enumerate(asked):
         if index not in found:
@@ -251,18 +250,12 @@ def _resolve(name: str, progress: Progress) -> Path:
     return path
 
 
-def _compiled(path: Path, folder: Path, index: int) -> str:
-    """Return the compiled model that every setting loads, on a Mac: Core ML's cache for the Neural Engine goes by path.
-
-    The path is new, so that a setting's first load is a cold one, and stays the same, so that its second is warm.
-    """
-    if not coreml.available():
-        return ""
-    if path.suffix == ".mlmodelc":
-        return str(path)
+def _compiled(path: Path, folder: Path, index: int, mode: str) -> str:
+    """Return what the engine compiles of the model, once, for every setting to load; empty where that is the file."""
     place = folder / str(index)
     place.mkdir()
-    return str(coreml.compile_model(path, place))
+    made = measured(mode).compile(path, place)
+    return str(made) if made is not None else ""
 
 
 def _nothing(rows: Sequence[Row], errors: Sequence[TlkitError]) -> TlkitError:

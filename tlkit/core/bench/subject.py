@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlkit.engines.coreml import engine as coreml
+from tlkit.core.model.engines import measured
+from tlkit.engines.engine import Loadable, Settings
 from tlkit.errors import TlkitError, UnavailableError
 from tlkit.host.allocator import keep_freed
 from tlkit.types import Unit
@@ -28,14 +28,18 @@ class Target:
     strict_mil: bool = False
     trust: bool = False
 
+    @property
+    def settings(self) -> Settings:
+        """The setting, as engines take it."""
+        return Settings(self.precision, self.engine, Unit(self.unit), self.strict_mil)
 
-def make(**arguments: Any) -> TorchSubject | CoreMLSubject:
-    """Return what measures the :class:`Target` with these fields: Core ML on a Mac, the torch engine elsewhere.
 
-    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` the ``.mlmodelc`` to load.
+def make(**arguments: Any) -> EngineSubject:
+    """Return what measures the :class:`Target` with these fields, on the engine that this machine measures.
+
+    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` what was compiled to load.
     """
-    target = Target(**arguments)
-    return CoreMLSubject(target) if coreml.available() else TorchSubject(target)
+    return EngineSubject(Target(**arguments))
 
 
 def make_source(**arguments: Any) -> SourceSubject:
@@ -43,23 +47,30 @@ def make_source(**arguments: Any) -> SourceSubject:
     return SourceSubject(Target(**arguments))
 
 
-class TorchSubject:
-    """The torch engine, on the device that stands for the setting."""
+class EngineSubject:
+    """An engine under the setting. Where the model was compiled, every setting loads that, from the same path."""
 
     def __init__(self, target: Target) -> None:
         # What load() and bind() would import is imported here: they are timed.
         import tlkit.core.model.inputs
-        import tlkit.core.model.load
         import tlkit.formats.coreml.describe  # noqa: F401
-        from tlkit.engines.torch.engine import device_for
+        from tlkit.core.model.load import load_model
 
         self._target = target
-        self._device = device_for(Unit(target.unit))
+        self._settings = target.settings
+        self._kind = measured(target.engine)
+        self._kind.begin(self._settings)
         self._inputs = _inputs(target)
-        self.rebind = target.engine == "eager"  # compiling is part of binding, and runs the model
+        self._compiled: Loadable | None = None
+        if target.compiled:
+            model = load_model(target.path, function=target.function)
+            self._compiled = model.loadable(Path(target.compiled))
+        self.rebind = self._kind.rebinds(self._settings)
 
     def load(self) -> Any:
-        """Open the file, lower its program and bring the weights to the device."""
+        """Load what was compiled; or open the file, read its program and bring the weights to the device."""
+        if self._compiled is not None:
+            return self._kind.load(self._compiled, self._settings)
         from tlkit.core.model.load import load_model
 
         target = self._target
@@ -75,17 +86,19 @@ class TorchSubject:
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model."""
-        return _on_torch(self._device, f"{self._target.engine}, {self._target.precision}")
+        return self._kind.describe(self._settings)
 
     def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
-        """Return what each operation costs here, if that is asked for."""
-        if not per_op:
+        """Return which unit runs which operation, or why nobody knows; what costs a run only if that is asked for."""
+        if self._kind.placement_is_costly and not per_op:
             return {}
-        from tlkit.engines.torch.profile import profile
-
-        kind = _kind(self._device)
-        costs = profile(model.engine, model._arrays(self._inputs))
-        return _placement("measured", [(name, type_, kind, share) for name, type_, share in costs], per_op)
+        whole = self._compiled is None
+        engine, arrays = (model.engine, model.arrays(self._inputs)) if whole else (model, self._inputs)
+        try:
+            found = self._kind.placement(engine, arrays, self._compiled or model.loadable(), self._settings)
+        except TlkitError as error:
+            return {"note": error.message}
+        return _placement(found.source, found.operations, per_op)
 
 
 class SourceSubject:
@@ -95,7 +108,7 @@ class SourceSubject:
 
     def __init__(self, target: Target) -> None:
         import tlkit.core.convert.source.source  # noqa: F401
-        from tlkit.engines.torch.engine import device_for
+        from tlkit.engines.torch.device import device_for
 
         if target.unit == Unit.ANE:
             raise UnavailableError(
@@ -119,7 +132,7 @@ class SourceSubject:
         import numpy as np
         import torch
 
-        from tlkit.engines.torch.engine import waiting_call
+        from tlkit.engines.torch.device import waiting_call
 
         def tensor(array: Any) -> torch.Tensor:
             return torch.from_numpy(np.array(array, np.float32 if array.dtype == np.float16 else None)).to(self._device)
@@ -129,46 +142,9 @@ class SourceSubject:
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model."""
-        return _on_torch(self._device, f"{self._target.engine}, as written")
+        from tlkit.engines.torch.device import described
 
-
-class CoreMLSubject:
-    """Apple's Core ML under the setting, which loads ``target.compiled``: every setting from the same path."""
-
-    rebind = True
-
-    def __init__(self, target: Target) -> None:
-        import coremltools  # noqa: F401  (its import is no part of the load)
-
-        from tlkit.core.model.load import load_model
-
-        self._target = target
-        self._specs = load_model(target.path, function=target.function).inputs
-        self._inputs = _inputs(target)
-
-    def load(self) -> Any:
-        """Load the compiled model."""
-        path, unit = Path(self._target.compiled), Unit(self._target.unit)
-        return coreml.CoreMLEngine(path, self._specs, unit=unit, function=self._target.function)
-
-    def bind(self, model: Any) -> Callable[[], object]:
-        """Return the call to time."""
-        call: Callable[[], object] = model.bind(self._inputs)
-        return call
-
-    def describe(self) -> dict[str, Any]:
-        """Return what runs the model."""
-        return {"backend": "Core ML", "device": self._target.unit, "threads": None, "kind": f"coreml {sys.platform}"}
-
-    def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
-        """Return Core ML's own plan for this setting, or why there is none."""
-        from tlkit.engines.coreml.plan import compute_plan
-
-        try:
-            plan = compute_plan(Path(self._target.compiled), Unit(self._target.unit), self._target.function)
-        except TlkitError as error:
-            return {"note": error.message}
-        return _placement("MLComputePlan", [(op.name, op.type, op.unit, op.cost) for op in plan], per_op)
+        return described(self._device, f"{self._target.engine}, as written")
 
 
 def store_inputs(arrays: Mapping[str, Any], file: Path) -> None:
@@ -184,21 +160,6 @@ def _inputs(target: Target) -> dict[str, Any]:
 
     with np.load(target.arrays, allow_pickle=False) as stored:
         return {str(name): stored[f"a{index}"] for index, name in enumerate(stored["names"])}
-
-
-def _kind(device: Any) -> str:
-    return "cpu" if device.type == "cpu" else "gpu"
-
-
-def _on_torch(device: Any, how: str) -> dict[str, Any]:
-    import torch
-
-    return {
-        "backend": f"PyTorch {torch.__version__}, {how}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "kind": _kind(device),
-    }
 
 
 def _placement(source: str, ops: Iterable[tuple[str, str, str, float | None]], per_op: bool) -> dict[str, Any]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from tlkit.core.model.engines import check_refusals, check_settings, choose
+from tlkit.engines.engine import Can, Checking, Engine, Loadable, Settings, Watching
 from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.host import budget
-from tlkit.host.machine import is_mac
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
-    from tlkit.engines.coreml.engine import CoreMLEngine
-    from tlkit.engines.nms import NmsEngine
-    from tlkit.engines.torch.engine import State, TorchEngine
+    from tlkit.engines.torch.engine import State
     from tlkit.engines.torch.finite import Stray
     from tlkit.engines.torch.watch import Seen
     from tlkit.formats.base.tensors import TensorFile, Tensors
@@ -55,16 +54,13 @@ def load_model(
     is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places. ``stage`` is one stage of a pipeline by its
     number, from 0, or its name, to be run by itself.
     """
-    if precision not in ("f16", "f32"):
-        raise UsageError(f"unknown precision '{precision}'", "it is f16 or f32")
-    if engine not in ("eager", "compile"):
-        raise UsageError(f"unknown engine '{engine}'", "it is eager or compile")
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
-    options = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
-    return _open(Path(path), options, function, stage)
+    settings = Settings(precision, engine, unit, strict_mil, part=stage is not None)
+    check_settings(settings)
+    return _open(Path(path), settings, function, stage)
 
 
-def _open(path: Path, options: Mapping[str, Any], function: str | None, stage: int | str | None) -> Model:
+def _open(path: Path, settings: Settings, function: str | None, stage: int | str | None) -> Model:
     from tlkit.formats.base.sniff import COREML
     from tlkit.formats.describe import describe_tensors, find_format, open_tensors
 
@@ -72,14 +68,14 @@ def _open(path: Path, options: Mapping[str, Any], function: str | None, stage: i
         if stage is not None:
             raise UsageError(f"{path}: no Core ML model, so without stages", "leave --stage out")
         source = open_tensors(path)
-        return Model(path, source, describe_tensors(source), options)
+        return Model(path, source, describe_tensors(source), settings)
     from tlkit.formats.coreml.describe import describe_package
     from tlkit.formats.coreml.package import open_package
 
     package = open_package(path)
     if stage is not None:
         package = package.stage(stage)
-    return Model(path, package, describe_package(package, function), options, function, stage)
+    return Model(path, package, describe_package(package, function), settings, function, stage)
 
 
 class Model:
@@ -90,7 +86,7 @@ class Model:
         path: Path,
         opened: Package | TensorFile,
         info: ModelInfo,
-        options: Mapping[str, Any],
+        settings: Settings,
         function: str | None = None,
         stage: int | str | None = None,
     ) -> None:
@@ -100,7 +96,8 @@ class Model:
         self.info = info
         self._opened = opened
         self._package = opened if isinstance(opened, Package) else None
-        self._options = options
+        self._settings = settings
+        self._engines: dict[str, Engine] = {}
         self._which = stage
         self._function = function or (self._package.default_function if self._package else None)
 
@@ -163,53 +160,53 @@ class Model:
         return package
 
     @cached_property
-    def engine(self) -> TorchEngine | CoreMLEngine | PipelineEngine | NmsEngine:
-        """What runs the model, made when first asked for: Core ML on a Mac unless torch's own options are asked for."""
+    def engine(self) -> Engine:
+        """What runs the model, made when first asked for: the first engine in the table that can."""
         if self._package is None:
             raise UnavailableError(
                 f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
                 "see what the file is good for with `tlkit inspect`",
             )
         package = self._unpacked(self._package)
-        torch_only = self._options["strict_mil"] or (self._options["engine"], self._options["precision"]) != (
-            "eager",
-            "f16",
-        )
-        if is_mac() and not torch_only and self._which is None:
-            from tlkit.engines.coreml.engine import CoreMLEngine
-
-            return CoreMLEngine(package.root, self.inputs, unit=self._options["unit"], function=self._function)
-        if self.info.kind == "nonMaximumSuppression":
-            from tlkit.engines.nms import NmsEngine
-
-            return NmsEngine(package.model.nonMaximumSuppression, self.outputs)
-        if self.info.kind.startswith("pipeline"):
+        if choose(self._settings, self.info.kind) is None and self.info.kind.startswith("pipeline"):
             return PipelineEngine([self._stage(stage) for stage in package.stages()])
-        return self._torch_engine
+        return self._load(frozenset())
 
-    @cached_property
-    def _torch_engine(self) -> TorchEngine:
-        from tlkit.engines.torch.engine import TorchEngine
-
-        package = self._unpacked(self._package) if self._package else None
-        if package is None or self.program is None:
+    def _load(self, needs: frozenset[Can]) -> Engine:
+        """Return the first engine that can do ``needs``, with the model loaded; each is made once."""
+        kind = choose(self._settings, self.info.kind, needs)
+        if kind is None:
+            check_refusals(self._settings, self.info.kind)
             raise LoadError(
                 f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
                 "convert its source with `tlkit convert`",
             )
-        package.require_weights()
-        try:
-            engine = TorchEngine(self.function(), **self._options)
-            _agree("input", engine.input_names, "description", [spec.name for spec in self.inputs])
-            _agree("output", [spec.name for spec in self.outputs], "program", engine.output_names)
-        except LoadError as error:
-            raise LoadError(f"{self.path}: {error.message}", error.hint) from None
-        return engine
+        if kind.name not in self._engines:
+            try:
+                self._engines[kind.name] = kind.load(self.loadable(), self._settings)
+            except LoadError as error:
+                raise error if str(self.path) in error.message else self._blamed(error) from None
+        return self._engines[kind.name]
+
+    def loadable(self, path: Path | None = None) -> Loadable:
+        """Return what an engine loads: the model, or what was compiled of it at ``path``."""
+        package = self._unpacked(self._package) if self._package else None
+        place = path or (package.root if package else self.path)
+        message = package.model if package else None
+        return Loadable(place, self.inputs, self.outputs, self._function, self._program_to_run, message)
+
+    def _program_to_run(self) -> Function:
+        if self._package is not None and self._package.program is not None:
+            self._package.require_weights()
+        return self.function()
+
+    def _blamed(self, error: LoadError) -> LoadError:
+        return LoadError(f"{self.path}: {error.message}", error.hint)
 
     def _stage(self, package: Package) -> Model:
         from tlkit.formats.coreml.describe import describe_package
 
-        return Model(self.path, package, describe_package(package), self._options)
+        return Model(self.path, package, describe_package(package), self._settings)
 
     def prepare(self) -> None:
         """Make ready to run now, so that what cannot run says so here and not at the first prediction."""
@@ -227,7 +224,7 @@ class Model:
         from tlkit.core.model.outputs import from_port
 
         with budget.drawn(_all_drawn(inputs)):
-            raw = self.engine.run(self._arrays(inputs), state)
+            raw = self.engine.run(self.arrays(inputs), state)
         return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
 
     def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
@@ -238,35 +235,37 @@ class Model:
         """
         from tlkit.core.model.outputs import from_port
 
-        raw = self._torch_engine.watch(self._arrays(inputs), seen, state)
+        engine = cast("Watching", self._load(frozenset({Can.WATCH})))
+        raw = engine.watch(self.arrays(inputs), seen, state)
         specs = {spec.name: spec for spec in self.outputs}
         return raw and {name: from_port(specs[name], value) for name, value in raw.items() if name in specs}
 
     @property
     def checkable(self) -> bool:
         """Whether :meth:`check` runs it as :meth:`predict` does: eagerly, on PyTorch."""
-        from tlkit.engines.torch.engine import TorchEngine
-
-        return isinstance(self.engine, TorchEngine) and not self.engine.compiled
+        kind = choose(self._settings, self.info.kind)
+        return kind is not None and kind.checks(self._settings)
 
     def check(self, inputs: Mapping[str, Any], state: State | None = None) -> tuple[dict[str, Any], Stray | None]:
         """Run one inference with torch; return what :meth:`predict` does, and the first operation that made something
         infinite or NaN of finite values."""
         from tlkit.core.model.outputs import from_port
 
-        raw, stray = self._torch_engine.check(self._arrays(inputs), state)
+        engine = cast("Checking", self._load(frozenset({Can.CHECK})))
+        raw, stray = engine.check(self.arrays(inputs), state)
         return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}, stray
 
     def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
         """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""
-        return self.engine.bind(self._arrays(inputs), state)
+        return self.engine.bind(self.arrays(inputs), state)
 
     def make_state(self) -> State | None:
         """Return a fresh state, all zeros, for a stateful model (an empty one otherwise, none for a pipeline)."""
         state: State | None = self.engine.make_state()
         return state
 
-    def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``inputs`` as the engine takes them: arrays of the ports' types and shapes, defaults filled in."""
         from tlkit.core.model.features import check_choice
         from tlkit.core.model.inputs import port_named, to_port
 
@@ -274,7 +273,7 @@ class Model:
             port_named(self.inputs, name, str(self.path))
         asked = [spec for spec in self.inputs if spec.name in inputs or not self.may_lack(spec)]
         arrays = {spec.name: to_port(spec, self._given(spec, inputs), stored=self.stored) for spec in asked}
-        if not self._options["strict_mil"]:
+        if not self._settings.strict_mil:
             check_choice(self.inputs, {name: arrays[name].shape for name in inputs})
         return arrays
 
@@ -304,10 +303,3 @@ def _all_drawn(inputs: Mapping[str, Any]) -> bool:
     from tlkit.core.model.inputs import Drawn
 
     return all(isinstance(value, Drawn) for value in inputs.values()) or budget.is_drawn()
-
-
-def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
-    """Raise LoadError where the ports of a model's program and those of its description differ."""
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        raise LoadError(f"the {what} '{missing[0]}' is missing from the model's {where}", "the file is damaged")

@@ -22,9 +22,10 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from tlkit.engines.torch.device import device_for, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
-from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
+from tlkit.errors import ExecutionError, LoadError, TlkitError, UsageError, reason
 from tlkit.host import budget
 from tlkit.host.allocator import keep_freed
 from tlkit.host.forked import use_one_thread
@@ -66,23 +67,6 @@ class State:
         if name not in self.tensors:
             raise UsageError(f"no state is named '{name}'", f"states: {', '.join(self.tensors) or 'none'}")
         return self.tensors[name]
-
-
-def device_for(unit: Unit) -> torch.device:
-    """Return the torch device that stands for a compute-unit setting; UnavailableError where there is none."""
-    if unit is Unit.ANE:
-        raise UnavailableError(
-            "the Neural Engine is not here: it is reached through Core ML, on a Mac with Apple silicon"
-        )
-    if unit is Unit.CPU:
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    if unit is Unit.ALL:
-        return torch.device("cpu")
-    raise UnavailableError("no GPU that PyTorch can use is here", "use --units cpu")
 
 
 class TorchEngine:
@@ -150,7 +134,7 @@ class TorchEngine:
 
         The call returns the raw outputs in order, tensors on the engine's device; on a GPU it waits for them.
         """
-        operands = self._operands(arrays, state)
+        operands = self.operands(arrays, state)
         if self.compiled:
             self._compile(operands)
         return waiting_call(self._forward, operands, self.device)
@@ -180,7 +164,7 @@ class TorchEngine:
         tracker = Tracker(self.module, seen, rounded=self._rounding)
         try:
             with torch.inference_mode(), self._guarded(arrays):
-                return self._named(tracker.run(*self._operands(arrays, state)))
+                return self._named(tracker.run(*self.operands(arrays, state)))
         except Stopped:
             return None
         except TooLargeError as error:
@@ -197,7 +181,7 @@ class TorchEngine:
         finder = Finder(self.module, rounded=self._rounding)
         try:
             with torch.inference_mode(), self._guarded(arrays):
-                return self._named(finder.run(*self._operands(arrays, state))), finder.stray
+                return self._named(finder.run(*self.operands(arrays, state))), finder.stray
         except TooLargeError as error:
             raise ExecutionError(f"{finder.where()}: {error.message}", error.hint) from error
         except TlkitError:
@@ -221,7 +205,7 @@ class TorchEngine:
         tracker = Tracker(self.module)
         try:
             with torch.inference_mode(), self._guarded(arrays):
-                tracker.run(*self._operands(arrays, state))
+                tracker.run(*self.operands(arrays, state))
         except Exception:
             return f"{tracker.where()}: "
         return ""
@@ -230,7 +214,8 @@ class TorchEngine:
         named = zip(self.output_names, outputs, strict=True)
         return {name: self._present.get(name, _to_numpy)(value) for name, value in named}
 
-    def _operands(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> list[Any]:
+    def operands(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> list[Any]:
+        """Return the inputs as tensors on the engine's device, in the graph's order, states among them."""
         use_one_thread()
         state = self.make_state() if state is None else state
         operands: list[Any] = []
@@ -278,7 +263,7 @@ class TorchEngine:
         tracker = Tracker(self.module)
         try:
             with torch.inference_mode():
-                tracker.run(*self._operands(arrays, state))
+                tracker.run(*self.operands(arrays, state))
         except Exception:
             return ExecutionError(f"{tracker.where()}: {reason(error)}")
         return ExecutionError(reason(error))
@@ -304,52 +289,6 @@ def _fixed(kind: TensorType) -> tuple[int, ...]:
     if kind.shape is None or None in kind.shape:
         raise LoadError("a state without a fixed shape", "the program is damaged")
     return tuple(int(d or 0) for d in kind.shape)
-
-
-def waiting_call(forward: Callable[..., Any], operands: Sequence[Any], device: torch.device) -> Callable[[], Any]:
-    """Return a call that runs ``forward`` once on ``operands`` and waits for the device; on CUDA a DeviceCall."""
-    if device.type == "cuda":
-        return DeviceCall(forward, operands)
-    wait = _synchronizer(device)
-
-    def call() -> Any:
-        with torch.inference_mode():
-            outputs = forward(*operands)
-            wait()
-        return outputs
-
-    return call
-
-
-class DeviceCall:
-    """One inference on a CUDA device between two of its events; the call returns when the second has passed."""
-
-    def __init__(self, forward: Callable[..., Any], operands: Sequence[Any]) -> None:
-        self._forward, self._operands = forward, operands
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._end = torch.cuda.Event(enable_timing=True)
-
-    def __call__(self) -> Any:
-        """Run once and wait."""
-        with torch.inference_mode():
-            self._start.record()
-            outputs = self._forward(*self._operands)
-            self._end.record()
-            self._end.synchronize()
-        return outputs
-
-    @property
-    def device_ns(self) -> int:
-        """What the last call took by the device's clock, in nanoseconds (its resolution is half a microsecond)."""
-        return int(self._start.elapsed_time(self._end) * 1e6)
-
-
-def _synchronizer(device: torch.device) -> Callable[[], None]:
-    if device.type == "cuda":
-        return torch.cuda.synchronize
-    if device.type == "mps":
-        return torch.mps.synchronize
-    return lambda: None
 
 
 def _to_numpy(value: Any) -> Any:

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import fx
 
-from tlkit.engines.torch.engine import TorchEngine, _synchronizer
+from tlkit.engines.torch.device import synchronizer
+from tlkit.engines.torch.engine import TorchEngine
 
 _PASSES = 5
 
 
 def profile(engine: TorchEngine, arrays: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """Return (name, MIL type, share of the sum 0..1) of each operation, in program order; medians of five passes."""
-    operands = engine._operands(arrays, None)
+    operands = engine.operands(arrays)
     timer = _Timer(engine.module, engine.device)
     with torch.inference_mode():
         for _ in range(_PASSES + 1):
@@ -35,7 +36,7 @@ class _Timer(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, device: torch.device) -> None:
         super().__init__(module)
         self.times: dict[fx.Node, list[int]] = {}
-        self._wait = _synchronizer(device)
+        self._wait = synchronizer(device)
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op in ("placeholder", "get_attr", "output"):

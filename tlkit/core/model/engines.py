@@ -1,0 +1,46 @@
+"""The table of engines: whatever runs or measures a model asks here which one does."""
+
+from __future__ import annotations
+
+from tlkit.engines.coreml.kind import CoreMLKind
+from tlkit.engines.engine import Can, EngineKind, Settings
+from tlkit.engines.nms_kind import NmsKind
+from tlkit.engines.torch.kind import TorchKind
+from tlkit.errors import UsageError
+
+ENGINES: tuple[EngineKind, ...] = (CoreMLKind(), TorchKind(), NmsKind())
+"""The kinds of engine, the one to prefer first."""
+PRECISIONS = ("f16", "f32")
+
+
+def modes() -> tuple[str, ...]:
+    """Return all that ``--engine`` may name."""
+    return tuple(mode for kind in ENGINES for mode in kind.modes)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise UsageError for a precision or an engine that no kind has."""
+    if settings.precision not in PRECISIONS:
+        raise UsageError(f"unknown precision '{settings.precision}'", f"it is {' or '.join(PRECISIONS)}")
+    if settings.mode not in modes():
+        raise UsageError(f"unknown engine '{settings.mode}'", f"it is {' or '.join(modes())}")
+
+
+def choose(settings: Settings, kind: str, needs: frozenset[Can] = frozenset()) -> EngineKind | None:
+    """Return the first engine that is here, runs models of ``kind`` as ``settings`` ask, and can do ``needs``."""
+    able = (item for item in ENGINES if item.available() and item.runs(kind) and needs <= item.can)
+    return next((item for item in able if item.refuses(settings) is None), None)
+
+
+def check_refusals(settings: Settings, kind: str) -> None:
+    """Raise UsageError where an engine runs models of ``kind``, but not as ``settings`` ask."""
+    for item in reversed(ENGINES):
+        refusal = item.refuses(settings) if item.available() and item.runs(kind) else None
+        if refusal is not None:
+            raise UsageError(refusal.message, refusal.hint)
+
+
+def measured(mode: str = "") -> EngineKind:
+    """Return the kind that is measured on this machine: the one that ``mode`` names, else the first that is here."""
+    here = [kind for kind in ENGINES if kind.available(stand_in=True)]
+    return next((kind for kind in here if kind.name == mode), here[0])

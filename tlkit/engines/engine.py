@@ -1,0 +1,163 @@
+"""The seam for engines: what one is asked for, what kinds there are, and how one is chosen.
+
+A new engine is a folder beside ``torch/`` and ``coreml/`` with an :class:`Engine` and an :class:`EngineKind`, and an
+entry in the table in ``tlkit/core/model/engines.py``. Nothing else names engines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from tlkit.mil.program import Function
+from tlkit.types import TensorSpec, Unit
+
+Arrays = Mapping[str, Any]
+"""An inference's inputs by name: numpy arrays in the types and shapes of the ports."""
+
+
+class Can(Enum):
+    """What not every engine can do, beyond running a model."""
+
+    WATCH = "watch"
+    """Run operation by operation and show each (:class:`Watching`)."""
+    CHECK = "check"
+    """Say which operation first made something infinite or NaN (:class:`Checking`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is to be run: ``mode`` is what ``--engine`` names, ``threads`` None for the engine's own choice.
+
+    ``part`` says that it is one stage of a pipeline, which is no file by itself.
+    """
+
+    precision: str = "f16"
+    mode: str = "eager"
+    unit: Unit = Unit.CPU
+    strict_mil: bool = False
+    threads: int | None = None
+    part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loadable:
+    """What an engine loads: the file or folder, its ports, and the function of several that is to run (None: the one).
+
+    ``program`` returns the MIL function, once its weights are known to be there; LoadError where there is none.
+    ``message`` is Core ML's ``Model``, for kinds of model that are read from it.
+    """
+
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    function: str | None
+    program: Callable[[], Function]
+    message: Any = None
+
+
+class Engine(Protocol):
+    """A model loaded to run."""
+
+    name: str
+
+    def run(self, arrays: Arrays, state: Any = None) -> dict[str, Any]:
+        """Run once; return the outputs by name: arrays, pictures, a label, a dictionary of probabilities."""
+
+    def bind(self, arrays: Arrays, state: Any = None) -> Callable[[], Any]:
+        """Convert the inputs once; return a call that runs exactly one inference and returns when it is done."""
+
+    def make_state(self) -> Any:
+        """Return a fresh state for a stateful model; what it is belongs to the engine."""
+
+
+class Watching(Engine, Protocol):
+    """An engine that can :attr:`Can.WATCH`."""
+
+    def watch(self, arrays: Arrays, seen: Callable[..., bool], state: Any = None) -> dict[str, Any] | None:
+        """Run once and show each operation to ``seen``, which stops it by returning True (None is returned then)."""
+
+
+class Checking(Engine, Protocol):
+    """An engine that can :attr:`Can.CHECK`."""
+
+    def check(self, arrays: Arrays, state: Any = None) -> tuple[dict[str, Any], Any]:
+        """Run once; return :meth:`run`'s outputs and the first operation that strayed from finite values, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an engine does not take some settings, and what to leave out."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where operations run, by whose word: (name, type, unit, share of the cost 0..1 or None) of each."""
+
+    source: str
+    operations: tuple[tuple[str, str, str, float | None], ...]
+
+
+class EngineKind(ABC):
+    """What is known of an engine before a model is loaded. Importing one imports nothing heavy."""
+
+    name: str
+    modes: tuple[str, ...] = ()
+    """What ``--engine`` may name, where the engine has ways of running to choose from."""
+    can: frozenset[Can] = frozenset()
+
+    @abstractmethod
+    def available(self, *, stand_in: bool = False) -> bool:
+        """Whether it is here; with ``stand_in`` also where something stands in for it, which measuring goes by."""
+
+    @abstractmethod
+    def runs(self, kind: str) -> bool:
+        """Whether it runs models of ``kind`` (``mlProgram``, ``pipeline``, ``neuralNetwork``, ...) as they are."""
+
+    def refuses(self, settings: Settings) -> Refusal | None:
+        """Return why it does not run models as ``settings`` ask, or None."""
+        return None
+
+    @abstractmethod
+    def load(self, model: Loadable, settings: Settings) -> Engine:
+        """Make ``model`` ready to run. Raises LoadError, or UnavailableError where the unit is not here."""
+
+    def checks(self, settings: Settings) -> bool:
+        """Whether :attr:`Can.CHECK` runs a model just as running it does."""
+        return False
+
+    # What measuring asks for
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return the compute-unit settings that this machine has for it."""
+        return (Unit.CPU,)
+
+    def compile(self, path: Path, folder: Path) -> Path | None:
+        """Make of ``path``, once and in ``folder``, what every measured process loads; None where that is the file."""
+        return None
+
+    def begin(self, settings: Settings) -> None:
+        """Import what loading needs, since loading is timed; UnavailableError where the unit is not here."""
+        return None
+
+    def rebinds(self, settings: Settings) -> bool:
+        """Whether inputs may be bound again without the model being compiled or run."""
+        return True
+
+    def describe(self, settings: Settings) -> dict[str, Any]:
+        """Return ``backend`` and ``device`` for people, ``threads``, and ``kind``: what rows are compared by."""
+        return {"backend": self.name, "device": str(settings.unit), "threads": None, "kind": str(settings.unit)}
+
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Placed:
+        """Return which unit runs which operation; UnavailableError where the engine cannot say."""
+        return Placed("", ())
+
+    placement_is_costly: bool = False
+    """Whether :meth:`placement` runs the model, and so is left out unless costs per operation are asked for."""

@@ -1,0 +1,91 @@
+"""What is known of the torch engine before a model is loaded; imports torch when asked to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tlkit.engines.engine import Arrays, Can, Engine, EngineKind, Loadable, Placed, Refusal, Settings
+from tlkit.errors import LoadError
+from tlkit.host.machine import gpu_expected
+from tlkit.types import Unit
+
+
+class TorchKind(EngineKind):
+    """MIL programs lowered to PyTorch, on any machine."""
+
+    name = "torch"
+    modes = ("eager", "compile")
+    can = frozenset({Can.WATCH, Can.CHECK})
+    placement_is_costly = True
+
+    def available(self, *, stand_in: bool = False) -> bool:
+        """Whether it is here: always, PyTorch comes with tlkit."""
+        return True
+
+    def runs(self, kind: str) -> bool:
+        """Whether it runs models of ``kind``: mlprograms."""
+        return kind == "mlProgram"
+
+    def refuses(self, settings: Settings) -> Refusal | None:
+        """Return why it does not run models as ``settings`` ask, or None."""
+        if settings.mode in self.modes:
+            return None
+        return Refusal(f"PyTorch has no engine '{settings.mode}'", f"it is {' or '.join(self.modes)}")
+
+    def checks(self, settings: Settings) -> bool:
+        """Whether a check runs a model just as running it does: not where that is compiled."""
+        return settings.mode == "eager"
+
+    def load(self, model: Loadable, settings: Settings) -> Engine:
+        """Lower the program and bring its weights to the device."""
+        from tlkit.engines.torch.engine import TorchEngine
+
+        engine = TorchEngine(
+            model.program(),
+            precision=settings.precision,
+            engine=settings.mode,
+            unit=settings.unit,
+            strict_mil=settings.strict_mil,
+        )
+        _agree("input", engine.input_names, "description", [spec.name for spec in model.inputs])
+        _agree("output", [spec.name for spec in model.outputs], "program", engine.output_names)
+        return engine
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return the CPU, and the GPU if one shows."""
+        return (Unit.CPU, Unit.GPU) if gpu_expected() else (Unit.CPU,)
+
+    def begin(self, settings: Settings) -> None:
+        """Import what loading needs; UnavailableError where the unit's device is not here."""
+        import tlkit.engines.torch.engine  # noqa: F401
+        from tlkit.engines.torch.device import device_for
+
+        device_for(settings.unit)
+
+    def rebinds(self, settings: Settings) -> bool:
+        """Whether inputs may be bound again: compiling is part of binding, and runs the model."""
+        return settings.mode == "eager"
+
+    def describe(self, settings: Settings) -> dict[str, Any]:
+        """Return what runs the model."""
+        from tlkit.engines.torch.device import described, device_for
+
+        return described(device_for(settings.unit), f"{settings.mode}, {settings.precision}")
+
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Placed:
+        """Return what each operation costs here, measured."""
+        from tlkit.engines.torch.engine import TorchEngine
+        from tlkit.engines.torch.profile import profile
+
+        assert isinstance(engine, TorchEngine)
+        kind = "cpu" if engine.device.type == "cpu" else "gpu"
+        costs = profile(engine, arrays)
+        return Placed("measured", tuple((name, type_, kind, share) for name, type_, share in costs))
+
+
+def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
+    """Raise LoadError where the ports of a model's program and those of its description differ."""
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise LoadError(f"the {what} '{missing[0]}' is missing from the model's {where}", "the file is damaged")
