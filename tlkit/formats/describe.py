@@ -105,10 +105,8 @@ def describe(path: Path, wanted: str | None = None) -> ModelInfo:
 
 def describe_tensors(file: TensorFile) -> ModelInfo:
     """Describe an opened file of tensors (of any format but Core ML's, which ``coreml/describe.py`` describes)."""
-    kind = type(file).__name__
-    describer = {"SafeTensorsFile": _safetensors, "GGUFFile": _gguf, "PyTorchFile": _pytorch, "OnnxFile": _onnx}
-    describer["ShardedPyTorch"] = _pytorch
-    info = describer.get(kind, _numpy)(file)
+    describers = {"SafeTensors": _safetensors, "GGUF": _gguf, "PyTorch": _pytorch, "ONNX": _onnx}
+    info = describers.get(file.format, _numpy)(file)
     shares = _shares(file.entries())
     found = replace(
         info,
@@ -144,7 +142,7 @@ def _shares(entries: Sequence[TensorEntry]) -> dict[str, int]:
 
 
 def _sizes(file: TensorFile) -> dict[str, int]:
-    files = [Path(name) for name in getattr(file, "shards", ())] or [file.path]
+    files = file.shards or [file.path]
     sizes = [item.stat().st_size for item in files if item.is_file()]
     return {f"{len(sizes)} files": sum(sizes)} if len(sizes) > 1 else {"model": sum(sizes)}
 

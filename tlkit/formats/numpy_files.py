@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tlkit.formats.base.dtypes import NUMPY_CODES, PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 
@@ -22,6 +22,8 @@ _HEADER_LIMIT = 1 << 16
 
 class NumpyFile(MappedTensors):
     """One array, named after its file, or an archive's. ``notes`` name arrays of objects, which are never read."""
+
+    format: FormatName = "numpy"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.wire import Field, WireError, fields, varints
 from tlkit.types import LeftOut
@@ -60,6 +60,8 @@ _NESTED = 16  # graphs in the attributes of nodes: If, Loop, Scan
 
 class OnnxFile(MappedTensors):
     """A described ONNX model. ``inputs`` and ``outputs`` are (name, type, shape), a named dimension as text."""
+
+    format: FormatName = "ONNX"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

@@ -57,7 +57,7 @@ class Reader:
                 yield encode(values[start : start + _AT_ONCE], job.planned.dtype, self._losses)
 
     def _values(self, job: Job) -> Iterator[NDArray[Any]]:
-        source: Any = self._source
+        source = self._source
         if job.part:
             yield source.parts(job.entry)[job.part].numpy().reshape(-1)
             source.release(job.entry, job.entry.nbytes)

@@ -27,26 +27,10 @@ Carried = dict[str, Typed]
 
 def read_metadata(source: TensorFile) -> Carried:
     """Return what ``source`` says of itself, without what is about its own storage (how it is split)."""
-    kind, found = type(source).__name__, source.metadata
-    if kind == "GGUFFile":
-        types: Mapping[str, str] = source.types  # type: ignore[attr-defined]
-        return {key: Typed(types[key], found[key]) for key in found if not key.startswith("split.")}
-    if kind == "CoreMLTensors":
-        return _coreml(source)
-    if kind in ("PyTorchFile", "ShardedPyTorch"):  # of a checkpoint's other entries only numbers are sure to be values
-        return {key: Typed("str", str(value)) for key, value in found.items() if isinstance(value, int | float)}
-    return _restored({key: str(value) for key, value in found.items() if isinstance(value, str | int | float)})
-
-
-def _coreml(source: Any) -> Carried:
-    said = source.package.model.description.metadata
-    named = {
-        "author": said.author,
-        "description": said.shortDescription,
-        "license": said.license,
-        "version": said.versionString,
-    }
-    return {key: Typed("str", value) for key, value in {**named, **said.userDefined}.items() if value}
+    carried = source.carried()
+    if source.format == "SafeTensors":
+        return _restored({key: value for key, (_, value) in carried.items()})
+    return {key: Typed(kind, value) for key, (kind, value) in carried.items()}
 
 
 def _restored(text: dict[str, str]) -> Carried:

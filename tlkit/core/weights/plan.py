@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tlkit.errors import UsageError
 from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
@@ -16,6 +15,7 @@ from tlkit.formats.encode import is_float
 from tlkit.formats.gguf import write as write_gguf
 from tlkit.formats.safetensors import write as write_safetensors
 from tlkit.formats.torch import write as write_torch
+from tlkit.mil.types import TensorType
 
 FORMATS = {
     ".safetensors": "SafeTensors",
@@ -90,14 +90,16 @@ def plan(source: TensorFile, entries: Sequence[TensorEntry], wishes: Wishes, nam
     return jobs
 
 
-def _jobs(source: Any, entry: TensorEntry, wishes: Wishes, name: str) -> Iterator[Job]:
+def _jobs(source: TensorFile, entry: TensorEntry, wishes: Wishes, name: str) -> Iterator[Job]:
     compressed = source.is_compressed(entry)
-    if compressed and wishes.raw and hasattr(source, "parts"):
-        for key, value in source.parts(entry).items():
-            array_type = getattr(value.type, "dtype", None)
-            stored = array_type and _numpy_type(array_type.numpy_name)
-            if stored and value.type.size is not None:
-                yield _job(entry, wishes, f"{name}.{key}", tuple(value.type.shape), stored, part=key)
+    parts = source.parts(entry) if compressed and wishes.raw else {}
+    if parts:
+        for key, value in parts.items():
+            kind = value.type
+            stored = _numpy_type(kind.dtype.numpy_name) if isinstance(kind, TensorType) else None
+            if stored and isinstance(kind, TensorType) and kind.size is not None:
+                shape = tuple(length or 0 for length in kind.shape or ())
+                yield _job(entry, wishes, f"{name}.{key}", shape, stored, part=key)
         return
     kept = entry.dtype in TYPES[wishes.format] and not compressed and not entry.big_endian
     values = entry.dtype if kept else source.decoded_type(entry)

@@ -105,7 +105,7 @@ def convert_weights(
     )
     notes: list[str] = [*opened.notes, *choice.notes, *sentences(choice.left_out)]
     carried = edit_metadata(read_metadata(opened), metadata)
-    arch = _architecture(opened, carried) if wishes.format == "GGUF" or type(opened).__name__ == "GGUFFile" else ""
+    arch = _architecture(opened, carried) if wishes.format == "GGUF" or opened.format == "GGUF" else ""
     from_gguf = "general.architecture" in carried
     current = [choice.renamed.get(entry.name, entry.name) for entry in choice.entries]
     renamed = _renamed(opened, current, wishes.format, arch, from_gguf, notes) if names == "auto" else {}
@@ -171,7 +171,7 @@ def _architecture(opened: TensorFile, carried: Carried) -> str:
     from tlkit.formats.gguf.names import find_architecture
 
     said = carried.get("general.architecture")
-    if said is None and type(opened).__name__ == "SafeTensorsFile":
+    if said is None and opened.format == "SafeTensors":
         from tlkit.formats.safetensors.read import folder_config
 
         return find_architecture(str(folder_config(opened.path).get("model_type", "")))
@@ -182,7 +182,7 @@ def _renamed(
     opened: TensorFile, names: Sequence[str], form: str, arch: str, came_from_gguf: bool, notes: list[str]
 ) -> dict[str, str]:
     """Return the new names of tensors that get one; ``notes`` hears what they do not say."""
-    if type(opened).__name__ == "CoreMLTensors":
+    if opened.format == "CoreML":
         short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
         taken = Counter(short.get(name, name) for name in names)
         return {old: new for old, new in short.items() if taken[new] == 1}

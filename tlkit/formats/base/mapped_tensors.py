@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.base.tensors import TensorEntry, value_type
+from tlkit.formats.base.tensors import FormatName, TensorEntry, value_type
 from tlkit.formats.files.mapped import Mapped
+from tlkit.mil.program import Value
 from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
 
 
 class MappedTensors:
-    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place."""
+    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place.
+
+    What such a file has not (compressed tensors, several files) is answered here, too.
+    """
+
+    format: FormatName
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metadata: dict[str, Any] = {}
         self.notes: list[str] = []
         self.left_out: tuple[LeftOut, ...] = ()
+        self.shards: tuple[Path, ...] = ()
         self._entries: tuple[TensorEntry, ...] = ()
         self._files: dict[str, Mapped] = {}
 
@@ -53,6 +60,15 @@ class MappedTensors:
     def decoded_type(self, entry: TensorEntry) -> str:
         """Return the type of what :meth:`array` gives."""
         return value_type(entry)
+
+    def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
+        """Return nothing: a tensor is one run of bytes."""
+        return {}
+
+    def carried(self) -> Mapping[str, tuple[str, Any]]:
+        """Return the metadata that another format can take on, as text."""
+        plain = {key: value for key, value in self.metadata.items() if isinstance(value, str | int | float)}
+        return {key: ("str", str(value)) for key, value in plain.items()}
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return the tensor's values."""

@@ -12,13 +12,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tlkit.errors import LoadError
+from tlkit.mil.program import Value
 from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+FormatName = Literal["CoreML", "GGUF", "ONNX", "PyTorch", "SafeTensors", "numpy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,10 @@ class TensorFile(Protocol):
         """What the user named."""
 
     @property
+    def format(self) -> FormatName:
+        """What it is a file of."""
+
+    @property
     def metadata(self) -> Mapping[str, Any]:
         """What the file says of itself, plain data by key."""
 
@@ -67,6 +74,13 @@ class TensorFile(Protocol):
     @property
     def left_out(self) -> Sequence[LeftOut]:
         """The tensor data that are not among the entries, and why."""
+
+    @property
+    def shards(self) -> Sequence[Path]:
+        """The files that the model was split into; none where it is the one that was named."""
+
+    def carried(self) -> Mapping[str, tuple[str, Any]]:
+        """Return the metadata that another format can take on: GGUF's name of the type (``str``, ``u32``) and value."""
 
     def entries(self) -> Sequence[TensorEntry]:
         """Return the tensors in the file's order."""
@@ -88,6 +102,12 @@ class TensorFile(Protocol):
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return a tensor's values: numpy's own types as they are, everything else (BF16, blocks) as float32."""
+
+    def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
+        """Return the constants that a compressed tensor is made of, by what each is: indices, lut, scale, mask …
+
+        Nothing for one that is stored as a whole.
+        """
 
 
 class LazyTensor:

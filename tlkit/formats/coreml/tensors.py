@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import Weight, program_weights
@@ -34,6 +34,9 @@ _DECODED = {
 class CoreMLTensors:
     """The weights of an opened Core ML model. A name that several functions use gets ``#2`` and so on appended."""
 
+    format: FormatName = "CoreML"
+    shards: Sequence[Path] = ()
+
     def __init__(self, package: Package, keep: Any = None) -> None:
         self.package = package
         self._keep = keep  # what the package's files live as long as: the archive they were unpacked from
@@ -55,6 +58,17 @@ class CoreMLTensors:
                     self._stage_of[name] = stage
                     entries.append(stage._entry(name, weight, holder))
         self._entries = tuple(entries)
+
+    def carried(self) -> Mapping[str, tuple[str, Any]]:
+        """Return the texts of the description: author, license, the user's own entries, ..."""
+        said = self.package.model.description.metadata
+        named = {
+            "author": said.author,
+            "description": said.shortDescription,
+            "license": said.license,
+            "version": said.versionString,
+        }
+        return {key: ("str", value) for key, value in {**named, **said.userDefined}.items() if value}
 
     def entries(self) -> Sequence[TensorEntry]:
         """Return the weights; a compressed one is described by what it expands to (dtype ``PAL4``, full shape)."""

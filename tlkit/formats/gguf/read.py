@@ -17,7 +17,7 @@ from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import GGML, stored_bytes
 from tlkit.formats.base.ledger import Ledger
 from tlkit.formats.base.mapped_tensors import MappedTensors
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.gguf.header import GGUFArray, Reader, type_name
 from tlkit.types import LeftOut
@@ -28,6 +28,8 @@ _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 class GGUFFile(MappedTensors):
     """One GGUF model. ``metadata`` gives values by key, ``types`` their GGUF types (``u32``, ``str``, ``arr[str]``)."""
+
+    format: FormatName = "GGUF"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -61,6 +63,10 @@ class GGUFFile(MappedTensors):
         if missing > 0:
             return [LeftOut(f"{missing} tensors", f"the split says that the model has {tensors}", None, "missing")]
         return []
+
+    def carried(self) -> Mapping[str, tuple[str, Any]]:
+        """Return the metadata with their types, without what is about how the model is split."""
+        return {key: (self.types[key], value) for key, value in self.metadata.items() if not key.startswith("split.")}
 
     def _siblings(self) -> tuple[Path, ...]:
         """Return the files of a split model that are here, the first one first."""

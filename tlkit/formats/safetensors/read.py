@@ -15,7 +15,7 @@ from tlkit.errors import LoadError
 from tlkit.formats.base.checkpoint_folder import choose, indexed, lone_shard, unlisted
 from tlkit.formats.base.dtypes import BLOCKS, PACKED, PLAIN, stored_bytes
 from tlkit.formats.base.mapped_tensors import MappedTensors
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import JSON_ITEMS, Mapped, parse_json, read_json
 from tlkit.formats.safetensors import quantized
 from tlkit.types import LeftOut
@@ -38,9 +38,10 @@ _RANK = 64  # PyTorch's own limit
 class SafeTensorsFile(MappedTensors):
     """One or more SafeTensors files that make one model. ``notes`` say what of it is not here, or is odd."""
 
+    format: FormatName = "SafeTensors"
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.shards: tuple[Path, ...] = ()
         if path.is_dir():
             chosen = choose(path, "safetensors")
         else:

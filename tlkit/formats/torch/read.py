@@ -6,13 +6,13 @@ Nothing in them is executed: the pickles are read by ``pickle.py``, tensors are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 from tlkit.formats.torch import export
@@ -34,6 +34,8 @@ _FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.+?):$", re.DOTALL | re.MULT
 class PyTorchFile(MappedTensors):
     """A file of PyTorch's. ``kind`` says which; ``imports`` what its pickle would import; ``details`` the rest."""
 
+    format: FormatName = "PyTorch"
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.details: dict[str, Any] = {}
@@ -50,6 +52,11 @@ class PyTorchFile(MappedTensors):
         self._entries = tuple(self._made.entries.values())
         self.notes += [f"{path}: {note}" for note in self._made.notes]
         self.left_out = self._made.left_out()
+
+    def carried(self) -> Mapping[str, tuple[str, Any]]:
+        """Return the numbers among a checkpoint's other entries: only they are sure to be values."""
+        numbers = {key: value for key, value in self.metadata.items() if isinstance(value, int | float)}
+        return {key: ("str", str(value)) for key, value in numbers.items()}
 
     def raw(self, entry: TensorEntry) -> memoryview:
         """Return the tensor's stored bytes: mapped, or expanded where the archive compressed them."""

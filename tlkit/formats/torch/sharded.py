@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.base.checkpoint_folder import choose, indexed, lone_shard, unlisted
-from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import DAMAGED
 from tlkit.formats.torch.read import PyTorchFile
+from tlkit.mil.program import Value
 from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def open_pytorch(path: Path) -> PyTorchFile | ShardedPyTorch:
 
 class ShardedPyTorch:
     """The tensors of several files, as one model's."""
+
+    format: FormatName = "PyTorch"
 
     def __init__(self, path: Path, chosen: Any) -> None:
         self.path = path
@@ -57,6 +60,14 @@ class ShardedPyTorch:
     def entries(self) -> Sequence[TensorEntry]:
         """Return the tensors, file by file."""
         return self._entries
+
+    def carried(self) -> Mapping[str, tuple[str, Any]]:
+        """Return what each file has to carry."""
+        return {key: pair for part in self._parts.values() for key, pair in part.carried().items()}
+
+    def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
+        """Return the parts of a compressed tensor."""
+        return self._parts[entry.file].parts(entry)
 
     def is_compressed(self, entry: TensorEntry) -> bool:
         """Whether a tensor's values are worked out from what is stored."""
