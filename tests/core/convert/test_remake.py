@@ -1,7 +1,4 @@
-"""Packages made anew from packages: the oracle is the PyTorch module that the first one was made of.
-
-Covers tlkit/mil/passes/precision.py.
-"""
+"""Packages made anew from packages: the oracle is the PyTorch module that the first one was made of."""
 
 from __future__ import annotations
 

@@ -108,16 +108,19 @@ def _wide_type(kind: Type) -> Type:
 
 
 def _wide_value(name: str, value: Value) -> Value:
+    if value.type == TensorType(DType.STRING) and value.data == ("fp16",) and name != "name":
+        return replace(value, data=("fp32",))  # what a cast makes
+    return _wide_numbers(value)
+
+
+def _wide_numbers(value: Value) -> Value:
     kind, data = value.type, value.data
-    wide = _wide_type(kind)
     if not isinstance(kind, TensorType):
         if isinstance(data, tuple) and not isinstance(kind, DictType):
-            data = tuple(_wide_value(name, item) for item in data)
-        return replace(value, type=wide, data=data)
+            data = tuple(map(_wide_numbers, data))
+        return replace(value, type=_wide_type(kind), data=data)
     if kind.dtype is DType.FP16:
-        return replace(value, type=wide, data=_wide_data(kind, data))
-    if kind.dtype is DType.STRING and data == ("fp16",) and name != "name":
-        return replace(value, data=("fp32",))  # what a cast makes
+        return replace(value, type=_wide_type(kind), data=_wide_data(kind, data))
     return value
 
 
