@@ -20,7 +20,7 @@ from tlkit.core.model import engines
 from tlkit.core.model.load import load_model
 from tlkit.engines.coreml import kind as coreml_kind
 from tlkit.engines.coreml.kind import CoreMLKind
-from tlkit.engines.engine import Can, EngineKind, Loadable, Placed, Settings
+from tlkit.engines.engine import Allocation, Can, EngineKind, Loadable, Settings
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import LoadError, UnavailableError, UsageError
@@ -75,9 +75,9 @@ class NumpyKind(EngineKind):
     def describe(self, settings: Settings) -> dict[str, Any]:
         return {"backend": "numpy", "device": "cpu", "threads": 1, "kind": "cpu"}
 
-    def placement(self, engine: Any, arrays: Any, model: Loadable, settings: Settings) -> Placed:
+    def placement(self, engine: Any, arrays: Any, model: Loadable, settings: Settings) -> Allocation:
         function = model.program()
-        return Placed("numpy", tuple((op.name, op.type, "cpu", None) for op in function.block.operations))
+        return Allocation("numpy", tuple((op.name, op.type, "cpu", None) for op in function.block.operations))
 
 
 X = np.array([[-1.0, 2.0, 3.0]], np.float32)

@@ -98,7 +98,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Allocation:
     """Where operations run, by whose word: (name, type, unit, share of the cost 0..1 or None) of each."""
 
     source: str
@@ -155,9 +155,9 @@ class EngineKind(ABC):
         """Return ``backend`` and ``device`` for people, ``threads``, and ``kind``: what rows are compared by."""
         return {"backend": self.name, "device": str(settings.unit), "threads": None, "kind": str(settings.unit)}
 
-    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Placed:
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Allocation:
         """Return which unit runs which operation; UnavailableError where the engine cannot say."""
-        return Placed("", ())
+        return Allocation("", ())
 
     placement_is_costly: bool = False
     """Whether :meth:`placement` runs the model, and so is left out unless costs per operation are asked for."""

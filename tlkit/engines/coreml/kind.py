@@ -8,7 +8,7 @@ from typing import Any
 
 from tlkit.engines.coreml import engine as coreml
 from tlkit.engines.coreml.plan import compute_plan
-from tlkit.engines.engine import Arrays, Engine, EngineKind, Loadable, Placed, Refusal, Settings
+from tlkit.engines.engine import Allocation, Arrays, Engine, EngineKind, Loadable, Refusal, Settings
 from tlkit.host.machine import is_mac
 from tlkit.types import Unit
 
@@ -61,7 +61,7 @@ class CoreMLKind(EngineKind):
         """Return what runs the model."""
         return {"backend": "Core ML", "device": settings.unit, "threads": None, "kind": f"coreml {sys.platform}"}
 
-    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Placed:
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Allocation:
         """Return Core ML's own plan for the setting; UnavailableError where it has none."""
         plan = compute_plan(model.path, settings.unit, model.function)
-        return Placed("MLComputePlan", tuple((op.name, op.type, op.unit, op.cost) for op in plan))
+        return Allocation("MLComputePlan", tuple((op.name, op.type, op.unit, op.cost) for op in plan))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tlkit.engines.engine import Arrays, Can, Engine, EngineKind, Loadable, Placed, Refusal, Settings
+from tlkit.engines.engine import Allocation, Arrays, Can, Engine, EngineKind, Loadable, Refusal, Settings
 from tlkit.errors import LoadError
 from tlkit.host.machine import gpu_expected
 from tlkit.types import Unit
@@ -73,7 +73,7 @@ class TorchKind(EngineKind):
 
         return described(device_for(settings.unit), f"{settings.mode}, {settings.precision}")
 
-    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Placed:
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Allocation:
         """Return what each operation costs here, measured."""
         from tlkit.engines.torch.engine import TorchEngine
         from tlkit.engines.torch.profile import profile
@@ -81,7 +81,7 @@ class TorchKind(EngineKind):
         assert isinstance(engine, TorchEngine)
         kind = "cpu" if engine.device.type == "cpu" else "gpu"
         costs = profile(engine, arrays)
-        return Placed("measured", tuple((name, type_, kind, share) for name, type_, share in costs))
+        return Allocation("measured", tuple((name, type_, kind, share) for name, type_, share in costs))
 
 
 def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
