@@ -20,7 +20,7 @@ from tlkit.core.model import engines
 from tlkit.core.model.load import load_model
 from tlkit.engines.coreml import kind as coreml_kind
 from tlkit.engines.coreml.kind import CoreMLKind
-from tlkit.engines.engine import Allocation, Can, EngineKind, Loadable, Settings
+from tlkit.engines.engine import Allocation, Can, EngineKind, HowToRun, Loadable
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import LoadError, UnavailableError, UsageError
@@ -62,20 +62,20 @@ class NumpyKind(EngineKind):
     def runs(self, kind: str) -> bool:
         return kind == "mlProgram"
 
-    def load(self, model: Loadable, settings: Settings) -> NumpyEngine:
+    def load(self, model: Loadable, settings: HowToRun) -> NumpyEngine:
         return NumpyEngine(model.program())
 
     def units(self) -> tuple[Unit, ...]:
         return (Unit.CPU,)
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self, settings: HowToRun) -> None:
         if settings.unit is not Unit.CPU:
             raise UnavailableError("numpy knows one processor", "use --units cpu")
 
-    def describe(self, settings: Settings) -> dict[str, Any]:
+    def describe(self, settings: HowToRun) -> dict[str, Any]:
         return {"backend": "numpy", "device": "cpu", "threads": 1, "kind": "cpu"}
 
-    def placement(self, engine: Any, arrays: Any, model: Loadable, settings: Settings) -> Allocation:
+    def placement(self, engine: Any, arrays: Any, model: Loadable, settings: HowToRun) -> Allocation:
         function = model.program()
         return Allocation("numpy", tuple((op.name, op.type, "cpu", None) for op in function.block.operations))
 
@@ -148,13 +148,13 @@ def test_on_a_mac_core_ml_comes_first_unless_torch_s_own_settings_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on_a_mac(monkeypatch)
-    assert isinstance(engines.choose(Settings(), "mlProgram"), CoreMLKind)
-    assert isinstance(engines.choose(Settings(), "pipeline"), CoreMLKind)
-    for settings in (Settings("f32"), Settings(mode="compile"), Settings(strict_mil=True)):
+    assert isinstance(engines.choose(HowToRun(), "mlProgram"), CoreMLKind)
+    assert isinstance(engines.choose(HowToRun(), "pipeline"), CoreMLKind)
+    for settings in (HowToRun("f32"), HowToRun(mode="compile"), HowToRun(strict_mil=True)):
         assert isinstance(engines.choose(settings, "mlProgram"), TorchKind)
-    assert isinstance(engines.choose(Settings(), "mlProgram", frozenset({Can.WATCH})), TorchKind)
-    assert isinstance(engines.choose(Settings(part=True), "mlProgram"), TorchKind)  # a stage by itself
-    assert engines.choose(Settings("f32"), "pipeline") is None  # its stages are run one by one
+    assert isinstance(engines.choose(HowToRun(), "mlProgram", frozenset({Can.WATCH})), TorchKind)
+    assert isinstance(engines.choose(HowToRun(part=True), "mlProgram"), TorchKind)  # a stage by itself
+    assert engines.choose(HowToRun("f32"), "pipeline") is None  # its stages are run one by one
     assert engines.measured().units() == tuple(Unit)
     with pytest.raises(UsageError, match="on a Mac Core ML runs the model"):
         bench("resnet50", precision="f32")
@@ -163,8 +163,8 @@ def test_on_a_mac_core_ml_comes_first_unless_torch_s_own_settings_are_asked_for(
 def test_elsewhere_torch_runs_programs_and_nothing_else(tmp_path: Path) -> None:
     if coreml_kind.is_mac():
         pytest.skip("Core ML is here")
-    assert isinstance(engines.choose(Settings(), "mlProgram"), TorchKind)
-    assert engines.choose(Settings(), "neuralNetwork") is None
+    assert isinstance(engines.choose(HowToRun(), "mlProgram"), TorchKind)
+    assert engines.choose(HowToRun(), "neuralNetwork") is None
     model = packages.MODEL.Model(specificationVersion=4)
     model.identity.SetInParent()
     path = tmp_path / "identity.mlmodel"

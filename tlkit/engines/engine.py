@@ -30,7 +30,7 @@ class Can(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class HowToRun:
     """How a model is to be run: ``mode`` is what ``--engine`` names, ``threads`` None for the engine's own choice.
 
     ``part`` says that it is one stage of a pipeline, which is no file by itself.
@@ -121,15 +121,15 @@ class EngineKind(ABC):
     def runs(self, kind: str) -> bool:
         """Whether it runs models of ``kind`` (``mlProgram``, ``pipeline``, ``neuralNetwork``, ...) as they are."""
 
-    def refuses(self, settings: Settings) -> Refusal | None:
+    def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it does not run models as ``settings`` ask, or None."""
         return None
 
     @abstractmethod
-    def load(self, model: Loadable, settings: Settings) -> Engine:
+    def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Make ``model`` ready to run. Raises LoadError, or UnavailableError where the unit is not here."""
 
-    def checks(self, settings: Settings) -> bool:
+    def checks(self, settings: HowToRun) -> bool:
         """Whether :attr:`Can.CHECK` runs a model just as running it does."""
         return False
 
@@ -143,19 +143,19 @@ class EngineKind(ABC):
         """Make of ``path``, once and in ``folder``, what every measured process loads; None where that is the file."""
         return None
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self, settings: HowToRun) -> None:
         """Import what loading needs, since loading is timed; UnavailableError where the unit is not here."""
         return None
 
-    def rebinds(self, settings: Settings) -> bool:
+    def rebinds(self, settings: HowToRun) -> bool:
         """Whether inputs may be bound again without the model being compiled or run."""
         return True
 
-    def describe(self, settings: Settings) -> dict[str, Any]:
+    def describe(self, settings: HowToRun) -> dict[str, Any]:
         """Return ``backend`` and ``device`` for people, ``threads``, and ``kind``: what rows are compared by."""
         return {"backend": self.name, "device": str(settings.unit), "threads": None, "kind": str(settings.unit)}
 
-    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Allocation:
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: HowToRun) -> Allocation:
         """Return which unit runs which operation; UnavailableError where the engine cannot say."""
         return Allocation("", ())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlkit.engines.engine import Engine, EngineKind, Loadable, Settings
+from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable
 
 
 class NmsKind(EngineKind):
@@ -18,7 +18,7 @@ class NmsKind(EngineKind):
         """Whether it runs models of ``kind``."""
         return kind == "nonMaximumSuppression"
 
-    def load(self, model: Loadable, settings: Settings) -> Engine:
+    def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Take the model's part of the protobuf."""
         from tlkit.engines.nms import NmsEngine
 

@@ -19,7 +19,7 @@ from tlkit.core.bench.versus import Comparison, comparisons
 from tlkit.core.convert import builtin
 from tlkit.core.model.engines import PRECISIONS, measured, modes
 from tlkit.core.model.load import load_model
-from tlkit.engines.engine import Settings
+from tlkit.engines.engine import HowToRun
 from tlkit.errors import TlkitError, UnavailableError, UsageError
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.interrupt import interruptible
@@ -217,7 +217,7 @@ def _check(method: Method, sweep: plan.Sweep) -> None:
     if any(count is not None and count < 1 for count in (*sweep.threads, *sweep.batches)):
         raise UsageError("threads and batches must be 1 or more")
     for threads in sweep.threads:
-        asked = Settings(method.precision, method.engine, strict_mil=method.strict_mil, threads=threads)
+        asked = HowToRun(method.precision, method.engine, strict_mil=method.strict_mil, threads=threads)
         refusal = measured(method.engine).refuses(asked)
         if refusal is not None:
             raise UsageError(refusal.message, refusal.hint)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.core.model.engines import measured
-from tlkit.engines.engine import Loadable, Settings
+from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.errors import TlkitError, UnavailableError
 from tlkit.host.allocator import keep_freed
 from tlkit.types import Unit
@@ -29,9 +29,9 @@ class Target:
     trust: bool = False
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> HowToRun:
         """The setting, as engines take it."""
-        return Settings(self.precision, self.engine, Unit(self.unit), self.strict_mil)
+        return HowToRun(self.precision, self.engine, Unit(self.unit), self.strict_mil)
 
 
 def make(**arguments: Any) -> EngineSubject:

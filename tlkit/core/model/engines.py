@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlkit.engines.coreml.kind import CoreMLKind
-from tlkit.engines.engine import Can, EngineKind, Settings
+from tlkit.engines.engine import Can, EngineKind, HowToRun
 from tlkit.engines.nms_kind import NmsKind
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import UsageError
@@ -18,7 +18,7 @@ def modes() -> tuple[str, ...]:
     return tuple(mode for kind in ENGINES for mode in kind.modes)
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: HowToRun) -> None:
     """Raise UsageError for a precision or an engine that no kind has."""
     if settings.precision not in PRECISIONS:
         raise UsageError(f"unknown precision '{settings.precision}'", f"it is {' or '.join(PRECISIONS)}")
@@ -26,13 +26,13 @@ def check_settings(settings: Settings) -> None:
         raise UsageError(f"unknown engine '{settings.mode}'", f"it is {' or '.join(modes())}")
 
 
-def choose(settings: Settings, kind: str, needs: frozenset[Can] = frozenset()) -> EngineKind | None:
+def choose(settings: HowToRun, kind: str, needs: frozenset[Can] = frozenset()) -> EngineKind | None:
     """Return the first engine that is here, runs models of ``kind`` as ``settings`` ask, and can do ``needs``."""
     able = (item for item in ENGINES if item.available() and item.runs(kind) and needs <= item.can)
     return next((item for item in able if item.refuses(settings) is None), None)
 
 
-def check_refusals(settings: Settings, kind: str) -> None:
+def check_refusals(settings: HowToRun, kind: str) -> None:
     """Raise UsageError where an engine runs models of ``kind``, but not as ``settings`` ask."""
     for item in reversed(ENGINES):
         refusal = item.refuses(settings) if item.available() and item.runs(kind) else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tlkit.core.model.engines import check_refusals, check_settings, choose
-from tlkit.engines.engine import Can, Checking, Engine, Loadable, Settings, Watching
+from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watching
 from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.host import budget
@@ -55,12 +55,12 @@ def load_model(
     number, from 0, or its name, to be run by itself.
     """
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
-    settings = Settings(precision, engine, unit, strict_mil, part=stage is not None)
+    settings = HowToRun(precision, engine, unit, strict_mil, part=stage is not None)
     check_settings(settings)
     return _open(Path(path), settings, function, stage)
 
 
-def _open(path: Path, settings: Settings, function: str | None, stage: int | str | None) -> Model:
+def _open(path: Path, settings: HowToRun, function: str | None, stage: int | str | None) -> Model:
     from tlkit.formats.base.sniff import COREML
     from tlkit.formats.describe import describe_tensors, find_format, open_tensors
 
@@ -86,7 +86,7 @@ class Model:
         path: Path,
         opened: Package | TensorFile,
         info: ModelInfo,
-        settings: Settings,
+        settings: HowToRun,
         function: str | None = None,
         stage: int | str | None = None,
     ) -> None:

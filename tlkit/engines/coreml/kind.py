@@ -8,7 +8,7 @@ from typing import Any
 
 from tlkit.engines.coreml import engine as coreml
 from tlkit.engines.coreml.plan import compute_plan
-from tlkit.engines.engine import Allocation, Arrays, Engine, EngineKind, Loadable, Refusal, Settings
+from tlkit.engines.engine import Allocation, Arrays, Engine, EngineKind, HowToRun, Loadable, Refusal
 from tlkit.host.machine import is_mac
 from tlkit.types import Unit
 
@@ -26,7 +26,7 @@ class CoreMLKind(EngineKind):
         """Whether it runs models of ``kind``: all that it can compile."""
         return True
 
-    def refuses(self, settings: Settings) -> Refusal | None:
+    def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it does not run models as ``settings`` ask, or None."""
         asked = (settings.precision, settings.mode, settings.strict_mil, settings.threads)
         if settings.part:
@@ -38,7 +38,7 @@ class CoreMLKind(EngineKind):
             "leave --engine, --precision, --threads and --strict-mil out",
         )
 
-    def load(self, model: Loadable, settings: Settings) -> Engine:
+    def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Load the model; one that is not compiled is compiled first."""
         return coreml.CoreMLEngine(model.path, model.inputs, unit=settings.unit, function=model.function)
 
@@ -53,15 +53,15 @@ class CoreMLKind(EngineKind):
         """
         return path if path.suffix == ".mlmodelc" else coreml.compile_model(path, folder)
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self, settings: HowToRun) -> None:
         """Import what loading needs."""
         import coremltools  # noqa: F401
 
-    def describe(self, settings: Settings) -> dict[str, Any]:
+    def describe(self, settings: HowToRun) -> dict[str, Any]:
         """Return what runs the model."""
         return {"backend": "Core ML", "device": settings.unit, "threads": None, "kind": f"coreml {sys.platform}"}
 
-    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Allocation:
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: HowToRun) -> Allocation:
         """Return Core ML's own plan for the setting; UnavailableError where it has none."""
         plan = compute_plan(model.path, settings.unit, model.function)
         return Allocation("MLComputePlan", tuple((op.name, op.type, op.unit, op.cost) for op in plan))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tlkit.engines.engine import Allocation, Arrays, Can, Engine, EngineKind, Loadable, Refusal, Settings
+from tlkit.engines.engine import Allocation, Arrays, Can, Engine, EngineKind, HowToRun, Loadable, Refusal
 from tlkit.errors import LoadError
 from tlkit.host.machine import gpu_expected
 from tlkit.types import Unit
@@ -27,17 +27,17 @@ class TorchKind(EngineKind):
         """Whether it runs models of ``kind``: mlprograms."""
         return kind == "mlProgram"
 
-    def refuses(self, settings: Settings) -> Refusal | None:
+    def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it does not run models as ``settings`` ask, or None."""
         if settings.mode in self.modes:
             return None
         return Refusal(f"PyTorch has no engine '{settings.mode}'", f"it is {' or '.join(self.modes)}")
 
-    def checks(self, settings: Settings) -> bool:
+    def checks(self, settings: HowToRun) -> bool:
         """Whether a check runs a model just as running it does: not where that is compiled."""
         return settings.mode == "eager"
 
-    def load(self, model: Loadable, settings: Settings) -> Engine:
+    def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Lower the program and bring its weights to the device."""
         from tlkit.engines.torch.engine import TorchEngine
 
@@ -56,24 +56,24 @@ class TorchKind(EngineKind):
         """Return the CPU, and the GPU if one shows."""
         return (Unit.CPU, Unit.GPU) if gpu_expected() else (Unit.CPU,)
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self, settings: HowToRun) -> None:
         """Import what loading needs; UnavailableError where the unit's device is not here."""
         import tlkit.engines.torch.engine  # noqa: F401
         from tlkit.engines.torch.device import device_for
 
         device_for(settings.unit)
 
-    def rebinds(self, settings: Settings) -> bool:
+    def rebinds(self, settings: HowToRun) -> bool:
         """Whether inputs may be bound again: compiling is part of binding, and runs the model."""
         return settings.mode == "eager"
 
-    def describe(self, settings: Settings) -> dict[str, Any]:
+    def describe(self, settings: HowToRun) -> dict[str, Any]:
         """Return what runs the model."""
         from tlkit.engines.torch.device import described, device_for
 
         return described(device_for(settings.unit), f"{settings.mode}, {settings.precision}")
 
-    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: Settings) -> Allocation:
+    def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: HowToRun) -> Allocation:
         """Return what each operation costs here, measured."""
         from tlkit.engines.torch.engine import TorchEngine
         from tlkit.engines.torch.profile import profile
