@@ -8,6 +8,7 @@ there each has its full name, whatever it was called in the text.
 
 from __future__ import annotations
 
+import pickletools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from tlkit.core.convert.source.operators import computes_only
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.files.zip import Zip
 from tlkit.formats.torch.objects import View
 from tlkit.formats.torch.pickle import read_pickle
@@ -53,6 +54,8 @@ def check_archive(archive: Zip) -> None:
             _check_code(path, name, bytes(archive.read(name, _CODE_LIMIT)))
         elif inner.endswith(".pkl") and "/" not in inner:
             _check_pickle(path, name, archive.read(name, _CODE_LIMIT))
+        elif inner.endswith(".debug_pkl"):
+            _check_lengths(path, name, bytes(archive.read(name, _CODE_LIMIT)))
 
 
 def check_operators(path: Path, module: nn.Module) -> None:
@@ -120,6 +123,16 @@ def _check_pickle(path: Path, name: str, data: memoryview) -> None:
     for _, tensor in find_tensors(found.root, f"{path}: {name}").tensors:  # LoadError for sizes that make no sense
         if isinstance(tensor, View) and tensor.swells:
             raise _refused(path, name, f"makes much of little: a tensor repeats {tensor.room:,} bytes")
+
+
+def _check_lengths(path: Path, name: str, data: bytes) -> None:
+    """Refuse a pickle whose parts are longer than it: torch makes room for them before it looks."""
+    try:
+        for _ in pickletools.genops(data):
+            pass
+    except (ValueError, UnicodeDecodeError, IndexError, AttributeError) as error:
+        hint = "save it again with torch.jit.save"
+        raise LoadError(f"{path}: damaged TorchScript: {name}: {reason(error)[:100]}", hint) from error
 
 
 def _refused(path: Path, name: str, what: str) -> LoadError:
