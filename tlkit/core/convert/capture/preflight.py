@@ -14,7 +14,8 @@ from typing import Any
 from tlkit.errors import ConversionError
 
 _SHOWN = 4
-_TRACED = "it is a script, whose checks stay in it: save a trace instead, torch.jit.trace(module, inputs).save(FILE)"
+_TRACED = "it was scripted, whole or in part, and a script's checks stay in it: trace it without torch.jit.script"
+
 _PYTHON = re.compile(r'(?:File "(?P<file>[^"]+)", line (?P<line>\d+))|(?:^(?P<path>[^\n]+?)\((?P<at>\d+)\): )', re.M)
 _TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*")
 

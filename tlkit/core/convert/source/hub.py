@@ -45,14 +45,33 @@ def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn
         raise UnavailableError(
             f"{path}: a Hugging Face model needs transformers, which is not installed", "pip install 'tlkit[hf]'"
         ) from error
+    except Exception as error:
+        raise _broken(path, name, error) from error
     if not sorted(path.glob("*.safetensors")):
         raise LoadError(f"{path}: no *.safetensors in it", "save it again with save_pretrained")
-    kind = getattr(transformers, name, None)
+    try:
+        with quiet():
+            kind = getattr(transformers, name, None)  # which imports what the architecture needs
+    except Exception as error:
+        raise _broken(path, name, error) from error
     if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
         hint = "name a Python function that builds it: file.py:callable"
         raise LoadError(f"{path}: transformers {transformers.__version__} has no architecture '{name}'", hint)
     model = _load(path, kind, kwargs or {})
     return model, _ports(path, kind, getattr(model.config, "max_position_embeddings", None))
+
+
+def _broken(path: Path, name: str, error: Exception) -> UnavailableError:
+    """Return what to say where importing an architecture fails: mostly another package that does not fit torch."""
+    import torch
+
+    said = reason(error)
+    parts = [part for part in ("torchvision", "torchaudio") if part in said]
+    part = parts[0] if parts else "one of the packages that it imports"
+    return UnavailableError(
+        f"{path}: transformers cannot import {name} here: {said}",
+        f"{part} does not fit torch {torch.__version__}: install the one made for it, or uninstall it",
+    )
 
 
 def _architecture(path: Path) -> str:
