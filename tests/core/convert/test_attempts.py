@@ -68,6 +68,7 @@ def test_without_auto_only_one_way_is_tried(tmp_path: Path) -> None:
     [
         (lambda net, x: (net.large @ x.T).T * 1e-6, "over f16's 65504"),
         (lambda net, x: nn.functional.linear(x, net.large) * 1e-6, "over f16's"),
+        (lambda net, x: x + (1 - x.abs().ceil().clamp(0, 1)) * torch.finfo(torch.float32).min, "a mask of -3.4e+38"),
         (lambda net, x: 1 / (1e6 * x.abs() + 1e6) * 1e6, "over f16's 65504"),
     ],
 )

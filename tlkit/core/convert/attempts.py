@@ -204,8 +204,9 @@ def _instead(order: Order, path: Path, error: ConversionError, export: bool) -> 
 def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
     """Return ``first``, which differs, or what the other way makes where that agrees; it lies at ``path`` then."""
     this, that = _ways(export)
-    if first.verification is not None and first.verification.random:
-        return first
+    found = first.verification
+    if found is not None and found.passed is None and (found.random or found.outputs):
+        return first  # its source cannot be judged, however it is captured
     beside = path.with_name(f"other-{path.name}")
     try:
         made = attempt(order, beside, order.recipe, not export)
@@ -213,7 +214,8 @@ def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
         return replace(first, notes=(f"{that}, it cannot be converted: {error.message}",))
     if not made.ok:
         _clear(beside)
-        return replace(first, notes=(f"{that}, it differs as well",))
+        same = made.verification is not None and made.verification.passed is False
+        return replace(first, notes=(f"{that}, it {'differs' if same else 'cannot be run here'} as well",))
     _clear(path)
     beside.rename(path)
     lost = first.traced.notes[:1]
@@ -226,7 +228,8 @@ def _fixed(order: Order) -> tuple[str, ...]:
     places = varying(order.module, order.study, order.checks.seed + 100)
     if not places:
         return ()
-    return (f"tracing fixed what depends on an input's values, at {', '.join(places[:4])}",)
+    lines = ", ".join(places[:4])
+    return (f"tracing fixed what depends on an input's values, at {lines}: torch.where chooses when the model runs",)
 
 
 def _explained(order: Order, path: Path, made: Attempt) -> Attempt:

@@ -16,7 +16,7 @@ from torch import nn
 
 from tlkit.core.compare.difference import difference
 from tlkit.core.convert.capture.examples import to_source
-from tlkit.core.convert.capture.inside import constants_of, graph_outputs, output_names, values_inside
+from tlkit.core.convert.capture.inside import constants_of, graph_outputs, output_names, values_inside, weights_used
 from tlkit.core.convert.capture.preflight import find_op
 from tlkit.core.convert.capture.trace import Traced
 from tlkit.core.convert.cases import Case
@@ -96,7 +96,7 @@ def _rounding(
     """Say where f16 overflows or loses what f32 holds."""
     half = settings.precision == "f16"
     lost = next((step for step in exact if not step.finite), None)  # not by rounding: the numbers in the file are so
-    heavy = _too_large(module) if half and lost is not None else ""
+    heavy = _too_large(module, weights_used(traced)) if half and lost is not None else ""
     if heavy:
         return Cause(heavy, rounding=True)
     for step, other in zip(exact, rounded, strict=False):
@@ -121,10 +121,12 @@ def _rounding(
     return None
 
 
-def _too_large(module: nn.Module) -> str:
-    """Say which weight f16 cannot hold; empty where it can hold all."""
+def _too_large(module: nn.Module, used: set[str]) -> str:
+    """Say which of the weights ``used`` f16 cannot hold; empty where it can hold all."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         values = tensor.detach()
+        if name.rpartition(".")[2] not in used:
+            continue
         if values.numel() and values.is_floating_point() and bool(values.isfinite().all()):
             size = float(values.abs().max())
             if size > LARGEST:

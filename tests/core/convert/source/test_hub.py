@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="transformers is not installed: pip i
 
 from fixtures.architectures import build
 from tlkit.core.convert.convert import convert
-from tlkit.core.convert.source.hub import load_folder
+from tlkit.core.convert.source.hub import _broken, load_folder
 from tlkit.core.model.load import load_model
 from tlkit.errors import LoadError, UnavailableError, UsageError
 
@@ -141,3 +141,12 @@ def test_the_real_minilm_ranks_sentences_as_pytorch_does(tmp_path: Path) -> None
     assert np.array_equal(np.argsort(scores[0]), np.argsort(scores[1]))
     assert np.abs(scores[0] - scores[1]).max() < 5e-3
     assert min(scores[0][::2]) > max(scores[0][1::2])  # sentences of one meaning before those of two
+
+
+@pytest.mark.parametrize(
+    ("said", "blamed"),
+    [("operator torchvision::nms does not exist", "torchvision does not fit torch"), ("boom", "one of the packages")],
+)
+def test_a_package_beside_transformers_that_does_not_fit_is_named(said: str, blamed: str) -> None:
+    error = _broken(Path("folder"), "DetrModel", RuntimeError(said))
+    assert error.exit_code == 3 and said in error.message and blamed in error.hint

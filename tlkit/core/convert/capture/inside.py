@@ -73,6 +73,18 @@ def output_names(traced: Traced) -> list[str]:
     return [value.debugName().replace(".", "_") for value in values]
 
 
+def weights_used(traced: Traced) -> set[str]:
+    """Return the last parts of the names of the parameters and buffers that the captured graph reads."""
+    program: Any = traced.program
+    if isinstance(program, ExportedProgram):
+        signature = program.graph_signature
+        named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+        return {path.rpartition(".")[2] for name, path in named.items() if name in read}
+    nodes = program.inlined_graph.nodes()
+    return {node.s("name") for node in nodes if node.kind() == "prim::GetAttr"}
+
+
 def constants_of(traced: Traced) -> tuple[float, ...]:
     """Return the floating-point numbers that stand in the captured graph."""
     if isinstance(traced.program, ExportedProgram):

@@ -278,6 +278,8 @@ def capture_error(
     if isinstance(error, UsageError | ConversionError):
         return error
     said = reason(error)
+    if "data-dependent" in said:
+        said = "a choice or a size hangs on a value that is known only when it runs"
     if recorder.seen:
         return ConversionError(f"cannot {how} the model: {said}{where(error)}", _TRACEABLE[how])
     given = ", ".join(map(str, ports))
