@@ -108,11 +108,12 @@ def follow(subject: Subject) -> tuple[str, str]:
 def attempt(subject: Subject, more: dict[str, Any]) -> tuple[bool | None, str]:
     """Return whether a package that verified agrees on the real input, None where none verified, and what was said."""
     import tlkit
+    from tlkit.core.convert.convert import convert
 
     with tempfile.TemporaryDirectory() as folder:
         goal = Path(folder) / "m.mlpackage"
         try:
-            made = tlkit.convert(subject.module(), goal, **(subject.options | more))
+            made = convert(subject.module(), goal, **(subject.options | more))
         except tlkit.TlkitError as error:
             return None, f"{error.message}; {error.hint}"
         found = made.verification
