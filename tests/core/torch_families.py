@@ -123,6 +123,11 @@ FAMILIES: dict[str, Family] = {
             "square root of integers": lambda x, m: (m % 5).sqrt() + torch.tensor(64).sqrt(),
             "functions of integers": lambda x, m: torch.sin(m % 7) + torch.sigmoid(m % 3) + torch.rsqrt(m % 3 + 1),
             "clamp of integers as indices": lambda x, m: x[m.clamp(0, 5)] + x[m.clamp_min(2).clamp_max(4)],
+            "clamp_min by an integer": lambda x, m: torch.clamp_min(x * 3, 1),
+            "quotients of integers": lambda x, m: (
+                torch.div(m, 4, rounding_mode="floor"),
+                torch.div(m * 30001, torch.tensor(-7), rounding_mode="trunc"),
+            ),
             "isfinite": lambda x, m: torch.isfinite(x / (m % 3)),
             "isinf": lambda x, m: torch.isinf(x / (m % 3)),
             "hypot": lambda x, m: torch.hypot(x, x + 1),

@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Translate = Callable[[Any, Any], None]
-"""(coremltools' context, its node): reads the node's inputs, adds the value of its output to the context."""
+Translate = Callable[[Any, Any], Any]
+"""(coremltools' context, its node): reads the node's inputs, adds the value of its output to the context.
+
+A mend with ``applies`` returns NotImplemented for a use that the others are right for.
+"""
 Applies = Callable[[Sequence[Any]], bool]
 """Whether a mend has anything to say of what a trace's op was given (coremltools' values): the rest is not recorded."""
 Compose = Callable[..., Any]

@@ -44,7 +44,8 @@ def install() -> tuple[str, ...]:
 def _guarded(entry: Mend, otherwise: Translate, context: Any, node: Any) -> None:
     assert entry.translate is not None and entry.applies is not None
     given = [context[name] if isinstance(name, str) and name in context else name for name in node.inputs]
-    (entry.translate if entry.applies(given) else otherwise)(context, node)
+    if not entry.applies(given) or entry.translate(context, node) is NotImplemented:
+        otherwise(context, node)
 
 
 def _name_bfloat16() -> None:

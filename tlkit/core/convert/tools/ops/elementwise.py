@@ -163,6 +163,29 @@ def _floor_divide(context: Any, node: Any) -> None:
         context.add(mb.floor_div(x=_whole(x), y=_whole(y), name=node.name))
 
 
+def _are_whole(given: Sequence[Any]) -> bool:
+    return all(isinstance(value, int) or (hasattr(value, "sym_type") and not is_float(value)) for value in given[:2])
+
+
+@mend("div", "coremltools rounds quotients of integers in floating point", replaces=True, applies=_are_whole)
+def _div(context: Any, node: Any) -> Any:
+    """Divide integers with ``rounding_mode``: down, or towards zero by the quotient of their sizes."""
+    from coremltools.converters.mil import Builder as mb
+
+    given = inputs_of(context, node, "self other rounding_mode")
+    mode = getattr(given["rounding_mode"], "val", given["rounding_mode"])
+    if mode not in ("floor", "trunc"):
+        return NotImplemented
+    x, y = _whole(_value(given["self"])), _whole(_value(given["other"]))
+    if mode == "floor":
+        context.add(mb.floor_div(x=x, y=y, name=node.name))
+        return None
+    size = mb.floor_div(x=mb.abs(x=x), y=mb.abs(x=y))
+    sign = mb.mul(x=mb.sign(x=x), y=mb.sign(x=y))
+    context.add(mb.mul(x=size, y=sign, name=node.name))
+    return None
+
+
 def _value(value: Any) -> Any:
     from coremltools.converters.mil import Builder as mb
 

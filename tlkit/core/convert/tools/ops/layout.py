@@ -110,10 +110,13 @@ def _bounded(low: bool, high: bool) -> Any:
         given = inputs_of(context, node, "self min max" if low and high else "self min" if low else "self max")
         bounds = {name: value for name, value in given.items() if name != "self" and value is not None}
         whole = types.is_int(given["self"].dtype) and all(types.is_int(bound.dtype) for bound in bounds.values())
-        if not whole:
+        one_sided = node.kind.removesuffix("_") in ("clamp_min", "clamp_max")
+        x = given["self"]
+        if one_sided and any(bound.dtype != x.dtype for bound in bounds.values()) and types.is_float(x.dtype):
+            bounds = {name: mb.cast(x=bound, dtype=types.builtin_to_string(x.dtype)) for name, bound in bounds.items()}
+        elif not whole:
             REPLACED[node.kind.removesuffix("_")](context, node)
             return
-        x = given["self"]
         if "min" in bounds:
             x = mb.maximum(x=x, y=bounds["min"])
         if "max" in bounds:
