@@ -32,7 +32,7 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
 def _safetensors(info: ModelInfo) -> tuple[str, str]:
     where = "for training and sharing (PyTorch, MLX, Hugging Face); weights alone run nowhere"
     if "ForCausalLM" in str(info.details.get("architecture", "")):
-        return f"{where}. For llama.cpp:", _to(info, ".gguf")
+        return f"{where}. As GGUF, of weights only, which will not load in llama.cpp:", _to(info, ".gguf")
     goal = shlex.quote(f"{_stem(info)}.mlpackage")
     return f"{where}. For Apple devices, the module that loads them:", f"tlkit convert model.py:Net -o {goal}"
 

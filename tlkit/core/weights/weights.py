@@ -26,6 +26,7 @@ from tlkit.host.staging import prepare
 from tlkit.types import LeftOut
 
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+_WEIGHTS_ONLY = "weights only: it lacks hyperparameters or a tokenizer, and will not load in llama.cpp"
 _SUFFIX = "_to_fp16"  # what coremltools appends to a parameter's name when it makes it f16
 
 Report = Callable[[str, float], None]
@@ -112,6 +113,8 @@ def convert_weights(
     renamed = {entry.name: renamed.get(name, name) for entry, name in zip(choice.entries, current, strict=True)}
     jobs = plan(opened, choice.entries, wishes, renamed)
     notes += _not_quantized(jobs, wishes.quantize)
+    if wishes.format == "GGUF" and not (f"{arch}.block_count" in carried and "tokenizer.ggml.model" in carried):
+        notes.append(_WEIGHTS_ONLY)
     from tlkit.core.weights.data import Reader
 
     reader = Reader(opened, jobs, report or (lambda what, share: None), check)

@@ -21,7 +21,8 @@ def ending_of(folder: Path) -> str | None:
     for ending, stems in STEMS.items():
         if any(f"{stem}.{ending}" in names or f"{stem}.{ending}.index.json" in names for stem in stems):
             return ending
-    for ending in STEMS:
+    others = any(name.endswith((".gguf", ".pt", ".pth", ".mlmodel", ".onnx")) for name in names)
+    for ending in () if others else STEMS:
         files = [name for name in names if name.endswith(f".{ending}")]
         if files and len({series(name) for name in files}) == 1 and series(files[0]):
             return ending

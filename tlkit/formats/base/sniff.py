@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from tlkit.errors import LoadError, reason
 from tlkit.formats.base.shard_names import ending_of
+from tlkit.formats.base.strangers import stranger, unzipped_checkpoint
 
 
 class Format(StrEnum):
@@ -53,8 +54,10 @@ COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT, Fo
 LFS_MAGIC = b"version https://git-lfs"
 """How a git-lfs pointer begins: a file that stands for another, not fetched yet."""
 
+_UNKNOWN = "not a model file that tlkit knows"
 _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
 _WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
+_ZIPPED = (".pt", ".pth", ".bin", ".ckpt", ".pt2", ".ptl", ".npz", ".safetensors")
 _INDEX = re.compile(r"\.(safetensors|bin)\.index(\.[\w-]+)?\.json$")
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
@@ -85,7 +88,8 @@ def detect(path: str | os.PathLike[str]) -> Format:
     if found is None and path.suffix.lower() == ".aimodel":
         return Format.AIMODEL
     if found is None:
-        raise LoadError(f"{path}: not a model file that tlkit knows", _WEIGHTS)
+        known = stranger(path)
+        raise LoadError(*((f"{path}: {known[0]}", known[1]) if known else (f"{path}: {_UNKNOWN}", _WEIGHTS)))
     return found
 
 
@@ -124,6 +128,13 @@ def _folder(path: Path) -> Format:
         return Format.SAFETENSORS
     if ending == "bin":
         return Format.PYTORCH
+    unzipped = unzipped_checkpoint(path)
+    if unzipped is not None:
+        inside = "" if unzipped == path else f" in {unzipped.name}"
+        raise LoadError(
+            f"{path}: a PyTorch checkpoint that was unzipped{inside}",
+            f"zip it again, uncompressed: cd {unzipped.parent} && zip -0 -r {unzipped.name}.pt {unzipped.name}",
+        )
     hint = "the package has lost its Manifest.json: fetch it again" if has("Data") or (path / "Data").is_dir() else ""
     raise LoadError(f"{path}: a folder that is no model package", hint or "name a model file or a .mlpackage")
 
@@ -149,12 +160,14 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
     if head[4:8] == b"TFL3":
         return Format.TFLITE
     if head.startswith(b"PK\x03\x04"):
-        return _zip(file)
+        return _zip(file, path)
     # Before a pickle: a header of 0x380 bytes begins with a pickle's first two.
     if _is_safetensors(head, size):
         return Format.SAFETENSORS
     if re.match(rb"\x80[\x02-\x05]", head):
         return Format.PICKLE
+    if path.suffix.lower() == ".safetensors" and head[8:].lstrip()[:1] == b"{":  # cut short in its header
+        return Format.SAFETENSORS
     index = _INDEX.search(path.name) if head.lstrip().startswith(b"{") else None
     if index:
         return Format.SAFETENSORS if index[1] == "safetensors" else Format.PYTORCH
@@ -165,14 +178,20 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:].lstrip()[:1] == b"{" and 2 <= struct.unpack_from("<Q", head)[0] <= size - 8
 
 
-def _zip(file: BinaryIO) -> Format:
+def _zip(file: BinaryIO, path: Path) -> Format:
     import zipfile  # late: no other format needs it
 
     from tlkit.formats.files.zip import directory
 
     try:
         names = [info.filename for info in directory(file)[0]]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except zipfile.BadZipFile:
+        if path.suffix.lower() not in _ZIPPED:
+            return Format.ZIP
+        raise LoadError(
+            f"{path}: cut short or damaged: the list of what is in it, at its end, cannot be read", "fetch it again"
+        ) from None
+    except (OSError, ValueError, NotImplementedError):
         return Format.ZIP
     inner = {name.partition("/")[2] for name in names} | {name for name in names if "/" not in name}
     if "Manifest.json" in names or any(name.endswith(".mlpackage/Manifest.json") for name in names):

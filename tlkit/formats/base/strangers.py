@@ -1,0 +1,44 @@
+"""Names for what is not a model file that is read here, and what to do with it, told from its first bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_GGML = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla"}
+_PAGE = re.compile(rb"\s*(<!doctype\s+html|<html|<\?xml)", re.IGNORECASE)
+_ANSWER = re.compile(
+    rb"\s*(\{\s*\"(error|message|detail)\"|entry not found|not found|access denied|invalid username)", re.I
+)
+_HEAD = 512
+
+
+def stranger(path: Path) -> tuple[str, str] | None:
+    """Return what a file is that no reader here takes, and advice; None where that is not known either."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head[:4] in _GGML:
+        return (
+            f"a {_GGML[head[:4]]} file, from before GGUF",
+            "look for the model as GGUF, or start from its source",
+        )
+    if head[4:6] == b"ET" and head[6:8].isdigit():
+        return "an ExecuTorch program (.pte)", "give the PyTorch model that it was exported from"
+    if _PAGE.match(head):
+        return "a web page saved under a model's name", "fetch the file itself: the page may be a login or an error"
+    if _ANSWER.match(head):
+        return "a server's error message saved under a model's name", "check the address, and fetch it again"
+    if head[257:262] == b"ustar":
+        inner = head[:100].split(b"\0")[0].decode("utf-8", "replace")
+        if inner in ("sys_info", "pickle", "storages", "tensors"):
+            return "a PyTorch checkpoint from before 0.1.10, a tar archive", "load and save it again with PyTorch"
+        return f"a tar archive that begins with '{inner[:60]}'", f"unpack it: tar xf {path.name}"
+    return None
+
+
+def unzipped_checkpoint(folder: Path) -> Path | None:
+    """Return the part of ``folder`` that a PyTorch checkpoint unzipped to; None where there is none."""
+    for root in (folder, *sorted(item for item in folder.iterdir() if item.is_dir())[:8]):
+        if (root / "data.pkl").is_file() and (root / "data").is_dir():
+            return root
+    return None
