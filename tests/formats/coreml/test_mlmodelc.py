@@ -1,4 +1,7 @@
-"""Compiled models: what the folder's own metadata.json says is what is read; damage is a note or one line."""
+"""Compiled models: what the folder's own metadata.json says is what is read; damage is a note or one line.
+
+Covers tlkit/formats/coreml/coremldata.py.
+"""
 
 from __future__ import annotations
 
@@ -178,6 +181,109 @@ def test_a_pipeline_shows_its_stages_and_does_not_nest_for_ever(tmp_path: Path) 
         describe(tmp_path)
 
 
+RECORD = struct.Struct("<4Q")
+
+
+def small(layout: str, version: int = 4) -> bytes:
+    """A normalizer's ``coremldata.bin``: the specification version comes first in old ones, last in new ones."""
+    model = coreml_proto.module("Model_pb2").Model(specificationVersion=version)
+    model.description.CopyFrom(description())
+    model.normalizer.normType = 1
+    records = [RECORD.pack(1, 0, 0, 4) + b"spec", RECORD.pack(version, 0, 0, 0)]
+    head = b"".join(records if layout == "new" else reversed(records))
+    return struct.pack("<I", 603) + head + bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("layout", ["old", "new"])
+def test_a_small_stage_is_read_whole_whichever_compiler_wrote_it(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "coremldata.bin").write_bytes(small(layout))
+    model = open_compiled(tmp_path).model
+    assert (model.WhichOneof("Type"), model.normalizer.normType, model.specificationVersion) == ("normalizer", 1, 4)
+    assert [port.name for port in (*model.description.input, *model.description.output)] == ["x", "z"]
+
+
+def test_the_version_of_an_old_compilers_network_is_its_own(tmp_path: Path) -> None:
+    body = description().SerializeToString()
+    head = struct.pack("<I", 500) + RECORD.pack(3, 0, 0, 0) + RECORD.pack(1, 2, 1, 7) + b"generic"
+    (tmp_path / "coremldata.bin").write_bytes(head + struct.pack("<Q", len(body)) + body + struct.pack("<QQ", 500, 0))
+    info = describe(tmp_path)
+    assert (info.kind, info.spec_version) == ("neuralNetwork", 3)
+    assert info.notes == (f"{tmp_path / 'model.espresso.net'}: the network is missing",)
+
+
+@pytest.mark.parametrize(
+    ("beside", "content", "kind"),
+    [
+        (None, "", "unknown"),
+        ("model.espresso.net", "{}", "neuralNetwork"),
+        ("metadata.json", '[{"modelType": {"name": "MLModelType_normalizer"}}]', "normalizer"),
+        ("metadata.json", '[{"modelType": {"name": "MLModelType_invented"}}]', "unknown"),
+    ],
+)
+def test_a_kind_is_told_by_what_is_there_or_unknown(
+    tmp_path: Path, beside: str | None, content: str, kind: str
+) -> None:
+    (tmp_path / "coremldata.bin").write_bytes(coremldata(description(), 199, 1))
+    if beside:
+        (tmp_path / beside).write_text(content)
+    assert describe(tmp_path).kind == kind
+    (tmp_path / "coremldata.bin").write_bytes(b"?")
+    assert describe(tmp_path).kind == kind
+
+
+def test_a_pipeline_without_a_description_is_one_still(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"model{number}").mkdir()
+        (tmp_path / f"model{number}/coremldata.bin").write_bytes(small("new"))
+    info = describe(tmp_path)
+    assert (info.kind, [stage["kind"] for stage in info.details["stages"]]) == ("pipeline", ["normalizer"] * 2)
+
+
+def test_an_mlprogram_without_its_program_says_so(compiled: Path) -> None:
+    (compiled / "model.mil").unlink()
+    with pytest.raises(LoadError, match=r"model\.mil: the program of this mlprogram is missing"):
+        describe(compiled)
+
+
+def test_a_compressed_network_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "model.espresso.net").write_bytes(b"pbze" + bytes(range(100, 200)))
+    (tmp_path / "model.espresso.weights").write_bytes(bytes(16))
+    info = describe(tmp_path)
+    assert any("compressed by LZFSE, which tlkit does not read" in note for note in info.notes)
+    assert (info.kind, info.operations) == ("neuralNetwork", {})
+
+
+def test_weights_of_a_network_are_said_to_be_unread_in_stages_too(tmp_path: Path) -> None:
+    (tmp_path / "coremldata.bin").write_bytes(coremldata(description(), 202, 1))
+    for number in range(2):
+        inner = tmp_path / f"model{number}"
+        inner.mkdir()
+        (inner / "coremldata.bin").write_bytes(coremldata(description(), 500, 1))
+        (inner / "model.espresso.net").write_text("{}")
+        (inner / "model.espresso.weights").write_bytes(bytes(64 + number))
+    left = describe(tmp_path).left_out
+    assert [(item.name, item.bytes, item.lost) for item in left] == [
+        ("model0/model.espresso.weights", 64, True),
+        ("model1/model.espresso.weights", 65, True),
+    ]
+    (inner / "model.espresso.weights").write_text("version https://git-lfs.github.com/spec/v1\nsize 7\n")
+    info = describe(inner)
+    assert "git-lfs pointer in place of the 7 bytes" in info.notes[0] and not info.left_out
+
+
+def test_bytes_that_no_constant_names_are_counted(compiled: Path) -> None:
+    from tlkit.formats.coreml.tensors import CoreMLTensors
+
+    file = compiled / "weights/weight.bin"
+    assert describe(compiled).left_out == ()
+    whole = file.read_bytes()
+    second = struct.pack("<IIQQQ32x", 0xDEADBEEF, 2, 12, 256, 0) + struct.pack("<3f", 1, 2, 3)
+    file.write_bytes(whole.ljust(192, b"\0") + second)
+    found = describe(compiled).left_out
+    assert [(item.name, item.bytes, item.kind) for item in found] == [("weight.bin", 76, "unnamed")]
+    assert CoreMLTensors(open_compiled(compiled)).left_out == found
+
+
 @needs_models
 def test_a_real_compiled_program_agrees_with_its_metadata() -> None:
     folder = MODELS / "mlmodelc/add_model.mlmodelc"
@@ -201,6 +307,8 @@ def test_a_real_espresso_network_shows_all_its_layers(net: Path) -> None:
     info = describe(net.parent)
     assert (info.kind, dict(info.operations)) == ("neuralNetwork", counted)
     assert bool(info.inputs) == (not any("git-lfs" in note for note in info.notes))
+    weights = net.with_suffix(".weights")
+    assert [item.bytes for item in info.left_out] == ([weights.stat().st_size] if weights.is_file() else [])
 
 
 @needs_models

@@ -68,6 +68,7 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
             **({"weights_missing": True} if faults else {}),
         },
         notes=package.notes + tuple(error.message for error in faults),
+        left_out=package.left_out,
     )
 
 

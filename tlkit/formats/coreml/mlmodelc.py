@@ -2,50 +2,46 @@
 
 A compiled mlprogram is ``model.mil`` (text), ``weights/`` and ``coremldata.bin``; a compiled neural network is
 Espresso's ``model.espresso.net`` (JSON), ``.shape`` and ``.weights``; a pipeline nests ``model0``, ``model1``, …
-``coremldata.bin`` has no published layout: a kind (the number of the model's field in Core ML's protobuf), some
-counters and strings, and somewhere, after its length in eight bytes, the serialised ModelDescription; for the small
-kinds (``spec``) the whole Model. What cannot be found becomes a note, and an mlprogram's ports are then its program's.
+What cannot be found of a description becomes a note, and an mlprogram's ports are then its program's.
 """
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
-from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml import coremldata, legacy
 from tlkit.formats.coreml.package import LARGEST, Package
 from tlkit.formats.files.mapped import read_json, read_whole
 from tlkit.formats.files.paths import inside
-from tlkit.mil import coreml_proto
 from tlkit.mil.program import Function, NamedType, Program, StateType, TensorType
 from tlkit.mil.text import api as text
+from tlkit.types import LeftOut
 
-_LENGTH = re.compile(rb"(?=.{5}\x00{3}[\x0a\x52\x5a\xa2])", re.DOTALL)
-_WHOLE_MODEL = re.compile(rb"\x04\x00{7}spec")
-_VERSION = re.compile(rb"\x07\x00{7}generic(.)\x00{7}", re.DOTALL)
-_PIPELINES = {200: "pipelineClassifier", 201: "pipelineRegressor", 202: "pipeline"}
-_FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net", "model.espresso.weights")
+_PIPELINES = ("pipelineClassifier", "pipelineRegressor", "pipeline")
+_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+_WEIGHTS = "model.espresso.weights"
+_FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net", _WEIGHTS)
 _DEPTH = 8  # pipelines within pipelines
-_PLACES = 10_000  # where a description could begin
 _DAMAGED = "the file is damaged: fetch or compile it again"
+_WHOLE = "fetch or copy the whole folder"
+_MAGIC = b"pbze"  # of a network compressed by LZFSE, as those of the system are
 _TELLING = ("computePrecision", "storagePrecision", "availability", "generatedClassName")
 
 
 @dataclass(frozen=True)
 class CompiledPackage(Package):
     """A compiled model. ``network`` is what the Espresso files of it and of its stages list, as ``layers``
-    gives it; ``inner`` are a pipeline's stages."""
+    gives it; ``inner`` are a pipeline's stages, ``top`` is the folder that the user named."""
 
     network: tuple[tuple[str, str, list[str], list[str]], ...] = field(default=())
     inner: tuple[CompiledPackage, ...] = field(default=())
+    top: Path | None = field(default=None)
 
     def stages(self) -> Iterator[Package]:
         """Yield the models of a pipeline, each from its own folder."""
@@ -56,6 +52,8 @@ class CompiledPackage(Package):
         """The MIL program, or None where the model is not an mlprogram."""
         if self.model.WhichOneof("Type") != "mlProgram":
             return None
+        if self.file.name == "coremldata.bin":
+            raise LoadError(f"{self.root / 'model.mil'}: the program of this mlprogram is missing", _WHOLE)
         return _read_program(self.file, self._open_blob)
 
     def layers(self) -> Iterator[tuple[str, str, list[str], list[str]]]:
@@ -66,34 +64,50 @@ class CompiledPackage(Package):
     @cached_property
     def faults(self) -> tuple[LoadError, ...]:
         """What is wrong with the weight files, one error a file."""
-        weights = self.root / "model.espresso.weights"
-        if (self.root / "model.espresso.net").is_file() and not weights.is_file():
-            return (LoadError(f"{weights}: the weight file is missing", "fetch or copy the whole folder"),)
+        net, weights = self.root / "model.espresso.net", self.root / _WEIGHTS
+        if self.model.WhichOneof("Type") in _NETWORKS and not net.is_file():
+            return (LoadError(f"{net}: the network is missing", _WHOLE),)
+        if net.is_file() and not weights.is_file():
+            return (LoadError(f"{weights}: the weight file is missing", _WHOLE),)
+        if weights.is_file() and _head(weights).startswith(sniff.LFS_MAGIC):
+            return (LoadError(f"{weights}: {sniff.lfs_text(weights)}", "run `git lfs pull` in its repository"),)
         return super().faults
+
+    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The weights of an Espresso network, which are not read, or what no constant names; of all stages."""
+        if self.inner:
+            return tuple(item for stage in self.inner for item in stage.left_out)
+        weights = self.root / _WEIGHTS
+        if not weights.is_file() or self.faults:
+            return super().left_out
+        name = str(weights.relative_to(self.top or self.root))
+        return (LeftOut(name, "the weights of a compiled neural network are not read", weights.stat().st_size),)
 
 
 def open_compiled(path: Path) -> CompiledPackage:
     """Open an ``.mlmodelc`` folder or a MIL text; LoadError says what is missing or damaged."""
     if path.is_file():
-        package = CompiledPackage(path, path, _model_message("mlProgram"))
+        package = CompiledPackage(path, path, coremldata.empty_model("mlProgram"))
         _describe_ports(package)
         return package
-    return _open_folder(path, 0)
+    return _open_folder(path, path, 0)
 
 
-def _open_folder(root: Path, depth: int) -> CompiledPackage:
+def _open_folder(root: Path, top: Path, depth: int) -> CompiledPackage:
     if depth > _DEPTH:
         raise LoadError(f"{root}: pipelines nested deeper than {_DEPTH} levels", "the folder is damaged")
     for name in _FILES:
         inside(root, root, name)
     summary = _metadata(root)
     model, note = _read_model(root, summary)
-    stages = _stages(root, model, depth)
-    network = tuple(layer for stage in stages for layer in stage.network) or tuple(_espresso(root))
+    stages = _stages(root, top, model, depth)
+    layers, unread = _espresso(root / "model.espresso.net")
+    network = tuple(layer for stage in stages for layer in stage.network) or layers
     main = next((f for f in (root / "model.mil", root / "model.espresso.net") if f.is_file()), root / "coremldata.bin")
-    notes = tuple(note for stage in stages for note in stage.notes) + ((note,) if note else ())
+    notes = tuple(note for stage in stages for note in stage.notes) + tuple(filter(None, (note, unread)))
     extra = {key: summary[key] for key in _TELLING if key in summary}
-    package = CompiledPackage(root, main, model, notes, extra, network, tuple(stages))
+    package = CompiledPackage(root, main, model, notes, extra, network, tuple(stages), top)
     if not model.description.ListFields() and main.name == "model.mil":
         _describe_ports(package)
     return package
@@ -102,87 +116,39 @@ def _open_folder(root: Path, depth: int) -> CompiledPackage:
 def _read_model(root: Path, summary: Mapping[str, Any]) -> tuple[Any, str]:
     """Return a Model message with the folder's kind and description, and a note where they are not to be had."""
     file = root / "coremldata.bin"
-    guess = "mlProgram" if (root / "model.mil").is_file() else "neuralNetwork"
+    guess = _guess(root, summary)
     model, problem = None, "the model's description is missing"
     if file.is_file():
         data = read_whole(file, LARGEST)
-        model, problem = _decode(data, guess), "it holds no model description"
+        model, problem = coremldata.decode(data, guess), "it holds no model description"
         if data.startswith(sniff.LFS_MAGIC):
             problem = sniff.lfs_text(file)
     note = "" if model else f"{file}: {problem}"
-    model = model or _model_message(guess)
+    model = model or coremldata.empty_model(guess)
     version = summary.get("specificationVersion")
     if isinstance(version, int) and 0 < version < 1000:
         model.specificationVersion = version
     return model, note
 
 
-def _decode(data: bytes, guess: str) -> Any | None:
-    """Return the Model that ``coremldata.bin`` describes (its body empty, but for the small kinds), or None."""
-    whole = _WHOLE_MODEL.search(data, 0, 4096)
-    if whole:
-        return _parsed("Model", data[whole.end() :])
-    description = _find_description(data)
-    if description is None:
-        return None
-    fields = coreml_proto.module("Model_pb2").Model.DESCRIPTOR.fields_by_number
-    number = struct.unpack_from("<I", data)[0]
-    kind = fields[number].name if number in fields and number >= 200 else guess
-    model = _model_message(kind)
-    model.description.CopyFrom(description)
-    version = _VERSION.search(data, 0, 4096)
-    if version:
-        model.specificationVersion = version[1][0]
-    return model
+def _guess(root: Path, summary: Mapping[str, Any]) -> str:
+    """Return the kind that the other files of a folder tell, "" where none does."""
+    said = summary.get("modelType")
+    name = str(said.get("name", "") if isinstance(said, dict) else "").removeprefix("MLModelType_")
+    if name in coremldata.kinds():
+        return name
+    signs = {"model.mil": "mlProgram", "model.espresso.net": "neuralNetwork", "model0/coremldata.bin": "pipeline"}
+    return next((kind for file, kind in signs.items() if (root / file).is_file()), "")
 
 
-def _find_description(data: bytes) -> Any | None:
-    """Try the places that could be a length followed by a description; the work is bounded."""
-    budget = 8 * len(data)
-    for match in islice(_LENGTH.finditer(data), _PLACES):
-        start = match.start() + 8
-        (size,) = struct.unpack_from("<Q", data, match.start())
-        if size < 8 or size > len(data) - start:
-            continue
-        budget -= size
-        if budget < 0:
-            return None
-        found = _parsed("ModelDescription", data[start : start + size])
-        if found is not None and _is_description(found):
-            return found
-    return None
-
-
-def _is_description(message: Any) -> bool:
-    ports = [*message.input, *message.output, *(port for f in message.functions for port in (*f.input, *f.output))]
-    return bool(ports) and all(port.name and port.type.WhichOneof("Type") for port in ports)
-
-
-def _parsed(name: str, data: bytes) -> Any | None:
-    from google.protobuf.message import DecodeError
-
-    message = getattr(coreml_proto.module("Model_pb2"), name)()
-    try:
-        message.ParseFromString(data)
-    except DecodeError:
-        return None
-    return message
-
-
-def _model_message(kind: str) -> Any:
-    model = coreml_proto.module("Model_pb2").Model()
-    getattr(model, kind).SetInParent()
-    return model
-
-
-def _stages(root: Path, model: Any, depth: int) -> list[CompiledPackage]:
+def _stages(root: Path, top: Path, model: Any, depth: int) -> list[CompiledPackage]:
     """Open the models inside a pipeline and put them into its message, where a pipeline's stages are looked for."""
-    if model.WhichOneof("Type") not in _PIPELINES.values():
+    if model.WhichOneof("Type") not in _PIPELINES:
         return []
     folders = sorted(
         (p for p in root.glob("model[0-9]*") if p.is_dir() and p.name[5:].isdigit()), key=lambda p: int(p.name[5:])
     )
-    stages = [_open_folder(inside(root, root, folder.name), depth + 1) for folder in folders]
+    stages = [_open_folder(inside(root, root, folder.name), top, depth + 1) for folder in folders]
     inner = getattr(model, model.WhichOneof("Type"))
     pipeline = inner if model.WhichOneof("Type") == "pipeline" else inner.pipeline
     for stage in stages:
@@ -191,14 +157,26 @@ def _stages(root: Path, model: Any, depth: int) -> list[CompiledPackage]:
     return stages
 
 
-def _espresso(root: Path) -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """Yield the layers that ``model.espresso.net`` lists."""
-    net = root / "model.espresso.net"
-    layers = _json(net).get("layers") if net.is_file() else ()
-    for layer in layers if isinstance(layers, list) else ():
-        if isinstance(layer, dict):
-            inputs, outputs = (_split(layer.get(key)) for key in ("bottom", "top"))
-            yield str(layer.get("name", "")), str(layer.get("type", "unknown")), inputs, outputs
+def _espresso(net: Path) -> tuple[tuple[tuple[str, str, list[str], list[str]], ...], str]:
+    """Return the layers that ``model.espresso.net`` lists, and a note where that cannot be read."""
+    if not net.is_file():
+        return (), ""
+    head = _head(net)
+    if head.startswith((_MAGIC, sniff.LFS_MAGIC)):
+        compressed = "compressed by LZFSE, which tlkit does not read: its layers are not known"
+        return (), f"{net}: {compressed if head.startswith(_MAGIC) else sniff.lfs_text(net)}"
+    layers = _json(net).get("layers")
+    return tuple(_layer(item) for item in layers if isinstance(item, dict)) if isinstance(layers, list) else (), ""
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(len(sniff.LFS_MAGIC))
+
+
+def _layer(item: Mapping[str, Any]) -> tuple[str, str, list[str], list[str]]:
+    inputs, outputs = (_split(item.get(key)) for key in ("bottom", "top"))
+    return str(item.get("name", "")), str(item.get("type", "unknown")), inputs, outputs
 
 
 def _split(names: Any) -> list[str]:

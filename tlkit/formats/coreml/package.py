@@ -17,13 +17,14 @@ from typing import Any
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
-from tlkit.formats.coreml.weights import blob_references
+from tlkit.formats.coreml.weights import blob_references, unnamed
 from tlkit.formats.files.mapped import Mapped, read_json, read_whole
 from tlkit.formats.files.paths import inside
 from tlkit.formats.files.wire import WireError, fields
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Program
+from tlkit.types import LeftOut
 
 LARGEST = (1 << 31) - 1
 """Bytes that a message of protobuf can have at most."""
@@ -118,6 +119,12 @@ class Package:
                 except LoadError as error:
                     found[ref.file_name] = error
         return tuple(found.values())
+
+    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Bytes of the weight files that no constant of the program names, padding aside; of all stages."""
+        programs = [leaf.program for leaf in self.leaves() if leaf.program]
+        return tuple(unnamed(ref for program in programs for ref in blob_references(program)))
 
     def _weights(self, name: str) -> BlobFile:
         path = self.blob_path(name)

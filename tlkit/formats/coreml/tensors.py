@@ -42,7 +42,7 @@ class CoreMLTensors:
         self._keep = keep  # what the package's files live as long as: the archive they were unpacked from
         self.path: Path = package.root
         self.notes: Sequence[str] = ()
-        self.left_out: Sequence[LeftOut] = ()
+        self.left_out: Sequence[LeftOut] = package.left_out
         self.metadata: Mapping[str, Any] = dict(package.model.description.metadata.userDefined)
         self._rows: dict[str, tuple[Weight, Any]] = {}
         self._stage_of: dict[str, CoreMLTensors] = {}  # the stage of a pipeline that each weight is from

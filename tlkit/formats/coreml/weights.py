@@ -8,14 +8,19 @@ all its parts (indices, look-up table, scales, mask).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tlkit.errors import LoadError
+from tlkit.formats.base.ledger import Ledger
+from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Argument, BlobRef, Operation, Program, Ref, TensorType, Value, walk
 from tlkit.mil.types import DType
+from tlkit.types import LeftOut
 
 _NAMES = {DType.FP16: "F16", DType.FP32: "F32", DType.FP64: "F64", DType.BF16: "BF16"}
+_ALIGNED = 64  # bytes: records, their descriptors and the file's header begin at multiples of it
 _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
 
 
@@ -60,6 +65,31 @@ def blob_references(program: Program) -> Iterator[BlobRef]:
             for _, value in _values(operation):
                 if isinstance(value.data, BlobRef):
                     yield value.data
+
+
+def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
+    """Yield the bytes of the weight files that none of ``references`` names, a file each, padding aside.
+
+    A file with a record that is damaged is passed over: a package's faults name it.
+    """
+    named: dict[BlobFile, set[int]] = {}
+    for ref in references:
+        if ref.file is not None:
+            named.setdefault(ref.file, set()).add(ref.offset)
+    ledger = Ledger()
+    for file, offsets in named.items():
+        key = str(file.path)
+        ledger.enter(key, len(file), file.path.name)
+        ledger.claim(key, 0, _ALIGNED)
+        try:
+            for offset in offsets:
+                record = file.record(offset)
+                end = -(-(record.offset + record.nbytes) // _ALIGNED) * _ALIGNED
+                ledger.claim(key, offset, offset + _ALIGNED)
+                ledger.claim(key, record.offset, min(end, len(file)))
+        except LoadError:
+            ledger.claim(key)
+    yield from ledger.rest("no constant of the program names these bytes")
 
 
 def stored_name(dtype: DType) -> str:
