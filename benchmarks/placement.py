@@ -188,7 +188,7 @@ def published(table: Path) -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print the scores."""
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
     from tlkit.host.quiet import quiet
     from tlkit.mil.work import steps
     from tlkit.placement.predict import predict

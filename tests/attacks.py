@@ -77,7 +77,7 @@ def program(path: Path) -> None:
     """Open a ``.pt2`` and run it once on inputs like those that it was made with."""
     import torch
 
-    from tlkit.core.convert.capture.exported import open_program
+    from tlkit.core.convert.source.opened import open_program
     from tlkit.errors import TlkitError
 
     loaded, ports = open_program(path)

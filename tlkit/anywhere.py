@@ -154,7 +154,7 @@ class _ModelProxy:
     @staticmethod
     @_translated
     def compileModel(path: str) -> str:
-        from tlkit.formats.coreml.package import open_package
+        from tlkit.formats.coreml.open import open_package
 
         _ = open_package(Path(path)).program  # what cannot be read is refused now
         return str(_compile(Path(path)))
@@ -189,7 +189,7 @@ class _ModelProxy:
     @_translated
     def get_model_structure(path: str) -> Any:
         from tlkit.engines.coreml.structure import model_structure
-        from tlkit.formats.coreml.package import open_package
+        from tlkit.formats.coreml.open import open_package
 
         return model_structure(open_package(Path(path)))
 

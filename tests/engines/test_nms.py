@@ -21,7 +21,7 @@ from tlkit.core.run.run import run
 from tlkit.core.weights.weights import convert_weights
 from tlkit.engines.nms import NmsEngine
 from tlkit.errors import TlkitError, UsageError
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.types import TensorSpec
 
 CLASSES, BOXES = 3, 40

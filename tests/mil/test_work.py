@@ -35,7 +35,7 @@ def test_macs_by_hand(shape: str, weight: str, out: str, call: str, macs: int) -
 def test_resnet_50_has_4_1_gigamacs() -> None:
     """4.09 G for the convolutions and the classifier, as torchvision's page says of ResNet-50 (V1)."""
     from tlkit.core.convert.builtin import package
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
 
     program = open_package(package("resnet50")).program
     assert program is not None

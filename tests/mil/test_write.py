@@ -25,7 +25,7 @@ from tests.mil.programs import call, constant, function, tensor
 from tests.mil.strategies import PROGRAMS
 from tests.real_models import MODELS, needs_models
 from tlkit.errors import LoadError
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.weights import blob_references
 from tlkit.formats.coreml.write import write_package
 from tlkit.mil import coreml_proto
@@ -289,7 +289,7 @@ def test_blocks_deeper_than_a_protobuf_goes_are_refused_and_those_that_fit_are_r
 CODE = r"""
 import re, sys
 from pathlib import Path
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.write import write_package
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.passes.precision import Widen

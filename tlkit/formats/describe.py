@@ -82,7 +82,7 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
         from tlkit.formats.numpy_files import NumpyFile
 
         return NumpyFile(path)
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
     from tlkit.formats.coreml.tensors import CoreMLTensors
 
     package = open_package(path)

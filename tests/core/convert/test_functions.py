@@ -21,7 +21,7 @@ from tlkit.core.convert.functions import combine
 from tlkit.core.edit.edit import edit
 from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import LoadError, UsageError
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 

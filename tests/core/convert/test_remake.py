@@ -14,7 +14,7 @@ from tlkit.core.convert.convert import convert
 from tlkit.core.convert.functions import combine
 from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import ConversionError, LoadError, UsageError
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.mil.passes.precision import is_half
 from tlkit.mil.program import Program
 

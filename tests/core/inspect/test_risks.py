@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.formats import packages
 from tlkit.core.inspect.risks import grave, package_risks, risk_text
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.mil.risks.kit import Level, Risk
 
 

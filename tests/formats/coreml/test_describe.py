@@ -1,7 +1,7 @@
 """What is told of a Core ML model is what was put into it; damage is a note or one line, never a traceback.
 
-Covers tlkit/formats/coreml/package.py, tlkit/formats/coreml/ports.py, tlkit/formats/coreml/weights.py,
-tlkit/formats/describe.py.
+Covers tlkit/formats/coreml/package.py, tlkit/formats/coreml/open.py, tlkit/formats/coreml/ports.py,
+tlkit/formats/coreml/weights.py, tlkit/formats/describe.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.real_models import MODELS, needs_models
 from tlkit.core.model.load import load_model
 from tlkit.errors import LoadError
 from tlkit.formats.coreml.describe import describe, weight_table
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.types import ImageSpec, ModelInfo, TensorSpec
 
 INNER = "Data/com.apple.CoreML"

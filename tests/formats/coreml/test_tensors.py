@@ -13,7 +13,7 @@ from tests.real_models import MODELS, needs_models
 from tlkit.errors import LoadError
 from tlkit.formats.base.tensors import TensorFile, Tensors
 from tlkit.formats.coreml.legacy import values
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.tensors import CoreMLTensors
 from tlkit.mil import coreml_proto
 

@@ -16,7 +16,7 @@ from tlkit.core.model.load import load_model
 from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.describe import open_tensors
 
 

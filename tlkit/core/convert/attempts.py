@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from tlkit.core.convert.capture.capture import adopt, capture
-from tlkit.core.convert.capture.exported import ordered
 from tlkit.core.convert.capture.states import check_states
 from tlkit.core.convert.capture.study import Study, study, study_given, varying
 from tlkit.core.convert.capture.trace import Traced, needed
 from tlkit.core.convert.cases import Case, example_case, sample_cases, seeded_cases
 from tlkit.core.convert.cause import find_cause
 from tlkit.core.convert.result import Clock
+from tlkit.core.convert.source.opened import ordered
 from tlkit.core.convert.source.source import Source
 from tlkit.core.convert.tools.build import Recipe, check_classifier, write_package
 from tlkit.core.convert.tools.targets import target_for_states

@@ -124,7 +124,7 @@ def convert(
 def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:
     """Return the risks that the values of the first case show; none where the program cannot be looked at."""
     from tlkit.core.run.sampled import sampled_risks
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
 
     program = open_package(path).program
     if program is None or not cases:

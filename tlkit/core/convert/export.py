@@ -82,7 +82,7 @@ def export(
     inputs = tuple(files_named(model))
     _check(goal, precision, force, inputs)
     from tlkit.core.model.load import load_model
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
     from tlkit.host.quiet import quiet
 
     if not Path(model).exists():

@@ -18,7 +18,8 @@ from tlkit.core.convert.tools.targets import choose_target, target_of_version
 from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.coreml.features import describe_function
-from tlkit.formats.coreml.package import Package, open_package
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host import budget

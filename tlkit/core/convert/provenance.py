@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlkit.formats.coreml.package import open_package
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.hashes import file_hashes, files_of
 
 if TYPE_CHECKING:

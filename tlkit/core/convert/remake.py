@@ -19,7 +19,8 @@ from tlkit.core.convert.tools.targets import Target, choose_target, target_of_ve
 from tlkit.errors import LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.features import interfaces, refuse_half_images
-from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.quiet import quiet

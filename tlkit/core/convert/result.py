@@ -60,7 +60,7 @@ def result(
     """Describe the package at ``path``, which is about to lie at ``goal``; ``sampled``: the risks its values showed."""
     from tlkit.core.inspect.risks import package_risks
     from tlkit.core.model.load import inspect
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
     from tlkit.mil.risks.find import merged
 
     info = replace(inspect(path), path=str(goal))

@@ -15,7 +15,8 @@ from tlkit.core.edit.apply import Edits, apply, changes
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
-from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.write import write_beside
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.goals import FILE, Kind, files_named

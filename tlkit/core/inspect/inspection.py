@@ -117,7 +117,7 @@ def examine(path: Path, format: str | None = None, function: str | None = None) 
     """
     if find_format(path, format) in COREML:
         from tlkit.formats.coreml.describe import describe_package, weight_table
-        from tlkit.formats.coreml.package import open_package
+        from tlkit.formats.coreml.open import open_package
 
         package = open_package(path)
         info = describe_package(package, function)

@@ -70,7 +70,7 @@ def _open(path: Path, settings: HowToRun, function: str | None, stage: int | str
         source = open_tensors(path)
         return Model(path, source, describe_tensors(source), settings)
     from tlkit.formats.coreml.describe import describe_package
-    from tlkit.formats.coreml.package import open_package
+    from tlkit.formats.coreml.open import open_package
 
     package = open_package(path)
     if stage is not None:
@@ -147,7 +147,7 @@ class Model:
     def _unpacked(self, package: Package) -> Package:
         """Return a package whose weights are files: a zipped one is unpacked, once."""
         from tlkit.formats.base.sniff import Format, detect
-        from tlkit.formats.coreml.package import open_package
+        from tlkit.formats.coreml.open import open_package
 
         if detect(self.path) is Format.ZIPPED_MLPACKAGE and package.root == self.path:
             from tlkit.formats.coreml.zipped import ZippedPackage, unpack

@@ -1,4 +1,7 @@
-"""Stored bytes to numpy arrays: plain types as views, the float types that numpy lacks and block types as float32."""
+"""Stored bytes to numpy arrays: plain types as views, the float types that numpy lacks as float32.
+
+Block types are decoded by their format's reader (:meth:`~tlkit.formats.base.tensors.TensorFile.decode`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.errors import LoadError
-from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
+from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.mil.small_floats import values
 
@@ -46,10 +49,6 @@ def decode(entry: TensorEntry, raw: memoryview) -> Array:
 
 
 def _decoded(entry: TensorEntry, raw: memoryview) -> Array:
-    if entry.dtype in QUANTIZED and not entry.big_endian:
-        from tlkit.formats.gguf.quants import dequantize
-
-        return dequantize(raw, entry.dtype, entry.shape)
     order: Order = ">" if entry.big_endian else "<"
     if entry.dtype in NUMPY:
         flat = np.frombuffer(raw, np.dtype(NUMPY[entry.dtype]).newbyteorder(order))
@@ -103,7 +102,7 @@ def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> I
     for start in range(0, len(raw), step * size):
         piece = raw[start : start + step * size]
         part = replace(entry, shape=(len(piece) // size * block,), nbytes=len(piece))
-        yield decode(part, piece)
+        yield source.decode(part, piece)
         held += len(piece)
         if held >= _HELD:
             source.release(entry, start + len(piece))

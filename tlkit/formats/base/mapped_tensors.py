@@ -70,8 +70,12 @@ class MappedTensors:
         plain = {key: value for key, value in self.metadata.items() if isinstance(value, str | int | float)}
         return {key: ("str", str(value)) for key, value in plain.items()}
 
-    def array(self, entry: TensorEntry) -> NDArray[Any]:
-        """Return the tensor's values."""
+    def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
+        """Return the values that stored bytes hold."""
         from tlkit.formats.base.arrays import decode  # late: listing tensors does not need numpy
 
-        return decode(entry, self.raw(entry))
+        return decode(entry, raw)
+
+    def array(self, entry: TensorEntry) -> NDArray[Any]:
+        """Return the tensor's values."""
+        return self.decode(entry, self.raw(entry))

@@ -100,6 +100,12 @@ class TensorFile(Protocol):
         LoadError where they are not here (a shard or weight file that is missing).
         """
 
+    def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
+        """Return the values, in the shape of ``entry``, that ``raw`` holds: a tensor's stored bytes, or a run of them.
+
+        LoadError for a type that has no values of its own.
+        """
+
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return a tensor's values: numpy's own types as they are, everything else (BF16, blocks) as float32."""
 
@@ -167,15 +173,10 @@ class Tensors(Mapping[str, LazyTensor]):
 
 
 def value_type(entry: TensorEntry) -> str:
-    """Return the type of the values that :func:`decode` gives for ``entry``; LoadError where it gives none."""
+    """Return the type of the values of a plain ``entry``; LoadError for blocks, which only their reader can decode."""
     from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
 
-    if entry.dtype in QUANTIZED:
-        from tlkit.formats.gguf.quants import DEQUANTIZABLE
-
-        if entry.dtype in DEQUANTIZABLE and not entry.big_endian:
-            return "F32"
-    elif entry.dtype in BLOCKS:
+    if entry.dtype in BLOCKS and entry.dtype not in QUANTIZED:
         return entry.dtype
     order = "big-endian " if entry.big_endian and entry.dtype in QUANTIZED else ""
     raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {order}{entry.dtype}")

@@ -15,7 +15,8 @@ from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml import legacy_kinds as _legacy_kinds
-from tlkit.formats.coreml.package import Package, blamed_on, open_package
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.ports import read_ports
 from tlkit.formats.coreml.weights import Weight, program_weights, stored_name
 from tlkit.mil.opsets import system_of

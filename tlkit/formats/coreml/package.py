@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.weights import blob_references, unnamed
-from tlkit.formats.files.mapped import Mapped, read_json, read_whole
+from tlkit.formats.files.mapped import read_json
 from tlkit.formats.files.paths import inside
-from tlkit.formats.files.wire import WireError, fields
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
 from tlkit.mil.program import Program
@@ -30,7 +28,6 @@ LARGEST = (1 << 31) - 1
 """Bytes that a message of protobuf can have at most."""
 
 _MODEL_PATH = "@model_path/"
-_FIELDS = 10_000  # at the top of a Model; it has four or so
 _MANIFEST = 1 << 20  # bytes; they have one or two thousand
 _CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # text where numbers should be
 
@@ -140,35 +137,6 @@ class Package:
             raise error
 
 
-def open_package(path: Path) -> Package:
-    """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
-    found = sniff.detect(path) if path.exists() else None
-    if found is sniff.Format.ZIPPED_MLPACKAGE:
-        from tlkit.formats.coreml.zipped import open_zipped  # late: it builds on this module
-
-        return open_zipped(path)
-    held = next((path / name for name in sniff.HELD if (path / name).exists()), None)
-    if found is sniff.Format.MLMODELC and held is not None:
-        inside(path, path, held.name)
-        path, found = held, sniff.detect(held)
-        if found not in (sniff.Format.MLPACKAGE, sniff.Format.MLMODEL):
-            raise LoadError(f"{held}: {found}, where a package or a .mlmodel should be", "compile the model again")
-    if found in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
-        from tlkit.formats.coreml.mlmodelc import open_compiled  # late: it builds on this module
-
-        return open_compiled(path)
-    file = root_model(path) if path.is_dir() else path
-    if sniff.detect(file) is sniff.Format.LFS_POINTER:
-        raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
-    try:
-        _check_fields(file)
-        return Package(path, file, proto.parse_model(read_whole(file, LARGEST)))
-    except LoadError as error:
-        if str(file) in error.message:
-            raise
-        raise LoadError(f"{file}: {error.message}", error.hint) from None
-
-
 @contextmanager
 def blamed_on(file: Path) -> Iterator[None]:
     """Let what the body meets in a damaged model end as a LoadError that names ``file``."""
@@ -194,14 +162,3 @@ def root_model(path: Path) -> Path:
     except (KeyError, TypeError):
         raise LoadError(f"{manifest}: it names no root model", "the package is damaged: fetch it again") from None
     return inside(path, path / "Data", str(entry))
-
-
-def _check_fields(file: Path) -> None:
-    """Refuse what is no protobuf by its outermost fields, before it is read whole."""
-    mapped, hint = Mapped(file), "fetch or convert the file again"
-    try:
-        outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))
-    except WireError as error:
-        raise LoadError(f"the model's protobuf is damaged: {error.message}", hint) from None
-    if mapped.size > LARGEST or outermost == _FIELDS:
-        raise LoadError("the model's protobuf is larger than one can be", hint)

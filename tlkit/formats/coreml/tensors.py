@@ -133,6 +133,12 @@ class CoreMLTensors:
             if isinstance(value.data, BlobRef) and value.data.file is not None:
                 value.data.file.release()
 
+    def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
+        """Return the values that stored bytes hold."""
+        from tlkit.formats.base.arrays import decode
+
+        return decode(entry, raw)
+
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return the values, compressed ones expanded (which needs torch); a damaged weight is a LoadError."""
         _, holder = self._rows[entry.name]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from tlkit.errors import LoadError
-from tlkit.formats.coreml.package import Package, open_package
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package
 from tlkit.formats.files.mapped import read_json
 from tlkit.host.goals import Kind
 

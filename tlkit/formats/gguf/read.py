@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import GGML, stored_bytes
@@ -21,6 +21,9 @@ from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.gguf.header import GGUFArray, Reader, type_name
 from tlkit.types import LeftOut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _RANK = 8  # ggml itself knows 4
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -67,6 +70,21 @@ class GGUFFile(MappedTensors):
     def carried(self) -> Mapping[str, tuple[str, Any]]:
         """Return the metadata with their types, without what is about how the model is split."""
         return {key: (self.types[key], value) for key, value in self.metadata.items() if not key.startswith("split.")}
+
+    def decoded_type(self, entry: TensorEntry) -> str:
+        """Return the type of what :meth:`array` gives: f32 for blocks that can be decoded."""
+        from tlkit.formats.gguf.quants import DEQUANTIZABLE  # late: listing tensors does not need numpy
+
+        blocks = entry.dtype in DEQUANTIZABLE and not entry.big_endian
+        return "F32" if blocks else super().decoded_type(entry)
+
+    def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
+        """Return the values that stored bytes, blocks among them, hold."""
+        from tlkit.formats.gguf.quants import DEQUANTIZABLE, dequantize
+
+        if entry.dtype in DEQUANTIZABLE and not entry.big_endian:
+            return dequantize(raw, entry.dtype, entry.shape)
+        return super().decode(entry, raw)
 
     def _siblings(self) -> tuple[Path, ...]:
         """Return the files of a split model that are here, the first one first."""

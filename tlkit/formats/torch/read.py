@@ -92,10 +92,8 @@ class PyTorchFile(MappedTensors):
         """Return what a view's storage holds, whatever the view is marked as."""
         scratch = Assembly(self._file, self._made.big_endian)
         scratch.storages = self._made.storages
-        from tlkit.formats.base.arrays import decode
-
         entry = scratch.entry("", view)
-        return decode(entry, self._stored(view, entry.nbytes))
+        return self.decode(entry, self._stored(view, entry.nbytes))
 
     def _stored(self, view: View, nbytes: int) -> memoryview:
         storage = self._made.storages[view.storage]

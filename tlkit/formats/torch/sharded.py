@@ -85,6 +85,10 @@ class ShardedPyTorch:
         """Return a tensor's stored bytes."""
         return self._parts[entry.file].raw(entry)
 
+    def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
+        """Return the values that stored bytes hold."""
+        return self._parts[entry.file].decode(entry, raw)
+
     def array(self, entry: TensorEntry) -> NDArray[Any]:
         """Return a tensor's values."""
         return self._parts[entry.file].array(entry)

@@ -1,6 +1,6 @@
 """``.pt2`` archives: what they take comes with them, and none of what they hold is run.
 
-Covers tlkit/core/convert/source/pt2.py.
+Covers tlkit/core/convert/source/pt2.py, tlkit/core/convert/source/opened.py.
 """
 
 from __future__ import annotations

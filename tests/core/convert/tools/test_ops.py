@@ -3,8 +3,8 @@
 Covers what the samples of ``torch_families.py`` and ``torch_samples.py`` go through:
 covers tlkit/core/convert/capture/writes.py
 covers tlkit/core/convert/tools/expand.py
-covers tlkit/core/convert/tools/mends.py
-covers tlkit/core/convert/tools/reading.py
+covers tlkit/core/convert/tools/kit/mends.py
+covers tlkit/core/convert/tools/kit/reading.py
 covers tlkit/core/convert/tools/ops/complexes.py
 covers tlkit/core/convert/tools/ops/convolution.py
 covers tlkit/core/convert/tools/ops/creation.py
@@ -37,7 +37,7 @@ import tlkit
 from tests.core.torch_families import FAMILIES
 from tests.core.torch_together import Together, flat, ports
 from tlkit.core.convert.convert import convert
-from tlkit.core.convert.tools.mends import MENDS
+from tlkit.core.convert.tools.kit.mends import MENDS
 
 HERE = Path(__file__).parents[2]
 

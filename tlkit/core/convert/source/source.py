@@ -103,7 +103,7 @@ def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None, trust: b
         module, ports = load_folder(path, kwargs)
         return Source(module, text, ports)
     if path.suffix == ".pt2" and path.is_file():
-        from tlkit.core.convert.capture.exported import Runnable, open_program
+        from tlkit.core.convert.source.opened import Runnable, open_program
 
         program, ports = open_program(path, trust)
         return Source(Runnable(program), text, ports, program)

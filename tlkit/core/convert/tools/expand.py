@@ -7,7 +7,7 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from tlkit.core.convert.tools.mends import REPLACED, Compose, Mend
-from tlkit.core.convert.tools.reading import is_float
+from tlkit.core.convert.tools.kit.mends import REPLACED, Compose, Mend
+from tlkit.core.convert.tools.kit.reading import is_float
+
+Table = Callable[[], Mapping[Any, Callable[..., Any]]]
+"""What torch is to take apart, by overload (:func:`tlkit.core.convert.tools.teach.decompositions`)."""
 
 _PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)
 """What stands for unknown lengths while an op is recorded: each like no other length."""
@@ -27,8 +30,10 @@ _LENGTHS = (7, 11, 13, 17, 19, 23)
 """What stands for whole numbers known only when the model runs."""
 
 
-def expand(entry: Mend | None, context: Any, node: Any) -> None:
+def expand(entry: Mend | None, table: Table, context: Any, node: Any) -> None:
     """Translate ``node`` as what ``entry`` composes it of (None: as torch decomposes it).
+
+    ``table`` gives what is to be taken apart of what that records.
 
     Raises ValueError where that depends on a length which is known only when the model runs.
     """
@@ -45,7 +50,7 @@ def expand(entry: Mend | None, context: Any, node: Any) -> None:
     overload, arguments = _bound(kind, given)
     call = (entry and entry.compose) or decomposition(overload)
     assert call is not None
-    graph, tensors = _recorded(call, overload, arguments)
+    graph, tensors = _recorded(call, overload, arguments, table())
     if graph is None:
         REPLACED[kind](context, node)
         return
@@ -154,14 +159,14 @@ def _number(value: Any, kind: str) -> Any:
     return _PLAIN.get(kind, lambda item: item)(value)
 
 
-def _recorded(call: Compose, overload: Any, arguments: list[Any]) -> tuple[fx.GraphModule | None, list[Any]]:
+def _recorded(
+    call: Compose, overload: Any, arguments: list[Any], table: Mapping[Any, Callable[..., Any]]
+) -> tuple[fx.GraphModule | None, list[Any]]:
     """Record ``call``; return its graph, None where it left the op to coremltools, and the values it takes."""
     from torch._dispatch.python import enable_python_dispatcher
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-    from tlkit.core.convert.tools.teach import decompositions
 
     tensors: list[Any] = []
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -180,9 +185,8 @@ def _recorded(call: Compose, overload: Any, arguments: list[Any]) -> tuple[fx.Gr
             return values
         return result
 
-    table = decompositions()
     with mode, enable_python_dispatcher(), torch.no_grad():
-        graph = make_fx(run, decomposition_table=table)(*fakes)
+        graph = make_fx(run, decomposition_table=dict(table))(*fakes)
     if left:
         return None, []
     _check_guards(mode.shape_env, overload)

@@ -11,7 +11,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from tlkit.core.convert.tools.mends import MENDS, REPLACED, Mend, Translate
+from tlkit.core.convert.tools.kit.mends import MENDS, REPLACED, Mend, Translate
 
 
 @cache
@@ -37,7 +37,7 @@ def install() -> tuple[str, ...]:
             continue
         if had is not None:
             REPLACED[entry.op] = had
-        _register(entry.op, entry.translate or partial(expand, entry), override=entry.replaces)
+        _register(entry.op, entry.translate or partial(expand, entry, decompositions), override=entry.replaces)
     return tuple(taught)
 
 
@@ -142,7 +142,7 @@ def _decompose(kind: str) -> bool:
     known = _COMPOSITE | {packet.__name__.partition(".")[0] for packet in _python_rules()}
     if namespace != "aten" or name not in known or not any(decomposition(op) for op in _overloads(name)):
         return False
-    _register(name, partial(expand, None))
+    _register(name, partial(expand, None, decompositions))
     _TAKEN_APART.add(name)
     return True
 

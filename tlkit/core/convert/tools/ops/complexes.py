@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from tlkit.core.convert.tools.mends import REPLACED, Translate, mend
-from tlkit.core.convert.tools.reading import inputs_of
+from tlkit.core.convert.tools.kit.mends import REPLACED, Translate, mend
+from tlkit.core.convert.tools.kit.reading import inputs_of
 
 
 def _is_complex(value: Any) -> bool:

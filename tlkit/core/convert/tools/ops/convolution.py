@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import composed
+from tlkit.core.convert.tools.kit.mends import composed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ Sizes = int | Sequence[int]
 
 
 def _lengthened(given: Sequence[Any]) -> bool:
-    from tlkit.core.convert.tools.reading import values_of
+    from tlkit.core.convert.tools.kit.reading import values_of
 
     return any(values_of(given[6])) and any(values_of(given[7]))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import REPLACED, composed, mend
-from tlkit.core.convert.tools.reading import inputs_of, is_float
+from tlkit.core.convert.tools.kit.mends import REPLACED, composed, mend
+from tlkit.core.convert.tools.kit.reading import inputs_of, is_float
 
 if TYPE_CHECKING:
     from torch import Tensor

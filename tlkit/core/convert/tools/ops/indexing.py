@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import REPLACED, composed, mend
-from tlkit.core.convert.tools.reading import inputs_of
+from tlkit.core.convert.tools.kit.mends import REPLACED, composed, mend
+from tlkit.core.convert.tools.kit.reading import inputs_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlkit.core.convert.tools.mends import mend
-from tlkit.core.convert.tools.reading import dtype_name, inputs_of
+from tlkit.core.convert.tools.kit.mends import mend
+from tlkit.core.convert.tools.kit.reading import dtype_name, inputs_of
 
 
 def _filled(size: Any, value: float) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import composed
+from tlkit.core.convert.tools.kit.mends import composed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import REPLACED, composed, mend
+from tlkit.core.convert.tools.kit.mends import REPLACED, composed, mend
 
 if TYPE_CHECKING:
     from torch import Tensor

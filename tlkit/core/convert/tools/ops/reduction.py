@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import composed, mend
-from tlkit.core.convert.tools.reading import dtype_name, inputs_of, is_float, values_of
+from tlkit.core.convert.tools.kit.mends import composed, mend
+from tlkit.core.convert.tools.kit.reading import dtype_name, inputs_of, is_float, values_of
 
 if TYPE_CHECKING:
     import torch

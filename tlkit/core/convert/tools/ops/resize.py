@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlkit.core.convert.tools.mends import REPLACED, mend
-from tlkit.core.convert.tools.reading import inputs_of, values_of
+from tlkit.core.convert.tools.kit.mends import REPLACED, mend
+from tlkit.core.convert.tools.kit.reading import inputs_of, values_of
 
 _AA = "coremltools leaves out the antialiasing"
 

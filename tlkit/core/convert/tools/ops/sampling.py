@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from tlkit.core.convert.tools.mends import composed
+from tlkit.core.convert.tools.kit.mends import composed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,77 @@
+"""A program that ``torch.export`` saved in a ``.pt2``: opened, what it takes as ports, and run.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_unflatten
+
+from tlkit.core.convert.source.pt2 import load_program
+from tlkit.errors import LoadError, UsageError, reason
+from tlkit.ports.port import LARGEST, Port, flexible_port
+
+
+class Runnable(nn.Module):
+    """An exported program to be run: its inputs by position, in the order that it was exported with."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.inner = program.module()
+        self._spec = program.call_spec.in_spec
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """Pass each tensor where the exported module had it, by position or by name."""
+        args, kwargs = tree_unflatten(list(tensors), self._spec)
+        return self.inner(*args, **kwargs)
+
+
+def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tuple[Port, ...]]:
+    """Return the program saved at ``path`` and what it takes: names, shapes, dynamic dimensions as ranges.
+
+    ``trust`` opens it as torch does, which may run code of it.
+    """
+    try:
+        program = load_program(path, trust)
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(
+            f"{path}: torch {torch.__version__} cannot load it: {reason(error)}", "export it again"
+        ) from error
+    return program, _ports(program)
+
+
+def ordered(program: ExportedProgram, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+    """Return ``ports`` in the order of the program's inputs where they have their names; others fill them by position.
+
+    Raises :class:`UsageError` where there are too many or too few.
+    """
+    order = [port.name for port in _ports(program)]
+    if len(ports) != len(order):
+        raise UsageError(f"{len(ports)} input(s) for an exported program of {len(order)}", f"it is {', '.join(order)}")
+    if {port.name for port in ports} == set(order):
+        return tuple(sorted(ports, key=lambda port: order.index(port.name)))
+    return ports
+
+
+def _ports(program: ExportedProgram) -> tuple[Port, ...]:
+    inputs = {name for name in program.graph_signature.user_inputs if isinstance(name, str)}
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    spans = {str(symbol): (int(span.lower), span.upper) for symbol, span in program.range_constraints.items()}
+    return tuple(_port(node.name, node.meta["val"], spans) for node in nodes)
+
+
+def _port(name: str, value: torch.Tensor, spans: dict[str, tuple[int, Any]]) -> Port:
+    ranges = []
+    for size in value.shape:
+        low, high = (size, size) if isinstance(size, int) else spans.get(str(size), (1, LARGEST))
+        ranges.append((max(int(low), 1), int(min(high, LARGEST))))
+    dtype = "float32" if value.is_floating_point() else "int32"
+    return flexible_port(name, tuple(ranges), dtype)

@@ -1,0 +1,1 @@
+"""What the families of mends are written with: their register, and how a node is read."""

@@ -1,0 +1,54 @@
+"""Opening a Core ML model of whatever form: package, model file, zip archive, compiled folder or MIL text."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from tlkit.errors import LoadError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml.mlmodelc import open_compiled
+from tlkit.formats.coreml.package import LARGEST, Package, root_model
+from tlkit.formats.coreml.zipped import open_zipped
+from tlkit.formats.files.mapped import Mapped, read_whole
+from tlkit.formats.files.paths import inside
+from tlkit.formats.files.wire import WireError, fields
+from tlkit.mil import proto
+
+_FIELDS = 10_000  # at the top of a Model; it has four or so
+
+
+def open_package(path: Path) -> Package:
+    """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
+    found = sniff.detect(path) if path.exists() else None
+    if found is sniff.Format.ZIPPED_MLPACKAGE:
+        return open_zipped(path)
+    held = next((path / name for name in sniff.HELD if (path / name).exists()), None)
+    if found is sniff.Format.MLMODELC and held is not None:
+        inside(path, path, held.name)
+        path, found = held, sniff.detect(held)
+        if found not in (sniff.Format.MLPACKAGE, sniff.Format.MLMODEL):
+            raise LoadError(f"{held}: {found}, where a package or a .mlmodel should be", "compile the model again")
+    if found in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
+        return open_compiled(path)
+    file = root_model(path) if path.is_dir() else path
+    if sniff.detect(file) is sniff.Format.LFS_POINTER:
+        raise LoadError(f"{file}: {sniff.lfs_text(file)}", "run `git lfs pull` in its repository")
+    try:
+        _check_fields(file)
+        return Package(path, file, proto.parse_model(read_whole(file, LARGEST)))
+    except LoadError as error:
+        if str(file) in error.message:
+            raise
+        raise LoadError(f"{file}: {error.message}", error.hint) from None
+
+
+def _check_fields(file: Path) -> None:
+    """Refuse what is no protobuf by its outermost fields, before it is read whole."""
+    mapped, hint = Mapped(file), "fetch or convert the file again"
+    try:
+        outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))
+    except WireError as error:
+        raise LoadError(f"the model's protobuf is damaged: {error.message}", hint) from None
+    if mapped.size > LARGEST or outermost == _FIELDS:
+        raise LoadError("the model's protobuf is larger than one can be", hint)
