@@ -33,8 +33,11 @@ class NmsEngine:
     def run(self, arrays: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
         """Return the confidences and coordinates of the boxes that are kept, best first."""
         message = self._message
-        coordinates = np.asarray(arrays[message.coordinatesInputFeatureName], np.float32).reshape(-1, 4)
-        confidence = np.asarray(arrays[message.confidenceInputFeatureName], np.float32)
+        coordinates = _required(arrays, message.coordinatesInputFeatureName, "coordinates")
+        confidence = _required(arrays, message.confidenceInputFeatureName, "confidences")
+        if coordinates.size % 4:
+            raise ExecutionError(f"{coordinates.shape} coordinates are no boxes", "a box has four")
+        coordinates = coordinates.reshape(-1, 4)
         if not len(coordinates) or confidence.size % len(coordinates):
             raise ExecutionError(
                 f"{confidence.shape} confidences for {len(coordinates)} boxes", "both have a row for each box"
@@ -76,6 +79,13 @@ class NmsEngine:
         low, high = spec.ranges[0] if spec.ranges else (spec.shape[0], spec.shape[0])
         cut = found if high is None else found[:high]
         return np.pad(cut, ((0, max(low - len(cut), 0)), (0, 0)))
+
+
+def _required(arrays: Mapping[str, Any], name: str, what: str) -> NDArray[np.float32]:
+    """Return the input that the model names for its boxes' ``what``; ExecutionError where it has none."""
+    if name not in arrays:
+        raise ExecutionError(f"the boxes' {what} are to be its input '{name}', which is not there", "give it that one")
+    return np.asarray(arrays[name], np.float32)
 
 
 def _threshold(arrays: Mapping[str, Any], name: str, otherwise: float) -> float:

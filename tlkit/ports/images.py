@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.errors import LoadError, UsageError, reason
+from tlkit.errors import LoadError, TlkitError, UsageError, reason
 from tlkit.ports.shapes import allows_size
 from tlkit.types import ImageSpec, TensorSpec
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Size = tuple[int, int]
+_BYTES = {"L": 1, "1": 2}
+"""Bytes that a pixel takes in memory where not 4; dots become grey levels on the way."""
+_ANY = 1 << 26
+"""Bytes that any picture may take in memory: 16 megapixels in colour, 67 of grey levels."""
+_FOLD = 1100
+"""Bytes in memory for each byte of the file: deflate makes at most 1032 out of one."""
+_PROGRAMS = ("EPS",)
+"""Formats whose pictures are drawn by a program in the file, which PIL hands to Ghostscript."""
 Array = np.ndarray[Any, Any]
 
 
@@ -49,7 +58,7 @@ def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = 
 
 
 def _open(spec: TensorSpec, value: Any) -> Picture:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
@@ -58,14 +67,38 @@ def _open(spec: TensorSpec, value: Any) -> Picture:
         return value
     if not Path(value).is_file():
         raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an image")
+    return _decoded(spec, Path(value))
+
+
+def _decoded(spec: TensorSpec, path: Path) -> Picture:
+    """Read a picture's file; UsageError where it is none, or far larger than its bytes can mean."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
-        with Image.open(value) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                if picture.format in _PROGRAMS:
+                    raise UsageError(f"{path}: {picture.format} is a program, which is not run", "give a PNG or JPEG")
+                _check_size(str(path), picture.size, picture.mode, path.stat().st_size)
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+    except TlkitError:
+        raise
+    except Exception as error:  # PIL's decoders raise whatever the damage leads to
         known = not isinstance(error, UnidentifiedImageError)
         said = f"not a sound image ({reason(error)})" if known else "not an image"
-        raise UsageError(f"{value}: {said}", f"the input '{spec.name}' takes a PNG, JPEG or the like") from None
+        raise UsageError(f"{path}: {said}", f"the input '{spec.name}' takes a PNG, JPEG or the like") from None
+
+
+def _check_size(what: str, size: Size, mode: str, stored: int = 0) -> None:
+    """Raise UsageError where a picture's pixels would take more memory than its file's ``stored`` bytes warrant."""
+    from PIL import Image
+
+    nbytes = size[0] * size[1] * _BYTES.get(mode, 4)
+    most = Image.MAX_IMAGE_PIXELS
+    if (most is not None and size[0] * size[1] > most) or nbytes > max(_ANY, _FOLD * stored):
+        raise UsageError(f"{what}: {size[0]}x{size[1]} pixels are too many for it", "scale the picture down first")
 
 
 def _mode(picture: Picture, layout: str) -> Picture:
@@ -92,7 +125,8 @@ def _size(spec: TensorSpec, picture: Picture, note: Callable[[str], None] | None
         cropped = f" and cropped to {width}x{height}" if (across, down) != (width, height) else ""
         note(f"image for '{spec.name}': {picture.width}x{picture.height} scaled to {across}x{down}{cropped}")
     if picture.mode in ("P", "1", "LA", "RGBA", "PA"):  # palettes and dots do not interpolate; alpha is ignored
-        picture = picture.convert("RGB")
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    _check_size(f"the image for '{spec.name}', scaled to {across}x{down}", (across, down), picture.mode)
     left, top = (across - width) // 2, (down - height) // 2
     grown = picture.resize((across, down), Image.Resampling.BILINEAR)
     return grown.crop((left, top, left + width, top + height))

@@ -75,6 +75,10 @@ def test_a_run_and_its_page_are_written_both_or_not_at_all(tmp_path: Path) -> No
         ({"run_version": 99}, "run_version is 99"),
         ({"rows": [{"unit": "cpu", "samples_ns": [5, 0]}]}, r"samples_ns\[1\] is not above zero"),
         ({"rows": [{"unit": "cpu", "samples_ns": [5, 5], "turns": [[1], [2]]}]}, r"rows\[0\].turns is not its samples"),
+        ({"rows": [{"unit": "cpu", "samples_ns": [1 << 64]}]}, r"samples_ns\[0\] is not a number of at most 64 bits"),
+        ({"method": {"timeout": 10**400}}, "method.timeout is not a number of at most 64 bits"),
+        ({"method": {"percentiles": [50, 101]}}, r"percentiles\[1\] is not between 0 and 100"),
+        ({"method": {"percentiles": [50, 98]}}, r"rows\[0\].summary.percentiles_ns.p98 is not there"),
         ({"rows": [{"unit": "cpu", "summary": SUMMARY}]}, r"rows\[0\].samples_ns is not there"),
     ],
 )

@@ -5,6 +5,9 @@ Covers tlkit/core/model/arrays.py, tlkit/core/model/outputs.py, tlkit/ports/imag
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +184,37 @@ def test_a_picture_too_large_is_scaled_by_its_short_side_and_cropped_at_the_cent
 def test_a_picture_too_small_is_enlarged() -> None:
     array = to_port(image_port("GRAYSCALE"), Image.new("L", (1, 1), 7))
     assert array.shape == (1, 1, 4, 6) and (array == 7).all()
+
+
+def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("RGB", (4000, 4000)).save(tmp_path / "white.png")
+    assert to_port(image_port(), str(tmp_path / "white.png")).shape == (1, 3, 4, 6)
+    content = bytearray((tmp_path / "white.png").read_bytes())
+    content[16:24] = (9000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(UsageError, match="9000x9000 pixels are too many"):
+        to_port(image_port(), str(tmp_path / "bomb.png"))
+    with pytest.raises(UsageError, match=r"scaled to 6x[0-9]+: .* too many"):
+        to_port(image_port(), Image.new("L", (1, 1 << 24)))
+
+
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(UsageError, match="EPS is a program"):
+        to_port(image_port(), str(tmp_path / "x.png"))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_array_that_claims_more_than_its_archive_holds(tmp_path: Path, packing: int) -> None:
+    """None is made of the size that its header claims: 36 TB would be no memory, but no error of ours either."""
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (9 * 10**12,)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", packing) as archive:
+        archive.writestr("x.npy", member.getvalue() + bytes(36))
+    with pytest.raises(LoadError, match="should have 36,000,000,000,000 bytes"):
+        to_port(TensorSpec("x", "float32", (9,)), tmp_path / "x.npz")
 
 
 def test_an_upright_photo_is_upright_here_too(tmp_path: Path) -> None:

@@ -136,6 +136,33 @@ def test_shards_without_an_index(tmp_path: Path) -> None:
         convert_weights(folder, tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("listed", [None, INDEX])
+def test_shards_that_are_links_out_of_the_folder(tmp_path: Path, listed: Any) -> None:
+    folder = shards(tmp_path / "f", listed)
+    (folder / SECOND).rename(folder / "kept")
+    (folder / SECOND).symlink_to("kept")
+    assert names(folder) == ["a", "b"]
+    (folder / "kept").rename(tmp_path / "elsewhere")
+    (folder / SECOND).unlink()
+    (folder / SECOND).symlink_to("../elsewhere")
+    with pytest.raises(LoadError, match=r"link to .*outside"):
+        open_tensors(folder)
+    assert names(folder / SECOND) == ["b"]  # named by the user, who knows where it leads
+
+
+@pytest.mark.parametrize("listed", [None, INDEX])
+def test_hugging_faces_cache_is_a_folder_of_links(tmp_path: Path, listed: Any) -> None:
+    folder = tmp_path / "models--a--b/snapshots/0123"
+    folder.parent.mkdir(parents=True)
+    blobs = tmp_path / "models--a--b/blobs"
+    blobs.mkdir()
+    shards(folder, listed)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / str(number))
+        path.symlink_to(f"../../blobs/{number}")
+    assert names(folder) == ["a", "b"]
+
+
 def test_one_shard_of_several_is_not_converted_as_if_it_were_all(tmp_path: Path) -> None:
     folder = shards(tmp_path / "f")
     with pytest.raises(LoadError, match="other shards"):

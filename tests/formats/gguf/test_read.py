@@ -208,6 +208,20 @@ def split(folder: Path, count: int = 2) -> list[Path]:
     return paths
 
 
+def test_a_part_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    first, second = split(tmp_path / "f")
+    second.rename(tmp_path / "elsewhere")
+    second.symlink_to("../elsewhere")
+    with pytest.raises(LoadError, match=r"link to .*outside"):
+        GGUFFile(first)
+    first.rename(tmp_path / "first")
+    first.symlink_to("../first")
+    second.unlink()
+    (tmp_path / "elsewhere").rename(second)
+    assert len(GGUFFile(first).shards) == 2  # named by the user, who knows where it leads
+
+
 @pytest.mark.parametrize("named", [0, 1])
 def test_split_files_are_one_model(tmp_path: Path, named: int) -> None:
     found = GGUFFile(split(tmp_path)[named])

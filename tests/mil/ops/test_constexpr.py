@@ -53,6 +53,28 @@ def test_functions_that_share_it_share_its_tensor() -> None:
     assert other.get_buffer("weight") is not first.get_buffer("weight")
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ([True, False], "bool", "'shape' is not whole numbers"),
+        ([2.0, 3.0], "fp32", "'shape' is not whole numbers"),
+        (6, "int32", "'shape' is not whole numbers"),
+        (["a", "b"], "string", "'shape' is not whole numbers"),
+        ([2, 3], "int32", None),
+    ],
+)
+def test_a_constant_of_another_type_than_the_op_declares_is_refused(given: Any, kind: str, said: str | None) -> None:
+    weight = call("constexpr_sparse_to_dense", "weight", X, nonzero_data="data", mask="mask", shape="shape")
+    total = call("add", "total", X, x="x", y="weight")
+    constants = [constant("data", [1.5, -2.0], "fp32"), constant("mask", [3], "uint8"), constant("shape", given, kind)]
+    made = function({"x": X}, [*constants, weight, total], ["total"], "CoreML6")
+    if said is None:
+        assert lower.lower(made)(torch.zeros(2, 3))[0].tolist() == [[1.5, -2.0, 0.0], [0.0, 0.0, 0.0]]
+    else:
+        with pytest.raises(LoadError, match=said):
+            lower.lower(made)
+
+
 def test_one_that_nothing_takes_is_never_decompressed() -> None:
     damaged = scaled(data=[[1, 2, 3]])
     operations = [op for op in damaged.block.operations if op.type != "add"]

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 3
 """The version of a run's own part of the document."""
 
 _LARGEST = 1 << 30  # bytes
+_MOST = 1 << 64  # no count, size or time in nanoseconds is as large; what is may not even be a float
 
 
 def save(
@@ -58,6 +59,7 @@ def load_run(path: Path) -> BenchResult:
             raise ValueError(f"its run_version is {document.get('run_version')}, not {SCHEMA_VERSION}")
         result = structure(document, BenchResult, "run")
         _require_samples(result)
+        _require_percentiles(result)
     except (ValueError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{path}: not a saved run: {reason(error)}", "give a file that `tlkit bench --save` wrote"
@@ -76,6 +78,17 @@ def _require_samples(result: BenchResult) -> None:
         sizes = [size for sizes in row.turns for size in sizes]
         whole = not sizes or (min(sizes) > 0 and sum(sizes) == len(row.samples_ns))
         _require(whole, f"{where}.turns", "its samples, turn by turn")
+
+
+def _require_percentiles(result: BenchResult) -> None:
+    """Raise ValueError where the percentiles are none, or a row's summary lacks one that the method names."""
+    for index, share in enumerate(result.method.percentiles):
+        _require(0 <= share <= 100, f"run.method.percentiles[{index}]", "between 0 and 100")
+    for index, row in enumerate(result.rows):
+        for share in result.method.percentiles if row.summary else ():
+            name = f"p{share:g}"
+            where = f"run.rows[{index}].summary.percentiles_ns.{name}"
+            _require(row.summary is not None and (share == 50 or name in row.summary.percentiles_ns), where, "there")
 
 
 def structure(data: Any, kind: Any, where: str) -> Any:
@@ -118,6 +131,7 @@ def _dataclass(data: Any, kind: type, where: str) -> Any:
 def _scalar(data: Any, kind: Any, where: str) -> Any:
     if kind is float and data in ("Infinity", "-Infinity", "NaN"):
         return float(data)
+    _require(not isinstance(data, int) or abs(data) < _MOST, where, "a number of at most 64 bits")
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     _require(isinstance(data, kind) and not (kind is int and isinstance(data, bool)), where, f"of type {kind.__name__}")

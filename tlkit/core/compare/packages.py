@@ -22,7 +22,7 @@ from tlkit.types import TensorSpec
 
 Array = NDArray[Any]
 Values = dict[str, Array]
-_NARROWEST_FIRST = ("bool", "int32", "float16", "float32", "float64")
+_NARROWEST_FIRST = ("bool", "int8", "int32", "float16", "float32", "float64")
 _MOST = 4  # shapes of a flexible port that are tried
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
+from tlkit.formats.numpy_files import NumpyFile
 
 Array = np.ndarray[Any, Any]
 _UNREADABLE = (
@@ -38,6 +39,8 @@ def read_arrays(path: str | Path) -> Array | dict[str, Array]:
     try:
         if sniff.detect(path) is sniff.Format.SAFETENSORS:
             return dict(load_file(path))
+        if sniff.detect(path) is sniff.Format.NUMPY or zipfile.is_zipfile(path):
+            NumpyFile(Path(path))  # numpy believes a header's sizes before it looks whether the bytes are there
         if zipfile.is_zipfile(path):
             with np.load(path, allow_pickle=False) as archive:
                 return dict(archive)

@@ -20,6 +20,7 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.encode import is_float
+from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import check
 from tlkit.host.staging import prepare
@@ -104,6 +105,7 @@ def convert_weights(
         cut=names == "auto",
         able=TYPES[wishes.format],
     )
+    _check_elements(opened, sum(entry.elements for entry in choice.entries))
     notes: list[str] = [*opened.notes, *choice.notes, *sentences(choice.left_out)]
     carried = edit_metadata(read_metadata(opened), metadata)
     arch = _architecture(opened, carried) if wishes.format == "GGUF" or opened.format == "GGUF" else ""
@@ -162,6 +164,14 @@ def _open(path: Path) -> TensorFile:
     if not opened.entries() and not any(item.lost for item in opened.left_out):
         raise LoadError(f"{path}: it holds no tensors", "name a file of weights")
     return opened
+
+
+def _check_elements(opened: TensorFile, elements: int) -> None:
+    """Raise LoadError where the files declare far more elements than they hold: views of one value, equal elements."""
+    stored = sum(file.stat().st_size for file in {opened.path, *_files(opened)} if file.is_file())
+    said = budget.over(elements, budget.HELD * budget.warranted(stored))
+    if said:
+        raise LoadError(f"{opened.path}: its tensors have {said[0]}", said[1])
 
 
 def _files(opened: TensorFile) -> set[Path]:

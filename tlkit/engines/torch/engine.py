@@ -92,6 +92,10 @@ class TorchEngine:
         if missing:
             listed = ", ".join(f"{name} (x{count})" for name, count in sorted(missing.items()))
             raise LoadError(f"the program uses ops that tlkit does not run: {listed}", "`tlkit ops` lists what it runs")
+        for item in function.inputs:
+            wrapped = item.type.wrapped if isinstance(item.type, StateType) else item.type
+            if not isinstance(wrapped, TensorType) or wrapped.dtype not in ops.CARRIERS:
+                raise LoadError(f"the input '{item.name}' is of type {wrapped}, which is not supported")
         use_one_thread()
         self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
         _pack(self.module, self.device)
@@ -238,8 +242,7 @@ class TorchEngine:
         return tensor
 
     def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type) -> torch.Tensor:
-        if not isinstance(kind, TensorType):
-            raise LoadError(f"an input of type {type(kind).__name__} is not supported")
+        assert isinstance(kind, TensorType)  # as __init__ made sure
         tensor = torch.from_numpy(np.array(array, order="C")).to(self.device, ops.CARRIERS[kind.dtype])
         if kind.shape == ():
             tensor = tensor.reshape(())

@@ -86,6 +86,10 @@ class TorchKind(EngineKind):
 
 def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
     """Raise LoadError where the ports of a model's program and those of its description differ."""
+    wanted, there = tuple(wanted), tuple(there)
+    twice = [name for names in (wanted, there) for name in names if names.count(name) > 1]
+    if twice:
+        raise LoadError(f"the model has two {what}s named '{twice[0]}'", "the file is damaged")
     missing = [name for name in wanted if name not in there]
     if missing:
         raise LoadError(f"the {what} '{missing[0]}' is missing from the model's {where}", "the file is damaged")

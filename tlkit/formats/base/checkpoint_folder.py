@@ -14,6 +14,7 @@ from tlkit.errors import LoadError, one_line
 from tlkit.formats.base import sniff
 from tlkit.formats.base.shard_names import INDEX, SHARD, STEMS, series
 from tlkit.formats.files.mapped import DAMAGED, read_json
+from tlkit.formats.files.paths import inside
 from tlkit.types import LeftOut
 
 _ADAPTER = "adapter_model"
@@ -32,7 +33,14 @@ class Chosen:
 
 
 def choose(folder: Path, ending: str) -> Chosen:
-    """Return the files that are the model in ``folder``; LoadError where there are none."""
+    """Return the files that are the model in ``folder``; LoadError where there are none, or one is a link out of it."""
+    found = _choose(folder, ending)
+    for path in found.files:
+        inside(folder, folder, str(path.relative_to(folder)))
+    return found
+
+
+def _choose(folder: Path, ending: str) -> Chosen:
     files = sorted(item for item in folder.glob(f"*.{ending}") if item.is_file())
     indexes = sorted(item for item in folder.glob(f"*.{ending}.index*.json") if INDEX.fullmatch(item.name))
     for stem in STEMS[ending]:
@@ -103,7 +111,7 @@ def below(base: Path, name: str) -> Path:
         raise LoadError(
             f"{base}: it names the file '{one_line(name[:100])}', outside its folder", "do not trust this file"
         )
-    return target
+    return inside(base, base, name)
 
 
 def _absent(path: Path, count: int) -> str | None:

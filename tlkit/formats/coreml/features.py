@@ -109,7 +109,8 @@ def array_port(target: Interface, kind: str, name: str) -> Any:
     assert feature is not None  # the caller asked for it by a name it found
     which = feature.type.WhichOneof("Type")
     if which != "multiArrayType":
-        what = {"imageType": "an image", "dictionaryType": "a dictionary"}.get(which, f"a {which.removesuffix('Type')}")
+        what = {"imageType": "an image", "dictionaryType": "a dictionary", None: "of no type"}.get(which)
+        what = what or f"a {which.removesuffix('Type')}"
         raise UsageError(f"the {kind} '{name}' is {what}: its type cannot be changed", "only those of arrays can")
     return feature
 

@@ -21,7 +21,7 @@ def inside(root: Path, base: Path, name: str) -> Path:
         real, home = target.resolve(), root.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file system takes
         raise LoadError(f"{root}: the path '{name[:100]}' leads nowhere: {reason(error)}", _DISTRUST) from None
-    cache = next((p.parent.parent for p in home.parents if p.parent.name == "snapshots"), None)
+    cache = next((p.parent.parent for p in (home, *home.parents) if p.parent.name == "snapshots"), None)
     linked = cache is not None and ".." not in target.parts and real.parent == cache / "blobs"
     if name and (real.is_relative_to(home) or linked):
         return target

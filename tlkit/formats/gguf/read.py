@@ -19,6 +19,7 @@ from tlkit.formats.base.ledger import Ledger
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
+from tlkit.formats.files.paths import inside
 from tlkit.formats.gguf.header import GGUFArray, Reader, type_name
 from tlkit.types import LeftOut
 
@@ -94,6 +95,9 @@ class GGUFFile(MappedTensors):
         names = [f"{split[1]}-{part:05}-of-{split[3]}.gguf" for part in range(1, min(int(split[3]), 9999) + 1)]
         files = [self.path.with_name(name) for name in names]
         here = [file for file in files if file.is_file() and not self._pointer(file)]
+        for file in here:  # the one that the user named may be a link, those beside it only within the folder
+            if file != self.path:
+                inside(file.parent, file.parent, file.name)
         missing = len(names) - len(here)
         if missing:
             self.notes.append(f"{missing} of the model's {len(names)} files are missing: this is what is here")

@@ -138,8 +138,8 @@ class PyTorchFile(MappedTensors):
         for _ in range(2):  # the protocol's number and the writer's byte order and sizes
             head = read_pickle(self._file.view, str(self.path), place)
             place = head.end
-        system = dict(head.root.pairs) if isinstance(head.root, Dict) else {}
-        self._made.big_endian = system.get("little_endian") is False
+        system = head.root.pairs if isinstance(head.root, Dict) else ()
+        self._made.big_endian = any(key == "little_endian" and value is False for key, value in system)
         found = self._describe(self._file.view, place)
         keys = read_pickle(self._file.view, str(self.path), found.end)
         self.details["layout"] = "from before PyTorch 1.6"
@@ -149,7 +149,9 @@ class PyTorchFile(MappedTensors):
     def _store_runs(self, references: Iterable[Persistent], keys: Any, place: int) -> None:
         """Enter the storages that follow the pickles of the older layout: a count of elements each, then its bytes."""
         widths = {
-            key: PLAIN[STORAGES.get(str(item.id[1].name), "U8")] for item in references if (key := storage_key(item))
+            key: PLAIN[STORAGES.get(str(getattr(item.id[1], "name", "")), "U8")]
+            for item in references
+            if (key := storage_key(item))
         }
         for key in map(str, keys if isinstance(keys, list) else ()):
             if place + 8 > self._file.size or key not in widths:

@@ -142,12 +142,15 @@ def is_container(value: Any) -> bool:
 
 
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield what hangs on a container by key; ``()`` is the key of what adds nothing to the path."""
+    """Yield what hangs on a container by key; ``()`` is the key of what adds nothing to the path.
+
+    On anything else, which may be all that a file holds, hangs nothing.
+    """
     if isinstance(value, list | tuple):
         yield from enumerate(value)
     elif isinstance(value, Dict):
         yield from _last(value.pairs)
-    else:
+    elif isinstance(value, Call):
         state = _attributes(value.state)
         if any(part in state for part in ("_parameters", "_modules")):
             for part in _PARTS:

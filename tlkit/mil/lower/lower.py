@@ -169,6 +169,8 @@ class _Lowering:
 
     def block(self, block: Block, inputs: Sequence[NamedType], captured: Sequence[str] = ()) -> fx.GraphModule:
         for name in (*(item.name for item in inputs), *captured):
+            if name in self.defined:
+                raise LoadError(f"the program has two inputs named '{name}'", "the program is damaged")
             safe = "self_" if name == "self" else name
             self.values[name] = node = self.graph.create_node("placeholder", name, name=safe)
             self.defined.add(name)
@@ -320,10 +322,7 @@ def _constexpr(
 ) -> tuple[torch.Tensor, ...]:
     """Run an op on constants, and check that it made what the program declares."""
     try:
-        arguments = {
-            parameter.name: constant.make() if parameter.kind == "tensor" else _plain(constant.python())
-            for parameter, constant in constants.items()
-        }
+        arguments = {parameter.name: _argument(parameter, constant) for parameter, constant in constants.items()}
         with Guard(most):
             result = target(**arguments)
         made: tuple[torch.Tensor, ...] = result if isinstance(result, tuple) else (result,)
@@ -336,6 +335,17 @@ def _constexpr(
             f"{where}: its constant cannot be decompressed: {reason(error)}", "the program is damaged"
         ) from None
     return made
+
+
+def _argument(parameter: Parameter, constant: Constant) -> Any:
+    """Return a constant as an op takes it; LoadError where it is of another type than the op declares."""
+    if parameter.kind == "tensor":
+        return constant.make()
+    value = _plain(constant.python())
+    wanted = parameter.wants(value) if parameter.kind == "static" else None
+    if wanted:
+        raise LoadError(f"its input '{parameter.name}' is not {wanted}")
+    return value
 
 
 def _part(run: Callable[[], tuple[torch.Tensor, ...]], index: int) -> torch.Tensor:

@@ -128,9 +128,11 @@ def constexpr_sparse_blockwise_shift_scale(
 
 
 def _along(vector: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    """A scalar as it is, a vector along ``axis`` of ``x``."""
+    """A scalar as it is, a vector along ``axis`` of ``x``; LoadError for an axis that ``x`` has not."""
     if vector.ndim == 0 or axis is None:
         return vector
+    if not -x.ndim <= axis < x.ndim:
+        raise LoadError(f"the axis {axis} of a tensor of rank {x.ndim}", "the program is damaged")
     return vector.reshape(-1, *(1,) * (x.ndim - 1 - axis % x.ndim))
 
 

@@ -16,13 +16,16 @@ import torch
 from torch import fx
 
 from tlkit.errors import TlkitError, UsageError, reason
-from tlkit.mil.lower.lower import lower
+from tlkit.host import budget
+from tlkit.mil.lower.guard import Guard, TooLargeError
+from tlkit.mil.lower.lower import lower, stored
 from tlkit.mil.ops import CARRIERS, library
 from tlkit.mil.program import Function, Operation, StateType, TensorType
 
 AGAIN = "convert the model again at that shape, or with a flexible one"
 """What helps where a program does not follow another shape."""
 Shape = tuple[int, ...]
+_ASKED = 1 << 28  # elements of an input whose shape the user asked for: 1 GiB of f32
 _FAMILIES = {"activation", "conv", "elementwise_binary", "elementwise_unary", "linear", "normalization", "pool"}
 _FAMILIES |= {"reduction", "transformers"}
 _FOLLOW = {"concat", "cumsum", "depth_to_space", "expand_dims", "identity", "pad", "pixel_shuffle", "pixel_unshuffle"}
@@ -45,10 +48,18 @@ def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
     Found by running it on zeros. UsageError names the operation that the shapes do not fit or that does not follow.
     """
     walker = _Walker(lower(function, precision="f32"), function)
-    operands = [_zeros(item.type, shapes.get(item.name)) for item in function.inputs]
+    held = stored(function)
+    asked = max(budget.warranted(held), budget.factor() * _ASKED)
+    operands = [
+        _zeros(item.type, shapes.get(item.name), asked if item.name in shapes else budget.warranted(held))
+        for item in function.inputs
+    ]
+    most = budget.warranted(held, sum(operand.numel() for operand in operands))
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), Guard(most):
             walker.run(*operands)
+    except TooLargeError as error:
+        raise UsageError(f"{walker.where}: {error.message}", error.hint) from None
     except TlkitError:
         raise
     except Exception as error:
@@ -161,9 +172,13 @@ def _different(kind: Any, value: Any) -> set[int]:
     return {axis for axis, (was, now) in enumerate(zip(kind.shape, value.shape, strict=True)) if was != now}
 
 
-def _zeros(kind: Any, shape: Shape | None) -> Any:
+def _zeros(kind: Any, shape: Shape | None, most: float) -> torch.Tensor:
     wrapped = kind.wrapped if isinstance(kind, StateType) else kind
     size = shape or wrapped.shape
     if size is None or None in size:
         raise UsageError("the program mixes fixed lengths with open ones", AGAIN)
-    return torch.zeros(tuple(int(d or 0) for d in size), dtype=CARRIERS[wrapped.dtype])
+    sizes = tuple(int(length or 0) for length in size)
+    said = budget.over(math.prod(sizes), most)
+    if said:
+        raise UsageError(f"an input of that shape has {said[0]}", said[1])
+    return torch.zeros(sizes, dtype=CARRIERS[wrapped.dtype])

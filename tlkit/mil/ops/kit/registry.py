@@ -79,13 +79,36 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SINCE = {release.number for release in OPSETS.values()}
 
 
+_SAID = {int: "whole number", float: "number", bool: "boolean", str: "string"}
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether a constant's value is of the type that an op declares; whole numbers pass for floats."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One input of an op: ``kind`` is ``tensor``, ``tensors``, ``static`` or ``any`` (see the module's text)."""
+    """One input of an op: ``kind`` is ``tensor``, ``tensors``, ``static`` or ``any`` (see the module's text).
+
+    ``hint`` is what its annotation says of a value that is there.
+    """
 
     name: str
     kind: str
     required: bool
+    hint: Any = None
+
+    def wants(self, value: Any) -> str | None:
+        """Return what a ``static`` input has to be where ``value`` is something else; None where it fits."""
+        item = (typing.get_args(self.hint) or (self.hint,))[0]
+        several = typing.get_origin(self.hint) is Sequence
+        fits = isinstance(value, tuple | list) == several and all(
+            _is(item, one) for one in (value if several else (value,))
+        )
+        return None if fits or item not in _SAID else f"{_SAID[item]}s" if several else f"one {_SAID[item]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +251,20 @@ def _signature(function: Callable[..., Any]) -> tuple[dict[str, Parameter], tupl
         if parameter.name in SPECIAL:
             special.append(parameter.name)
             continue
-        name = parameter.name.rstrip("_")
-        parameters[name] = Parameter(parameter.name, _kind(hints[parameter.name]), parameter.default is parameter.empty)
+        name, hint = parameter.name.rstrip("_"), hints[parameter.name]
+        required = parameter.default is parameter.empty
+        parameters[name] = Parameter(parameter.name, _kind(hint), required, _present(hint))
     return parameters, tuple(special)
 
 
-def _kind(hint: Any) -> str:
+def _present(hint: Any) -> Any:
+    """What is left of ``X | None`` where there is a value."""
     options = [option for option in typing.get_args(hint) if option is not type(None)]
-    if type(None) in typing.get_args(hint) and len(options) == 1:
-        return _kind(options[0])
+    return options[0] if type(None) in typing.get_args(hint) and len(options) == 1 else hint
+
+
+def _kind(hint: Any) -> str:
+    hint = _present(hint)
     if hint is Any:
         return "any"
     if hint == Tensor:
