@@ -31,9 +31,10 @@ from tlkit.host.allocator import keep_freed
 from tlkit.host.forked import use_one_thread
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
+from tlkit.mil.lower.constants import stored
 from tlkit.mil.lower.guard import Guard, TooLargeError
 from tlkit.mil.ops.classify import presenters
-from tlkit.mil.program import Function, StateType, TensorType, Type
+from tlkit.mil.program import Function, StateType, TensorType, Type, walk
 from tlkit.mil.types import DType
 from tlkit.types import Unit
 
@@ -99,7 +100,7 @@ class TorchEngine:
         use_one_thread()
         self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
         _pack(self.module, self.device)
-        self._stored = lower.stored(function)
+        self._stored = stored(walk(function.block.operations))
         self._varies = any(node.target is ops.host for node in self.module.graph.nodes) or any(self.module.children())
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)

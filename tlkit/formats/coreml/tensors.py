@@ -13,7 +13,7 @@ from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import Weight, program_weights
-from tlkit.mil.program import BlobRef, Block, Function, Operation, Ref, TensorType, Value, walk
+from tlkit.mil.program import BlobRef, Operation, TensorType, Value, walk
 from tlkit.mil.types import DType
 from tlkit.types import LeftOut
 
@@ -210,24 +210,14 @@ class CoreMLTensors:
                     yield from self._leaves(self._makers[argument.name], depth + 1)
 
     def _expand(self, op: Operation) -> NDArray[Any]:
-        """Run the op, with those that feed it, as a program of its own."""
-        from tlkit.mil.lower.lower import lower
+        """Run the op, with those that feed it."""
+        from tlkit.mil.lower.constants import decompress  # late: it imports torch
 
         self.package.require_weights()
         program = self.package.program
         opset = next(iter(program.functions.values())).opset if program else ""
-        wanted = tuple(self._feeding(op))
-        function = Function((), opset, {opset: Block((), (op.outputs[0].name,), wanted)})
         with blamed_on(self.package.file):
-            made = lower(function)()
-        return made[0].numpy() if isinstance(made, tuple | list) else made.numpy()  # type: ignore[no-any-return]
-
-    def _feeding(self, op: Operation, depth: int = 0) -> Iterator[Operation]:
-        for arguments in op.inputs.values():
-            for argument in arguments:
-                if isinstance(argument, Ref) and argument.name in self._makers and depth < _CHAIN:
-                    yield from self._feeding(self._makers[argument.name], depth + 1)
-        yield op
+            return decompress(op, self._makers, opset).numpy()
 
     def _entry(self, name: str, weight: Weight, holder: Any) -> TensorEntry:
         file = self.package.file

@@ -9,23 +9,21 @@ Each node's ``meta["mil"]`` is its :class:`~tlkit.mil.program.Operation`.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from tlkit.errors import LoadError, TlkitError, reason
+from tlkit.errors import LoadError, TlkitError
 from tlkit.host import budget
 from tlkit.mil import ops
 from tlkit.mil.collector import uncollected
 from tlkit.mil.lower import states
-from tlkit.mil.lower.guard import Guard, TooLargeError
+from tlkit.mil.lower.constants import Allowance, Constant, const_value, constant, expanded, given, plain, rounds, stored
 from tlkit.mil.ops.kit.registry import OpDef, Parameter
 from tlkit.mil.program import (
     Argument,
-    BlobRef,
     Block,
     Function,
     NamedType,
@@ -36,13 +34,9 @@ from tlkit.mil.program import (
     Value,
     walk,
 )
-from tlkit.mil.types import DType
 
 MAX_DEPTH = 64
 """Blocks nested deeper than this are refused."""
-
-LARGE = 1 << 20
-"""From this many bytes on, a weight's pages of the file are let go once it is in its carrier."""
 
 
 @uncollected()
@@ -63,23 +57,9 @@ def lower(
         precision == "f16",
         {} if constants is None else constants,
         strict,
-        budget.warranted(stored(function)),
+        budget.warranted(stored(walk(function.block.operations))),
     )
     return _Lowering(context, {}, 0).block(function.block, function.inputs)
-
-
-def stored(function: Function) -> int:
-    """Return how many bytes the program holds: its weight files', and as many as elements are written inline."""
-    files: dict[int, int] = {}
-    inline = 0
-    for operation in walk(function.block.operations):
-        given = (item for items in operation.inputs.values() for item in items if isinstance(item, Value))
-        for value in (*operation.attributes.values(), *given):
-            if isinstance(value.data, BlobRef):
-                files[id(value.data.file)] = len(value.data.file) if value.data.file is not None else 0
-            elif isinstance(value.data, tuple | bytes):
-                inline += len(value.data)
-    return sum(files.values()) + inline
 
 
 def unsupported(function: Function) -> dict[str, int]:
@@ -91,28 +71,6 @@ def unsupported(function: Function) -> dict[str, int]:
     return missing
 
 
-class Constant:
-    """A compile-time value: as a tensor in its carrier or as plain Python. Equal ones have one ``key``.
-
-    ``make`` decodes the value anew, for ops that run once and would otherwise keep what they decompress.
-    """
-
-    def __init__(
-        self, make: Callable[[], torch.Tensor], python: Callable[[], Any], cache: dict[Any, torch.Tensor], key: Any
-    ) -> None:
-        self.make = make
-        self.python = python
-        self.key = key
-        self._cache = cache
-
-    @functools.cached_property
-    def tensor(self) -> torch.Tensor:
-        """The constant as a tensor, one for all constants of its key."""
-        if self.key not in self._cache:
-            self._cache[self.key] = self.make()
-        return self._cache[self.key]
-
-
 class _Context:
     """What every block of one function shares."""
 
@@ -121,36 +79,10 @@ class _Context:
         self.strict = strict
         self.rounding = rounding
         self.cache = cache
-        self.most = most
-        self.filled = 0
+        self.allowed = Allowance(most)
 
     def constant(self, value: Value) -> Constant:
-        # As text, since 0.0 equals -0.0 and True equals 1.
-        data = repr(value.data) if isinstance(value.data, tuple) else value.data
-        return Constant(functools.partial(self.made, value), value.python, self.cache, (value.type, data))
-
-    def made(self, value: Value) -> torch.Tensor:
-        """The constant's tensor; LoadError where those that one element fills are too many."""
-        if isinstance(value.data, tuple | bytes) and isinstance(value.type, TensorType):
-            self.filled += max((value.type.size or 0) - 8 * len(value.data), 0)
-            said = budget.over(self.filled, budget.HELD * self.most)
-            if said:
-                raise LoadError(f"constants of equal elements have {said[0]}", said[1])
-        return to_carrier(value)
-
-
-def to_carrier(value: Value) -> torch.Tensor:
-    """Return a tensor constant in its carrier type, without a copy where the file already holds that type."""
-    if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
-        raise LoadError(f"a constant of type {value.type} is not a tensor")
-    array = value.numpy()
-    if not array.flags.writeable:
-        array = array.copy()
-    stored = torch.from_numpy(array)
-    carrier = stored.to(ops.CARRIERS[value.type.dtype])
-    if carrier is not stored and stored.nbytes >= LARGE and isinstance(value.data, BlobRef) and value.data.file:
-        value.data.file.release()  # the carrier is a copy: what was read of the file need not stay in memory
-    return carrier
+        return constant(value, self.cache, self.allowed)
 
 
 class _Lowering:
@@ -195,7 +127,7 @@ class _Lowering:
                 raise LoadError(f"it defines '{item.name}' a second time", "the program is damaged")
             self.defined.add(item.name)
         if operation.type == "const":
-            self.values[operation.outputs[0].name] = self.context.constant(_const_value(operation))
+            self.values[operation.outputs[0].name] = self.context.constant(const_value(operation))
             return
         definition = ops.lookup(operation.type, self.context.opset, strict=self.context.strict)
         if definition is None:
@@ -204,7 +136,7 @@ class _Lowering:
             self.constexpr(definition, operation)
             return
         arguments = self.bind(definition, operation)
-        target = definition.rounded if self.rounds(operation) else definition.function
+        target = definition.rounded if rounds(operation, self.context.rounding) else definition.function
         name = operation.outputs[0].name if operation.outputs else None  # write_state has none
         node = self.graph.create_node("call_function", target, (), arguments, name=name)
         node.meta["mil"] = operation
@@ -218,10 +150,6 @@ class _Lowering:
         definition = ops.lookup(operation.type, self.context.opset)
         return definition is None or definition.aliases
 
-    def rounds(self, operation: Operation) -> bool:
-        types = (item.type for item in operation.outputs)
-        return self.context.rounding and any(isinstance(t, TensorType) and t.dtype is DType.FP16 for t in types)
-
     def define(self, operation: Operation, node: fx.Node) -> None:
         if len(operation.outputs) == 1:
             self.values[operation.outputs[0].name] = node
@@ -232,7 +160,7 @@ class _Lowering:
 
     def bind(self, definition: OpDef, operation: Operation) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            parameter.name: self.argument(parameter, given) for parameter, given in _given(definition, operation)
+            parameter.name: self.argument(parameter, found) for parameter, found in given(definition, operation)
         }
         if "output_types" in definition.special:
             arguments["output_types"] = tuple(_plain_type(item.type) for item in operation.outputs)
@@ -274,24 +202,20 @@ class _Lowering:
     def static(self, item: Argument, keep: bool = False) -> Any:
         value = self.resolve(item)
         if isinstance(value, Constant):
-            return _plain(value.python())
+            return plain(value.python())
         return value if keep else self.graph.call_function(ops.host, (value,))
 
     def constexpr(self, definition: OpDef, operation: Operation) -> None:
         """Define an op's outputs as constants, computed when one of them is first needed."""
         constants: dict[Parameter, Constant] = {}
-        for parameter, given in _given(definition, operation):
-            value = self.resolve(given[0])
+        for parameter, found in given(definition, operation):
+            value = self.resolve(found[0])
             if not isinstance(value, Constant):
                 raise LoadError(f"the input '{parameter.name}' must be a constant", "the program is damaged")
             constants[parameter] = value
-        target = definition.rounded if self.rounds(operation) else definition.function
-        run = functools.cache(functools.partial(_constexpr, target, constants, operation, self.context.most))
-        keys = tuple((parameter.name, constant.key) for parameter, constant in constants.items())
-        for index, item in enumerate(operation.outputs):
-            make = functools.partial(_part, run, index)
-            key = (target, index, keys)
-            self.values[item.name] = Constant(make, functools.partial(_python, make), self.context.cache, key)
+        context = self.context
+        made = expanded(definition, constants, operation, context.rounding, context.cache, context.allowed)
+        self.values |= {item.name: value for item, value in zip(operation.outputs, made, strict=True)}
 
     def nested(self, block: Block) -> tuple[fx.Node, tuple[fx.Node, ...]]:
         """Lower a block inside an op to a submodule; return it with the run-time values it captures."""
@@ -301,66 +225,6 @@ class _Lowering:
         name = _attribute_name(self.root, "block")
         self.root.add_module(name, inner)
         return self.graph.get_attr(name), tuple(self.values[name] for name in captured)
-
-
-def _given(definition: OpDef, operation: Operation) -> list[tuple[Parameter, tuple[Argument, ...]]]:
-    """What the program gives an op, by parameter; LoadError for an input too many or too few."""
-    given: dict[str, tuple[Argument, ...]] = dict(operation.inputs)
-    if definition.constexpr:  # iOS16's keep everything in attributes
-        given |= {name: (value,) for name, value in operation.attributes.items() if name in definition.parameters}
-    unknown = [name for name in given if name not in definition.parameters]
-    if unknown:
-        raise LoadError(f"unknown input '{unknown[0]}'", f"it takes {', '.join(definition.parameters)}")
-    missing = [name for name, parameter in definition.parameters.items() if parameter.required and name not in given]
-    if missing:
-        raise LoadError(f"the input '{missing[0]}' is missing", "the program is damaged")
-    return [(parameter, given[name]) for name, parameter in definition.parameters.items() if name in given]
-
-
-def _constexpr(
-    target: Callable[..., Any], constants: Mapping[Parameter, Constant], operation: Operation, most: float
-) -> tuple[torch.Tensor, ...]:
-    """Run an op on constants, and check that it made what the program declares."""
-    try:
-        arguments = {parameter.name: _argument(parameter, constant) for parameter, constant in constants.items()}
-        with Guard(most):
-            result = target(**arguments)
-        made: tuple[torch.Tensor, ...] = result if isinstance(result, tuple) else (result,)
-        for tensor, item in zip(made, operation.outputs, strict=True):
-            if isinstance(item.type, TensorType) and item.type.shape != tuple(tensor.shape):
-                raise LoadError(f"it makes {tuple(tensor.shape)} and declares {item.type.shape}")
-    except (LoadError, TooLargeError, RuntimeError, IndexError, ValueError) as error:
-        where = f"op '{operation.name}' ({operation.type})"
-        raise LoadError(
-            f"{where}: its constant cannot be decompressed: {reason(error)}", "the program is damaged"
-        ) from None
-    return made
-
-
-def _argument(parameter: Parameter, constant: Constant) -> Any:
-    """Return a constant as an op takes it; LoadError where it is of another type than the op declares."""
-    if parameter.kind == "tensor":
-        return constant.make()
-    value = _plain(constant.python())
-    wanted = parameter.wants(value) if parameter.kind == "static" else None
-    if wanted:
-        raise LoadError(f"its input '{parameter.name}' is not {wanted}")
-    return value
-
-
-def _part(run: Callable[[], tuple[torch.Tensor, ...]], index: int) -> torch.Tensor:
-    return run()[index]
-
-
-def _python(make: Callable[[], torch.Tensor]) -> Any:
-    return make().tolist()
-
-
-def _const_value(operation: Operation) -> Value:
-    value = operation.attributes.get("val")
-    if value is None or len(operation.outputs) != 1:
-        raise LoadError("a const without a value", "the program is damaged")
-    return value
 
 
 def _item(values: Sequence[Any], index: int) -> Any:
@@ -383,10 +247,6 @@ def _free_names(block: Block) -> list[str]:
 def _plain_type(kind: Type) -> tuple[str, tuple[int | None, ...] | None]:
     """A type as fx can carry it: a tensor's MIL element type and shape, or another type's class name."""
     return (kind.dtype.mil, kind.shape) if isinstance(kind, TensorType) else (type(kind).__name__, None)
-
-
-def _plain(value: Any) -> Any:
-    return tuple(_plain(item) for item in value) if isinstance(value, list) else value
 
 
 def _attribute_name(root: torch.nn.Module, name: str) -> str:

@@ -1,0 +1,240 @@
+"""Compile-time values: constants in their carriers, and what ``constexpr`` ops make of constants, without a graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from tlkit.errors import LoadError, reason
+from tlkit.host import budget
+from tlkit.mil import ops
+from tlkit.mil.lower.guard import Guard, TooLargeError
+from tlkit.mil.ops.kit.registry import OpDef, Parameter
+from tlkit.mil.program import Argument, BlobRef, Operation, Ref, TensorType, Value
+from tlkit.mil.types import DType
+
+LARGE = 1 << 20
+"""From this many bytes on, a weight's pages of the file are let go once it is in its carrier."""
+
+
+def stored(operations: Iterable[Operation]) -> int:
+    """Return how many bytes operations hold: their weight files', and as many as elements are written inline."""
+    files: dict[int, int] = {}
+    inline = 0
+    for operation in operations:
+        arguments = (item for items in operation.inputs.values() for item in items if isinstance(item, Value))
+        for value in (*operation.attributes.values(), *arguments):
+            if isinstance(value.data, BlobRef):
+                files[id(value.data.file)] = len(value.data.file) if value.data.file is not None else 0
+            elif isinstance(value.data, tuple | bytes):
+                inline += len(value.data)
+    return sum(files.values()) + inline
+
+
+class Allowance:
+    """What the constants of a program may take up: ``most`` elements each, as many as its file warrants."""
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self._filled = 0
+
+    def fill(self, value: Value) -> None:
+        """Count a constant that one element fills; LoadError where such constants are too many."""
+        if isinstance(value.data, tuple | bytes) and isinstance(value.type, TensorType):
+            self._filled += max((value.type.size or 0) - 8 * len(value.data), 0)
+            said = budget.over(self._filled, budget.HELD * self.most)
+            if said:
+                raise LoadError(f"constants of equal elements have {said[0]}", said[1])
+
+
+class Constant:
+    """A compile-time value: as a tensor in its carrier or as plain Python. Equal ones have one ``key``.
+
+    ``make`` decodes the value anew, for ops that run once and would otherwise keep what they decompress.
+    """
+
+    def __init__(
+        self, make: Callable[[], torch.Tensor], python: Callable[[], Any], cache: dict[Any, torch.Tensor], key: Any
+    ) -> None:
+        self.make = make
+        self.python = python
+        self.key = key
+        self._cache = cache
+
+    @functools.cached_property
+    def tensor(self) -> torch.Tensor:
+        """The constant as a tensor, one for all constants of its key."""
+        if self.key not in self._cache:
+            self._cache[self.key] = self.make()
+        return self._cache[self.key]
+
+
+def to_carrier(value: Value) -> torch.Tensor:
+    """Return a tensor constant in its carrier type, without a copy where the file already holds that type."""
+    if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
+        raise LoadError(f"a constant of type {value.type} is not a tensor")
+    array = value.numpy()
+    if not array.flags.writeable:
+        array = array.copy()
+    stored = torch.from_numpy(array)
+    carrier = stored.to(ops.CARRIERS[value.type.dtype])
+    if carrier is not stored and stored.nbytes >= LARGE and isinstance(value.data, BlobRef) and value.data.file:
+        value.data.file.release()  # the carrier is a copy: what was read of the file need not stay in memory
+    return carrier
+
+
+def given(definition: OpDef, operation: Operation) -> list[tuple[Parameter, tuple[Argument, ...]]]:
+    """What the program gives an op, by parameter; LoadError for an input too many or too few."""
+    found: dict[str, tuple[Argument, ...]] = dict(operation.inputs)
+    if definition.constexpr:  # iOS16's keep everything in attributes
+        found |= {name: (value,) for name, value in operation.attributes.items() if name in definition.parameters}
+    unknown = [name for name in found if name not in definition.parameters]
+    if unknown:
+        raise LoadError(f"unknown input '{unknown[0]}'", f"it takes {', '.join(definition.parameters)}")
+    missing = [name for name, parameter in definition.parameters.items() if parameter.required and name not in found]
+    if missing:
+        raise LoadError(f"the input '{missing[0]}' is missing", "the program is damaged")
+    return [(parameter, found[name]) for name, parameter in definition.parameters.items() if name in found]
+
+
+def _constexpr(
+    target: Callable[..., Any], constants: Mapping[Parameter, Constant], operation: Operation, most: float
+) -> tuple[torch.Tensor, ...]:
+    """Run an op on constants, and check that it made what the program declares."""
+    try:
+        arguments = {parameter.name: _argument(parameter, constant) for parameter, constant in constants.items()}
+        with Guard(most):
+            result = target(**arguments)
+        made: tuple[torch.Tensor, ...] = result if isinstance(result, tuple) else (result,)
+        for tensor, item in zip(made, operation.outputs, strict=True):
+            if isinstance(item.type, TensorType) and item.type.shape != tuple(tensor.shape):
+                raise LoadError(f"it makes {tuple(tensor.shape)} and declares {item.type.shape}")
+    except (LoadError, TooLargeError, RuntimeError, IndexError, ValueError) as error:
+        where = f"op '{operation.name}' ({operation.type})"
+        raise LoadError(
+            f"{where}: its constant cannot be decompressed: {reason(error)}", "the program is damaged"
+        ) from None
+    return made
+
+
+def _argument(parameter: Parameter, constant: Constant) -> Any:
+    """Return a constant as an op takes it; LoadError where it is of another type than the op declares."""
+    if parameter.kind == "tensor":
+        return constant.make()
+    value = plain(constant.python())
+    wanted = parameter.wants(value) if parameter.kind == "static" else None
+    if wanted:
+        raise LoadError(f"its input '{parameter.name}' is not {wanted}")
+    return value
+
+
+def _part(run: Callable[[], tuple[torch.Tensor, ...]], index: int) -> torch.Tensor:
+    return run()[index]
+
+
+def _python(make: Callable[[], torch.Tensor]) -> Any:
+    return make().tolist()
+
+
+def const_value(operation: Operation) -> Value:
+    """Return what a ``const`` holds; LoadError where it holds nothing."""
+    value = operation.attributes.get("val")
+    if value is None or len(operation.outputs) != 1:
+        raise LoadError("a const without a value", "the program is damaged")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Return a constant's lists as tuples, which a graph can carry."""
+    return tuple(plain(item) for item in value) if isinstance(value, list) else value
+
+
+def constant(value: Value, cache: dict[Any, torch.Tensor], allowed: Allowance) -> Constant:
+    """Return a constant of a program, made within what is ``allowed``; equal ones share a tensor in ``cache``."""
+    # As text, since 0.0 equals -0.0 and True equals 1.
+    data = repr(value.data) if isinstance(value.data, tuple) else value.data
+    return Constant(functools.partial(_carried, value, allowed), value.python, cache, (value.type, data))
+
+
+def _carried(value: Value, allowed: Allowance) -> torch.Tensor:
+    allowed.fill(value)
+    return to_carrier(value)
+
+
+def rounds(operation: Operation, rounding: bool) -> bool:
+    """Whether the operation's result is to be rounded to f16: it declares so, and ``rounding`` asks for it."""
+    types = (item.type for item in operation.outputs)
+    return rounding and any(isinstance(t, TensorType) and t.dtype is DType.FP16 for t in types)
+
+
+def expanded(
+    definition: OpDef,
+    constants: Mapping[Parameter, Constant],
+    operation: Operation,
+    rounding: bool,
+    cache: dict[Any, torch.Tensor],
+    allowed: Allowance,
+) -> list[Constant]:
+    """Return the outputs of a ``constexpr`` op as constants, computed when one of them is first needed."""
+    target = definition.rounded if rounds(operation, rounding) else definition.function
+    run = functools.cache(functools.partial(_constexpr, target, constants, operation, allowed.most))
+    keys = tuple((parameter.name, item.key) for parameter, item in constants.items())
+    makes = [functools.partial(_part, run, index) for index in range(len(operation.outputs))]
+    return [
+        Constant(make, functools.partial(_python, make), cache, (target, index, keys))
+        for index, make in enumerate(makes)
+    ]
+
+
+_CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
+
+
+def decompress(operation: Operation, makers: Mapping[str, Operation], opset: str) -> torch.Tensor:
+    """Return the weight that a ``constexpr`` op expands to, in its carrier, rounded as it declares.
+
+    ``makers`` are the operations that make the constants it names, and LoadError says what is wrong with one of them,
+    or that what they store does not warrant what they would make (``host.budget``).
+    """
+    feeding: dict[int, Operation] = {}
+    _collect(operation, makers, opset, feeding, _CHAIN)
+    allowed = Allowance(budget.warranted(stored(feeding.values())))
+    values: dict[str, Constant] = {}
+    for part in feeding.values():
+        made = (
+            [constant(const_value(part), {}, allowed)] if part.type == "const" else _made(part, values, opset, allowed)
+        )
+        values |= {item.name: value for item, value in zip(part.outputs, made, strict=True)}
+    return values[operation.outputs[0].name].make()
+
+
+def _collect(
+    operation: Operation, makers: Mapping[str, Operation], opset: str, found: dict[int, Operation], chain: int
+) -> None:
+    """Add an operation to ``found``, by its id, after all that make its constants: each once."""
+    if id(operation) in found:
+        return
+    if operation.type != "const":
+        definition = ops.lookup(operation.type, opset)
+        if definition is None or not definition.constexpr or chain == 0:
+            raise LoadError(f"op '{operation.name}' ({operation.type}): it makes no weight", "the program is damaged")
+        for item in (item for items in operation.inputs.values() for item in items if isinstance(item, Ref)):
+            if item.name not in makers:
+                raise LoadError(f"op '{operation.name}': nothing defines '{item.name}'", "the program is damaged")
+            _collect(makers[item.name], makers, opset, found, chain - 1)
+    found[id(operation)] = operation
+
+
+def _made(operation: Operation, values: Mapping[str, Constant], opset: str, allowed: Allowance) -> list[Constant]:
+    if operation.type == "const":
+        return [constant(const_value(operation), {}, allowed)]
+    definition = ops.lookup(operation.type, opset)
+    assert definition is not None
+
+    def resolve(item: Argument) -> Constant:
+        return constant(item, {}, allowed) if isinstance(item, Value) else values[item.name]
+
+    constants = {parameter: resolve(found[0]) for parameter, found in given(definition, operation)}
+    return expanded(definition, constants, operation, True, {}, allowed)
