@@ -17,10 +17,11 @@ from torch import fx
 
 from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.host import budget
+from tlkit.mil.lower.constants import stored
 from tlkit.mil.lower.guard import Guard, TooLargeError
-from tlkit.mil.lower.lower import lower, stored
+from tlkit.mil.lower.lower import lower
 from tlkit.mil.ops import CARRIERS, library
-from tlkit.mil.program import Function, Operation, StateType, TensorType
+from tlkit.mil.program import Function, Operation, StateType, TensorType, walk
 
 AGAIN = "convert the model again at that shape, or with a flexible one"
 """What helps where a program does not follow another shape."""
@@ -48,7 +49,7 @@ def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
     Found by running it on zeros. UsageError names the operation that the shapes do not fit or that does not follow.
     """
     walker = _Walker(lower(function, precision="f32"), function)
-    held = stored(function)
+    held = stored(walk(function.block.operations))
     asked = max(budget.warranted(held), budget.factor() * _ASKED)
     operands = [
         _zeros(item.type, shapes.get(item.name), asked if item.name in shapes else budget.warranted(held))
