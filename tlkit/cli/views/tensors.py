@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tlkit.core.compare.tensors import FileDifference, TensorDifference
-    from tlkit.core.inspect.folder import Row
+    from tlkit.core.inspect.folder import Listed
     from tlkit.core.inspect.stats import TensorStats
     from tlkit.formats.groups import Group as TensorGroup
 
@@ -266,7 +266,7 @@ def _fact(key: str, value: Any) -> str:
     return f"{value:,} {words if value != 1 else _ONE.get(words) or words.removesuffix('s')}"
 
 
-def folder_view(path: Path, rows: Sequence[Row]) -> RenderableType:
+def folder_view(path: Path, rows: Sequence[Listed]) -> RenderableType:
     """Return a row a model, and below them what is wrong with some."""
     view = _table("model", "format", "kind", "stored", right=("parameters", "on disk"))
     wrong: list[RenderableType] = []

@@ -15,7 +15,7 @@ from tlkit.types import Unit
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Task:
     """A model under one setting, as the parent tells the child (JSON): see :func:`make`."""
 
     path: str
@@ -35,22 +35,22 @@ class Target:
 
 
 def make(**arguments: Any) -> EngineSubject:
-    """Return what measures the :class:`Target` with these fields, on the engine that this machine measures.
+    """Return what measures the :class:`Task` with these fields, on the engine that this machine measures.
 
     ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` what was compiled to load.
     """
-    return EngineSubject(Target(**arguments))
+    return EngineSubject(Task(**arguments))
 
 
 def make_source(**arguments: Any) -> SourceSubject:
-    """Return what measures the PyTorch source (``path`` is its text) under the :class:`Target` with these fields."""
-    return SourceSubject(Target(**arguments))
+    """Return what measures the PyTorch source (``path`` is its text) under the :class:`Task` with these fields."""
+    return SourceSubject(Task(**arguments))
 
 
 class EngineSubject:
     """An engine under the setting. Where the model was compiled, every setting loads that, from the same path."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Task) -> None:
         # What load() and bind() would import is imported here: they are timed.
         import tlkit.core.model.inputs
         import tlkit.formats.coreml.describe  # noqa: F401
@@ -106,7 +106,7 @@ class SourceSubject:
 
     rebind = True
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Task) -> None:
         import tlkit.core.convert.source.source  # noqa: F401
         from tlkit.engines.torch.device import device_for
 
@@ -155,7 +155,7 @@ def store_inputs(arrays: Mapping[str, Any], file: Path) -> None:
     np.savez(file, names=np.array(list(arrays), dtype=str), **stored)
 
 
-def _inputs(target: Target) -> dict[str, Any]:
+def _inputs(target: Task) -> dict[str, Any]:
     import numpy as np
 
     with np.load(target.arrays, allow_pickle=False) as stored:

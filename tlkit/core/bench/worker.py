@@ -40,7 +40,7 @@ from tlkit.errors import TlkitError, reason
 from tlkit.host.machine import is_mac
 
 
-class Subject(Protocol):
+class Measurable(Protocol):
     """What is measured. A factory, named ``package.module:callable``, makes one from JSON arguments."""
 
     def load(self) -> Any:
@@ -60,7 +60,7 @@ class Subject(Protocol):
 class Worker:
     """The commands, and what they share: a subject, the model it loaded and the call that runs it."""
 
-    _subject: Subject
+    _subject: Measurable
     _model: Any
     _call: Callable[[], object]
 

@@ -20,7 +20,7 @@ _LATER_SHARD = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Listed:
     """One model: where it is, what it is, or why it cannot be told."""
 
     path: str
@@ -39,13 +39,13 @@ def is_collection(path: Path) -> bool:
     return False
 
 
-def list_models(path: Path) -> Iterator[Row]:
+def list_models(path: Path) -> Iterator[Listed]:
     """Yield a row for each model under ``path``, sorted by path; files that are no models are passed over."""
     for found in _models(path):
         try:
-            yield Row(str(found), describe(found))
+            yield Listed(str(found), describe(found))
         except TlkitError as error:
-            yield Row(str(found), problem=error.message.removeprefix(f"{found}: "))
+            yield Listed(str(found), problem=error.message.removeprefix(f"{found}: "))
 
 
 def _models(root: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ _AT_ONCE = 1 << 20  # elements: whole blocks of every type
 _BYTES = 1 << 23
 
 
-class Reader:
+class JobReader:
     """Gives the bytes of each planned tensor, as its job says, and keeps count of what is lost."""
 
     def __init__(

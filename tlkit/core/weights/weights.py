@@ -117,9 +117,9 @@ def convert_weights(
     notes += _not_quantized(jobs, wishes.quantize)
     if wishes.format == "GGUF" and not (f"{arch}.block_count" in carried and "tokenizer.ggml.model" in carried):
         notes.append(_WEIGHTS_ONLY)
-    from tlkit.core.weights.data import Reader
+    from tlkit.core.weights.data import JobReader
 
-    reader = Reader(opened, jobs, report or (lambda what, share: None), check)
+    reader = JobReader(opened, jobs, report or (lambda what, share: None), check)
     files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes)
     return WeightsResult(
         path=goal,

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from tlkit.errors import LoadError, reason
-from tlkit.formats.torch.pickle_machine import LongBytes, LongText, Machine, Persistent
+from tlkit.formats.torch.pickle_machine import LongBytes, LongText, Persistent, PickleMachine
 
 _OPCODES = 1_000_000  # a checkpoint of 10,000 tensors has some 400,000
 _ELIDE = 1 << 16  # bytes of one string or blob that are worth looking at
@@ -80,7 +80,7 @@ def unexpected(imports: tuple[str, ...]) -> tuple[str, ...]:
 def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
     """Read one pickle of ``data`` from ``start``; LoadError where it is none, or is too long to be a model's."""
     source = _Source(data, start)
-    machine = Machine()
+    machine = PickleMachine()
     try:
         for _ in range(_OPCODES):
             name, argument = source.operation()

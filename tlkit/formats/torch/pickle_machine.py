@@ -75,7 +75,7 @@ class LongText(str):
     encoded: bool
 
 
-class Machine:
+class PickleMachine:
     """The stack that opcodes work on; ``imports`` are the names met, ``references`` what lies elsewhere, in order."""
 
     def __init__(self) -> None:
@@ -208,43 +208,43 @@ def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-_STEPS: dict[str, Callable[[Machine, Any], None]] = {
-    "MARK": Machine._mark,
-    "POP": Machine._pop,
-    "POP_MARK": Machine._pop_mark,
-    "DUP": Machine._dup,
-    "TUPLE": Machine._tuple,
+_STEPS: dict[str, Callable[[PickleMachine, Any], None]] = {
+    "MARK": PickleMachine._mark,
+    "POP": PickleMachine._pop,
+    "POP_MARK": PickleMachine._pop_mark,
+    "DUP": PickleMachine._dup,
+    "TUPLE": PickleMachine._tuple,
     "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
     "TUPLE1": lambda machine, _: machine._tuple_of(1),
     "TUPLE2": lambda machine, _: machine._tuple_of(2),
     "TUPLE3": lambda machine, _: machine._tuple_of(3),
-    "LIST": Machine._list,
-    "FROZENSET": Machine._list,
+    "LIST": PickleMachine._list,
+    "FROZENSET": PickleMachine._list,
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_SET": lambda machine, _: machine.stack.append([]),
-    "DICT": Machine._dict,
+    "DICT": PickleMachine._dict,
     "EMPTY_DICT": lambda machine, _: machine.stack.append(Dict()),
     "NONE": lambda machine, _: machine.stack.append(None),
     "NEWTRUE": lambda machine, _: machine.stack.append(True),
     "NEWFALSE": lambda machine, _: machine.stack.append(False),
-    "APPEND": Machine._append,
-    "APPENDS": Machine._appends,
-    "ADDITEMS": Machine._appends,
-    "SETITEM": Machine._setitem,
-    "SETITEMS": Machine._setitems,
-    "GLOBAL": Machine._imported,
-    "STACK_GLOBAL": Machine._stack_global,
-    "REDUCE": Machine._reduce,
-    "NEWOBJ": Machine._reduce,
-    "NEWOBJ_EX": Machine._newobj_ex,
-    "INST": Machine._inst,
-    "OBJ": Machine._obj,
-    "BUILD": Machine._build,
-    "PERSID": Machine._persistent,
-    "BINPERSID": Machine._persistent,
-    "MEMOIZE": Machine._memoize,
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine._get),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine._put),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), Machine._extension),
+    "APPEND": PickleMachine._append,
+    "APPENDS": PickleMachine._appends,
+    "ADDITEMS": PickleMachine._appends,
+    "SETITEM": PickleMachine._setitem,
+    "SETITEMS": PickleMachine._setitems,
+    "GLOBAL": PickleMachine._imported,
+    "STACK_GLOBAL": PickleMachine._stack_global,
+    "REDUCE": PickleMachine._reduce,
+    "NEWOBJ": PickleMachine._reduce,
+    "NEWOBJ_EX": PickleMachine._newobj_ex,
+    "INST": PickleMachine._inst,
+    "OBJ": PickleMachine._obj,
+    "BUILD": PickleMachine._build,
+    "PERSID": PickleMachine._persistent,
+    "BINPERSID": PickleMachine._persistent,
+    "MEMOIZE": PickleMachine._memoize,
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), PickleMachine._get),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), PickleMachine._put),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), PickleMachine._extension),
 }
 _IGNORED = {"PROTO", "FRAME", "STOP", "READONLY_BUFFER"}

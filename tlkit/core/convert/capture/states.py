@@ -14,7 +14,7 @@ from tlkit.ports.port import parse_dims, safe_name
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class BufferState:
     """A state: its name in the package, its shape, the buffer it is in the captured graph and in the module run."""
 
     name: str
@@ -51,15 +51,16 @@ def watching(module: nn.Module) -> Iterator[Watch]:
         watch.restore()
 
 
-def found_states(module: nn.Module, changed: Sequence[str], prefix: str = "inner.") -> tuple[State, ...]:
+def found_states(module: nn.Module, changed: Sequence[str], prefix: str = "inner.") -> tuple[BufferState, ...]:
     """Return the states for the buffers ``changed`` of ``module``; ``prefix`` is not the user's, and not in names."""
     buffers: dict[str, Tensor] = dict(module.named_buffers())
     return tuple(
-        State(safe_name(path.removeprefix(prefix), set()), tuple(buffers[path].shape), path, path) for path in changed
+        BufferState(safe_name(path.removeprefix(prefix), set()), tuple(buffers[path].shape), path, path)
+        for path in changed
     )
 
 
-def check_states(given: Sequence[str], found: Sequence[State]) -> None:
+def check_states(given: Sequence[str], found: Sequence[BufferState]) -> None:
     """Raise :class:`UsageError` if ``given`` (``NAME`` or ``NAME=SHAPE``) has any, and not just the states found."""
     listed = ", ".join(f"{state.name}={'x'.join(map(str, state.shape))}" for state in found) or "none"
     names = []
@@ -79,7 +80,7 @@ def check_states(given: Sequence[str], found: Sequence[State]) -> None:
 
 
 @contextmanager
-def zeroed(module: nn.Module, states: Sequence[State]) -> Iterator[None]:
+def zeroed(module: nn.Module, states: Sequence[BufferState]) -> Iterator[None]:
     """Let the body run ``module`` from states of zeros, as Core ML begins, and put the buffers back."""
     buffers = dict(module.named_buffers())
     with watching(module):
@@ -89,7 +90,7 @@ def zeroed(module: nn.Module, states: Sequence[State]) -> Iterator[None]:
         yield
 
 
-def start_notes(module: nn.Module, states: Sequence[State]) -> tuple[str, ...]:
+def start_notes(module: nn.Module, states: Sequence[BufferState]) -> tuple[str, ...]:
     """Say which states do not begin as the buffers do."""
     buffers = dict(module.named_buffers())
     filled = [state.name for state in states if bool(buffers[state.buffer].any())]

@@ -22,7 +22,7 @@ from torch.jit._trace import TracerWarning
 
 from tlkit.core.convert.capture.examples import channel_ratios
 from tlkit.core.convert.capture.preflight import Place, find_place, lost_writes
-from tlkit.core.convert.capture.states import State, found_states, start_notes, watching
+from tlkit.core.convert.capture.states import BufferState, found_states, start_notes, watching
 from tlkit.core.convert.capture.writes import without_writes
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
@@ -52,7 +52,7 @@ class Traced:
     ports: tuple[Port, ...]
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
-    states: tuple[State, ...] = ()
+    states: tuple[BufferState, ...] = ()
     frozen: tuple[str, ...] = ()
 
     def place(self, name: str, kind: str = "", count: int = 0) -> Place | None:

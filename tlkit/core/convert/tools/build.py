@@ -28,7 +28,7 @@ from tlkit.host.quiet import quiet, read_bar
 from tlkit.ports.port import Port
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.capture.states import State
+    from tlkit.core.convert.capture.states import BufferState
     from tlkit.core.convert.capture.trace import Output, Traced
 
 TESTED_TORCH = (2, 13)
@@ -201,13 +201,13 @@ def _output(ct: Any, output: Output) -> Any:
     return ct.TensorType(name=output.name, dtype=np.dtype(dtype).type)
 
 
-def _state(ct: Any, state: State) -> Any:
+def _state(ct: Any, state: BufferState) -> Any:
     import numpy as np
 
     return ct.StateType(wrapped_type=ct.TensorType(shape=state.shape, dtype=np.float16), name=state.source)
 
 
-def _name_states(spec: Any, states: Sequence[State]) -> None:
+def _name_states(spec: Any, states: Sequence[BufferState]) -> None:
     """Call the states what the user calls the buffers: coremltools takes the traced module's names for them."""
     from tlkit.formats.coreml.features import interfaces, rename_ports
     from tlkit.mil.passes.base import run_passes
