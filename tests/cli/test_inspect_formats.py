@@ -52,7 +52,7 @@ def test_the_summary_groups_blocks(tlkit: Shell, weights: Path) -> None:
     found = rows(outcome.out)
     assert found["layers.[0-2].w"].split() == ["layers.[0-2].w", "F32", "2x3", "3", "18", "72", "B"]
     assert "SafeTensors · weights" in found["format"] and found["note"].split() == ["note", "mine"]
-    assert outcome.out.splitlines()[-1].startswith("good for")
+    assert any(line.startswith("good for") for line in outcome.out.splitlines()[-3:])
 
 
 def test_the_json_holds_all_of_it(tlkit: Shell, weights: Path) -> None:
@@ -206,7 +206,8 @@ def test_a_module_names_what_loading_it_would_run(tlkit: Shell, tmp_path: Path) 
 def test_pipelines_and_custom_layers_are_shown(tlkit: Shell) -> None:
     out = tlkit("inspect", MODELS / "mlmodel/blazeface_pipeline.mlmodel").out
     assert "nonMaximumSuppression" in out and "pixel x 0.00784314" in out
-    assert "custom layers: dneprDroid_lstsq" in tlkit("inspect", MODELS / "mlmodel/lstsq_custom_layer.mlmodel").out
+    out = tlkit("inspect", MODELS / "mlmodel/lstsq_custom_layer.mlmodel").out
+    assert "custom layers: dneprDroid_lstsq" in " ".join(out.split())
     out = tlkit("inspect", MODELS / "mlmodel/s4tf_house_trainable_updatable.mlmodel").out
     assert "updatable layers: dense1, dense2, dense3" in out and "sgdOptimizer" in out
 

@@ -97,6 +97,18 @@ def safetensors_header_of_holes(folder: Path) -> Path:
 
 
 @hostile
+def safetensors_header_just_below_the_limit(folder: Path) -> Path:
+    items = ",".join(f'"{index}":{_tensor(0, 0, "[0]")}' for index in range(1_090_000))
+    assert 60_000_000 < len(items) < 1 << 26
+    return _safetensors(folder, f"{{{items}}}")
+
+
+@hostile
+def safetensors_header_of_holes_just_below_the_limit(folder: Path) -> Path:
+    return _file(folder / "x.safetensors", struct.pack("<Q", 67_000_000) + b"{", 68_000_000)
+
+
+@hostile
 def safetensors_metadata_of_many_keys(folder: Path) -> Path:
     items = ",".join(f'"{index}":""' for index in range(2_200_000))
     return _safetensors(folder, f'{{"__metadata__":{{{items}}}}}')

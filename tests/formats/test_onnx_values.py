@@ -28,6 +28,37 @@ def model(path: Path, nodes: list[Any], initializers: list[Any] = [], **graph: A
 IDENTITY = helper.make_node("Identity", ["x"], ["y"])
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"value_float": 1.5},
+        {"value_floats": [1.5, -2.25, 3e38]},
+        {"value_floats": [0.5]},
+        {"value_int": -3},
+        {"value_int": 0},
+        {"value_ints": [1, -2, 1 << 40, 0]},
+    ],
+)
+def test_numbers_of_a_constant_node_are_onnxs(tmp_path: Path, value: dict[str, Any]) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    node = helper.make_node("Constant", [], ["w"], **value)
+    found = model(tmp_path / "x.onnx", [node, IDENTITY])
+    kind = TensorProto.FLOAT if "float" in next(iter(value)) else TensorProto.INT64
+    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("w", kind, None)])
+    evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    (expected,) = evaluator.run(None, {})
+    (entry,) = found.entries()
+    assert (entry.name, found.left_out) == ("w", ())
+    np.testing.assert_array_equal(found.array(entry), expected)
+    assert found.array(entry).shape == np.shape(expected) and found.array(entry).dtype == expected.dtype
+
+
+def test_an_attribute_of_that_name_elsewhere_is_no_tensor(tmp_path: Path) -> None:
+    node = helper.make_node("Other", ["x"], ["w"], value_floats=[1.0], domain="mine")
+    assert not model(tmp_path / "x.onnx", [node, IDENTITY]).entries()
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_typed_fields_have_onnxs_values(tmp_path: Path, packed: bool) -> None:
     kinds = {

@@ -173,6 +173,13 @@ def test_data_of_another_length_than_planned_is_an_error(tmp_path: Path, count: 
         write_safetensors(tmp_path / "a", [Planned("x", "F32", (3,))], {}, lambda tensor: [bytes(count)])
 
 
+def test_no_tensor_is_called_what_safetensors_calls_its_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(ConversionError, match="a tensor may not be called '__metadata__' in SafeTensors"):
+        write_safetensors(path, [Planned("__metadata__", "F32", (2,))], {}, in_pieces)
+    assert not path.exists()
+
+
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 some_tensors = st.lists(

@@ -53,6 +53,8 @@ TYPES = {
 _BITS = {"U4": 4, "I4": 4, "U2": 2, "I2": 2, "F4": 4}
 _NUMBERS = (5, 7, 11)  # int32_data, int64_data, uint64_data: numbers of any width, of as many bytes as each needs
 _IN_PLACE = {4: "F32", 10: "F64"}  # float_data and double_data, whose packed form is the raw one
+_CONSTANTS = {"value_float": (2, 1), "value_floats": (7, 1), "value_int": (3, 7), "value_ints": (8, 7)}
+"""Attributes of a Constant node by name: the field that holds the values, and their type."""
 _FIELDS = 1_000_000  # a graph of 50,000 nodes has some 600,000
 _RANK = 64
 _NESTED = 16  # graphs in the attributes of nodes: If, Loop, Scan
@@ -150,7 +152,7 @@ class OnnxFile(MappedTensors):
     def _node(self, start: int, end: int, depth: int) -> None:
         self._seen += 2  # what an empty one takes
         kind = domain = output = ""
-        tensors = []
+        attributes = []
         for number, wire, begin, stop in self._fields(start, end):
             if number == 2 and wire == 2:
                 output = output or self._text(begin, stop)
@@ -159,16 +161,38 @@ class OnnxFile(MappedTensors):
             elif number == 7 and wire == 2:
                 domain = self._text(begin, stop)
             elif number == 5 and wire == 2:
-                for inner, inner_wire, first, last in self._fields(begin, stop):
-                    if inner in (6, 11) and inner_wire == 2:  # an attribute's graph, or graphs
-                        self._graph(first, last, depth + 1)
-                    elif inner in (5, 10) and inner_wire == 2:  # its tensor, or tensors
-                        tensors.append((first, last))
-                    elif inner in (22, 23) and inner_wire == 2:
-                        self._sparse(first, last, output)
-        for first, last in tensors:
-            self._initializer(first, last, output or kind)
+                attributes.append((begin, stop))
         self.operations[f"{domain}.{kind}" if domain not in ("", "ai.onnx") else kind] += 1
+        for begin, stop in attributes:
+            self._attribute(begin, stop, depth, output, kind)
+
+    def _attribute(self, start: int, end: int, depth: int, output: str, kind: str) -> None:
+        """Take in the graphs and tensors of a node's attribute, and a Constant node's numbers."""
+        called, numbers = "", list[Field]()
+        for number, wire, begin, stop in self._fields(start, end):
+            if number in (6, 11) and wire == 2:  # an attribute's graph, or graphs
+                self._graph(begin, stop, depth + 1)
+            elif number in (5, 10) and wire == 2:  # its tensor, or tensors
+                self._initializer(begin, stop, output or kind)
+            elif number in (22, 23) and wire == 2:
+                self._sparse(begin, stop, output)
+            elif number == 1 and wire == 2 and kind == "Constant":
+                called = self._text(begin, stop)
+            elif number in (2, 3, 7, 8):  # f, i, floats, ints
+                numbers.append((number, wire, begin, stop))
+        if called in _CONSTANTS:
+            own, dtype = _CONSTANTS[called]
+            values = [(4 if dtype == 1 else 7, *field[1:]) for field in numbers if field[0] == own]
+            count = sum(self._count(field, dtype) for field in values)
+            shape = (count,) if called.endswith("s") else ()
+            self._take(output or kind, dtype, shape, (0, 0), {}, values, end - start)
+
+    def _count(self, field: Field, dtype: int) -> int:
+        """Return how many numbers a field holds: one, or several packed."""
+        _, wire, begin, stop = field
+        if wire != 2:
+            return 1
+        return (stop - begin) // 4 if dtype == 1 else sum(1 for _ in varints(self._data, begin, stop))
 
     def _port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
         name, dtype = "", ""

@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tlkit.cli.sink import output
+from tlkit.cli.sink.card import card
+from tlkit.cli.sink.named_table import NamedTable
 from tlkit.cli.sink.output import Sink, jsonable
 from tlkit.errors import LoadError
 from tlkit.types import Unit
@@ -171,11 +174,41 @@ def test_colours_on_a_terminal_only_and_never_with_no_color(monkeypatch: pytest.
     assert out.getvalue() == "x\n"
 
 
-def test_rows_are_not_folded_away_from_a_terminal() -> None:
-    long = "word " * 40
+def piped(what: RenderableType) -> list[str]:
     sink, out, _ = make()
-    sink.answer({}, table(long, "end"))
-    assert any(long.strip() in line and "end" in line for line in out.getvalue().splitlines())
+    sink.answer({}, what)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("columns", [None, 60, 120])
+def test_lines_in_a_pipe_fold_between_words_at_80_columns(monkeypatch: pytest.MonkeyPatch, columns: int | None) -> None:
+    if columns:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    lines = piped(table(" ".join(f"word{number}" for number in range(60)), "end"))
+    assert max(map(len, lines)) <= (columns or 80)
+    assert re.findall(r"\bword\d+\b", "\n".join(lines)) == [f"word{number}" for number in range(60)]
+
+
+@pytest.mark.parametrize("length", [30, 79, 130, 450, 850])
+def test_a_key_in_a_pipe_is_never_broken_and_its_row_one_line(length: int) -> None:
+    key = "k" * length
+    lines = piped(table(key, "a sentence of several words " * 4))
+    assert sum(key in line for line in lines) == 1
+
+
+def test_a_row_of_short_cells_stays_one_line_in_a_pipe() -> None:
+    names = NamedTable()
+    for heading in ("name", "a", "b", "c", "d"):
+        names.add_column(heading, no_wrap=heading != "name", overflow="fold")
+    name = "model.layers.0.self_attention.query_projection.weight"
+    names.add_row(name, *("1" * 14 for _ in range(4)))
+    assert [line.split() for line in piped(names) if name in line] == [[name, *["1" * 14] * 4]]
+
+
+def test_a_long_label_of_a_card_is_whole_and_beside_its_value() -> None:
+    label = "com.example.a_key_that_is_longer_than_labels_are"
+    lines = piped(card([("short", "1"), (label, "[bold]two[/]"), ("other", "3")], 20))
+    assert lines == ["short  1", "other  3", f"{label}  two"]
 
 
 @pytest.mark.parametrize("show", ["[bold]a[/] :smile: \x1b[31mb\rc", None])

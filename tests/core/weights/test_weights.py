@@ -219,6 +219,17 @@ def test_gguf_s_metadata_comes_back_through_safetensors_with_its_types(tmp_path:
     assert {name: (f.contents(), f.types) for name, f in second.fields.items() if "GGUF." not in name} == said
 
 
+def test_a_gguf_that_llama_cpp_will_not_load_is_called_weights_only(tmp_path: Path) -> None:
+    words = "weights only: it lacks hyperparameters or a tokenizer, and will not load in llama.cpp"
+    source = write_gguf(tmp_path / "a.gguf", {"w": (MATRIX, "F32")}, block_count=3)
+    assert words in convert_weights(source, tmp_path / "b.gguf").notes
+    tokenizer = {"tokenizer.ggml.model": "gpt2"}
+    assert words not in convert_weights(source, tmp_path / "c.gguf", metadata=tokenizer).notes
+    safe(tmp_path / "d.safetensors", {"w": MATRIX})
+    assert words in convert_weights(tmp_path / "d.safetensors", tmp_path / "d.gguf", metadata=tokenizer).notes
+    assert words not in convert_weights(source, tmp_path / "e.safetensors").notes
+
+
 def test_metadata_is_edited(tmp_path: Path) -> None:
     source = safe(tmp_path / "a.safetensors", metadata={"old": "1", "gone": "2", "format": "pt"})
     edits = ["old=x=y", "gone=", "new=3", "a.count=3", "a.share=0.5", "a.flag=true", "a.name:str=7", "general.name=1"]

@@ -41,6 +41,15 @@ def test_it_is_described_as_the_package_is(tmp_path: Path, prefix: str) -> None:
     assert not here.notes
 
 
+def test_a_manifest_with_a_byte_order_mark_is_read_zipped_or_not(tmp_path: Path) -> None:
+    package = packages.classifier(tmp_path / "net.mlpackage")
+    said = describe(package)
+    manifest = package / "Manifest.json"
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes())
+    assert describe(package).inputs == said.inputs
+    assert describe(archive(package, tmp_path / "net.zip")).parameters == said.parameters > 0
+
+
 def test_it_runs_as_the_package_does_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

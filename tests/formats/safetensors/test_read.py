@@ -101,6 +101,14 @@ def test_hostile_headers_are_refused_in_a_line(tmp_path: Path, case: str) -> Non
             safe_open(path, "pt")
 
 
+def test_metadata_of_null_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", {"__metadata__": None, **GOOD}, 12)
+    found = SafeTensorsFile(path)
+    assert [entry.name for entry in found.entries()] == ["a", "b"] and not found.metadata
+    with safe_open(path, "pt") as file:
+        assert sorted(file.keys()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10**9, 200])
 def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -> None:
     with pytest.raises(LoadError, match=f"should have {length:,} bytes"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,14 +18,16 @@ def grid() -> Table:
     return Table.grid(padding=(0, 2))
 
 
-def card(facts: Iterable[Fact], label_width: int | None = None) -> Table:
-    """Return ``facts`` as a table; values fold, and labels only where ``label_width`` bounds them."""
+def card(facts: Iterable[Fact], label_width: int | None = None) -> RenderableType:
+    """Return ``facts`` as a table, and below it a line for each with a label over ``label_width`` columns."""
     table = grid()
-    if label_width is None:
-        table.add_column(style="dim", no_wrap=True)
-    else:
-        table.add_column(style="dim", overflow="fold", max_width=label_width)
+    table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
+    long = []
     for label, value, *style in facts:
-        table.add_row(label, Text(str(value), style[0]) if style else value)
-    return table
+        said = Text(str(value), style[0]) if style else value
+        if label_width is not None and cell_len(label) > label_width:
+            long.append(Text.assemble((label, "dim"), "  ", said if isinstance(said, Text) else Text.from_markup(said)))
+        else:
+            table.add_row(label, said)
+    return Group(table, *long) if long else table

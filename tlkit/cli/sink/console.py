@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.segment import Segment
 
 from tlkit.cli.sink.stream import Progress, clean
 
 PLAIN_WIDTH = 1000  # columns away from a terminal: wide enough that no table has to fold a cell
+_ROOM = 80  # columns that a table in a file takes, where no word of it has to be broken for that
+_FRAME = re.compile("[\\s\u2500-\u257f]+")  # blanks, and the lines of tables and trees
 
 
 class PlainConsole(Console):
     """A console on ``stream`` that reads nothing in a text as markup, and leaves a broken pipe to its caller."""
 
-    def __init__(self, stream: TextIO) -> None:
-        width = None if stream.isatty() else PLAIN_WIDTH
+    def __init__(self, stream: TextIO, width: int | None = None) -> None:
+        width = None if stream.isatty() else width or PLAIN_WIDTH
         super().__init__(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
@@ -39,6 +46,58 @@ class Safe:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._inner)
+
+
+def plain_text(what: RenderableType) -> str:
+    """Return ``what`` as lines for a file or a pipe, without blanks at their ends.
+
+    They are at most 80 columns long (or ``COLUMNS``, where that is set): cells are folded between words. No word, so no
+    key or path, is broken or cut for that: where one does not fit, lines are as long as need be, and a table of short
+    cells keeps each row on one line up to twice that width. (Words of over 1,000 columns are broken all the same.)
+    """
+    if isinstance(what, Group):  # each part for itself: one long path widens no table but its own
+        return "".join(map(plain_text, what.renderables))
+    wide = _lines(what, PLAIN_WIDTH)
+    room, widest = _room(), _widest(wide)
+    if widest <= room:
+        return wide
+    words = _words(wide)
+    for width in _widths(what, room, widest):
+        lines = _lines(what, width)
+        if _words(lines) == words:
+            return lines
+    return wide
+
+
+def _widths(what: RenderableType, room: int, widest: int) -> Iterator[int]:
+    """Yield the widths to try: what the longest words need, a row of names a line, then more and more."""
+    console = PlainConsole(io.StringIO())
+    need = Measurement.get(console, console.options, what).minimum
+    if need > 2 * room:
+        yield room
+    width = max(room, need)
+    while width < widest:
+        yield width
+        width += -(-width // 4)
+
+
+def _lines(what: RenderableType, width: int) -> str:
+    padded = io.StringIO()  # rich pads cells to a rectangle: nobody wants the blanks in a file
+    PlainConsole(padded, width).print(Safe(what))
+    return "".join(f"{line.rstrip()}\n" for line in padded.getvalue().splitlines())
+
+
+def _room() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns[:6]) > 0 else _ROOM
+
+
+def _widest(text: str) -> int:
+    return max(map(cell_len, text.splitlines()), default=0)
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(_FRAME.split(text))
 
 
 @contextmanager

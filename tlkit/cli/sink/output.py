@@ -7,7 +7,8 @@ errors and progress go to stderr in both modes. Rules that hold for every comman
   beyond the finite, so they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
 * Text from a model file may hold anything: it is never read as markup, and control characters and what turns text
   around are replaced (in JSON: escaped), so that a model's description cannot drive the terminal or its reader.
-* Away from a terminal there are no colours, no bars and no wrapping: one row stays one line for ``grep``.
+* Away from a terminal there are no colours and no bars. Lines are folded at 80 columns (or ``COLUMNS``) between words;
+  no word is broken, and a message or a ``str`` is never folded.
 * A reader that goes away (``| head``) is no error: what is left of the answer is dropped in silence.
 
 rich is imported when text is printed, not before.
@@ -15,7 +16,6 @@ rich is imported when text is printed, not before.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -125,12 +125,10 @@ class Sink:
         if isinstance(what, str):
             self._write(stream, clean(what) + ("" if what.endswith("\n") else "\n"))
             return
-        from tlkit.cli.sink.console import PlainConsole, Safe
+        from tlkit.cli.sink.console import PlainConsole, Safe, plain_text
 
-        if not stream.isatty():  # rich pads cells to a rectangle: nobody wants the blanks in a file
-            padded = io.StringIO()
-            PlainConsole(padded).print(Safe(what), soft_wrap=soft_wrap)
-            self._write(stream, "".join(f"{line.rstrip()}\n" for line in padded.getvalue().splitlines()))
+        if not stream.isatty() and not soft_wrap:
+            self._write(stream, plain_text(what))
             return
         with deaf_reader(stream):
             PlainConsole(stream).print(Safe(what), soft_wrap=soft_wrap)

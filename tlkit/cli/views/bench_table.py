@@ -70,7 +70,7 @@ class _Bars:
             )
 
 
-def _facts(result: BenchResult) -> Table:
+def _facts(result: BenchResult) -> RenderableType:
     facts: list[Fact] = []
     for model in result.models:
         named = f" ({model.name})" if len(result.models) > 1 and model.name != model.asked else ""

@@ -70,7 +70,7 @@ def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
     return view
 
 
-def _facts(info: ModelInfo) -> Table:
+def _facts(info: ModelInfo) -> RenderableType:
     rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
     rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
     rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels))]

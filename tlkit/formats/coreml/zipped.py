@@ -14,7 +14,7 @@ from tlkit.errors import LoadError
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import blob_references
-from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json
+from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json, without_mark
 from tlkit.formats.files.paths import inside
 from tlkit.formats.files.zip import Zip, leads_out
 from tlkit.host.scratch import scratch_folder
@@ -74,7 +74,7 @@ def open_zipped(path: Path) -> ZippedPackage:
     if len(found) != 1:
         raise LoadError(f"{path}: it holds {len(found)} Core ML packages", "unzip it and name one of them")
     prefix = found[0].removesuffix("Manifest.json")
-    manifest = parse_json(archive.read(found[0]), f"{path}: {found[0]}")
+    manifest = parse_json(without_mark(bytes(archive.read(found[0]))), f"{path}: {found[0]}")
     try:
         entry = str(manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"])
         listed = tuple(str(item["path"]) for item in manifest["itemInfoEntries"].values())

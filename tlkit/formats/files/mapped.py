@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import mmap
 from functools import cached_property
@@ -80,8 +81,16 @@ def parse_json(data: bytes | memoryview, where: str, parts: int = JSON_ITEMS) ->
 
 
 def read_json(path: Path, limit: int = 1 << 25) -> Any:
-    """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read."""
-    return parse_json(read_whole(path, limit), str(path))
+    """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read.
+
+    A byte order mark, as editors on Windows write one, is passed over.
+    """
+    return parse_json(without_mark(read_whole(path, limit)), str(path))
+
+
+def without_mark(text: bytes) -> bytes:
+    """Return UTF-8 ``text`` without the byte order mark that it may begin with."""
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 def read_whole(path: Path, limit: int) -> bytes:
