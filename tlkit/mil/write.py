@@ -34,6 +34,7 @@ from tlkit.mil.program import (
     Value,
 )
 from tlkit.mil.types import DType
+from tlkit.mil.unkept import unkept
 
 WEIGHTS = "weights/weight.bin"
 """Where a package keeps its weights, beside its model."""
@@ -129,8 +130,11 @@ def write_program(program: Program, message: Any, weights: WeightFile | None = N
     """Put ``program`` into ``message``, a ``MILSpec.Program`` (``Model.mlProgram``), in place of what that holds.
 
     Every constant that lies in a weight file goes into ``weights``; without one each stays where it is, in the file
-    that the program names. LoadError for what no protobuf can hold.
+    that the program names. LoadError for what no protobuf can hold, and where ``message`` holds what a program does
+    not keep (:mod:`tlkit.mil.unkept`): that would be lost.
     """
+    for lost in unkept(message):
+        raise LoadError(f"{lost}, which would be lost", "this program can be read and run, and is not rewritten")
     message.Clear()
     _Writer(weights).program(program, message)
     if message.ByteSize() > _LARGEST:

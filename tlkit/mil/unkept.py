@@ -1,0 +1,43 @@
+"""What a ``MILSpec.Program`` says that a :class:`~tlkit.mil.program.Program` has no place for, found before it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_VARIADIC = b"\x12\x02\x08\x01"  # a dimension (field 2: unknown) that stands for any number of them (field 1: true)
+
+
+def unkept(message: Any) -> Iterator[str]:
+    """Yield where a protobuf message has a variadic dimension, or fields that tlkit does not know."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    if known.ByteSize() != message.ByteSize() or _VARIADIC in message.SerializeToString():
+        yield from _walk(message, "the program")
+
+
+def _walk(message: Any, place: str) -> Iterator[str]:
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    numbers = sorted({field.field_number for field in UnknownFieldSet(message)})
+    if numbers:
+        yield f"{place} has a field that tlkit does not know (number {numbers[0]})"
+    for field, value in message.ListFields():
+        if field.name == "variadic":
+            yield f"{place} is a dimension that stands for any number of them"
+        for name, inner in _inner(field, value):
+            yield from _walk(inner, f"{place}.{name}")
+
+
+def _inner(field: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the messages that a field holds, each with its place in it."""
+    if field.message_type is None:
+        return
+    if field.message_type.GetOptions().map_entry:
+        if field.message_type.fields_by_name["value"].message_type is not None:
+            yield from ((f"{field.name}[{key}]", value[key]) for key in value)
+    elif hasattr(value, "ListFields"):
+        yield field.name, value
+    else:
+        yield from ((f"{field.name}[{index}]", item) for index, item in enumerate(value))
