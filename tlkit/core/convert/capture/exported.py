@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from tlkit.core.convert.capture.states import found_states, start_notes, watching
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
 from tlkit.core.convert.tools.teach import decompositions
-from tlkit.errors import ConversionError, UsageError
+from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.ports.port import Port
 
@@ -78,7 +78,10 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
     attention and layer norms reach Core ML as the ops they are.
     """
     with quiet():
-        whole: ExportedProgram = program.run_decompositions(decompositions())
+        try:
+            whole: ExportedProgram = program.run_decompositions(decompositions())
+        except Exception as error:  # of a mend that does not take an operation in this form
+            raise ConversionError(f"cannot convert an operation of the exported graph: {reason(error)}") from error
         return whole
 
 

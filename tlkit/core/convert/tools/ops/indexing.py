@@ -40,7 +40,7 @@ def _index_put(context: Any, node: Any) -> None:
 
         shape = [*x.shape[: axes[0]], *first.shape, *x.shape[axes[0] + 1 :]]
         values = pymil_broadcast_to(given["values"], shape, f"{node.name}_values")
-        context.add(_with_rows(x, axes[0], first, values, node.name))
+        context.add(_with_rows(x, axes[0], _counted_from_0(first, x, axes[0]), values, node.name))
     else:
         context.add(_scattered(x, indices, given["values"], accumulate, node.name))
 
