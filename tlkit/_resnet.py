@@ -14,7 +14,7 @@ _SEED = 20240229
 # A batch that calibrates in well under a second and still gives the last stage's norms 64 positions to average over.
 _CALIBRATION_SHAPE = (4, 3, 128, 128)
 # Images are mostly smooth: noise at these resolutions, enlarged and summed, spreads the norms' statistics as they do,
-# where white noise alone would make every picture look the same to the network.
+# where white noise by itself would make every picture look the same to the network.
 _CALIBRATION_SCALES = (1, 4, 16, 128)
 _EXPANSION = 4
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))

@@ -62,7 +62,7 @@ HOSTILE = {
     "code": (npy("{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': ()}"), "is not numpy's"),
     "deep": (npy("(" * 5000), "is not numpy's"),
     "long header": (b"\x93NUMPY\x02\x00" + (1 << 31).to_bytes(4, "little") + b"{", "should have 2,147,483,648 bytes"),
-    "version": (npy(GOOD, bytes(8), version=9), "is no numpy array"),
+    "version": (npy(GOOD, bytes(8), version=9), "is not a numpy array"),
     "negative": (npy(GOOD.replace("2", "-2"), bytes(8)), "is not numpy's"),
 }
 

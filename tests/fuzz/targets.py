@@ -42,7 +42,7 @@ for _name in (
     ),
     *("tlkit.cli.app", "tlkit.core.convert.source.source", "tlkit.core.compare.packages", "rich.table", "PIL.Image"),
 ):
-    with suppress(ImportError):  # once, before the workers are forked: seconds that are no input's fault
+    with suppress(ImportError):  # once, before the workers are forked: seconds that are not an input's fault
         import_module(_name)
 
 LARGEST_INPUT = 1 << 16

@@ -51,7 +51,7 @@ def main() -> None:
     open_streams()
     gc.set_threshold(50_000)  # start-up makes many objects and no garbage: collecting costs a twentieth of `inspect`
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is not a reason to fail
             stream.reconfigure(errors="backslashreplace")
     end_on_sigterm()
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""

@@ -104,7 +104,7 @@ def convert(
             "--function",
             metavar="NAME=SOURCE",
             help="Another source, or a .mlpackage, as the function NAME of the same package, weights shared; SOURCE is "
-            "main (repeat it; iOS18). Its ports: --input NAME:x=1x8. For a .pt2 or .onnx: NAME alone, the function to "
+            "main (repeat it; iOS18). Its ports: --input NAME:x=1x8. For a .pt2 or .onnx: just NAME, the function to "
             "export.",
         ),
     ] = None,

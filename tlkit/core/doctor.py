@@ -60,7 +60,7 @@ def _units() -> Iterator[Finding]:
     gpu = gpu_expected()
     detail = f"{_nvidia_names() or 'a GPU device'}: {runs}" if gpu else "no NVIDIA or AMD GPU device shows"
     yield Finding("gpu", "yes" if gpu else "no", detail, "" if gpu else "measure on a machine with one")
-    yield Finding("ane", "no", "it is reached through Core ML, on a Mac alone", "measure on a Mac with Apple silicon")
+    yield Finding("ane", "no", "it is reached through Core ML, only on a Mac", "measure on a Mac with Apple silicon")
     yield Finding("all", "limited", "what PyTorch would choose: a GPU where there is one, else the CPU")
 
 
@@ -75,7 +75,7 @@ def _measurable() -> Iterator[Finding]:
             none = channel == "gpu" and not is_mac() and not gpu_expected()
             detail, hint = ("there is no GPU", "") if none else ("no counter is readable", power.note)
             yield Finding(f"power of the {channel}", "no", detail, hint)
-    where = "MLComputePlan (macOS 14.4 or newer)" if is_mac() else "Core ML's plan exists on a Mac alone"
+    where = "MLComputePlan (macOS 14.4 or newer)" if is_mac() else "Core ML's plan exists only on a Mac"
     mac = is_mac()
     yield Finding("which unit runs which operation", "yes" if mac else "no", where, "" if mac else "run on a Mac")
     seen = watch()()

@@ -33,7 +33,7 @@ class Can(Enum):
 class HowToRun:
     """How a model is to be run: ``mode`` is what ``--engine`` names, ``threads`` None for the engine's own choice.
 
-    ``part`` says that it is one stage of a pipeline, which is no file by itself.
+    ``part`` says that it is one stage of a pipeline, which is not a file by itself.
     """
 
     precision: str = "f16"

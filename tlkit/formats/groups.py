@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tensors whose names differ in numbers alone, all of one type and shape; ``parameters`` and ``bytes`` are sums."""
+    """Tensors whose names differ in numbers only, all of one type and shape; ``parameters`` and ``bytes`` are sums."""
 
     name: str
     dtype: str

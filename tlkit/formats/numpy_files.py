@@ -53,7 +53,7 @@ class NumpyFile(MappedTensors):
         """Yield the array whose file's first bytes are ``data``; ``start`` is None for one that is compressed."""
         major = data[6] if len(data) > 10 and bytes(data[:6]) == b"\x93NUMPY" else 0
         if major not in (1, 2, 3):
-            raise self._file.broken(f"'{name[:100]}' is no numpy array")
+            raise self._file.broken(f"'{name[:100]}' is not a numpy array")
         begin = 10 if major == 1 else 12
         length = int.from_bytes(data[8:begin], "little")
         if length > _HEADER_LIMIT or begin + length > len(data):
@@ -67,7 +67,7 @@ class NumpyFile(MappedTensors):
             return
         shape = tuple(int(size.strip(" L")) for size in found["shape"].split(",") if size.strip(" L"))
         if len(shape) > 64 or any(dim >= 1 << 63 for dim in shape):
-            raise self._file.broken(f"'{name[:100]}' has a shape that is no size")
+            raise self._file.broken(f"'{name[:100]}' has a shape that is not a size")
         offset = None if start is None else start + begin + length
         big = found["descr"].startswith("'>")
         strides = _fortran(shape) if found["fortran"] == "True" and sum(dim > 1 for dim in shape) > 1 else ()

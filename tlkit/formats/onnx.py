@@ -250,7 +250,7 @@ class OnnxFile(MappedTensors):
                 key, value = self._pair(begin, stop)
                 external[key] = value
         if len(dims) > _RANK or any(dim >= 1 << 63 for dim in dims):
-            raise WireError(f"'{name[:100]}' has a shape that is no size")
+            raise WireError(f"'{name[:100]}' has a shape that is not a size")
         self._take(called or name, dtype, tuple(dims), place, external, typed, end - start)
 
     def _take(

@@ -68,7 +68,7 @@ def lifted() -> Iterator[None]:
 
 @contextmanager
 def drawn(really: bool = True) -> Iterator[None]:
-    """Say that what the body runs a program on was drawn (if ``really``), and is no reason to make much of it."""
+    """Say that what the body runs a program on was drawn (if ``really``), and is not a reason to make much of it."""
     token = _drawn.set(really)
     try:
         yield

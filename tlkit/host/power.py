@@ -7,7 +7,7 @@ machine, which is why the idle machine's share is taken off and why nothing else
   (IOReport's "Energy Model": Apple's own estimates, resolution 1 mJ).
 * NVIDIA: NVML's ``nvmlDeviceGetTotalEnergyConsumption``, millijoules since the driver was loaded (Volta or newer).
 * Linux on Intel and AMD: powercap's ``energy_uj`` (RAPL), microjoules that wrap at ``max_energy_range_uj``; since 2020
-  (CVE-2020-8694) readable by root alone unless the machine's owner allows it.
+  (CVE-2020-8694) readable only by root unless the machine's owner allows it.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = 
     """Return a picture as (1, channels, height, width), 0..255, in the port's channel order and dtype.
 
     Transparency is ignored. A picture whose size the port does not take is scaled to cover the port's own size and
-    cropped at the centre; ``note`` is told. UsageError where it is no picture.
+    cropped at the centre; ``note`` is told. UsageError where it is not a picture.
     """
     assert spec.image is not None
     picture = _size(spec, _open(spec, value), note)

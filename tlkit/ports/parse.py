@@ -24,7 +24,7 @@ _DTYPES = {
 _DTYPE_OF = {spelling: dtype for dtype, spellings in _DTYPES.items() for spelling in spellings}
 
 Ports = Iterable[str] | Mapping[str, str | Sequence[int]]
-"""As users give them: texts ``NAME=SPEC``, or a mapping from name to the SPEC or to a shape alone."""
+"""As users give them: texts ``NAME=SPEC``, or a mapping from name to the SPEC or to only a shape."""
 
 
 def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:

@@ -72,7 +72,7 @@ class Port:
         return tuple(keys)
 
     def at(self, shape: Shape) -> Port:
-        """Return the same port with ``shape`` alone."""
+        """Return the same port with only ``shape``."""
         return replace(self, shape=shape, ranges=(), enumerated=())
 
     def example(self) -> Port:

@@ -1,4 +1,4 @@
-"""What is no model file is called by its name."""
+"""What is not a model file is called by its name."""
 
 from __future__ import annotations
 

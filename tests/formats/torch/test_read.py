@@ -321,7 +321,7 @@ def patched(state: Any, old: bytes, new: bytes, tmp_path: Path) -> Path:
 
 def test_sizes_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     negative = patched({"w": torch.arange(77.0)}, b"K\x00KM\x85", b"K\x00J\xff\xff\xff\xff\x85", tmp_path)
-    with pytest.raises(LoadError, match="'w': a shape, stride or offset that is no size"):
+    with pytest.raises(LoadError, match="'w': a shape, stride or offset that is not a size"):
         PyTorchFile(negative)
     far = patched({"w": torch.arange(77.0)}, b"K\x00KM\x85", b"K\x01KM\x85", tmp_path)
     with pytest.raises(LoadError, match="past the end of its storage"):

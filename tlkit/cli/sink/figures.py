@@ -34,7 +34,7 @@ def time(value_ns: float | None) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """Write something a second, or a joule."""
+    """Write something per second, or per joule."""
     if per_second is None:
         return "-"
     return f"{per_second:.0f}" if per_second >= 1000 else f"{per_second:.4g}"

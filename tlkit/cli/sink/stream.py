@@ -66,7 +66,7 @@ def deaf_reader(stream: TextIO) -> Iterator[None]:
 
 
 class Progress:
-    """What a command moves along; this one is a bar that nobody sees (stderr is no terminal, or ``-q``)."""
+    """What a command moves along; this one is a bar that nobody sees (stderr is not a terminal, or ``-q``)."""
 
     def advance(self, steps: float = 1) -> None:
         """Move on by ``steps``."""

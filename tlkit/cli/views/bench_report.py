@@ -233,7 +233,7 @@ def _about(result: BenchResult) -> Iterable[str]:
         "versions": ", ".join(f"{name} {version}" for name, version in result.versions.items() if version),
         "runs on": "; ".join(dict.fromkeys(f"{row.backend}, {row.device}" for row in result.rows if row.backend)),
         "inputs": ", ".join(inputs),
-        "method": f"{amount} a setting, at least {method.warmup} before that to warm up, settings in turns, each in "
+        "method": f"{amount} per setting, at least {method.warmup} before that to warm up, settings in turns, each in "
         f"{_processes(method.processes)}, seed {method.seed}; {method.timer}",
         "percentiles": method.percentile_method,
         "made by": f"tlkit {__version__}",

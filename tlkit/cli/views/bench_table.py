@@ -121,7 +121,9 @@ def _latencies(result: BenchResult) -> Table:
     batched = any(row.batch != 1 for row in result.rows)
     columns = ["median", "mean", "std", "min", "max", *(f"p{p:g}" for p in shown), *(["device"] if on_device else [])]
     columns += ["per s", *(["items per s"] if batched else [])]
-    table = sections.ruled(f"Latency in {name}, and inferences a second", "unit" if _plain(result) else "row", columns)
+    table = sections.ruled(
+        f"Latency in {name}, and inferences per second", "unit" if _plain(result) else "row", columns
+    )
     for row in result.rows:
         cells = [figures.number(value, divisor) for value in _values(row.summary, shown)]
         if on_device:

@@ -36,7 +36,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | _thread_settings(threads),
-            process_group=0,  # Ctrl-C goes to the parent alone, and close() reaches the child's own children
+            process_group=0,  # Ctrl-C only goes to the parent, and close() reaches the child's own children
         )
         assert self._process.stdout is not None
         self._out = self._process.stdout.fileno()

@@ -136,7 +136,7 @@ class Row:
     two ``reason`` says why, and there is no summary, though samples taken before a failure are kept.
     ``load_first_ns`` is the first load in a fresh process (the runtime already imported), ``load_warm_ns`` a second one
     after measuring. ``bind_ns`` is the first making ready of the inputs, with ``engine="compile"`` the compilation
-    too; ``convert_ns`` is that of the inputs alone, repeated (None where it cannot be told apart). ``peak_bytes`` is
+    too; ``convert_ns`` is that of the inputs only, repeated (None where it cannot be told apart). ``peak_bytes`` is
     the process's peak resident memory up to the last sample, of which ``runtime_bytes`` was there before the model.
     ``turns`` has a list for each process that took samples, in order: how many of ``samples_ns`` each turn gave.
     ``device_ns`` are the same inferences by the GPU's own events, where the engine has them. ``timer_ns`` is what

@@ -1,4 +1,4 @@
-"""What a measuring child measures: a model under one setting. Runs in the child (``worker.py``) alone."""
+"""What a measuring child measures: a model under one setting. Runs only in the child (``worker.py``)."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def peak_memory() -> int:
     """Return the peak resident memory of this process in bytes."""
     if is_mac():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux's ru_maxrss survives exec, and so begins at the parent's peak; VmHWM belongs to this program alone.
+    # Linux's ru_maxrss survives exec, and so begins at the parent's peak; VmHWM belongs only to this program.
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

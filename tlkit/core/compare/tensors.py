@@ -26,7 +26,7 @@ class TensorDifference:
     ``differs``; ``shape``; ``missing`` from the second file; ``added`` by it.
 
     ``max_abs`` is the largest absolute difference where both are finite, ``relative`` that by the first's largest
-    magnitude, ``not_finite`` counts elements that are NaN or infinite on one side alone.
+    magnitude, ``not_finite`` counts elements that are NaN or infinite on one side only.
     """
 
     name: str

@@ -76,7 +76,7 @@ def combine(
     ``functions`` maps names to sources, or holds texts ``NAME=SOURCE``. A source is a .mlpackage, or anything that
     ``tlkit.convert`` takes: it is converted first, for iOS18 or the later ``target``. A port in
     ``inputs`` or ``images`` belongs to the function it names (``decode:x``); one that names none to each function
-    without ports of its own. ``options`` are convert's for every source, those in ``main`` for ``source`` alone.
+    without ports of its own. ``options`` are convert's for every source, those in ``main`` only for ``source``.
 
     Raises :class:`TlkitError`, and leaves nothing behind then.
     """

@@ -55,7 +55,7 @@ class Edits:
 
     @property
     def program(self) -> bool:
-        """Whether the program is to change, and not the description's texts alone."""
+        """Whether the program is to change, and not only the description's texts."""
         return bool(self.rename or self.input_shapes or self.input_dtypes or self.output_dtypes or self.labels)
 
 

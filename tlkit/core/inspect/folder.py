@@ -40,7 +40,7 @@ def is_collection(path: Path) -> bool:
 
 
 def list_models(path: Path) -> Iterator[Listed]:
-    """Yield a row for each model under ``path``, sorted by path; files that are no models are passed over."""
+    """Yield a row for each model under ``path``, sorted by path; files that are not models are passed over."""
     for found in _models(path):
         try:
             yield Listed(str(found), describe(found))

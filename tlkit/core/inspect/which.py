@@ -30,7 +30,7 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
 
 
 def _safetensors(info: ModelInfo) -> tuple[str, str]:
-    where = "for training and sharing (PyTorch, MLX, Hugging Face); weights alone run nowhere"
+    where = "for training and sharing (PyTorch, MLX, Hugging Face); weights by themselves run nowhere"
     if "ForCausalLM" in str(info.details.get("architecture", "")):
         return f"{where}. As GGUF, of weights only, which will not load in llama.cpp:", _to(info, ".gguf")
     goal = shlex.quote(f"{_stem(info)}.mlpackage")
@@ -61,7 +61,7 @@ def _pytorch(info: ModelInfo) -> tuple[str, str]:
     if not info.parameters:
         return "a pickle without tensors: only the Python code that wrote it knows what for", ""
     if info.details.get("unexpected_imports"):
-        return "for training, by whoever trusts it: loading it runs the code it names. Weights alone:", _to(
+        return "for training, by whoever trusts it: loading it runs the code it names. Only the weights:", _to(
             info, ".safetensors"
         )
     return "for training with PyTorch; to share it, or open it without a pickle:", _to(info, ".safetensors")

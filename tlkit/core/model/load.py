@@ -127,7 +127,7 @@ class Model:
         return self._package.program if self._package else None
 
     def function(self) -> Function:
-        """Return the MIL function that runs; LoadError for a model that is no mlprogram."""
+        """Return the MIL function that runs; LoadError for a model that is not an mlprogram."""
         if self.program is None:
             raise LoadError(f"{self.path}: a {self.info.kind} model has no MIL program", "this needs an mlprogram")
         return self.program.function(self._function)

@@ -49,7 +49,7 @@ def collect(
 
 
 def parse_inputs(texts: Iterable[str]) -> dict[str, Any]:
-    """Return values by name from texts ``NAME=VALUE`` alone, for ``Model.predict`` or ``bench``."""
+    """Return values by name from texts ``NAME=VALUE`` only, for ``Model.predict`` or ``bench``."""
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

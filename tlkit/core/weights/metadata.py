@@ -80,7 +80,7 @@ def edit_metadata(carried: Carried, edits: Mapping[str, str] | Sequence[str]) ->
 def _pair(edit: str) -> tuple[str, str]:
     key, equals, value = edit.partition("=")
     if not key or not equals:
-        raise UsageError(f"'{edit}' is no metadata", "write --metadata KEY=VALUE, or KEY= to take an entry out")
+        raise UsageError(f"'{edit}' is not metadata", "write --metadata KEY=VALUE, or KEY= to take an entry out")
     return key, value
 
 
@@ -161,5 +161,5 @@ def _check_alignment(found: Carried) -> None:
     alignment = found["general.alignment"].value if "general.alignment" in found else 32
     if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise UsageError(
-            f"general.alignment: {alignment} is no alignment", "it is a power of two from 8 on, usually 32"
+            f"general.alignment: {alignment} is not an alignment", "it is a power of two from 8 on, usually 32"
         )

@@ -150,7 +150,7 @@ def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> W
     from tlkit.formats.gguf.quants import QUANTIZABLE
 
     if form != "GGUF":
-        raise UsageError(f"{goal}: --quantize is for GGUF alone", "write .gguf, or choose --dtype f16 or bf16")
+        raise UsageError(f"{goal}: --quantize is only for GGUF", "write .gguf, or choose --dtype f16 or bf16")
     if quantize.upper() not in QUANTIZABLE:
         able = ", ".join(name.lower() for name in QUANTIZABLE)
         raise UsageError(f"{quantize}: not a block type that can be written", f"--quantize is one of {able}")
@@ -219,12 +219,14 @@ def _renamed(
 
 
 def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
-    """Say which matrices stay as they are because their rows are no whole blocks."""
+    """Say which matrices stay as they are because their rows are not whole blocks."""
     left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1 and job.planned.dtype != quantize]
     left = [tensor for tensor in left if is_float(tensor.dtype)]
     if not left:
         return []
-    return [f"{len(left)} tensors are not quantized: their rows are no whole blocks of {quantize} ('{left[0].name}' …)"]
+    return [
+        f"{len(left)} tensors are not quantized: their rows are not whole blocks of {quantize} ('{left[0].name}' …)"
+    ]
 
 
 def _changed(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:

@@ -102,7 +102,7 @@ QUANTIZED = frozenset(name for name, elements, _ in GGML.values() if elements > 
 
 
 def stored_bytes(dtype: str, elements: int) -> int | None:
-    """Return the bytes that ``elements`` of ``dtype`` take; None where they are no whole number of blocks.
+    """Return the bytes that ``elements`` of ``dtype`` take; None where they are not a whole number of blocks.
 
     >>> stored_bytes("Q8_0", 64)
     68

@@ -30,6 +30,6 @@ def ending_of(folder: Path) -> str | None:
 
 
 def series(name: str) -> tuple[str, str] | None:
-    """Return what all shards of one model share, their stem and their count; None for a file that is no shard."""
+    """Return what all shards of one model share, their stem and their count; None for a file that is not a shard."""
     shard = SHARD.fullmatch(name)
     return (shard["stem"], shard["count"]) if shard else None

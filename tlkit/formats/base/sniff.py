@@ -136,7 +136,7 @@ def _folder(path: Path) -> Format:
             f"zip it again, uncompressed: cd {unzipped.parent} && zip -0 -r {unzipped.name}.pt {unzipped.name}",
         )
     hint = "the package has lost its Manifest.json: fetch it again" if has("Data") or (path / "Data").is_dir() else ""
-    raise LoadError(f"{path}: a folder that is no model package", hint or "name a model file or a .mlpackage")
+    raise LoadError(f"{path}: a folder that is not a model package", hint or "name a model file or a .mlpackage")
 
 
 def _holds_safetensors(path: Path, configured: bool) -> bool:

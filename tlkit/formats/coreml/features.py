@@ -28,7 +28,7 @@ Range = tuple[int, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What a port is to take: ``default`` alone, or also what lies in ``ranges`` (one an axis), or ``enumerated``."""
+    """What a port is to take: only ``default``, or also what lies in ``ranges`` (one an axis), or ``enumerated``."""
 
     default: Shape
     ranges: tuple[Range, ...] = ()

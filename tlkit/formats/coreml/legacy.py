@@ -29,7 +29,7 @@ def stages(model: Any) -> Iterator[Any]:
 
 
 def inner(model: Any) -> Sequence[Any]:
-    """Return the models that ``model`` runs one after the other, none where it is no pipeline."""
+    """Return the models that ``model`` runs one after the other, none where it is not a pipeline."""
     kind = model.WhichOneof("Type")
     if kind not in _PIPELINES:
         return ()

@@ -1,6 +1,6 @@
 """What each of Core ML's model kinds has to say for itself, and pipelines as a tree of models in models.
 
-One function a family: a model's message to plain facts by name. Kinds without one (identity, …) have their name alone.
+One function a family: a model's message to plain facts by name. Kinds without one (identity, …) only have their name.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def open_package(path: Path) -> Package:
 
 
 def _check_fields(file: Path) -> None:
-    """Refuse what is no protobuf by its outermost fields, before it is read whole."""
+    """Refuse what is not protobuf by its outermost fields, before it is read whole."""
     mapped, hint = Mapped(file), "fetch or convert the file again"
     try:
         outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))

@@ -11,7 +11,7 @@ Field = tuple[int, int, int, int]
 
 
 class WireError(LoadError):
-    """Bytes that are no protobuf message."""
+    """Bytes that are not a protobuf message."""
 
 
 def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

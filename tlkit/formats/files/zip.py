@@ -194,7 +194,7 @@ class Zip:
                 raise self._distrusted("two of its members share bytes")
 
     def _plain(self, name: str) -> zipfile.ZipInfo:
-        """Return the record of a member that is there, is no link and is stored in a way that is read."""
+        """Return the record of a member that is there, is not a link and is stored in a way that is read."""
         info = self._infos.get(name)
         if info is None:
             raise self.file.broken(f"its member '{name[:100]}' is missing")

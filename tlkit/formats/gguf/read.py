@@ -159,7 +159,7 @@ class _Part:
     def _alignment(self) -> int:
         found = self.metadata.get("general.alignment", 32)
         if type(found) is not int or found < 1 or found > 1 << 30 or found & (found - 1):
-            raise self.file.broken("its alignment is no power of two")
+            raise self.file.broken("its alignment is not a power of two")
         return found
 
     def _tensors(self, count: int) -> list[TensorEntry]:

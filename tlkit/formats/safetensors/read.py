@@ -129,7 +129,7 @@ def _entry(mapped: Mapped, name: str, item: Any, start: int) -> TensorEntry:
     if not isinstance(dtype, str) or not isinstance(shape, list) or len(shape) > _RANK:
         raise mapped.broken(f"'{name}' has no readable dtype or shape")
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, begin, end)):
-        raise mapped.broken(f"'{name}' has a shape or an offset that is no size")
+        raise mapped.broken(f"'{name}' has a shape or an offset that is not a size")
     if not begin <= end <= mapped.size - start:
         raise mapped.broken(f"'{name}' ends at byte {start + end:,}, past the end ({mapped.size:,})")
     entry = TensorEntry(name, dtype[:32], tuple(shape), end - begin, str(mapped.path), start + begin)

@@ -167,7 +167,7 @@ def view_of(args: tuple[Any, ...], where: str, dtype: Any = None, marks: Any = N
     shape, strides = (tuple(_sizes(sizes)) for sizes in (shape, strides))
     numbers = (*shape, *strides, offset, count)
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers) or math.prod(shape) >= 1 << 59:
-        raise LoadError(f"{where}: a shape, stride or offset that is no size", "the file is damaged")
+        raise LoadError(f"{where}: a shape, stride or offset that is not a size", "the file is damaged")
     if len(shape) != len(strides) or len(shape) > _RANK:
         raise LoadError(f"{where}: a tensor of an impossible rank", "the file is damaged")
     name = str(getattr(dtype if isinstance(dtype, Global) else kind, "name", ""))
@@ -233,7 +233,7 @@ def array_of(dtype: Any, shape: Any, fortran: bool, data: Any, where: str, types
         return Unread(f"an array of {one_line(str(code)[:40]) or 'no type'}, not of numbers", data, other=True)
     shape = tuple(_sizes(shape))
     if len(shape) > _RANK or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
-        raise LoadError(f"{where}: an array whose shape is no size", "the file is damaged")
+        raise LoadError(f"{where}: an array whose shape is not a size", "the file is damaged")
     nbytes = math.prod(shape) * PLAIN[stored]
     given = getattr(data, "length", None) or (len(data) if isinstance(data, bytes | bytearray | str) else 0)
     # text in UTF-8 takes up to two bytes for each of them

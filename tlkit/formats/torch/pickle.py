@@ -122,7 +122,7 @@ class _Source:
             raise ValueError("it ends without STOP")
         found = _OPERATIONS.get(self._data[self.position])
         if found is None:
-            raise ValueError(f"the byte at {self.position:,} is no opcode")
+            raise ValueError(f"the byte at {self.position:,} is not an opcode")
         self.position += 1
         name, reader = found
         self._stepped = None

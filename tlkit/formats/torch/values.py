@@ -42,7 +42,7 @@ def dequantize(tensor: Quantized, values: Values) -> NDArray[np.float32]:
     """Return a quantized tensor's values as PyTorch's ``dequantize()`` computes them, in f32."""
     stored = values(tensor.view)
     scale, zero = (_numbers(part, tensor, values) for part in (tensor.scale, tensor.zero))
-    if zero.dtype.kind == "f":  # per_channel_affine_float_qparams: the zero is no whole number
+    if zero.dtype.kind == "f":  # per_channel_affine_float_qparams: the zero is not a whole number
         return (stored.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
     if tensor.axis is not None:  # by channel PyTorch multiplies in f64 and rounds once
         return ((stored.astype(np.int64) - zero.astype(np.int64)) * scale.astype(np.float64)).astype(np.float32)

@@ -2,10 +2,10 @@
 
 ``read_state`` copies, so that a value read before an update keeps its contents. Two rewrites drop the copies:
 
-* A ``slice_update`` of a read happens in the state itself where its result goes to that state's next update alone,
+* A ``slice_update`` of a read happens in the state itself where its result goes to that state's next update only,
   nothing looks at the state between the two, and nothing uses the read, or what may share its memory, from then on.
   A program that computes in f32 widens the state before and narrows it after (states are f16): the rest of the state
-  comes out of that as it went in, so the new slice alone is narrowed.
+  comes out of that as it went in, so only the new slice is narrowed.
 * A read is borrowed where no update of its state falls between it and the last use of it or of what may share its
   memory. A value that leaves the graph is used for ever.
 

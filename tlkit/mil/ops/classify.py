@@ -54,6 +54,6 @@ def _classes(function: Function, operation: Operation) -> list[Any]:
     found = given.python() if isinstance(given, Value) else None
     if not isinstance(found, list):
         raise LoadError(
-            f"op '{operation.name}' (classify): its labels are no list of constants", "the model is damaged"
+            f"op '{operation.name}' (classify): its labels are not a list of constants", "the model is damaged"
         )
     return found

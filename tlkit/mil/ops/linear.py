@@ -1,7 +1,7 @@
 """MIL's matrix products.
 
 From iOS17 on a constant operand may have another type than the other one: where one is whole numbers and one is floats,
-the product is taken in floats and given the type of the operand that is no constant. Float types all compute alike.
+the product is taken in floats and given the type of the operand that is not a constant. Float types all compute alike.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Long short-term memory; weights stack the input, forget, output and cell gates' (i, f, o, z).
 
-    ``clip`` holds the cell's state between -clip and clip. Returns each step's h, or the last one's alone, the last
+    ``clip`` holds the cell's state between -clip and clip. Returns each step's h, or only the last one's, the last
     h and the last c; ``bidirectional`` puts the two directions' side by side.
     """
     names = (recurrent_activation.lower(), cell_activation.lower(), activation.lower())

@@ -1,7 +1,7 @@
 """States (iOS18): a state is the tensor that outlives the call.
 
 A read is a copy, so that a value read before an update keeps its contents. ``lower/states.py`` drops the copies that
-nothing needs and updates slices in place, which is what makes a KV cache cost its new row alone.
+nothing needs and updates slices in place, which is why a KV cache costs only its new row.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def fill_like(output_types: Any, ref_tensor: Tensor, value: Any = 0.0) -> Tensor
 def range_1d(output_types: Any, end: float, start: float, step: float) -> Tensor:
     """``start``, ``start + step``, ... up to ``end``, which is left out.
 
-    Where a program declares the length, that counts: it was divided in f32, and 9 / 1e-6 is whole there alone.
+    Where a program declares the length, that counts: it was divided in f32, and 9 / 1e-6 is whole only there.
     """
     found = torch.arange(start, end, step, dtype=declared_carrier(output_types))
     ((_, shape),) = output_types

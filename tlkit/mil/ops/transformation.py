@@ -67,7 +67,7 @@ def slice_by_index(
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
 ) -> Tensor:
-    """``x[begin:end:stride, ...]`` as numpy has it; masks neglect a begin or an end, or index at the begin alone."""
+    """``x[begin:end:stride, ...]`` as numpy has it; masks neglect a begin or an end, or index only at the begin."""
     index, flips = _index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     return x[index].flip(flips) if flips else x[index]
 
@@ -221,5 +221,5 @@ def _index(
 
 
 def _many(value: Any) -> Any:
-    """A list input's values: one alone arrives as itself."""
+    """A list input's values: one on its own arrives as itself."""
     return value if isinstance(value, (tuple, list)) else (value,)

@@ -104,7 +104,7 @@ class _Walker(fx.Interpreter):
         return result
 
     def _kind(self, node: fx.Node) -> Any:
-        """What the program declares of a node that is no operation: an input, or a part of an operation's outputs."""
+        """What the program declares of a node that is not an operation: an input, or part of some outputs."""
         if node.op == "placeholder":
             return self._declared[node]
         whole = node.args[0] if len(node.args) == 2 else None

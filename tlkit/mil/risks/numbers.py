@@ -44,7 +44,7 @@ def _computed_gather_nd(survey: Survey) -> Found:
     "O10",
     Level.WRONG,
     "every unit",
-    "range_1d by a step that is no whole number: inexact",
+    "range_1d by a step that is not a whole number: inexact",
     "make whole numbers and multiply them",
 )
 def _small_steps(survey: Survey) -> Found:

@@ -110,7 +110,7 @@ def _long_chain(survey: Survey) -> Found:
     "C11",
     Level.PLACED,
     "Neural Engine",
-    "states with a dimension that is no multiple of 32: seen to fail on an M4 (270 fails, 256 works)",
+    "states with a dimension that is not a multiple of 32: seen to fail on an M4 (270 fails, 256 works)",
     "make the dimension a multiple of 32",
 )
 def _uneven_state(survey: Survey) -> Found:

@@ -8,7 +8,7 @@ inputs and attributes by name, and gives floats in hexadecimal, so that nothing 
 
 What no published ``model.mil`` shows is spelt here as follows: nested blocks stand in braces after the operation, each
 ``block0(type name, …) { … } -> (names);``; a function with several opsets lists ``block<opset>(…)`` in braces after
-``specializations``; unknown rank is ``tensor<fp16, *>``; a name that is no identifier is quoted; a NaN with unusual
+``specializations``; unknown rank is ``tensor<fp16, *>``; a name that is not an identifier is quoted; a NaN with unusual
 bits is ``nan(0x7e01)``.
 """
 

@@ -134,7 +134,7 @@ def lost_writes(script: Any) -> tuple[str, ...]:
     coremltools follows `x[1:3] = y` (a copy into slices) and writes into whole tensors; of others, such as
     `x[:, i] = y` or `x[0].mul_(2)`, it keeps the result and forgets the tensor they are a part of.
     """
-    chains: dict[str, tuple[str, bool]] = {}  # of a view: what it is a part of, whether slices alone lead there
+    chains: dict[str, tuple[str, bool]] = {}  # of a view: what it is a part of, whether only slices lead there
     written: dict[str, tuple[str, str]] = {}  # what was written into: the part's new value, and which op wrote it
     buffers: set[str] = set()
     lost: dict[str, None] = {}

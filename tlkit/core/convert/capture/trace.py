@@ -193,7 +193,7 @@ def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[d
     for name, value in outputs.items():
         twin = next((other for other, tensor in kept.items() if tensor is value), None)
         if any(value is tensor for tensor in inputs):
-            raise ConversionError(f"output '{name}' is an input, unchanged", "return computed tensors alone")
+            raise ConversionError(f"output '{name}' is an input, unchanged", "return only computed tensors")
         if twin:
             notes.append(f"output '{name}' is the same tensor as '{twin}': kept once")
         else:
@@ -253,7 +253,7 @@ def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif result is not None:
         raise ConversionError(
             f"output {name or 'of the model'} is of type {type(result).__name__}, not a tensor",
-            "wrap the model so that it returns tensors alone",
+            "wrap the model so that it returns only tensors",
         )
 
 
@@ -311,7 +311,7 @@ def _lost(script: torch.jit.ScriptModule) -> tuple[str, ...]:
 
 
 def _frozen(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
-    """Return the lines where the example decided what was recorded; torch's own modules decide by shapes alone."""
+    """Return the lines where the example decided what was recorded; torch's own modules decide by shapes only."""
     own = str(Path(torch.__file__).parent)
     warned = [w for w in caught if issubclass(w.category, TracerWarning) and not w.filename.startswith(own)]
     return tuple(sorted({f"{Path(w.filename).name}:{w.lineno}" for w in warned}))

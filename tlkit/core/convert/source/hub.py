@@ -105,7 +105,7 @@ def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:4])
         raise LoadError(f"{path}: {len(info['missing_keys'])} weight(s) missing: {missing}", "check its safetensors")
-    model.config.use_cache = False  # type: ignore[union-attr]  # a cache is no tensor
+    model.config.use_cache = False  # type: ignore[union-attr]  # a cache is not a tensor
     return model
 
 

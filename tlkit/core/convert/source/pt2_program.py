@@ -157,7 +157,7 @@ _STRANGE: list[Any] = [object()]
 
 
 def _keys(context: Any) -> list[Any]:
-    """Return a container's keys, none for a list; something that is no key for what is not that."""
+    """Return a container's keys, none for a list; something that is not a key for what is not that."""
     if context is None:
         return []
     try:

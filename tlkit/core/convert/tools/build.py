@@ -83,7 +83,7 @@ def _check_native(tools: str) -> None:
         return
     here = f"Python {sys.version_info[0]}.{sys.version_info[1]} on {sys.platform}"
     raise UnavailableError(
-        f"this coremltools {tools} lacks its native libraries, which write the weights: it is no wheel for {here}",
+        f"this coremltools {tools} lacks its native libraries, which write the weights: it is not a wheel for {here}",
         "pip install --force-reinstall --only-binary coremltools coremltools, with a Python that has a wheel",
     )
 
@@ -229,7 +229,7 @@ def check_classifier(outputs: Sequence[Output], labels: int) -> None:
     found = ", ".join(f"{output.name} {'x'.join(map(str, output.shape))}" for output in outputs)
     if len(outputs) > 1:
         # coremltools 9 stops with an IndexError where a classifier has outputs beside its scores.
-        raise UsageError(f"a classifier has one output, this model {len(outputs)}: {found}", "return the scores alone")
+        raise UsageError(f"a classifier has one output, this model {len(outputs)}: {found}", "return only the scores")
     if math.prod(outputs[0].shape) != labels:
         raise UsageError(f"{labels} class labels for the output {found}", "give one label for each score, at batch 1")
 

@@ -1,4 +1,4 @@
-"""Padding in any number of dimensions; PyTorch's own kernels mirror and repeat in the last three alone."""
+"""Padding in any number of dimensions; PyTorch's own kernels mirror and repeat in the last three only."""
 
 from __future__ import annotations
 

@@ -77,12 +77,12 @@ def _logical(context: Any, node: Any, name: str) -> None:
 
     x, y = inputs_of(context, node, "self other").values()
     if not (types.is_bool(x.dtype) and types.is_bool(y.dtype)):
-        raise ValueError(f"'{node.kind}' of integers: Core ML has it for booleans alone")
+        raise ValueError(f"'{node.kind}' of integers: Core ML has it only for booleans")
     context.add(getattr(mb, name)(x=x, y=y, name=node.name))
 
 
 @mend("or", "`a | b`, as tracing records it")
-@mend("bitwise_or", "`a | b`, as torch.export records it; coremltools has its `and` alone")
+@mend("bitwise_or", "`a | b`, as torch.export records it; coremltools only has its `and`")
 def _or(context: Any, node: Any) -> None:
     _logical(context, node, "logical_or")
 
