@@ -158,7 +158,7 @@ def test_a_folder_is_a_table(tlkit: Shell, weights: Path) -> None:
 
 def test_a_folder_without_models_is_an_error(tlkit: Shell, tmp_path: Path) -> None:
     outcome = tlkit("inspect", tmp_path)
-    assert outcome.code == 3 and "no model package" in outcome.err
+    assert outcome.code == 3 and "not a model package" in outcome.err
 
 
 @pytest.mark.parametrize("index", range(len(tensor_files())))

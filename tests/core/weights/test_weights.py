@@ -256,7 +256,7 @@ def test_a_mapping_of_metadata_and_a_wrong_one(tmp_path: Path) -> None:
     convert_weights(source, tmp_path / "b.safetensors", metadata={"k": "v"})
     with safe_open(tmp_path / "b.safetensors", "np") as file:
         assert file.metadata() == {"k": "v", "format": "pt"}
-    for edit, reason in (("k", "no metadata"), ("a.b:u32=x", "no u32"), ("general.alignment=3", "no alignment")):
+    for edit, reason in (("k", "not metadata"), ("a.b:u32=x", "no u32"), ("general.alignment=3", "not an alignment")):
         with pytest.raises(UsageError, match=reason):
             convert_weights(source, tmp_path / "c.gguf", metadata=[edit])
 
@@ -363,12 +363,12 @@ def test_a_shard_of_the_input_is_not_replaced(tmp_path: Path) -> None:
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("b.safetensors", {"dtype": "f64"}, "unknown type 'f64'"),
-    ("b.safetensors", {"quantize": "q8_0"}, "GGUF alone"),
+    ("b.safetensors", {"quantize": "q8_0"}, "only for GGUF"),
     ("b.gguf", {"quantize": "q4_k"}, "not a block type that can be written"),
     ("b.gguf", {"names": "mine"}, "unknown names"),
     ("b.pth", {"max_shard_size": "1GB"}, "one file"),
-    ("b.safetensors", {"max_shard_size": "big"}, "no size"),
-    ("b.safetensors", {"max_shard_size": 0}, "no size"),
+    ("b.safetensors", {"max_shard_size": "big"}, "not a size"),
+    ("b.safetensors", {"max_shard_size": 0}, "not a size"),
     ("b.onnx", {}, "no format of weights"),
     ("gone/b.gguf", {}, "no folder"),
     ("a.safetensors", {}, "is the input itself"),

@@ -104,7 +104,7 @@ def test_a_damaged_mlmodel_goes_by_its_name(tmp_path: Path) -> None:
         (lambda path: None, "No such file"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(b"just some text"), "not a model file"),
-        (lambda path: path.mkdir(), "no model package"),
+        (lambda path: path.mkdir(), "not a model package"),
         (lambda path: os.mkfifo(path), "neither a file nor a folder"),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_is_no_model_is_refused_in_words(tmp_path: Path, make: Callable[[Pa
 def test_a_package_without_its_manifest_is_named_as_such(tmp_path: Path) -> None:
     package = packages.linear(tmp_path / "net.mlpackage")
     (package / "Manifest.json").unlink()
-    with pytest.raises(LoadError, match="no model package") as caught:
+    with pytest.raises(LoadError, match="not a model package") as caught:
         detect(package)
     assert "Manifest.json" in caught.value.hint
 

@@ -42,7 +42,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
         "outside the package",
     ),
     "pipe": (lambda package: _instead(package, f"{WEIGHTS}/weight.bin", os.mkfifo), "missing|not a regular file"),
-    "manifest_pipe": (lambda package: _instead(package, "Manifest.json", os.mkfifo), "no model package"),
+    "manifest_pipe": (lambda package: _instead(package, "Manifest.json", os.mkfifo), "not a model package"),
     "model_pipe": (
         lambda package: _instead(package, "Data/com.apple.CoreML/model.mlmodel", os.mkfifo),
         "neither a file nor a folder|a pipe",

@@ -386,7 +386,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         [one("gather_nd", PICTURE, indices=tensor(I32, 1, 2), validate_indices=value(False, "bool"))],
         [one("gather_nd", PICTURE, indices=value([[0, 1]], I32), validate_indices=value(False, "bool"))],
     ),
-    "no whole number": (
+    "not a whole number": (
         "O10",
         [
             function(
