@@ -32,7 +32,13 @@ def open_script(path: Path, trust: bool = False) -> nn.Module:
             return _without_branches(module)
     except LoadError as error:
         raise LoadError(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        OSError,
+    ) as error:  # whatever torch's reader stumbles over
         raise LoadError(f"{path}: damaged TorchScript: {reason(error)}", "save it again with torch.jit.save") from error
 
 
