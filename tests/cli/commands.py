@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,14 @@ class Shell:
         arguments: Sequence[str] = ["tlkit", *map(str, words)]
         self._monkeypatch.setattr("sys.argv", arguments)
         self._capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app.main()
+        # A command's process ends with it; here it goes on, so what the command leaves for its end is taken back.
+        self._monkeypatch.setattr("tlkit.host.interrupt._done", None)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            with pytest.raises(SystemExit) as ended:
+                app.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out, err = self._capfd.readouterr()
         return Outcome(int(ended.value.code or 0), out, err)
