@@ -1,6 +1,6 @@
 """tlkit: convert, inspect, run and measure models for Apple devices, on a Mac or on Linux.
 
-Importing it imports nothing heavy: each public name is fetched from its module when it is first used.
+Importing tlkit is cheap: each public name is imported from its module on first use.
 """
 
 from __future__ import annotations

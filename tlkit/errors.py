@@ -1,4 +1,4 @@
-"""The one family of errors a user can cause or meet, each with the exit code that a script will see.
+"""The errors that a user can cause or meet, each with the exit code that a script will see.
 
 Exit codes: 0 done, 1 a valid negative answer, 2 usage, 3 cannot load or not available here, 4 conversion or
 execution failed, 130 interrupted. A message is one line that names the file (or flag) and the reason; a hint is one
@@ -18,7 +18,7 @@ _LONGEST = 1000  # characters of a message, which may quote names from a file th
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Return ``text`` without line breaks, and without its middle where it has more than ``longest`` characters."""
+    """Return ``text`` on one line, with its middle cut out where it has more than ``longest`` characters."""
     line = _BREAKS.sub(" ", text.strip())
     return line if len(line) <= longest else f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
 
@@ -50,7 +50,7 @@ class LoadError(TlkitError):
 
 
 class IncompleteError(TlkitError):
-    """Part of what a file holds would be left out of what is made of it: nothing is made unless that is allowed."""
+    """The output would lack part of what the source holds; nothing is written unless the user allows that."""
 
     exit_code = 1
 
@@ -62,7 +62,7 @@ class UnavailableError(TlkitError):
 
 
 class ConversionError(TlkitError):
-    """A source model could not be turned into a package; ``notes`` is what was found on the way."""
+    """A source model could not be converted; ``notes`` is what was found on the way."""
 
     exit_code = 4
     notes: tuple[str, ...] = ()
@@ -75,18 +75,17 @@ class ExecutionError(TlkitError):
 
 
 class WriteError(TlkitError):
-    """An output could not be written: the folder is read-only, the disk is full, what was written cannot be read."""
+    """An output could not be written: the folder is read-only, the disk is full, or the result cannot be read back."""
 
     exit_code = 4
 
 
 def reason(error: BaseException, *, whole: bool = False, named: bool = False) -> str:
-    """Return in one line what an exception says. Nothing else in tlkit turns exceptions into text.
+    """Return an exception's message on one line. Nothing else in tlkit turns exceptions into text.
 
-    That is its first line, or all of them as one with ``whole``; never nothing: the type's name where it says nothing,
-    and before the text where ``named`` asks for it. TorchScript's messages begin with a traceback and end with the
-    reason; a system's error is told by the system's own words, without the path; memory that ran out is always told
-    as that, since whoever raised it (Python, numpy, torch's allocator) has words of their own.
+    That is the message's first line, or with ``whole`` all lines joined; the type's name if the message is empty, or
+    before it with ``named``. Of TorchScript's messages, which begin with a traceback, it is the end; of an OSError the
+    system's text without the path; running out of memory reads the same whether Python, numpy or torch ran out.
     """
     if isinstance(error, TlkitError):
         return error.message
@@ -104,13 +103,13 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
         lines = [" ".join([_RAISED.sub("", lines[raised[-1]]), *lines[raised[-1] + 1 :]])]
     elif lines and not whole:
         lines = lines[:1]
-    if isinstance(error, KeyError) or named or not lines:  # a KeyError says the key and no more
+    if isinstance(error, KeyError) or named or not lines:  # a KeyError's text is only the key
         lines = [f"{kind}:", *lines] if lines else [kind]
     return one_line(" ".join(lines))
 
 
 def told(error: BaseException) -> TlkitError:
-    """Return any exception as one of ours: what reaches the command line is shown so."""
+    """Return any exception as a TlkitError: the form in which the command line shows it."""
     if isinstance(error, TlkitError):
         return error
     if isinstance(error, OSError) and error.strerror:
@@ -120,5 +119,5 @@ def told(error: BaseException) -> TlkitError:
     text = reason(error, named=True)
     if text.startswith(_NO_MEMORY):
         return TlkitError(text, "use a smaller input or a larger machine")
-    hint = "this is a fault in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"
+    hint = "this is a bug in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"
     return TlkitError(f"internal error: {text}", hint)

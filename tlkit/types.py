@@ -1,6 +1,6 @@
-"""What every room of tlkit speaks: frozen descriptions of models, their ports and the units that run them.
+"""Frozen descriptions of models, their ports and compute units: the types that every room of tlkit shares.
 
-Nothing here imports more than the standard library, so that ``inspect`` stays cheap.
+Imports only the standard library, so that ``inspect`` starts fast.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _UNIT_ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How an image port wants its pixels. ``sizes`` holds (width, height) pairs when several are allowed."""
+    """The pixels that an image port takes; ``sizes`` holds (width, height) pairs where several are allowed, and the
+    ranges are (lowest, highest or None for unbounded)."""
 
     layout: Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
     width: int
@@ -58,8 +59,8 @@ class ImageSpec:
 class TensorSpec:
     """A port of a model: name, element type (numpy's name), default shape and what else it accepts.
 
-    ``ranges`` gives (lowest, highest or None for unbounded) for each axis of a flexible shape; ``enumerated`` the
-    only shapes allowed. ``shape`` is empty where the model declares none (a rank-0 or undeclared output).
+    ``ranges`` gives (lowest, highest or None for unbounded) for each axis of a flexible shape; ``enumerated`` lists the
+    only shapes allowed. ``shape`` is empty where the model declares none, and for scalars.
     """
 
     name: str
@@ -97,11 +98,11 @@ LeftOutKind = Literal["unread", "missing", "unasked", "unnamed", "other"]
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Tensor data of a file that is not among the tensors it gives: its name there, why, and its bytes (None: unknown).
+    """Data in a file that is not among the tensors read from it: its name there, why, and its bytes (None: unknown).
 
-    ``kind`` says whose choice that is. ``unread``: a tensor that tlkit cannot give; ``missing``: its file is not here;
-    both leave a conversion incomplete. ``unasked``: not wanted unless asked for (an optimizer's state); ``unnamed``:
-    bytes that belong to no tensor; ``other``: data that are not a tensor's (text, Python objects).
+    ``kind`` is the cause. ``unread``: a tensor that tlkit cannot read; ``missing``: its file is absent; both leave a
+    conversion incomplete. ``unasked``: taken only on request (an optimizer's state); ``unnamed``: bytes that belong to
+    no tensor; ``other``: data other than tensors (text, Python objects).
     """
 
     name: str
@@ -117,11 +118,11 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The summary ``tlkit inspect`` prints; every field is plain data, ready for JSON.
+    """The summary that ``tlkit inspect`` prints; every field is plain data, ready for JSON.
 
-    ``weights`` and ``compute`` give shares by type (elements for weights, operations for compute); ``sizes`` bytes
-    on disk by part; ``operations`` counts by MIL op (or layer kind); ``details`` what only one format has; ``left_out``
-    the tensor data that no figure here counts.
+    ``weights`` counts elements by type, ``compute`` operations by type, ``operations`` operations by MIL op (or layer
+    kind); ``sizes`` gives bytes on disk by part; ``details`` holds what only one format has; ``left_out`` the tensor
+    data that no figure here counts.
     """
 
     path: str

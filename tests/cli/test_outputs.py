@@ -92,7 +92,7 @@ def test_an_output_around_an_input(tlkit: Shell, place: Path, name: str) -> None
     goal.mkdir()
     (place / "net.mlpackage").rename(goal / "net.mlpackage")
     (place / "net.mlpackage").symlink_to(goal / "net.mlpackage")
-    refused(tlkit, place, name, goal.name, "holds the input")
+    refused(tlkit, place, name, goal.name, "contains the input")
 
 
 @pytest.mark.parametrize("name", [name for name in WORDS if name not in ("pt2", "onnx")])

@@ -54,7 +54,7 @@ def test_an_output_around_the_input(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").touch()
     (tmp_path / "out" / "ours" / "there").symlink_to(tmp_path / "elsewhere")
     for given in ("out/ours/in", "link/in", "out/ours", "out/ours/there"):
-        with pytest.raises(UsageError, match="holds the input"):
+        with pytest.raises(UsageError, match="contains the input"):
             check_goal(tmp_path / "out", force=True, kind=FOLDER, inputs=[tmp_path / given])
     check_goal(tmp_path / "out", force=True, kind=FOLDER, inputs=[tmp_path / "elsewhere", tmp_path / "gone"])
 
@@ -101,7 +101,7 @@ def test_two_outputs_of_one_name(tmp_path: Path, other: str) -> None:
 
 
 def test_one_output_inside_another(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="one lies in the other"):
+    with pytest.raises(UsageError, match="lies inside the other"):
         check_distinct([tmp_path / "a" / "b" / "c", tmp_path / "a"])
     check_distinct([tmp_path / "a", tmp_path / "ab"])
 

@@ -45,7 +45,7 @@ def test_a_counter_that_wraps_goes_on(tmp_path: Path) -> None:
 def test_no_counter_is_a_note_and_no_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "POWERCAP", tmp_path)
     found, note = power._rapl()
-    assert found is None and "no RAPL" in note
+    assert found is None and "not expose RAPL" in note
 
 
 def test_apple_silicons_counters_by_their_documented_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_apple_silicons_counters_by_their_documented_names(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "zeus_apple_silicon", module)
     found, note = power._apple()
     assert found.joules() == {"cpu": 2.5, "gpu": 0.1, "ane": 0.04}
-    assert note == "this chip has no counter for dram"
+    assert note == "this chip has no energy counter for dram"
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

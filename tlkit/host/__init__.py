@@ -1,1 +1,1 @@
-"""This computer, and manners on it: staging, signals, silence, memory, power."""
+"""This computer and how to behave on it: staged writes, signals, quiet libraries, memory, power."""

@@ -1,10 +1,10 @@
-"""C's allocator, where it is glibc's: told to keep what an engine uses again, or to give back what nobody does.
+"""The C allocator, where it is glibc's: keep freed memory for an engine that reuses it, or return it to the system.
 
-By default glibc returns freed memory to the system as soon as enough of it lies together, and an inference's
-intermediate results are that: the next inference takes the same pages anew, and the kernel has to clear each. A
-MobileNetV2 in f16-faithful eager mode met 2,900 page faults an inference, a quarter of its time, and a different number
-in each process, so that one start was 6 % (standard deviation) slower or faster than the next for as long as it lived.
-Inference runtimes keep their memory therefore (ONNX Runtime calls it an arena), and so does tlkit's.
+By default glibc returns freed memory to the system as soon as enough of it is contiguous. The intermediate results of
+an inference are, so the next inference gets fresh pages, each of which the kernel has to clear. In f16-faithful eager
+mode a MobileNetV2 took 2,900 page faults per inference, a quarter of its time. The number differed between processes,
+so a process was 6 % (standard deviation) slower or faster than the next for its whole life. Inference runtimes keep
+their memory for this reason (ONNX Runtime calls it an arena), and so does tlkit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KEPT = 1 << 30  # bytes: larger arrays come from the system each time, and more
 def keep_freed() -> None:
     """Keep freed memory in this process, up to 1 GiB at a time, from now on.
 
-    Someone who has set up the allocator himself (``MALLOC_…``, ``GLIBC_TUNABLES``) is left alone.
+    Does nothing where the user has tuned the allocator (``MALLOC_…``, ``GLIBC_TUNABLES``).
     """
     mallopt = _glibc("mallopt")
     if mallopt is None or any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
@@ -33,13 +33,12 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Collect what only cycles hold, and hand freed pages to the system: glibc keeps them, hundreds of MB after a
-    conversion."""
+    """Run the garbage collector and return freed pages to the system: glibc keeps hundreds of MB after a conversion."""
     gc.collect()
     if (trim := _glibc("malloc_trim")) is not None:
         trim(0)
 
 
 def _glibc(name: str) -> ctypes._NamedFuncPointer | None:
-    """Return a function of glibc's; elsewhere (macOS, musl) there is none."""
+    """Return a glibc function, or None where there is none (macOS, musl)."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

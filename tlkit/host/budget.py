@@ -1,8 +1,8 @@
-"""How much a program may make out of little, so that a small file stays small.
+"""How large the values of a program may become, so that a small file cannot exhaust memory.
 
-A text of 300 bytes can ask for a constant of 2^40 equal elements, or for a loop without end. No value may have more
-elements than :data:`FLOOR`, or than what is stored in the file and what it is run on warrant, whichever is more; what
-is held at one time may be :data:`HELD` such values. A loop may turn :data:`TURNS` times. All of that is counted before
+A program of 300 bytes can ask for a constant of 2^40 equal elements, or for an endless loop. No value may have more
+elements than :data:`FLOOR`, or than the bytes stored in the file and the inputs justify, whichever is more; the values
+alive at one time may total :data:`HELD` times that. A loop may run :data:`TURNS` times. All of this is counted before
 anything is allocated. ``TLKIT_BUDGET=8`` in the environment allows eight times as much.
 """
 
@@ -17,22 +17,22 @@ from contextvars import ContextVar
 from tlkit.errors import UsageError
 
 FLOOR = 1 << 23
-"""Elements that any program may make: 32 MiB as f32."""
+"""Elements that any value may have: 32 MiB as f32."""
 
 STORED = 32
-"""Elements for each byte that the file stores: a convolution's outputs are many times its weights."""
+"""Elements per byte stored in the file: a convolution's outputs are many times larger than its weights."""
 
 GIVEN = 512
-"""Elements for each element of an input that the user gave: a picture becomes many channels, and larger ones."""
+"""Elements per element of an input that the user gave: an image becomes many channels, and may be upscaled."""
 
 DRAWN = 8
-"""Elements for each element of an input that was drawn at random, in a shape that the file itself asks for."""
+"""Elements per element of a random input: the file itself chooses its shape, so it justifies less."""
 
 HELD = 4
-"""Values of the largest size that may be held at one time."""
+"""How many values of the largest size may be alive at one time."""
 
 TURNS = 50_000
-"""Turns of a loop and of those inside it, together."""
+"""Iterations of a loop and of the loops nested in it, together."""
 
 VARIABLE = "TLKIT_BUDGET"
 """The environment variable with the factor."""
@@ -42,7 +42,8 @@ _drawn: ContextVar[bool] = ContextVar("drawn", default=False)
 
 
 def factor() -> float:
-    """Return by how much the budget is multiplied: what the environment says, or infinity where it is lifted."""
+    """Return the factor of the budget: the environment's, or infinity inside :func:`lifted`. UsageError if not above
+    0."""
     lifted = _factor.get()
     if lifted is not None:
         return lifted
@@ -58,7 +59,7 @@ def factor() -> float:
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Let the body make what it will: the program comes from the user's own code."""
+    """Lift the budget in the body: its program comes from the user's own code."""
     token = _factor.set(math.inf)
     try:
         yield
@@ -68,7 +69,7 @@ def lifted() -> Iterator[None]:
 
 @contextmanager
 def drawn(really: bool = True) -> Iterator[None]:
-    """Say that what the body runs a program on was drawn (if ``really``), and is not a reason to make much of it."""
+    """Mark the inputs in the body as random (if ``really``), so that their size justifies less (:data:`DRAWN`)."""
     token = _drawn.set(really)
     try:
         yield
@@ -77,27 +78,28 @@ def drawn(really: bool = True) -> Iterator[None]:
 
 
 def is_drawn() -> bool:
-    """Return whether :func:`drawn` holds."""
+    """Return whether the caller is inside :func:`drawn`."""
     return _drawn.get()
 
 
 def warranted(stored: int = 0, inputs: int = 0) -> float:
-    """Return how many elements one value may have, of a file that stores so many bytes, run on so many elements."""
+    """Return how many elements one value may have: ``stored`` bytes in the file, ``inputs`` elements in its inputs."""
     each = DRAWN if is_drawn() else GIVEN
     return factor() * max(FLOOR, STORED * stored + each * inputs)
 
 
 def over(elements: float, allowed: float | None = None) -> tuple[str, str] | None:
-    """Return what to say of a value of so many elements where ``allowed`` (:func:`warranted` nothing, if left out) are
-    fewer, and what to do about it; None for a value that is fine."""
+    """Return (message, hint) for a value of more than ``allowed`` elements, None for one within it. ``allowed``
+    defaults to what any program may have (:func:`warranted` without arguments)."""
     allowed = warranted() if allowed is None else allowed
     if elements <= allowed:
         return None
+    # ``allowed`` contains the current factor, so the factor to suggest is relative to it.
     wanted = math.ceil(factor() * elements / allowed)
     said = f"{elements:.15g} elements, where the file and its inputs warrant {allowed:.15g}"
     return said, f"if you trust the file, set {VARIABLE}={wanted} in the environment"
 
 
 def turns() -> float:
-    """Return how many times a loop may turn."""
+    """Return how many iterations a loop may run."""
     return factor() * TURNS

@@ -1,4 +1,4 @@
-"""What went on around a measurement: other load, power source, low-power mode, heat. Read where it can be, else None.
+"""The state of the machine during a measurement: other load, power source, low-power mode, heat; None if unreadable.
 
 Sources: on Linux ``/proc/stat`` and ``/sys`` (power_supply, cpufreq, thermal_throttle), as the kernel's documentation
 describes them; on macOS ``pmset -g batt``, ``pmset -g`` and ``pmset -g therm``.
@@ -22,10 +22,11 @@ _SUPPLIES = Path("/sys/class/power_supply")
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The machine around a measurement; None is what cannot be read here.
+    """The machine's state during a measurement; a field is None where it cannot be read.
 
-    ``load_average`` is the system's over the last minute, divided by the cores, at the start; ``other_load`` the share
-    of the machine's processor time that other processes took while measuring. ``throttled``: slowed down by heat.
+    ``load_average`` is the one-minute load average at the start, divided by the number of cores; ``other_load`` the
+    share (0 to 1) of the machine's processor time used by other processes meanwhile; ``throttled`` whether heat slowed
+    the CPU. ``governor`` is cpufreq's; ``governor_is_driver`` whether a driver with its own policy stands behind it.
     """
 
     load_average: float | None = None
@@ -38,7 +39,7 @@ class Conditions:
 
 
 def watch() -> Callable[[], Conditions]:
-    """Begin to watch; call what is returned when the children have ended to learn what went on meanwhile."""
+    """Start watching; call the result, once the child processes have ended, for the conditions in between."""
     average = _load_average()
     before, own, heat = _busy(), _own(), _throttles()
 
@@ -77,11 +78,13 @@ def _load_average() -> float | None:
 
 
 def _busy() -> tuple[float, float] | None:
-    """Return (busy, all) seconds of processor time since boot, over all cores; what a hypervisor took is busy."""
+    """Return (busy, total) seconds of processor time since boot, over all cores; time stolen by a hypervisor is
+    busy."""
     try:
         line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
     except (OSError, UnicodeDecodeError):
         return None
+    # user, nice, system, idle, iowait, irq, softirq, steal; guest time, which follows, is part of user already.
     ticks = [int(word) for word in line[1:9]]
     if line[0] != "cpu" or len(ticks) < 8:
         return None
@@ -91,7 +94,7 @@ def _busy() -> tuple[float, float] | None:
 
 
 def _own() -> float:
-    """Return the processor time of this process and of its children that have ended."""
+    """Return the seconds of processor time of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
@@ -134,6 +137,7 @@ def _mac_low_power() -> bool | None:
 
 def _mac_throttled() -> bool | None:
     found = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", _pmset("therm"))
+    # A percentage of full speed: 100 is not throttled.
     return int(found[1]) < 100 if found else None
 
 

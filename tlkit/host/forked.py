@@ -1,7 +1,7 @@
-"""Whether this process is a fork of one that had PyTorch: its thread pools did not come along.
+"""Whether this process was forked from one that had imported PyTorch: its thread pools were not copied.
 
-OpenMP's threads live in the parent only. A fork that computes with more than one waits for them for ever, which is why
-PyTorch's own data loader gives its forked workers one thread each.
+OpenMP's threads exist only in the parent. A forked child that computes with more than one waits for them forever, which
+is why PyTorch's own data loader gives its forked workers one thread each.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ _forked = False
 
 
 def use_one_thread() -> None:
-    """In the fork of a process that had imported PyTorch, let PyTorch compute with one thread.
-
-    It is set once in each fork: a ``torch.set_num_threads`` of the caller's after that stands.
+    """In a child forked from a process that had imported PyTorch, limit PyTorch to one thread. This happens once per
+    fork, so a later ``torch.set_num_threads`` by the caller stands.
     """
     global _forked
     if _forked:

@@ -1,7 +1,7 @@
-"""What may be written where: in the place of nothing, or of the same kind of output, and never over an input.
+"""What may be written where: a new path, or one that holds the same kind of output, but never an input.
 
-All of it is found out before any work is done, by resolved paths and inodes: links, hard links and file systems that
-know no capitals lead to the same files.
+This is checked before any work is done, by resolved paths and inodes: symbolic links, hard links and case-insensitive
+file systems give one file several names.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _ELSEWHERE = "write to a place outside it"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output: its ``name`` in a sentence and, where it is a folder, what does not belong into one.
+    """A kind of output: its ``name`` in a sentence and, for a folder, how to find what does not belong in one.
 
-    ``foreign`` returns the path of a file in a folder that is not part of such an output, None if all of it is.
+    ``foreign`` returns the path of a file in the folder that is not part of such an output, or None.
     """
 
     name: str
@@ -33,9 +33,9 @@ FILE = Kind("a file")
 
 
 def files_named(*texts: object) -> Iterator[Path]:
-    """Yield the files and folders that words of a command line name: ``net.py:Net``, ``x=scan.png``, ``a.npz:key``.
+    """Yield the existing files and folders that arguments name: ``net.py:Net``, ``x=scan.png``, ``a.npz:key``.
 
-    What is neither a text nor a path (a module, an array, None) names no file; a sequence or mapping names its items'.
+    Anything but text and paths (a module, an array, None) names no file; sequences and mappings are searched.
     """
     for text in texts:
         if isinstance(text, str | os.PathLike):
@@ -54,8 +54,8 @@ def files_named(*texts: object) -> Iterator[Path]:
 def check_goal(goal: Path, *, force: bool = False, kind: Kind = FILE, inputs: Iterable[Path] = ()) -> None:
     """Raise :class:`UsageError` or :class:`WriteError` if ``goal`` cannot be written, before any work is done.
 
-    ``force`` lets it replace an output of the same ``kind``. It is refused wherever it is one of ``inputs``, lies in
-    one, or holds one.
+    ``force`` lets it replace an output of the same ``kind``. A goal that is one of ``inputs``, lies in one or contains
+    one is always refused.
     """
     if goal.name in ("", ".."):
         raise UsageError(f"'{goal}' is not a name for {kind.name}", "name what is to be written: a new file or folder")
@@ -63,7 +63,7 @@ def check_goal(goal: Path, *, force: bool = False, kind: Kind = FILE, inputs: It
     for item in inputs:
         _check_apart(goal, item)
     if not folder.is_dir():
-        raise UsageError(f"{goal}: there is no folder {folder}", f"make it first: mkdir -p {folder}")
+        raise UsageError(f"{goal}: there is no folder {folder}", f"create it first: mkdir -p {folder}")
     if os.path.lexists(goal):
         if not force:
             raise UsageError(f"{goal} exists already", "choose another name, or replace it with --force")
@@ -73,14 +73,14 @@ def check_goal(goal: Path, *, force: bool = False, kind: Kind = FILE, inputs: It
 
 
 def check_distinct(goals: Sequence[Path]) -> None:
-    """Raise :class:`UsageError` where two outputs of one command would be one, or one inside another."""
+    """Raise :class:`UsageError` where two outputs of one command are the same, or one lies inside the other."""
     for index, one in enumerate(goals):
         for other in goals[index + 1 :]:
             first, second = _folded(one), _folded(other)
             if first == second:
-                raise UsageError(f"{one} and {other} are the same output", "give each a name of its own")
+                raise UsageError(f"{one} and {other} are the same output", "give each its own name")
             if first in second.parents or second in first.parents:
-                raise UsageError(f"of {one} and {other}, one lies in the other", "write them to places of their own")
+                raise UsageError(f"one of {one} and {other} lies inside the other", "write them to separate places")
 
 
 def _check_apart(goal: Path, item: Path) -> None:
@@ -92,15 +92,16 @@ def _check_apart(goal: Path, item: Path) -> None:
     place = goal.parent.resolve()
     if item.is_dir() and theirs in map(_identity, (place, *place.parents)):
         raise UsageError(f"{goal} lies in the input folder {item}", _ELSEWHERE)
+    # Both: replacing a folder that holds the link to an input loses the link.
     above = (*item.resolve().parents, *Path(os.path.abspath(item)).parents)
     if here is not None and here in map(_identity, above):
-        raise UsageError(f"{goal} holds the input {item}", "write to another name: what is there would be lost")
+        raise UsageError(f"{goal} contains the input {item}", "write to another name: the input would be lost")
 
 
 def _check_replaceable(goal: Path, kind: Kind) -> None:
     """Raise UsageError where replacing what is at ``goal`` would lose more than an output of the same kind."""
     if goal.is_symlink():
-        leads = f"name what it leads to ({os.readlink(goal)}), or another file"
+        leads = f"name its target ({os.readlink(goal)}), or another file"
         raise UsageError(f"{goal} is a link, which --force does not replace", leads)
     mode = goal.lstat().st_mode
     if kind.foreign is None:
@@ -117,7 +118,7 @@ def _check_replaceable(goal: Path, kind: Kind) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and inode of what ``path`` leads to, None where it leads nowhere."""
+    """Return the device and inode of what ``path`` resolves to, or None where nothing is there."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -126,5 +127,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _folded(path: Path) -> Path:
+    # The last part is not resolved: a link is itself an output's place. Case and Unicode form are folded as macOS does.
     whole = path.parent.resolve() / path.name
     return Path(unicodedata.normalize("NFC", str(whole)).casefold())

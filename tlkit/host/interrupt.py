@@ -1,11 +1,10 @@
-"""Ctrl-C and SIGTERM that end a command even where a library swallows the exception.
+"""Let Ctrl-C and SIGTERM end a command even where a library swallows the exception.
 
-Python turns a signal into an exception wherever it happens to be, and a bare ``except:`` there eats it: coremltools and
-what it imports have several. So the wish is kept, and :func:`check` raises it again at the next safe place.
+Python raises a signal's exception wherever it happens to be, and a bare ``except:`` there swallows it: coremltools and
+its dependencies have several. So the exception is kept, and :func:`check` raises it again at the next safe place.
 
-A command whose output has got its name is done: exit code 130 would say that it is not. So :func:`last_output` marks
-where a command writes what it was called for, and a signal that comes after that (:func:`done`) only counts if it
-comes twice.
+Once a command's output has its final name the command has succeeded, and exit code 130 would deny that. So
+:func:`last_output` marks where a command writes its result, and the first signal after that (:func:`done`) is ignored.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ _pending: BaseException | None = None
 _held = False
 _last = False
 _done: set[int] | None = None
-"""The signals that came after the output had its name; None before that."""
+"""The signals received since the output got its name; None before that."""
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the process as ``sys.exit(143)`` does, where nobody handles it: temporary folders go then."""
+    """Let an unhandled SIGTERM end the process as ``sys.exit(143)`` does, so that temporary folders are removed."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
 
@@ -35,9 +34,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT (as KeyboardInterrupt), SIGTERM and SIGHUP (as SystemExit 143, 129) end the body; remember them.
+    """Let SIGINT (as KeyboardInterrupt), SIGTERM and SIGHUP (as SystemExit 143 and 129) end the body, and remember
+    them.
 
-    Handlers that somebody else has set stay as they are. Nothing is done outside the main thread, or when nested.
+    Handlers that others have installed stay. Does nothing outside the main thread, or when nested.
     """
     global _pending
     main = threading.current_thread() is threading.main_thread()
@@ -51,6 +51,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        # After the result is written the handlers stay: a late signal must not turn success into 130.
         if _done is None:
             for number, handler in taken.items():
                 signal.signal(number, handler)
@@ -60,7 +61,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let the body end before a signal ends the command: an import of torch's C++ half aborts the process otherwise."""
+    """Delay signals until the body has ended: interrupting the import of torch's C++ library aborts the process."""
     global _held
     before, _held = _held, True
     try:
@@ -71,9 +72,8 @@ def held() -> Iterator[None]:
 
 
 def to_the_end(action: Callable[[], None]) -> None:
-    """Call ``action``, which may be called twice, so that no signal cuts it short; leave raising the signal to others.
-
-    A signal can still come before the first line here has run: then ``action`` runs in ``finally``.
+    """Call ``action`` so that no signal cuts it short; it may be called twice. Signals are kept, not raised. One can
+    still arrive before the first line here has run: then ``action`` runs in ``finally``.
     """
     global _held
     before = _held
@@ -90,7 +90,7 @@ def to_the_end(action: Callable[[], None]) -> None:
 
 @contextmanager
 def last_output() -> Iterator[None]:
-    """Mark that what the body writes is all that the running command is for. Not for libraries: the process is its."""
+    """Mark the body as writing the running command's result. For commands only: the state belongs to the process."""
     global _last
     _last = True
     try:
@@ -100,14 +100,14 @@ def last_output() -> Iterator[None]:
 
 
 def done() -> None:
-    """Say that an output has its name; inside :func:`last_output` a signal does not undo the success from now on."""
+    """Record that an output has its final name; inside :func:`last_output`, one signal is ignored from now on."""
     global _done, _pending
     if _last and _done is None:
         _done, _pending = set(), None
 
 
 def check() -> None:
-    """Raise again what a signal raised before, if the body of :func:`interruptible` is still running after it."""
+    """Raise a remembered signal's exception again, if the body of :func:`interruptible` is still running."""
     if _pending is not None:
         raise _pending
 

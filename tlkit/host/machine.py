@@ -1,4 +1,4 @@
-"""The machine a figure was measured on, and the versions it was measured with: facts read, none guessed."""
+"""The machine and the versions that a figure was measured with: read from the system, never guessed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Machine:
 
 
 def describe_machine() -> Machine:
-    """Return what this machine is; a few milliseconds, no heavy import."""
+    """Return a description of this machine; takes a few milliseconds, without heavy imports."""
     return Machine(
         cpu=_cpu(),
         architecture=platform.machine(),
@@ -46,12 +46,13 @@ def describe_machine() -> Machine:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the installed versions of what a measurement depends on, read without importing them; None if absent."""
+    """Return the installed versions of the packages that a measurement depends on, None if absent; imports none of
+    them."""
     return {name: _version(name) for name in _REPORTED}
 
 
 def gpu_expected() -> bool:
-    """Whether this machine, not a Mac, shows a GPU device that PyTorch may know how to use (NVIDIA, AMD, WSL)."""
+    """Whether this machine, not a Mac, has a GPU device node that PyTorch may support (NVIDIA, AMD, WSL)."""
     return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
@@ -104,7 +105,7 @@ def _os() -> str:
 
 
 def sysctl(name: str) -> str:
-    """Return what macOS says of ``name``, or nothing."""
+    """Return macOS's sysctl value ``name``, or an empty string."""
     try:
         done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

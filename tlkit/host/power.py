@@ -1,7 +1,7 @@
-"""What a machine's own energy counters say: Apple silicon, NVIDIA and Intel/AMD. A counter that is not there is absent.
+"""Readings of a machine's own energy counters: Apple silicon, NVIDIA and Intel/AMD; none is ever estimated.
 
-Each counter is cumulative, so that energy over a window is a difference of two readings; counters belong to the whole
-machine, which is why the idle machine's share is taken off and why nothing else should run. Sources:
+Counters are cumulative: the energy of a window is the difference of two readings. They cover the whole machine, which
+is why idle power is subtracted and why nothing else should run. Sources:
 
 * Apple silicon: ``zeus_apple_silicon.AppleEnergyMonitor().get_cumulative_energy()``, millijoules by subsystem, no sudo
   (IOReport's "Energy Model": Apple's own estimates, resolution 1 mJ).
@@ -26,17 +26,17 @@ from tlkit.host.machine import is_mac
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows RAPL's zones."""
 
-_APPLE = {"cpu": "cpu_total_mj", "gpu": "gpu_mj", "ane": "ane_mj", "dram": "dram_mj"}
-_NOISE = 0.02  # energy above idle by less than this share of idle is not told from idle
+_APPLE = {"cpu": "cpu_total_mj", "gpu": "gpu_mj", "ane": "ane_mj", "dram": "dram_mj"}  # zeus's field names
+_NOISE = 0.02  # energy above idle by less than this share of idle cannot be told from idle
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What the machine's counters say of ``count`` inferences in ``seconds``, the idle machine's share taken off.
+    """The energy of ``count`` inferences in ``seconds``, with the idle machine's power subtracted.
 
-    ``watts`` and ``idle_watts`` are by channel (``cpu``, ``gpu``, ``ane``, ``dram``); ``millijoules`` is what one
-    inference costs over all channels, None where none of them covers the device that ran it, or where it does not
-    rise above idle; then ``note`` says so. ``per_joule`` is inferences a joule.
+    ``watts`` and ``idle_watts`` are average power by channel (``cpu``, ``gpu``, ``ane``, ``dram``); ``millijoules`` is
+    the energy of one inference over all channels, None where no channel covers the device that ran it or where power
+    does not rise above idle; ``note`` says which. ``per_joule`` is inferences per joule.
     """
 
     seconds: float
@@ -59,14 +59,14 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All counters at one moment (seconds of the monotonic clock)."""
+    """All counters at one moment: ``at`` in seconds of the monotonic clock, joules by channel."""
 
     at: float
     joules: Mapping[str, float]
 
 
 class Power:
-    """The counters of this machine, and a note for each kind that is missing. ``available`` if there is any."""
+    """The counters of this machine, and a note for each missing kind."""
 
     def __init__(self) -> None:
         self.meters: list[Meter] = []
@@ -85,18 +85,19 @@ class Power:
 
     @property
     def note(self) -> str:
-        """Why there is no counter, or not every one, in a line."""
+        """Why some or all counters are missing, on one line; empty if none is."""
         return "; ".join(self.notes)
 
     @property
     def channels(self) -> dict[str, str]:
-        """The channels that can be read now, and by what."""
+        """The channels that can be read now, each with its meter's name."""
         return {channel: meter.name for meter in self.meters for channel in meter.joules()}
 
     def read(self) -> Reading:
         """Read every counter."""
         before = time.monotonic()
         joules = {channel: value for meter in self.meters for channel, value in meter.joules().items()}
+        # Reading takes time itself (NVML some milliseconds): the middle is the fairest moment.
         return Reading((before + time.monotonic()) / 2, joules)
 
 
@@ -111,7 +112,8 @@ def watts(before: Reading, after: Reading) -> dict[str, float]:
 
 
 def energy(used: Mapping[str, float], idle: Mapping[str, float], seconds: float, count: int, device: str) -> Energy:
-    """Return what ``count`` inferences cost in ``seconds`` at ``used`` watts, on a machine that idles at ``idle``.
+    """Return the energy of ``count`` inferences that took ``seconds`` at ``used`` watts, on a machine idling at
+    ``idle``.
 
     ``device`` is what ran them: ``cpu``, ``gpu``, or a Core ML setting, which may use all of a chip.
     """
@@ -122,9 +124,9 @@ def energy(used: Mapping[str, float], idle: Mapping[str, float], seconds: float,
         )
     above = sum(value - idle.get(channel, 0.0) for channel, value in used.items())
     if above <= _NOISE * sum(idle.values()) or above <= 0:
-        return Energy(seconds, count, dict(used), dict(idle), note="not told from the idle machine")
+        return Energy(seconds, count, dict(used), dict(idle), note="cannot be told from the idle machine")
     millijoules = 1000 * above * seconds / count
-    note = "" if "cpu" in used else "the GPU's share alone: no energy counter covers the CPU here"
+    note = "" if "cpu" in used else "the GPU's share only: no energy counter covers the CPU here"
     return Energy(seconds, count, dict(used), dict(idle), millijoules, 1000 / millijoules, note)
 
 
@@ -151,7 +153,7 @@ class _Nvidia:
 
 
 class Rapl:
-    """RAPL's packages (channel ``cpu``) and their memory controllers (``dram``), wraps counted."""
+    """RAPL's packages (channel ``cpu``) and memory controllers (``dram``); counters that wrap are continued."""
 
     name = "RAPL"
 
@@ -182,7 +184,7 @@ def _apple() -> tuple[Meter | None, str]:
         return None, f"Apple silicon's energy counters cannot be read: {reason(error)}"
     meter = _Apple(monitor)
     missing = sorted(set(_APPLE) - meter.joules().keys())
-    return meter, f"this chip has no counter for {', '.join(missing)}" if missing else ""
+    return meter, f"this chip has no energy counter for {', '.join(missing)}" if missing else ""
 
 
 def _nvidia() -> tuple[Meter | None, str]:
@@ -202,7 +204,7 @@ def _nvidia() -> tuple[Meter | None, str]:
 
 
 def _first_gpu() -> int:
-    """Return NVML's index of the GPU that PyTorch calls the first: NVML does not heed CUDA_VISIBLE_DEVICES."""
+    """Return NVML's index of PyTorch's first GPU: NVML ignores CUDA_VISIBLE_DEVICES."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     return int(first) if first.isdigit() else 0
 
@@ -210,12 +212,12 @@ def _first_gpu() -> int:
 def _rapl() -> tuple[Meter | None, str]:
     zones = {zone: channel for zone in sorted(POWERCAP.glob("intel-rapl:*")) if (channel := _zone(zone))}
     if "cpu" not in zones.values():
-        return None, "no CPU energy counter: this machine shows no RAPL (virtual machines seldom do)"
+        return None, "no CPU energy counter: this machine does not expose RAPL (virtual machines rarely do)"
     try:
         meter = Rapl(zones)
         meter.joules()
     except PermissionError:
-        return None, f"RAPL is for root here: sudo chmod a+r {POWERCAP}/intel-rapl:*/energy_uj"
+        return None, f"RAPL is readable only by root here: sudo chmod a+r {POWERCAP}/intel-rapl:*/energy_uj"
     except (OSError, ValueError) as error:
         return None, f"RAPL cannot be read: {reason(error)}"
     return meter, ""

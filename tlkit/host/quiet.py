@@ -1,8 +1,8 @@
-"""Silence for the libraries that talk while they work, without losing what they say.
+"""Silence libraries that print while they work, without losing what they print.
 
-coremltools logs, warns and draws tqdm bars; torch warns from Python and from C++. None of it is the user's answer, so
-:func:`quiet` takes both Python streams away while such code runs and keeps the words, for error messages and ``-vv``.
-Whoever holds a stream object from before (the sink, its progress bar) goes on writing to the real one.
+coremltools logs, warns and draws tqdm bars; torch warns from Python and from C++. None of it answers the user, so
+:func:`quiet` redirects both Python streams while such code runs and keeps the text for error messages and ``-vv``.
+Stream objects obtained earlier (the sink's, its progress bar's) still write to the real streams.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LineListener = Callable[[str], None]
 
 
 class Heard(io.TextIOBase):
-    """A stream that keeps its last ``limit`` lines and hands each finished one (ended by ``\\n`` or ``\\r``) on."""
+    """A stream that keeps its last ``limit`` lines and passes each finished one (ended by ``\\n`` or ``\\r``) on."""
 
     encoding = "utf-8"
 
@@ -31,11 +31,11 @@ class Heard(io.TextIOBase):
         self.lines: deque[str] = deque(maxlen=limit)
 
     def writable(self) -> bool:
-        """A stream that a library kept after the end still takes its words: it is never closed."""
+        """Always true: a library may keep the stream and write to it after the body has ended."""
         return True
 
     def write(self, text: str) -> int:
-        """Take ``text``; a bar that redraws itself ends its line with a carriage return, before or after it."""
+        """Take ``text``; a redrawn progress bar has its carriage return before or after it."""
         *lines, self._rest = re.split(r"[\r\n]", self._rest + text)
         if "%|" in self._rest:  # tqdm puts the carriage return first: nothing will end this line
             lines.append(self._rest)
@@ -49,7 +49,7 @@ class Heard(io.TextIOBase):
 
 @contextmanager
 def quiet(listener: LineListener | None = None) -> Iterator[Heard]:
-    """Take stdout and stderr from the code in the body, warnings too; yield what it says.
+    """Redirect stdout, stderr and warnings of the body; yield the stream that collects them.
 
     ``listener`` is called with each line as it comes. The process's environment gets ``TORCH_CPP_LOG_LEVEL=ERROR``
     (unless it is set), which keeps torch's C++ half quiet when the body imports it.
@@ -66,9 +66,8 @@ _BAR = re.compile(r"^(?P<what>[^:|]+):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total
 
 
 def read_bar(line: str) -> tuple[str, int, int] | None:
-    """Return (description, done, total) where ``line`` is a tqdm bar, else None.
-
-    coremltools has no other way to say how far it is: reading the bars it draws needs nothing of its inside.
+    """Return (description, done, total) where ``line`` is a tqdm bar, else None. coremltools reports its progress in no
+    other way, and reading its bars needs none of its internals.
     """
     match = _BAR.match(line.strip())
     return (match["what"], int(match["done"]), int(match["total"])) if match else None

@@ -1,4 +1,4 @@
-"""The two renames that Python does not have: one that never replaces anything, and one that exchanges two names.
+"""The two renames that Python lacks: one that never replaces anything, and one that exchanges two names.
 
 Linux has both since 3.15 (renameat2), macOS since 10.12 (renamex_np); a file system may have neither.
 """
@@ -20,7 +20,7 @@ _ABSENT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def rename_new(source: Path, goal: Path) -> None:
-    """Rename ``source`` to ``goal``. Raises FileExistsError, and changes nothing, where there is something already."""
+    """Rename ``source`` to ``goal``; raise FileExistsError, changing nothing, if ``goal`` exists."""
     if _rename(source, goal, _NEW):
         return
     if source.is_dir():  # without the call: a rename replaces no folder that has anything in it, and no file
@@ -29,6 +29,7 @@ def rename_new(source: Path, goal: Path) -> None:
         source.rename(goal)
         return
     try:
+        # A hard link is the one other call that fails, in one step, where the name is taken.
         os.link(source, goal, follow_symlinks=False)
     except FileExistsError:
         raise
@@ -41,9 +42,8 @@ def rename_new(source: Path, goal: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two things exchange their names in one step; False, and nothing is changed, where that cannot be done here.
-
-    Raises OSError where it could be done and was refused.
+    """Exchange the names of two paths in one step; return False, changing nothing, where the system cannot. Raises
+    OSError where the system can and refuses.
     """
     return _rename(one, other, _EXCHANGE)
 

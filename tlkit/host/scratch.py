@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process: what a killed one left goes when the next one needs a folder."""
+"""Temporary folders that do not outlive their process: those of killed processes are removed by the next one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FRESH = 60  # seconds in which a folder's maker may not have locked it yet
 
 
 def scratch_folder(prefix: str, owner: object) -> Path:
-    """Return a new temporary folder, which goes when ``owner`` does; its name starts with ``prefix``, the caller's own.
+    """Return a new temporary folder that is removed with ``owner``; its name starts with ``prefix``, the caller's own.
 
-    Folders of that prefix whose processes ended without removing them (SIGKILL) are removed first.
+    Folders with that prefix that killed processes left behind are removed first.
     """
     _sweep(Path(tempfile.gettempdir()), prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix))
-    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)  # the system lets go of it, however a process ends
+    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)  # the system releases it however the process ends
     _lock(lock)
     weakref.finalize(owner, _remove, folder, lock)
     return folder
@@ -51,7 +51,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _lock(file: int) -> bool:
-    """Whether nobody else holds the lock on the open ``file``; it is then held until that is closed."""
+    """Lock the open ``file`` until it is closed; False where another process holds the lock."""
     try:
         import fcntl
     except ImportError:  # Windows: nothing is known of other processes, so nothing of theirs is removed

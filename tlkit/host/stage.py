@@ -1,8 +1,8 @@
-"""The hidden folder beside an output in which it is made: locked while its process lives, cleared by the next if not.
+"""The hidden folder beside an output in which it is made: locked while its process lives, cleared by the next one.
 
 A stage holds ``new/`` (what is being written), ``old/`` (what it replaces) and a journal. The journal says whose stage
-it is and, once outputs get their names, which files those are: a process that was killed between two renames is undone
-by the next one that writes to the same name.
+it is and, once outputs get their names, which files those are: if a process is killed between two renames, the next one
+that writes to the same name undoes them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 from tlkit.errors import WriteError
 
 _JOURNAL = "tlkit-stage.json"
-_LONGEST = 80  # bytes of an output's name in its stage's
-_PATIENCE = 30.0  # seconds for another process to give its outputs their names
+_LONGEST = 80  # bytes of the output's name that go into its stage's name: names end at 255
+_PATIENCE = 30.0  # seconds to wait for another process that renames its outputs
 
 
 class Staging:
-    """A hidden folder in ``parent`` for the output ``name`` (others may lie in it too); :meth:`close` removes it."""
+    """A hidden folder in ``parent`` for the output ``name`` (and others with it); :meth:`close` removes it."""
 
     def __init__(self, parent: Path, name: str) -> None:
         self.parent = parent
@@ -39,22 +39,23 @@ class Staging:
             (self.folder / part).mkdir()
 
     def new(self, name: str) -> Path:
-        """Return where the output ``name`` is to be written."""
+        """Return the path at which to write the output ``name``."""
         return self.folder / "new" / name
 
     def old(self, name: str) -> Path:
-        """Return where what had the name before is kept until all is done."""
+        """Return the path that keeps the previous ``name`` until everything is done."""
         return self.folder / "old" / name
 
     def note(self, names: Sequence[str]) -> None:
-        """Write into the journal that the outputs ``names``, all complete, are about to get their names."""
+        """Record in the journal that the outputs ``names``, all complete, are about to be renamed into place."""
         items = {name: _mark(self.new(name)) for name in names}
+        # A rename, so that whoever reads the journal after a crash finds all of it or the one before.
         draft = self.folder / f"{_JOURNAL}.new"
         draft.write_text(json.dumps({**self._about, "items": items}))
         draft.replace(self.folder / _JOURNAL)
 
     def close(self) -> None:
-        """Remove the folder and all in it; nothing happens the second time."""
+        """Remove the folder and its contents; a second call does nothing."""
         if self._lock is not None or self.folder.exists():
             _remove(self.folder)
             lock, self._lock = self._lock, None
@@ -63,7 +64,7 @@ class Staging:
 
 
 def clear_leftovers(parent: Path, name: str) -> None:
-    """Undo and remove what killed processes left of writing the output ``name``; those of live ones stay."""
+    """Undo and remove what killed processes left when writing ``name``; stages of live processes stay."""
     prefix = _prefix(name)
     try:
         found = [Path(item.path) for item in os.scandir(parent) if item.name.startswith(prefix)]
@@ -83,9 +84,10 @@ def clear_leftovers(parent: Path, name: str) -> None:
 
 @contextmanager
 def taking_turns(parents: Sequence[Path]) -> Iterator[None]:
-    """Let one process at a time give and take names in the folders ``parents``, where their file system has locks."""
+    """Let one process at a time rename things in the folders ``parents``, where their file system has locks."""
     locks: list[int] = []
     try:
+        # Sorted, so that two processes with the same folders cannot wait for each other.
         for parent in sorted(set(parents)):
             with suppress(PermissionError):  # a folder that may be written to and not be listed
                 locks.append(os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -116,7 +118,7 @@ def _prefix(name: str) -> str:
 
 
 def _make(parent: Path, name: str) -> tuple[Path, int | None]:
-    """Make the folder and lock it; again, should one that clears leftovers have taken it for one of those."""
+    """Make the folder and lock it; try again if another process took it for a leftover before it was locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
         try:
@@ -136,7 +138,7 @@ def _make(parent: Path, name: str) -> tuple[Path, int | None]:
 
 
 def _locked(folder: Path) -> int | None:
-    """Return a lock on a stage that no living process has; None where it cannot be had."""
+    """Return a lock on a stage whose process is gone; None where the lock is taken or cannot be had."""
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -158,9 +160,8 @@ def _journal(folder: Path) -> dict[str, Any]:
 
 
 def _is_ours(folder: Path, name: str) -> bool:
-    """Whether ``folder`` is a stage for ``name`` made on this machine, or one that was killed before it had a journal.
-
-    Other machines' locks may not show on a file system that several share.
+    """Whether ``folder`` is a stage for ``name`` made on this machine, or one without a journal yet. On a shared file
+    system other machines' locks may not be visible.
     """
     about = _journal(folder)
     if not about:
@@ -169,7 +170,7 @@ def _is_ours(folder: Path, name: str) -> bool:
 
 
 def _taken_back(folder: Path) -> bool:
-    """Undo renames that were cut short; False where what was replaced cannot go back, so that it stays in the stage."""
+    """Undo interrupted renames; False where a replaced output cannot go back, so that it stays in the stage."""
     items = _journal(folder).get("items") or {}
     goals = {name: folder.parent / name for name in items}
     placed = {name for name, mark in items.items() if _mark(goals[name]) == mark}
@@ -185,7 +186,7 @@ def _taken_back(folder: Path) -> bool:
 
 
 def _mark(path: Path) -> list[int] | None:
-    """Return what tells this file from another that may get its name: inode and, of a file, size and time."""
+    """Return what tells this file from another of the same name: device, inode and, for a file, size and time."""
     try:
         found = path.lstat()
     except OSError:
@@ -195,7 +196,7 @@ def _mark(path: Path) -> list[int] | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a tree, folders without write permission (a copied read-only package) among it."""
+    """Remove a tree, including folders without write permission (a copied read-only package)."""
     for place, _, _ in os.walk(folder):
         with suppress(OSError):
             os.chmod(place, 0o700)

@@ -1,8 +1,8 @@
-"""The one door through which outputs are written: complete, read again, and then all at once under their names.
+"""The one door through which outputs are written: completely, read back, then all renamed into place together.
 
-An interrupt, a full disk or a crash of the code in between leaves what was there before, or nothing. Several outputs
-of one command get their names together: those that lead to the others (an index of shards) last, and when one cannot
-have its name none has.
+An interrupt, a full disk or a crash in between leaves what was there before, or nothing. Several outputs of one command
+get their names together: those that refer to the others (an index of shards) last; if one cannot get its name, none
+does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tlkit.host.stage import Staging, clear_leftovers, taking_turns
 
 @dataclass(frozen=True)
 class Goal:
-    """One thing to write: where, what reads it to see that it is whole (None: its set's first does), its kind."""
+    """One output: its path, what reads it back to check that it is complete (None: the set's first does), its kind."""
 
     path: Path
     reads: Callable[[Path], object] | None
@@ -33,7 +33,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class _Placed:
-    """An output with the stage that it is made in."""
+    """An output and the stage in which it is made."""
 
     output: Goal
     stage: Staging
@@ -67,11 +67,11 @@ def staged(
     kind: Kind = FILE,
     inputs: Iterable[Path] = (),
 ) -> Iterator[Path]:
-    """Yield a path to write (a file or a folder) that becomes ``goal`` when the body ends well and ``reads`` takes it.
+    """Yield a path to write (a file or folder) that becomes ``goal`` once the body succeeds and ``reads`` accepts it.
 
     The path has ``goal``'s name and lies in a hidden folder beside it, so that the rename never crosses file systems.
-    What ``goal`` held before stays until the new is complete. SIGTERM, where nobody handles it, ends the body as
-    Ctrl-C does and leaves exit code 143.
+    The previous ``goal`` stays until the new one is complete. An unhandled SIGTERM ends the body as Ctrl-C does, with
+    exit code 143. Raises WriteError where the output cannot be written or read back.
     """
     with staged_set([Goal(goal, reads, kind)], force=force, inputs=inputs) as (path,):
         yield path
@@ -81,9 +81,9 @@ def staged(
 def staged_set(
     outputs: Sequence[Goal], *, called: Path | None = None, force: bool = False, inputs: Iterable[Path] = ()
 ) -> Iterator[list[Path]]:
-    """Yield a path to write for each of ``outputs``; they get their names together, the first of them last.
+    """Yield a path to write for each of ``outputs``; all are renamed into place together, the first of them last.
 
-    ``called`` is the name that the user gave to them all, if it is not the first one's; leftovers go by it.
+    ``called`` is the name that the user gave to them all, if not the first one's; leftovers are found by it.
     """
     inputs = tuple(inputs)
     for output in outputs:
@@ -101,7 +101,7 @@ def staged_set(
             with held():
                 check()
                 with taking_turns(list(stages)):
-                    for item in placed:  # somebody may have written one of them meanwhile
+                    for item in placed:  # another process may have written one of them meanwhile
                         check_goal(item.goal, force=force, kind=item.output.kind, inputs=inputs)
                     _publish(placed, list(stages.values()), force)
                 if not inner:
@@ -115,7 +115,7 @@ _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 @contextmanager
 def _nested() -> Iterator[bool]:
-    """Yield whether the output is made for another one, as the packages that are combined are."""
+    """Yield whether this output is made inside another one's body, as packages to be combined are."""
     before = _inside.get()
     _inside.set(True)
     try:
@@ -139,25 +139,26 @@ def _place(output: Goal, stages: dict[Path, Staging], called: Path | None) -> _P
 def _read_again(item: _Placed) -> None:
     """Raise WriteError where the output that was written cannot be read."""
     if not os.path.lexists(item.new):
-        raise WriteError(f"{item.output.path}: nothing was written", "this is a fault in tlkit: report it")
+        raise WriteError(f"{item.output.path}: nothing was written", "this is a bug in tlkit: report it")
     if item.output.reads is None:
         return
     try:
         item.output.reads(item.new)
     except Exception as error:  # of whatever library reads this kind of file
         told = reason(error).replace(str(item.new), item.goal.name)
-        hint = "nothing was kept; the input may be damaged, or this is a fault in tlkit: report it"
+        hint = "nothing was kept; the input may be damaged, or this is a bug in tlkit: report it"
         raise WriteError(f"{item.output.path}: what was written cannot be read: {told}", hint) from error
 
 
 def _publish(placed: Sequence[_Placed], stages: Sequence[Staging], force: bool) -> None:
-    """Give all outputs their names, or none of them; without ``force`` no name that is taken."""
+    """Rename all outputs into place, or none of them; without ``force``, never over an existing name."""
     for stage in stages:
         stage.note([item.goal.name for item in placed if item.stage is stage])
     if force and len(placed) == 1 and _replaced(placed[0]):
         return
     try:
-        for item in placed:  # the first leads to the others: without it nobody takes old and new ones for a set
+        # The first refers to the others: while it is away nobody mistakes old and new files for a set.
+        for item in placed:
             if force and os.path.lexists(item.goal):
                 item.goal.rename(item.old)
         for item in reversed(placed):
@@ -172,7 +173,7 @@ def _publish(placed: Sequence[_Placed], stages: Sequence[Staging], force: bool) 
 
 
 def _replaced(item: _Placed) -> bool:
-    """Put one output in the place of an old one, in one step; False where there is none, or no such step."""
+    """Replace an old output in one step; False where there is none, or where the system has no such step."""
     if not os.path.lexists(item.goal):
         return False
     if item.output.kind.foreign is None:

@@ -6,7 +6,7 @@ import re
 import traceback
 from pathlib import Path
 
-_SCRIPT = "Traceback of TorchScript"  # which names the lines of the code that was scripted
+_SCRIPT = "Traceback of TorchScript"  # it names lines of the code that was scripted
 _SCRIPTED = re.compile(r'File "(?P<file>[^"<]+)", line (?P<line>\d+)')
 _LIBRARIES = ("/torch/", "/tlkit/core/", "/coremltools/")
 

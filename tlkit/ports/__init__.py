@@ -1,1 +1,1 @@
-"""What goes in and out of a model: shapes, images, labels, and the words for them."""
+"""The inputs and outputs of a model: their shapes, images and labels, and how users write them."""

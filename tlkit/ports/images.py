@@ -1,4 +1,4 @@
-"""Pictures as a Core ML image port takes them: layout, size and channel order."""
+"""Convert pictures to what a Core ML image port takes: layout, size and channel order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 _BYTES = {"L": 1, "1": 2}
-"""Bytes that a pixel takes in memory where not 4; dots become grey levels on the way."""
+"""Bytes per pixel in memory where not 4, by PIL mode; 1-bit pixels become grey levels on the way."""
 _ANY = 1 << 26
-"""Bytes that any picture may take in memory: 16 megapixels in colour, 67 of grey levels."""
+"""Bytes that any picture may take in memory: 16 megapixels in colour, 67 in greyscale."""
 _FOLD = 1100
-"""Bytes in memory for each byte of the file: deflate makes at most 1032 out of one."""
+"""Bytes in memory per byte of the file: deflate expands at most 1032 times."""
 _PROGRAMS = ("EPS",)
-"""Formats whose pictures are drawn by a program in the file, which PIL hands to Ghostscript."""
+"""Formats that are programs, which PIL hands to Ghostscript to be run."""
 Array = np.ndarray[Any, Any]
 
 
@@ -45,8 +45,9 @@ def is_picture(value: Any) -> bool:
 def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = None) -> Array:
     """Return a picture as (1, channels, height, width), 0..255, in the port's channel order and dtype.
 
-    Transparency is ignored. A picture whose size the port does not take is scaled to cover the port's own size and
-    cropped at the centre; ``note`` is told. UsageError where it is not a picture.
+    Transparency is ignored. A picture of a size that the port does not take is scaled to cover the port's own size and
+    cropped at the centre, and ``note`` is told. Raises UsageError where ``value`` is not a sound picture, LoadError
+    where its file is missing.
     """
     assert spec.image is not None
     picture = _size(spec, _open(spec, value), note)
@@ -71,7 +72,7 @@ def _open(spec: TensorSpec, value: Any) -> Picture:
 
 
 def _decoded(spec: TensorSpec, path: Path) -> Picture:
-    """Read a picture's file; UsageError where it is none, or far larger than its bytes can mean."""
+    """Read a picture's file; UsageError where it is not one, or claims far more pixels than its bytes can hold."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -79,7 +80,9 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 if picture.format in _PROGRAMS:
-                    raise UsageError(f"{path}: {picture.format} is a program, which is not run", "give a PNG or JPEG")
+                    raise UsageError(
+                        f"{path}: {picture.format} files are programs, which tlkit does not run", "give a PNG or JPEG"
+                    )
                 _check_size(str(path), picture.size, picture.mode, path.stat().st_size)
                 picture.load()
                 return ImageOps.exif_transpose(picture)
@@ -92,22 +95,23 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
 
 
 def _check_size(what: str, size: Size, mode: str, stored: int = 0) -> None:
-    """Raise UsageError where a picture's pixels would take more memory than its file's ``stored`` bytes warrant."""
+    """Raise UsageError where a picture's pixels would take more memory than its file's ``stored`` bytes justify."""
     from PIL import Image
 
     nbytes = size[0] * size[1] * _BYTES.get(mode, 4)
     most = Image.MAX_IMAGE_PIXELS
     if (most is not None and size[0] * size[1] > most) or nbytes > max(_ANY, _FOLD * stored):
-        raise UsageError(f"{what}: {size[0]}x{size[1]} pixels are too many for it", "scale the picture down first")
+        raise UsageError(f"{what}: {size[0]}x{size[1]} pixels are too many", "scale the picture down first")
 
 
 def _mode(picture: Picture, layout: str) -> Picture:
-    """Return the picture in the port's colours; 16-bit grey levels are scaled to 8 bits, which PIL would clip."""
+    """Return the picture in the port's colour mode; 16-bit grey levels are scaled to 8 bits (PIL would clip them)."""
     from PIL import Image
 
     if picture.mode == "F" and layout == "GRAYSCALE_FLOAT16":
         return picture
     if picture.mode.startswith("I"):
+        # 65535 / 257 = 255: the whole 16-bit range maps to the whole 8-bit one.
         picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
     return picture.convert("RGB" if layout in ("RGB", "BGR") else "L")
 
@@ -133,7 +137,8 @@ def _size(spec: TensorSpec, picture: Picture, note: Callable[[str], None] | None
 
 
 def _wanted(image: ImageSpec) -> Size:
-    """Return the port's own size, or the nearest that it takes (descriptions give sizes out of their own range)."""
+    """Return the port's default size, or the nearest one that it takes: some descriptions' defaults are out of
+    range."""
     own = (image.width, image.height)
     if allows_size(image, own):
         return own

@@ -1,8 +1,8 @@
-"""What a package to be made will take: ``--input`` and ``--image`` as typed values, checked before anything is loaded.
+"""Parse ``--input`` and ``--image`` of ``convert`` into ports, checked before anything is loaded.
 
 A tensor is ``NAME=1x3x224x224[:DTYPE]``, an image ``NAME=1x3x224x224[:LAYOUT][:scale=S[,S,S]][:bias=B[,B,B]]``;
-dimensions are separated by ``x`` or commas, ``1..512`` is a range of them, ``1x8,1x16`` a choice of shapes. The model
-is given ``scale * pixel + bias`` for pixels of 0 to 255.
+dimensions are separated by ``x`` or commas, ``1..512`` is a range, ``1x8,1x16`` a choice of shapes. The model gets
+``scale * pixel + bias`` for pixels of 0 to 255.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ _DTYPES = {
 _DTYPE_OF = {spelling: dtype for dtype, spellings in _DTYPES.items() for spelling in spellings}
 
 Ports = Iterable[str] | Mapping[str, str | Sequence[int]]
-"""As users give them: texts ``NAME=SPEC``, or a mapping from name to the SPEC or to only a shape."""
+"""Ports as users give them: texts ``NAME=SPEC``, or a mapping from name to SPEC or to a shape."""
 
 
 def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:
-    """Return the ports of ``images``, then of ``inputs``, each in the order given; names are there once only."""
+    """Return the ports of ``images``, then of ``inputs``, each in the order given; UsageError where a name is
+    repeated."""
     ports = (*map(parse_image, _texts(images)), *map(parse_input, _texts(inputs)))
     names = [port.name for port in ports]
     for name in names:
@@ -38,7 +39,7 @@ def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:
 
 
 def parse_input(text: str) -> Port:
-    """Return the tensor port that ``NAME=1x128:i32`` describes; float32 where no type is named."""
+    """Return the tensor port that ``NAME=1x128:i32`` describes; the type defaults to float32."""
     port, options = _split("--input", text)
     if len(options) > 1:
         raise UsageError(f"--input {text}: too many colons", "write it as NAME=1x3x224x224 or NAME=1x128:i32")
@@ -65,12 +66,14 @@ def element_type(spelling: str, where: str) -> str:
 def parse_image(text: str) -> Port:
     """Return the image port that ``NAME=1x3x224x224:BGR:scale=1/255:bias=-1`` describes.
 
-    The layout follows from the channels where it is not named: RGB or GRAYSCALE.
+    The layout defaults to RGB for three channels and GRAYSCALE for one.
     """
     port, options = _split("--image", text)
     shape = port.shape
     if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or any(low != high for low, high in port.spans[:2]):
-        raise UsageError(f"--image {text}: an image is 1xCHANNELSxHEIGHTxWIDTH, 1 or 3 channels", "e.g. 1x3x224x224")
+        raise UsageError(
+            f"--image {text}: an image is 1xCHANNELSxHEIGHTxWIDTH with 1 or 3 channels", "e.g. 1x3x224x224"
+        )
     layout, scale, bias = "RGB" if shape[1] == 3 else "GRAYSCALE", 1.0, (0.0,) * shape[1]
     ratios: tuple[float, ...] = ()
     for option in options:
@@ -96,25 +99,27 @@ _IMAGE_HINT = (
 
 
 def _scales(text: str, value: str, channels: int) -> tuple[float, tuple[float, ...]]:
-    """Return the first channel's scale, and each one's over it; no ratios where they are all the same."""
+    """Return the first channel's scale and every channel's ratio to it; no ratios where all scales are equal."""
     scales = _each(text, value, channels, "scales")
     if len(set(scales)) == 1:
         return scales[0], ()
     if 0 in scales:
-        raise UsageError(f"--image {text}: a channel's scale is 0", "it would see nothing: leave it out of the model")
+        raise UsageError(
+            f"--image {text}: a channel's scale is 0", "the model would not see that channel: leave it out of the model"
+        )
     return scales[0], tuple(scale / scales[0] for scale in scales)
 
 
 def check_name(name: str) -> str:
-    """Return ``name`` if a package can call an input or output so, else raise :class:`UsageError`."""
+    """Return ``name`` if it can name an input or output of a package, else raise :class:`UsageError`."""
     if not (name.isascii() and name.isidentifier()):
         raise UsageError(f"'{name}' cannot name an input or output", "use letters, digits and _, a letter or _ first")
     return name
 
 
 def function_ports(given: Ports, function: str, functions: Collection[str]) -> tuple[str, ...]:
-    """Return the texts of ``given`` that are meant for ``function``: those that name it (``decode:x=1x8``), without
-    its name; if none does, those that name no function. UsageError where one names none of ``functions``.
+    """Return the texts of ``given`` meant for ``function``, without its name: those that name it (``decode:x=1x8``),
+    or, if none does, those that name no function. UsageError where one names a function that is not in ``functions``.
     """
     named: dict[str, list[str]] = {}
     for text in _texts(given):
@@ -162,7 +167,7 @@ def _each(text: str, value: str, channels: int, what: str) -> tuple[float, ...]:
 
 
 def _number(text: str, value: str) -> float:
-    """Return a finite number; ``1/255`` is one too."""
+    """Return a finite number, which may be written as a fraction: ``1/255``."""
     over, _, under = value.partition("/")
     try:
         number = float(over) / float(under or 1)

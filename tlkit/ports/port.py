@@ -1,4 +1,4 @@
-"""One input of a package to be made: its name, its element type and every shape it takes."""
+"""An input of a package to be made: its name, element type and all shapes that it takes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Literal
 
 Layout = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
 LARGEST = 2**31 - 1
-"""The largest dimension that Core ML knows."""
+"""The largest dimension that Core ML can represent."""
 
 Ranges = tuple[tuple[int, int], ...]
 Shape = tuple[int, ...]
-_EXAMPLE = 7  # the least a flexible dimension is traced with: 1 would be taken for broadcasting
+_EXAMPLE = 7  # the least size to trace a flexible dimension with: 1 would be taken for broadcasting
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """How pixels become values: layout, one scale, one bias for each channel (in the layout's order).
-
-    ``ratios`` is what each channel's scale is beside that one, empty where they are equal: Core ML has one scale, so
-    the model multiplies by them itself.
+    """How pixels become values: the layout, one scale, and one bias per channel (in the layout's order). ``ratios`` is
+    each channel's scale divided by ``scale``, empty where all are equal. Core ML has one scale for all channels, so the
+    model itself multiplies by the ratios.
     """
 
     layout: Layout
@@ -34,9 +33,9 @@ class ImageSettings:
 class Port:
     """One input of the package, ``float32 | float16 | int32``; an image is (1, C, height, width).
 
-    ``shape`` is the default. Where more are taken, ``ranges`` holds the lowest and highest size of every axis, or
-    ``enumerated`` all shapes, the default first. ``boolean``: the model takes booleans, which the package, where no
-    input can be one, makes of it (0 is False).
+    ``shape`` is the default. Where more shapes are taken, ``ranges`` holds the lowest and highest size of every axis,
+    or ``enumerated`` all shapes, the default first. ``boolean``: the model takes booleans; Core ML has no boolean
+    inputs, so the package converts the number (0 is False).
     """
 
     name: str
@@ -60,9 +59,8 @@ class Port:
         return any(low != high for low, high in self.spans)
 
     def span_keys(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Return for each flexible axis of a range what it shares with an axis of another port; None if it is fixed.
-
-        Axes of two ports with equal bounds are taken for the same length, as those of tokens and their mask are.
+        """Return a key per axis that equal lengths of several ports share; None for a fixed axis. Axes of two ports
+        with equal bounds are taken to be the same length, as those of tokens and their mask are.
         """
         counted: Counter[tuple[int, int]] = Counter()
         keys: list[tuple[int, int, int] | None] = []
@@ -76,9 +74,11 @@ class Port:
         return replace(self, shape=shape, ranges=(), enumerated=())
 
     def example(self) -> Port:
-        """Return the port at the shape to capture a module with: no flexible axis is 1, nor equal to another."""
+        """Return the port at the shape to capture a module with: flexible axes are not 1 and differ where bounds
+        allow."""
         if not self.ranges:
             return self.at(self.shape)
+        # Axes that merely happen to be equal would be captured as one length, so each gets a size of its own.
         sizes = (
             low if key is None else min(high, max(low, _EXAMPLE) + key[2])
             for key, (low, high) in zip(self.span_keys(), self.ranges, strict=True)
@@ -86,7 +86,8 @@ class Port:
         return self.at(tuple(sizes))
 
     def shapes(self) -> tuple[Shape, ...]:
-        """Return the shapes to check it at: all that are enumerated, else the smallest, the example's, the largest."""
+        """Return the shapes to verify it at: all that are enumerated, else the smallest, the example's and the
+        largest."""
         if self.enumerated:
             return self.enumerated
         lowest = tuple(low for low, _ in self.spans)
@@ -98,7 +99,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class OutputPort:
-    """What an output of the package is to be: its name, element type (empty: f32 or int32) or image layout."""
+    """An output of a package to be made: its name, element type (empty: f32 or int32) or image layout."""
 
     name: str
     dtype: str = ""
@@ -114,7 +115,7 @@ def dims_text(port: Port) -> str:
 
 
 def flexible_port(name: str, ranges: Ranges, dtype: str = "float32", image: ImageSettings | None = None) -> Port:
-    """Return a port whose axes have ``ranges``; its default shape is the smallest, as coremltools has it."""
+    """Return a port whose axes have ``ranges``; its default shape is the smallest, as in coremltools."""
     shape = tuple(low for low, _ in ranges)
     flexible = any(low != high for low, high in ranges)
     return Port(name, shape, dtype, image, ranges if flexible else ())
@@ -150,7 +151,7 @@ def _ranges(text: str, separator: str) -> Ranges | None:
 
 
 def safe_name(name: str, taken: set[str]) -> str:
-    """Return ``name`` as a package can hold it, and as none of ``taken``."""
+    """Return ``name`` made into an identifier that a package can hold and that is not in ``taken``."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     safe = safe if safe[:1].isalpha() or safe[:1] == "_" else f"_{safe}"
     return f"{safe}_out" if safe in taken else safe

@@ -1,4 +1,4 @@
-"""Which shapes a port takes, and how to say so. Nothing but the standard library is needed for it."""
+"""Which shapes a port takes, and how to write them; needs only the standard library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tlkit.types import ImageSpec, TensorSpec
 
-_LISTED = 8  # of the up to 128 shapes that may be enumerated
+_LISTED = 8  # shapes written out, of the up to 128 that may be enumerated
 
 
 def allows(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
