@@ -1,9 +1,10 @@
-"""Weight files (``weight.bin``, storage version 2): mapped into memory, checked, never read ahead.
+"""Weight files (``weight.bin``, storage version 2): memory-mapped, checked, read only on demand.
 
 Layout (MILBlob's ``StorageFormat.hpp``): a 64-byte header ``<count:u32, version:u32, reserved>``, then records. A
 program points at a record's 64-byte descriptor: ``<sentinel:u32 = 0xDEADBEEF, dtype:u32, bytes:u64, offset:u64,
-padding_bits:u64, reserved>``; the data lie at ``offset``, 64-byte aligned. ``padding_bits`` is what fills the last
-byte of a sub-byte type; files by coremltools 7.0-7.2 leave garbage there for wider types, so it is read for those only.
+padding_bits:u64, reserved>``; the data lie at ``offset``, 64-byte aligned. ``padding_bits`` counts the unused bits in
+the last byte of a sub-byte type. It is read for those types only, since coremltools 7.0-7.2 leaves garbage there for
+wider ones.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class BlobFile:
                 head = file.read(64)
                 if head.startswith(_LFS_MAGIC):
                     raise LoadError(f"{self.path}: a git-lfs pointer, not the weights", "run `git lfs pull` there")
+                # Copy-on-write: numpy and torch get writable arrays without a copy, and the file stays as it is.
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if head else b""
         except OSError as error:
             raise LoadError(f"{self.path}: {reason(error)}", "the package's weights are missing") from None
@@ -88,22 +90,21 @@ class BlobFile:
         return memoryview(self._map)[record.offset : record.offset + record.nbytes]
 
     def pieces(self, record: Record, size: int = 1 << 24) -> Iterator[memoryview]:
-        """Yield the record's bytes, ``size`` at a time; the memory of each is let go when the next one is asked for."""
+        """Yield the record's bytes, ``size`` at a time; each piece's memory is released when the next is requested."""
         data = self.data(record)
         for start in range(0, len(data), size):
             yield data[start : start + size]
             self.release()
 
     def release(self) -> None:
-        """Let go of the mapped pages; looked at again, they are read again."""
+        """Release the mapped pages; they are read from the file again on the next access."""
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class BlobWriter:
-    """A new weight file in ``file`` (open for reading and writing, binary): :meth:`add` records, then :meth:`close` it.
-
-    Records are written as they come. One that is in the file already, bit for bit, is not written a second time.
+    """A new weight file in ``file`` (opened for reading and writing, binary): :meth:`add` records, then :meth:`close`
+    it. Records are written in order; one whose bytes are in the file already is not written again.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -112,7 +113,8 @@ class BlobWriter:
         file.write(bytes(64))
 
     def add(self, dtype: DType, data: bytes | memoryview, padding: int = 0) -> int:
-        """Append one constant; return the offset of its descriptor. ``padding``: bits that fill the last byte."""
+        """Append one constant; return the offset of its descriptor. ``padding`` is the number of unused bits in the
+        last byte."""
         return self.stream(dtype, (data,), padding)
 
     def stream(self, dtype: DType, pieces: Iterable[bytes | memoryview], padding: int = 0) -> int:
@@ -122,6 +124,7 @@ class BlobWriter:
         for piece in pieces:
             self._file.write(piece)
             digest.update(piece)
+            # Not len(): a memoryview counts items, which may be wider than a byte.
             size += memoryview(piece).nbytes
         key = (dtype, size, padding, digest.digest())
         if key in self._known:
@@ -136,7 +139,7 @@ class BlobWriter:
         return offset
 
     def close(self, whole: bool = True) -> None:
-        """Write the header, unless the file is not ``whole``, and close the file."""
+        """Write the header if the file is ``whole`` (complete), and close it."""
         with self._file:
             if whole:
                 self._file.seek(0)
@@ -153,13 +156,12 @@ class BlobRef:
 
 
 class Deferred(ABC):
-    """A tensor's data that a pass will make of other data, once they are written or looked at.
-
-    Subclasses are frozen dataclasses, so that two that would make the same compare equal and are made once.
+    """Tensor data that a pass computes from other data when they are written or read. Subclasses are frozen
+    dataclasses, so that two with the same result compare equal and are computed once.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes in order, packed as in a weight file, in pieces that fit into memory easily."""
+        """Yield the bytes in order, packed as in a weight file, in pieces that easily fit into memory."""

@@ -1,4 +1,4 @@
-"""Python's cycle collector put off while a program is built."""
+"""Switch Python's cycle collector off while a program is built."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Keep the cycle collector out of the body; usable as a decorator (``@uncollected()``).
-
-    A program is very many objects that all stay: each time some thousands are new the collector would look at all of
-    them again and find nothing, a third of the time that a large program takes to load.
+    """Disable the cycle collector in the body; usable as a decorator (``@uncollected()``). A program consists of very
+    many objects that all stay alive. The collector would visit them again after every few thousand allocations and find
+    nothing, a third of a large program's load time.
     """
     running = gc.isenabled()
     gc.disable()

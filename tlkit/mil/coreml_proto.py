@@ -1,8 +1,8 @@
 """Core ML's generated protobuf modules, without importing coremltools.
 
 coremltools ships them as ``coremltools/proto/*_pb2.py``; they need only protobuf, but ``import coremltools.proto``
-would first run coremltools' own ``__init__`` (seconds, and noise). So the folder is mounted here as a package of its
-own. The descriptors are the same ones: a message made here passes for one of coremltools'.
+would first run coremltools' own ``__init__`` (seconds, and warnings). So the folder is mounted here under another
+package name. The descriptors are the same: coremltools accepts messages made here as its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A constant's bytes to a numpy array: the one place that knows how MIL packs each element type."""
+"""Decode a constant's bytes to a numpy array: the one place that knows how MIL packs each element type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _STORED: dict[DType, np.dtype[Any]] = {
 
 
 def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
-    """Return a tensor constant as an array of its declared shape (see ``Value.numpy``)."""
+    """Return a tensor constant as an array of its declared shape (see ``Value.numpy``); LoadError where it is
+    damaged."""
     if not isinstance(kind, TensorType) or kind.shape is None or None in kind.shape:
         raise LoadError(f"a constant of type {kind} has no array")
     shape = tuple(int(d or 0) for d in kind.shape)
@@ -47,12 +48,14 @@ def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
 
 
 def unpack(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarray[Any, Any]:
-    """Return ``count`` elements of ``dtype`` packed little-endian in ``data``; sub-byte ones low bits first."""
+    """Return ``count`` elements of ``dtype`` packed little-endian in ``data``; sub-byte elements start at the low
+    bits."""
     if dtype.bits < 8:
         return _unpack_bits(data, dtype, count)
     stored = _stored(dtype)
     flat: np.ndarray[Any, Any] = np.frombuffer(data, stored, len(data) // stored.itemsize)
     if dtype is DType.BF16:
+        # A bf16 is the upper half of an f32.
         return (flat.astype("<u4") << 16).view("<f4")
     if dtype in SMALL:
         return np.take(np.array(values(SMALL[dtype]), "<f4"), flat)
@@ -63,6 +66,7 @@ def _from_blob(ref: BlobRef, dtype: DType, count: int) -> np.ndarray[Any, Any]:
     if ref.file is None:
         raise LoadError(f"the weight file '{ref.file_name}' that the program names is missing")
     record = ref.file.record(ref.offset)
+    # Weight files have no bool: booleans are stored as uint8.
     if record.dtype is not dtype and {record.dtype, dtype} != {DType.UINT8, DType.BOOL}:
         raise LoadError(f"{ref.file.path}: the record at offset {ref.offset} is {record.dtype.mil}, not {dtype.mil}")
     return unpack(ref.file.data(record), dtype, count)
@@ -77,6 +81,7 @@ def _unpack_bits(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarr
     wide[:, : dtype.bits] = bits.reshape(count, dtype.bits)
     flat = np.packbits(wide, axis=1, bitorder="little").reshape(count)
     if dtype is DType.INT4:
+        # Sign extension: flipping bit 3 and subtracting 8 maps 0..15 to 0..7, -8..-1.
         return ((flat ^ 8).astype(np.int8) - 8).astype(np.int8)
     return flat
 

@@ -1,4 +1,4 @@
-"""Floats to and from MIL text, exactly: hexadecimal for what Python has, bits for the 8- and 16-bit kinds."""
+"""Floats to and from MIL text, exactly: in hexadecimal where Python has the type, as bits for 8 and 16 bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAN_BITS = re.compile(r"nan\(0x([0-9a-f]+)\)")
 
 
 def hex_float(value: float) -> str:
-    """Spell a float as C's ``%a`` does (``0x1.8p-3``, ``inf``, ``nan``): exact, and what ``coremlc`` prints."""
+    """Format a float as C's ``%a`` does (``0x1.8p-3``, ``inf``, ``nan``): exactly, and as ``coremlc`` prints it."""
     if value != value:
         return "nan"
     if math.isinf(value):
@@ -24,7 +24,7 @@ def hex_float(value: float) -> str:
 
 
 def read_float(token: str) -> float:
-    """Read a number as MIL text spells it; ValueError where it is none, or beyond a double."""
+    """Parse a number as MIL text writes it; ValueError where it is not a number, or does not fit in a double."""
     if token.lstrip("+-") == "nan" or token.startswith("nan("):
         return math.nan
     try:
@@ -49,12 +49,12 @@ def round_float(value: float, dtype: DType) -> float:
 
 
 def read_bits(token: str, dtype: DType) -> int:
-    """Read a number, or a NaN's payload, as the bits of an 8- or 16-bit float."""
+    """Parse a number, or a NaN's payload, to the bits of an 8- or 16-bit float; ValueError where it does not fit."""
     given = _NAN_BITS.fullmatch(token)
     if given:
         bits = int(given[1], 16)
         if bits >> dtype.bits or not _is_nan(bits, dtype):
-            raise ValueError(f"these bits are no NaN of {dtype.mil}")
+            raise ValueError(f"these bits are not a NaN of {dtype.mil}")
         return bits
     value = read_float(token)
     if value != value:
@@ -67,11 +67,13 @@ def bits_of(value: float, dtype: DType) -> int:
     problem = ValueError(f"the number does not fit in {dtype.mil}")
     if dtype is DType.BF16:
         word = int.from_bytes(struct.pack("<f", round_float(value, DType.FP32)), "little")
+        # Round to nearest, ties to even: add just under half a unit, and the last kept bit.
         bits = word + 0x7FFF + (word >> 16 & 1) >> 16
         if bits & 0x7FFF == 0x7F80 and not math.isinf(value):
             raise problem
         return bits
     try:
+        # Beyond f16 is beyond every 8-bit float too (E5M2 has f16's exponent), so this check serves all.
         half = int.from_bytes(struct.pack("<e", value), "little")
     except OverflowError:
         raise problem from None
@@ -91,12 +93,12 @@ def clamped_bits(value: float, dtype: DType) -> int:
 
 
 def canonical_nan(dtype: DType) -> int:
-    """Return the bits that stand for ``nan`` without a payload."""
+    """Return the bits of ``nan`` without a payload."""
     return {DType.FP16: 0x7E00, DType.BF16: 0x7FC0, DType.FP8E5M2: 0x7E, DType.FP8E4M3FN: 0x7F}[dtype]
 
 
 def spell_bits(bits: int, dtype: DType) -> str:
-    """Spell the bits of an 8- or 16-bit float so that :func:`read_bits` gives them back."""
+    """Format the bits of an 8- or 16-bit float so that :func:`read_bits` returns them."""
     if not _is_nan(bits, dtype):
         return hex_float(_value_of(bits, dtype))
     return "nan" if bits == canonical_nan(dtype) else f"nan({bits:#x})"
@@ -117,7 +119,7 @@ def _nearest_fp8(value: float, dtype: DType, problem: ValueError) -> int:
 
 @cache
 def _fp8_values(dtype: DType) -> dict[float, int]:
-    """The non-negative numbers of an 8-bit float and their bits, in order (infinity last, where there is one)."""
+    """The non-negative values of an 8-bit float and their bits, ascending (infinity, if any, last)."""
     return {_value_of(bits, dtype): bits for bits in range(128) if not _is_nan(bits, dtype)}
 
 
@@ -130,7 +132,7 @@ def _value_of(bits: int, dtype: DType) -> float:
 
 
 def _is_nan(bits: int, dtype: DType) -> bool:
-    if dtype is DType.FP8E4M3FN:  # OFP8: no infinity, and one NaN a sign
+    if dtype is DType.FP8E4M3FN:  # OFP8: no infinity, and one NaN per sign
         return bits & 0x7F == 0x7F
     infinity = {DType.FP16: 0x7C00, DType.BF16: 0x7F80, DType.FP8E5M2: 0x7C}[dtype]
     return bits & ~(1 << dtype.bits - 1) > infinity

@@ -1,6 +1,6 @@
-"""Immediate tensor data in the one form that both readers give, so that a program read twice compares equal.
+"""Immediate tensor data in one canonical form, so that a program reads the same from protobuf and from text.
 
-Core ML's protobuf lets a tensor's elements travel in any of seven fields, and writers differ (16-bit integers come as
+Core ML's protobuf allows a tensor's elements in any of seven fields, and writers differ (16-bit integers come as
 ``ints`` from one and as ``bytes`` from another). The form kept in a :class:`~tlkit.mil.program.Value` is:
 
 * bool, string, int32, int64, fp32, fp64: a tuple of Python scalars; an fp32 is a Python float that fp32 can hold, and
@@ -8,7 +8,7 @@ Core ML's protobuf lets a tensor's elements travel in any of seven fields, and w
 * every other type: little-endian bytes, sub-byte elements low bits first and the last byte filled with zeros. A
   floating-point NaN keeps its bits here.
 
-``()`` is a constant with no value at all; one element may stand for a whole shape.
+``()`` is a constant without any value; one element may fill a whole shape.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def is_packed(dtype: DType) -> bool:
 
 
 def _check_kind(kind: Type, data: Data) -> None:
-    """Refuse data of another kind than the type says. A reader fills it from one field, so one element tells."""
+    """Refuse data of another kind than the type says. A reader fills it from one field, so the first element
+    decides."""
     wanted: type | tuple[type, ...] = Value
     if isinstance(kind, DictType):
         wanted = tuple
@@ -75,7 +76,7 @@ def _check_kind(kind: Type, data: Data) -> None:
     else:
         fits = isinstance(data[0], wanted)
     if not fits:
-        raise LoadError(f"a constant's data are not what its type says ({_described(kind)})", "the file is damaged")
+        raise LoadError(f"a constant's data do not match its type ({_described(kind)})", "the file is damaged")
 
 
 def _described(kind: Type) -> str:
@@ -85,7 +86,7 @@ def _described(kind: Type) -> str:
 def elements(dtype: DType, data: Data, count: int | None = None) -> Sequence[Any]:
     """Return the elements of immediate data as Python scalars; small floats (8 and 16 bits) as their bits.
 
-    ``count`` matters for sub-byte types only, whose last byte may be part filled.
+    ``count`` matters only for sub-byte types, whose last byte may be partly filled.
     """
     if isinstance(data, tuple):
         return data
@@ -109,7 +110,7 @@ def pack(dtype: DType, items: Iterable[Any]) -> Data:
 
 
 def writer(dtype: DType) -> Callable[[Any], str]:
-    """Return what spells one element (as :func:`elements` gives it) in MIL text; strings excepted."""
+    """Return the function that formats one element (as :func:`elements` gives it) as MIL text; not for strings."""
     if dtype is DType.BOOL:
         return lambda item: "true" if item else "false"
     if dtype in (DType.FP32, DType.FP64):
@@ -120,7 +121,7 @@ def writer(dtype: DType) -> Callable[[Any], str]:
 
 
 def reader(dtype: DType) -> Callable[[str], Any]:
-    """Return what reads one element of MIL text, the inverse of :func:`writer`; it raises ValueError with a reason."""
+    """Return the function that parses one element of MIL text, the inverse of :func:`writer`; it raises ValueError."""
     if dtype is DType.BOOL:
         return _read_bool
     if dtype in (DType.FP32, DType.FP64):
@@ -139,7 +140,8 @@ def limits(dtype: DType) -> tuple[int, int]:
 
 
 def _as_stored(dtype: DType, data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What :func:`pack` wants of elements that protobuf gave as floats, or as signed integers for unsigned ones."""
+    """Convert elements that protobuf gave as floats, or as signed integers for unsigned ones, to what :func:`pack`
+    takes."""
     if dtype.is_float:
         return tuple(floats.clamped_bits(float(item), dtype) for item in data)
     if dtype.mil.startswith("u"):

@@ -1,7 +1,7 @@
-"""Core ML's releases: the one table of specification versions, the systems that brought them, and MIL's opsets.
+"""Core ML's releases: the one table of specification versions, the systems that introduced them, and MIL's opsets.
 
-As coremltools has them: ``ct.target`` pairs systems with specification versions (``_SPECIFICATION_VERSION_*`` and
-``_OPSET`` in its ``__init__``), and an opset's name counts from CoreML5, the first that mlprograms have.
+Source: coremltools, where ``ct.target`` pairs systems with specification versions (``_SPECIFICATION_VERSION_*`` and
+``_OPSET`` in its ``__init__``). Opset names count from CoreML5, the first of mlprograms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Release:
 
     @property
     def system(self) -> str:
-        """Return the iOS release, which people name an opset after."""
+        """Return the iOS release, after which people name the opset."""
         return self.systems[0]
 
     @property
@@ -53,10 +53,10 @@ NEWEST = RELEASES[-1]
 
 
 def system_of(opset: str) -> str:
-    """Return the system that an opset came with (``iOS17`` for ``CoreML7``); a name that is unknown stays itself."""
+    """Return the system that introduced an opset (``iOS17`` for ``CoreML7``); an unknown name is returned unchanged."""
     return OPSETS[opset].system if opset in OPSETS else opset
 
 
 def version_of(opset: str) -> int:
-    """Return the specification version that an opset needs; of one that is unknown, the newest."""
+    """Return the specification version that an opset needs; for an unknown opset, the newest."""
     return OPSETS.get(opset, NEWEST).version

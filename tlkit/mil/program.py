@@ -1,16 +1,17 @@
-"""A MIL program as frozen Python: ``proto.py`` and ``text/`` read it, ``passes/`` change it, ``write.py`` and ``text/``
-write it, ``lower/`` runs it.
+"""A MIL program as immutable Python objects: ``proto.py`` and ``text/`` read it, ``passes/`` change it, ``write.py``
+and ``text/`` write it, ``lower/`` makes it runnable.
 
 Invariants, kept by every reader:
 
-* Names are MIL's own, unchanged. A name is defined once in its block and is seen in the blocks nested in it.
+* Names are MIL's own, unchanged. A name is defined once in its block and visible in the blocks nested in it.
 * An operation's input is a tuple of arguments: one for a plain input, several for a list input (``concat``'s
-  ``values``). An argument is a :class:`Ref` to a name or a :class:`Value` written in place.
-* Constants stay where the file has them: a :class:`BlobRef` names a record of a weight file, nothing is copied or
-  decoded until :meth:`Value.numpy` is called. What a pass makes of one is a :class:`Deferred`: made when it is written.
+  ``values``). An argument is a :class:`Ref` to a name or an inline :class:`Value`.
+* Constants stay in their file: a :class:`BlobRef` names a record of a weight file, and nothing is copied or decoded
+  until :meth:`Value.numpy` is called. A constant that a pass computes is a :class:`Deferred`, computed when it is
+  written.
 * A dimension is an ``int``, or ``None`` where the program leaves it open.
 
-numpy is imported only when an array is asked for, so that reading a program is cheap.
+numpy is imported only when an array is requested, so that reading a program is cheap.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 
-_LONGEST = 1 << 16  # elements of a parameter that stand for each other
+_LONGEST = 1 << 16  # elements of a parameter that one stored element may fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class Value:
 
     @property
     def filled(self) -> bool:
-        """Whether the shape is a large one that one element fills: written in little, and no parameter of an op."""
+        """Whether one element fills a large shape: a constant that is small in the file and too large for a
+        parameter."""
         size = self.type.size if isinstance(self.type, TensorType) else None
         return isinstance(self.data, tuple | bytes) and (size or 0) > _LONGEST + 8 * len(self.data)
 
@@ -93,7 +95,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """An argument that names a value defined before."""
+    """An argument that refers by name to a value defined earlier."""
 
     name: str
 
@@ -111,7 +113,8 @@ class NamedType:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation. ``attributes`` holds what is not an input: ``name``, a ``const``'s ``val``, iOS16's constexpr."""
+    """One operation. ``attributes`` holds what is not an input: ``name``, a ``const``'s ``val``, all of iOS16's
+    constexpr."""
 
     type: str
     inputs: Mapping[str, tuple[Argument, ...]]
@@ -130,7 +133,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of operations in order, and the names it yields."""
+    """A sequence of operations, and the names of its results."""
 
     inputs: tuple[NamedType, ...]
     outputs: tuple[str, ...]
@@ -140,7 +143,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function: typed inputs and one block for each opset it is specialised to; ``opset`` names the one in force."""
+    """A function: typed inputs and one block per opset that it is specialised to; ``opset`` names the active one."""
 
     inputs: tuple[NamedType, ...]
     opset: str
@@ -149,7 +152,7 @@ class Function:
 
     @property
     def block(self) -> Block:
-        """The body for the opset in force."""
+        """The body for the active opset."""
         body = self.specializations.get(self.opset)
         if body is None:
             raise LoadError(f"the function names opset '{self.opset}' but has no body for it")
@@ -166,7 +169,7 @@ class Program:
     doc: str = ""
 
     def function(self, name: str | None = None) -> Function:
-        """Return the function ``name``; without one, ``main`` or the only function there is."""
+        """Return the function ``name``; by default ``main``, or the only one. LoadError where there is none."""
         if name is None:
             name = "main" if "main" in self.functions or len(self.functions) != 1 else next(iter(self.functions))
         if name not in self.functions:
@@ -175,7 +178,7 @@ class Program:
 
 
 def walk(operations: Sequence[Operation]) -> Iterator[Operation]:
-    """Yield every operation, those in nested blocks too, each before the ones inside it."""
+    """Yield every operation, including those in nested blocks, each before the ones nested in it."""
     stack = [iter(operations)]
     while stack:
         operation = next(stack[-1], None)
@@ -183,4 +186,5 @@ def walk(operations: Sequence[Operation]) -> Iterator[Operation]:
             stack.pop()
             continue
         yield operation
+        # A stack of its own: nesting in a damaged file may exceed Python's recursion limit.
         stack.extend(iter(block.operations) for block in reversed(operation.blocks))

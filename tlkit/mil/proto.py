@@ -1,7 +1,7 @@
-"""Core ML's protobuf to a :class:`~tlkit.mil.program.Program`: a walk over the messages, one function each.
+"""Read Core ML's protobuf into a :class:`~tlkit.mil.program.Program`: one function per kind of message.
 
-The generated modules come from coremltools' wheel but coremltools itself is never imported (see ``coreml_proto``).
-Constants are not decoded; a blob value keeps the file's name and offset, with the file mapped once per name.
+The generated modules come from coremltools' wheel, but coremltools itself is never imported (see ``coreml_proto``).
+Constants are not decoded; a blob value keeps the file's name and offset, and each file is mapped once.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _Reader:
                 return bytes(message.tensor.bytes.values)
             found = tuple(getattr(message.tensor, field).values) if field in _SCALAR_FIELDS else ()
             packed = isinstance(kind, TensorType) and is_packed(kind.dtype)
-            return b"" if field and packed and not found else found  # no elements, which is not no value
+            return b"" if field and packed and not found else found  # an empty tensor, not a missing value
         if which in ("tuple", "list"):
             return tuple(self.value(item) for item in getattr(message, which).values)
         if which == "dictionary":

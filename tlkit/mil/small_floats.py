@@ -1,7 +1,7 @@
-"""Floats of 8 bits and fewer: the one table of their layouts, and what each code means. Nothing here needs numpy.
+"""Floats of 8 bits and fewer: the one table of their layouts and values. Does not need numpy.
 
-Sources: OCP's OFP8 (E4M3, E5M2) and MX specifications (F6, F4, E8M0); the FNUZ kinds as ``ml_dtypes`` has them. Names
-are SafeTensors'.
+Sources: OCP's OFP8 (E4M3, E5M2) and MX specifications (F6, F4, E8M0); ``ml_dtypes`` for the FNUZ types. Names are
+SafeTensors'.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True)
 class SmallFloat:
-    """Sign, exponent and mantissa, top to bottom. ``nans`` are codes; with ``ieee`` the top exponent is not finite."""
+    """Bits of exponent and mantissa below the sign, and the bias. ``nans`` are codes; ``ieee``: the top exponent is
+    infinity or NaN."""
 
     exponent: int
     mantissa: int
@@ -27,7 +28,7 @@ class SmallFloat:
         return 1 + self.exponent + self.mantissa
 
     def number(self, code: int) -> float:
-        """Return what sign, exponent and mantissa say, exact, whatever is set aside for NaN and infinity."""
+        """Return the exact value of sign, exponent and mantissa, ignoring codes reserved for NaN and infinity."""
         exponent = code >> self.mantissa & (1 << self.exponent) - 1
         fraction = code & (1 << self.mantissa) - 1
         if exponent:

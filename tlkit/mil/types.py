@@ -1,4 +1,4 @@
-"""The types of MIL: the one table of element types, their names, widths and numbers, and what is made of them."""
+"""MIL's types: the one table of element types with their names, widths and numbers, and the types built from them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tlkit.errors import LoadError
 
 
 class DType(Enum):
-    """An element type: MIL's name, its width in bits and the numpy type that carries it (None: no such type).
+    """An element type: MIL's name, its width in bits and the numpy type that holds it (None: no such type).
 
-    ``number`` is the type's in MIL.proto's ``DataType``, ``array_number`` in FeatureTypes.proto's ``ArrayDataType``,
-    which ports of a model have, ``blob_number`` in a weight file's records (0: none has this type).
+    ``number`` is the type's number in MIL.proto's ``DataType``, ``array_number`` in FeatureTypes.proto's
+    ``ArrayDataType`` (a model's ports), ``blob_number`` in a weight file's records; 0 where the type does not occur
+    there.
     """
 
     BOOL = ("bool", 8, "bool", 1)
@@ -53,7 +54,7 @@ class DType(Enum):
 
     @property
     def is_float(self) -> bool:
-        """Whether the type is a floating-point one."""
+        """Whether it is a floating-point type."""
         return self.mil.startswith(("fp", "bf"))
 
     @property
@@ -89,10 +90,8 @@ Dim: TypeAlias = int | None
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor: element type and shape; rank 0 is a scalar. ``None`` as a whole shape means unknown rank.
-
-    ``attributes`` are the type's own, pairs of a name and a :class:`~tlkit.mil.program.Value`: no known writer gives
-    it any.
+    """A tensor: element type and shape; rank 0 is a scalar, and ``None`` as the shape means unknown rank.
+    ``attributes`` are pairs of a name and a :class:`~tlkit.mil.program.Value`; no known writer uses them.
     """
 
     dtype: DType
@@ -118,7 +117,7 @@ class ListType:
 
 @dataclass(frozen=True, slots=True)
 class TupleType:
-    """A tuple, one type an element."""
+    """A tuple, with one type per element."""
 
     elements: tuple[Type, ...]
 

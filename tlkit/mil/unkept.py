@@ -1,4 +1,5 @@
-"""What a ``MILSpec.Program`` says that a :class:`~tlkit.mil.program.Program` has no place for, found before it goes."""
+"""Find what a ``MILSpec.Program`` contains that a :class:`~tlkit.mil.program.Program` cannot hold, before it is
+lost."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ _VARIADIC = b"\x12\x02\x08\x01"  # a dimension (field 2: unknown) that stands fo
 
 
 def unkept(message: Any) -> Iterator[str]:
-    """Yield where a protobuf message has a variadic dimension, or fields that tlkit does not know."""
+    """Yield a description of each variadic dimension and each unknown field in a protobuf message."""
     known = type(message)()
     known.CopyFrom(message)
     known.DiscardUnknownFields()
+    # A fast test first: walking all messages of a large program takes seconds.
     if known.ByteSize() != message.ByteSize() or _VARIADIC in message.SerializeToString():
         yield from _walk(message, "the program")
 
@@ -31,7 +33,7 @@ def _walk(message: Any, place: str) -> Iterator[str]:
 
 
 def _inner(field: Any, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the messages that a field holds, each with its place in it."""
+    """Yield the messages in a field, each with its place in it."""
     if field.message_type is None:
         return
     if field.message_type.GetOptions().map_entry:

@@ -1,9 +1,9 @@
-"""What each operation of a program has to do: multiply-accumulates, and bytes of values and weights that it touches.
+"""The work of each operation of a program: multiply-accumulates, and bytes of values and weights read and written.
 
-Formulas count one multiply-accumulate (MAC) for each product that is added up: of a convolution, output elements times
-input channels of a group times kernel elements; of a matrix product, output elements times the inner dimension; of
-attention, queries times keys times twice the head's width. Elementwise work is not counted, as is usual. Nothing here
-decodes a weight, and neither torch nor numpy is imported.
+Each product that is added up counts as one multiply-accumulate (MAC). A convolution has output elements times input
+channels per group times kernel elements; a matrix product, output elements times the inner dimension; attention,
+queries times keys times twice the head's width. Elementwise work is not counted, as is usual. No weight is decoded, and
+neither torch nor numpy is imported.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """One value that an operation reads or writes: its tensor type; ``fixed`` if it is known before the program runs.
-
-    ``value`` is the constant, None where it is computed: at run time, or from compressed weights at load time.
+    """One value that an operation reads or writes, with its tensor type; ``fixed`` if it is known before the program
+    runs. ``value`` is the constant, None where it is computed at run time, or from compressed weights at load time.
     """
 
     name: str
@@ -38,17 +37,17 @@ class Operand:
 
     @property
     def elements(self) -> int:
-        """How many elements; a dimension that is open counts as 1."""
+        """The number of elements; an open dimension counts as 1."""
         return math.prod(size or 1 for size in self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the value as it is stored, packed below a byte."""
+        """The value's size in bytes; sub-byte elements are packed."""
         return -(-self.elements * self.kind.dtype.bits // 8)
 
     @property
     def open(self) -> bool:
-        """Whether a dimension, or the rank, is left open."""
+        """Whether a dimension, or the rank, is open."""
         return self.kind.shape is None or None in self.kind.shape
 
 
@@ -72,7 +71,7 @@ class Step:
 
     @property
     def weights(self) -> tuple[Operand, ...]:
-        """The fixed operands that are numbers to compute with, not settings: of more than 16 elements."""
+        """The fixed operands that are weights, not parameters: those of more than 16 elements."""
         fixed = (item for items in self.operands.values() for item in items if item.fixed)
         return tuple(item for item in fixed if item.elements > _SETTING)
 
@@ -93,7 +92,7 @@ class Step:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates; see the module's head."""
+        """The number of multiply-accumulates; see the module's docstring."""
         rule = _MACS.get(self.type)
         return rule(self) if rule is not None and self.results else 0
 
@@ -102,7 +101,8 @@ _SETTING = 16
 
 
 def steps(function: Function) -> Iterator[Step]:
-    """Yield what the function does at run time, in order; what nested blocks do follows the operation that has them."""
+    """Yield the function's run-time operations in order; those of nested blocks follow the operation that contains
+    them."""
     known: dict[str, Operand] = {}
     yield from _steps(function.block, function.inputs, known)
 
@@ -133,7 +133,7 @@ def _read(argument: Argument, known: Mapping[str, Operand]) -> Operand:
 
 
 def _tensor(kind: Type) -> TensorType:
-    """A state is the tensor in it; a list, tuple or dictionary has no tensor type of its own, and an unknown rank."""
+    """Return a type as a tensor's: a state's is its tensor's, a list, tuple or dictionary counts as of unknown rank."""
     if isinstance(kind, StateType):
         return kind.wrapped
     return kind if isinstance(kind, TensorType) else TensorType(DType.STRING, None)

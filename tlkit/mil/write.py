@@ -1,8 +1,8 @@
-"""A :class:`~tlkit.mil.program.Program` to Core ML's protobuf, and its constants to a weight file: the inverse of
+"""Write a :class:`~tlkit.mil.program.Program` as Core ML's protobuf, and its constants to a weight file: the inverse of
 ``proto.py``.
 
-Each element type travels in the field in which coremltools puts it, since that is where Core ML looks for it. Weights
-are copied piece by piece, each once however many functions use it, so a program larger than memory can be written.
+Each element type goes into the protobuf field that coremltools uses, since that is where Core ML looks for it. Weights
+are copied piece by piece, and once however many functions use them, so a program larger than memory can be written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tlkit.mil.types import DType
 from tlkit.mil.unkept import unkept
 
 WEIGHTS = "weights/weight.bin"
-"""Where a package keeps its weights, beside its model."""
+"""The path of a package's weights, relative to its model's folder."""
 _FIELDS = {
     DType.BOOL: "bools",
     DType.STRING: "strings",
@@ -49,13 +49,13 @@ _FIELDS = {
     DType.INT64: "longInts",
     DType.UINT64: "longInts",
 }
-"""The field of each element type; the elements of every other type are bytes."""
+"""The protobuf field of each element type; elements of all other types are bytes."""
 _LARGEST = (1 << 31) - 1  # bytes of a protobuf message
-_DEEPEST = 45  # blocks in blocks: a reader of protobuf stops at 100 messages, and a block is in an operation in a block
+_DEEPEST = 45  # protobuf readers stop at 100 nested messages, and each nested block adds two: an operation and a block
 
 
 class WeightFile:
-    """The one weight file of a program being written: see :func:`weight_file`. It is made with its first constant."""
+    """The weight file of a program being written (see :func:`weight_file`); created with its first constant."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -64,13 +64,12 @@ class WeightFile:
 
     @property
     def used(self) -> bool:
-        """Whether there is a constant in it."""
+        """Whether it contains a constant."""
         return bool(self._placed)
 
     def place(self, kind: TensorType, data: BlobRef | Deferred) -> int:
-        """Put a constant of type ``kind`` into the file unless it is there; return where its record is.
-
-        LoadError where the file that has it is missing or damaged, or where it has not the size that its type says.
+        """Add a constant of type ``kind`` unless it is there already; return its record's offset. LoadError where its
+        source is missing or damaged, or where its size is not what its type says.
         """
         key = (kind.dtype, data)
         if key not in self._placed:
@@ -100,7 +99,7 @@ class WeightFile:
         return self._writer
 
     def close(self, whole: bool) -> None:
-        """Close the file; one that is not ``whole`` stays without a header that says how much it holds."""
+        """Close the file; one that is not ``whole`` (complete) gets no header, so that nothing reads it."""
         if self._writer is not None:
             self._writer.close(whole)
 
@@ -116,7 +115,7 @@ def _counted(pieces: Iterable[bytes | memoryview], size: int) -> Iterator[bytes 
 
 @contextmanager
 def weight_file(folder: Path) -> Iterator[WeightFile]:
-    """Make the weight file of a model that lies in ``folder``; it is whole once the body has ended without an error."""
+    """Create the weight file of a model in ``folder``; it is complete once the body has ended without an error."""
     weights, whole = WeightFile(folder / WEIGHTS, f"@model_path/{WEIGHTS}"), False
     try:
         yield weights
@@ -127,11 +126,10 @@ def weight_file(folder: Path) -> Iterator[WeightFile]:
 
 @uncollected()
 def write_program(program: Program, message: Any, weights: WeightFile | None = None) -> None:
-    """Put ``program`` into ``message``, a ``MILSpec.Program`` (``Model.mlProgram``), in place of what that holds.
-
-    Every constant that lies in a weight file goes into ``weights``; without one each stays where it is, in the file
-    that the program names. LoadError for what no protobuf can hold, and where ``message`` holds what a program does
-    not keep (:mod:`tlkit.mil.unkept`): that would be lost.
+    """Write ``program`` into ``message``, a ``MILSpec.Program`` (``Model.mlProgram``), replacing its contents.
+    Constants in weight files are copied to ``weights``; without it they stay in the files that the program names.
+    LoadError for what protobuf cannot hold, and where ``message`` contains something that a program cannot
+    (:mod:`tlkit.mil.unkept`) and that would be lost.
     """
     for lost in unkept(message):
         raise LoadError(f"{lost}, which would be lost", "this program can be read and run, and is not rewritten")
@@ -240,7 +238,7 @@ class _Writer:
         message.fileName, message.offset = self._weights.name, self._weights.place(kind, data)
 
     def parts(self, kind: Type, data: tuple[Any, ...], message: Any) -> None:
-        """Write the constants that a list, tuple or dictionary consists of."""
+        """Write the constants in a list, tuple or dictionary."""
         if isinstance(kind, DictType):
             message.dictionary.SetInParent()
             for key, item in data:
@@ -266,7 +264,7 @@ def _write_dimension(length: int | None, message: Any) -> None:
 def _write_elements(kind: TensorType, data: tuple[Any, ...] | bytes, message: Any) -> None:
     field = _FIELDS.get(kind.dtype, "bytes")
     if data == () and immediate.is_packed(kind.dtype):
-        message.SetInParent()  # no value at all
+        message.SetInParent()  # a constant without a value
     elif field == "bytes":
         message.bytes.values = immediate.canonical(kind, data)
     else:

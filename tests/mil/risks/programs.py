@@ -236,7 +236,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
             )
         ],
     ),
-    "lengths left open": ("C17", [one("relu", tensor(F32, 1, None))], [one("relu", tensor(F32, 1, 8))]),
+    "open dimensions": ("C17", [one("relu", tensor(F32, 1, None))], [one("relu", tensor(F32, 1, 8))]),
     "range_1d up to": (
         "C17",
         [
@@ -287,7 +287,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         [one("max_pool", SIGNAL, kernel_sizes=ints(2), strides=ints(1), pad_type=strings("same_lower"))],
         [one("max_pool", PICTURE, kernel_sizes=ints(2, 2), strides=ints(1, 1), pad_type=strings("same_lower"))],
     ),
-    "nothing but padding": (
+    "entirely in the padding": (
         "O2",
         [one("max_pool", SIGNAL, kernel_sizes=ints(2), pad=ints(0, 2), pad_type=strings("custom"))],
         [one("max_pool", SIGNAL, kernel_sizes=ints(2), pad=ints(1, 1), pad_type=strings("custom"))],
@@ -297,7 +297,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         [conv(PICTURE, weight(3, 3, 2, 2), type_="conv_transpose", output_shape=ints(1, 3, 9, 9))],
         [conv(PICTURE, weight(3, 3, 2, 2), type_="conv_transpose")],
     ),
-    "one side only": (
+    "unequal padding": (
         "O3",
         [conv(PICTURE, weight(3, 3, 2, 2), type_="conv_transpose", pad=ints(1, 0, 1, 0))],
         [
@@ -315,7 +315,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         ],
     ),
     "crop_resize: wrong": ("O16", [one("crop_resize", PICTURE)], [one("crop", PICTURE)]),
-    "not whole": (
+    "fractional": (
         "O16",
         [one("upsample_nearest_neighbor", PICTURE, scale_factor_height=value(1.5, F32))],
         [one("upsample_nearest_neighbor", PICTURE, scale_factor_height=value(2.0, F32))],
@@ -386,7 +386,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         [one("gather_nd", PICTURE, indices=tensor(I32, 1, 2), validate_indices=value(False, "bool"))],
         [one("gather_nd", PICTURE, indices=value([[0, 1]], I32), validate_indices=value(False, "bool"))],
     ),
-    "not a whole number": (
+    "fractional step": (
         "O10",
         [
             function(
@@ -572,7 +572,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
             one("layer_norm", PICTURE, opset="CoreML6", axes=ints(-1)),
         ],
     ),
-    "masked whole": (
+    "fully masked": (
         "R7",
         [masked(-np.inf), masked(-65504.0), masked(-60160.0)],
         [masked(-59968.0), masked(-np.inf, F32), masked(-np.inf, softmax=False)],
@@ -593,7 +593,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         [one("relu", tensor(F16, 16384)), one("relu", tensor(F16, 65537))],
     ),
     "longer than 65536": ("C7", [one("relu", tensor(F16, 65537))], [one("relu", tensor(F16, 65536))]),
-    "measured not to take": (
+    "measured not to run": (
         "C8",
         [
             one("cumsum", ROW),

@@ -1,1 +1,1 @@
-"""MIL functions to PyTorch graphs."""
+"""Lower MIL functions to PyTorch graphs."""

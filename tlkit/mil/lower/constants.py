@@ -1,4 +1,4 @@
-"""Compile-time values: constants in their carriers, and what ``constexpr`` ops make of constants, without a graph."""
+"""Compile-time values: constants in their carrier types, and the results of ``constexpr`` ops, without a graph."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tlkit.mil.program import Argument, BlobRef, Operation, Ref, TensorType, Val
 from tlkit.mil.types import DType
 
 LARGE = 1 << 20
-"""From this many bytes on, a weight's pages of the file are let go once it is in its carrier."""
+"""Bytes from which on a weight's mapped pages are released once it has been converted to its carrier."""
 
 
 def stored(operations: Iterable[Operation]) -> int:
-    """Return how many bytes operations hold: their weight files', and as many as elements are written inline."""
+    """Return the bytes that operations store: their weight files', plus one per element (or byte) written inline."""
     files: dict[int, int] = {}
     inline = 0
     for operation in operations:
@@ -35,14 +35,14 @@ def stored(operations: Iterable[Operation]) -> int:
 
 
 class Allowance:
-    """What the constants of a program may take up: ``most`` elements each, as many as its file warrants."""
+    """How large a program's constants may be: ``most`` elements each, as many as its file warrants."""
 
     def __init__(self, most: float) -> None:
         self.most = most
         self._filled = 0
 
     def fill(self, value: Value) -> None:
-        """Count a constant that one element fills; LoadError where such constants are too many."""
+        """Count a constant that one element fills; LoadError where such constants together are too large."""
         if isinstance(value.data, tuple | bytes) and isinstance(value.type, TensorType):
             self._filled += max((value.type.size or 0) - 8 * len(value.data), 0)
             said = budget.over(self._filled, budget.HELD * self.most)
@@ -51,9 +51,8 @@ class Allowance:
 
 
 class Constant:
-    """A compile-time value: as a tensor in its carrier or as plain Python. Equal ones have one ``key``.
-
-    ``make`` decodes the value anew, for ops that run once and would otherwise keep what they decompress.
+    """A compile-time value, as a tensor in its carrier or as plain Python. Equal constants have the same ``key``.
+    ``make`` decodes the value each time, for ops that run once: caching their inputs would only hold memory.
     """
 
     def __init__(
@@ -66,14 +65,14 @@ class Constant:
 
     @functools.cached_property
     def tensor(self) -> torch.Tensor:
-        """The constant as a tensor, one for all constants of its key."""
+        """The constant as a tensor, shared by all constants of the same key."""
         if self.key not in self._cache:
             self._cache[self.key] = self.make()
         return self._cache[self.key]
 
 
 def to_carrier(value: Value) -> torch.Tensor:
-    """Return a tensor constant in its carrier type, without a copy where the file already holds that type."""
+    """Return a tensor constant in its carrier type; no copy where the file stores that type."""
     if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
         raise LoadError(f"a constant of type {value.type} is not a tensor")
     array = value.numpy()
@@ -87,9 +86,9 @@ def to_carrier(value: Value) -> torch.Tensor:
 
 
 def given(definition: OpDef, operation: Operation) -> list[tuple[Parameter, tuple[Argument, ...]]]:
-    """What the program gives an op, by parameter; LoadError for an input too many or too few."""
+    """Return an op's arguments by parameter; LoadError for an unknown or a missing input."""
     found: dict[str, tuple[Argument, ...]] = dict(operation.inputs)
-    if definition.constexpr:  # iOS16's keep everything in attributes
+    if definition.constexpr:  # iOS16's constexpr ops keep everything in attributes
         found |= {name: (value,) for name, value in operation.attributes.items() if name in definition.parameters}
     unknown = [name for name in found if name not in definition.parameters]
     if unknown:
@@ -103,7 +102,7 @@ def given(definition: OpDef, operation: Operation) -> list[tuple[Parameter, tupl
 def _constexpr(
     target: Callable[..., Any], constants: Mapping[Parameter, Constant], operation: Operation, most: float
 ) -> tuple[torch.Tensor, ...]:
-    """Run an op on constants, and check that it made what the program declares."""
+    """Run an op on constants, and check its results against the shapes that the program declares."""
     try:
         arguments = {parameter.name: _argument(parameter, constant) for parameter, constant in constants.items()}
         with Guard(most):
@@ -121,7 +120,7 @@ def _constexpr(
 
 
 def _argument(parameter: Parameter, constant: Constant) -> Any:
-    """Return a constant as an op takes it; LoadError where it is of another type than the op declares."""
+    """Return a constant as an op takes it; LoadError where its type is not the one that the op declares."""
     if parameter.kind == "tensor":
         return constant.make()
     value = plain(constant.python())
@@ -140,7 +139,7 @@ def _python(make: Callable[[], torch.Tensor]) -> Any:
 
 
 def const_value(operation: Operation) -> Value:
-    """Return what a ``const`` holds; LoadError where it holds nothing."""
+    """Return the value of a ``const``; LoadError where it has none."""
     value = operation.attributes.get("val")
     if value is None or len(operation.outputs) != 1:
         raise LoadError("a const without a value", "the program is damaged")
@@ -148,13 +147,13 @@ def const_value(operation: Operation) -> Value:
 
 
 def plain(value: Any) -> Any:
-    """Return a constant's lists as tuples, which a graph can carry."""
+    """Return a constant's lists as tuples, which an fx graph can hold."""
     return tuple(plain(item) for item in value) if isinstance(value, list) else value
 
 
 def constant(value: Value, cache: dict[Any, torch.Tensor], allowed: Allowance) -> Constant:
-    """Return a constant of a program, made within what is ``allowed``; equal ones share a tensor in ``cache``."""
-    # As text, since 0.0 equals -0.0 and True equals 1.
+    """Return a constant of a program, made within what is ``allowed``; equal constants share a tensor in ``cache``."""
+    # Compared as text, since 0.0 == -0.0 and True == 1.
     data = repr(value.data) if isinstance(value.data, tuple) else value.data
     return Constant(functools.partial(_carried, value, allowed), value.python, cache, (value.type, data))
 
@@ -193,10 +192,9 @@ _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program ma
 
 
 def decompress(operation: Operation, makers: Mapping[str, Operation], opset: str) -> torch.Tensor:
-    """Return the weight that a ``constexpr`` op expands to, in its carrier, rounded as it declares.
-
-    ``makers`` are the operations that make the constants it names, and LoadError says what is wrong with one of them,
-    or that what they store does not warrant what they would make (``host.budget``).
+    """Return the weight that a ``constexpr`` op expands to, in its carrier, rounded as it declares. ``makers`` maps the
+    constants it names to their operations. LoadError where one of them is damaged, or where what they store does not
+    warrant the size of the result (``host.budget``).
     """
     feeding: dict[int, Operation] = {}
     _collect(operation, makers, opset, feeding, _CHAIN)
@@ -213,7 +211,7 @@ def decompress(operation: Operation, makers: Mapping[str, Operation], opset: str
 def _collect(
     operation: Operation, makers: Mapping[str, Operation], opset: str, found: dict[int, Operation], chain: int
 ) -> None:
-    """Add an operation to ``found``, by its id, after all that make its constants: each once."""
+    """Add an operation to ``found``, by its id, after those that make its constants; each once."""
     if id(operation) in found:
         return
     if operation.type != "const":

@@ -1,8 +1,8 @@
-"""Watch the first inference of a program, so that no value is made that its file and inputs do not warrant.
+"""Watch a program's first inference, so that no value becomes larger than its file and inputs warrant.
 
-Every operation that torch is about to run is asked first how large its result will be: torch computes that on tensors
-without data. So whatever op, or chain of them, would fill the memory is stopped before it does. Later inferences at the
-same shapes make the same sizes, and run unwatched, unless sizes or turns depend on values.
+Before torch runs an operation, the size of its result is computed on tensors without data. So an op, or a chain of ops,
+that would fill the memory is stopped first. Later inferences at the same shapes have the same sizes and run unwatched,
+unless sizes or loop counts depend on values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ITEM = 4  # bytes of an element, for what may be held at one time
 
 
 class TooLargeError(ExecutionError):
-    """A program would make a value that is too large for what it was made of."""
+    """A program would make a value that is too large for the file and inputs that it comes from."""
 
 
 class Guard(TorchDispatchMode):
@@ -36,7 +36,7 @@ class Guard(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # torch asks: True would import its compiler, a second or two, to no purpose here
+        return False  # True would make torch import its compiler, a second or two for nothing
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -47,7 +47,7 @@ class Guard(TorchDispatchMode):
                 self._check(math.prod(shape))
         result = func(*args, **kwargs)
         for tensor in _tensors(result):
-            if func.is_view:  # costs nothing, but what is made of it will
+            if func.is_view:  # a view costs nothing, but what is computed from it will
                 self._check(tensor.numel())
             self._hold(tensor)
         return result
@@ -60,6 +60,7 @@ class Guard(TorchDispatchMode):
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
+        # Small storages cannot exhaust memory, and tracking them would slow every op down.
         if storage.nbytes() < 1 << 16 or key in self._held:
             return
         self._held[key] = StorageWeakRef(storage), storage.nbytes()
@@ -73,9 +74,8 @@ class Guard(TorchDispatchMode):
 
 
 def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: float) -> Iterator[Sequence[int]]:
-    """Yield the shapes of the results; none where they are certainly small, or depend on values.
-
-    What has no more elements than the product of all that goes in needs no closer look.
+    """Yield the shapes of the results; nothing where they are certainly small, or depend on values. No result has more
+    elements than the product of all sizes and numbers that go in, so small products are enough to know.
     """
     tensors = list(_tensors([*args, *kwargs.values()]))
     bound = math.prod(max(size, 2) for tensor in tensors for size in tensor.shape)
@@ -158,8 +158,8 @@ _BOUNDS: Mapping[Any, Callable[..., int]] = {
     **dict.fromkeys((_ATEN.sum, _ATEN.mean, _ATEN.amax, _ATEN.amin), _reduced),
     **dict.fromkeys((_ATEN.pad, _ATEN.constant_pad_nd), _padded),
 }
-"""At most how many elements the commonest operations make. To ask torch itself would import sympy and its compiler for
-some of them, two seconds: that is for what goes beyond."""
+"""Upper bounds for the results of the most common operations. Asking torch imports sympy and its compiler for some of
+them, two seconds, so that is only done where the bound is exceeded."""
 
 
 def _settings(func: Any, kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

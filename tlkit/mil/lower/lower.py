@@ -1,8 +1,8 @@
-"""A MIL function to a ``torch.fx.GraphModule``: one node an op, MIL's names kept.
+"""Lower a MIL function to a ``torch.fx.GraphModule``: one node per op, under MIL's names.
 
-The module takes the function's inputs in order and returns a tuple in the order of the block's outputs. Tensors are
-in their carriers (``ops._registry.CARRIERS``). A constant becomes a buffer when an op first takes it as a tensor, and
-plain Python when an op takes it as a parameter; one that nothing takes is never read.
+The module takes the function's inputs in order and returns a tuple in the order of the block's outputs. Tensors have
+their carrier types (``ops._registry.CARRIERS``). A constant becomes a buffer when an op first takes it as a tensor, and
+plain Python when an op takes it as a parameter; an unused constant is never read.
 
 Each node's ``meta["mil"]`` is its :class:`~tlkit.mil.program.Operation`.
 """
@@ -47,9 +47,9 @@ def lower(
     constants: dict[Any, torch.Tensor] | None = None,
     strict: bool = False,
 ) -> fx.GraphModule:
-    """Lower ``function``. ``precision="f16"`` rounds what the program declares fp16, ``"f32"`` never rounds.
+    """Lower ``function``; ``precision="f16"`` rounds what the program declares as fp16, ``"f32"`` never rounds.
 
-    ``strict`` takes the specification's ops where Core ML was measured to do something else (``docs/fidelity.md``).
+    ``strict`` follows the specification where Core ML was measured to do something else (``docs/fidelity.md``).
     ``constants`` is a cache of tensors by weight record; pass one dict to lower functions that share weights.
     """
     context = _Context(
@@ -63,7 +63,7 @@ def lower(
 
 
 def unsupported(function: Function) -> dict[str, int]:
-    """Return the ops of ``function`` that the op library does not have at its opset, with their counts."""
+    """Return the ops of ``function`` that the op library lacks at its opset, with their counts."""
     missing: dict[str, int] = {}
     for operation in walk(function.block.operations):
         if operation.type != "const" and ops.lookup(operation.type, function.opset) is None:
@@ -72,7 +72,7 @@ def unsupported(function: Function) -> dict[str, int]:
 
 
 class _Context:
-    """What every block of one function shares."""
+    """What all blocks of one function share."""
 
     def __init__(self, opset: str, rounding: bool, cache: dict[Any, torch.Tensor], strict: bool, most: float) -> None:
         self.opset = opset
@@ -86,7 +86,7 @@ class _Context:
 
 
 class _Lowering:
-    """One block's graph. ``outer`` is what the blocks around it define."""
+    """One block's graph; ``outer`` holds the constants that the enclosing blocks define."""
 
     def __init__(self, context: _Context, outer: Mapping[str, Constant], depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -106,7 +106,7 @@ class _Lowering:
             safe = "self_" if name == "self" else name
             self.values[name] = node = self.graph.create_node("placeholder", name, name=safe)
             self.defined.add(name)
-            node.target = node.name  # the name as Python can have it: an input may be called ``in``
+            node.target = node.name  # made a Python identifier by fx: an input may be called ``in``
         for operation in block.operations:
             try:
                 self.operation(operation)
@@ -232,7 +232,7 @@ def _item(values: Sequence[Any], index: int) -> Any:
 
 
 def _free_names(block: Block) -> list[str]:
-    """The names a block uses and does not define, in order of first use."""
+    """Return the names that a block uses and does not define, in order of first use."""
     defined = {item.name for item in block.inputs}
     free: dict[str, None] = {}
     for operation in block.operations:
@@ -245,7 +245,7 @@ def _free_names(block: Block) -> list[str]:
 
 
 def _plain_type(kind: Type) -> tuple[str, tuple[int | None, ...] | None]:
-    """A type as fx can carry it: a tensor's MIL element type and shape, or another type's class name."""
+    """Return a type in a form that fx can hold: a tensor's MIL element type and shape, or another type's class name."""
     return (kind.dtype.mil, kind.shape) if isinstance(kind, TensorType) else (type(kind).__name__, None)
 
 

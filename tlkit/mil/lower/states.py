@@ -1,16 +1,16 @@
-"""Make states cheap in a lowered graph: read without a copy, and update slices in place, where nothing can tell.
+"""Make states cheap in a lowered graph: read without copying and update slices in place, where that is unobservable.
 
-``read_state`` copies, so that a value read before an update keeps its contents. Two rewrites drop the copies:
+``read_state`` copies, so that a value read before an update keeps its contents. Two rewrites remove copies:
 
-* A ``slice_update`` of a read happens in the state itself where its result goes to that state's next update only,
-  nothing looks at the state between the two, and nothing uses the read, or what may share its memory, from then on.
-  A program that computes in f32 widens the state before and narrows it after (states are f16): the rest of the state
-  comes out of that as it went in, so only the new slice is narrowed.
-* A read is borrowed where no update of its state falls between it and the last use of it or of what may share its
-  memory. A value that leaves the graph is used for ever.
+* A ``slice_update`` of a read happens in the state itself if its result goes only to that state's next update, nothing
+  reads the state between the two, and nothing uses the read, or anything that may share its memory, from then on. A
+  program that computes in f32 widens the state before and narrows it after (states are f16). That leaves the rest of
+  the state unchanged, so only the new slice is narrowed.
+* A read is borrowed (not copied) if no update of its state falls between it and the last use of it or of anything that
+  may share its memory. A value that leaves the graph counts as used forever.
 
-What is not certain stays as it is: a state that a nested block captures, memory that passes through any op that may
-return its operand's.
+Whatever is not certain stays a copy: a state that a nested block captures, or memory that passes through an op that may
+return its operand.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from tlkit.mil.types import DType
 
 _FOREVER = 1 << 60
 _FRESH = (slice_update, write_state, coreml_update_state)
-"""Ops whose result never shares an operand's memory, exact as they are."""
+"""Ops whose result never shares an operand's memory, although they are exact."""
 
 
 @dataclass
 class _State:
-    """The nodes that read a state and those that update it, in the graph's order."""
+    """The nodes that read a state and those that update it, in graph order."""
 
     reads: list[fx.Node] = field(default_factory=list)
     writes: list[fx.Node] = field(default_factory=list)
 
 
 def settle(graph: fx.Graph, may_alias: Callable[[fx.Node], bool]) -> None:
-    """Rewrite ``graph`` as the module's text says; ``may_alias`` tells whether a node may return operand memory."""
+    """Rewrite ``graph`` as the module's docstring says; ``may_alias`` tells whether a node may return operand
+    memory."""
     states = _collect(graph)
     if states:
         uses = _Uses(graph, may_alias)
@@ -59,7 +60,7 @@ def _collect(graph: fx.Graph) -> list[_State]:
 
 
 def _state_of(node: fx.Node) -> fx.Node | None:
-    """The state that a node reads or updates."""
+    """Return the state that a node reads or updates."""
     source = None
     if node.target is read_state or node.target is write_state:
         source = node.kwargs["input"]
@@ -69,7 +70,7 @@ def _state_of(node: fx.Node) -> fx.Node | None:
 
 
 class _Uses:
-    """Where nodes stand, and until where a value's memory is looked at."""
+    """Each node's position, and the position of the last use of each value's memory."""
 
     def __init__(self, graph: fx.Graph, may_alias: Callable[[fx.Node], bool]) -> None:
         self.place = {node: i for i, node in enumerate(graph.nodes)}
@@ -85,13 +86,14 @@ class _Uses:
         return max(self.place[user], self.last[user]) if passes_on else self.place[user]
 
     def last_but(self, node: fx.Node, without: fx.Node) -> int:
-        """The last use of a node's memory, one user left out."""
+        """Return the position of the last use of a node's memory, ignoring the user ``without``."""
         return max((self._use(user) for user in node.users if user is not without), default=self.place[node])
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice_update between a state's read and its next update; ``wide`` and ``narrow`` are the casts around it."""
+    """A slice_update between a state's read and its next update; ``wide`` and ``narrow`` are the casts around it, if
+    any."""
 
     read: fx.Node
     update: fx.Node
@@ -99,7 +101,7 @@ class _Slice:
     narrow: fx.Node | None = None
 
     def settle(self) -> None:
-        """Make the update happen in the state."""
+        """Make the update happen in the state itself."""
         self.update.target = slice_update_
         if self.narrow is None:
             return
@@ -125,7 +127,7 @@ def _settle(state: _State, uses: _Uses) -> None:
 
 
 def _in_place(state: _State, write: fx.Node, uses: _Uses) -> _Slice | None:
-    """The slice_update that makes what ``write`` would copy, if it may happen in the state."""
+    """Return the slice_update whose result ``write`` would copy, if it may happen in the state itself."""
     found = _slice(write.kwargs.get("data"))
     if found is None or list((found.narrow or found.update).users) != [write] or found.read not in state.reads:
         return None
@@ -142,7 +144,8 @@ def _in_place(state: _State, write: fx.Node, uses: _Uses) -> _Slice | None:
 
 
 def _slice(data: object) -> _Slice | None:
-    """The slice_update whose result is ``data`` and nothing else, casts to f32 before and to f16 after seen through."""
+    """Return the slice_update whose only result is ``data``, looking through a cast to f32 before and to f16 after
+    it."""
     narrow = data if _cast(data, DType.FP16) else None
     update = narrow.kwargs["x"] if narrow else data
     if not isinstance(update, fx.Node) or update.target is not slice_update or (narrow and len(update.users) > 1):

@@ -1,4 +1,4 @@
-"""The op library: importing it registers every family. ``lookup`` and ``library`` are how the rest of tlkit asks."""
+"""The op library: importing it registers every family; the rest of tlkit asks through ``lookup`` and ``library``."""
 
 from tlkit.mil.ops import (
     activation,

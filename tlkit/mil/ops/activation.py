@@ -1,4 +1,4 @@
-"""MIL's activations. From iOS17 on their constants may have another float type than ``x``: no difference here."""
+"""MIL's activations. From iOS17 on their constants may have another float type than ``x``; all compute in f32 here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def leaky_relu(x: Tensor, alpha: float) -> Tensor:
 
 @op()
 def prelu(x: Tensor, alpha: Tensor) -> Tensor:
-    """x where x > 0, else alpha * x, one ``alpha`` a channel (axis 1)."""
+    """x where x > 0, else alpha * x, one ``alpha`` per channel (axis 1)."""
     return F.prelu(x, alpha)
 
 
@@ -72,7 +72,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 @op()
 def sigmoid_hard(x: Tensor, alpha: float, beta: float) -> Tensor:
-    """alpha * x + beta, held between 0 and 1."""
+    """alpha * x + beta, clamped to 0..1."""
     return (x * alpha + beta).clamp(0.0, 1.0)
 
 
@@ -96,7 +96,7 @@ def softplus(x: Tensor) -> Tensor:
 
 @op()
 def softplus_parametric(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """alpha * log(1 + exp(beta * x)), one ``alpha`` and ``beta`` a channel (axis 1)."""
+    """alpha * log(1 + exp(beta * x)), one ``alpha`` and ``beta`` per channel (axis 1)."""
     shape = (-1, *(1,) * (x.ndim - 2))
     return softplus(x * beta.reshape(shape)) * alpha.reshape(shape)
 

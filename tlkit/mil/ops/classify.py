@@ -1,5 +1,5 @@
-"""The last op of a classifier. In the graph its outputs are tensors: the index of the likeliest class, and the
-probabilities; ``presenters`` says how an engine turns them into the label and the dictionary that users see."""
+"""The last op of a classifier. In the graph its outputs are tensors, the index of the likeliest class and the
+probabilities; ``presenters`` turns them into the label and the dictionary that users see."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def classify(probabilities: Tensor, classes: Any) -> tuple[Tensor, Tensor]:
 
 
 def presenters(function: Function) -> Mapping[str, Callable[[Tensor], Any]]:
-    """For the outputs of a classifier's ``classify``: what makes of their tensors a label, and {label: probability}."""
+    """Return, by output of a ``classify`` op, the function that makes its tensor a label or {label: probability}."""
     found: dict[str, Callable[[Tensor], Any]] = {}
     for operation in function.block.operations:
         if operation.type == "classify" and len(operation.outputs) == 2:

@@ -1,4 +1,4 @@
-"""Choices, loops and lists. A MIL list is a Python tuple of tensors that no op changes: a write makes a new one."""
+"""Choices, loops and lists. A MIL list is an immutable tuple of tensors: a write makes a new one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def cond(pred: Any, blocks: Any) -> Any:
 
 @op(exact=True)
 def while_loop(loop_vars: Tensors, blocks: Any) -> Any:
-    """Repeat the second block while the first gives true; both take the loop's variables, the second renews them."""
+    """Repeat the second block while the first gives true; both take the loop's variables, and the second returns new
+    ones."""
     (test, test_captured), (body, body_captured) = blocks
     values: Any = tuple(loop_vars)
     with _turning() as turn:
@@ -47,7 +48,7 @@ _loops = threading.local()
 
 @contextmanager
 def _turning() -> Iterator[Callable[[], None]]:
-    """Count the turns of a loop and of those inside it, and stop them where they are too many."""
+    """Count the iterations of a loop and of the loops nested in it; ExecutionError where there are too many."""
     outermost = not hasattr(_loops, "left")
     if outermost:
         _loops.left = budget.turns()
@@ -55,7 +56,7 @@ def _turning() -> Iterator[Callable[[], None]]:
     def turn() -> None:
         _loops.left -= 1
         if _loops.left < 0:
-            hint = f"if it is to go on, set {budget.VARIABLE}={math.ceil(10 * budget.factor())} in the environment"
+            hint = f"to let it run longer, set {budget.VARIABLE}={math.ceil(10 * budget.factor())} in the environment"
             raise ExecutionError(f"a loop has turned {budget.turns():.15g} times and does not end", hint)
 
     try:
@@ -65,13 +66,13 @@ def _turning() -> Iterator[Callable[[], None]]:
             del _loops.left
 
 
-_ENTRY = 8  # elements that an entry of a list counts as: lists are copied when they are written to
+_ENTRY = 8  # elements that a list entry counts as, since every write copies the list
 
 
 @dataclass(frozen=True)
 class TensorList:
-    """A list: ``items`` has None where nothing was written yet; ``shape`` is an element's, with a name for what is
-    not known before a write."""
+    """A list: ``items`` has None where nothing was written yet; ``shape`` is an element's, with a name for a dimension
+    that is unknown before the first write."""
 
     items: tuple[Tensor | None, ...]
     shape: tuple[int | str, ...]

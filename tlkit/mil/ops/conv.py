@@ -1,7 +1,7 @@
 """MIL's convolutions in 1, 2 and 3 dimensions. iOS17 lets the weights be run-time values of another float type.
 
-Padding is written as MIL has it: ``pad`` is (before, after) of each spatial axis in turn; ``same`` gives the odd one
-to the end and ``same_lower`` (iOS16) to the start.
+Padding is MIL's: ``pad`` is (before, after) of each spatial axis in turn; ``same`` puts an odd element at the end and
+``same_lower`` (iOS16) at the start.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def conv(
     dilations = dilations or (1,) * (x.ndim - 2)
     if pad_type == "valid":
         return run(x, weight, bias, strides, 0, dilations, groups)
-    if pad_type == "custom" and pad is not None:  # spelt out here too: what most networks use
+    if pad_type == "custom" and pad is not None:  # the common case, without the call below
         before, after = pad[::2], pad[1::2]
     else:
         before, after = window_pads(x, weight.shape[2:], strides, pad_type, pad, dilations)
@@ -64,7 +64,7 @@ def conv_quantized(
     dilations: Ints | None = None,
     groups: int = 1,
 ) -> Tensor:
-    """Convolve with weight * quant_scale + quant_bias, the scale and bias one for all or one a C_out."""
+    """Convolve with weight * quant_scale + quant_bias; scale and bias are scalars or vectors [C_out]."""
     if quantization_type != "linear":
         raise LoadError(f"conv_quantized of type '{quantization_type}' has no table to look its weights up in")
     column = (-1, *(1,) * (weight.ndim - 1))
@@ -87,8 +87,8 @@ def conv_transpose(
 ) -> Tensor:
     """The transposed convolution of x [n, C_in, *D] with weight [C_in, C_out / groups, *K].
 
-    ``pad`` is cut off the full result. ``output_shape`` [n, C_out, *D_out] says how long the rest is, where several
-    lengths convolve to the same one; what it adds at the end is 0 plus the bias.
+    ``pad`` is cut off the full result. ``output_shape`` [n, C_out, *D_out] chooses among the lengths that convolve to
+    the same input; elements that it adds at the end are 0 plus the bias.
     """
     run = _TRANSPOSED[x.ndim]
     strides = strides or (1,) * (x.ndim - 2)
@@ -99,6 +99,7 @@ def conv_transpose(
     ]
     before, after = _cut(x, full, pad_type, pad, output_shape, strides)
     added = [b - a for b, a in zip(before, after, strict=True)]
+    # torch takes an output_padding only below the stride or the dilation, and no negative padding.
     limits = [max(s, e) for s, e in zip(strides, dilations, strict=True)]
     if min(before) >= 0 and all(0 <= more < limit for more, limit in zip(added, limits, strict=True)):
         return run(x, weight, bias, strides, before, added, groups, dilations)
@@ -110,7 +111,8 @@ def conv_transpose(
 def _cut(
     x: Tensor, full: Sequence[int], pad_type: str, pad: Ints | None, output_shape: Ints | None, strides: Ints
 ) -> Pads:
-    """What is cut off the full result before and after, negative where the result is longer than the full one."""
+    """Return what to cut off the full result before and after; negative where the result is longer than the full
+    one."""
     if pad_type == "same":
         lengths = [d * s for d, s in zip(x.shape[2:], strides, strict=True)]
         wanted = lengths if output_shape is None else output_shape[2:]

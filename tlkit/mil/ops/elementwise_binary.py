@@ -118,6 +118,6 @@ def logical_xor(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _whole(x: Tensor, y: Tensor, rounding: str) -> Tensor:
-    """An integer quotient; 0 where y is 0, which torch would refuse on the CPU."""
+    """The integer quotient, 0 where y is 0: torch refuses that on the CPU."""
     quotient = torch.div(x, torch.where(y == 0, 1, y), rounding_mode=rounding)
     return torch.where(y == 0, 0, quotient)

@@ -168,8 +168,8 @@ def threshold(x: Tensor, alpha: float) -> Tensor:
 def cast(x: Tensor, dtype: str) -> Tensor:
     """x as MIL's ``dtype``; iOS17 adds 8 and 16-bit integers.
 
-    A float becomes an integer toward 0, held in the type's range, NaN as 0 (as Apple's processors convert); an
-    integer keeps its low bits; a bool says whether x is not 0.
+    A float is truncated toward 0 and clamped to the integer type's range, with NaN as 0 (as Apple's processors do); an
+    integer keeps its low bits; a bool is x != 0.
     """
     target = DType.named(dtype)
     carrier = CARRIERS[target]

@@ -11,13 +11,14 @@ from tlkit.mil.ops.kit import sampling as _sampling
 from tlkit.mil.ops.kit.registry import Ints, Tensor, op
 
 _TORCH_ALIGNS = {"STRICT_ALIGN_CORNERS": True, "ALIGN_CORNERS": True, "UNALIGN_CORNERS": False}
+# The (padding_mode, align_corners) pairs that torch's grid_sample computes as MIL does.
 _TORCH_PADDING = {("constant", True): "zeros", ("constant", False): "zeros"}
 _TORCH_PADDING |= {("border", True): "border", ("border", False): "border"}
 _TORCH_PADDING |= {("reflection", True): "reflection", ("symmetric", False): "reflection"}
 
 
 def _scaled(size: int, factor: float) -> int:
-    """The length that ``factor``, an f32, makes of an axis; the margin is what f32 loses of it."""
+    """Scale an axis's length by ``factor``, an f32; the margin makes up for what f32 loses of it."""
     return int(size * factor * (1 + 2**-24))
 
 
@@ -77,7 +78,7 @@ def resize(
 ) -> Tensor:
     """Resize the last ``resized_dims`` axes to the last lengths in ``shape``; 0 keeps an axis as it is.
 
-    What NEAREST_NEIGHBOR takes, ``_sampling.nearest`` says.
+    ``kit.sampling.nearest`` describes which elements NEAREST_NEIGHBOR takes.
     """
     values = x if x.is_floating_point() or interpolation_mode == "NEAREST_NEIGHBOR" else x.to(torch.float32)
     for axis in range(-resized_dims, 0):
@@ -111,8 +112,8 @@ def crop_resize(
 ) -> Tensor:
     """Cut boxes from images and resize them; iOS16 adds ``pad_value``.
 
-    ``roi`` [N, 1, 4, 1, 1] cuts every image: [N, B, C, h, w]; [N, 1, 5, 1, 1] names each box's image first:
-    [N, 1, C, h, w]. A point outside the image has the pad value, whole.
+    ``roi`` [N, 1, 4, 1, 1] cuts every image: [N, B, C, h, w]; [N, 1, 5, 1, 1] names each box's image first: [N, 1, C,
+    h, w]. A point outside the image takes the pad value, not a mixture with it.
     """
     count, batch = roi.shape[0], x.shape[0]
     boxes = roi.reshape(count, -1)

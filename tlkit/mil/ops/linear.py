@@ -1,7 +1,7 @@
 """MIL's matrix products.
 
-From iOS17 on a constant operand may have another type than the other one: where one is whole numbers and one is floats,
-the product is taken in floats and given the type of the operand that is not a constant. Float types all compute alike.
+From iOS17 on a constant operand's type may differ from the other's. The product of integers and floats is computed in
+floats and converted to the type of the operand that is not constant. All float types compute in f32.
 """
 
 from __future__ import annotations

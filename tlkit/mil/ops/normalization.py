@@ -1,4 +1,5 @@
-"""MIL's normalizations. From iOS17 on their parameters may have another float type than ``x``: no difference here."""
+"""MIL's normalizations. From iOS17 on their parameters may have another float type than ``x``; all compute in f32
+here."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def batch_norm(
     beta: Tensor | None = None,
     epsilon: float = 1e-5,
 ) -> Tensor:
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, one of each a channel (axis 1)."""
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, one of each per channel (axis 1)."""
     return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
 
 
@@ -35,9 +36,9 @@ def layer_norm(
     beta: Tensor | None = None,
     epsilon: float = 1e-5,
 ) -> Tensor:
-    """Normalize over ``axes`` (all of them without), then scale and shift by tensors of those axes' shape."""
+    """Normalize over ``axes`` (default: all), then scale and shift by tensors of those axes' shape."""
     rank = x.ndim
-    if axes is not None and len(axes) == 1 and axes[0] in (-1, rank - 1):  # what most networks use
+    if axes is not None and len(axes) == 1 and axes[0] in (-1, rank - 1):  # the common case
         return torch.layer_norm(x, x.shape[-1:], gamma, beta, epsilon)
     over = sorted({axis % rank for axis in axes}) if axes is not None else list(range(rank))
     if over[0] == rank - len(over):
@@ -59,8 +60,8 @@ def l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
 def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha / size * sum of squares over the ``size`` channels around) ** beta.
 
-    The window reaches size // 2 channels down and (size - 1) // 2 up. The channels of rank 3 are its first axis: that
-    is what Core ML returned for coremltools' recorded example of that rank, although the op's text says [n, C, D].
+    The window reaches size // 2 channels down and (size - 1) // 2 up. Of a tensor of rank 3 the channels are the first
+    axis: coremltools' recorded Core ML output for that rank says so, although the op's documentation says [n, C, D].
     """
     squares = x * x if x.ndim > 3 else (x * x).unsqueeze(0)
     flat = F.pad(squares.flatten(2).unsqueeze(1), (0, 0, size // 2, (size - 1) // 2))

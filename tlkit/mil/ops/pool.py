@@ -45,7 +45,7 @@ def avg_pool(
     exclude_padding_from_average: bool = False,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The mean of each window; padding counts as 0, or not at all. What ``ceil_mode`` adds at the end never counts."""
+    """The mean of each window; padding counts as 0 or is excluded. What ``ceil_mode`` adds at the end never counts."""
     return _average(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode, overhang=False)
 
 
@@ -59,11 +59,11 @@ def avg_pool_measured(
     exclude_padding_from_average: bool = False,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The same, but what ``ceil_mode`` adds at the end is padding like any other: it counts as 0, or not at all.
+    """The same, but what ``ceil_mode`` adds at the end is padding like any other: it counts as 0 or is excluded.
 
-    Core ML divides a window that hangs over by the whole kernel, where MIL's text has PyTorch's meaning, which divides
-    by what is not overhang: of arange(49) as 1x1x7x7, with kernel 2 and stride 3, a Mac printed 4.75 at the edge where
-    PyTorch has 9.5 (apple/coremltools#2844).
+    Core ML divides a window that hangs over by the whole kernel. MIL's documentation means what PyTorch does, which
+    divides by the part that does not hang over: of arange(49) as 1x1x7x7, with kernel 2 and stride 3, a Mac printed
+    4.75 at the edge where PyTorch has 9.5 (apple/coremltools#2844).
     """
     return _average(x, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode, overhang=True)
 
@@ -79,7 +79,7 @@ def _average(
     *,
     overhang: bool,
 ) -> Tensor:
-    """An average pool; ``overhang`` says whether what ``ceil_mode`` adds counts as padding does."""
+    """An average pool; ``overhang`` says whether what ``ceil_mode`` adds counts like padding."""
     run = _AVERAGE[x.ndim]
     strides = strides or (1,) * len(kernel_sizes)
     if pad_type == "valid" and not ceil_mode:
@@ -117,18 +117,19 @@ def l2_pool(
     size = 1
     for length in kernel_sizes:
         size *= length
+    # torch has average pools only: the mean of squares times the window's size is their sum.
     return torch.sqrt(means * size)
 
 
 def _fits(before: Sequence[int], after: Sequence[int], kernel: Ints) -> bool:
-    """Whether torch's pools take the padding themselves: the same at both ends, at most half a window."""
+    """Whether torch's pools accept the padding: the same at both ends, at most half a window."""
     return list(before) == list(after) and all(2 * b <= k for b, k in zip(before, kernel, strict=True))
 
 
 def _pads(
     x: Tensor, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | None, ceil_mode: bool
 ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """The padding before and after each axis, and how much of the latter only ``ceil_mode`` adds."""
+    """Return the padding before and after each axis, and the part of the latter that only ``ceil_mode`` adds."""
     before, after = window_pads(x, kernel, strides, pad_type, pad)
     if not ceil_mode:
         return before, after, ()

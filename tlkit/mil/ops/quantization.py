@@ -1,7 +1,7 @@
-"""MIL's compressed weights, decompressed when a program is lowered, and quantized activations.
+"""MIL's compressed weights, which are decompressed when a program is lowered, and quantized activations.
 
-Weights come in iOS16's forms, whose packed bytes need a ``shape``, and in iOS18's, whose types (uint1 to uint8, int4)
-are unpacked where the constant is read.
+Weights come in iOS16's forms, whose packed bytes need a ``shape``, and in iOS18's, whose element types (uint1 to uint8,
+int4) are unpacked when the constant is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tlkit.mil.types import DType
 def quantize(
     input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: int | None = None
 ) -> Tensor:
-    """round(input / scale) + zero_point held in int8's or uint8's range; the scale one for all or one along axis."""
+    """round(input / scale) + zero_point, clamped to int8 or uint8; scale is a scalar or a vector along axis."""
     steps = torch.round(input / _along(scale, input, axis))
     if zero_point is not None:
         steps = steps + _along(zero_point, input, axis)
@@ -31,7 +31,7 @@ def quantize(
 
 @op(since=17)
 def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int | None = None) -> Tensor:
-    """scale * (input - zero_point); the scale and zero point one for all or one along ``axis``."""
+    """scale * (input - zero_point); scale and zero point are scalars or vectors along ``axis``."""
     values = input.to(torch.float32)
     if zero_point is not None:
         values = values - _along(zero_point, input, axis)
@@ -52,7 +52,7 @@ def constexpr_cast(source_val: Tensor, output_dtype: str) -> Tensor:
 
 @op(since=16, constexpr=True, exact=True)
 def constexpr_lut_to_dense(indices: Tensor, lut: Tensor, shape: Ints) -> Tensor:
-    """The elements of ``lut`` [2 ** bits] at indices of so many bits, packed in bytes with the low bits first."""
+    """The elements of ``lut`` [2 ** bits] at indices of ``bits`` bits, packed in bytes with the low bits first."""
     bits = lut.shape[0].bit_length() - 1
     if lut.ndim != 1 or bits not in (1, 2, 4, 6, 8) or lut.shape[0] != 2**bits:
         raise LoadError(f"a look-up table of shape {tuple(lut.shape)}", "it is a vector of 2, 4, 16, 64 or 256")
@@ -61,12 +61,14 @@ def constexpr_lut_to_dense(indices: Tensor, lut: Tensor, shape: Ints) -> Tensor:
 
 @op("constexpr_lut_to_dense", since=18, constexpr=True, exact=True)
 def constexpr_lut_to_dense_18(indices: Tensor, lut: Tensor, vector_axis: int | None = None) -> Tensor:
-    """Each index's vector in its block's table, laid along ``vector_axis``.
+    """Each index's vector in its block's table, laid out along ``vector_axis``.
 
     ``lut`` [*blocks, 2 ** bits, vector] has a table for each block of the indices; vectors may have one element.
     """
     blocks, (entries, length) = lut.shape[:-2], lut.shape[-2:]
     sizes = _block_sizes(indices.shape, blocks)
+    # One flat index into all tables: the index within a table, plus the number of entries in the tables of earlier
+    # blocks.
     where = indices.to(torch.int32)
     stride = entries
     for at in reversed(range(indices.ndim)):
@@ -96,7 +98,7 @@ def constexpr_sparse_to_dense_18(nonzero_data: Tensor, mask: Tensor) -> Tensor:
 
 @op(since=18, constexpr=True)
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
-    """scale * (data - offset), a scale and offset for each block: an axis of ``scale`` divides the one of ``data``."""
+    """scale * (data - offset), with one scale and offset per block: each axis of ``scale`` divides that of ``data``."""
     sizes = _block_sizes(data.shape, scale.shape)
     split = [n for pair in zip(scale.shape, sizes, strict=True) for n in pair]
     each = [n for length in scale.shape for n in (length, 1)]
@@ -110,7 +112,7 @@ def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor 
 def constexpr_lut_to_sparse(
     indices_mask: Tensor, indices_nonzero_data: Tensor, lut: Tensor, vector_axis: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The mask and the nonzero elements of what ``constexpr_lut_to_dense`` makes of sparse indices."""
+    """``constexpr_lut_to_dense`` of sparse indices, as a mask and its nonzero elements."""
     dense = constexpr_lut_to_dense_18(_scattered(indices_nonzero_data, indices_mask), lut, vector_axis)
     mask = indices_mask
     if lut.shape[-1] > 1 and vector_axis is not None:
@@ -122,13 +124,13 @@ def constexpr_lut_to_sparse(
 def constexpr_sparse_blockwise_shift_scale(
     data_mask: Tensor, nonzero_data: Tensor, scale: Tensor, offset: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The mask and the nonzero elements of what ``constexpr_blockwise_shift_scale`` makes of sparse data."""
+    """``constexpr_blockwise_shift_scale`` of sparse data, as a mask and its nonzero elements."""
     dense = constexpr_blockwise_shift_scale(_scattered(nonzero_data, data_mask), scale, offset)
     return data_mask, dense[data_mask != 0]
 
 
 def _along(vector: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    """A scalar as it is, a vector along ``axis`` of ``x``; LoadError for an axis that ``x`` has not."""
+    """Align a vector with ``axis`` of ``x``; a scalar stays. LoadError for an axis that ``x`` does not have."""
     if vector.ndim == 0 or axis is None:
         return vector
     if not -x.ndim <= axis < x.ndim:
@@ -137,7 +139,7 @@ def _along(vector: Tensor, x: Tensor, axis: int | None) -> Tensor:
 
 
 def _unpacked(data: Tensor, bits: int, shape: Ints) -> Tensor:
-    """Packed unsigned integers as int32."""
+    """Return packed unsigned integers as int32."""
     flat = decode.unpack(data.numpy().tobytes(), DType.named(f"uint{bits}"), math.prod(shape))
     return torch.from_numpy(flat.copy()).to(torch.int32).reshape(tuple(shape))
 

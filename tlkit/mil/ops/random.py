@@ -1,5 +1,5 @@
-"""Random numbers. A seed makes each call give the same ones, on every machine; they are not the ones that Core ML
-draws for it. Without a seed (or with a negative one) PyTorch's own generator is used."""
+"""Random numbers. With a seed each call gives the same ones on every machine, though not those that Core ML draws.
+Without a seed (or with a negative one) PyTorch's global generator is used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """MIL's recurrent networks. x is [sequence, batch, input]; fp16 came with iOS17.
 
-All steps are computed in f32 and only the results rounded. What torch's own kernels can compute they do; a loop over
-the sequence does the rest.
+All steps are computed in f32 and only the results are rounded. torch's kernels compute what they can; a loop over the
+sequence does the rest.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def rnn(
     output_sequence: bool = False,
     activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:
-    """h = activation(weight_ih x + weight_hh h + bias). Returns each step's h (or only the last one's) and the last."""
+    """h = activation(weight_ih x + weight_hh h + bias). Returns every step's h (or only the last) and the last h."""
     run = _activation(activation)
     h, steps = initial_h, []
     for part in F.linear(_directed(x, direction), weight_ih, bias).unbind(0):
@@ -79,7 +79,7 @@ def gru(
     """A gated recurrent unit; weights and biases stack the reset, output and update gates' (r, o, z).
 
     Without ``reset_after`` (iOS18) the output gate is weight_ho (r * h) + bias_o; with it, r * (weight_ho h + bias_o),
-    as PyTorch has it. ``input_bias`` (iOS18) is added to the inputs' side. Returns as ``rnn`` does.
+    as in PyTorch. ``input_bias`` (iOS18) is added to the inputs' side. Returns as ``rnn`` does.
     """
     gate, run = _activation(recurrent_activation), _activation(activation)
     size = weight_hh.shape[1]
@@ -123,8 +123,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Long short-term memory; weights stack the input, forget, output and cell gates' (i, f, o, z).
 
-    ``clip`` holds the cell's state between -clip and clip. Returns each step's h, or only the last one's, the last
-    h and the last c; ``bidirectional`` puts the two directions' side by side.
+    ``clip`` clamps the cell state to -clip..clip. Returns every step's h (or only the last), the last h and the last c;
+    ``bidirectional`` concatenates those of both directions.
     """
     names = (recurrent_activation.lower(), cell_activation.lower(), activation.lower())
     ahead = (weight_ih, weight_hh, bias, peephole)
@@ -176,6 +176,6 @@ def _lstm(
 
 
 def _torch_order(weight: Tensor) -> Tensor:
-    """i, f, o, z as torch's i, f, z, o."""
+    """Reorder the gates from MIL's i, f, o, z to torch's i, f, z, o."""
     i, f, o, z = weight.chunk(4)
     return torch.cat((i, f, z, o))

@@ -1,6 +1,6 @@
-"""MIL's reductions: over ``axes`` (all of them without), each axis removed or, with ``keep_dims``, kept with length 1.
+"""MIL's reductions: over ``axes`` (default: all), each axis removed or, with ``keep_dims``, kept with length 1.
 
-int32 goes in and comes out; what is not whole (a mean, a norm, a logarithm) is computed in f32 and cut toward 0.
+int32 gives int32; a mean, a norm or a logarithm of integers is computed in f32 and truncated toward 0.
 """
 
 from __future__ import annotations
@@ -92,22 +92,22 @@ def reduce_log_sum_exp(x: Tensor, axes: Ints | None = None, keep_dims: bool = Fa
 
 @measured("R2", "reduce_log_sum_exp")
 def reduce_log_sum_exp_measured(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
-    """The same as it is written, in f32, without taking the maximum out first: infinite for x above 88.7, and -inf
+    """The formula taken literally, in f32, without subtracting the maximum first: infinite for x above 88.7, and -inf
     where all are below -103.3.
 
-    Core ML's own failed WebNN's cases at 100 and -100 (rustnn/rustnn#213), and on the Neural Engine it leaves the
-    range of f16 where this does that of f32 (apple/coremltools#2690).
+    Core ML failed WebNN's test cases at 100 and -100 (rustnn/rustnn#213); on the Neural Engine it leaves f16's range
+    where this leaves f32's (apple/coremltools#2690).
     """
     return _floating(x, axes, keep_dims, lambda v, over, keep: torch.log(torch.sum(torch.exp(v), over, keepdim=keep)))
 
 
 @op(exact=True)
 def reduce_argmax(x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32") -> Tensor:
-    """Where the largest value is along ``axis``; ``output_dtype`` (iOS17) is int32 or uint16."""
+    """The index of the largest value along ``axis``; ``output_dtype`` (iOS17) is int32 or uint16."""
     return torch.argmax(x, axis, keep_dims).to(torch.int32)
 
 
 @op(exact=True)
 def reduce_argmin(x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32") -> Tensor:
-    """Where the smallest value is along ``axis``; ``output_dtype`` (iOS17) is int32 or uint16."""
+    """The index of the smallest value along ``axis``; ``output_dtype`` (iOS17) is int32 or uint16."""
     return torch.argmin(x, axis, keep_dims).to(torch.int32)

@@ -1,8 +1,8 @@
 """Gathers and scatters. Negative indices count from the end up to iOS16; from iOS17 on they are out of range.
 
-What an index out of range does is undefined in MIL, but for ``validate_indices``, which makes it an error. Here a
-gather reads the nearest element (an error before iOS17, but for ``gather_nd``) and a scatter leaves its update out, so
-that no memory but the operand's is touched.
+In MIL an index out of range is undefined behaviour, unless ``validate_indices`` makes it an error. Here a gather reads
+the nearest element (before iOS17 it is an error, except for ``gather_nd``) and a scatter drops its update, so that only
+the operand's memory is touched.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tlkit.mil.ops.kit.registry import Tensor, measured, op
 
 @op("gather", exact=True)
 def gather_wrapping(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0) -> Tensor:
-    """``x`` at ``indices`` along ``axis``; the first ``batch_dims`` dimensions (iOS16) go together."""
+    """``x`` at ``indices`` along ``axis``; the first ``batch_dims`` dimensions (iOS16) are batched."""
     axis = axis % x.ndim
     return _gather(x, _wrapped(indices, x.shape[axis]), axis, batch_dims)
 
 
 @op(since=17, exact=True)
 def gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
-    """``x`` at ``indices`` along ``axis``; the first ``batch_dims`` dimensions go together."""
+    """``x`` at ``indices`` along ``axis``; the first ``batch_dims`` dimensions are batched."""
     axis = axis % x.ndim
     return _gather(x, _checked(indices, x.shape[axis], validate_indices), axis, batch_dims)
 

@@ -1,7 +1,7 @@
 """States (iOS18): a state is the tensor that outlives the call.
 
-A read is a copy, so that a value read before an update keeps its contents. ``lower/states.py`` drops the copies that
-nothing needs and updates slices in place, which is why a KV cache costs only its new row.
+A read copies, so that a value read before an update keeps its contents. ``lower/states.py`` removes unneeded copies and
+updates slices in place, which is why a KV cache costs only its new row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def read_state(input: Tensor) -> Tensor:
 
 @op(since=18, exact=True)
 def write_state(input: Tensor, data: Tensor) -> None:
-    """Make ``data`` the state's contents; a program's file has this op, coremltools' builder has the next one."""
+    """Make ``data`` the state's contents. Program files contain this op; coremltools' builder has the next one."""
     if data is not input:
         input.copy_(data)
 
@@ -32,9 +32,10 @@ def coreml_update_state(state: Tensor, value: Tensor) -> Tensor:
 
 
 def borrow(input: Tensor) -> Tensor:
-    """``read_state`` without the copy, where no update can be seen through it."""
+    """``read_state`` without the copy, for reads through which no update can be seen."""
     return input
 
 
+# Otherwise fx would remove them as dead code: nothing uses their results.
 fx.has_side_effect(write_state)
 fx.has_side_effect(coreml_update_state)

@@ -1,4 +1,4 @@
-"""Ops that make, join, split, sort and look into tensors."""
+"""Ops that create, join, split, sort and inspect tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tlkit.mil.ops.kit import pad as _pad
 from tlkit.mil.ops.kit.registry import Ints, Tensor, Tensors, declared_carrier, measured, op
 
 _STABLE = 1024
-"""Up to this many elements ``topk`` sorts stably (equal values: the first index first); a longer axis is selected
-from, several times faster, and the order among equal values is then PyTorch's."""
+"""Up to this many elements ``topk`` sorts stably (the lower index first among equal values). On longer axes torch's
+topk is several times faster, with PyTorch's order among equal values."""
 
 
 @op(exact=True)
@@ -31,7 +31,7 @@ def shape(x: Tensor) -> Tensor:
 
 @op(exact=True)
 def concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
-    """Join along ``axis``, one after the other or, interleaved, by turns; scalars join to a vector."""
+    """Join along ``axis``, one after another or interleaved; scalars join to a vector."""
     if values[0].ndim == 0:
         return torch.stack(tuple(values))
     if interleave:
@@ -84,7 +84,7 @@ def fill_like(output_types: Any, ref_tensor: Tensor, value: Any = 0.0) -> Tensor
 def range_1d(output_types: Any, end: float, start: float, step: float) -> Tensor:
     """``start``, ``start + step``, ... up to ``end``, which is left out.
 
-    Where a program declares the length, that counts: it was divided in f32, and 9 / 1e-6 is whole only there.
+    A length that the program declares takes precedence: it was computed in f32, and 9 / 1e-6 is whole only there.
     """
     found = torch.arange(start, end, step, dtype=declared_carrier(output_types))
     ((_, shape),) = output_types
@@ -110,7 +110,7 @@ def one_hot(
 
 @op(exact=True)
 def non_zero(x: Tensor) -> Tensor:
-    """The coordinates of what is not zero, one a row, int32."""
+    """The coordinates of the nonzero elements, one per row, int32."""
     return x.nonzero().int()
 
 
@@ -167,7 +167,7 @@ def topk(
 
 @op(exact=True)
 def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: Any = 0.0) -> Tensor:
-    """Add (before, after) elements to each of the last dimensions: a constant, or the inside mirrored or repeated."""
+    """Pad each of the last dimensions by (before, after) elements: a constant, or the tensor mirrored or replicated."""
     return _pad.pad(x, pad, mode, constant_val)
 
 
@@ -180,7 +180,8 @@ def non_maximum_suppression(
     max_boxes: int,
     per_class_suppression: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best boxes (x, y of the centre, width, height) that overlap no better one by more than ``iou_threshold``.
+    """The best boxes (centre x, centre y, width, height) that do not overlap a better one by more than
+    ``iou_threshold``.
 
     Boxes are [n, B, 4] and scores [n, B, K]; returns both for the selected ones, their indices and their number. Where
     there are fewer than ``max_boxes``, zeros follow, and indices of -1.
@@ -206,7 +207,7 @@ def non_maximum_suppression_17(
 def non_maximum_suppression_17_measured(
     boxes: Tensor, scores: Tensor, iou_threshold: float, max_boxes: int, per_class_suppression: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, but a box that overlaps a better one by just ``iou_threshold`` goes, too.
+    """The same, but a box that overlaps a better one by exactly ``iou_threshold`` is dropped, too.
 
     Apple's own test of the corner case (coremltools' ``test_nms_corner_case_iou_equal_threshold``) expects Core ML to
     keep that box before iOS17 and to drop it from iOS17 on. Boxes that do not overlap stay at a threshold of 0.

@@ -14,10 +14,9 @@ from tlkit.mil.ops.kit.registry import Bools, Ints, Tensor, Tensors, op
 
 @op(exact=True)
 def reshape(x: Tensor, shape: Ints) -> Tensor:
-    """The elements of ``x`` in another shape: -1 is what remains, 0 the dimension of ``x`` in that place.
-
-    From iOS17 on the places of 0 are counted from the right and one without a counterpart becomes 1; before, the ranks
-    must be equal, and then both readings agree.
+    """The elements of ``x`` in another shape: -1 is inferred, 0 copies the dimension of ``x`` in that place. From iOS17
+    on the places of 0 are counted from the right, and a 0 without a counterpart becomes 1; before, the ranks must be
+    equal, and then both readings agree.
     """
     if 0 in shape and x.numel():
         shift = x.ndim - len(shape)
@@ -27,7 +26,7 @@ def reshape(x: Tensor, shape: Ints) -> Tensor:
 
 @op(since=16, exact=True)
 def reshape_like(x: Tensor, ref_tensors: Tensors, begins: Ints, ends: Ints, end_masks: Bools) -> Tensor:
-    """``x`` in the shape that slices of the references' shapes make, one after the other."""
+    """``x`` in the shape that slices of the references' shapes, concatenated, give."""
     shape: list[int] = []
     for ref, begin, end, whole in zip(ref_tensors, _many(begins), _many(ends), _many(end_masks), strict=True):
         shape += ref.shape[begin:] if whole else ref.shape[begin:end]
@@ -36,7 +35,7 @@ def reshape_like(x: Tensor, ref_tensors: Tensors, begins: Ints, ends: Ints, end_
 
 @op(exact=True)
 def expand_dims(x: Tensor, axes: Ints) -> Tensor:
-    """Insert dimensions of 1 so that they stand at ``axes`` of the result."""
+    """Insert dimensions of size 1 at the positions ``axes`` of the result."""
     if len(axes) == 1:
         return x.unsqueeze(axes[0])
     rank = x.ndim + len(axes)
@@ -47,7 +46,7 @@ def expand_dims(x: Tensor, axes: Ints) -> Tensor:
 
 @op(exact=True)
 def squeeze(x: Tensor, axes: Ints | None = None) -> Tensor:
-    """Remove the dimensions of 1 among ``axes`` (among all without them); others stay, as in PyTorch."""
+    """Remove the dimensions of size 1 among ``axes`` (default: all); others stay, as in PyTorch."""
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
@@ -67,7 +66,7 @@ def slice_by_index(
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
 ) -> Tensor:
-    """``x[begin:end:stride, ...]`` as numpy has it; masks neglect a begin or an end, or index only at the begin."""
+    """numpy's ``x[begin:end:stride, ...]``; masks ignore a begin or an end, or index only at begin."""
     index, flips = _index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     return x[index].flip(flips) if flips else x[index]
 
@@ -117,7 +116,7 @@ def slice_by_size(x: Tensor, begin: Ints, size: Ints) -> Tensor:
 
 @op(exact=True)
 def reverse(x: Tensor, axes: Ints | None = None) -> Tensor:
-    """Reverse the order along ``axes`` (along all without them)."""
+    """Reverse the order along ``axes`` (default: all)."""
     return x.flip(tuple(range(x.ndim)) if axes is None else tuple(axes))
 
 
@@ -144,7 +143,7 @@ def sliding_windows(x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
 
 @op(exact=True)
 def depth_to_space(x: Tensor, block_size: int) -> Tensor:
-    """Blocks of channels to blocks of pixels; the block's place is the slow part of the channel."""
+    """Rearrange blocks of channels to blocks of pixels; the position in the block is the channel's slow part."""
     n, c, h, w = x.shape
     b = block_size
     return x.reshape(n, b, b, c // (b * b), h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // (b * b), h * b, w * b)
@@ -160,7 +159,7 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
 
 @op(exact=True)
 def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
-    """Blocks of channels to blocks of pixels; the block's place is the fast part of the channel."""
+    """Rearrange blocks of channels to blocks of pixels; the position in the block is the channel's fast part."""
     return F.pixel_shuffle(x, upscale_factor)
 
 
@@ -172,7 +171,7 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
 
 @op(exact=True)
 def space_to_batch(x: Tensor, block_shape: Ints, paddings: Any) -> Tensor:
-    """Pad height and width with zeros, then move each place in a block to the batch."""
+    """Pad height and width with zeros, then move each position in a block to the batch."""
     (top, bottom), (left, right) = paddings
     x = F.pad(x, (left, right, top, bottom))
     n, c, h, w = x.shape
@@ -200,7 +199,7 @@ def _index(
     end_mask: Bools | None,
     squeeze_mask: Bools | None,
 ) -> tuple[tuple[slice | int, ...], tuple[int, ...]]:
-    """An index with positive steps, and the axes of its result to flip: torch has no negative steps."""
+    """Return an index with positive steps, and the axes of its result to flip: torch has no negative steps."""
     index: list[slice | int] = []
     flips: list[int] = []
     kept = 0
@@ -221,5 +220,5 @@ def _index(
 
 
 def _many(value: Any) -> Any:
-    """A list input's values: one on its own arrives as itself."""
+    """Return a list input's values; a single value arrives without a list."""
     return value if isinstance(value, (tuple, list)) else (value,)

@@ -1,1 +1,1 @@
-"""Changes of a program: each takes one and gives another."""
+"""Program transformations: each takes a program and returns another."""

@@ -1,7 +1,7 @@
-"""What a pass is: a frozen dataclass that takes a program and gives another, and says what it changed.
+"""The base class of passes: frozen dataclasses that take a program, return another, and report what they changed.
 
-A pass knows MIL and nothing of files: the ports that a model's description lists are described anew by whoever runs it.
-Programs are frozen, so what a pass leaves alone is shared between the old program and the new one.
+A pass knows MIL but not files: whoever runs it updates the ports in the model's description. Programs are frozen, so
+what a pass does not change is shared between the old program and the new one.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from tlkit.errors import LoadError, TlkitError, reason
 from tlkit.mil.program import Program
 
 _CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
-"""What a program that no converter would write makes a pass stumble over."""
+"""The exceptions that a malformed program, which no converter writes, may cause in a pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The program that a pass made, and one line for each thing that it changed (none: it is the program it was)."""
+    """The program that a pass returned, and one line for each change (none: the program is unchanged)."""
 
     program: Program
     changes: tuple[str, ...] = ()
 
 
 class Pass(ABC):
-    """A change of a program. Subclasses are frozen dataclasses: their fields say what is wanted."""
+    """A program transformation. Subclasses are frozen dataclasses whose fields are its parameters."""
 
     @property
     def name(self) -> str:
-        """What an error calls it: the class's name."""
+        """The pass's name in errors: the class's."""
         return type(self).__name__
 
     @abstractmethod
     def run(self, program: Program) -> Outcome:
-        """Return the changed program; UsageError where it rules out what is wanted."""
+        """Return the changed program; UsageError where the program does not allow the change."""
 
 
 def run_passes(program: Program, passes: Iterable[Pass]) -> Outcome:
-    """Run ``passes`` one after another; what they changed is told together.
+    """Run ``passes`` one after another and collect their changes.
 
-    An error names the pass that raised it: a TlkitError in a note, which a traceback shows; any other error, of a
-    program that contradicts itself, becomes a LoadError.
+    Errors name the pass that raised them: a TlkitError in a note, which a traceback shows; any other exception, caused
+    by a malformed program, becomes a LoadError.
     """
     changes: list[str] = []
     for item in passes:

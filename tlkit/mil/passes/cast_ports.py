@@ -1,4 +1,4 @@
-"""The element types of a function's ports: casts put in at its edges, or taken away where two undo each other."""
+"""Change the element types of a function's ports: insert casts at its edges, or remove them where two cancel out."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tlkit.mil.program import Block, Function, NamedType, Operation, Program, Re
 from tlkit.mil.types import DType
 
 TYPES = (DType.FP16, DType.FP32, DType.INT32)
-"""The types that a port can be given."""
+"""The types that a port can have."""
 
 
 @dataclass(frozen=True)
 class CastInput(Pass):
-    """Make the input ``port`` of ``function`` take ``dtype``; inside, a cast gives what the program took before."""
+    """Make the input ``port`` of ``function`` take ``dtype``; a cast inside gives the program its old type."""
 
     function: str
     port: str
@@ -60,7 +60,8 @@ class CastInput(Pass):
 
 @dataclass(frozen=True)
 class CastOutput(Pass):
-    """Make the output ``port`` of ``function`` give ``dtype``: a cast is its last step, unless one away from it was."""
+    """Make the output ``port`` of ``function`` give ``dtype``: add a final cast, or remove one that did the
+    opposite."""
 
     function: str
     port: str
@@ -101,7 +102,7 @@ def cast_output(body: Block, name: str, dtype: DType, taken: set[str]) -> Block:
 def _cast_input(body: Block, given: NamedType, dtype: DType, taken: set[str]) -> Block:
     name, before = given.name, _element(given)
     if name in body.outputs:
-        raise UsageError(f"'{name}' is an input and an output in one", "convert the model again with the other type")
+        raise UsageError(f"'{name}' is both an input and an output", "convert the model again with the other type")
     inside = fresh(taken, f"{name}_as_{before.mil}")
     body = substitute(body, {name: inside})
     for operation in body.operations:
@@ -135,12 +136,12 @@ def _of(kind: Any, dtype: DType) -> TensorType:
 
 
 def _holds(narrow: DType, wide: DType) -> bool:
-    """Whether a value of the first type survives a trip through the second."""
+    """Whether a value of the first type survives a round trip through the second."""
     return (narrow, wide) == (DType.FP16, DType.FP32)
 
 
 def _source(operation: Operation) -> str | None:
-    """What a cast casts, None for another operation."""
+    """Return the name of a cast's operand, None for another operation."""
     given = operation.inputs.get("x", ())
     if operation.type != "cast" or len(given) != 1 or not isinstance(given[0], Ref):
         return None
@@ -148,7 +149,7 @@ def _source(operation: Operation) -> str | None:
 
 
 def _without(body: Block, cast: Operation) -> Block:
-    """Take a cast away, and the constant that names its type if nothing else uses it."""
+    """Remove a cast, and the constant that names its type if nothing else uses it."""
     return drop_unused(remove(body, cast.outputs[0].name), references(cast.inputs["dtype"]))
 
 
@@ -158,7 +159,7 @@ def _as_identity(body: Block, cast: Operation, source: str) -> Block:
 
 
 def _cast(taken: set[str], source: str, result: str, kind: Type, dtype: DType) -> tuple[Operation, Operation]:
-    """The operations that make ``result``, of ``dtype`` and ``kind``'s shape, out of ``source``."""
+    """Return the operations that cast ``source`` to ``result``, of type ``dtype`` and ``kind``'s shape."""
     word = fresh(taken, f"{result}_dtype")
     inputs = {"x": (Ref(source),), "dtype": (Ref(word),)}
     output = NamedType(result, _of(kind, dtype))

@@ -1,4 +1,4 @@
-"""The class labels of a classifier replaced, or a classifier made of a function that gives one score for each class."""
+"""Replace a classifier's labels, or make a classifier of a function that gives one score for each class."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ _STRING = TensorType(DType.STRING)
 class SetLabels(Pass):
     """Make ``function`` a classifier with ``labels``, in the order of its scores.
 
-    UsageError unless it is one already, or has one floating-point output; and unless there is a label for each score.
+    UsageError unless it is a classifier or has a single floating-point output, and unless labels and scores match in
+    number.
     """
 
     function: str
@@ -57,7 +58,7 @@ class SetLabels(Pass):
 
 
 def classifier_outputs(function: Function) -> tuple[str, ...]:
-    """Return the names of the label and the scores that ``function`` gives; none where it is not a classifier."""
+    """Return the names of the label and score outputs of ``function``; empty where it is not a classifier."""
     classify = _classify(function.block)
     return tuple(item.name for item in classify.outputs) if classify is not None else ()
 
@@ -83,7 +84,7 @@ def _with_classify(body: Block, taken: set[str]) -> tuple[Block, Operation]:
     scores = [name for name, _ in makers(body) if name in body.outputs]
     if len(body.outputs) != 1 or len(scores) != 1:
         found = ", ".join(body.outputs)
-        raise UsageError(f"a classifier has one output of scores, this model has {found}", "edit another model")
+        raise UsageError(f"a classifier has one output, the scores; this model has {found}", "edit another model")
     name = body.outputs[0]
     body = cast_output(body, name, DType.FP32, taken)  # what classify takes
     for wanted in (LABEL, SCORES):

@@ -1,8 +1,8 @@
-"""A program with fixed shapes at other ones: what shape each of its values then has.
+"""Infer the shape of every value of a program with fixed shapes when its inputs get other shapes.
 
-A program declares the shape of every value. It is run at the new shape, and its declarations can be rewritten as long
-as everything that the change reaches follows its operands' shapes: an operation whose own constants hold a shape (a
-reshape, a slice) cannot be told from one that means just that shape, and is named.
+A program declares the shape of every value. It is run at the new shapes, and the declarations can be rewritten as long
+as every operation that the change reaches follows its operands' shapes. An operation whose own constants hold a shape
+(a reshape, a slice) may mean exactly that shape, so it is refused by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tlkit.mil.ops import CARRIERS, library
 from tlkit.mil.program import Function, Operation, StateType, TensorType, walk
 
 AGAIN = "convert the model again at that shape, or with a flexible one"
-"""What helps where a program does not follow another shape."""
+"""The hint where a program does not follow another shape."""
 Shape = tuple[int, ...]
 _ASKED = 1 << 28  # elements of an input whose shape the user asked for: 1 GiB of f32
 _FAMILIES = {"activation", "conv", "elementwise_binary", "elementwise_unary", "linear", "normalization", "pool"}
@@ -32,21 +32,20 @@ _FAMILIES |= {"reduction", "transformers"}
 _FOLLOW = {"concat", "cumsum", "depth_to_space", "expand_dims", "identity", "pad", "pixel_shuffle", "pixel_unshuffle"}
 _FOLLOW |= {"select", "shape", "space_to_depth", "squeeze", "stack", "transpose"}
 _FOLLOW |= {"upsample_bilinear", "upsample_nearest_neighbor"}
-"""Operations whose result's shape follows from their operands' shapes, whatever their constants are."""
+"""Operations whose result's shape follows from their operands' shapes, whatever their constants."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """The shape of every value by name, and the new constants of reshapes (by their result) that name a batch of 1."""
+    """The shape of every value by name, and new shape constants (by result) for reshapes that fixed a batch of 1."""
 
     shapes: Mapping[str, Shape]
     reshapes: Mapping[str, Shape]
 
 
 def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
-    """Return what becomes of the values of ``function`` with ``shapes`` at its inputs.
-
-    Found by running it on zeros. UsageError names the operation that the shapes do not fit or that does not follow.
+    """Return the shapes of the values of ``function`` with ``shapes`` at its inputs, by running it on zeros. UsageError
+    names the operation that the shapes do not fit or that does not follow.
     """
     walker = _Walker(lower(function, precision="f32"), function)
     held = stored(walk(function.block.operations))
@@ -69,7 +68,7 @@ def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
 
 
 class _Walker(fx.Interpreter):
-    """Notes each value's shape, and stops where an operation does not follow its operands."""
+    """Records each value's shape, and stops where an operation does not follow its operands."""
 
     def __init__(self, module: fx.GraphModule, function: Function) -> None:
         super().__init__(module)
@@ -78,7 +77,7 @@ class _Walker(fx.Interpreter):
         self.where = "the program"
         places = (node for node in module.graph.nodes if node.op == "placeholder")
         self._declared = {node: item.type for node, item in zip(places, function.inputs, strict=True)}
-        self._changed: dict[fx.Node, set[int]] = {}  # the axes that are not as declared
+        self._changed: dict[fx.Node, set[int]] = {}  # the axes whose size is not the declared one
 
     def run_node(self, n: fx.Node) -> Any:
         operation = n.meta.get("mil")
@@ -104,7 +103,7 @@ class _Walker(fx.Interpreter):
         return result
 
     def _kind(self, node: fx.Node) -> Any:
-        """What the program declares of a node that is not an operation: an input, or part of some outputs."""
+        """Return the declared type of a node that is not an operation: an input, or one of several outputs."""
         if node.op == "placeholder":
             return self._declared[node]
         whole = node.args[0] if len(node.args) == 2 else None
@@ -122,7 +121,7 @@ class _Walker(fx.Interpreter):
         return self._changed.get(given, set()) if isinstance(given, fx.Node) else set()
 
     def _batch(self, node: fx.Node, operation: Operation, changed: Mapping[str, set[int]]) -> Shape | None:
-        """The shape that a reshape to a batch of 1 means for a larger one; None for anything else."""
+        """Return the shape for a larger batch of a reshape to a batch of 1; None for anything else."""
         shape = node.kwargs.get("shape")
         if operation.type != "reshape" or changed != {"x": {0}} or not isinstance(shape, tuple) or shape[:1] != (1,):
             return None
@@ -165,7 +164,7 @@ def _follows(operation: Operation, changed: Mapping[str, set[int]], given: Mappi
 
 
 def _different(kind: Any, value: Any) -> set[int]:
-    """The axes of a value that are not as the program declares them."""
+    """Return the axes of a value whose size differs from the declared one."""
     if not (isinstance(kind, TensorType) and isinstance(value, torch.Tensor)) or kind.shape is None:
         return set()
     if len(kind.shape) != value.ndim:

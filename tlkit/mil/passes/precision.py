@@ -1,6 +1,6 @@
-"""A program in f16 made one in f32: types, constants and casts; its ports keep their types, by casts at its edges.
+"""Make an f16 program an f32 one: types, constants and casts; casts at the edges keep the types of its ports.
 
-No bit comes back that f16 has cut off the weights: what changes is that the arithmetic no longer rounds to f16.
+The weights do not regain the bits that f16 cut off; only the arithmetic no longer rounds to f16.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tlkit.mil.types import DType
 
 
 def is_half(program: Program) -> bool:
-    """Whether any operation of ``program`` gives f16."""
+    """Whether any operation of ``program`` has an f16 result."""
     bodies = [body for function in program.functions.values() for body in function.specializations.values()]
     kinds = (item.type for body in bodies for operation in walk(body.operations) for item in operation.outputs)
     return any(isinstance(kind, TensorType) and kind.dtype is DType.FP16 for kind in kinds)
@@ -45,7 +45,7 @@ def is_half(program: Program) -> bool:
 
 @dataclass(frozen=True)
 class Widen(Pass):
-    """Make every function compute in f32; UsageError where one has a state in f16, which has no other type."""
+    """Make every function compute in f32; UsageError where one has an f16 state, since states have no other type."""
 
     def run(self, program: Program) -> Outcome:
         """See :class:`~tlkit.mil.passes.base.Pass`."""
@@ -65,7 +65,7 @@ def _refuse_half_states(function: Function) -> None:
 
 
 def _half_edges(name: str, function: Function) -> Iterator[Pass]:
-    """What gives the function's f16 ports their type back."""
+    """Yield the passes that restore the types of the function's f16 ports."""
     for item in function.inputs:
         if _is_half(item.type):
             yield CastInput(name, item.name, DType.FP16)
@@ -109,7 +109,7 @@ def _wide_type(kind: Type) -> Type:
 
 def _wide_value(name: str, value: Value) -> Value:
     if value.type == TensorType(DType.STRING) and value.data == ("fp16",) and name != "name":
-        return replace(value, data=("fp32",))  # what a cast makes
+        return replace(value, data=("fp32",))  # a cast's target type
     return _wide_numbers(value)
 
 
@@ -137,7 +137,7 @@ def _wide_data(kind: TensorType, data: Data | BlobRef | Deferred) -> Data | Defe
 
 @dataclass(frozen=True)
 class Wide(Deferred):
-    """Weights in f16, as f32."""
+    """f16 weights, converted to f32."""
 
     source: BlobRef | Deferred
 

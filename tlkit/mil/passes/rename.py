@@ -1,4 +1,4 @@
-"""Values of a function under other names."""
+"""Rename the values of a function."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from tlkit.mil.program import Function, Program
 
 @dataclass(frozen=True)
 class Rename(Pass):
-    """Give the values of ``function`` that ``names`` maps their new names, all at once, so that two may swap.
-
-    Names that the function does not define are passed over. UsageError where a new name is taken.
+    """Rename the values of ``function`` by ``names`` (old to new), all at once, so that two may swap. Names that the
+    function does not define are ignored. UsageError where a new name is taken.
     """
 
     function: str

@@ -1,4 +1,4 @@
-"""A function with fixed shapes at other ones: what it declares of each value, and the constants that reshapes name."""
+"""Give a function with fixed shapes other ones: in the declarations of values and in the constants of reshapes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Reshape(Pass):
-    """Declare what becomes of ``function`` with ``shapes`` at its inputs; it is run at them to find out.
+    """Declare the shapes that the values of ``function`` have with ``shapes`` at its inputs, found by running it.
 
     UsageError names the operation that the shapes do not fit, or whose own constants may hold the old ones.
     """
@@ -62,7 +62,7 @@ def _declared(function: Function, shapes: Mapping[str, Shape]) -> Function:
 
 
 def _with_reshapes(function: Function, shapes: Mapping[str, Shape]) -> Function:
-    """Give reshapes, named by their results, other shapes to make: each a constant of its own."""
+    """Give reshapes, named by their results, new target shapes, each in a new constant."""
     taken = defined(function)
 
     def changed(body: Block) -> Block:

@@ -1,6 +1,6 @@
-"""What passes are built from: values and operations of a function found, renamed, made and taken away.
+"""Building blocks of passes: find, rename, create and remove the values and operations of a function.
 
-Nothing here changes what it is given: each function returns a new block or function, which shares what stays the same.
+Nothing here changes its arguments: each function returns a new block or function, which shares what stays the same.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def change_function(program: Program, name: str, change: Callable[[Function], Fu
 
 
 def change_bodies(function: Function, change: Callable[[Block], Block]) -> Function:
-    """Return ``function`` with each of its bodies changed, one for each opset that it is specialised to."""
+    """Return ``function`` with each of its bodies (one per opset that it is specialised to) changed."""
     return replace(function, specializations={opset: change(body) for opset, body in function.specializations.items()})
 
 
 def change_operations(block: Block, change: Callable[[Operation], Operation]) -> Block:
-    """Return ``block`` with each operation changed; those in nested blocks before the one that holds them."""
+    """Return ``block`` with each operation changed, those in nested blocks before the one that contains them."""
 
     def changed(operation: Operation) -> Operation:
         if operation.blocks:
@@ -50,7 +50,8 @@ def change_operations(block: Block, change: Callable[[Operation], Operation]) ->
 
 
 def change_values(operation: Operation, change: Callable[[str, Value], Value]) -> Operation:
-    """Return ``operation`` with each constant that it holds changed: called with the argument's or attribute's name."""
+    """Return ``operation`` with each of its constants changed; ``change`` gets the input's or attribute's name and
+    value."""
     inputs = {
         name: tuple(change(name, item) if isinstance(item, Value) else item for item in given)
         for name, given in operation.inputs.items()
@@ -60,7 +61,7 @@ def change_values(operation: Operation, change: Callable[[str, Value], Value]) -
 
 
 def defined(function: Function) -> set[str]:
-    """Return every value name that the function defines, in nested blocks too."""
+    """Return the names of all values that the function defines, including those in nested blocks."""
     names = {item.name for item in function.inputs}
     for body in function.specializations.values():
         names |= {item.name for item in body.inputs}
@@ -71,12 +72,12 @@ def defined(function: Function) -> set[str]:
 
 
 def fresh(taken: set[str], base: str) -> str:
-    """Return a name that is not ``taken``: ``base``, or that and a number."""
+    """Return a name that is not ``taken``: ``base``, or ``base`` with a number."""
     return next(name for name in (base, *(f"{base}_{count}" for count in range(len(taken)))) if name not in taken)
 
 
 def uses(block: Block, name: str) -> int:
-    """How often ``name`` is used in ``block``, counting it among the outputs; a nested block's use counts."""
+    """Return how often ``name`` is used in ``block``, its outputs and its nested blocks."""
     count = block.outputs.count(name)
     for operation in walk(block.operations):
         count += sum(item == Ref(name) for given in operation.inputs.values() for item in given)
@@ -85,7 +86,8 @@ def uses(block: Block, name: str) -> int:
 
 
 def substitute(block: Block, names: Mapping[str, str]) -> Block:
-    """Rename values where ``block`` and the blocks in it define and use them; a block's own name hides an outer one."""
+    """Rename values where ``block`` and its nested blocks define and use them; a block's own name hides an outer
+    one."""
     operations = tuple(_substituted(operation, names) for operation in block.operations)
     return replace(block, operations=operations, outputs=tuple(names.get(name, name) for name in block.outputs))
 
@@ -108,12 +110,12 @@ def _substituted(operation: Operation, names: Mapping[str, str]) -> Operation:
 
 
 def references(given: Iterable[Argument]) -> list[str]:
-    """Return the values that an operation's argument names."""
+    """Return the names of the values that an operation's argument refers to."""
     return [item.name for item in given if isinstance(item, Ref)]
 
 
 def drop_unused(block: Block, names: Iterable[str]) -> Block:
-    """Take away the operations that make ``names``, where nothing uses what they make."""
+    """Remove the operations that make ``names`` if nothing uses their results."""
     for name in names:
         if not uses(block, name):
             block = remove(block, name)
@@ -121,13 +123,13 @@ def drop_unused(block: Block, names: Iterable[str]) -> Block:
 
 
 def remove(block: Block, result: str) -> Block:
-    """Take away the operation that makes ``result``, if ``block`` itself has it."""
+    """Remove the operation that makes ``result`` if it is in ``block`` itself."""
     kept = tuple(op for op in block.operations if result not in (item.name for item in op.outputs))
     return replace(block, operations=kept)
 
 
 def makers(block: Block) -> Iterator[tuple[str, tuple[Operation, NamedType]]]:
-    """Yield each value that ``block`` itself makes: its name, the operation and the output of it."""
+    """Yield each value that ``block`` itself makes: its name, its operation and that operation's output."""
     for operation in block.operations:
         yield from ((item.name, (operation, item)) for item in operation.outputs)
 

@@ -1,1 +1,1 @@
-"""What is known to go wrong with programs on Apple's units: rules, each a row of ``docs/fidelity.md``."""
+"""Known problems of programs on Apple's compute units: rules, each for a row of ``docs/fidelity.md``."""

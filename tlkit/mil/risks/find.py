@@ -1,4 +1,4 @@
-"""Every rule over one program: the risks of a model, gravest first. Importing this registers the rules."""
+"""Apply every rule to a program: the risks of a model, most serious first. Importing this registers the rules."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tlkit.types import TensorSpec
 _CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 
 FAMILIES = (loading, numbers, windows, placing)
-"""The modules with the rules, in the order of their gravity."""
+"""The modules with the rules, most serious first."""
 
 
 def find_risks(
     function: Function, inputs: Sequence[TensorSpec] = (), outputs: Sequence[TensorSpec] = (), weights: int = 0
 ) -> tuple[Risk, ...]:
-    """Return what is known to go wrong with ``function`` on Apple's units, gravest first: each rule that finds a place.
+    """Return the known problems of ``function`` on Apple's units, most serious first: every rule that finds a place.
 
     ``weights`` is the size of the package's weights in bytes. Nothing is decoded and nothing is run.
     """
@@ -30,7 +30,7 @@ def find_risks(
         try:
             places = tuple(dict.fromkeys(item.find(survey)))
         except (LoadError, *_CONTRADICTIONS):
-            continue  # a damaged program: who runs it says so
+            continue  # a damaged program: running it will say so
         if places:
             found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
     order = list(Level)
@@ -38,7 +38,7 @@ def find_risks(
 
 
 def merged(found: Sequence[tuple[Risk, ...]]) -> tuple[Risk, ...]:
-    """Return the risks of several functions as one list: those with the same words once, with all their places."""
+    """Return the risks of several functions as one list: equal ones once, with all their places."""
     joined: dict[tuple[str, str], Risk] = {}
     for risk in (risk for risks in found for risk in risks):
         key = (risk.row, risk.text)

@@ -1,7 +1,7 @@
-"""The rule registry, and the view of a program that rules look at.
+"""The rule registry, and the view of a program that rules examine.
 
-A rule is a function that yields the operations (or ports) its row is about; a decorator gives the row, how grave it is,
-and what to say. Rules read shapes, types and small constants: no weight is decoded, nothing is run.
+A rule is a function that yields the operations (or ports) that its row is about; a decorator gives the row, its
+severity and its texts. Rules read shapes, types and small constants: no weight is decoded, nothing is run.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ SMALL = 1 << 16
 
 
 class Level(StrEnum):
-    """How grave a risk is."""
+    """How serious a risk is."""
 
     REFUSED = "refused"
     """Core ML does not load the model, or refuses to run it, or crashes."""
     WRONG = "wrong"
     """A unit was measured to compute something else."""
     PLACED = "placed"
-    """It keeps operations off the Neural Engine, or its compiler busy."""
+    """It keeps operations off the Neural Engine, or stalls its compiler."""
     COMMON = "common"
-    """As ``wrong``, of a kind that many sound models share: told only to who asks for all."""
+    """As ``wrong``, but common in sound models: reported only on request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """One row that a model falls under. ``units`` says where; ``places`` names what it is about, in program order."""
+    """One row that applies to a model: ``units`` says where, ``places`` names the operations or ports, in program
+    order."""
 
     row: str
     level: Level
@@ -51,7 +52,7 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A registered rule: what it says is :class:`Risk`'s."""
+    """A registered rule; its fields are those of :class:`Risk`."""
 
     row: str
     level: Level
@@ -83,9 +84,8 @@ def rules() -> Sequence[Rule]:
 
 @dataclass(frozen=True)
 class Survey:
-    """A function with its ports, and who makes and uses each value.
-
-    ``weights`` is the number of bytes of the package's weights, 0 where it is not known.
+    """A function with its ports, and the makers and users of each value. ``weights`` is the size of the package's
+    weights in bytes, 0 where unknown.
     """
 
     function: Function
@@ -95,12 +95,12 @@ class Survey:
 
     @property
     def release(self) -> int:
-        """The iOS release of the function's opset, 0 where it is not known."""
+        """The iOS release of the function's opset, 0 where unknown."""
         return OPSETS[self.function.opset].number if self.function.opset in OPSETS else 0
 
     @cached_property
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation but constants, those in nested blocks too."""
+        """All operations except constants, including those in nested blocks."""
         return tuple(item for item in walk(self.function.block.operations) if item.type != "const")
 
     @cached_property
@@ -133,7 +133,7 @@ class Survey:
 
     @cached_property
     def types(self) -> Mapping[str, Type]:
-        """The type of each value by name; a state's is its tensor's."""
+        """The type of each value by name; for a state, its tensor's."""
         found = {item.name: item.type for item in self.function.inputs}
         for item in walk(self.function.block.operations):
             found |= {output.name: output.type for output in item.outputs}
@@ -141,11 +141,11 @@ class Survey:
         return {name: kind.wrapped if isinstance(kind, StateType) else kind for name, kind in found.items()}
 
     def of(self, *kinds: str) -> Iterator[Operation]:
-        """Yield the operations of these types, a type after the other."""
+        """Yield the operations of these types, type by type."""
         return (item for kind in kinds for item in self.by_type.get(kind, ()))
 
     def given(self, operation: Operation, name: str) -> Argument | None:
-        """Return an operation's only argument for ``name``."""
+        """Return an operation's argument for the input ``name``, None unless there is exactly one."""
         found = operation.inputs.get(name, ())
         return found[0] if len(found) == 1 else None
 
@@ -161,7 +161,7 @@ class Survey:
         return (kind.shape or ()) if kind else ()
 
     def is_constant(self, operation: Operation, name: str) -> bool:
-        """Whether an input is known before the program runs (a decompressed weight is)."""
+        """Whether an input is known before the program runs (as decompressed weights are)."""
         found = self.given(operation, name)
         if found is None or isinstance(found, Value) or found.name in self.constants:
             return True
@@ -169,7 +169,7 @@ class Survey:
         return maker is not None and maker.type.startswith("constexpr")
 
     def constant(self, operation: Operation, name: str) -> object:
-        """Return a small constant input as plain Python, None where it is computed, in the weight file, or missing."""
+        """Return a small constant input as plain Python; None where it is computed, in the weight file or missing."""
         found = self.given(operation, name)
         value = self.constants.get(found.name) if isinstance(found, Ref) else found
         if not isinstance(value, Value) or not isinstance(value.data, tuple | bytes):
@@ -178,7 +178,7 @@ class Survey:
         return value.python() if size is not None and size <= SMALL else None
 
     def ints(self, operation: Operation, name: str) -> tuple[int, ...]:
-        """Return a small constant input as whole numbers; empty where there is none."""
+        """Return a small constant input as integers; empty where there is none."""
         found = self.constant(operation, name)
         items = found if isinstance(found, list) else [found]
         return tuple(item for item in items if isinstance(item, int))
@@ -189,7 +189,7 @@ class Survey:
         return self.makers.get(found.name) if isinstance(found, Ref) else None
 
     def after(self, operation: Operation) -> Iterator[Operation]:
-        """Yield the operations that take what ``operation`` makes."""
+        """Yield the operations that use the results of ``operation``."""
         for output in operation.outputs:
             yield from self.users.get(output.name, ())
 

@@ -1,4 +1,4 @@
-"""Rows about what Core ML does not load, or refuses to run."""
+"""Rows about models that Core ML does not load, or refuses to run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NEEDED = {
     "log": (15, "epsilon"),
     "transpose": (15, "perm"),
 }
-"""Inputs that MIL has as optional and the runtime asks for, by operation: since which release, and which."""
+"""Inputs that are optional in MIL but that the runtime requires, by operation: since which release, and which."""
 
 
 @rule(
@@ -24,7 +24,7 @@ _NEEDED = {
     "fold axes together before the operation (reshape), and take them apart after it",
 )
 def _rank(survey: Survey) -> Found:
-    """A gather of a rank-5 tensor by one scalar counts: it is one of rank 6 inside."""
+    """A gather of a rank-5 tensor by a scalar counts: internally it has rank 6."""
     for item in survey.operations:
         deep = any(isinstance(out.type, TensorType) and len(out.type.shape or ()) > 5 for out in item.outputs)
         scalar = item.type == "gather" and len(survey.shape(item, "x")) == 5 and survey.tensor(item, "indices")
@@ -67,7 +67,7 @@ def _huge_weight(survey: Survey) -> Found:
     "C2",
     Level.PLACED,
     "Neural Engine of iPhones",
-    "more than 1 GB of weights: the Neural Engine of an iPhone does not take such a model whole",
+    "more than 1 GB of weights: an iPhone's Neural Engine does not take such a model as a whole",
     "split the model, or compress its weights",
 )
 def _huge_model(survey: Survey) -> Found:
@@ -106,8 +106,8 @@ def _integer_product(survey: Survey) -> Found:
     "C4",
     Level.REFUSED,
     "every unit",
-    "matmul of a tensor with one axis: Core ML infers another type for it, and predict crashes",
-    "give it a second axis (expand_dims) and take that away after it",
+    "matmul of a tensor with one axis: Core ML infers a different type for it, and predict crashes",
+    "add a second axis before it (expand_dims) and remove it afterwards (squeeze)",
 )
 def _vector_product(survey: Survey) -> Found:
     for item in survey.of("matmul"):
@@ -121,7 +121,7 @@ def _vector_product(survey: Survey) -> Found:
     Level.REFUSED,
     "every unit",
     "dimensions of size 0: Core ML refuses them",
-    "leave the empty part of the model out",
+    "remove the empty part of the model",
 )
 def _empty(survey: Survey) -> Found:
     for item in survey.operations:
@@ -154,7 +154,7 @@ def _no_input(survey: Survey) -> Found:
     "write the package again with coremltools, which puts them there",
 )
 def _inline_half(survey: Survey) -> Found:
-    """Those of nine elements and fewer are what coremltools itself writes in place, and Core ML takes."""
+    """coremltools itself writes up to nine elements inline, and Core ML accepts those."""
     for item in walk(survey.function.block.operations):
         value = item.attributes.get("val")
         if item.type == "const" and isinstance(value, Value) and isinstance(value.data, bytes | tuple):
@@ -167,7 +167,7 @@ def _inline_half(survey: Survey) -> Found:
     "C6",
     Level.REFUSED,
     "every unit",
-    "inputs left out that MIL has as optional and Core ML's runtime asks for",
+    "inputs left out that are optional in MIL but required by Core ML's runtime",
     "write them out: keep_dims of a reduction, validate_indices of a gather, epsilon of a log",
 )
 def _left_out(survey: Survey) -> Found:
@@ -206,7 +206,7 @@ def _wide_heads(survey: Survey) -> Found:
     "C17",
     Level.REFUSED,
     "GPU, Neural Engine",
-    "lengths left open: GPU and Neural Engine were seen to fail, or to end the process, on macOS 26",
+    "open dimensions: GPU and Neural Engine were seen to fail, or to kill the process, on macOS 26",
     "fix the shape, or list a few shapes; on the CPU it works",
 )
 def _open_length(survey: Survey) -> Found:
@@ -219,7 +219,7 @@ def _open_length(survey: Survey) -> Found:
     "C17",
     Level.WRONG,
     "every unit",
-    "range_1d up to a length that is open: it fails to load, or gives wrong values",
+    "range_1d up to an open length: it fails to load, or gives wrong values",
     "fix the shape, or slice a constant range",
 )
 def _open_range(survey: Survey) -> Found:
@@ -243,7 +243,7 @@ def _small_ports(survey: Survey) -> Found:
     "I5",
     Level.WRONG,
     "every unit",
-    "an image output whose size is open: predict may give an empty dictionary",
+    "an image output of open size: predict may return an empty dictionary",
     "fix the size, or give a tensor",
 )
 def _open_image(survey: Survey) -> Found:

@@ -1,4 +1,4 @@
-"""Rows about attention, normalisation, quantisation and what f16 cannot hold."""
+"""Rows about attention, normalization, quantization and the limits of f16."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tlkit.mil.risks.kit import Found, Level, Survey, half, made, rule
 from tlkit.mil.types import DType
 
 _INT4 = (DType.INT4, DType.UINT4)
+# f16 ends at -65504; below this fill, adding a score of a few thousand overflows.
 _STRICT_MASK = -6e4
 
 
@@ -34,7 +35,7 @@ def _fused_attention(survey: Survey) -> Found:
     Level.WRONG,
     "CPU, Neural Engine",
     "gather_nd with indices that are computed: slice 0, or zeros, were seen whatever the indices said",
-    "use gather along one axis, with the indices made flat",
+    "use gather along one axis, with flattened indices",
 )
 def _computed_gather_nd(survey: Survey) -> Found:
     return (item.name for item in survey.of("gather_nd") if not survey.is_constant(item, "indices"))
@@ -44,8 +45,8 @@ def _computed_gather_nd(survey: Survey) -> Found:
     "O10",
     Level.WRONG,
     "every unit",
-    "range_1d by a step that is not a whole number: inexact",
-    "make whole numbers and multiply them",
+    "range_1d with a fractional step: inexact",
+    "use a range of integers and multiply it",
 )
 def _small_steps(survey: Survey) -> Found:
     for item in survey.of("range_1d"):
@@ -69,7 +70,7 @@ def _upper_bound(survey: Survey) -> Found:
     "O13",
     Level.WRONG,
     "Neural Engine",
-    "a product of two dequantized values that is quantized: the wrong scale was seen applied (up to 8 times too large)",
+    "a quantized product of two dequantized values: the wrong scale was seen applied (up to 8 times too large)",
     "clip the product before it is quantized",
 )
 def _scaled_product(survey: Survey) -> Found:
@@ -119,7 +120,7 @@ def _sparse_lstm(survey: Survey) -> Found:
 def _one_small_table(survey: Survey) -> Found:
     for item in survey.of("constexpr_lut_to_dense"):
         kind = survey.tensor(item, "lut")
-        value = item.attributes.get("lut")  # iOS16 keeps all in attributes
+        value = item.attributes.get("lut")  # iOS16 keeps everything in attributes
         shape = kind.shape if kind else value.type.shape if value and isinstance(value.type, TensorType) else ()
         entries = (shape or (0,))[0] if len(shape or ()) == 1 else (shape or (0, 0))[-2]
         if entries == 16 and math.prod(size or 1 for size in (shape or ())) == 16:
@@ -176,7 +177,7 @@ def _many_boxes(survey: Survey) -> Found:
     "P9",
     Level.WRONG,
     "Neural Engine, and the units among each other",
-    "the logarithm of an f16 softmax: CPU and GPU keep it wide (down to -30), each op rounded alone gives -inf below "
+    "the logarithm of an f16 softmax: CPU and GPU keep it wide (down to -30), op-by-op rounding gives -inf below "
     "-16.6, and the Neural Engine gives -45440",
     "write it as one log_softmax: x - max - log(sum(exp(x - max)))",
 )
@@ -192,7 +193,7 @@ def _log_of_softmax(survey: Survey) -> Found:
     Level.WRONG,
     "every unit",
     "the logarithm of a running sum of f16 exponentials (logcumsumexp): infinite or NaN above 11.09",
-    "take the maximum off first, and add it at the end",
+    "subtract the maximum first, and add it at the end",
 )
 def _log_of_cumsum(survey: Survey) -> Found:
     for item in survey.of("log"):
@@ -220,8 +221,8 @@ def _inner_norm(survey: Survey) -> Found:
     "R7",
     Level.WRONG,
     "every unit",
-    "a mask whose fill is -inf in f16, or becomes it when something is added: a row that is masked whole is NaN",
-    "fill masks with -6e4 at the lowest",
+    "a mask whose fill is -inf in f16, or becomes it when something is added: a fully masked row is NaN",
+    "fill masks with values of -6e4 or above",
 )
 def _infinite_mask(survey: Survey) -> Found:
     for item in survey.of("add", "select", "mul", "sub"):
@@ -263,9 +264,10 @@ _KEEPING = ("add", "mul", "reshape", "transpose", "expand_dims", "cast", "select
 
 
 def _reaches_softmax(survey: Survey, item: Operation) -> bool:
-    """Whether a value goes into a softmax or an attention, through operations that keep its elements."""
+    """Whether a value reaches a softmax or an attention through operations that keep its elements."""
     seen: set[str] = set()
     queue = [item]
+    # A mask is close to its softmax; the bound keeps a large program's survey linear.
     while queue and len(seen) < 64:
         for user in survey.after(queue.pop()):
             if user.type in ("softmax", "scaled_dot_product_attention"):

@@ -1,4 +1,4 @@
-"""Rows about what stays off the Neural Engine, or what its compiler was seen to stall on."""
+"""Rows about operations that stay off the Neural Engine, or stall its compiler."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _longer_axes(survey: Survey) -> Found:
     "C8",
     Level.PLACED,
     "Neural Engine",
-    "operations that it was measured not to take",
-    "expect them on the CPU, and the model cut into parts around them",
+    "operations that it was measured not to run",
+    "expect them on the CPU, and the model split into parts around them",
 )
 def _off_engine(survey: Survey) -> Found:
     yield from (item.name for item in survey.of(*_OFF))
@@ -61,7 +61,7 @@ def _off_engine(survey: Survey) -> Found:
     "C10",
     Level.PLACED,
     "Neural Engine",
-    "a convolution of 16 x 16 or more: its compiler needed minutes and 12 GB for one",
+    "a convolution with a kernel of 16 x 16 or more: its compiler needed minutes and 12 GB for one",
     "split the kernel, or reshape blocks to channels (space_to_depth) first",
 )
 def _wide_kernel(survey: Survey) -> Found:
@@ -75,7 +75,7 @@ def _wide_kernel(survey: Survey) -> Found:
     "C10",
     Level.PLACED,
     "Neural Engine",
-    "a 1-d convolution of a wide kernel and stride over a long signal: its compiler was seen to hang",
+    "a 1-d convolution with a wide kernel and stride over a long signal: its compiler was seen to hang",
     "cut the signal into frames first",
 )
 def _long_signal(survey: Survey) -> Found:
@@ -92,7 +92,7 @@ def _long_signal(survey: Survey) -> Found:
     Level.PLACED,
     "Neural Engine",
     "a chain of 387 operations or more, one after another: its compiler was seen to hang, or to leave the model to the "
-    "CPU without a word",
+    "CPU silently",
     "split the model in two",
 )
 def _long_chain(survey: Survey) -> Found:

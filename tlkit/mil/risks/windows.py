@@ -1,4 +1,4 @@
-"""Rows about convolutions, pools, resizes and slices that a unit was measured to compute wrongly."""
+"""Rows about convolutions, pools, resizes and slices that a unit was measured to compute incorrectly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tlkit.mil.risks.kit import Found, Level, Survey, half, made, rule
     "O2",
     Level.WRONG,
     "CPU",
-    "an average pool of kernel 7, padding 3 and stride 4: its results differ from PyTorch's",
+    "an average pool with kernel 7, padding 3 and stride 4: its results differ from PyTorch's",
     "pad first (pad), then pool without padding",
 )
 def _pool_7_3_4(survey: Survey) -> Found:
@@ -37,7 +37,7 @@ def _pool_same_lower(survey: Survey) -> Found:
     "O2",
     Level.WRONG,
     "CPU",
-    "a max pool with windows of nothing but padding: they are not -inf on Core ML",
+    "a max pool with windows that lie entirely in the padding: they are not -inf on Core ML",
     "pad by less than the kernel",
 )
 def _pool_of_padding(survey: Survey) -> Found:
@@ -64,8 +64,8 @@ def _transposed_shape(survey: Survey) -> Found:
     "O3",
     Level.WRONG,
     "Neural Engine, GPU",
-    "an f16 conv_transpose with padding at one side only: the result was seen shifted",
-    "use the same padding at both sides, and cut the result",
+    "an f16 conv_transpose with unequal padding at the two sides: the result was seen shifted",
+    "use the same padding at both sides, and crop the result",
 )
 def _transposed_pad(survey: Survey) -> Found:
     for item in survey.of("conv_transpose"):
@@ -104,7 +104,7 @@ def _crop_resize(survey: Survey) -> Found:
     "O16",
     Level.REFUSED,
     "GPU",
-    "nearest upsampling by a factor that is not whole: it fails on the GPU",
+    "nearest upsampling by a fractional factor: it fails on the GPU",
     "scale by a whole factor, or resize bilinearly",
 )
 def _fractional_nearest(survey: Survey) -> Found:
@@ -118,7 +118,7 @@ def _fractional_nearest(survey: Survey) -> Found:
     "O17",
     Level.WRONG,
     "GPU, Neural Engine, older CPUs",
-    "slice_update: it was seen to fail off the CPU, and to be wrong on older ones",
+    "slice_update: it was seen to fail off the CPU, and to be wrong on older CPUs",
     "check it on the device; scatter or concat of the parts does the same",
 )
 def _slice_update(survey: Survey) -> Found:
@@ -140,8 +140,8 @@ def _state_update(survey: Survey) -> Found:
     "O17",
     Level.WRONG,
     "every unit",
-    "a slice from -1 to -2 by -1: an edge that units read differently",
-    "reverse (reverse) and slice forwards",
+    "a slice from -1 to -2 by -1: an edge case that units interpret differently",
+    "reverse the axis (reverse) and slice forwards",
 )
 def _backward_slice(survey: Survey) -> Found:
     for item in survey.of("slice_by_index"):
@@ -222,7 +222,7 @@ def _batch_norm_3d(survey: Survey) -> Found:
     "C16",
     Level.REFUSED,
     "CPU",
-    "a 1-d convolution of kernel 6, stride 8, dilation 2 in two groups: seen to crash or misbehave",
+    "a 1-d convolution with kernel 6, stride 8, dilation 2 and two groups: seen to crash or misbehave",
     "run the groups as two convolutions",
 )
 def _conv_6_8_2(survey: Survey) -> Found:
@@ -236,8 +236,8 @@ def _conv_6_8_2(survey: Survey) -> Found:
     "C16",
     Level.REFUSED,
     "CPU",
-    "argmax over a tensor made flat (argmax without an axis): seen to crash or misbehave",
-    "take it along one axis at a time",
+    "argmax over a flattened tensor (argmax without an axis): seen to crash or misbehave",
+    "apply it along one axis at a time",
 )
 def _flat_argmax(survey: Survey) -> Found:
     for item in survey.of("reduce_argmax", "reduce_argmin"):
@@ -247,7 +247,7 @@ def _flat_argmax(survey: Survey) -> Found:
 
 
 def _of_state(survey: Survey, item: Operation) -> bool:
-    """Whether what an update gives becomes a state, or what it changes is one."""
+    """Whether an update changes a state, or its result becomes one."""
     states = {given.name for given in survey.function.inputs if isinstance(given.type, StateType)}
     maker = survey.maker(item, "x")
     return bool(states) and (

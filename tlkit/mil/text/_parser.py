@@ -1,4 +1,4 @@
-"""MIL text to a :class:`~tlkit.mil.program.Program`: recursive descent, with a bound on how deep it goes."""
+"""Parse MIL text into a :class:`~tlkit.mil.program.Program`: recursive descent with bounded depth."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tlkit.mil.program import (
 from tlkit.mil.text._values import ValueReader
 
 TEXT_OPSETS = {release.system.lower(): name for name, release in OPSETS.items()}
-"""The text's names of the opsets (``ios17``) and the protobuf's, which a Program keeps."""
+"""The protobuf's names of the opsets, which a Program keeps, by the text's (``ios17``)."""
 
 
 class Parser(ValueReader):
-    """Reads one program; :meth:`program` is the whole text's rule, the others one rule of the grammar each."""
+    """Reads one program: one method per rule of the grammar, of which :meth:`program` is the start."""
 
     def program(self) -> Program:
         lex = self._lex
@@ -101,7 +101,7 @@ class Parser(ValueReader):
         return Operation(kind, inputs, outputs, attributes, blocks)
 
     def outputs(self) -> tuple[tuple[NamedType, ...], str]:
-        """Read ``type name, type name = op`` (in parentheses too), or ``op`` alone where nothing comes out."""
+        """Read ``type name, type name = op`` (also in parentheses), or only ``op`` where there are no outputs."""
         lex = self._lex
         if lex.token == "(":
             found = list(self.named_types("(", ")"))

@@ -1,4 +1,4 @@
-"""The part of MIL text that types and constants are: what :mod:`tlkit.mil.text._parser` builds statements from."""
+"""Parse the types and constants of MIL text, from which :mod:`tlkit.mil.text._parser` builds statements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tlkit.mil.text.lexer import Lexer
 from tlkit.mil.types import DType
 
 DEPTH = 100
-"""How deep blocks, types and constants may nest: what protobuf allows its messages, which nest at least as often."""
+"""How deep blocks, types and constants may nest: protobuf's own limit for messages, which nest at least as deep."""
 
 RANK = 64
 """The most axes a tensor may have (numpy's and torch's own bound)."""
@@ -22,7 +22,7 @@ _COLLECTIONS = ("list", "tuple", "dict", "state")
 
 
 class ValueReader:
-    """Reads types and constants; methods are named for the rule of the grammar they read."""
+    """Reads types and constants; each method is named after the grammar rule that it reads."""
 
     def __init__(self, text: str, open_blob: Callable[[str], BlobFile | None], name: str) -> None:
         self._lex = Lexer(text, name)
@@ -149,7 +149,7 @@ class ValueReader:
         return found
 
     def constant(self, kind: Type) -> Value:
-        """Read a constant of a known type: spelt bare, or with its type again where that differs."""
+        """Read a constant of a known type: without its type, or with it where that differs."""
         lex = self._lex
         self.deeper()
         if lex.token == "BLOBFILE":
@@ -191,7 +191,7 @@ class ValueReader:
         return found
 
     def tensor(self, kind: TensorType) -> tuple[Any, ...] | bytes:
-        """Read a tensor's elements, however they are bracketed: a loop, since the text may nest without end."""
+        """Read a tensor's elements, however they are bracketed; in a loop, since brackets may nest without end."""
         lex = self._lex
         if lex.token == ")":
             return ()
@@ -200,7 +200,8 @@ class ValueReader:
             lex.expect(")")
             return ()
         found = self.elements(kind.dtype)
-        fills = len(found) == 1 and not 0 < kind.dtype.bits < 8  # one element may stand for all; not one of a few bits
+        # One element may fill the shape, unless it is narrower than a byte.
+        fills = len(found) == 1 and not 0 < kind.dtype.bits < 8
         if kind.size not in (None, len(found)) and not fills:
             lex.fail(f"{len(found)} elements do not make a shape of {kind.size}")
         return immediate.pack(kind.dtype, found)
@@ -228,7 +229,7 @@ class ValueReader:
 
     def scalar(self, dtype: DType, convert: Callable[[str], Any] | None) -> Any:
         lex = self._lex
-        typed = lex.accept(dtype.mil)  # "fp16(0x1p-1)" among the elements, as some writers have it
+        typed = lex.accept(dtype.mil)  # some writers repeat the type for each element: fp16(0x1p-1)
         if typed:
             lex.expect("(")
         if convert is None:

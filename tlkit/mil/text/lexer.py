@@ -1,4 +1,4 @@
-"""MIL text to tokens, one at a time: linear in the text, whatever it holds, and every error has its place."""
+"""Split MIL text into tokens, one at a time, in linear time for any text; every error has a position."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 from tlkit.errors import LoadError
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@$:]*")
-"""What may be written without quotes."""
+"""A name that needs no quotes."""
 
 # The quantifiers are possessive: a string that never ends costs one look at the rest of the text, not many.
 _TOKEN = re.compile(
@@ -29,7 +29,8 @@ _LONGEST_NUMBER = 400
 
 
 class Lexer:
-    """The tokens of ``text``; :attr:`token` is the one to read next (``""`` at the end), ``name`` is for errors."""
+    """The tokens of ``text``; :attr:`token` is the next one (``""`` at the end), ``name`` is the file's name for
+    errors."""
 
     def __init__(self, text: str, name: str) -> None:
         self.token = ""
@@ -40,7 +41,7 @@ class Lexer:
         self.advance()
 
     def advance(self) -> str:
-        """Return the token that was next and go past it."""
+        """Return the next token and move past it."""
         passed = self.token
         for match in self._matches:
             self.token = match[0]
@@ -53,14 +54,14 @@ class Lexer:
         return passed
 
     def accept(self, token: str) -> bool:
-        """Go past the next token if it is ``token``; say whether it was."""
+        """Move past the next token if it is ``token``; return whether it was."""
         if self.token == token:
             self.advance()
             return True
         return False
 
     def expect(self, token: str) -> None:
-        """Go past ``token``, which must be next."""
+        """Move past ``token``, which must be next."""
         if self.token != token:
             self.fail(f"expected '{token}'")
         self.advance()
@@ -71,7 +72,7 @@ class Lexer:
         return (first == "_" or (first.isalpha() and first.isascii())) and self.token[-1] != ")"
 
     def name(self) -> str:
-        """Return a name: an identifier, a quoted string or (as some writers have it) a number."""
+        """Return a name: an identifier, a quoted string or (from some writers) a number."""
         if not self.token:
             self.fail("expected a name")
         first = self.token[0]
@@ -88,7 +89,7 @@ class Lexer:
         return unquote(self.advance())
 
     def number_text(self) -> str:
-        """Return the next token without going past it, refused where it is longer than any number needs to be."""
+        """Return the next token without moving past it; LoadError where it is longer than any number needs to be."""
         if len(self.token) > _LONGEST_NUMBER:
             self.fail("a number of unreasonable length")
         return self.token
@@ -102,7 +103,7 @@ class Lexer:
         return int(self.advance())
 
     def fail(self, reason: str) -> NoReturn:
-        """Raise a LoadError that says where and why; the next token is what it points at."""
+        """Raise a LoadError with the position of the next token and the reason."""
         line = self._text.count("\n", 0, self._start) + 1
         column = self._start - self._text.rfind("\n", 0, self._start)
         found = _shown(self.token) if self.token else "the end of the text"

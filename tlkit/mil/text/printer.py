@@ -1,4 +1,4 @@
-"""A :class:`~tlkit.mil.program.Program` to MIL text, spelt and laid out as ``coremlc`` does it."""
+"""Print a :class:`~tlkit.mil.program.Program` as MIL text, spelled and laid out as ``coremlc`` does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STEP = "    "
 
 
 class Printer:
-    """Prints in one of the two spellings: ``modern`` writes scalars bare (``fp16``), else as ``tensor<fp16, []>``."""
+    """Prints in one of the two spellings: scalar types as ``fp16`` (``modern``) or as ``tensor<fp16, []>``."""
 
     def __init__(self, modern: bool) -> None:
         self._modern = modern
@@ -73,7 +73,7 @@ class Printer:
         return not function.block.inputs and not function.block.attributes
 
     def block(self, head: str, block: Block, depth: int) -> Iterator[str]:
-        """Yield the lines of a block that shows its inputs."""
+        """Yield the lines of a block with its inputs."""
         attributes = self.attributes(block.attributes)
         yield f"{_STEP * depth}{head}({self.named(block.inputs)}){attributes} {{"
         yield from self.body(block, depth + 1)
@@ -87,7 +87,7 @@ class Printer:
             yield from self.operation(operation, depth)
 
     def operation(self, operation: Operation, depth: int = 0) -> Iterator[str]:
-        """Yield an operation's lines: one, and those of its blocks."""
+        """Yield an operation's line, and those of its blocks."""
         outputs = f"{self.named(operation.outputs)} = " if operation.outputs else ""
         inputs = ", ".join(f"{_name(k)} = {self.arguments(v)}" for k, v in sorted(operation.inputs.items()))
         head = f"{_STEP * depth}{outputs}{_name(operation.type)}({inputs}){self.attributes(operation.attributes)}"
@@ -100,22 +100,22 @@ class Printer:
         yield f"{_STEP * depth}}};"
 
     def arguments(self, arguments: tuple[Argument, ...]) -> str:
-        """Spell what one input is bound to: several in parentheses."""
+        """Format an input's arguments; several are put in parentheses."""
         found = [self.value(item) if isinstance(item, Value) else _name(item.name) for item in arguments]
         return found[0] if len(found) == 1 else f"({', '.join(found)})"
 
     def attributes(self, attributes: Mapping[str, Value]) -> str:
-        """Spell attributes in brackets; nothing where there are none."""
+        """Format attributes in brackets; empty where there are none."""
         if not attributes:
             return ""
         return "[" + ", ".join(f"{_name(k)} = {self.value(v)}" for k, v in sorted(attributes.items())) + "]"
 
     def named(self, items: Iterable[NamedType]) -> str:
-        """Spell typed names."""
+        """Format typed names."""
         return ", ".join(f"{self.type(item.type)} {_name(item.name)}" for item in items)
 
     def type(self, kind: Type) -> str:
-        """Spell a type."""
+        """Format a type."""
         if isinstance(kind, TensorType):
             if kind.shape == () and self._modern:
                 return kind.dtype.mil
@@ -130,11 +130,11 @@ class Printer:
         return f"dict<{self.type(kind.key)}, {self.type(kind.value)}>"
 
     def value(self, value: Value) -> str:
-        """Spell a constant with its type."""
+        """Format a constant with its type."""
         return f"{self.type(value.type)}({self.constant(value)})"
 
     def constant(self, value: Value) -> str:
-        """Spell a constant whose type is known."""
+        """Format a constant whose type is known."""
         kind, data = value.type, value.data
         if isinstance(data, Deferred):
             data = immediate.canonical(kind, b"".join(data.pieces()))
@@ -156,7 +156,7 @@ class Printer:
         raise LoadError("a state cannot be a constant")
 
     def _inner(self, value: Value, wanted: Type | None) -> str:
-        """Spell a constant inside another: without its type where that is the one expected."""
+        """Format a constant inside another: with its type only where that is not the expected one."""
         if value.type != wanted:
             full = Printer(False) if isinstance(value.type, TensorType) else self
             return full.value(value)
@@ -177,7 +177,7 @@ def _tensor(kind: TensorType, data: tuple[Any, ...] | bytes) -> str:
 
 
 def _bracketed(items: list[str], kind: TensorType) -> str:
-    """Bracket elements as their shape nests them; in one pair of brackets where they do not fill it."""
+    """Bracket elements by their shape; in one pair of brackets where their number does not match it."""
     if not items or kind.size != len(items) or kind.shape is None or len(kind.shape) > RANK:
         return f"[{', '.join(items)}]"
     for axis in reversed(kind.shape):

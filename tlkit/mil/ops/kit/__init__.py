@@ -1,1 +1,1 @@
-"""What MIL's operations are made with: the registry, the specification, shared arithmetic."""
+"""Shared by MIL's operations: the registry, the specification, common arithmetic."""

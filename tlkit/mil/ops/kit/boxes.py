@@ -24,7 +24,7 @@ def spans(boxes: Tensor, mode: str, scale: float) -> Spans:
 
 
 def cut(x: Tensor, image: Tensor, boxes: Spans, target: Ints, normalized: bool, mode: str, pad_value: float) -> Tensor:
-    """Sample images ``image`` [N] of x [B, C, H, W] in their boxes; a point outside has the pad value, whole."""
+    """Sample images ``image`` [N] of x [B, C, H, W] in their boxes; a point outside takes the pad value."""
     points, inside = [], []
     for size, count, (first, last) in zip(x.shape[-2:], target, boxes, strict=True):
         factor = size - 1 if normalized else 1
@@ -38,10 +38,9 @@ def cut(x: Tensor, image: Tensor, boxes: Spans, target: Ints, normalized: bool, 
 
 
 def cut_by_edges(x: Tensor, image: Tensor, boxes: Spans, target: Ints) -> Tensor:
-    """As ``cut`` for UNALIGN_CORNERS and normalized boxes before iOS17.
-
-    0 and 1 are the image's edges, not its outer pixels' centres, and what lies outside is mirrored: the reading that
-    gives what coremltools recorded of Core ML for its one example (a box from 2 to 1).
+    """As ``cut``, for UNALIGN_CORNERS and normalized boxes before iOS17. 0 and 1 are the image's edges, not its outer
+    pixels' centres, and points outside are mirrored: the only reading that gives what coremltools recorded from Core ML
+    for its one example (a box from 2 to 1).
     """
     points = []
     for size, count, (first, last) in zip(x.shape[-2:], target, boxes, strict=True):

@@ -19,16 +19,17 @@ def select(
 ) -> Tensor:
     """Return the indices of the boxes kept, best first, at most ``limit``; at least the best box is kept.
 
-    ``boxes`` is [B, 4] (centre x, centre y, width, height), ``scores`` [B, K]; a box counts with its best score, and
-    with ``per_class`` only boxes whose best class is the same suppress each other. ``ties`` says whether boxes that
-    overlap by just the threshold do: boxes that do not overlap never do.
+    ``boxes`` is [B, 4] (centre x, centre y, width, height), ``scores`` [B, K]; a box is ranked by its best score, and
+    with ``per_class`` only boxes with the same best class suppress each other. ``ties`` says whether boxes that overlap
+    by exactly the threshold do; boxes that do not overlap never do.
     """
     best, classes = scores.max(-1)
     order = best.argsort(descending=True, stable=True)
     passing = order[best[order] >= score_threshold]
     left = passing if passing.numel() else order[:1]
     kept: list[Tensor] = []
-    threshold = torch.tensor(iou_threshold, dtype=torch.float32, device=boxes.device)  # a Python float is wider
+    # Compared in f32: a Python float is wider.
+    threshold = torch.tensor(iou_threshold, dtype=torch.float32, device=boxes.device)
     while left.numel() and len(kept) < limit:
         first, left = left[:1], left[1:]
         kept.append(first)

@@ -1,4 +1,4 @@
-"""Padding in any number of dimensions; PyTorch's own kernels mirror and repeat in the last three only."""
+"""Padding in any number of dimensions; PyTorch's kernels mirror and replicate only in the last three."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MODES = ("constant", "reflect", "replicate")
 
 
 def pad(x: Tensor, amounts: Sequence[int], mode: str, value: Any) -> Tensor:
-    """Pad the last ``len(amounts) / 2`` dimensions by (before, after) pairs, in the dimensions' order."""
+    """Pad the last ``len(amounts) / 2`` dimensions by (before, after) pairs, in dimension order."""
     if mode not in _MODES:
         raise ExecutionError(f"unknown pad mode '{mode}'", f"modes are {', '.join(_MODES)}")
     pairs = list(zip(amounts[::2], amounts[1::2], strict=True))
@@ -42,5 +42,6 @@ def _places(size: int, before: int, after: int, mode: str, device: torch.device)
     place = torch.arange(-before, size + after, device=device)
     if mode == "reflect":
         place = place.abs()
+        # The two absolute values mirror about the first and about the last element.
         return size - 1 - (size - 1 - place).abs()
     return place.clamp(0, size - 1)

@@ -1,21 +1,21 @@
-"""The op registry: a typed Python function is a MIL op, its signature the op's specification.
+"""The op registry: each MIL op is a typed Python function whose signature is the op's specification.
 
-* The function's name is the op's (``@op("and")`` names the ones Python forbids), its module the op's family.
-* Parameters are MIL's input names with MIL's defaults. What a parameter is annotated with decides how it is bound:
-  ``Tensor`` and ``Tensors`` are passed at run time; ``int``, ``float``, ``bool``, ``str``, ``Ints``, ``Floats``,
-  ``Bools`` are plain Python, read from the constant when the program is lowered (or from the tensor at each call,
-  where the program computes them). ``Any`` takes whichever is there: Python for a constant, else the run-time value.
-* Two names are not inputs but asked of the program: ``output_types``, a (MIL element type, shape) pair for each
-  declared output, and ``blocks``, a (module, captured values) pair for each nested block: the module takes the block's
-  inputs and then the captured values, and returns a tuple.
-* ``since`` is the opset that brought the op or changed its meaning; a program gets the newest not newer than its own.
+* The function's name is the op's (``@op("and")`` where Python forbids that name), its module is the op's family.
+* Parameters are MIL's input names with MIL's defaults. A parameter's annotation decides how it is bound: ``Tensor`` and
+  ``Tensors`` are passed at run time; ``int``, ``float``, ``bool``, ``str``, ``Ints``, ``Floats``, ``Bools`` are plain
+  Python, read from the constant when the program is lowered (or from the tensor at each call, where the program
+  computes them). ``Any`` takes either: Python for a constant, else the run-time value.
+* Two parameters are not inputs: ``output_types``, a (MIL element type, shape) pair for each declared output, and
+  ``blocks``, a (module, captured values) pair for each nested block. The module takes the block's inputs and then the
+  captured values, and returns a tuple.
+* ``since`` is the opset that added the op or changed its meaning; a program gets the newest up to its own opset.
 * ``exact`` marks ops whose result needs no rounding to f16 when their inputs are f16 values (moves, selections,
   comparisons); every other op that declares fp16 outputs is rounded once, after computing in f32.
 * ``aliases`` marks ops whose result may share an operand's memory; an exact one may, unless it says otherwise.
 * ``constexpr`` ops have only constant inputs and run once, when the program is lowered.
-* ``measured`` registers what Core ML was measured to do where that is not what the specification says: the same op at
-  the same opset, with the row of ``docs/fidelity.md`` that holds the evidence. It is what runs, unless the caller asks
-  for the specification (``strict``).
+* ``measured`` registers what Core ML was measured to do where it departs from the specification: the same op at the
+  same opset, with the row of ``docs/fidelity.md`` that holds the evidence. It is what runs, unless the caller asks for
+  the specification (``strict``).
 
 MIL types are carried by torch types as ``CARRIERS`` says: an fp16 value is an f32 tensor that holds f16 values.
 """
@@ -71,7 +71,7 @@ SPECIAL = ("output_types", "blocks")
 
 
 def declared_carrier(output_types: Any) -> torch.dtype:
-    """The torch type of the first output that an op's ``output_types`` declares."""
+    """Return the torch type of the first output that an op's ``output_types`` declares."""
     return CARRIERS[DType.named(output_types[0][0])]
 
 
@@ -83,7 +83,7 @@ _SAID = {int: "whole number", float: "number", bool: "boolean", str: "string"}
 
 
 def _is(kind: type, value: Any) -> bool:
-    """Whether a constant's value is of the type that an op declares; whole numbers pass for floats."""
+    """Whether a constant's value has the type that an op declares; integers are accepted for floats."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind
@@ -91,9 +91,8 @@ def _is(kind: type, value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One input of an op: ``kind`` is ``tensor``, ``tensors``, ``static`` or ``any`` (see the module's text).
-
-    ``hint`` is what its annotation says of a value that is there.
+    """One input of an op: ``kind`` is ``tensor``, ``tensors``, ``static`` or ``any`` (see the module's docstring).
+    ``hint`` is its annotation without ``None``.
     """
 
     name: str
@@ -102,7 +101,8 @@ class Parameter:
     hint: Any = None
 
     def wants(self, value: Any) -> str | None:
-        """Return what a ``static`` input has to be where ``value`` is something else; None where it fits."""
+        """Return the type that a ``static`` input requires, in words, if ``value`` does not have it; None where it
+        fits."""
         item = (typing.get_args(self.hint) or (self.hint,))[0]
         several = typing.get_origin(self.hint) is Sequence
         fits = isinstance(value, tuple | list) == several and all(
@@ -143,7 +143,8 @@ def op(
     aliases: bool | None = None,
     constexpr: bool = False,
 ) -> Callable[[Op], Op]:
-    """Register the decorated function as a MIL op (see the module's text); a second one for an opset is an error."""
+    """Register the decorated function as a MIL op (see the module's docstring); ValueError for a second one at an
+    opset."""
 
     def register(function: Op) -> Op:
         title = name or function.__name__
@@ -164,10 +165,9 @@ def op(
 
 
 def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
-    """Register the decorated function as what Core ML does for the op ``name`` of the opset ``since``.
-
-    It takes the inputs of the op that the specification describes, which must be registered before it. ``row`` is the
-    row of ``docs/fidelity.md`` with the evidence.
+    """Register the decorated function as Core ML's measured behaviour for the op ``name`` of the opset ``since``. Its
+    inputs are those of the specified op, which must be registered before it. ``row`` is the row of ``docs/fidelity.md``
+    with the evidence.
     """
 
     def register(function: Op) -> Op:
@@ -185,9 +185,8 @@ def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
 
 
 def lookup(name: str, opset: str, *, strict: bool = False) -> OpDef | None:
-    """Return the op ``name`` as ``opset`` (``"CoreML7"``) means it, or None if tlkit or the opset has no such op.
-
-    ``strict`` asks for the specification's where Core ML was measured to do something else.
+    """Return the op ``name`` as ``opset`` (``"CoreML7"``) defines it, or None if tlkit or the opset lacks it.
+    ``strict`` chooses the specification where Core ML was measured to do something else.
     """
     found = None
     for version in _OPS.get(name, ()):
@@ -219,7 +218,7 @@ def library() -> Mapping[str, Sequence[OpDef]]:
 def round_f16(x: Any) -> Any:
     """Round a float tensor, or each one of a tuple or list, to the nearest f16 value, carried in f32.
 
-    Overflow becomes infinity and ties go to even, as IEEE 754 and Apple's hardware have it.
+    Overflow becomes infinity and ties go to even, as in IEEE 754 and on Apple's hardware.
     """
     if isinstance(x, torch.Tensor):
         return x.to(torch.float16).to(torch.float32) if x.is_floating_point() else x
@@ -258,7 +257,7 @@ def _signature(function: Callable[..., Any]) -> tuple[dict[str, Parameter], tupl
 
 
 def _present(hint: Any) -> Any:
-    """What is left of ``X | None`` where there is a value."""
+    """Return ``X`` for the annotation ``X | None``, any other as it is."""
     options = [option for option in typing.get_args(hint) if option is not type(None)]
     return options[0] if type(None) in typing.get_args(hint) and len(options) == 1 else hint
 

@@ -1,6 +1,6 @@
-"""Where images are sampled, and how: the grids that MIL's sampling modes mean, and interpolation on them.
+"""Image sampling: the grids that MIL's sampling modes define, and interpolation on them.
 
-A grid is in pixels: 0 is the centre of the first, ``size - 1`` of the last one.
+Grids are in pixels: 0 is the centre of the first pixel, ``size - 1`` that of the last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tlkit.mil.ops.kit.registry import Tensor
 
 
 def offsets(span: Tensor, count: int, mode: str) -> Tensor:
-    """Return ``count`` offsets within each of ``span`` [N] (last pixel less first one, not negative), as [N, count].
+    """Return ``count`` offsets within each of ``span`` [N] (last minus first pixel, not negative), as [N, count].
 
     The formulas are those of MIL's ``resize_bilinear``.
     """
@@ -49,14 +49,14 @@ def linear(x: Tensor, axis: int, points: Tensor) -> Tensor:
 def nearest(x: Tensor, axis: int, count: int, mode: str = "DEFAULT") -> Tensor:
     """Take ``count`` of ``axis``'s elements.
 
-    For output i of n, DEFAULT and UNALIGN_CORNERS take the element that the middle of the output's pixel falls in,
-    FLOOR (``upsample_nearest_neighbor``) the one its start falls in, the other modes the one nearest the grid's point.
+    For output i of n, DEFAULT and UNALIGN_CORNERS take the element under the middle of the output's pixel, FLOOR
+    (``upsample_nearest_neighbor``) the one under its start, the other modes the one nearest the grid point.
     """
     size = x.shape[axis]
     if size == count and mode != "OFFSET_CORNERS":
         return x
     steps = torch.arange(count, device=x.device)
-    if mode == "FLOOR":  # in integers, like the next, since one rounding the wrong way takes another pixel
+    if mode == "FLOOR":  # in integers, like the next: a rounding error would take another pixel
         return x.index_select(axis, steps * size // count)
     if mode in ("DEFAULT", "UNALIGN_CORNERS"):
         return x.index_select(axis, (2 * steps + 1) * size // (2 * count))
@@ -90,7 +90,7 @@ def reflected(at: Tensor, size: int, edge: float) -> Tensor:
 
 
 def pick(x: Tensor, row: Tensor, column: Tensor, outside: float | None) -> Tensor:
-    """Take pixels [B, h, w] of x [B, C, H, W]; outside the image the border's, or the value ``outside``."""
+    """Take pixels [B, h, w] of x [B, C, H, W]; outside the image, the border's pixels or the value ``outside``."""
     height, width = x.shape[-2:]
     index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     flat = index.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)

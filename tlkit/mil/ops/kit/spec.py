@@ -1,7 +1,7 @@
-"""Which ops MIL has, as coremltools 9 defines them: the iOS releases whose opsets brought or redefined each.
+"""The ops of MIL, as coremltools 9 defines them: the iOS releases whose opsets added or redefined each.
 
-Facts taken from ``coremltools/converters/mil/mil/ops/defs`` and, for what has no definition there, from what its
-exporter writes (``const``, ``custom_layer``, ``write_state``). A test compares the table with coremltools itself.
+Taken from ``coremltools/converters/mil/mil/ops/defs`` and, for ops without a definition there, from what its exporter
+writes (``const``, ``custom_layer``, ``write_state``). A test compares the table with coremltools itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sliding windows: the padding that MIL's pad types mean, for convolutions and pools."""
+"""Sliding windows: the padding that MIL's pad types stand for, in convolutions and pools."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tlkit.errors import LoadError
 from tlkit.mil.ops.kit.registry import Ints, Tensor
 
 Pads: TypeAlias = tuple[Sequence[int], Sequence[int]]
-"""The elements before, and those after, each spatial axis."""
+"""The number of padding elements before, and after, each spatial axis."""
 
 
 def window_pads(
     x: Tensor, kernel: Sequence[int], strides: Ints, pad_type: str, pad: Ints | None, dilations: Ints | None = None
 ) -> Pads:
-    """Return the padding that ``pad_type`` means for ``x`` [n, C, *D]."""
+    """Return the padding that ``pad_type`` gives ``x`` [n, C, *D]."""
     if pad_type == "custom" and pad is not None:
         return pad[::2], pad[1::2]
     if pad_type in ("valid", "custom"):
@@ -37,5 +37,5 @@ def pairs_for_torch(before: Sequence[int], after: Sequence[int]) -> list[int]:
 
 
 def each(vector: Tensor, rank: int) -> tuple[int, ...]:
-    """Return the shape that lays a vector along axis 1 of a tensor of ``rank``."""
+    """Return the shape that aligns a vector with axis 1 of a tensor of ``rank``."""
     return (1, vector.shape[0], *(1,) * (rank - 2))
