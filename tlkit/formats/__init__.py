@@ -1,1 +1,1 @@
-"""One module a file format: recognise, read, describe."""
+"""One folder or module per file format: recognise, read, describe, write."""

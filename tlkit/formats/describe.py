@@ -1,4 +1,4 @@
-"""Any model file described: its format told from its content, then asked of that format's reader."""
+"""Describe any model file: recognise its format by content, then ask that format's reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = {
     "onnx": Format.ONNX,
     "numpy": Format.NUMPY,
 }
-"""What ``--format`` takes, where a file's content says otherwise or nothing."""
+"""The values of ``--format``, which overrides what a file's content suggests."""
 
 _PYTORCH = (Format.PYTORCH, Format.TORCHSCRIPT, Format.TORCH_EXPORT, Format.PICKLE)
 _UNREAD = {
@@ -48,7 +48,8 @@ _NUMPY_NAMES = {"F32": "float32", "F16": "float16", "F64": "float64", "I32": "in
 
 
 def find_format(path: Path, wanted: str | None = None) -> Format:
-    """Return the format of ``path``, or the one ``wanted`` names; LoadError for a pointer or one that is not read."""
+    """Return the format of ``path``, or the one named ``wanted``; LoadError for a git-lfs pointer or an unread
+    format."""
     if wanted is not None and wanted not in FORMATS:
         raise UsageError(f"unknown format '{wanted}'", f"formats are {', '.join(FORMATS)}")
     found = sniff.detect(path) if wanted is None or path.is_dir() else FORMATS[wanted]
@@ -60,7 +61,7 @@ def find_format(path: Path, wanted: str | None = None) -> Format:
 
 
 def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
-    """Open the tensors of any model file; LoadError says what is wrong with it. ``wanted`` is one of FORMATS."""
+    """Open the tensors of any model file; LoadError where it is damaged. ``wanted`` is one of FORMATS."""
     found = find_format(path, wanted)
     if found is Format.SAFETENSORS:
         from tlkit.formats.safetensors.read import SafeTensorsFile
@@ -123,7 +124,7 @@ def describe_tensors(file: TensorFile) -> ModelInfo:
 
 
 def _unique(entries: Sequence[TensorEntry]) -> list[TensorEntry]:
-    """Leave out tensors that are another one under a second name."""
+    """Drop tensors that are another tensor under a second name."""
     seen: set[Any] = set()
     kept = []
     for entry in entries:

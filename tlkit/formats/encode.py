@@ -1,4 +1,4 @@
-"""Values to stored bytes, the way back from :mod:`tlkit.formats.base.arrays`; what is lost on it is counted."""
+"""Encode values to stored bytes, the inverse of :mod:`tlkit.formats.base.arrays`, and count what is lost."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SCALE = 65504.0  # f16's largest number
 _TINY = 127 * 2.0**-24  # what a scale in f16's smallest steps can still tell from zero, with 127 codes
 
 FLOATS = frozenset(name for name in PLAIN | PACKED if name.startswith(("F", "BF")))
-"""The stored types that hold real numbers; blocks do as well."""
+"""The stored types of real numbers, except block types."""
 
 
 @dataclass
 class Losses:
     """Counts of elements: finite values that became infinite, others that became zero, NaN or infinity in blocks.
 
-    ``not_finite`` counts values that block types cannot hold: what stands for them, and for the rest of their block,
-    means nothing. ``out_of_range`` counts integers that their new type cannot hold.
+    ``not_finite`` counts NaN and infinity in block types, which cannot hold them: the rest of such a block is
+    meaningless, too. ``out_of_range`` counts integers that their new type cannot hold.
     """
 
     overflow: int = 0
@@ -60,7 +60,7 @@ def encode(values: NDArray[Any], dtype: str, losses: Losses) -> NDArray[Any]:
 
 
 def _count_scales(values: NDArray[np.float32], blocks: NDArray[np.uint8], dtype: str, losses: Losses) -> None:
-    """Count what is lost because a block's scale, an f16, has no place for it: infinite now, or all zero."""
+    """Count values lost because their block's scale, an f16, overflowed (infinite) or underflowed (all zero)."""
     rows = values.reshape(len(blocks), -1)
     largest = np.abs(rows).max(-1, initial=0)
     odd = np.flatnonzero(np.isfinite(largest) & ((largest > _SCALE) | ((largest > 0) & (largest < _TINY))))

@@ -1,4 +1,4 @@
-"""Tensors grouped by block: ``model.layers.[0-31].mlp.up_proj.weight`` is one row for 32 of one type and shape."""
+"""Group tensors by block: ``model.layers.[0-31].mlp.up_proj.weight`` is one row for 32 of one type and shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tensors whose names differ in numbers only, all of one type and shape; ``parameters`` and ``bytes`` are sums."""
+    """Tensors of one type and shape whose names differ only in numbers; ``parameters`` and ``bytes`` are sums."""
 
     name: str
     dtype: str
@@ -24,7 +24,7 @@ class Group:
 
 
 def group(entries: Iterable[TensorEntry]) -> tuple[Group, ...]:
-    """Group ``entries``, in the order in which each group is met first."""
+    """Group ``entries``, in order of each group's first entry."""
     found: dict[tuple[tuple[str, ...], str, tuple[int, ...]], list[TensorEntry]] = {}
     for entry in entries:
         found.setdefault((tuple(_NUMBER.split(entry.name)), entry.dtype, entry.shape), []).append(entry)

@@ -1,4 +1,4 @@
-"""Fingerprints: of files as they are, and of the weights in them whatever file or order they come in."""
+"""Fingerprints of files, and of the weights in them independent of file layout and order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PIECE = 1 << 20
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files that ``path`` is or holds, sorted; what a link leads to counts as the file."""
+    """Return the file ``path`` or the files in that folder, sorted; links count as their targets."""
     if not path.is_dir():
         return [path]
     return sorted(item for item in path.rglob("*") if item.is_file())

@@ -1,4 +1,4 @@
-""".npy and .npz files: headers read as text, arrays mapped where they are stored as they are."""
+""".npy and .npz files: headers are parsed as text, uncompressed arrays are mapped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NumpyFile(MappedTensors):
             yield from self._array(name.removesuffix(".npy"), head, start, size)
 
     def _array(self, name: str, data: memoryview, start: int | None, size: int) -> Iterator[TensorEntry]:
-        """Yield the array whose file's first bytes are ``data``; ``start`` is None for one that is compressed."""
+        """Yield the array whose file begins with ``data``; ``start`` is None if it is compressed."""
         major = data[6] if len(data) > 10 and bytes(data[:6]) == b"\x93NUMPY" else 0
         if major not in (1, 2, 3):
             raise self._file.broken(f"'{name[:100]}' is not a numpy array")

@@ -1,6 +1,6 @@
-"""ONNX models, described: graph, ports and initializers, read from the protobuf's wire format.
+"""Describe ONNX models: graph, ports and initializers, read from the protobuf's wire format.
 
-Field numbers are those of ONNX's ``onnx.proto3``. Weights are stepped over, and mapped when asked for.
+Field numbers are those of ONNX's ``onnx.proto3``. Weights are skipped, and mapped on request.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class OnnxFile(MappedTensors):
         self.inputs = [port for port in self.inputs if port[0] not in self._found]
 
     def _fields(self, start: int, end: int) -> Iterator[Field]:
-        """The fields of a message, counted: each takes a microsecond, and a few bytes of the file."""
+        """Yield a message's fields and count them: each takes a microsecond, but only a few bytes of the file."""
         for found in fields(self._data, start, end):
             self._seen += 1
             if self._seen > _FIELDS:
@@ -167,7 +167,7 @@ class OnnxFile(MappedTensors):
             self._attribute(begin, stop, depth, output, kind)
 
     def _attribute(self, start: int, end: int, depth: int, output: str, kind: str) -> None:
-        """Take in the graphs and tensors of a node's attribute, and a Constant node's numbers."""
+        """Collect the graphs and tensors in a node's attribute, and a Constant node's numbers."""
         called, numbers = "", list[Field]()
         for number, wire, begin, stop in self._fields(start, end):
             if number in (6, 11) and wire == 2:  # an attribute's graph, or graphs
@@ -224,7 +224,7 @@ class OnnxFile(MappedTensors):
         return "?"
 
     def _sparse(self, start: int, end: int, name: str = "") -> None:
-        """Name a sparse tensor: its values are the first field, and are called what the whole is."""
+        """Report a sparse tensor by name; its values, the first field, carry the name of the whole."""
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 2 and not name:
                 named = (field for field in self._fields(begin, stop) if field[0] == 8 and field[1] == 2)
@@ -263,7 +263,7 @@ class OnnxFile(MappedTensors):
         typed: list[Field],
         nbytes: int,
     ) -> None:
-        """Take in a tensor under a name of its own; a node's is called what the node gives."""
+        """Add a tensor under a unique name; a Constant node's tensor has the name of the node's output."""
         if name in self._found:
             name = self._other_name(name)
         if TYPES.get(dtype) == "STRING":
@@ -274,7 +274,7 @@ class OnnxFile(MappedTensors):
         self._add(name, TYPES.get(dtype, f"type {dtype}"), dims, place, external)
 
     def _other_name(self, name: str) -> str:
-        """Return a free name for a tensor of a name that another graph (a branch of If) has given already."""
+        """Return a free name for a tensor whose name another graph (a branch of an If) uses already."""
         turn = 2
         while f"{name}#{turn}" in self._found:
             turn += 1
@@ -283,7 +283,7 @@ class OnnxFile(MappedTensors):
         return f"{name}#{turn}"
 
     def raw(self, entry: TensorEntry) -> memoryview:
-        """Return the tensor's stored bytes; numbers in a field of their own type as they would lie in a file."""
+        """Return the tensor's stored bytes; numbers in typed fields are packed as in raw data."""
         if entry.name not in self._typed:
             return super().raw(entry)
         from tlkit.formats.onnx_values import packed
@@ -291,7 +291,7 @@ class OnnxFile(MappedTensors):
         return packed(self._data, entry, self._typed[entry.name], _BITS.get(entry.dtype))
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether several values share a byte in a way that only ONNX has."""
+        """Whether several values share a byte, in ONNX's own packing."""
         return entry.dtype in ("U4", "I4", "U2", "I2")
 
     def decoded_type(self, entry: TensorEntry) -> str:
@@ -324,7 +324,7 @@ class OnnxFile(MappedTensors):
     def _external(
         self, name: str, dtype: str, shape: tuple[int, ...], size: int, external: dict[str, Any]
     ) -> TensorEntry:
-        """Weights beside the model, in a file that must lie in its folder."""
+        """Return the place of external weights, in a file that must lie in the model's folder."""
         from tlkit.formats.files.paths import inside
 
         target = inside(self.path.parent, self.path.parent, str(external.get("location", "")))

@@ -1,4 +1,4 @@
-"""Values of ONNX tensors that do not lie in the file as they are: numbers of any width, and several in a byte.
+"""Values of ONNX tensors that are not stored as plain bytes: numbers in typed fields, and several values per byte.
 
 Importing this module imports numpy.
 """
@@ -23,7 +23,7 @@ _MASK = (1 << 64) - 1
 def packed(data: memoryview, entry: TensorEntry, fields: Iterable[Field], bits: int | None) -> memoryview:
     """Return the bytes of a tensor whose numbers are in int32_data and the like (or one by one in float_data).
 
-    Each number is a tensor's element in its low bits; of types below a byte, each number holds a byte of elements.
+    Each number holds an element in its low bits; for types below a byte, it holds a byte of elements.
     """
     width = 1 if bits else PLAIN.get(entry.dtype, 0)
     fields = list(fields)
@@ -46,7 +46,7 @@ def _numbers(data: memoryview, fields: Iterable[Field]) -> Iterator[int]:
 
 
 def unpacked(raw: memoryview, entry: TensorEntry, bits: int) -> NDArray[Any]:
-    """Return integers of ``bits`` bits, the first of a byte in its lowest ones, as whole bytes."""
+    """Expand integers of ``bits`` bits, packed with the first in a byte's lowest bits, to one byte each."""
     codes = np.frombuffer(raw, np.uint8)
     parts = [(codes >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
     flat = np.stack(parts, axis=-1).reshape(-1)[: entry.elements].reshape(entry.shape)

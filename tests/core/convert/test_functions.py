@@ -94,7 +94,7 @@ def test_a_manifest_may_name_the_model_otherwise(packages: dict[str, Path], tmp_
         (["main={minus}"], UsageError, "name is taken"),
         (["a={minus}", "a={plus}"], UsageError, "name is taken"),
         (["1a={minus}"], UsageError, "cannot name"),
-        (["a=nowhere.mlpackage"], LoadError, "no .mlpackage"),
+        (["a=nowhere.mlpackage"], LoadError, "not a .mlpackage"),
     ],
 )
 def test_functions_that_are_none(

@@ -77,7 +77,7 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "half a block": ({"a": tensor(0, 1, 3, dtype="F4")}, 1, "not those of F4"),
     "rank": ({"a": tensor(0, 4, *[1] * 65)}, 4, "no readable dtype or shape"),
     "no dtype": ({"a": {"shape": [], "data_offsets": [0, 4]}}, 4, "lacks"),
-    "list": ([1], 0, "no JSON object"),
+    "list": ([1], 0, "not a JSON object"),
     "metadata": ({"__metadata__": {"a": 1}}, 0, "not text by key"),
     "twice": (b'{"a": {"dtype":"U8","shape":[1],"data_offsets":[0,1]}, "a": {}}', 1, "'a' appears twice"),
     "twice inside": (b'{"a": {"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', 1, "appears twice"),
@@ -119,7 +119,7 @@ def test_a_header_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", GOOD, length=HEADER_LIMIT + 1)
     with path.open("r+b") as file:
         file.truncate(200_000_000)
-    with pytest.raises(LoadError, match=f"over {HEADER_LIMIT:,} none is read"):
+    with pytest.raises(LoadError, match=f"at most {HEADER_LIMIT:,} are read"):
         SafeTensorsFile(path)
 
 

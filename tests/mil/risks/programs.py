@@ -315,7 +315,7 @@ FALL: dict[str, tuple[str, Sequence[Function], Sequence[Function]]] = {
         ],
     ),
     "crop_resize: wrong": ("O16", [one("crop_resize", PICTURE)], [one("crop", PICTURE)]),
-    "fractional": (
+    "fractional factor": (
         "O16",
         [one("upsample_nearest_neighbor", PICTURE, scale_factor_height=value(1.5, F32))],
         [one("upsample_nearest_neighbor", PICTURE, scale_factor_height=value(2.0, F32))],

@@ -1,1 +1,1 @@
-"""What all formats share: stored types, arrays, the questions every reader answers, recognition."""
+"""Shared by all formats: stored types, arrays, the protocol of readers, recognition by content."""

@@ -1,4 +1,4 @@
-"""Stored bytes to numpy arrays: plain types as views, the float types that numpy lacks as float32.
+"""Convert stored bytes to numpy arrays: plain types as views, float types that numpy lacks as float32.
 
 Block types are decoded by their format's reader (:meth:`~tlkit.formats.base.tensors.TensorFile.decode`).
 """
@@ -41,7 +41,7 @@ NUMPY = {
 
 
 def decode(entry: TensorEntry, raw: memoryview) -> Array:
-    """Return the values that ``raw`` holds for ``entry``; LoadError for a type that has no values of its own."""
+    """Return the values of ``entry`` stored in ``raw``; LoadError for block types, which only their reader decodes."""
     try:
         return _decoded(entry, raw)
     except KeyError:
@@ -57,7 +57,7 @@ def _decoded(entry: TensorEntry, raw: memoryview) -> Array:
 
 
 def widen(dtype: str, data: NDArray[np.uint8], order: Order = "<") -> Array:
-    """Return float32 (C32: complex64) for types that numpy has not, flat; KeyError for others."""
+    """Convert types that numpy lacks to float32 (C32: complex64), flat; KeyError for others."""
     if dtype == "BF16":
         return (data.view(f"{order}u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype == "C32":
@@ -88,9 +88,8 @@ def _shaped(entry: TensorEntry, flat: Array) -> Array:
 
 
 def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> Iterator[Array]:
-    """Yield a tensor's values flat, in pieces of about ``elements``, in order; what was read is let go of again.
-
-    A tensor that is not contiguous, or compressed as a whole, comes in one piece.
+    """Yield a tensor's values in order, flat, in pieces of about ``elements``; pages are released after reading. A
+    tensor that is not contiguous, or is compressed as a whole, comes in one piece.
     """
     if entry.dtype not in BLOCKS or entry.strides or entry.offset is None:
         yield source.array(entry).reshape(-1)

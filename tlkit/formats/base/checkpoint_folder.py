@@ -1,7 +1,7 @@
-"""Which files of a folder are the model: SafeTensors or PyTorch, whole or in shards, as ``transformers`` chooses.
+"""Choose the model's files in a folder, as ``transformers`` does: SafeTensors or PyTorch, whole or in shards.
 
-A whole file comes before an index, SafeTensors before PyTorch, the plain name before its variants (``fp16``); an index
-says which shards there are. What is not chosen is said, and what should be here and is not is named.
+A whole file is preferred to an index, SafeTensors to PyTorch, the plain name to its variants (``fp16``); an index lists
+the shards. Files that are not chosen are noted, and missing ones are named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The files of one model. ``names`` are the tensors that its index lists by file; ``index`` is that index."""
+    """The files of one model; ``names`` are the tensors that its ``index`` lists, by file."""
 
     files: tuple[Path, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -33,7 +33,7 @@ class Chosen:
 
 
 def choose(folder: Path, ending: str) -> Chosen:
-    """Return the files that are the model in ``folder``; LoadError where there are none, or one is a link out of it."""
+    """Return the model's files in ``folder``; LoadError where there are none, or where one links outside."""
     found = _choose(folder, ending)
     for path in found.files:
         inside(folder, folder, str(path.relative_to(folder)))
@@ -60,7 +60,7 @@ def _choose(folder: Path, ending: str) -> Chosen:
 
 
 def indexed(index: Path) -> Chosen:
-    """Return the files that an index names; those that are missing, or pointers, are left out by name."""
+    """Return the files that an index names; missing ones and git-lfs pointers are reported as left out."""
     content = read_json(index)
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
@@ -82,7 +82,7 @@ def indexed(index: Path) -> Chosen:
 
 
 def lone_shard(path: Path) -> Chosen:
-    """Return one file that the user named; if it is one shard of several, the others are missing."""
+    """Return the file that the user named; if it is one shard of several, the others count as missing."""
     shard = SHARD.fullmatch(path.name)
     if not shard or int(shard["count"]) < 2:
         return Chosen((path,))
@@ -93,7 +93,7 @@ def lone_shard(path: Path) -> Chosen:
 
 
 def unlisted(chosen: Chosen, found: Container[str]) -> list[LeftOut]:
-    """Return the tensors that the index lists and that no file has."""
+    """Return the tensors that the index lists and no file contains."""
     return [
         LeftOut(name, f"the index lists it, and {path.name} has no such tensor", None, "missing")
         for path, names in chosen.names
@@ -103,7 +103,7 @@ def unlisted(chosen: Chosen, found: Container[str]) -> list[LeftOut]:
 
 
 def below(base: Path, name: str) -> Path:
-    """Return ``base/name``, in a folder below ``base`` at most; LoadError for a name that leads anywhere else."""
+    """Return ``base/name``, at most one folder below ``base``; LoadError for a name that leads elsewhere."""
     parts = PurePosixPath(name).parts
     plain = name and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
     target = base / name if plain else base
@@ -115,7 +115,7 @@ def below(base: Path, name: str) -> Path:
 
 
 def _absent(path: Path, count: int) -> str | None:
-    """Return why a shard is not here; None if it is."""
+    """Return why a shard is not available; None if it is."""
     if not path.is_file():
         return f"this shard is missing, and {count} tensors with it"
     if sniff.detect(path) is sniff.Format.LFS_POINTER:
@@ -124,7 +124,7 @@ def _absent(path: Path, count: int) -> str | None:
 
 
 def _whole(whole: Path, index: Path | None) -> Chosen:
-    """A whole file, and an index beside it: of its shards only those are looked for that could hold more."""
+    """Choose between a whole file and an index beside it, whose shards matter only if they may hold more."""
     if index is None:
         return Chosen((whole,))
     try:
@@ -132,23 +132,23 @@ def _whole(whole: Path, index: Path | None) -> Chosen:
     except LoadError as error:
         return Chosen((whole,), notes=(f"{whole.name} is read; beside it: {error.message}",))
     if not other.files:
-        return Chosen((whole,), notes=(f"{index.name} is out of date: its shards are not here, {whole.name} is whole",))
+        return Chosen((whole,), notes=(f"{index.name} is out of date: its shards are missing, {whole.name} is whole",))
     return Chosen((whole,), names=((whole, tuple(name for _, names in other.names for name in names)),))
 
 
 def _said(found: Chosen, everything: Iterable[Path], index: Path) -> Chosen:
-    """Add a note that names the files of the folder that are not chosen."""
+    """Add a note that names the files of the folder that were not chosen."""
     chosen = {*found.files, *found.missing, index}
     rest = [path.name for path in everything if path not in chosen]
     if not rest:
         return found
     more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
-    note = f"not part of the model that is read, name it by itself: {', '.join(rest[:_SHOWN])}{more}"
+    note = f"not part of the model that is read (to read it, name it by itself): {', '.join(rest[:_SHOWN])}{more}"
     return Chosen(found.files, found.left_out, (*found.notes, note), found.names, found.missing)
 
 
 def _unindexed(folder: Path, files: Sequence[Path]) -> Chosen:
-    """Files without an index and without one of the usual names."""
+    """Choose among files without an index and with unusual names."""
     kinds = {series(file.name) for file in files}
     if len(kinds) == 1 and (only := kinds.pop()) is not None:
         stem, count = only

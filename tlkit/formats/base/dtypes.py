@@ -1,7 +1,7 @@
-"""The one vocabulary of stored types, and how many bytes each takes.
+"""The names of all stored types, and the bytes that each takes.
 
 ``F32 F16 BF16 F64 I8 … U64 BOOL`` are SafeTensors' names, the block types (``Q8_0``, ``Q4_K``, ``IQ4_XS``, …) GGUF's;
-``INT4 INT8 PAL4 SPARSE …`` are Core ML's compressed weights, whose size no table gives. Nothing here needs numpy.
+``INT4 INT8 PAL4 SPARSE …`` are Core ML's compressed weights, whose size depends on their parts. Does not need numpy.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ QUANTIZED = frozenset(name for name, elements, _ in GGML.values() if elements > 
 
 
 def stored_bytes(dtype: str, elements: int) -> int | None:
-    """Return the bytes that ``elements`` of ``dtype`` take; None where they are not a whole number of blocks.
+    """Return the bytes that ``elements`` of ``dtype`` take; None where that is not a whole number of blocks.
 
     >>> stored_bytes("Q8_0", 64)
     68

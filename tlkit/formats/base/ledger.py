@@ -1,7 +1,7 @@
-"""What a file holds and what is given of it, counted in bytes, so that nothing vanishes without being named.
+"""Account for every byte of tensor data in a file, so that nothing is left out without being named.
 
-A reader enters each stretch of tensor data that the container shows (a storage, a section, a member of an archive),
-whoever refers to it, and claims what each tensor takes. What is left belongs to no tensor, and is named.
+A reader enters each range of tensor data in the container (a storage, a section, a member of an archive), then claims
+the part of each tensor. What remains unclaimed belongs to no tensor, and is reported.
 """
 
 from __future__ import annotations
@@ -14,36 +14,37 @@ _LISTED = 3
 
 
 class Ledger:
-    """The stretches of one file by key, and which parts of each are spoken for."""
+    """The ranges of one file by key, and the parts of each that are claimed."""
 
     def __init__(self) -> None:
         self._stores: dict[str, tuple[int, str]] = {}
         self._claims: dict[str, list[tuple[int, int]]] = {}
 
     def enter(self, key: str, nbytes: int, label: str) -> None:
-        """Enter a stretch of ``nbytes`` bytes, called ``label`` where it has to be named."""
+        """Enter a range of ``nbytes`` bytes; ``label`` is its name in messages."""
         self._stores[key] = (nbytes, label)
 
     def claim(self, key: str, start: int = 0, end: int | None = None) -> None:
-        """Say that the bytes from ``start`` to ``end`` (all, if None) of a stretch belong to a tensor, or are named."""
+        """Claim the bytes from ``start`` to ``end`` (None: all) of a range: they belong to a tensor, or were
+        reported."""
         if key in self._stores:
             self._claims.setdefault(key, []).append((start, self._stores[key][0] if end is None else end))
 
     def claimed(self, key: str) -> bool:
-        """Whether anything of a stretch is spoken for; an empty one always is."""
+        """Whether any part of a range is claimed; an empty range always is."""
         return key in self._claims or not self.size(key)
 
     def size(self, key: str) -> int:
-        """Return the bytes of a stretch, 0 for one that was not entered."""
+        """Return the size of a range in bytes, 0 if it was not entered."""
         return self._stores.get(key, (0, ""))[0]
 
     @property
     def total(self) -> int:
-        """All bytes that were entered."""
+        """The number of bytes entered."""
         return sum(nbytes for nbytes, _ in self._stores.values())
 
     def rest(self, reason: str) -> Iterator[LeftOut]:
-        """Yield what nobody claimed, a stretch each."""
+        """Yield the unclaimed bytes, one item per range."""
         for key, (nbytes, label) in self._stores.items():
             free = nbytes - _covered(self._claims.get(key, ()))
             if free > 0:
@@ -51,7 +52,7 @@ class Ledger:
 
 
 def _covered(spans: Sequence[tuple[int, int]]) -> int:
-    """Return the bytes that ``spans`` cover together."""
+    """Return the number of bytes in the union of ``spans``."""
     total, last = 0, 0
     for start, end in sorted(spans):
         if end > last:
@@ -61,7 +62,7 @@ def _covered(spans: Sequence[tuple[int, int]]) -> int:
 
 
 def sentences(items: Sequence[LeftOut]) -> list[str]:
-    """Return what is left out as people read it: one line for all of the same reason."""
+    """Return sentences about what is left out: one line per reason."""
     groups: dict[tuple[str, str], list[LeftOut]] = {}
     for item in items:
         groups.setdefault((item.kind, item.reason), []).append(item)

@@ -1,4 +1,4 @@
-"""Tensors that lie in mapped files as they are."""
+"""Tensors stored uncompressed in mapped files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 class MappedTensors:
-    """What readers of mapped files share: entries with an ``offset`` in a ``file``, viewed in place.
-
-    What such a file has not (compressed tensors, several files) is answered here, too.
+    """The common part of readers of mapped files: entries with an ``offset`` in a ``file``, viewed in place. Features
+    that such files lack (compressed tensors, several files) have their default answers here.
     """
 
     format: FormatName
@@ -49,12 +48,12 @@ class MappedTensors:
         return file.view[entry.offset : entry.offset + entry.nbytes]
 
     def release(self, entry: TensorEntry, nbytes: int) -> None:
-        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
+        """Release the first ``nbytes`` of a tensor's mapped pages; they are read again on the next access."""
         if entry.offset is not None and entry.file in self._files:
             self._files[entry.file].release(entry.offset, entry.offset + nbytes)
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether a tensor's values have to be worked out from what is stored: no, they lie there."""
+        """Whether a tensor's values must be computed from what is stored: never, here."""
         return False
 
     def decoded_type(self, entry: TensorEntry) -> str:
@@ -62,11 +61,11 @@ class MappedTensors:
         return value_type(entry)
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
-        """Return nothing: a tensor is one run of bytes."""
+        """Return an empty mapping: a tensor is one run of bytes."""
         return {}
 
     def carried(self) -> Mapping[str, tuple[str, Any]]:
-        """Return the metadata that another format can take on, as text."""
+        """Return the metadata that another format can take over, as text."""
         plain = {key: value for key, value in self.metadata.items() if isinstance(value, str | int | float)}
         return {key: ("str", str(value)) for key, value in plain.items()}
 

@@ -1,4 +1,4 @@
-"""What a writer of weights is given: the tensors of one file, whose sizes are known before any of them is read."""
+"""The input of weight writers: the tensors of one file, whose sizes are known before any of them is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tlkit.formats.base.dtypes import stored_bytes
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A tensor to write: its name, stored type and row-major shape there."""
+    """A tensor to write: its name, stored type and row-major shape in the output."""
 
     name: str
     dtype: str
@@ -28,9 +28,9 @@ class Planned:
 
     @property
     def nbytes(self) -> int:
-        """The bytes it will take."""
+        """The bytes that it will take; ConversionError where they are not a whole number of blocks."""
         found = stored_bytes(self.dtype, self.elements)
-        assert found is not None, f"{self.name}: no whole number of {self.dtype} blocks"
+        assert found is not None, f"{self.name}: not a whole number of {self.dtype} blocks"
         return found
 
 
@@ -39,7 +39,7 @@ Data = Callable[[Planned], Iterable[Any]]
 
 
 def copy_data(file: IO[bytes], tensor: Planned, data: Data) -> None:
-    """Write a tensor's pieces; ConversionError if they are not as many bytes as planned."""
+    """Write a tensor's pieces; ConversionError if their bytes are more or fewer than planned."""
     left = tensor.nbytes
     for piece in data(tensor):
         view = memoryview(piece)

@@ -1,4 +1,4 @@
-"""The names that shards and indexes of SafeTensors and PyTorch models have, and the folders that hold one model."""
+"""File names of shards and indexes of SafeTensors and PyTorch models, and the folders that hold one model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<turn>\d{5})-of-(?P<count>\d{5})\.(?P<endin
 """The names of shards."""
 
 STEMS = {"safetensors": ("model", "diffusion_pytorch_model"), "bin": ("pytorch_model", "diffusion_pytorch_model")}
-"""The names of whole files, by ending, those that are looked for first at the front."""
+"""The names of whole files, by ending, in the order in which they are looked for."""
 
 
 def ending_of(folder: Path) -> str | None:
-    """Return ``safetensors`` or ``bin`` for a folder that is one model of such files; None for any other."""
+    """Return ``safetensors`` or ``bin`` for a folder that is one model in such files; None for any other."""
     names = [item.name for item in folder.iterdir() if item.is_file()]
     for ending, stems in STEMS.items():
         if any(f"{stem}.{ending}" in names or f"{stem}.{ending}.index.json" in names for stem in stems):
@@ -30,6 +30,6 @@ def ending_of(folder: Path) -> str | None:
 
 
 def series(name: str) -> tuple[str, str] | None:
-    """Return what all shards of one model share, their stem and their count; None for a file that is not a shard."""
+    """Return the stem and the count that all shards of one model share; None for a file that is not a shard."""
     shard = SHARD.fullmatch(name)
     return (shard["stem"], shard["count"]) if shard else None

@@ -1,6 +1,6 @@
-"""What a path holds, told from its content: the extension is looked at only where damage leaves nothing else.
+"""Tell what a path holds by its content; the extension counts only where damage leaves nothing else.
 
-No file is read beyond its first bytes, a zip's directory or the headers of a protobuf's fields, whatever its size.
+Of a file of any size, only the first bytes, a zip's directory or the headers of a protobuf's fields are read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tlkit.formats.base.strangers import stranger, unzipped_checkpoint
 
 
 class Format(StrEnum):
-    """A format that tlkit knows by sight; the value is what users call it."""
+    """A format that tlkit recognises; the value is its name for users."""
 
     MLPACKAGE = "Core ML package"
     MLMODEL = "Core ML model"
@@ -46,13 +46,13 @@ class Format(StrEnum):
 
 
 HELD = ("source.mlpackage", "source.mlmodel")
-"""What ``tlkit.anywhere`` makes for a compiled model holds: the model itself."""
+"""What a "compiled model" made by ``tlkit.anywhere`` holds: the model itself."""
 
 HELD_FILES = ("source.mlpackage/Manifest.json", "source.mlmodel")
 
 COREML = (Format.MLPACKAGE, Format.MLMODEL, Format.MLMODELC, Format.MIL_TEXT, Format.ZIPPED_MLPACKAGE)
 LFS_MAGIC = b"version https://git-lfs"
-"""How a git-lfs pointer begins: a file that stands for another, not fetched yet."""
+"""The first bytes of a git-lfs pointer, a file that stands for one that was not fetched."""
 
 _UNKNOWN = "not a model file that tlkit knows"
 _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
@@ -73,7 +73,7 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
 
 
 def detect(path: str | os.PathLike[str]) -> Format:
-    """Return the format of the file or folder at ``path``; LoadError where there is none or it is not known."""
+    """Return the format of the file or folder at ``path``; LoadError where it is missing or of unknown format."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -94,7 +94,7 @@ def detect(path: str | os.PathLike[str]) -> Format:
 
 
 def expect_coreml(path: str | os.PathLike[str]) -> Format:
-    """Return the format of a Core ML model; LoadError says what else it is, or what is there in its place."""
+    """Return the format of a Core ML model; for anything else, LoadError says what it is."""
     found = detect(path)
     if found in COREML:
         return found
@@ -104,7 +104,7 @@ def expect_coreml(path: str | os.PathLike[str]) -> Format:
 
 
 def lfs_text(path: str | os.PathLike[str]) -> str:
-    """Say that ``path`` is a git-lfs pointer and how big the file is that it stands for."""
+    """Return a text saying that ``path`` is a git-lfs pointer, with the size of the file that it stands for."""
     with Path(path).open("rb") as file:
         size = re.search(rb"^size (\d{1,15})$", file.read(1024), re.MULTILINE)
     wanted = f"the {int(size[1]):,} bytes" if size else "the file"
@@ -140,7 +140,7 @@ def _folder(path: Path) -> Format:
 
 
 def _holds_safetensors(path: Path, configured: bool) -> bool:
-    """Whether ``path`` is one model's folder: an index, a lone file, or files beside a ``config.json``."""
+    """Whether ``path`` is one model's folder: it has an index, a single file, or files beside a ``config.json``."""
     files = [item for item in path.glob("*.safetensors*") if item.is_file()]
     others = any(
         item.suffix in (".gguf", ".pt", ".pth", ".mlmodel", ".onnx") or item.is_dir() for item in path.iterdir()
@@ -208,7 +208,7 @@ def _zip(file: BinaryIO, path: Path) -> Format:
 
 
 def _protobuf(file: BinaryIO, size: int) -> Format | None:
-    """Tell the two protobufs apart by their top-level fields: Core ML's kinds are 200 and up, ONNX's graph is 7."""
+    """Distinguish the two protobufs by their top-level fields: Core ML's kinds are 200 and up, ONNX's graph is 7."""
     seen: dict[int, int] = {}
     for number, wire in _fields(file, size):
         if seen.setdefault(number, wire) != wire or wire not in (0, 2):
@@ -221,7 +221,7 @@ def _protobuf(file: BinaryIO, size: int) -> Format | None:
 
 
 def _fields(file: BinaryIO, size: int, limit: int = 100) -> Iterator[tuple[int, int]]:
-    """Yield (number, wire type) of a protobuf's first top-level fields, stepping over their content."""
+    """Yield (number, wire type) of a protobuf's first top-level fields, skipping their content."""
     file.seek(0)
     for _ in range(limit):
         key = _varint(file)

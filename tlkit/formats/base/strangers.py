@@ -1,4 +1,4 @@
-"""Names for what is not a model file that is read here, and what to do with it, told from its first bytes."""
+"""Name files that tlkit does not read, by their first bytes, with advice on what to do with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = 512
 
 
 def stranger(path: Path) -> tuple[str, str] | None:
-    """Return what a file is that no reader here takes, and advice; None where that is not known either."""
+    """Return what a file is that tlkit does not read, and advice; None where that is unknown too."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head[:4] in _GGML:
@@ -37,7 +37,8 @@ def stranger(path: Path) -> tuple[str, str] | None:
 
 
 def unzipped_checkpoint(folder: Path) -> Path | None:
-    """Return the part of ``folder`` that a PyTorch checkpoint unzipped to; None where there is none."""
+    """Return the folder, in ``folder`` or itself, that an unzipped PyTorch checkpoint left; None where there is
+    none."""
     for root in (folder, *sorted(item for item in folder.iterdir() if item.is_dir())[:8]):
         if (root / "data.pkl").is_file() and (root / "data").is_dir():
             return root

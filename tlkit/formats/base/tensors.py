@@ -1,8 +1,8 @@
-"""What every weight-carrying format answers: which tensors it holds, where they lie, and their bytes on demand.
+"""The protocol of every format with weights: its tensors, their places in the file, and their bytes on demand.
 
-Invariants, kept by each reader when it opens a file: an entry's bytes lie inside its file; its shape and type agree
-with ``nbytes``; names are unique. Shapes are row-major, as PyTorch and numpy write them (GGUF stores them reversed).
-Nothing vanishes: every byte of tensor data in the file belongs to an entry or to something in ``left_out``
+Invariants, which each reader checks when it opens a file: an entry's bytes lie inside its file; its shape and type
+agree with ``nbytes``; names are unique. Shapes are row-major, as PyTorch and numpy write them (GGUF stores them
+reversed). Nothing is lost silently: every byte of tensor data belongs to an entry or to an item of ``left_out``
 (:mod:`tlkit.formats.base.ledger` keeps the count).
 """
 
@@ -26,12 +26,12 @@ FormatName = Literal["CoreML", "GGUF", "ONNX", "PyTorch", "SafeTensors", "numpy"
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One stored tensor: name, stored type (:mod:`tlkit.formats.base.dtypes`), shape, bytes, and where in which file.
+    """One stored tensor: name, stored type (:mod:`tlkit.formats.base.dtypes`), shape, bytes, file and offset.
 
-    ``strides`` (in elements) are empty for a tensor that lies contiguously, row by row; otherwise ``nbytes`` spans from
-    its first to its last element. ``storage`` names memory that several tensors share, in PyTorch's files. ``offset``
-    is None where the bytes do not lie in a file as they are (compressed in a zip, or inside a protobuf). ``role`` is
-    ``training`` for what only going on with a training needs (an optimizer's state).
+    ``strides`` (in elements) are empty for a contiguous, row-major tensor; otherwise ``nbytes`` spans from its first to
+    its last element. ``storage`` names memory that several tensors share in PyTorch's files. ``offset`` is None where
+    the bytes are not in the file as such (compressed in a zip, or inside a protobuf). ``role`` is ``training`` for what
+    only resuming training needs (an optimizer's state).
     """
 
     name: str
@@ -53,71 +53,70 @@ class TensorEntry:
 
 @runtime_checkable
 class TensorFile(Protocol):
-    """A file (or several that belong together) of named tensors, opened and checked but not read."""
+    """A file (or several that belong together) of named tensors, opened and checked, whose data are not read yet."""
 
     @property
     def path(self) -> Path:
-        """What the user named."""
+        """The path that the user gave."""
 
     @property
     def format(self) -> FormatName:
-        """What it is a file of."""
+        """The file's format."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the file says of itself, plain data by key."""
+        """The file's own metadata, plain data by key."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """What is odd about the file, a sentence each."""
+        """Anomalies of the file, one sentence each."""
 
     @property
     def left_out(self) -> Sequence[LeftOut]:
-        """The tensor data that are not among the entries, and why."""
+        """Tensor data that are not among the entries, with reasons."""
 
     @property
     def shards(self) -> Sequence[Path]:
-        """The files that the model was split into; none where it is the one that was named."""
+        """The files of a split model; empty where the model is the one file that the user named."""
 
     def carried(self) -> Mapping[str, tuple[str, Any]]:
-        """Return the metadata that another format can take on: GGUF's name of the type (``str``, ``u32``) and value."""
+        """Return the metadata that another format can take over: GGUF's type name (``str``, ``u32``) and value, by
+        key."""
 
     def entries(self) -> Sequence[TensorEntry]:
         """Return the tensors in the file's order."""
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether a tensor's values have to be worked out: its stored bytes are not the values of its shape."""
+        """Whether a tensor's values must be computed: its stored bytes are not simply the elements of its shape."""
 
     def decoded_type(self, entry: TensorEntry) -> str:
-        """Return the type, by SafeTensors' name, of what :meth:`array` gives; LoadError where it can give nothing."""
+        """Return the type, by SafeTensors' name, of what :meth:`array` returns; LoadError where it cannot."""
 
     def release(self, entry: TensorEntry, nbytes: int) -> None:
-        """Let go of the first ``nbytes`` of a tensor's mapped pages; looked at again, they are read again."""
+        """Release the first ``nbytes`` of a tensor's mapped pages; they are read again on the next access."""
 
     def raw(self, entry: TensorEntry) -> memoryview:
-        """Return a tensor's stored bytes, mapped and not copied wherever the file allows; they are not to be written.
+        """Return a tensor's stored bytes, mapped rather than copied where the file allows; do not write to them.
 
-        LoadError where they are not here (a shard or weight file that is missing).
+        LoadError where they are missing (with their shard or weight file).
         """
 
     def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
-        """Return the values, in the shape of ``entry``, that ``raw`` holds: a tensor's stored bytes, or a run of them.
-
-        LoadError for a type that has no values of its own.
+        """Decode ``raw``, a tensor's stored bytes or a run of them, to values in the shape of ``entry``. LoadError for
+        a type that cannot be decoded.
         """
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
-        """Return a tensor's values: numpy's own types as they are, everything else (BF16, blocks) as float32."""
+        """Return a tensor's values: numpy's own types unchanged, everything else (BF16, blocks) as float32."""
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
-        """Return the constants that a compressed tensor is made of, by what each is: indices, lut, scale, mask …
-
-        Nothing for one that is stored as a whole.
+        """Return the constants of a compressed tensor by role (indices, lut, scale, mask …); empty for one stored as a
+        whole.
         """
 
 
 class LazyTensor:
-    """A tensor that is read when asked: ``numpy()`` decodes it, ``raw()`` views its stored bytes."""
+    """A tensor that is read on request: ``numpy()`` decodes it, ``raw()`` views its stored bytes."""
 
     def __init__(self, source: TensorFile, entry: TensorEntry) -> None:
         self._source = source
@@ -156,7 +155,7 @@ class LazyTensor:
 
 
 class Tensors(Mapping[str, LazyTensor]):
-    """The tensors of a file by name, each read when it is asked for."""
+    """The tensors of a file by name, each read on request."""
 
     def __init__(self, source: TensorFile) -> None:
         self.source = source

@@ -1,1 +1,1 @@
-"""Core ML models on disk: packages, compiled bundles, specifications of every age."""
+"""Core ML models on disk: packages, compiled models, and specifications of every version."""

@@ -1,10 +1,10 @@
 """``coremldata.bin`` of a compiled model: its kind, specification version and description.
 
-The file has no published layout. All that were met begin with a kind (u32: the number of the model's field in Core
-ML's protobuf) and two records (u64 major, minor, patch, u64 length, text): the one with a text is the container's
-version and variant, the other the specification version. Compilers of 2017 write the latter first, later ones last.
-Variant ``spec`` (the small kinds): the rest is the whole serialised Model. Variant ``generic``: the ModelDescription,
-after its length in eight bytes, and what the kind adds.
+The file has no published layout. All known ones begin with a kind (u32: the number of the model's field in Core ML's
+protobuf) and two records (u64 major, minor, patch, u64 length, text): the one with a text is the container's version
+and variant, the other the specification version. Compilers of 2017 write the latter first, later ones last. Variant
+``spec`` (the small kinds): the rest is the whole serialised Model. Variant ``generic``: the ModelDescription, preceded
+by its length in eight bytes, then data of the kind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEWEST = 1000  # specification versions are below
 def decode(data: bytes, guess: str) -> Any | None:
     """Return the Model that ``data`` describes (its body empty, but for the small kinds), or None.
 
-    ``guess`` is the kind where the number in the file is none that is known ("" leaves the message without one).
+    ``guess`` is the kind to assume where the file's number is unknown ("" leaves the message without one).
     """
     kind, variant, version, end = _head(data)
     if variant.startswith("spec"):
@@ -42,7 +42,7 @@ def decode(data: bytes, guess: str) -> Any | None:
 
 
 def empty_model(kind: str) -> Any:
-    """Return a Model message of a kind that says nothing else; one without a kind for ""."""
+    """Return a Model message with only its kind set; for "", an empty one."""
     model = coreml_proto.module("Model_pb2").Model()
     if kind:
         getattr(model, kind).SetInParent()
@@ -78,7 +78,7 @@ def _head(data: bytes) -> tuple[str, str, int, int]:
 
 
 def _find_description(data: bytes, begin: int) -> Any | None:
-    """Try the places from ``begin`` on that could be a length followed by a description; the work is bounded."""
+    """Search from ``begin`` for a length followed by a description; the work is bounded."""
     budget = 8 * len(data)
     for match in islice(_LENGTH.finditer(data, begin), _PLACES):
         start = match.start() + 8

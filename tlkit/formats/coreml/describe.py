@@ -1,6 +1,6 @@
-"""A Core ML model described: everything ``tlkit inspect`` tells, read from the file and never from coremltools.
+"""Describe a Core ML model: everything that ``tlkit inspect`` shows, read from the file, without coremltools.
 
-A package whose weights are missing or cut short is described as far as it is there; what is wrong becomes a note.
+A package whose weights are missing or truncated is described as far as possible; problems become notes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ _PROVENANCE = "com.github.apple.coremltools."
 
 
 def describe(path: Path) -> ModelInfo:
-    """Describe the Core ML model at ``path``; LoadError where there is none."""
+    """Describe the Core ML model at ``path``; LoadError where it is missing or damaged."""
     sniff.expect_coreml(path)
     return describe_package(open_package(path))
 
 
 def describe_package(package: Package, function: str | None = None) -> ModelInfo:
-    """Describe an opened model; inputs and outputs are those of ``function`` (the default one if not named)."""
+    """Describe an opened model; inputs and outputs are those of ``function`` (default: the model's default
+    function)."""
     with blamed_on(package.file):
         return _describe(package, function)
 
@@ -83,7 +84,7 @@ def _leaf_weights(leaf: Package) -> Iterable[Weight]:
 
 
 def _stages(package: Package) -> dict[str, Any]:
-    """Return what a pipeline's stages are, each with what it computes; nothing for a model that is none."""
+    """Return a pipeline's stages, each with its operations; empty for a model that is not a pipeline."""
     leaves = [leaf for leaf in package.leaves() if leaf is not package]
     rows = [
         {
@@ -173,7 +174,7 @@ def _operations(program: Program) -> Counter[str]:
 
 
 def _compute(programs: Iterable[Program]) -> dict[str, int]:
-    """Count the ops by the type of their first output; weights being expanded are not computation."""
+    """Count the ops by the type of their first output; expanding weights does not count as computation."""
     counted: Counter[str] = Counter()
     for function in (function for program in programs for function in program.functions.values()):
         for op in walk(function.block.operations):
@@ -208,7 +209,7 @@ def _details(model: Any, ports: Any, program: Program | None) -> dict[str, Any]:
 
 
 def _sizes(package: Package) -> dict[str, int]:
-    """Bytes on disk by part. A ``.mlmodel`` file is all program: older kinds keep their weights in it."""
+    """Return bytes on disk by part. A ``.mlmodel`` file counts as program: older kinds keep their weights in it."""
     if not package.root.is_dir():
         return {"model": package.root.stat().st_size}
     sizes = {"program": 0, "weights": 0, "other": 0}

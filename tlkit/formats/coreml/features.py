@@ -1,7 +1,7 @@
-"""The ports that a model's description lists, changed: names, element types, shapes, a classifier's outputs.
+"""Change the ports in a model's description: names, element types, shapes, a classifier's outputs.
 
-The functions here change messages that the caller has copied; the files of the model that was opened stay as they are.
-What the program behind the ports has to become is the business of ``tlkit/mil/passes/``.
+The functions change messages that the caller has copied, never the opened model's files. ``tlkit/mil/passes/`` changes
+the program behind the ports.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ Range = tuple[int, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What a port is to take: only ``default``, or also what lies in ``ranges`` (one an axis), or ``enumerated``."""
+    """The shapes that a port should take: only ``default``, or also those in ``ranges`` (one per axis) or
+    ``enumerated``."""
 
     default: Shape
     ranges: tuple[Range, ...] = ()
     enumerated: tuple[Shape, ...] = ()
 
     def all(self, axis: int) -> set[int | None]:
-        """Return the lengths that an axis may have; None among them where they are too many to list."""
+        """Return the possible lengths of each axis; None for an axis with too many to list."""
         if self.ranges:
             low, high = self.ranges[axis]
             return {low} if low == high else {None}
@@ -46,7 +47,7 @@ class Shapes:
 class Interface:
     """One set of ports: the message that lists them and the name of the function behind them.
 
-    ``name`` is the function's where the description lists several, else empty.
+    ``name`` is the function's name where the description lists several functions, else empty.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Interface:
         return next((feature for feature in getattr(self.description, kind) if feature.name == name), None)
 
     def names(self, *kinds: str) -> tuple[str, ...]:
-        """Return the names of the ports of ``kinds`` (all of them if none is named), in order."""
+        """Return the names of the ports of ``kinds`` (default: all), in order."""
         return tuple(feature.name for kind in kinds or PORTS for feature in getattr(self.description, kind))
 
 
@@ -72,7 +73,7 @@ def interfaces(model: Any) -> tuple[Interface, ...]:
 
 
 def check_names(targets: Sequence[Interface], names: Mapping[str, str]) -> None:
-    """Raise UsageError where ``names`` renames a port that no target has, or gives it the name of another port."""
+    """Raise UsageError where ``names`` renames an unknown port, or gives one the name of another port."""
     for old in names:
         if not any(old in target.names() for target in targets):
             known = dict.fromkeys(name for target in targets for name in target.names())
@@ -116,12 +117,12 @@ def array_port(target: Interface, kind: str, name: str) -> Any:
 
 
 def refuse_half_images(targets: Sequence[Interface]) -> None:
-    """Raise UsageError for an image whose pixels have to be f16."""
+    """Raise UsageError for an image whose pixels must be f16."""
     for target in targets:
         for kind in PORTS:
             for feature in getattr(target.description, kind):
                 if feature.type.imageType.colorSpace == GRAYSCALE_FLOAT16:
-                    raise UsageError(f"the image '{feature.name}' has to be f16", "leave the precision as it is")
+                    raise UsageError(f"the image '{feature.name}' must be f16", "leave the precision as it is")
 
 
 def describe_shapes(feature: Any, shapes: Shapes) -> None:
@@ -157,7 +158,7 @@ def _describe_image(message: Any, shapes: Shapes) -> None:
 
 
 def describe_outputs(target: Interface, function: Function) -> None:
-    """Write the shapes that ``function`` declares of its outputs into those outputs that describe theirs."""
+    """Write the output shapes that ``function`` declares into those outputs whose descriptions give shapes."""
     made = {item.name: item.type for op in function.block.operations for item in op.outputs}
     made |= {item.name: item.type for item in function.inputs}
     for feature in target.description.output:
@@ -168,7 +169,7 @@ def describe_outputs(target: Interface, function: Function) -> None:
 
 
 def describe_classifier(target: Interface, names: Sequence[str]) -> None:
-    """Give the description the two outputs of a classifier, unless it has them, with string labels."""
+    """Give the description a classifier's two outputs, with string labels, unless it has them."""
     description = target.description
     if description.predictedFeatureName not in names:
         for feature in description.output:
@@ -185,7 +186,7 @@ def describe_classifier(target: Interface, names: Sequence[str]) -> None:
 
 
 def describe_function(model: Any, name: str, source: Any) -> None:
-    """Describe a function ``name`` of ``model`` as ``source``, a model of its own, describes its function ``main``."""
+    """Describe function ``name`` of ``model`` as ``source``, a separate model, describes its function ``main``."""
     found = next((item for item in source.description.functions if item.name == "main"), source.description)
     function = model.description.functions.add(name=name)
     for field in PORTS:

@@ -1,4 +1,4 @@
-"""Neural networks as Core ML kept them before mlprograms: layers and weights inside one protobuf."""
+"""Core ML's neural networks from before mlprograms: layers and weights inside one protobuf."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stages(model: Any) -> Iterator[Any]:
 
 
 def inner(model: Any) -> Sequence[Any]:
-    """Return the models that ``model`` runs one after the other, none where it is not a pipeline."""
+    """Return the models that ``model`` runs one after another; empty where it is not a pipeline."""
     kind = model.WhichOneof("Type")
     if kind not in _PIPELINES:
         return ()
@@ -39,7 +39,7 @@ def inner(model: Any) -> Sequence[Any]:
 
 
 def stage_names(model: Any) -> list[str]:
-    """Return the names of a pipeline's stages; empty where it gives none."""
+    """Return the names of a pipeline's stages; empty where they have none."""
     kind = model.WhichOneof("Type")
     if kind not in _PIPELINES:
         return []
@@ -139,7 +139,7 @@ def values(params: Any) -> NDArray[Any]:
 
 
 def parts(params: Any) -> dict[str, NDArray[Any]]:
-    """Return what a quantized ``WeightParams`` message holds, flat: indices and their table, or codes and scales."""
+    """Return the parts of a quantized ``WeightParams`` message, flat: indices and their table, or codes and scales."""
     import numpy as np
 
     quantization, codes = params.quantization, np.asarray(_codes(params))

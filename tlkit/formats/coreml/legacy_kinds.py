@@ -1,6 +1,6 @@
-"""What each of Core ML's model kinds has to say for itself, and pipelines as a tree of models in models.
+"""Facts about models of each of Core ML's kinds, and pipelines as a tree of nested models.
 
-One function a family: a model's message to plain facts by name. Kinds without one (identity, …) only have their name.
+One function per family turns a model's message into plain facts by name. Kinds without one (identity, …) have none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def tree(model: Any, name: str = "", depth: int = 0) -> dict[str, Any]:
 
 
 def facts(model: Any) -> Facts:
-    """Return what is worth knowing of a model of any kind: sizes, kernels, labels, preprocessing, updatable parts."""
+    """Return the notable facts about a model of any kind: sizes, kernels, labels, preprocessing, updatable parts."""
     kind = model.WhichOneof("Type") or ""
     message = legacy.body(model)
     found = _KINDS[kind](message) if kind in _KINDS else {}
@@ -144,7 +144,7 @@ def _language(message: Any) -> Facts:
 
 
 def _versioned(oneof: str) -> Callable[[Any], Facts]:
-    """A model that the system holds and the file only names: a feature extractor and its version."""
+    """Return the name and version of a model that is part of the system and only named in the file."""
 
     def facts_of(message: Any) -> Facts:
         which = message.WhichOneof(oneof)

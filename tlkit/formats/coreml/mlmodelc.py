@@ -1,8 +1,8 @@
-"""Compiled Core ML models: an ``.mlmodelc`` folder, or a ``model.mil`` on its own, opened as a :class:`Package`.
+"""Compiled Core ML models: an ``.mlmodelc`` folder or a single ``model.mil``, opened as a :class:`Package`.
 
 A compiled mlprogram is ``model.mil`` (text), ``weights/`` and ``coremldata.bin``; a compiled neural network is
-Espresso's ``model.espresso.net`` (JSON), ``.shape`` and ``.weights``; a pipeline nests ``model0``, ``model1``, …
-What cannot be found of a description becomes a note, and an mlprogram's ports are then its program's.
+Espresso's ``model.espresso.net`` (JSON), ``.shape`` and ``.weights``; a pipeline nests ``model0``, ``model1``, … A
+missing description becomes a note, and an mlprogram's ports are then those of its program.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _TELLING = ("computePrecision", "storagePrecision", "availability", "generatedCl
 
 @dataclass(frozen=True)
 class CompiledPackage(Package):
-    """A compiled model. ``network`` is what the Espresso files of it and of its stages list, as ``layers``
-    gives it; ``inner`` are a pipeline's stages, ``top`` is the folder that the user named."""
+    """A compiled model. ``network`` holds the layers listed in its Espresso files and its stages', as ``layers`` yields
+    them; ``inner`` are a pipeline's stages, ``top`` is the folder that the user named."""
 
     network: tuple[tuple[str, str, list[str], list[str]], ...] = field(default=())
     inner: tuple[CompiledPackage, ...] = field(default=())
@@ -63,7 +63,7 @@ class CompiledPackage(Package):
 
     @cached_property
     def faults(self) -> tuple[LoadError, ...]:
-        """What is wrong with the weight files, one error a file."""
+        """The problems of the weight files, one error per file."""
         net, weights = self.root / "model.espresso.net", self.root / _WEIGHTS
         if self.model.WhichOneof("Type") in _NETWORKS and not net.is_file():
             return (LoadError(f"{net}: the network is missing", _WHOLE),)
@@ -75,7 +75,7 @@ class CompiledPackage(Package):
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The weights of an Espresso network, which are not read, or what no constant names; of all stages."""
+        """The weights of Espresso networks, which are not read, and bytes that no constant names, in all stages."""
         if self.inner:
             return tuple(item for stage in self.inner for item in stage.left_out)
         weights = self.root / _WEIGHTS
@@ -86,7 +86,7 @@ class CompiledPackage(Package):
 
 
 def open_compiled(path: Path) -> CompiledPackage:
-    """Open an ``.mlmodelc`` folder or a MIL text; LoadError says what is missing or damaged."""
+    """Open an ``.mlmodelc`` folder or MIL text; LoadError says what is missing or damaged."""
     if path.is_file():
         package = CompiledPackage(path, path, coremldata.empty_model("mlProgram"))
         _describe_ports(package)
@@ -114,7 +114,7 @@ def _open_folder(root: Path, top: Path, depth: int) -> CompiledPackage:
 
 
 def _read_model(root: Path, summary: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return a Model message with the folder's kind and description, and a note where they are not to be had."""
+    """Return a Model message with the folder's kind and description, and a note where they cannot be read."""
     file = root / "coremldata.bin"
     guess = _guess(root, summary)
     model, problem = None, "the model's description is missing"
@@ -132,7 +132,7 @@ def _read_model(root: Path, summary: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _guess(root: Path, summary: Mapping[str, Any]) -> str:
-    """Return the kind that the other files of a folder tell, "" where none does."""
+    """Return the kind that a folder's other files suggest, or ""."""
     said = summary.get("modelType")
     name = str(said.get("name", "") if isinstance(said, dict) else "").removeprefix("MLModelType_")
     if name in coremldata.kinds():
@@ -142,7 +142,7 @@ def _guess(root: Path, summary: Mapping[str, Any]) -> str:
 
 
 def _stages(root: Path, top: Path, model: Any, depth: int) -> list[CompiledPackage]:
-    """Open the models inside a pipeline and put them into its message, where a pipeline's stages are looked for."""
+    """Open the models inside a pipeline and add them to its message, where callers look for the stages."""
     if model.WhichOneof("Type") not in _PIPELINES:
         return []
     folders = sorted(
@@ -158,7 +158,7 @@ def _stages(root: Path, top: Path, model: Any, depth: int) -> list[CompiledPacka
 
 
 def _espresso(net: Path) -> tuple[tuple[tuple[str, str, list[str], list[str]], ...], str]:
-    """Return the layers that ``model.espresso.net`` lists, and a note where that cannot be read."""
+    """Return the layers that ``model.espresso.net`` lists, and a note where it cannot be read."""
     if not net.is_file():
         return (), ""
     head = _head(net)

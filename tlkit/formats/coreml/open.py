@@ -1,4 +1,4 @@
-"""Opening a Core ML model of whatever form: package, model file, zip archive, compiled folder or MIL text."""
+"""Open a Core ML model in any form: package, model file, zip archive, compiled folder or MIL text."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def open_package(path: Path) -> Package:
 
 
 def _check_fields(file: Path) -> None:
-    """Refuse what is not protobuf by its outermost fields, before it is read whole."""
+    """Refuse what is not protobuf by its outermost fields, before reading all of it."""
     mapped, hint = Mapped(file), "fetch or convert the file again"
     try:
         outermost = sum(1 for _ in islice(fields(mapped.view, 0, mapped.size), _FIELDS))
     except WireError as error:
         raise LoadError(f"the model's protobuf is damaged: {error.message}", hint) from None
     if mapped.size > LARGEST or outermost == _FIELDS:
-        raise LoadError("the model's protobuf is larger than one can be", hint)
+        raise LoadError("the model's protobuf is larger than 2 GiB, which protobuf does not allow", hint)

@@ -1,4 +1,4 @@
-"""Opening a Core ML model on disk: a ``.mlpackage`` folder or a ``.mlmodel`` file, read and never touched.
+"""Open a Core ML model on disk, a ``.mlpackage`` folder or a ``.mlmodel`` file, without ever changing it.
 
 (coremltools can rewrite a package's Manifest.json on opening it; this does not.) Every path that a package names is
 resolved and must stay inside the package.
@@ -36,8 +36,8 @@ _CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, Recursio
 class Package:
     """A Core ML model: where it is, its ``Model`` message and the file that held it.
 
-    ``root`` is what the user named; ``base`` the folder that ``@model_path/`` stands for in the program. ``notes`` say
-    what could not be read of it, ``extra`` holds what only its format tells.
+    ``root`` is the path that the user gave; ``base`` the folder that ``@model_path/`` stands for in the program.
+    ``notes`` say what could not be read, ``extra`` holds details specific to the format.
     """
 
     root: Path
@@ -53,7 +53,7 @@ class Package:
 
     @cached_property
     def program(self) -> Program | None:
-        """The MIL program, or None where the model is not an mlprogram. A missing weight file is left for later."""
+        """The MIL program, or None where the model is not an mlprogram. A missing weight file is not an error yet."""
         if self.model.WhichOneof("Type") != "mlProgram":
             return None
         with blamed_on(self.file):
@@ -61,7 +61,7 @@ class Package:
 
     @property
     def default_function(self) -> str | None:
-        """The function that the description names as the default, of a package that has several."""
+        """The default function named in the description of a package with several."""
         return self.model.description.defaultFunctionName or None
 
     def stages(self) -> Iterator[Package]:
@@ -73,18 +73,19 @@ class Package:
         return tuple(replace(self, model=message, notes=(), extra={}) for message in legacy.inner(self.model))
 
     def stage(self, wanted: int | str) -> Package:
-        """Return one stage of a pipeline, by its number (from 0) or name; UsageError where there is none such."""
+        """Return one stage of a pipeline, by its number (from 0) or name; UsageError where there is no such stage."""
         stages, names = tuple(self.stages()), legacy.stage_names(self.model)
         number = int(wanted) if str(wanted).isdecimal() else names.index(str(wanted)) if wanted in names else -1
         if not stages:
-            raise UsageError(f"{self.root}: not a pipeline, so without stages", "leave --stage out")
+            raise UsageError(f"{self.root}: not a pipeline, so it has no stages", "leave --stage out")
         if not 0 <= number < len(stages):
             known = ", ".join(names) or "its stages have no names"
             raise UsageError(f"{self.root}: no stage {wanted}", f"stages are 0 to {len(stages) - 1} ({known})")
         return stages[number]
 
     def leaves(self) -> Iterator[Package]:
-        """Yield what computes: the model itself, or the stages of a pipeline, those of pipelines inside it too."""
+        """Yield the models that compute: the model itself, or a pipeline's stages, including those of nested
+        pipelines."""
         inner = tuple(self.stages())
         for stage in inner:
             yield from stage.leaves()
@@ -107,7 +108,7 @@ class Package:
 
     @cached_property
     def faults(self) -> tuple[LoadError, ...]:
-        """What is wrong with the weight files (missing, a pointer, cut short), one error a file."""
+        """The problems of the weight files (missing, a git-lfs pointer, truncated), one error per file."""
         found: dict[str, LoadError] = {error.message: error for stage in self.stages() for error in stage.faults}
         for ref in blob_references(self.program) if self.program else ():
             if ref.file_name not in found:
@@ -119,7 +120,7 @@ class Package:
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Bytes of the weight files that no constant of the program names, padding aside; of all stages."""
+        """Bytes of the weight files that no constant of the program names, except padding; of all stages."""
         programs = [leaf.program for leaf in self.leaves() if leaf.program]
         return tuple(unnamed(ref for program in programs for ref in blob_references(program)))
 
@@ -132,14 +133,14 @@ class Package:
         return BlobFile(path)
 
     def require_weights(self) -> None:
-        """Raise the first of :meth:`faults`, if there is one."""
+        """Raise the first of :meth:`faults`, if any."""
         for error in self.faults:
             raise error
 
 
 @contextmanager
 def blamed_on(file: Path) -> Iterator[None]:
-    """Let what the body meets in a damaged model end as a LoadError that names ``file``."""
+    """Turn exceptions that a damaged model causes in the body into a LoadError that names ``file``."""
     try:
         yield
     except LoadError as error:
@@ -152,10 +153,10 @@ def blamed_on(file: Path) -> Iterator[None]:
 
 
 def root_model(path: Path) -> Path:
-    """Return the model file that the manifest of the package ``path`` names; LoadError where it names none inside."""
+    """Return the model file named in the manifest of the package ``path``; LoadError unless it lies in the package."""
     manifest = path / "Manifest.json"
     if not inside(path, path, manifest.name).is_file():
-        raise LoadError(f"{path}: a folder without a Manifest.json is no .mlpackage", "name a model file or package")
+        raise LoadError(f"{path}: a folder without a Manifest.json is not a .mlpackage", "name a model file or package")
     try:
         content = read_json(manifest, _MANIFEST)
         entry = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]

@@ -1,4 +1,4 @@
-"""Core ML's ``FeatureDescription`` messages to :class:`~tlkit.types.TensorSpec`."""
+"""Convert Core ML's ``FeatureDescription`` messages to :class:`~tlkit.types.TensorSpec`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _array(name: str, message: Any, kind: Kind, common: dict[str, Any]) -> Tenso
 
 
 def _image(name: str, message: Any, common: dict[str, Any]) -> TensorSpec:
-    """The shape is that of the array the pixels become: (1, channels, height, width), values 0 to 255."""
+    """Return an image port; its shape is that of the pixel array: (1, channels, height, width), values 0 to 255."""
     layout = _LAYOUTS.get(message.colorSpace, "RGB")
     flexible = message.WhichOneof("SizeFlexibility")
     sizes: tuple[tuple[int, int], ...] = ()

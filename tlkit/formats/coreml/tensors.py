@@ -1,4 +1,4 @@
-"""The weights of a Core ML model as tensors: blobs mapped where they lie, compressed ones expanded when asked for."""
+"""The weights of a Core ML model as tensors: blobs are mapped in place, compressed ones expanded on request."""
 
 from __future__ import annotations
 
@@ -71,11 +71,12 @@ class CoreMLTensors:
         return {key: ("str", value) for key, value in {**named, **said.userDefined}.items() if value}
 
     def entries(self) -> Sequence[TensorEntry]:
-        """Return the weights; a compressed one is described by what it expands to (dtype ``PAL4``, full shape)."""
+        """Return the weights; a compressed one has its stored type (``PAL4``) and its expanded shape."""
         return self._entries
 
     def raw(self, entry: TensorEntry) -> memoryview:
-        """Return the stored bytes of a weight that is not compressed; for the parts of one that is, :meth:`parts`."""
+        """Return the stored bytes of an uncompressed weight; LoadError for a compressed one, which has
+        :meth:`parts`."""
         _, holder = self._rows[entry.name]
         if isinstance(holder, Value):
             if isinstance(holder.data, BlobRef):
@@ -90,9 +91,8 @@ class CoreMLTensors:
         return memoryview(legacy.stored(holder))
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
-        """Return what a compressed weight is made of, by the name its op gives it: indices, lut, scale, mask …
-
-        Where one such op feeds another, the parts of the first have both names: ``nonzero_data.lut``.
+        """Return a compressed weight's parts by the names of its op's inputs: indices, lut, scale, mask … Where one
+        such op feeds another, the parts of the first have both names: ``nonzero_data.lut``.
         """
         _, holder = self._rows[entry.name]
         if isinstance(holder, Operation):
@@ -115,7 +115,7 @@ class CoreMLTensors:
         return found
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether a weight's values have to be worked out from what is stored."""
+        """Whether a weight's values must be computed from what is stored."""
         _, holder = self._rows[entry.name]
         return isinstance(holder, Operation) or entry.dtype.startswith(("PAL", "INT"))
 
@@ -128,7 +128,7 @@ class CoreMLTensors:
         return _DECODED.get(kind.dtype.numpy_name or kind.dtype.mil, kind.dtype.mil.upper())
 
     def release(self, entry: TensorEntry, nbytes: int) -> None:
-        """Let go of the mapped pages of the weight files, so that reading all weights stays small in memory."""
+        """Release the mapped pages of the weight files, so that reading all weights needs little memory."""
         for value in self.parts(entry).values():
             if isinstance(value.data, BlobRef) and value.data.file is not None:
                 value.data.file.release()
@@ -140,7 +140,7 @@ class CoreMLTensors:
         return decode(entry, raw)
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
-        """Return the values, compressed ones expanded (which needs torch); a damaged weight is a LoadError."""
+        """Return the values; compressed weights are expanded, which needs torch. LoadError for a damaged weight."""
         _, holder = self._rows[entry.name]
         if isinstance(holder, Value):
             if isinstance(holder.data, BlobRef) and holder.data.file is None:
@@ -157,7 +157,7 @@ class CoreMLTensors:
             raise LoadError(f"{self.path}: '{entry.name}': {error.message}", error.hint) from None
 
     def _weights(self) -> Iterator[tuple[Weight, Any]]:
-        """Yield each weight and what holds it: a constant, the op that expands it, or a WeightParams message."""
+        """Yield each weight and its holder: a constant, the op that expands it, or a WeightParams message."""
         program = self.package.program
         if program is None:
             yield from legacy.weight_messages(self.package.model)
@@ -173,7 +173,7 @@ class CoreMLTensors:
 
     @cached_property
     def _holders(self) -> dict[Any, Value | Operation]:
-        """What holds each weight, by name and place; a name used by several functions has several places."""
+        """Return each weight's holders by name and place; a name used by several functions has several places."""
         found: dict[Any, Value | Operation] = {}
         for op in self._operations:
             name = op.outputs[0].name
@@ -210,7 +210,7 @@ class CoreMLTensors:
                     yield from self._leaves(self._makers[argument.name], depth + 1)
 
     def _expand(self, op: Operation) -> NDArray[Any]:
-        """Run the op, with those that feed it."""
+        """Run the op, with the ops that feed it."""
         from tlkit.mil.lower.constants import decompress  # late: it imports torch
 
         self.package.require_weights()

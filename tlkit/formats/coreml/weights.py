@@ -1,7 +1,7 @@
-"""The weights of a Core ML model as a table: what each is stored as, its size and where it lies.
+"""The weights of a Core ML model as a table: stored type, size and location of each.
 
-Stored types are named as people name them: ``F32 F16 INT8 INT4 PAL4`` (palettized, 4-bit indices), ``SPARSE ...``.
-A compressed weight (``constexpr_*``) is one row: its shape is that of the weight it expands to, its bytes are those of
+Stored types have their usual names: ``F32 F16 INT8 INT4 PAL4`` (palettized, 4-bit indices), ``SPARSE ...``. A
+compressed weight (``constexpr_*``) is one row: its shape is that of the weight it expands to, its bytes are those of
 all its parts (indices, look-up table, scales, mask).
 """
 
@@ -45,10 +45,10 @@ class Weight:
 
 
 def program_weights(program: Program) -> tuple[Weight, ...]:
-    """Return the weights of all functions, one shared by several functions once, in the program's order.
+    """Return the weights of all functions, in program order; one that several functions share is listed once.
 
-    A weight is what lies in a weight file, what a ``constexpr`` op expands, and any other float constant of rank 1 or
-    more; scalars and integer settings (strides, axes) are not.
+    A weight is any constant in a weight file, the result of a ``constexpr`` op, and any other float constant of rank 1
+    or more; scalars and integer parameters (strides, axes) are not.
     """
     found: dict[tuple[Any, ...], Weight] = {}
     for function in program.functions.values():
@@ -68,9 +68,8 @@ def blob_references(program: Program) -> Iterator[BlobRef]:
 
 
 def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
-    """Yield the bytes of the weight files that none of ``references`` names, a file each, padding aside.
-
-    A file with a record that is damaged is passed over: a package's faults name it.
+    """Yield the bytes of the weight files that none of ``references`` names, except padding, per file. A file with a
+    damaged record is skipped: the package's faults name it.
     """
     named: dict[BlobFile, set[int]] = {}
     for ref in references:
@@ -93,7 +92,7 @@ def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
 
 
 def stored_name(dtype: DType) -> str:
-    """Return what people call ``dtype``: ``F16`` for fp16, ``INT8`` for int8 and uint8."""
+    """Return the usual name of ``dtype``: ``F16`` for fp16, ``INT8`` for int8 and uint8."""
     return _NAMES.get(dtype) or dtype.name.removeprefix("U").replace("FP8", "F8")
 
 
@@ -104,7 +103,7 @@ def _values(operation: Operation) -> Iterator[tuple[str, Value]]:
 
 
 class _Table:
-    """The weights of one block: constants by name, and which of them are parts of a compressed weight."""
+    """The weights of one block: its constants by name, and those that are parts of a compressed weight."""
 
     def __init__(self, operations: tuple[Operation, ...]) -> None:
         self._operations = [op for op in walk(operations) if op.outputs]
@@ -167,7 +166,8 @@ class _Table:
         return sparse + next((stored_name(kind.dtype) for kind in kinds if kind), "")
 
     def _index_bits(self, op: Operation) -> int:
-        """iOS18 types its indices; iOS16 packs them into uint8, and only the table's length tells their width."""
+        """Return the width of indices: iOS18 has types for them; iOS16 packs them into uint8, so the table's length
+        tells."""
         kind, table = self._type(op, "indices") or self._type(op, "indices_nonzero_data"), self._type(op, "lut")
         if kind and kind.dtype is not DType.UINT8:
             return kind.dtype.bits

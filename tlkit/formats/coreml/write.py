@@ -1,4 +1,4 @@
-"""Writing Core ML models: a package from its message and program, or a changed message beside the old one's weights."""
+"""Write Core ML models: a package from its message and program, or a changed message beside existing weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST = 10_000  # files of a package that are copied; most have three
 def write_package(path: Path, model: Any, program: Program) -> Package:
     """Write a new package at ``path``: ``model`` (whose program is replaced) with ``program`` and all its weights.
 
-    Each weight is written once, whichever functions and files it comes from, and none is held in memory as a whole.
+    Each weight is written once, whatever functions and files it comes from, and none is held in memory as a whole.
     """
     folder = path / "Data" / _FOLDER
     folder.mkdir(parents=True)
@@ -45,7 +45,7 @@ def write_package(path: Path, model: Any, program: Program) -> Package:
 
 
 def _manifest(items: list[tuple[str, str]]) -> dict[str, Any]:
-    """What a package's Manifest.json says: its items by identifiers, which have to differ and mean nothing."""
+    """Return the content of a package's Manifest.json: its items by identifiers, which are arbitrary but distinct."""
     entries = {
         str(uuid.uuid5(uuid.NAMESPACE_URL, name)).upper(): {
             "author": _FOLDER,
@@ -59,11 +59,11 @@ def _manifest(items: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def write_beside(package: Package, model: Any, path: Path) -> None:
-    """Write ``model`` to ``path`` as ``package`` is on disk: alone, or with everything else that the folder holds.
+    """Write ``model`` to ``path`` in the form of ``package``: as a file, or as a folder with all its other files.
 
-    Weights and other files are hard-linked where the file system can, so that a copy of a large model costs nothing;
-    tlkit never writes into a file that exists. Links inside the package become what they lead to; LoadError for one
-    that leads out of it, or back to a folder that holds it.
+    Weights and other files are hard-linked where the file system allows, so that copying a large model costs nothing;
+    that is safe since tlkit never writes into an existing file. Symbolic links inside the package are replaced by their
+    targets; LoadError for one that leads out of it, or back to a folder that contains it.
     """
     data = model.SerializeToString()
     if not package.root.is_dir():
@@ -74,9 +74,8 @@ def write_beside(package: Package, model: Any, path: Path) -> None:
 
 
 def _copy_folder(package: Package, folder: Path, place: Path, above: tuple[Path, ...], numbers: Iterator[int]) -> None:
-    """Make ``place`` of ``folder``, without the model's own file.
-
-    ``above`` are the real folders that hold it; ``numbers`` has one left for each file that may still be copied.
+    """Copy ``folder`` to ``place``, except the model's own file. ``above`` are the real folders that contain it;
+    ``numbers`` yields once for each file that may still be copied.
     """
     above = (*above, folder.resolve())
     if above[-1] in above[:-1]:
@@ -109,7 +108,7 @@ def _link(source: Path, goal: Path) -> None:
 
 
 def oldest_version(model: Any) -> tuple[int, str]:
-    """Return the lowest specification version that ``model`` may have, and what it has that asks for it."""
+    """Return the lowest specification version that ``model`` may have, and the feature that requires it."""
     program = model.WhichOneof("Type") == "mlProgram"
     asks = [(6, "an mlprogram") if program else (1, "any model")]
     if model.description.functions:

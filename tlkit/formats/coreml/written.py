@@ -1,4 +1,4 @@
-"""What is asked of a package that tlkit writes: it replaces a package and nothing else, and it can be read again."""
+"""Requirements for packages that tlkit writes: they may replace only packages, and must be readable."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _WEIGHTS = ".bin"
 
 
 def foreign(folder: Path) -> Path | None:
-    """Return a file in ``folder`` that no Core ML package has: one that is not in its manifest, or in a weights folder
-    and not a weight file. None where there is none, as in an empty folder."""
+    """Return a file in ``folder`` that does not belong in a Core ML package: one that its manifest does not list, or a
+    file in a weights folder that is not a weight file. None if there is none, as in an empty folder."""
     listed = _listed(folder / _MANIFEST)
     for file in _files(folder):
         parts = file.relative_to(folder).parts
@@ -37,7 +37,7 @@ PACKAGE = Kind("a Core ML package", foreign)
 
 
 def read_package(path: Path) -> None:
-    """Open the package or .mlmodel at ``path`` as whoever gets it will; LoadError where it or its weights cannot be."""
+    """Open the package or .mlmodel at ``path`` as its users will; LoadError where it or its weights cannot be read."""
     _read(open_package(path))
 
 
@@ -48,7 +48,7 @@ def _read(package: Package) -> None:
 
 
 def _listed(manifest: Path) -> set[tuple[str, ...]]:
-    """Return the paths that a manifest lists, below ``Data``; none where it cannot be read."""
+    """Return the paths below ``Data`` that a manifest lists; empty where it cannot be read."""
     try:
         entries = read_json(manifest, _LARGEST)["itemInfoEntries"]
         return {PurePosixPath(entry["path"]).parts for entry in entries.values()} - {()}
@@ -57,7 +57,7 @@ def _listed(manifest: Path) -> set[tuple[str, ...]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield all that is not a folder below ``folder``, links to folders among it."""
+    """Yield everything below ``folder`` except folders; links to folders are included."""
     for place, folders, files in os.walk(folder):
         for name in (*files, *(name for name in folders if Path(place, name).is_symlink())):
             yield Path(place, name)

@@ -1,4 +1,4 @@
-"""A Core ML package in a zip archive: described in place, unpacked into a temporary folder only to be run."""
+"""A Core ML package in a zip archive: described in place, and unpacked to a temporary folder only to run it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNPACK_LIMIT = 1 << 37
 
 @dataclass(frozen=True)
 class ZippedPackage(Package):
-    """A package in an archive. ``prefix`` is the package's folder in it; weights are not looked into.
+    """A package in an archive. ``prefix`` is the package's folder in it; its weights are not read.
 
     ``member`` is the root model, ``listed`` are the paths that the manifest names, below ``Data``.
     """
@@ -91,7 +91,7 @@ def open_zipped(path: Path) -> ZippedPackage:
 
 
 def unpack(package: ZippedPackage) -> Path:
-    """Unpack what the package refers to into a temporary folder, which goes when the process ends; return its path."""
+    """Unpack the files of the package into a temporary folder, which is removed at exit; return its path."""
     assert package.archive is not None
     archive, prefix = package.archive, package.prefix
     names = sorted(_referred(package))
@@ -111,7 +111,7 @@ def unpack(package: ZippedPackage) -> Path:
 
 
 def _referred(package: ZippedPackage) -> Iterator[str]:
-    """Yield the members that make the package: its manifest, the files that this lists, and the program's weights."""
+    """Yield the members of the package: its manifest, the files that it lists, and the program's weights."""
     archive, prefix = package.archive, package.prefix
     assert archive is not None
     folder = posixpath.dirname(package.member)

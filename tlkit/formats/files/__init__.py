@@ -1,1 +1,1 @@
-"""Files from strangers: mapped, unzipped, parsed within bounds."""
+"""Untrusted files: mapped, unzipped and parsed within bounds."""

@@ -1,4 +1,4 @@
-"""Files mapped into memory, read-only, with errors that name the file; and JSON from strangers."""
+"""Files mapped into memory, read-only, with errors that name the file; and untrusted JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tlkit.formats.files.paths import regular_size
 DAMAGED = "the file is damaged or cut short: fetch or write it again"
 _DEPTH = 64  # of nested lists and objects, far more than any model's header has
 JSON_ITEMS = 1 << 21
-"""Items, lists and objects of a JSON text that are read unless a caller knows of a reason for more."""
+"""The default limit of items, lists and objects in a JSON text."""
 
 
 class Mapped:
-    """One file, mapped when first looked into; its size is known without that."""
+    """One file, mapped on first access; its size is known before."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Mapped:
         return memoryview(self.map)
 
     def release(self, start: int, end: int) -> None:
-        """Let go of the mapped pages that lie in ``start`` to ``end``, so that a long read stays small in memory."""
+        """Release the mapped pages between ``start`` and ``end``, so that a long read needs little memory."""
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         last = min(end, self.size) // mmap.PAGESIZE * mmap.PAGESIZE
         # Back to 64 MiB before, for what an earlier call left: pages at the seams of its pieces.
@@ -53,12 +53,12 @@ class Mapped:
             self.map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def broken(self, why: str) -> LoadError:
-        """Return the error for a file that is not what it should be."""
+        """Return the LoadError for a damaged file."""
         return LoadError(f"{self.path}: {why}", DAMAGED)
 
 
 def parse_json(data: bytes | memoryview, where: str, parts: int = JSON_ITEMS) -> Any:
-    """Return what JSON ``data`` holds; LoadError for repeated keys, over ``parts`` items, deep nesting, no JSON."""
+    """Parse JSON; LoadError for invalid JSON, repeated keys, more than ``parts`` items, or deep nesting."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -83,7 +83,7 @@ def parse_json(data: bytes | memoryview, where: str, parts: int = JSON_ITEMS) ->
 def read_json(path: Path, limit: int = 1 << 25) -> Any:
     """Return what the JSON file ``path`` holds; LoadError if it is over ``limit`` bytes or cannot be read.
 
-    A byte order mark, as editors on Windows write one, is passed over.
+    A byte order mark, as some Windows editors write, is skipped.
     """
     return parse_json(without_mark(read_whole(path, limit)), str(path))
 
@@ -105,7 +105,8 @@ def read_whole(path: Path, limit: int) -> bytes:
 
 
 def _deeper(value: Any, depth: int) -> bool:
-    """Whether ``value`` nests lists and objects more than ``depth`` deep; asked after parsing, which C bounds."""
+    """Whether ``value`` nests lists and objects more than ``depth`` deep; checked after parsing, which has its own
+    limit."""
     level = [value]
     for _ in range(depth):
         level = [

@@ -1,4 +1,4 @@
-"""Paths that files from strangers name: they lead to regular files below the folder that is being read."""
+"""Check paths named in untrusted files: they must lead to regular files below the folder being read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DISTRUST = "do not trust this file"
 def inside(root: Path, base: Path, name: str) -> Path:
     """Return ``base/name`` if it lies in ``root`` after links are followed; LoadError otherwise.
 
-    One link out is known and let pass: Hugging Face's cache keeps ``snapshots/REVISION/...`` as links into ``blobs/``.
+    One kind of link out is allowed: Hugging Face's cache keeps ``snapshots/REVISION/...`` as links into ``blobs/``.
     """
     target = base / PurePosixPath(name.replace("\0", ""))
     try:
@@ -28,22 +28,21 @@ def inside(root: Path, base: Path, name: str) -> Path:
     if name and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
         what = f"'{name[:100]}' is a link to {str(real)[:200]}"
         raise LoadError(
-            f"{root}: {what}, outside the package", f"{_DISTRUST}; if the link is yours, copy what it means"
+            f"{root}: {what}, outside the package", f"{_DISTRUST}; if the link is yours, copy its target there"
         )
     raise LoadError(f"{root}: it names the path '{name[:100]}', outside the package", _DISTRUST)
 
 
 def same_folder(base: Path, name: str) -> Path:
-    """Return ``base/name`` for a bare file name; LoadError for one that leads anywhere else, itself or as a link."""
+    """Return ``base/name`` for a bare file name; LoadError where it, or a link of that name, leads elsewhere."""
     if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
         raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", _DISTRUST)
     return inside(base, base, name)
 
 
 def regular_size(path: Path) -> int:
-    """Return the size of the regular file ``path``; LoadError for none, and for pipes and devices, which have no end.
-
-    A pipe that nobody writes to would block whoever opens it.
+    """Return the size of the regular file ``path``; LoadError for anything else: devices have no end, and opening a
+    pipe without a writer would block.
     """
     try:
         found = path.stat()

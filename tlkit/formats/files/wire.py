@@ -1,4 +1,4 @@
-"""Protobuf's wire format, for messages that are looked into without their generated classes."""
+"""Protobuf's wire format, to examine messages without their generated classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class WireError(LoadError):
 
 
 def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (number, wire type, value or start, end) of the fields in ``data[start:end]``, their content untouched."""
+    """Yield (number, wire type, value or start, end) of the fields in ``data[start:end]``, without reading their
+    content."""
     place = start
     while place < end:
         key, place = data[place], place + 1  # most numbers have one byte
@@ -32,7 +33,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
         elif wire == 5:
             length = 4
         elif wire != 1:
-            raise WireError(f"no protobuf: wire type {wire} at byte {place}")
+            raise WireError(f"not protobuf: wire type {wire} at byte {place}")
         if length > end - place:
             raise WireError(f"a field at byte {place} claims {length:,} bytes, past its message's end")
         yield key >> 3, wire, place, place + length
@@ -40,7 +41,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
 
 
 def varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
-    """Return the number at ``place`` and where it ends."""
+    """Return the varint at ``place`` and the position after it; WireError where it has no end."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:

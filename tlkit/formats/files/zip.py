@@ -1,4 +1,4 @@
-"""Zip archives from strangers: members in place where they are stored, bounded where they are compressed."""
+"""Untrusted zip archives: stored members are viewed in place, compressed ones expanded within bounds."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ _UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|^[A-Za-z]:|[\\\x00-\x1f\x7f]")
 
 
 def directory(file: BinaryIO) -> tuple[tuple[zipfile.ZipInfo, ...], int]:
-    """Return the members of the archive that ``file`` is, and where their list begins; zipfile's errors for none.
-
-    The last two lists are kept, by their bytes: one archive is looked into several times, and 60,000 members take
-    most of a second.
+    """Return an archive's members and the position of their list; zipfile's errors for other files. The last two lists
+    are cached by their bytes: an archive is opened several times, and 60,000 members take most of a second.
     """
     claimed = directory_size(file)
     if not 0 <= claimed <= DIRECTORY_LIMIT:
@@ -56,18 +54,18 @@ _kept: dict[tuple[int, bytes], tuple[tuple[zipfile.ZipInfo, ...], int]] = {}
 
 
 def leads_out(name: str) -> bool:
-    """Whether ``name`` is more than folders and a file below where it is put: absolute, a drive, an empty, ``.`` or
-    ``..`` part, a backslash or a control character."""
+    """Whether ``name`` could leave the folder that it is unpacked to: it is absolute, or has a drive, an empty, ``.``
+    or ``..`` part, a backslash or a control character."""
     return bool(_UNSAFE.search(name))
 
 
 def same_name(name: str) -> str:
-    """Return what ``name`` has in common with those that a file system or another reader may take for it."""
+    """Return a key that is equal for names that some file system or reader may confuse with ``name``."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def directory_size(file: BinaryIO) -> int:
-    """Return how many bytes the archive's list of members claims to take; -1 where it has none."""
+    """Return the size in bytes that the archive claims for its list of members; -1 where it has none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - (1 << 16) - 128, 0))
     tail = file.read()
@@ -81,7 +79,7 @@ def directory_size(file: BinaryIO) -> int:
 
 
 class Zip:
-    """An archive's members by name. Names that lead out of it, or are there twice, are refused when it is opened."""
+    """An archive's members by name. Opening it refuses names that lead out of it or occur twice."""
 
     def __init__(self, file: Mapped) -> None:
         self.file = file
@@ -113,7 +111,7 @@ class Zip:
         return self._infos[name].file_size
 
     def offset(self, name: str) -> int | None:
-        """Return where a member's bytes begin; None if it is compressed. LoadError if they leave the file."""
+        """Return the position of a member's bytes; None if it is compressed. LoadError if they leave the file."""
         info = self._plain(name)
         if info.compress_type != zipfile.ZIP_STORED:
             return None
@@ -145,9 +143,8 @@ class Zip:
             raise self.file.broken(f"its member '{name[:100]}' cannot be expanded: {reason(error)}") from None
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield a member's bytes bit by bit; LoadError as soon as they are more than it claims, or not what it claims.
-
-        Its length and its checksum are known to be right only when the last piece has come.
+        """Yield a member's bytes in pieces; LoadError as soon as they exceed the size it claims, or differ from its
+        checksum. Size and checksum are verified only with the last piece.
         """
         info = self._plain(name)
         left, checksum = info.file_size, 0
@@ -161,7 +158,7 @@ class Zip:
             raise self.file.broken(f"its member '{name[:100]}' is not what its directory says")
 
     def check_total(self, names: Iterable[str]) -> int:
-        """Return how many bytes ``names`` expand to, all of them; LoadError if that many cannot be meant."""
+        """Return how many bytes ``names`` expand to in total; LoadError for an implausible number."""
         infos = [self._plain(name) for name in names]
         total = sum(info.file_size for info in infos)
         self._check_fold("it expands", total, min(sum(info.compress_size for info in infos), self.file.size))
@@ -170,9 +167,9 @@ class Zip:
     def require_one_reading(self) -> None:
         """Raise LoadError unless every reader of archives finds the same members with the same bytes.
 
-        Readers differ in where they look for the directory, in whether case matters, in what a name ends at and in
-        which of two records they believe. Here nothing lies before or after what the directory describes but what
-        every reader skips, names are plain and different in any case, and no two members share bytes.
+        Readers differ in where they look for the directory, in whether case matters, in where a name ends and in which
+        of two records they trust. So nothing may lie outside what the directory describes except what every reader
+        skips, names must be plain and differ in more than case, and no two members may share bytes.
         """
         with self.file.path.open("rb") as opened:
             if not _ends_plainly(opened, self.file.size, self._directory):
@@ -182,7 +179,7 @@ class Zip:
         self.require_distinct(self._infos)
 
     def require_distinct(self, names: Iterable[str]) -> None:
-        """Raise LoadError if two of ``names`` differ in case or in a letter's encoding only, or share bytes."""
+        """Raise LoadError if two of ``names`` differ only in case or in Unicode form, or share bytes."""
         seen: dict[str, str] = {}
         for name in names:
             other = seen.setdefault(same_name(name.removesuffix("/")), name)
@@ -194,7 +191,8 @@ class Zip:
                 raise self._distrusted("two of its members share bytes")
 
     def _plain(self, name: str) -> zipfile.ZipInfo:
-        """Return the record of a member that is there, is not a link and is stored in a way that is read."""
+        """Return the record of a member; LoadError if it is missing, a link, encrypted or compressed in an unread
+        way."""
         info = self._infos.get(name)
         if info is None:
             raise self.file.broken(f"its member '{name[:100]}' is missing")
@@ -242,7 +240,7 @@ class Zip:
 
 
 def _ends_plainly(file: BinaryIO, size: int, directory: int) -> bool:
-    """Whether an archive ends with its directory at ``directory``, its end records and nothing else."""
+    """Whether an archive ends with its directory (at ``directory``) and its end records, and nothing else."""
     file.seek(max(size - (1 << 16) - 128, 0))
     tail = file.read()
     base = size - len(tail)

@@ -1,11 +1,11 @@
-"""What GGUF's block types are made of: half-precision scales, codes of a few bits packed into bytes, tables of values.
+"""Building blocks of GGUF's block types: half-precision scales, codes of a few bits packed in bytes, value tables.
 
-A block decoder takes ``blocks``, uint8 of shape (count, bytes of a block), and fills ``out``, float32 of shape
-(count, elements of a block). It is given so many blocks at a time that temporaries stay in the processor's caches.
+A block decoder takes ``blocks``, uint8 of shape (count, bytes of a block), and fills ``out``, float32 of shape (count,
+elements of a block). Callers pass so few blocks at a time that temporaries stay in the processor's caches.
 
-Numpy is at its best on long contiguous runs, and a block's parts are 2 to 128 bytes long. So pieces are moved as single
-items of their whole width (``V16``, ``V32``), bits are shifted eight bytes at a time, and a scale is repeated before it
-is multiplied: two to five times as fast, measured, as the same steps on rows of 16 or 32.
+Numpy is fastest on long contiguous runs, and a block's parts are 2 to 128 bytes long. So pieces are moved as single
+items of their whole width (``V16``, ``V32``), bits are shifted eight bytes at a time, and a scale is repeated before
+the multiplication: measured, this is two to five times as fast as the same steps on rows of 16 or 32.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def half(blocks: Bytes, start: int) -> Floats:
 
 
 def halves(bits: NDArray[np.uint16]) -> Floats:
-    """Return float16 numbers, given by their bits, as float32; faster than numpy's own conversion."""
+    """Convert float16 numbers, given as bits, to float32; faster than numpy's own conversion."""
     return np.take(_all_halves(), bits)
 
 
@@ -57,9 +57,8 @@ def _all_halves() -> Floats:
 
 
 def parts(codes: Bytes, bits: int, up: int = 0) -> list[Bytes]:
-    """Return the lowest ``bits`` of each byte, then the next ones, each moved ``up`` again: each as long as ``codes``.
-
-    ``codes`` is contiguous, a multiple of eight bytes.
+    """Return the lowest ``bits`` of each byte, then the next, and so on, each shifted left by ``up``: each as long as
+    ``codes``, which must be contiguous and a multiple of eight bytes.
     """
     words = codes.reshape(-1).view(np.uint64)
     mask = np.uint64((2**bits - 1) * 0x0101010101010101)
@@ -83,13 +82,13 @@ def nibbles(codes: Bytes, width: int) -> Bytes:
 
 
 def put(out: Floats, codes: Bytes, less: int = 0) -> None:
-    """Write ``codes``, flat, less ``less``, to ``out``; ``codes`` (whose values are small) is overwritten."""
+    """Write ``codes``, flat, minus ``less`` to ``out``; ``codes`` (whose values are small) is overwritten."""
     signed = codes.view(np.int8)
     np.copyto(out.reshape(-1), np.subtract(signed, less, out=signed) if less else codes)
 
 
 def look_up(out: Floats, table: Floats, codes: Bytes) -> None:
-    """Write ``table``'s value for each of ``codes`` (4 bits a byte, flat) to ``out``, two at a time."""
+    """Write ``table``'s value for each of ``codes`` (4 bits per byte, flat) to ``out``, two at a time."""
     pairs = codes.view(np.uint16)
     index = (pairs | (pairs >> 4)) & 255
     np.take(_pairs_of(table.tobytes()), index, out=out.reshape(-1).view(np.float64), mode="clip")
@@ -103,7 +102,7 @@ def _pairs_of(table: bytes) -> NDArray[np.float64]:
 
 
 def scale(out: Floats, factors: Floats, *, add: Floats | None = None, subtract: Floats | None = None) -> None:
-    """Multiply groups of ``out`` by ``factors``, one a group, in order; then add or subtract ``offsets`` alike."""
+    """Multiply groups of ``out`` by ``factors``, one per group, in order; then add or subtract ``offsets`` likewise."""
     flat = out.reshape(-1)
     width = flat.size // factors.size
     np.multiply(flat, np.repeat(factors.reshape(-1), width), out=flat)

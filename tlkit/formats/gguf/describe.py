@@ -1,4 +1,4 @@
-"""What GGUF's users look for first: architecture, context, the mix of types by role, the tokenizer, the memory."""
+"""Describe a GGUF file: architecture, context length, types by role, tokenizer, memory."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def describe_gguf(file: GGUFFile) -> dict[str, Any]:
 
 
 def quantization(file: GGUFFile) -> str:
-    """Return the recipe the file names, where its tensors bear it out; else the type of most elements."""
+    """Return the recipe that the file names if its tensors confirm it; else the type of most elements."""
     counts: dict[str, int] = {}
     for entry in file.entries():
         counts[entry.dtype] = counts.get(entry.dtype, 0) + entry.elements
@@ -97,7 +97,7 @@ def quantization(file: GGUFFile) -> str:
 
 
 def mix(entries: Sequence[TensorEntry]) -> dict[str, dict[str, int]]:
-    """Return tensors, parameters and bytes by stored type, the heaviest first."""
+    """Return tensors, parameters and bytes by stored type, largest first."""
     found: dict[str, dict[str, int]] = {}
     for entry in entries:
         row = found.setdefault(entry.dtype, {"tensors": 0, "parameters": 0, "bytes": 0})
@@ -117,9 +117,10 @@ def roles(entries: Sequence[TensorEntry]) -> dict[str, dict[str, int]]:
 
 
 def memory(own: Mapping[str, Any], weights: int) -> dict[str, int]:
-    """Return the estimated bytes of weights and f16 key-value cache by context length; empty where no cache is known.
+    """Return the estimated bytes of weights and f16 key-value cache by context length; empty where the cache is
+    unknown.
 
-    Every layer is taken to attend to the whole context: sliding windows need less.
+    Every layer is assumed to attend to the whole context: sliding windows need less.
     """
     layers, heads, width = (_number(own.get(k)) for k in ("block_count", "attention.head_count", "embedding_length"))
     per_layer = own.get("attention.head_count_kv", heads)
@@ -157,7 +158,7 @@ def _number(value: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """A count, or the counts by layer: one of them where they are all the same."""
+    """Return a count, or counts by layer; a single one where all are equal."""
     if not isinstance(value, GGUFArray):
         return value
     counts = list(value) if len(value) <= 10_000 else []

@@ -1,4 +1,4 @@
-"""GGUF's header, byte by byte: a reader that knows the file's byte order, and arrays that are read when asked for."""
+"""GGUF's header: a reader that knows the file's byte order, and arrays that are read on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EFFORT = 1 << 23  # strings in all arrays; what takes longer to read than a str
 
 
 class GGUFArray(Sequence[Any]):
-    """An array in the metadata: its length and element type are known, its elements are read when asked for."""
+    """An array in the metadata: its length and element type are known, its elements are read on request."""
 
     def __init__(self, reader: Reader, kind: int, count: int, offset: int) -> None:
         self._reader, self._kind, self._count, self._offset = reader, kind, count, offset
@@ -74,7 +74,7 @@ class GGUFArray(Sequence[Any]):
 
 
 class Reader:
-    """A place in the header; moves on with each read. ``struct.error`` where that would pass the file's end."""
+    """A position in the header, which moves with each read; ``struct.error`` where that would pass the file's end."""
 
     def __init__(self, file: Mapped, order: str, wide: bool, offset: int) -> None:
         self.file, self.order, self.wide, self.offset, self._effort = file, order, wide, offset, 0
@@ -95,11 +95,11 @@ class Reader:
         return int(found)
 
     def text(self) -> str:
-        """Return a string; bytes that are no UTF-8 are replaced."""
+        """Return a string; invalid UTF-8 is replaced."""
         return self._string("replace")
 
     def bytes_text(self) -> str:
-        """Return a string; bytes that are no UTF-8 are kept, as Python's surrogateescape keeps them."""
+        """Return a string; invalid UTF-8 is kept as surrogate escapes."""
         return self._string("surrogateescape")
 
     def _string(self, errors: str) -> str:
@@ -109,7 +109,7 @@ class Reader:
         return str(self.file.view[self.offset - size : self.offset], "utf-8", errors)
 
     def afford(self, count: int, smallest: int, what: str, effort: int = 0) -> None:
-        """Refuse a count of things that the rest of the file could not hold, or that no model has so many of."""
+        """Refuse a count that is more than the rest of the file could hold, or than any model has."""
         if count * smallest > self.file.size - self.offset:
             raise self.file.broken(f"it claims {count:,} {what}, more than its {self.file.size:,} bytes can hold")
         self._effort += count * effort
@@ -117,7 +117,7 @@ class Reader:
             raise self.file.broken(f"it claims {count:,} {what}, more than any model has")
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """Return a metadata value of the type ``kind``; an array is stepped over."""
+        """Return a metadata value of type ``kind``; an array is skipped and read on request."""
         if kind in _SCALARS:
             return self.scalars(_SCALARS[kind][1], 1)[0]
         if kind == _STRING:
@@ -147,9 +147,9 @@ class Reader:
                 self._skip(inner, self.count(), depth + 1)
 
     def _skip_strings(self, count: int) -> None:
-        """The hot loop: one length read a string; a length past the end fails the next read, or the last check.
-
-        It reads from copies of the file a window long: lengths are found faster in ``bytes`` than in a mapping.
+        """Skip strings: the hot loop, with one read per string; a length past the end fails the next read, or the last
+        check. It reads from windows copied from the file, since reading lengths from ``bytes`` is faster than from a
+        mapping.
         """
         unpack, step = self._length.unpack_from, self._length.size
         left = count
@@ -172,5 +172,5 @@ class Reader:
 
 
 def type_name(kind: int) -> str:
-    """Return what a metadata type is called here: ``u32``, ``str``, ``arr``."""
+    """Return tlkit's name of a metadata type: ``u32``, ``str``, ``arr``."""
     return _SCALARS[kind][0] if kind in _SCALARS else {_STRING: "str", _ARRAY: "arr"}.get(kind, f"type {kind}")

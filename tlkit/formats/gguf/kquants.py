@@ -1,4 +1,4 @@
-"""GGUF's K-quants: 256 elements a block, in groups of 16 or 32 whose scales are quantized themselves."""
+"""GGUF's K-quants: 256 elements per block, in groups of 16 or 32 whose scales are quantized themselves."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def _bytes(*words: NDArray[Any]) -> Floats:
 
 
 def _word(blocks: Bytes, start: int) -> NDArray[Any]:
-    """Return four bytes of each block as one number, for what is done to all four alike: (count,)."""
+    """Return four bytes of each block as one number, so that one operation handles all four: (count,)."""
     return np.ascontiguousarray(blocks[:, start : start + 4].view(np.uint32)[:, 0])

@@ -1,4 +1,4 @@
-"""GGUF's types of 32 elements a block, and other simple ones: a scale, sometimes an offset, and the codes."""
+"""GGUF's types with 32 elements per block, and other simple ones: a scale, sometimes an offset, and codes."""
 
 from __future__ import annotations
 

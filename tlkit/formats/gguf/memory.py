@@ -1,7 +1,5 @@
-"""A free list for large float32 results: fresh pages from the kernel cost as much as decoding.
-
-C's allocator keeps what is freed only up to 32 MB an array; a matrix of a language model is larger as float32.
-"""
+"""A free list for large float32 results: fresh pages from the kernel cost as much as decoding. The C allocator keeps
+freed arrays only up to 32 MB; a language model's matrix is larger as float32."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ _free: dict[int, NDArray[np.float32]] = {}  # by id(): changed by single calls o
 
 
 def floats(count: int) -> NDArray[np.float32]:
-    """Return ``count`` float32 numbers of any value; a large array may lie where an earlier one lay that is gone."""
+    """Return ``count`` uninitialised float32 numbers; a large array may reuse the memory of a freed one."""
     if count < _LARGE:
         return np.empty(count, np.float32)
     memory = _fitting(count)
@@ -27,7 +25,7 @@ def floats(count: int) -> NDArray[np.float32]:
 
 
 def _fitting(count: int) -> NDArray[np.float32]:
-    """Return free memory that is large enough, and not twice as large, or fresh memory."""
+    """Return free memory that is large enough but less than twice as large, or fresh memory."""
     for key, memory in list(_free.items()):
         if count <= memory.size < 2 * count and _free.pop(key, None) is not None:
             return memory

@@ -1,8 +1,8 @@
-"""Tensor names between Hugging Face's and GGUF's, by the gguf package's own map.
+"""Translate tensor names between Hugging Face and GGUF, by the gguf package's own map.
 
-The map knows, for an architecture, GGUF's name for each name that some model uses; many names lead to one. So the way
-back needs to know which of them Hugging Face uses, architecture by architecture: the tables below say so, and a name is
-taken from them only where the map leads from it to the name it is for.
+For an architecture, the map gives GGUF's name for each name that some model uses; several names map to one. So the
+reverse needs the names that Hugging Face uses for each architecture. The tables below list them, and a name is used
+only if the map confirms it.
 """
 
 from __future__ import annotations
@@ -107,16 +107,16 @@ CHANGED_VALUES = {
     "gemma3": "norms hold 1 + Hugging Face's weights",
     "gpt2": "matrices of linear layers are transposed",
 }
-"""What llama.cpp's converter does to values, beside renaming: a Hugging Face model would need it undone."""
+"""How llama.cpp's converter changes values besides renaming; a Hugging Face model would need that undone."""
 
 
 def are_gguf_names(names: Iterable[str]) -> bool:
-    """Whether tensors are named as GGUF names them."""
+    """Whether the tensors have GGUF's names."""
     return any(_GGUF_NAME.match(name) for name in names)
 
 
 def find_architecture(hint: str) -> str:
-    """Return the gguf package's name for the architecture that ``hint`` (a ``model_type``) means; "" if it has none."""
+    """Return the gguf package's name for the architecture ``hint`` (a ``model_type``), or ""."""
     from gguf.constants import MODEL_ARCH_NAMES
 
     known = set(MODEL_ARCH_NAMES.values())
@@ -126,7 +126,7 @@ def find_architecture(hint: str) -> str:
 
 
 def to_gguf(names: Iterable[str], arch: str) -> dict[str, str]:
-    """Return GGUF's name for each of ``names``; those that the map does not know are left out."""
+    """Return GGUF's name for each of ``names``; unknown ones are left out."""
     names = list(names)
     mapping = _map(arch, _blocks(names))
     found = {name: mapping.get_name(name, try_suffixes=_SUFFIXES) for name in names}
@@ -134,7 +134,7 @@ def to_gguf(names: Iterable[str], arch: str) -> dict[str, str]:
 
 
 def to_hugging_face(names: Iterable[str], arch: str) -> dict[str, str]:
-    """Return Hugging Face's name for each of ``names``, GGUF's; those without one in the tables are left out."""
+    """Return Hugging Face's name for each of ``names``, which are GGUF's; those not in the tables are left out."""
     names = list(names)
     mapping, table = _map(arch, _blocks(names)), _table(arch)
     found = {}

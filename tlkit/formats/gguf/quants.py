@@ -1,8 +1,8 @@
-"""GGUF's block types to and from float32: bit for bit what the gguf package computes, several times as fast.
+"""Convert GGUF's block types to and from float32: bit for bit as the gguf package does, several times as fast.
 
 The package decodes 16 rows at a time and joins the pieces; here blocks are decoded straight into the result, many at
-once, and by several threads where there is much to do (numpy lets go of Python's lock while it computes). The memory of
-a large result that nobody uses any more serves for the next one.
+once, and by several threads for large tensors (numpy releases Python's global lock while it computes). The memory of a
+large result that is no longer used serves for the next one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def quantize(values: Floats, dtype: str) -> NDArray[np.uint8]:
 
 
 def _in_parallel(work: Callable[[int], None], items: range) -> None:
-    """Call ``work`` with each of ``items``, in threads where that pays."""
+    """Call ``work`` with each of ``items``, in threads where that is worthwhile."""
     threads = min(_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if threads < 2 or len(items) < 2:
         for item in items:

@@ -1,8 +1,8 @@
-"""GGUF, versions 1 to 3, of either byte order, in one file or split.
+"""Read GGUF, versions 1 to 3, of either byte order, in one file or split.
 
 A file is ``GGUF``, a version, the counts of tensors and of metadata; the metadata (key, type, value); a record for each
 tensor (name, dimensions innermost first, type, offset); and the tensors' bytes, each aligned. Version 1 counts in 32
-bits, later ones in 64. Arrays (a vocabulary has 128,000 strings) are stepped over and read when they are asked for.
+bits, later ones in 64. Arrays (a vocabulary has 128,000 strings) are skipped and read on request.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class GGUFFile(MappedTensors):
         self.left_out = (*left, *self._split(len(parts)))
 
     def _split(self, here: int) -> list[LeftOut]:
-        """Hold what is here against what the metadata say of the split."""
+        """Compare the files present with what the metadata say about the split."""
         count, tensors = (self.metadata.get(f"split.{key}") for key in ("count", "tensors.count"))
         others = count - here if type(count) is int and 1 < count < 1 << 16 else 0
         if others > 0 and not self.left_out:
@@ -69,7 +69,7 @@ class GGUFFile(MappedTensors):
         return []
 
     def carried(self) -> Mapping[str, tuple[str, Any]]:
-        """Return the metadata with their types, without what is about how the model is split."""
+        """Return the metadata with their types, without the keys about splitting."""
         return {key: (self.types[key], value) for key, value in self.metadata.items() if not key.startswith("split.")}
 
     def decoded_type(self, entry: TensorEntry) -> str:
@@ -80,7 +80,7 @@ class GGUFFile(MappedTensors):
         return "F32" if blocks else super().decoded_type(entry)
 
     def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
-        """Return the values that stored bytes, blocks among them, hold."""
+        """Decode stored bytes, including blocks, to values."""
         from tlkit.formats.gguf.quants import DEQUANTIZABLE, dequantize
 
         if entry.dtype in DEQUANTIZABLE and not entry.big_endian:
@@ -88,7 +88,7 @@ class GGUFFile(MappedTensors):
         return super().decode(entry, raw)
 
     def _siblings(self) -> tuple[Path, ...]:
-        """Return the files of a split model that are here, the first one first."""
+        """Return the files of a split model that are present, the first one first."""
         split = _SPLIT.fullmatch(self.path.name)
         if not split or int(split[3]) < 2:
             return (self.path,)
@@ -135,7 +135,7 @@ class _Part:
             raise file.broken("its header runs past the end of the file") from None
 
     def rest(self) -> Iterator[LeftOut]:
-        """Yield what lies after or between the tensors and belongs to none: in a file joined of parts, the others."""
+        """Yield bytes after or between the tensors that belong to none, such as further files appended to the first."""
         end = max((entry.offset or 0) + entry.nbytes for entry in self.entries) if self.entries else self.reader.offset
         place = -(-end // self.alignment) * self.alignment
         if bytes(self.file.view[place : place + 4]) == b"GGUF":
@@ -182,7 +182,7 @@ class _Part:
         return name, tuple(reversed(dims)), kind, offset
 
     def _placed(self, records: list[tuple[str, tuple[int, ...], int, int]], start: int) -> list[TensorEntry]:
-        """Return the entries in the file's order, checked: inside the file, none over another."""
+        """Return the entries in the file's order; LoadError where one leaves the file or overlaps another."""
         order = sorted(range(len(records)), key=lambda index: records[index][3])
         entries: dict[int, TensorEntry] = {}
         end, last = start, ""
@@ -211,7 +211,7 @@ class _Part:
         entry = TensorEntry(name, dtype, shape, 0, str(self.file.path), offset, big_endian=big)
         size = stored_bytes(dtype, entry.elements)
         if size is None or (shape and shape[-1] % block):
-            raise self.file.broken(f"the rows of '{name[:100]}' ({shape[-1] if shape else 1}) are no {dtype} blocks")
+            raise self.file.broken(f"the rows of '{name[:100]}' ({shape[-1] if shape else 1}) are not {dtype} blocks")
         return TensorEntry(name, dtype, shape, size, str(self.file.path), offset, big_endian=big)
 
 

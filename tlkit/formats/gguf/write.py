@@ -91,7 +91,7 @@ def _value(file: IO[bytes], kind: str, value: Any, key: str) -> None:
             file.write(struct.pack(f"<{SCALARS[kind][1]}", value))
         except (struct.error, OverflowError):
             raise UsageError(
-                f"{key}: {value} is no {kind}", f"give it another type: --metadata {key}:TYPE=VALUE"
+                f"{key}: {value} is not a {kind}", f"give it another type: --metadata {key}:TYPE=VALUE"
             ) from None
     else:
         inner = kind.removeprefix("arr[").removesuffix("]")

@@ -1,7 +1,7 @@
-"""Folders of quantized weights (``config.json`` says how): the weights that several stored tensors make together.
+"""Quantized weights in folders whose ``config.json`` describes them: each consists of several stored tensors.
 
-Layouts that are documented are put together again: fp8 with scales by tensor, row or block; GPTQ and AWQ of 2, 4 and
-8 bits; MLX's affine groups. What another method packed is named as left out: its integers are no weights.
+Documented layouts are decoded: fp8 with scales by tensor, row or block; GPTQ and AWQ with 2, 4 and 8 bits; MLX's affine
+groups. What another method packed is reported as left out: its integers are not weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where each column of eight lies among t
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a folder is quantized, in its config's words: the method, bits of a code, weights of a group."""
+    """How a folder is quantized, according to its config: the method, bits per code, weights per group."""
 
     method: str
     bits: int = 0
@@ -43,14 +43,14 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One weight and the stored tensors that it is made of, by their role."""
+    """One weight and the stored tensors of which it consists, by role."""
 
     kind: str
     parts: Mapping[str, TensorEntry]
 
 
 def scheme(config: Mapping[str, Any]) -> Scheme | None:
-    """Return how ``config.json`` says that the weights are quantized; None if it says nothing of that."""
+    """Return the quantization that ``config.json`` describes; None if it describes none."""
     said = config.get("quantization_config")
     method = ""
     if isinstance(said, Mapping):
@@ -71,7 +71,7 @@ def _number(value: Any) -> int:
 
 
 def gather(how: Scheme, found: Mapping[str, TensorEntry]) -> tuple[dict[str, TensorEntry], dict[str, Packed]]:
-    """Return the entries with each packed weight as one of its own shape, and what those are made of."""
+    """Return the entries, with each packed weight as one entry of its real shape, and the parts of those."""
     packed = {name: item for name, item in _groups(how, found) if item is not None}
     used = {part.name for item in packed.values() for part in item.parts.values()}
     entries: dict[str, TensorEntry] = {}
@@ -85,7 +85,7 @@ def gather(how: Scheme, found: Mapping[str, TensorEntry]) -> tuple[dict[str, Ten
 
 
 def unread(how: Scheme, entries: Mapping[str, TensorEntry], packed: Mapping[str, Packed]) -> Iterator[LeftOut]:
-    """Yield the tensors that the method packed in a layout that is not read here."""
+    """Yield the tensors packed in a layout that tlkit does not read."""
     for entry in entries.values():
         integers = entry.dtype in _INTEGERS and len(entry.shape) > 1
         companions = any(f"{entry.name}{end}" in entries for end in (".absmax", ".quant_map", ".SCB", "_scale"))
@@ -116,7 +116,7 @@ def _groups(how: Scheme, found: Mapping[str, TensorEntry]) -> Iterator[tuple[str
 
 
 def _sound(how: Scheme, kind: str, roles: Mapping[str, TensorEntry | None]) -> Packed | None:
-    """Return the weight if its parts fit one another."""
+    """Return the weight if the shapes of its parts fit together."""
     parts = {role: entry for role, entry in roles.items() if entry is not None}
     shapes = {role: entry.shape for role, entry in parts.items()}
     if kind == "fp8":
@@ -180,7 +180,7 @@ def values(how: Scheme, packed: Packed, read: Read) -> NDArray[np.float32]:
         zeros = zeros + 1
     groups = parts["g_idx"] if "g_idx" in parts else np.arange(len(codes)) // (len(codes) // len(scales))
     if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < len(scales):
-        raise LoadError(f"{packed.parts['scales'].file}: {packed.parts['qweight'].name}: a group that has no scale")
+        raise LoadError(f"{packed.parts['scales'].file}: {packed.parts['qweight'].name}: a group without a scale")
     return np.ascontiguousarray(((codes - zeros[groups]).astype(np.float32) * scales[groups]).T)
 
 
@@ -199,7 +199,7 @@ def _unpacked(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
 def _spread(
     scale: tuple[int, ...], weight: tuple[int, ...], block: tuple[int, ...]
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return a scale's shape as a matrix, and how often each row and column is used; None where it does not fit."""
+    """Return a scale's shape as a matrix, and how often each row and column repeats; None where it does not fit."""
     if scale in ((), (1,)):
         return (1, 1), (1, 1)
     if scale in ((weight[0],), (weight[0], 1)):

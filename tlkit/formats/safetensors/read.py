@@ -1,4 +1,4 @@
-"""SafeTensors: one file, several with an index, or a Hugging Face folder.
+"""Read SafeTensors: one file, several with an index, or a Hugging Face folder.
 
 A file is a length (8 bytes, little-endian), a JSON header of that length, and the tensors' bytes. The header maps each
 name to ``{"dtype", "shape", "data_offsets": [begin, end]}``, offsets counted from the header's end, and
@@ -36,7 +36,7 @@ _RANK = 64  # PyTorch's own limit
 
 
 class SafeTensorsFile(MappedTensors):
-    """One or more SafeTensors files that make one model. ``notes`` say what of it is not here, or is odd."""
+    """One or more SafeTensors files that form one model; ``notes`` say what is missing or unusual."""
 
     format: FormatName = "SafeTensors"
 
@@ -65,7 +65,7 @@ class SafeTensorsFile(MappedTensors):
         self.left_out = tuple(left)
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether a weight is put together from several stored tensors (codes, scales, zeros)."""
+        """Whether a weight consists of several stored tensors (codes, scales, zeros)."""
         return entry.name in self._packed
 
     def decoded_type(self, entry: TensorEntry) -> str:
@@ -73,7 +73,7 @@ class SafeTensorsFile(MappedTensors):
         return "F32" if self.is_compressed(entry) else super().decoded_type(entry)
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
-        """Return a tensor's values, dequantized where that is how the folder keeps them."""
+        """Return a tensor's values, dequantized if the folder stores them quantized."""
         if entry.name not in self._packed or self.scheme is None:
             return super().array(entry)
         return quantized.values(self.scheme, self._packed[entry.name], super().array)
@@ -91,7 +91,7 @@ class SafeTensorsFile(MappedTensors):
         return entries
 
     def _check_order(self, mapped: Mapped, entries: list[TensorEntry], start: int) -> list[LeftOut]:
-        """Refuse tensors that overlap; return the bytes that no tensor names."""
+        """Refuse overlapping tensors; return the bytes that no tensor names."""
         end, gaps, last = start, 0, ""
         for entry in entries:
             assert entry.offset is not None
@@ -112,12 +112,12 @@ def _header(mapped: Mapped) -> tuple[dict[str, Any], int]:
     if length > mapped.size - 8:
         raise mapped.broken(f"its header should have {length:,} bytes, and the file has {mapped.size:,}")
     if length > HEADER_LIMIT:
-        raise mapped.broken(f"its header should have {length:,} bytes; over {HEADER_LIMIT:,} none is read")
+        raise mapped.broken(f"its header should have {length:,} bytes; at most {HEADER_LIMIT:,} are read")
     text = bytes(mapped.view[8 : 8 + length])
     tensors = min(text.count(b'"data_offsets"'), _TENSORS)
     header = parse_json(text, str(mapped.path), _ITEMS * tensors + JSON_ITEMS)
     if not isinstance(header, dict):
-        raise mapped.broken("its header is no JSON object")
+        raise mapped.broken("its header is not a JSON object")
     return header, 8 + length
 
 
@@ -139,7 +139,7 @@ def _entry(mapped: Mapped, name: str, item: Any, start: int) -> TensorEntry:
 
 
 def folder_config(path: Path) -> Mapping[str, Any]:
-    """Return a Hugging Face folder's ``config.json`` (of the file's folder, for a file); empty where there is none."""
+    """Return a Hugging Face folder's ``config.json`` (for a file, its folder's); empty where there is none."""
     file = (path if path.is_dir() else path.parent) / "config.json"
     try:
         found = read_json(file) if file.is_file() else {}

@@ -1,4 +1,4 @@
-"""SafeTensors files written as a stream: the header first, then one tensor after the other."""
+"""Write SafeTensors files as a stream: the header first, then one tensor after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES = frozenset(DTYPES)
 
 
 def write_safetensors(path: Path, tensors: Sequence[Planned], metadata: Mapping[str, str], data: Data) -> None:
-    """Write one file. Wide types come first, so that every tensor lies at a multiple of its element's size."""
+    """Write one file. Wide types come first, so that every tensor is aligned to its element size."""
     if any(tensor.name == "__metadata__" for tensor in tensors):
         raise ConversionError(
             f"{path.name}: a tensor may not be called '__metadata__' in SafeTensors",
@@ -45,7 +45,7 @@ def write_safetensors(path: Path, tensors: Sequence[Planned], metadata: Mapping[
 
 
 def write_index(path: Path, shards: Mapping[str, Sequence[Planned]]) -> None:
-    """Write the index of several files: which tensor is in which, and the bytes of all."""
+    """Write the index of several files: the file of each tensor, and the total bytes."""
     total = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors)
     names = {tensor.name: file for file, tensors in shards.items() for tensor in tensors}
     content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}

@@ -1,4 +1,4 @@
-"""From the tensors that a pickle's calls describe to entries: where each lies, what is left out, and the account."""
+"""Turn the tensors that a pickle's calls describe into entries: their places, and an account of what is left out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Storage:
 
 
 class Assembly:
-    """The entries of one PyTorch file, as they are found, and the account of its storages."""
+    """The entries found so far in one PyTorch file, and the account of its storages."""
 
     def __init__(self, file: Mapped, big_endian: bool) -> None:
         self.file, self.big_endian = file, big_endian
@@ -54,7 +54,7 @@ class Assembly:
     def add(
         self, root: Any, references: Iterable[Persistent], pickle: memoryview, above: Path = (), prefix: str = ""
     ) -> None:
-        """Take in every tensor of a pickle's object; ``prefix`` stands before its storages' keys."""
+        """Add every tensor in a pickle's object; ``prefix`` precedes its storages' keys."""
         walked = find_tensors(root, str(self.file.path))
         if walked.once:
             self._left.append(LeftOut("", "second names of shared containers, of which there are too many", 0, "other"))
@@ -72,7 +72,7 @@ class Assembly:
                 self.ledger.claim(f"{prefix}{key}")
 
     def leave_out(self, item: LeftOut, keys: Iterable[str]) -> None:
-        """Name something that is not read, and the storages it would have used."""
+        """Report something that is not read, and claim the storages that it uses."""
         self._left.append(item)
         for key in keys:
             self.ledger.claim(key)
@@ -82,7 +82,7 @@ class Assembly:
         return (*self._left, *self.ledger.rest("no tensor views these bytes of its storage"))
 
     def _named(self, tensors: list[tuple[Path, Found]]) -> list[tuple[str, Path, Found]]:
-        """Give each tensor its name; where two would share one, the key that is that name itself keeps it."""
+        """Name each tensor; where two would share a name, the one whose key is that name keeps it."""
         groups: dict[str, list[int]] = {}
         for index, (path, _) in enumerate(tensors):
             groups.setdefault(dotted(path) or "tensor", []).append(index)
@@ -132,7 +132,7 @@ class Assembly:
             self.entries[name] = entry
 
     def entry(self, name: str, view: View) -> TensorEntry:
-        """Return the entry of a view, its place checked, and claim its bytes; LoadError where it leaves its storage."""
+        """Return the entry of a view and claim its bytes; LoadError where it leaves its storage."""
         storage = self.storages.get(view.storage)
         if storage is None:
             raise self.file.broken(f"'{name[:100]}' is in storage {view.storage[:40]}, which is missing")
@@ -150,12 +150,12 @@ class Assembly:
 
 
 def bytes_of(dtype: str, elements: int) -> int:
-    """Return the bytes that ``elements`` of a PyTorch type take; F4 has two in a byte."""
+    """Return the bytes that ``elements`` of a PyTorch type take; F4 has two per byte."""
     return stored_bytes(dtype, elements + elements % 2 if dtype == "F4" else elements) or 0
 
 
 def plain_view(view: View) -> View:
-    """Return a view without its marks."""
+    """Return a view without its conjugate and negative marks."""
     return replace(view, conj=False, neg=False)
 
 
@@ -172,7 +172,7 @@ def _free(name: str, turn: int, taken: set[str]) -> str:
 
 
 def _training(root: Any) -> set[Path]:
-    """Return the paths under which only going on with the training has a use for tensors: told by key or by form."""
+    """Return the paths whose tensors serve only to resume training, recognised by key or structure."""
     if not isinstance(root, Call | Dict):
         return set()
     found: set[Path] = set()

@@ -1,4 +1,4 @@
-"""What a checkpoint holds at its top, beside its tensors."""
+"""Describe a checkpoint's top level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tlkit.formats.torch.walk import spot
 
 
 def top_level(root: Any, where: str) -> dict[str, Any]:
-    """Return what a checkpoint holds at its top, by name: plain values as they are, anything else in a word."""
+    """Return a checkpoint's top-level items by name: plain values unchanged, anything else as its type in a word."""
     pairs = root.pairs if isinstance(root, Call | Dict) else ()
     found: dict[str, Any] = {}
     for key, value in pairs:

@@ -1,4 +1,4 @@
-"""``.pt2`` archives of ``torch.export``: the weights' table, and what goes in and comes out."""
+"""``.pt2`` archives of ``torch.export``: their table of weights, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_cons
 
 
 def read_weights(archive: Zip, file: Mapped, made: Assembly) -> None:
-    """Take in the archive's tensors; what its tables name and this cannot read is left out by name."""
+    """Add the archive's tensors; those that tlkit cannot read are reported as left out."""
     names = {name.partition("/")[2]: name for name in archive.names}
     for folder in ("data/weights/", "data/constants/"):
         for key in (name for name in names if name.startswith(folder) and not name.endswith((".json", "/"))):
@@ -66,7 +66,7 @@ def _take(name: str, item: Any, folder: str, made: Assembly) -> None:
 
 
 def _older(archive: Zip, made: Assembly) -> None:
-    """Archives of PyTorch 2.0 to 2.6 keep a whole file of ``torch.save`` for their weights."""
+    """Read archives of PyTorch 2.0 to 2.6, which contain a ``torch.save`` file with their weights."""
     for name in archive.names:
         if name.rpartition("/")[2] in (
             "serialized_state_dict.pt",
@@ -77,7 +77,7 @@ def _older(archive: Zip, made: Assembly) -> None:
 
 
 def describe(archive: Zip, file: Mapped) -> dict[str, Any]:
-    """Return the program's inputs, outputs and operations, as far as its JSON tells them."""
+    """Return the program's inputs, outputs and operations, as far as its JSON describes them."""
     names = {name.partition("/")[2]: name for name in archive.names} | {name: name for name in archive.names}
     member = names.get("models/model.json") or names.get("serialized_exported_program.json")
     if member is None:
@@ -111,7 +111,7 @@ def _port(name: str, values: Any) -> dict[str, Any]:
 
 
 def _dim(size: Any) -> int | str:
-    """A number, or the expression of a dimension that may vary."""
+    """Return a number, or the expression of a dynamic dimension."""
     fixed = _get(size, "as_int")
     return fixed if isinstance(fixed, int) else str(_get(_get(size, "as_expr"), "expr_str") or "?")
 
@@ -122,7 +122,7 @@ def _type(meta: Any) -> str:
 
 
 def stored_view(name: str, item: Any) -> View | None:
-    """Return the view that a weight's record describes; None for one that is pickled or makes no sense."""
+    """Return the view that a weight's record describes; None if it is pickled or malformed."""
     meta = _get(item, "tensor_meta")
     shape = tuple(_dim(size) for size in _list(_get(meta, "sizes")))
     strides = tuple(_dim(size) for size in _list(_get(meta, "strides")))

@@ -1,4 +1,4 @@
-"""PyTorch's stored types, and what a tensor in its pickles consists of: a view of a storage, or more than that."""
+"""PyTorch's stored types, and the kinds of tensors in its pickles: views of storages, and more complex ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _PACKED = "float4_e2m1fn_x2"  # two values a byte, the first in the low bits
 class View:
     """A tensor: which storage (of ``room`` bytes) it views, from which element, in what shape and strides.
 
-    ``conj`` and ``neg`` are marks that PyTorch puts on a view in place of computing: its values are the conjugate, or
+    ``conj`` and ``neg`` are marks that PyTorch sets on a view instead of computing: its values are the conjugate, or
     the negative, of what is stored.
     """
 
@@ -77,20 +77,20 @@ class View:
 
     @property
     def span(self) -> int:
-        """The elements from its first to its last, both included."""
+        """The number of elements from its first to its last, inclusive."""
         if 0 in self.shape:
             return 0
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
     @property
     def swells(self) -> bool:
-        """Whether it is large and says the same bytes over a hundred times: a stride of 0 can make much of little."""
+        """Whether it is large and repeats the same bytes over a hundred times, as a stride of 0 does."""
         nbytes = math.prod(self.shape) * PLAIN[self.dtype]
         return nbytes > _LARGE and nbytes > 100 * self.room
 
     @property
     def contiguous(self) -> bool:
-        """Whether its elements lie one after another, row by row."""
+        """Whether its elements are contiguous in row-major order."""
         expected = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
             if size != 1 and stride != expected:
@@ -101,7 +101,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A quantized tensor: its values are ``(stored - zero) * scale``, both numbers, or views along ``axis``."""
+    """A quantized tensor with values ``(stored - zero) * scale``; zero and scale are numbers, or views along
+    ``axis``."""
 
     view: View
     scale: Any
@@ -111,7 +112,7 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A numpy array, whose bytes are in the pickle itself: ``data`` is bytes, or text that stands for them."""
+    """A numpy array whose bytes are in the pickle itself: ``data`` is bytes, or text that encodes them."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -123,7 +124,7 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A tensor that is not given, and why; ``holds`` is what it is made of. ``other``: it is not of numbers."""
+    """A tensor that cannot be read, and why; ``holds`` are its parts. ``other``: it does not hold numbers."""
 
     reason: str
     holds: Any = None
@@ -132,7 +133,7 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Absorbed:
-    """What belongs to a tensor that is given and is not a tensor of the model's: a DTensor's mesh of devices."""
+    """A part of a readable tensor that is not itself a tensor of the model: a DTensor's device mesh."""
 
     holds: Any
 
@@ -142,7 +143,7 @@ Found = View | Quantized | Array | Unread
 
 
 def storage_key(reference: Any) -> str | None:
-    """Return the key of the storage that a persistent reference means; None for one to anything else."""
+    """Return the key of the storage that a persistent reference names; None for any other reference."""
     made = reference.id if isinstance(reference, Persistent) else None
     if not isinstance(made, tuple) or len(made) < 5 or made[0] != "storage":
         return None
@@ -150,14 +151,14 @@ def storage_key(reference: Any) -> str | None:
 
 
 def whole_storage(reference: Persistent, where: str) -> View | Unread:
-    """Return a storage that is saved by itself, as a vector."""
+    """Return a storage that was saved by itself, as a vector."""
     return view_of((reference, 0, (reference.id[4],), (1,)), where)
 
 
 def view_of(args: tuple[Any, ...], where: str, dtype: Any = None, marks: Any = None) -> View | Unread:
-    """Return the view that ``(storage, offset, shape, strides, ...)`` describes; LoadError where it makes no sense.
-
-    ``dtype`` is a type that came later than the storages' classes; ``marks`` what PyTorch keeps of a view beside these.
+    """Return the view that ``(storage, offset, shape, strides, ...)`` describes; LoadError where it is malformed.
+    ``dtype`` is the element type, for types newer than the storage classes; ``marks`` is PyTorch's further state of a
+    view.
     """
     try:
         reference, offset, shape, strides = args[:4]
@@ -188,7 +189,7 @@ def _dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in elements, of a tensor that lies row by row."""
+    """Return the strides, in elements, of a row-major tensor."""
     found: list[int] = []
     step = 1
     for size in reversed(shape):
@@ -198,7 +199,7 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _window(offset: int, count: int, more: list[Any]) -> tuple[int, int]:
-    """Return the offset and elements in the root storage: the oldest files give some storages as a part of another."""
+    """Return the offset and elements in the root storage: in the oldest files a storage may be part of another."""
     window = more[0] if more else None
     if isinstance(window, tuple) and len(window) == 3 and all(type(n) is int and n >= 0 for n in window[1:]):
         return offset + window[1], min(count, window[1] + window[2])
@@ -210,7 +211,7 @@ def _marked(marks: Any, mark: str) -> bool:
 
 
 def quantized_of(args: tuple[Any, ...], where: str, tensor: Any) -> Quantized | Unread:
-    """Return the tensor that ``_rebuild_qtensor`` would make; ``tensor`` reads those of scales by channel."""
+    """Return the tensor that ``_rebuild_qtensor`` would make; ``tensor`` reads per-channel scales."""
     scheme = args[4] if len(args) > 4 and isinstance(args[4], tuple) else ()
     name = str(getattr(scheme[0], "name", "")) if scheme else ""
     kind = str(getattr(getattr(args[0], "id", (0, 0))[1], "name", ""))
@@ -225,7 +226,7 @@ def quantized_of(args: tuple[Any, ...], where: str, tensor: Any) -> Quantized | 
 
 
 def array_of(dtype: Any, shape: Any, fortran: bool, data: Any, where: str, types: Mapping[str, str]) -> Array | Unread:
-    """Return a numpy array whose bytes are ``data``; LoadError where they are not as many as it needs."""
+    """Return a numpy array with the bytes ``data``; LoadError where their number is wrong."""
     code = dtype.args[0] if isinstance(dtype, Call) and isinstance(dtype.args, tuple) and dtype.args else ""
     stored = types.get(code) if isinstance(code, str) else None
     state = dtype.state if isinstance(dtype, Call) and isinstance(dtype.state, tuple) else ()

@@ -1,7 +1,7 @@
-"""What a pickle would do, read without doing it: nothing is imported, nothing is called.
+"""Read what a pickle would do, without doing it: nothing is imported, nothing is called.
 
-The opcodes run on a stack of stand-ins (``pickle_machine.py``). What tensors a checkpoint holds, and
-what loading it would import, can be told from those.
+The opcodes run on a stack of stand-ins (``pickle_machine.py``). They show which tensors a checkpoint holds and what
+loading it would import.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _DTYPES = "float* bfloat16 double half int* uint* short long bool complex* quint
 
 @dataclass(frozen=True, slots=True)
 class Pickle:
-    """A pickle as read: its object, the names it would import in order, where it ended, and all its references."""
+    """A parsed pickle: its object, the names that it would import, in order, its end, and all its references."""
 
     root: Any
     imports: tuple[str, ...]
@@ -71,14 +71,14 @@ class Pickle:
 
 
 def unexpected(imports: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of ``imports`` that are neither plain weights' nor layers of PyTorch's own."""
+    """Return those of ``imports`` that are neither needed by plain weights nor PyTorch's own layers."""
     plain = (*_EXPECTED, *(f"torch.{name}" for name in _DTYPES.split()))
     strange = (name for name in imports if not _MODULE.fullmatch(name))
     return tuple(name for name in strange if not any(fnmatchcase(name, pattern) for pattern in plain))
 
 
 def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
-    """Read one pickle of ``data`` from ``start``; LoadError where it is none, or is too long to be a model's."""
+    """Read one pickle in ``data`` from ``start``; LoadError where it is invalid, or too long to be a model's."""
     source = _Source(data, start)
     machine = PickleMachine()
     try:
@@ -90,13 +90,13 @@ def read_pickle(data: memoryview, where: str, start: int = 0) -> Pickle:
                 return Pickle(machine.stack[-1], tuple(machine.imports), source.position, references)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise LoadError(
-            f"{where}: not a readable pickle: {reason(error)[:80]}", "the file is damaged, or no model"
+            f"{where}: not a readable pickle: {reason(error)[:80]}", "the file is damaged, or not a model"
         ) from None
     raise LoadError(f"{where}: over {_OPCODES:,} opcodes in one pickle", "no model has so many")
 
 
 class _Claimed(bytes):
-    """The first bytes of many, which says that it is as long as all of them: pickletools checks the length."""
+    """The first bytes of a long run that claims the length of the whole: pickletools checks the length."""
 
     def __new__(cls, head: bytes, length: int) -> _Claimed:
         found = super().__new__(cls, head)
@@ -110,7 +110,7 @@ class _Claimed(bytes):
 
 
 class _Source:
-    """What pickletools reads from: a place in mapped bytes."""
+    """A position in mapped bytes, from which pickletools reads."""
 
     def __init__(self, data: memoryview, position: int) -> None:
         self._data, self.position, self._kept = data, position, 0

@@ -1,4 +1,4 @@
-"""The pickle machine with stand-ins for everything it would make: imports become names, calls become records."""
+"""A pickle machine with stand-ins for everything that it would create: imports become names, calls records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Something that loading would call or make, and what it would then put into it."""
+    """Something that loading would call or create, and the state that it would then set."""
 
     func: Any
     args: Any = ()
@@ -31,7 +31,7 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Dict:
-    """A dictionary, as pairs in order: keys may be anything."""
+    """A dictionary, as pairs in order: keys may be unhashable stand-ins."""
 
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class Persistent:
 
 
 class LongBytes(bytes):
-    """The start of a long run of bytes: where all of it lies in the pickle; its length is that of all."""
+    """The start of a long run of bytes, with its place in the pickle; ``len`` is that of the whole run."""
 
     def __new__(cls, head: bytes, start: int, length: int) -> LongBytes:
         """Keep the first bytes, and where all of them lie."""
@@ -60,7 +60,7 @@ class LongBytes(bytes):
 
 
 class LongText(str):
-    """The start of a long text, and where all of it lies; ``encoded`` in UTF-8, or a byte a character."""
+    """The start of a long text, with its place in the pickle; ``encoded`` in UTF-8, else one byte per character."""
 
     __slots__ = ("encoded", "length", "start")
 
@@ -76,7 +76,8 @@ class LongText(str):
 
 
 class PickleMachine:
-    """The stack that opcodes work on; ``imports`` are the names met, ``references`` what lies elsewhere, in order."""
+    """The stack on which opcodes work; ``imports`` are the names found, ``references`` the persistent ones, in
+    order."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -86,7 +87,7 @@ class PickleMachine:
         self._memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """Do what the opcode ``name`` does; IndexError, KeyError and the like for one that cannot be."""
+        """Execute the opcode ``name`` on stand-ins; IndexError, KeyError and the like where the pickle is invalid."""
         method = _STEPS.get(name)
         if method is not None:
             method(self, argument)

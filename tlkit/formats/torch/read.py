@@ -1,6 +1,5 @@
-"""PyTorch's files: state_dicts, checkpoints, whole modules, TorchScript, exported programs; zip or the older layout.
-
-Nothing in them is executed: the pickles are read by ``pickle.py``, tensors are mapped where they lie.
+"""Read PyTorch's files: state_dicts, checkpoints, modules, TorchScript, exported programs; zip or the older layout.
+Nothing in them is executed: pickles are read by ``pickle.py``, tensors are mapped in place.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.+?):$", re.DOTALL | re.MULT
 
 
 class PyTorchFile(MappedTensors):
-    """A file of PyTorch's. ``kind`` says which; ``imports`` what its pickle would import; ``details`` the rest."""
+    """A PyTorch file: ``kind`` is its kind, ``imports`` what its pickle would import, ``details`` everything else."""
 
     format: FormatName = "PyTorch"
 
@@ -54,7 +53,7 @@ class PyTorchFile(MappedTensors):
         self.left_out = self._made.left_out()
 
     def carried(self) -> Mapping[str, tuple[str, Any]]:
-        """Return the numbers among a checkpoint's other entries: only they are sure to be values."""
+        """Return the numbers among a checkpoint's other entries: only those certainly are plain values."""
         numbers = {key: value for key, value in self.metadata.items() if isinstance(value, int | float)}
         return {key: ("str", str(value)) for key, value in numbers.items()}
 
@@ -70,7 +69,7 @@ class PyTorchFile(MappedTensors):
         return self._stored(self._made.views[entry.name], entry.nbytes)
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether a tensor's values are worked out: it is quantized, or marked as conjugate or negative."""
+        """Whether a tensor's values must be computed: it is quantized, or marked as conjugate or negative."""
         return isinstance(self._made.computed.get(entry.name, (None,))[0], Quantized | View)
 
     def decoded_type(self, entry: TensorEntry) -> str:
@@ -78,7 +77,7 @@ class PyTorchFile(MappedTensors):
         return "F32" if entry.dtype.startswith("Q") and self.is_compressed(entry) else super().decoded_type(entry)
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:
-        """Return the tensor's values, worked out where they are not what is stored."""
+        """Return the tensor's values, computed where it is quantized or marked."""
         held, _ = self._made.computed.get(entry.name, (None, None))
         if held is None or isinstance(held, Array):
             return super().array(entry)
@@ -89,7 +88,7 @@ class PyTorchFile(MappedTensors):
         return values.marked(held, self._values(held))
 
     def _values(self, view: View) -> NDArray[Any]:
-        """Return what a view's storage holds, whatever the view is marked as."""
+        """Return a view's stored values, ignoring its marks."""
         scratch = Assembly(self._file, self._made.big_endian)
         scratch.storages = self._made.storages
         entry = scratch.entry("", view)
@@ -128,7 +127,7 @@ class PyTorchFile(MappedTensors):
         return (name.removeprefix(folder) for name in names if name.startswith(folder) and name != folder)
 
     def _read_plain(self) -> None:
-        """A bare pickle, or the older layout: five pickles, then each storage's length and bytes."""
+        """Read a bare pickle, or the older layout: five pickles, then each storage's length and bytes."""
         if bytes(self._file.view[: len(LEGACY_MAGIC)]) != LEGACY_MAGIC:
             found = self._describe(self._file.view, 0)
             self.kind = "pickle"
@@ -206,12 +205,12 @@ class PyTorchFile(MappedTensors):
 
 
 def _inner(members: Iterable[str]) -> dict[str, str]:
-    """Return an archive's members by their names inside its one folder; an archive packed anew may have none."""
+    """Return an archive's members by their names inside its single folder; a re-zipped archive may have no folder."""
     root = min((name for name in members if name.rpartition("/")[2] == "data.pkl"), key=len, default="x/")
     bare = "/" not in root
     return {name if bare else name.partition("/")[2]: name for name in members}
 
 
 def _constants(root: Any) -> Any:
-    """Name the constants as the code does, ``CONSTANTS.c0``."""
+    """Name the constants as in the code: ``CONSTANTS.c0``."""
     return Dict([(f"c{index}", item) for index, item in enumerate(root)]) if isinstance(root, list | tuple) else root

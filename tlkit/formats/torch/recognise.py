@@ -1,6 +1,6 @@
-"""Which calls in a pickle make a tensor, and what tensor: PyTorch's rebuild functions, wrappers and numpy's arrays.
+"""Recognise the calls in a pickle that make tensors: PyTorch's rebuild functions, wrappers and numpy's arrays.
 
-A call that looks like one of these and is not known here is an :class:`Unread`: never nothing.
+A call that resembles one of these but is unknown becomes an :class:`Unread`, never nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ _SHARDED = "ShardedTensor"
 
 
 def recognise(value: Any, where: str, depth: int = 0) -> tuple[Found | None, Any]:
-    """Return the tensor that ``value`` stands for (None if it is none), and what else hangs on it: a subclass's state.
-
-    LoadError for numbers that make no sense.
+    """Return the tensor that ``value`` stands for (None if it is not one), and its further state (a subclass's).
+    LoadError where sizes or offsets are malformed.
     """
     if isinstance(value, Persistent):
         is_storage = isinstance(value.id, tuple) and len(value.id) >= 5 and value.id[0] == "storage"
@@ -63,7 +62,7 @@ def recognise(value: Any, where: str, depth: int = 0) -> tuple[Found | None, Any
 
 
 def _rebuilt(name: str, args: tuple[Any, ...], where: str, depth: int) -> tuple[Found | None, Any]:
-    """What a function of ``torch._utils`` would rebuild."""
+    """Return what a function of ``torch._utils`` would rebuild."""
     if name in ("parameter", "parameter_with_state") and args:
         found, more = recognise(args[0], where, depth + 1)
         return found, [more, args[3]] if len(args) > 3 else more
@@ -94,7 +93,7 @@ _REASONS = {
 
 
 def _typed(args: tuple[Any, ...], where: str, depth: int) -> tuple[Found | None, Any]:
-    """A subclass of Tensor: a plain tensor with a state, or a wrapper whose state is all there is."""
+    """Return a Tensor subclass: a plain tensor with a state, or a wrapper that consists only of its state."""
     func, kind, inner = args[:3]
     state = args[3] if len(args) > 3 else None
     if str(func) == f"{_UTILS}_rebuild_wrapper_subclass":
@@ -104,7 +103,7 @@ def _typed(args: tuple[Any, ...], where: str, depth: int) -> tuple[Found | None,
 
 
 def _wrapper(kind: Any, args: Any, state: Any, where: str, depth: int) -> tuple[Found, Any]:
-    """A DTensor that is here whole is its local tensor; of other wrappers only their makers know the values."""
+    """Return a wrapper's tensor: a complete DTensor is its local tensor; others only their libraries can decode."""
     name = one_line(str(kind)[:100])
     if name in _DTENSOR:
         held = _state(state)
@@ -134,13 +133,13 @@ def _plain(shape: Any) -> Any:
 
 
 def _state(state: Any) -> dict[Any, Any]:
-    """The attributes in an object's state: a dictionary, or a pair of two (the second for ``__slots__``)."""
+    """Return the attributes in an object's state: a dictionary, or a pair of them (the second for ``__slots__``)."""
     parts = state if isinstance(state, tuple | list) else (state,)
     return {key: value for part in parts if isinstance(part, Dict) for key, value in part.pairs if isinstance(key, str)}
 
 
 def _numpy(name: str, args: tuple[Any, ...], state: Any, where: str) -> Array | Unread | None:
-    """An array; None for one of objects, which is looked into as a list is."""
+    """Return a numpy array; None for an array of objects, which is searched like a list."""
     if name in _FROM_BUFFER and len(args) == 4:
         return array_of(args[1], args[2], args[3] == "F", _bytes(args[0]), where, NUMPY_CODES)
     if isinstance(state, tuple) and len(state) == 5:
@@ -152,7 +151,7 @@ def _numpy(name: str, args: tuple[Any, ...], state: Any, where: str) -> Array | 
 
 
 def _bytes(data: Any) -> Any:
-    """Bytes as protocols 0 to 2 write them are text and the call that encodes it."""
+    """Return bytes; protocols 0 to 2 write them as text and a call that encodes it."""
     if isinstance(data, Call) and str(data.func) == "_codecs.encode" and isinstance(data.args, tuple) and data.args:
         return data.args[0]
     if isinstance(data, Call) and isinstance(data.args, tuple):  # bytearray(b"..."), or bytes() for none

@@ -1,4 +1,4 @@
-"""A PyTorch model in several files, or a folder of it: ``pytorch_model-00001-of-00002.bin`` and their index."""
+"""PyTorch models in several files, or in a folder: ``pytorch_model-00001-of-00002.bin`` and their index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_pytorch(path: Path) -> PyTorchFile | ShardedPyTorch:
 
 
 class ShardedPyTorch:
-    """The tensors of several files, as one model's."""
+    """The tensors of several files as one model."""
 
     format: FormatName = "PyTorch"
 
@@ -62,7 +62,7 @@ class ShardedPyTorch:
         return self._entries
 
     def carried(self) -> Mapping[str, tuple[str, Any]]:
-        """Return what each file has to carry."""
+        """Return the metadata of all files that another format can take over."""
         return {key: pair for part in self._parts.values() for key, pair in part.carried().items()}
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
@@ -70,7 +70,7 @@ class ShardedPyTorch:
         return self._parts[entry.file].parts(entry)
 
     def is_compressed(self, entry: TensorEntry) -> bool:
-        """Whether a tensor's values are worked out from what is stored."""
+        """Whether a tensor's values must be computed from what is stored."""
         return self._parts[entry.file].is_compressed(entry)
 
     def decoded_type(self, entry: TensorEntry) -> str:
@@ -78,7 +78,7 @@ class ShardedPyTorch:
         return self._parts[entry.file].decoded_type(entry)
 
     def release(self, entry: TensorEntry, nbytes: int) -> None:
-        """Let go of the first ``nbytes`` of a tensor's mapped pages."""
+        """Release the first ``nbytes`` of a tensor's mapped pages."""
         self._parts[entry.file].release(entry, nbytes)
 
     def raw(self, entry: TensorEntry) -> memoryview:

@@ -1,4 +1,4 @@
-"""Values that do not lie in a PyTorch file as they are: quantized tensors, conjugate and negative views, numpy arrays.
+"""Values that a PyTorch file does not store plainly: quantized tensors, conjugate and negative views, numpy arrays.
 
 Importing this module imports numpy.
 """
@@ -33,7 +33,7 @@ def array_bytes(array: Array, pickle: memoryview) -> memoryview:
 
 
 def marked(view: View, stored: NDArray[Any]) -> NDArray[Any]:
-    """Return the values of a view that is marked as conjugate or negative."""
+    """Return the values of a view marked as conjugate or negative."""
     found = np.conj(stored) if view.conj else stored
     return np.negative(found) if view.neg else found
 
@@ -52,7 +52,7 @@ def dequantize(tensor: Quantized, values: Values) -> NDArray[np.float32]:
 
 
 def _numbers(part: Any, tensor: Quantized, values: Values) -> NDArray[Any]:
-    """One number, or one a channel, laid along the channels' axis."""
+    """Return one number, or one per channel, aligned with the channels' axis."""
     found = np.asarray(values(part) if isinstance(part, View) else part)
     if tensor.axis is None:
         return found

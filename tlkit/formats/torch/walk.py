@@ -1,4 +1,4 @@
-"""The tensors in what a pickle would make, each by its dotted path; a tensor is found wherever it hangs."""
+"""Find the tensors in what a pickle would create, each by its dotted path, wherever they are."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ Path = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """All tensors by path, in order. ``once``: shared containers were looked into only where they come first.
-
-    ``absorbed`` is what belongs to tensors and is none of the model's.
+    """All tensors by path, in order. ``once``: shared containers were searched only at their first place. ``absorbed``
+    are parts of tensors that are not tensors of the model.
     """
 
     tensors: tuple[tuple[Path, Found], ...]
@@ -31,16 +30,14 @@ class Walked:
 
 
 def find_tensors(root: Any, where: str) -> Walked:
-    """Return every tensor in ``root``; a module's have the paths that its ``state_dict`` gives them.
-
-    What is shared has as many paths as lead to it, unless those are more than any model has. LoadError for a tensor
-    whose numbers make no sense.
+    """Return every tensor in ``root``; those of a module have the paths of its ``state_dict``. A shared object has one
+    path per place, unless there are more than any model has. LoadError for a malformed tensor.
     """
     return _Walk(root, where).all()
 
 
 class _Walk:
-    """One walk: first each container's tensors are counted, then they are gone through by path."""
+    """One search: first each container's tensors are counted, then they are visited by path."""
 
     def __init__(self, root: Any, where: str) -> None:
         self._root, self._where = root, where
@@ -75,14 +72,14 @@ class _Walk:
         return self._known[id(value)]
 
     def _inside(self, value: Any, path: Path) -> list[tuple[Any, Any]]:
-        """Return what hangs on a value that may lead to tensors; on a tensor, what its subclass adds."""
+        """Return a value's children that may lead to tensors; for a tensor, what its subclass adds."""
         tensor, more = self._what(value, path)
         hanging = more if isinstance(more, list) else [more]
         parts = [((), item) for item in hanging] if tensor is not None else children(value)
         return [(key, item) for key, item in parts if is_container(item) or isinstance(item, Persistent)]
 
     def _count(self) -> None:
-        """Count how many tensors each container leads to; one that leads to itself is not followed again."""
+        """Count the tensors reachable from each container; cycles are not followed again."""
         stack: list[tuple[Any, Path, list[Any] | None]] = [(self._root, (), None)]
         while stack:
             value, path, inner = stack.pop()
@@ -98,12 +95,12 @@ class _Walk:
 
 
 def spot(path: Path, where: str) -> str:
-    """Return how an error names the place ``path`` in the file ``where``."""
+    """Return the name of the place ``path`` in the file ``where``, for errors."""
     return f"{where}: '{one_line(dotted(path)[:100])}'"
 
 
 def dotted(path: Path) -> str:
-    """Return a path as a name: keys that are not text as Python writes them."""
+    """Return a path as a dotted name; keys that are not text as their repr."""
     return ".".join(key if isinstance(key, str) else _key(key) for key in path if key != ())
 
 
@@ -121,7 +118,7 @@ def _key(key: Any) -> str:
 
 
 def storages_in(value: Any) -> Iterator[str]:
-    """Yield the key of every storage that ``value`` refers to, at whatever depth, each once."""
+    """Yield the key of every storage that ``value`` refers to, at any depth, each once."""
     seen: set[int] = set()
     keys: set[str] = set()
     stack = [value]
@@ -142,9 +139,8 @@ def is_container(value: Any) -> bool:
 
 
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield what hangs on a container by key; ``()`` is the key of what adds nothing to the path.
-
-    On anything else, which may be all that a file holds, hangs nothing.
+    """Yield a container's children by key; ``()`` is the key of a child that adds nothing to the path. Other values,
+    which may be all that a file holds, have no children.
     """
     if isinstance(value, list | tuple):
         yield from enumerate(value)
@@ -166,7 +162,7 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _arguments(value: Call) -> Iterator[tuple[Any, Any]]:
-    """What a call is given; the pairs that an OrderedDict of Python 2 is made from are its items."""
+    """Yield a call's arguments; the pairs given to Python 2's OrderedDict are its items."""
     args = value.args if isinstance(value.args, tuple | list) else ()
     pairs = args[0] if args and str(value.func).lower().endswith("dict") and isinstance(args[0], list | tuple) else ()
     if pairs and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
@@ -176,14 +172,14 @@ def _arguments(value: Call) -> Iterator[tuple[Any, Any]]:
 
 
 def _attributes(state: Any) -> dict[Any, Any]:
-    """An object's state: a dictionary, or a pair of two (the second for ``__slots__``)."""
+    """Return an object's state: a dictionary, or a pair of them (the second for ``__slots__``)."""
     if isinstance(state, tuple) and len(state) == 2 and all(part is None or isinstance(part, Dict) for part in state):
         return {key: item for part in state if part is not None for key, item in _last(part.pairs)}
     return dict(_last(state.pairs)) if isinstance(state, Dict) else {}
 
 
 def _last(pairs: Any) -> list[tuple[Any, Any]]:
-    """Return pairs as a dictionary keeps them: of several values for a key the last, in the first one's place."""
+    """Return pairs as a dictionary would keep them: a repeated key has its last value, at its first place."""
     found: dict[tuple[str, Any], tuple[Any, Any]] = {}
     for index, (key, item) in enumerate(pairs):
         mark = ("key", key) if isinstance(key, str | int | float | bytes) or key is None else ("place", index)

@@ -1,8 +1,8 @@
-"""PyTorch state_dicts written as a stream, without PyTorch: what ``torch.load(weights_only=True)`` reads.
+"""Write PyTorch state_dicts as a stream, without PyTorch, for ``torch.load(weights_only=True)``.
 
-A zip, nothing compressed, with ``data.pkl`` (an OrderedDict of tensors that name their storages) and one member a
-storage. The pickle holds a dozen opcodes over and over; it is written here by hand, since pickle itself would import
-torch to name its functions.
+The file is an uncompressed zip with ``data.pkl`` (an OrderedDict of tensors that name their storages) and one member
+per storage. The pickle needs only a dozen opcodes; it is written by hand, since pickle itself would import torch to
+name its functions.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same input makes the same file
 _ALIGNMENT = 64
 
 TYPES = frozenset(_DTYPES) & frozenset(PLAIN)
-"""The stored types that a tensor of PyTorch's may have."""
+"""The stored types that a PyTorch tensor may have."""
 
 
 def write_torch(path: Path, tensors: Sequence[Planned], data: Data) -> None:
-    """Write a state_dict of ``tensors``, each in a storage of its own."""
+    """Write a state_dict of ``tensors``, each in its own storage."""
     with path.open("wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.writestr(_member("data.pkl"), _pickle(tensors))
         archive.writestr(_member(".format_version"), b"1")
