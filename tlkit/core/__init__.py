@@ -1,1 +1,1 @@
-"""What the subcommands share."""
+"""The subcommands' work, without the command line."""

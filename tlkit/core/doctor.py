@@ -1,4 +1,4 @@
-"""What this machine has, what can be measured on it, and what is missing to measure the rest; no heavy import."""
+"""What this machine has, what can be measured on it, and what is missing for the rest; no heavy import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPTIONAL = ("onnx", "onnxruntime", "nvidia-ml-py", "zeus-apple-silicon")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to measure, or one way to run a model: is it here, what is known of it, and what to do if it is not."""
+    """One thing to measure, or one way to run a model: whether it is here, details, and what to do if it is not."""
 
     what: str
     status: Literal["yes", "no", "limited"]

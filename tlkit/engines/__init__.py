@@ -1,1 +1,1 @@
-"""What can execute a model: Apple's Core ML on a Mac, torch anywhere."""
+"""Engines that execute models: Apple's Core ML on a Mac, torch anywhere."""

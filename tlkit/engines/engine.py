@@ -1,4 +1,4 @@
-"""The seam for engines: what one is asked for, what kinds there are, and how one is chosen.
+"""The interface of engines: what they can be asked, how their kinds describe themselves, and how one is chosen.
 
 A new engine is a folder beside ``torch/`` and ``coreml/`` with an :class:`Engine` and an :class:`EngineKind`, and an
 entry in the table in ``tlkit/core/model/engines.py``. Nothing else names engines.
@@ -21,7 +21,7 @@ Arrays = Mapping[str, Any]
 
 
 class Can(Enum):
-    """What not every engine can do, beyond running a model."""
+    """Optional abilities of engines, beyond running a model."""
 
     WATCH = "watch"
     """Run operation by operation and show each (:class:`Watching`)."""
@@ -31,9 +31,8 @@ class Can(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HowToRun:
-    """How a model is to be run: ``mode`` is what ``--engine`` names, ``threads`` None for the engine's own choice.
-
-    ``part`` says that it is one stage of a pipeline, which is not a file by itself.
+    """How to run a model: ``mode`` is the value of ``--engine``, ``threads`` None leaves the choice to the engine.
+    ``part`` says that it is one stage of a pipeline, without a file of its own.
     """
 
     precision: str = "f16"
@@ -46,10 +45,9 @@ class HowToRun:
 
 @dataclass(frozen=True, slots=True)
 class Loadable:
-    """What an engine loads: the file or folder, its ports, and the function of several that is to run (None: the one).
-
-    ``program`` returns the MIL function, once its weights are known to be there; LoadError where there is none.
-    ``message`` is Core ML's ``Model``, for kinds of model that are read from it.
+    """What an engine loads: the file or folder, its ports, and the function to run (None: the only one). ``program``
+    returns the MIL function after checking that its weights exist; LoadError where there is none. ``message`` is Core
+    ML's ``Model``, for kinds of model that are read from it.
     """
 
     path: Path
@@ -72,26 +70,27 @@ class Engine(Protocol):
         """Convert the inputs once; return a call that runs exactly one inference and returns when it is done."""
 
     def make_state(self) -> Any:
-        """Return a fresh state for a stateful model; what it is belongs to the engine."""
+        """Return a fresh state for a stateful model, of a type private to the engine."""
 
 
 class Watching(Engine, Protocol):
     """An engine that can :attr:`Can.WATCH`."""
 
     def watch(self, arrays: Arrays, seen: Callable[..., bool], state: Any = None) -> dict[str, Any] | None:
-        """Run once and show each operation to ``seen``, which stops it by returning True (None is returned then)."""
+        """Run once and show each operation to ``seen``, which stops the run by returning True; None is returned
+        then."""
 
 
 class Checking(Engine, Protocol):
     """An engine that can :attr:`Can.CHECK`."""
 
     def check(self, arrays: Arrays, state: Any = None) -> tuple[dict[str, Any], Any]:
-        """Run once; return :meth:`run`'s outputs and the first operation that strayed from finite values, or None."""
+        """Run once; return :meth:`run`'s outputs and the first operation with a non-finite result, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an engine does not take some settings, and what to leave out."""
+    """Why an engine does not accept some settings, and which to leave out."""
 
     message: str
     hint: str
@@ -99,14 +98,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Where operations run, by whose word: (name, type, unit, share of the cost 0..1 or None) of each."""
+    """Where operations run, and the source of that: (name, type, unit, share of the cost 0..1 or None) for each."""
 
     source: str
     operations: tuple[tuple[str, str, str, float | None], ...]
 
 
 class EngineKind(ABC):
-    """What is known of an engine before a model is loaded. Importing one imports nothing heavy."""
+    """An engine's properties before a model is loaded. Importing one imports nothing heavy."""
 
     name: str
     modes: tuple[str, ...] = ()
@@ -115,14 +114,14 @@ class EngineKind(ABC):
 
     @abstractmethod
     def available(self, *, stand_in: bool = False) -> bool:
-        """Whether it is here; with ``stand_in`` also where something stands in for it, which measuring goes by."""
+        """Whether it is available; with ``stand_in``, also where a stand-in replaces it (as measuring asks)."""
 
     @abstractmethod
     def runs(self, kind: str) -> bool:
         """Whether it runs models of ``kind`` (``mlProgram``, ``pipeline``, ``neuralNetwork``, ...) as they are."""
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
-        """Return why it does not run models as ``settings`` ask, or None."""
+        """Return why it cannot run models with ``settings``, or None."""
         return None
 
     @abstractmethod
@@ -130,17 +129,18 @@ class EngineKind(ABC):
         """Make ``model`` ready to run. Raises LoadError, or UnavailableError where the unit is not here."""
 
     def checks(self, settings: HowToRun) -> bool:
-        """Whether :attr:`Can.CHECK` runs a model just as running it does."""
+        """Whether :attr:`Can.CHECK` executes a model exactly as running it does."""
         return False
 
     # What measuring asks for
 
     def units(self) -> tuple[Unit, ...]:
-        """Return the compute-unit settings that this machine has for it."""
+        """Return its compute-unit settings on this machine."""
         return (Unit.CPU,)
 
     def compile(self, path: Path, folder: Path) -> Path | None:
-        """Make of ``path``, once and in ``folder``, what every measured process loads; None where that is the file."""
+        """Compile ``path``, once, into ``folder`` for every measured process to load; None where they load the file
+        itself."""
         return None
 
     def begin(self, settings: HowToRun) -> None:
@@ -148,11 +148,11 @@ class EngineKind(ABC):
         return None
 
     def rebinds(self, settings: HowToRun) -> bool:
-        """Whether inputs may be bound again without the model being compiled or run."""
+        """Whether inputs can be bound again without compiling or running the model."""
         return True
 
     def describe(self, settings: HowToRun) -> dict[str, Any]:
-        """Return ``backend`` and ``device`` for people, ``threads``, and ``kind``: what rows are compared by."""
+        """Return ``backend`` and ``device`` as text, ``threads``, and ``kind``, by which rows are compared."""
         return {"backend": self.name, "device": str(settings.unit), "threads": None, "kind": str(settings.unit)}
 
     def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: HowToRun) -> Allocation:
@@ -160,4 +160,4 @@ class EngineKind(ABC):
         return Allocation("", ())
 
     placement_is_costly: bool = False
-    """Whether :meth:`placement` runs the model, and so is left out unless costs per operation are asked for."""
+    """Whether :meth:`placement` runs the model, and is therefore skipped unless costs per operation are requested."""

@@ -1,9 +1,9 @@
 """Core ML's nonMaximumSuppression model: the last stage of most detectors.
 
-Boxes are (centre x, centre y, width, height), one row each; confidences have a column a class. Boxes whose best class
-is below the confidence threshold are dropped first; of what is left, the best one suppresses those that overlap it by
+Boxes are (centre x, centre y, width, height), one row each; confidences have one column per class. Boxes whose best
+class is below the confidence threshold are dropped first; of the rest, the best one suppresses those that overlap it by
 more than the IoU threshold, with ``perClass`` only those of its own best class. Unlike MIL's op, nothing is kept where
-no box passes. An output of a fixed number of rows is filled up with zeros.
+no box passes. An output with a fixed number of rows is padded with zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tlkit.types import TensorSpec
 
 
 class NmsEngine:
-    """Runs one such model; ``message`` is its part of the protobuf."""
+    """Runs a nonMaximumSuppression model; ``message`` is its part of the protobuf."""
 
     name = "nms"
 
@@ -36,7 +36,7 @@ class NmsEngine:
         coordinates = _required(arrays, message.coordinatesInputFeatureName, "coordinates")
         confidence = _required(arrays, message.confidenceInputFeatureName, "confidences")
         if coordinates.size % 4:
-            raise ExecutionError(f"{coordinates.shape} coordinates are no boxes", "a box has four")
+            raise ExecutionError(f"{coordinates.shape} coordinates are not boxes", "a box has four")
         coordinates = coordinates.reshape(-1, 4)
         if not len(coordinates) or confidence.size % len(coordinates):
             raise ExecutionError(
@@ -72,7 +72,7 @@ class NmsEngine:
         return kept
 
     def _rows(self, name: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Cut to the rows that the output may have, and fill up to those that it has to."""
+        """Truncate to the output's maximum number of rows, and pad to its minimum."""
         spec = self._outputs.get(name)
         if spec is None or len(spec.shape) != 2:
             return found
@@ -82,9 +82,9 @@ class NmsEngine:
 
 
 def _required(arrays: Mapping[str, Any], name: str, what: str) -> NDArray[np.float32]:
-    """Return the input that the model names for its boxes' ``what``; ExecutionError where it has none."""
+    """Return the input that the model names for its boxes' ``what``; ExecutionError where it is missing."""
     if name not in arrays:
-        raise ExecutionError(f"the boxes' {what} are to be its input '{name}', which is not there", "give it that one")
+        raise ExecutionError(f"the input '{name}' with the boxes' {what} is missing", "give that input")
     return np.asarray(arrays[name], np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What is known of the engine for nonMaximumSuppression models before one is loaded; light to import."""
+"""The properties of the engine for nonMaximumSuppression models before one is loaded; light to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Core ML pipeline run stage by stage: what a stage puts out, a later one may take by name."""
+"""Run a Core ML pipeline stage by stage: each stage's outputs are available to later ones by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tlkit.types import TensorSpec
 
 
 class Stage(Protocol):
-    """What a pipeline asks of a loaded model."""
+    """What a pipeline requires of a loaded model."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -23,7 +23,7 @@ class Stage(Protocol):
 
 
 class PipelineEngine:
-    """Runs loaded stages in order, each on the features that the inputs and the stages before it have named."""
+    """Runs loaded stages in order, each on the inputs and the outputs of earlier stages, by name."""
 
     name = "pipeline"
 
@@ -36,7 +36,7 @@ class PipelineEngine:
         """Return no state: Core ML's pipelines have none."""
 
     def run(self, arrays: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
-        """Run every stage once; return all features by name, the inputs among them."""
+        """Run every stage once; return all features by name, including the inputs."""
         features = dict(arrays)
         for stage in self._stages:
             given = {spec.name: features[spec.name] for spec in stage.inputs if spec.name in features}
@@ -44,5 +44,5 @@ class PipelineEngine:
         return features
 
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], dict[str, Any]]:
-        """Return a call that runs the whole pipeline once; what passes between stages is converted in it."""
+        """Return a call that runs the whole pipeline once, including the conversions between stages."""
         return lambda: self.run(arrays)

@@ -1,4 +1,4 @@
-"""The published facts that predictions rest on, read from the data files beside this module: each names its source."""
+"""The published facts behind predictions, read from the data files beside this module; each names its source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Trust = Literal["high", "medium", "low"]
 
 @dataclass(frozen=True, slots=True)
 class PlacementRule:
-    """One reason: its id, a sentence, what to do about it, where it comes from and how far to trust it.
+    """One rule: its id, a sentence, what to do about it, its source and how far to trust it.
 
     Trust: ``high`` is machine data or Apple's own words, ``medium`` one careful measurer, ``low`` hearsay.
     """
@@ -31,7 +31,7 @@ class PlacementRule:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """GB/s of values moved and TFLOPS of arithmetic (two per MAC; 0: no matter); the slower of the two decides.
+    """GB/s of values moved and TFLOPS of arithmetic (two per MAC; 0: not limiting); the slower of the two decides.
 
     ``weights`` says whether bytes of weights count as moved.
     """
@@ -43,7 +43,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A chip: its name, the largest dimension that its Neural Engine takes, and whose prices predictions for it use."""
+    """A chip: its name, its Neural Engine's largest dimension, and the chip whose prices its predictions use."""
 
     name: str
     largest: int
@@ -51,7 +51,7 @@ class Chip:
 
     @property
     def basis(self) -> str:
-        """What a prediction for this chip rests on, in a phrase."""
+        """The basis of predictions for this chip, in a phrase."""
         if self.prices.startswith("own"):
             return f"Core ML's published prices for the {self.name}, {_WHERE}"
         return f"the M4's published prices ({_WHERE}): none are published for the {self.name}"
@@ -78,7 +78,7 @@ def all_rules() -> Mapping[str, PlacementRule]:
 
 @cache
 def op_units() -> Mapping[str, tuple[str, ...]]:
-    """The units (``cpu``, ``gpu``, ``ane``) that each operation was seen to be supported on, sizes and types aside."""
+    """The units (``cpu``, ``gpu``, ``ane``) that were seen to support each operation, regardless of sizes and types."""
     return {row["op"]: tuple(row["units"].split()) for row in _rows("ops.csv")}
 
 

@@ -1,8 +1,8 @@
-"""Program -> which unit Core ML would choose for each operation: the units that can take it, the cheapest path through.
+"""Predict which unit Core ML would choose for each operation of a program: the cheapest path through the units.
 
-As published for Core ML's planner (M4, macOS 27): each operation has the units that can take it and an estimated time
-on each; the cheapest path through the list of operations wins. A region on the Neural Engine or the GPU costs 0.125 ms
-to start, each change of unit 0.125 ms, and ending the program there 0.125 ms; the CPU is free to start and to end on.
+As published for Core ML's planner (M4, macOS 27): each operation has the units that can run it and an estimated time on
+each; the cheapest path through the list of operations wins. A region on the Neural Engine or the GPU costs 0.125 ms to
+start, each change of unit 0.125 ms, and ending the program there 0.125 ms; the CPU is free to start and to end on.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ TIE = 1e-9  # of the price: the planner's own figures are equal to nine digits w
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One operation: the units that can take it, the one that would, its price there, and why it is not on the ANE.
-
-    ``microseconds`` is the planner's estimate for each unit that can take it. ``tied`` are units that cost the same.
+    """One operation: the units that can run it, the one predicted, its price there, and why it is not on the ANE.
+    ``microseconds`` is the planner's estimate for each unit that can run it; ``tied`` are units of equal cost.
     ``confidence`` is ``high``, ``medium``, ``low``, or ``unknown`` where no rule knows the operation.
     """
 
@@ -50,7 +49,8 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Where a function's operations would run under one setting on one chip. ``basis`` says what that rests on."""
+    """Where a function's operations would run under one setting on one chip; ``basis`` says what the prediction rests
+    on."""
 
     setting: Unit
     chip: Chip
@@ -59,12 +59,12 @@ class Prediction:
 
     @property
     def changes(self) -> int:
-        """How often the unit changes."""
+        """The number of changes of unit."""
         units = [placed.unit for placed in self.operations]
         return sum(a != b for a, b in pairwise(units))
 
     def share(self, unit: str) -> float:
-        """Return the share of the planner's estimated cost that ``unit`` has (of 1)."""
+        """Return ``unit``'s share (0..1) of the planner's estimated cost."""
         total = sum(placed.microseconds[placed.unit] for placed in self.operations)
         mine = sum(placed.microseconds[placed.unit] for placed in self.operations if placed.unit == unit)
         return mine / total if total else 0.0
@@ -98,7 +98,7 @@ def _candidates(step: Step, setting: Unit, chip: Chip) -> tuple[dict[str, float]
 
 
 def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the cheapest unit for each operation, and the units that are on some path of the same cost.
+    """Return the cheapest unit for each operation, and all units on paths of equal cost.
 
     ``costs`` has, for each operation in order, microseconds by unit. Linear in the number of operations.
     """
@@ -131,7 +131,7 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
 
 
 def _change(before: str, after: str) -> float:
-    """The change itself, and a region's start where it is not the CPU's."""
+    """Return the cost of a change of unit, plus that of starting a region unless it is the CPU's."""
     if before == after:
         return 0.0
     return prices.SWITCH if after == "cpu" else 2 * prices.SWITCH

@@ -1,7 +1,7 @@
-"""What Core ML's planner thinks that an operation costs on each unit: its estimates, in microseconds, not latencies.
+"""Core ML's planner's price of an operation on each unit: estimates in microseconds, not latencies.
 
-The rates in ``data/prices.csv`` are solved from published estimates. The planner's own costs come from decision trees;
-one rate for a kind of operation is what a hundred published figures allow.
+The rates in ``data/prices.csv`` were fitted to published estimates. The planner's own costs come from decision trees; a
+hundred published figures support only one rate per kind of operation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COMPARED = frozenset(("equal", "not_equal", "less", "less_equal", "greater", "g
 
 
 def kind(step: Step) -> str:
-    """Return the kind of operations that ``step`` is priced as."""
+    """Return the kind of operation by which ``step`` is priced."""
     weight = step.operand("weight")
     shape = weight.shape if weight else ()
     if step.type == "conv" and len(shape) > 1:

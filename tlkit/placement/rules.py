@@ -1,6 +1,6 @@
-"""Which rules keep an operation off the Neural Engine or the GPU: by its kind, its types and its sizes.
+"""The rules that keep an operation off the Neural Engine or the GPU, by its type, element types and sizes.
 
-What each rule says, with its mend and its source, is in ``data/rules.toml``; what an M4 takes in ``data/ops.csv``.
+Each rule's text, remedy and source are in ``data/rules.toml``; what an M4 supports is in ``data/ops.csv``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_control(step: Step) -> bool:
 
 
 def against_gpu(step: Step) -> str:
-    """Return the id of the rule that keeps the operation off the GPU, or nothing."""
+    """Return the id of the rule that keeps the operation off the GPU, or an empty string."""
     if is_control(step):
         return "ANE-control-flow"
     units = op_units().get(step.type)
@@ -31,7 +31,8 @@ def against_gpu(step: Step) -> str:
 
 
 def against_ane(step: Step, largest: int) -> tuple[str, ...]:
-    """Return the ids of the rules that keep the operation off the Neural Engine; ``largest`` is its largest size."""
+    """Return the ids of the rules that keep the operation off the Neural Engine; ``largest`` is the unit's largest
+    dimension."""
     return tuple(dict.fromkeys(_against(step, largest)))
 
 

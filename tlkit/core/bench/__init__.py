@@ -1,1 +1,1 @@
-"""Measuring: settings, child processes, samples, and what may be said of them."""
+"""Benchmarking: settings, child processes, samples, and what can be concluded from them."""

@@ -32,7 +32,7 @@ Path_ = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class BenchModel:
-    """A model that was measured: its name in the rows, what was asked for, and the file (or source) measured."""
+    """A measured model: its name in the rows, what the user asked for, and the file (or source) measured."""
 
     name: str
     asked: str
@@ -42,10 +42,10 @@ class BenchModel:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What :func:`bench` returns, and ``tlkit bench --json`` prints: raw samples, and all they depend on.
+    """The result of :func:`bench`, which ``tlkit bench --json`` prints: raw samples, and everything they depend on.
 
     ``started`` is UTC in ISO 8601. ``comparisons`` are speed-ups over the row ``against``. ``power_note`` says which
-    energy counters are missing and why, ``power_channels`` which there are. ``interrupted``: ended before its time.
+    energy counters are missing and why, ``power_channels`` which exist. ``interrupted``: ended early.
     """
 
     models: tuple[BenchModel, ...]
@@ -62,7 +62,7 @@ class BenchResult:
 
     @property
     def failed(self) -> tuple[Row, ...]:
-        """The rows of settings that are here and yet could not be measured."""
+        """The rows of settings that exist here but could not be measured."""
         return tuple(row for row in self.rows if row.status == "failed")
 
 
@@ -107,16 +107,16 @@ def bench(
     """Measure models under each of ``units``: one or several paths, PyTorch sources (``net.py:Net``) or built-ins.
 
     ``model`` None is the built-in ResNet-50. ``units`` None means every setting of this machine: on macOS all four,
-    elsewhere ``cpu`` and, where the machine shows a GPU, ``gpu``. ``iterations`` inferences are timed a setting, or
-    ``duration`` seconds of them, after at least ``warmup`` that are not: warm-up goes on, within bounds, until its last
-    windows agree (0: none at all). ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn once
-    from ``seed``. ``batch``, ``shapes`` (several for an input) and ``threads`` are sweeps: a row for each.
-    ``concurrency`` above 1 adds throughput with so many callers. ``processes`` children share a setting's samples,
-    one after another, which shows what differs from one start to the next: None is five, or three or four where each
+    elsewhere ``cpu`` and, where the machine shows a GPU, ``gpu``. ``iterations`` inferences are timed per setting, or
+    ``duration`` seconds of them, after at least ``warmup`` untimed ones: warm-up continues, within bounds, until its
+    last windows agree (0: no warm-up). ``inputs`` maps names to anything ``Model.predict`` takes; the others are drawn
+    once from ``seed``. ``batch``, ``shapes`` (several for an input) and ``threads`` are sweeps: a row for each.
+    ``concurrency`` above 1 adds throughput with that many callers. ``processes`` children share a setting's samples,
+    one after another, which shows how much results differ between starts: None is five, or three or four where each
     gets ten samples (or a second of ``duration``), else one. ``function`` is one of a multifunction package's,
-    ``strict_mil`` takes MIL's specification where Core ML was measured to depart from it.
-    Speed-ups are over the row called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is
-    how many seconds a child may stay silent. ``trust`` is :func:`tlkit.convert`'s.
+    ``strict_mil`` follows MIL's specification where Core ML was measured to depart from it. Speed-ups are over the row
+    called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is how many seconds a child
+    may stay silent. ``trust`` is :func:`tlkit.convert`'s.
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
     measured; as long as one could, the others are rows that say why not. BenchInterrupted (a KeyboardInterrupt) is
@@ -226,7 +226,7 @@ def _check(method: Method, sweep: plan.Sweep) -> None:
 def _subjects(
     asked: Sequence[str], sweep: plan.Sweep, folder: Path, function: str | None, engine: str, progress: Progress
 ) -> list[plan.Subject]:
-    """Return the models in the order asked for; packages are opened first, since sources take their inputs."""
+    """Return the models in the order given; packages are opened first, since sources take their inputs from them."""
     called = plan.names(asked)
     found: dict[int, plan.Subject] = {}
     for index, text in enumerate(asked):
@@ -251,7 +251,8 @@ def _resolve(name: str, progress: Progress) -> Path:
 
 
 def _compiled(path: Path, folder: Path, index: int, mode: str) -> str:
-    """Return what the engine compiles of the model, once, for every setting to load; empty where that is the file."""
+    """Return what the engine compiles from the model, once, for every setting to load; empty where it loads the
+    file."""
     place = folder / str(index)
     place.mkdir()
     made = measured(mode).compile(path, place)
@@ -259,7 +260,7 @@ def _compiled(path: Path, folder: Path, index: int, mode: str) -> str:
 
 
 def _nothing(rows: Sequence[Row], errors: Sequence[TlkitError]) -> TlkitError:
-    """Return the error that stands for all: a failure says more than an absence."""
+    """Return the error to report for all rows: a failure says more than an absent unit."""
     chosen = next((error for error in errors if not isinstance(error, UnavailableError)), errors[0])
     hint = chosen.hint
     if isinstance(chosen, UnavailableError):

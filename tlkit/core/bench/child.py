@@ -1,4 +1,5 @@
-"""The parent's end of a measuring child (``worker.py``): start it, ask it, time it out, and never leave it behind."""
+"""The parent's side of a measuring child (``worker.py``): start it, query it, time it out, and never leave it
+behind."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _GRACE = 5.0  # seconds that a child has to leave by itself after `quit`
 
 
 class Child:
-    """A process of its own for one setting. Whatever happens to it comes out of :meth:`ask` as a TlkitError.
+    """A child process for one setting. Whatever happens to it, :meth:`ask` raises as a TlkitError.
 
     ``timeout`` is how many seconds one answer may take; ``threads`` the size of the CPU thread pools, None for the
     libraries' own choice.
@@ -52,7 +53,7 @@ class Child:
         return self._process.pid
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send one command and return its answer. A refusal, a death and a silence all raise TlkitError."""
+        """Send one command and return its answer; TlkitError if the child refuses, dies or does not answer in time."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
@@ -66,7 +67,7 @@ class Child:
         return result
 
     def close(self) -> None:
-        """End the child and everything it started: politely, and by force if it does not go."""
+        """End the child and everything it started: by a command first, then by force."""
         if not self._ended:
             self._part()
             self.kill()
@@ -109,7 +110,7 @@ class Child:
         return line
 
     def _death(self) -> ExecutionError:
-        """Say how the child ended. It has closed its pipe; give it a moment to be gone, then make sure."""
+        """Describe how the child ended. It has closed its pipe: wait briefly for it to exit, then kill it."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
         self.kill()

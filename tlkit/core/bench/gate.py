@@ -1,4 +1,4 @@
-"""Limits for CI: each becomes checks, one a row, and a check that fails is a negative answer (exit code 1)."""
+"""Limits for CI: each becomes one check per row, and a failed check is a negative answer (exit code 1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIZES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run has to keep to; None is no limit. Times in nanoseconds, memory in bytes, the regression a share.
+    """The limits of a run; None is no limit. Times in nanoseconds, memory in bytes, the regression as a share.
 
     ``at`` is what ``latency_ns`` bounds: a percentile (``p50``, ``p95``) or ``median``, ``mean`` or ``max``.
     """
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One limit held against one row. ``passed`` None: it could not be checked, and ``detail`` says why."""
+    """One limit applied to one row. ``passed`` None: it could not be checked, and ``detail`` says why."""
 
     row: str
     limit: str
@@ -87,10 +87,9 @@ def judge_limits(
     baseline: Sequence[Row] | None = None,
     machines: tuple[Machine, Machine] | None = None,
 ) -> tuple[Check, ...]:
-    """Hold the limits against each row that was measured; a row that was not has its own say in the exit code.
-
-    Without a ``baseline`` the rows of the first model are that of the others, which took turns with them: what slows
-    the machine down for a while slows both, and a much smaller regression shows.
+    """Apply the limits to each measured row; other rows affect the exit code by themselves. Without a ``baseline`` the
+    first model's rows are the baseline of the others. They took turns, so whatever slows the machine for a while slows
+    both, and much smaller regressions show.
     """
     measured = [row for row in rows if row.summary]
     checks = [check for row in measured for check in _of_row(row, limits)]
@@ -107,7 +106,7 @@ def judge_limits(
 
 
 def require_compared(checks: Sequence[Check], limits: Limits) -> None:
-    """Raise :class:`UsageError` where a limit on regressions held nothing against anything: that is no gate passed."""
+    """Raise :class:`UsageError` where a limit on regressions compared nothing: that gate was not passed."""
     held = [check for check in checks if check.limit == "regression"]
     if limits.regression is None or any(check.passed is not None for check in held):
         return
@@ -162,7 +161,7 @@ def _time(ns: float) -> str:
 
 
 def _regression(row: Row, before: Row | None, limit: float, beside: str | None = None) -> Check:
-    """Fail only where even the interval's friendly end is over the limit; ``beside`` names a row of the same run."""
+    """Fail only where even the interval's favourable end exceeds the limit; ``beside`` names a row of the same run."""
     if before is None:
         lacking = "the baseline has no such row" if beside is None else "the first model was not measured so"
         return Check(row.name, "regression", None, lacking)

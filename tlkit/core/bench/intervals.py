@@ -1,8 +1,8 @@
 """Confidence intervals for the ratio of two medians; the sampling unit is the process, or a turn if there is only one.
 
-Neighbouring samples resemble each other (a busy second of the machine makes all of them slow), so single samples say
-far too much. And a process lies a little faster or slower than its twin for as long as it lives (where its memory came
-to lie, which core it got), which no number of its own samples can show. So:
+Neighbouring samples are correlated (a busy second of the machine slows all of them), so treating them as independent
+would give far too narrow an interval. And a process is a little faster or slower than its twin for its whole life
+(where its memory lies, which core it got), which no number of its own samples can show. So:
 
 * Where several processes took the samples, each is one observation, its median (A. Georges et al., "Statistically
   Rigorous Java Performance Evaluation", 2007; T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time",
@@ -14,7 +14,7 @@ to lie, which core it got), which no number of its own samples can show. So:
   is too narrow; its levels are widened as Hesterberg's expanded percentile interval does (T. Hesterberg, "What Teachers
   Should Know About the Bootstrap", 2015, section 5.3).
 
-What neither can see is allowed for, by judgement: see :data:`APART` and :data:`START`.
+What neither can see is allowed for by judgement: see :data:`APART` and :data:`START`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _POINTS = 48  # a longer turn is thinned to so many quantiles: its median hardly
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """``value``, and the interval that ``level`` of such intervals hold the truth in."""
+    """``value``, and its confidence interval: a share ``level`` of such intervals contain the true ratio."""
 
     value: float
     low: float
@@ -54,13 +54,13 @@ class Ratio:
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves 1 out: a difference is shown."""
+        """Whether the interval excludes 1, so that a difference is shown."""
         return not self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Samples in nanoseconds, process by process, and how many each turn of each process gave."""
+    """Samples in nanoseconds, process by process, and the number from each turn of each process."""
 
     samples: Sequence[int]
     sizes: Sequence[Sequence[int]] = ()
@@ -84,8 +84,8 @@ class Turns:
 def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: float = LEVEL, seed: int = 0) -> Ratio:
     """Return median(top) / median(bottom) with its interval; ``paired`` if the two took turns with each other.
 
-    Of several processes it is a geometric mean: of their medians or, if paired, of what the pairs differ by. With a
-    single turn on either side nothing is known of the spread, and the interval is (0, infinity).
+    For several processes it is a geometric mean: of their medians or, if paired, of the pairs' ratios. With a single
+    turn on either side the spread is unknown, and the interval is (0, infinity).
     """
     over, under = top.medians(), bottom.medians()
     if paired and len(over) == len(under) > 1:
@@ -105,7 +105,7 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
 def _of_pairs(top: Turns, bottom: Turns, level: float) -> tuple[float, float, float]:
     """Return the logarithm of the ratio, and how far below and above it the interval reaches.
 
-    Turns of the same number were taken side by side; who was done sooner has fewer of them.
+    Turns of the same number were taken side by side; a process that finished sooner has fewer.
     """
     differences = [
         median(math.log(median(one) / median(other)) for one, other in zip(over, under, strict=False))
@@ -128,14 +128,14 @@ def _half(square: float, freedom: float, level: float) -> float:
 
 
 def _spread(medians: list[float]) -> float:
-    """Return the variance of the logarithms of processes' medians; a single one shows none."""
+    """Return the variance of the logarithms of the processes' medians; 0 for a single process."""
     return variance(map(math.log, medians)) if len(medians) > 1 else 0.0
 
 
 def _welch(one: list[float], other: list[float]) -> tuple[float, float]:
     """Return the variance of the difference of the means, and its degrees of freedom.
 
-    A side that is a single process is taken to vary as the other does.
+    A side with a single process is assumed to vary like the other.
     """
     if min(len(one), len(other)) == 1:
         several = one if len(one) > 1 else other

@@ -1,4 +1,4 @@
-"""From what was asked to the rows to measure: models × units × batches × shapes × threads, each with its inputs."""
+"""Plan the rows to measure: models × units × batches × shapes × threads, each with its inputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is varied. Empty is the model's own; ``shapes`` gives several for a name in step with one another's."""
+    """The parameters to vary; empty means the model's own. The lists in ``shapes`` are varied in step."""
 
     units: Sequence[Unit]
     batches: Sequence[int] = ()
@@ -91,7 +91,8 @@ def is_source(text: str) -> bool:
 
 
 def source_ports(text: str, packages: Sequence[Subject], shapes: Shapes) -> tuple[TensorSpec, ...]:
-    """Return the inputs of a PyTorch source, which says nothing of them: those of the package beside it, or --shape."""
+    """Return the inputs of a PyTorch source, which does not declare them: those of the package beside it, or
+    --shape."""
     if packages:
         return tuple(_plain(spec) for spec in packages[0].inputs)
     if not shapes:
@@ -110,7 +111,7 @@ def _plain(spec: TensorSpec) -> TensorSpec:
 def _inputs(
     subject: Subject, shapes: Mapping[str, tuple[int, ...]], batch: int | None, given: Mapping[str, Any], seed: int
 ) -> tuple[list[BenchInput], dict[str, Any], int]:
-    """Return what the inputs are, their arrays, and how many items they are (the batch)."""
+    """Return the inputs' descriptions, their arrays, and the number of items (the batch)."""
     import numpy as np
 
     from tlkit.core.model.inputs import port_named

@@ -1,8 +1,8 @@
 """Settings measured side by side: each in its own child, samples taken in turns so that all see the same machine.
 
-Where several processes share a setting's samples, they come one after another, in rounds of one process a setting: so
-each setting's processes are spread over the whole time, and settings of one round met the same machine. Only one child
-works at a time; the others wait on their pipes. A setting that fails becomes a row that says so.
+Where several processes share a setting's samples, they run one after another, in rounds with one process per setting:
+so each setting's processes are spread over the whole time, and the settings of a round see the same machine. Only one
+child works at a time; the others wait on their pipes. A setting that fails becomes a row that says so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Measured:
 def measure(settings: Sequence[Setting], method: Method, progress: Progress = lambda *_: None) -> Measured:
     """Measure ``settings``. No child outlives this call, however it ends.
 
-    An interrupt (Ctrl-C, or SIGTERM) once samples are there ends the measurement early: the rows hold what was taken so
+    An interrupt (Ctrl-C or SIGTERM) after the first samples ends the measurement early: the rows hold what was taken so
     far.
     """
     power = Power() if method.power is not False else None
@@ -79,9 +79,8 @@ class _Rounds:
         return [run for group in self.groups for run in group]
 
     def play(self, stack: ExitStack, power: Power | None) -> None:
-        """Start one process for each setting that has not failed, let them take their share in turns, and end them.
-
-        The order in which they start changes from round to round as well.
+        """Start one process for each setting that has not failed, let them take their share of samples in turns, and
+        end them. The order in which they start changes from round to round as well.
         """
         first = not self.runs
         runs = []
@@ -120,7 +119,7 @@ class _Rounds:
             number += 1
 
     def _beside(self, runs: Sequence[Run], power: Power | None) -> None:
-        """Measure what one process tells: several callers at once, and energy."""
+        """Measure what a single process can show: several callers at once, and energy."""
         for run in _alive(runs) if self._method.concurrency > 1 else ():
             self._tell(run, f"{self._method.concurrency} callers at once")
             run.attempt(run.crowd)
@@ -143,7 +142,7 @@ class _Rounds:
         self._progress(f"{run.setting.label or run.setting.unit}: {what}", *self._done())
 
     def _done(self) -> tuple[float, float]:
-        """Return how much of all samples there is, and how much there is to be."""
+        """Return how much of all samples has been taken, and how much there will be."""
         share = self._method.goal / self._method.processes
         alive = [group for group in self.groups if not any(run.error for run in group)]
         done = sum(min(self._method.done(run.samples), share) for group in alive for run in group)

@@ -1,6 +1,5 @@
-"""What a measurement consists of: how it was taken, what was asked, and a row for each setting. Plain frozen data.
-
-All of it goes to JSON and back (``core/bench/saved.py``), so a saved run is as good as a fresh one.
+"""The parts of a measurement, as frozen data: how it was taken, what was asked, and a row for each setting. All of it
+survives a round trip through JSON (``core/bench/saved.py``), so a saved run is as good as a fresh one.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from tlkit.host.power import Energy
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How samples are taken. With ``duration`` (seconds of measured time a setting), ``iterations`` does not count.
+    """How samples are taken. ``duration`` (seconds of measured time per setting) replaces ``iterations``.
 
-    ``processes`` children share a setting's samples, one after another. From one turn to the next pass at least
-    ``spacing`` seconds, so that samples of a few microseconds each see more of the machine than one moment of it.
-    ``concurrency`` above 1 adds a test under load. ``power`` is None where energy is measured if the machine has a
-    counter; ``power_seconds`` is how long a setting then runs for it.
+    ``processes`` children share a setting's samples, one after another. Turns are at least ``spacing`` seconds apart,
+    so that samples of a few microseconds do not all fall in one moment of the machine. ``concurrency`` above 1 adds a
+    test under load. ``power`` is None where energy is measured if the machine has a counter; ``power_seconds`` is how
+    long a setting then runs for it.
     """
 
     iterations: int = 100
@@ -48,7 +47,7 @@ class Method:
         return self.iterations if self.duration is None else self.duration * 1e9
 
     def done(self, samples: Sequence[int]) -> float:
-        """How much of :attr:`goal` these samples are."""
+        """Return how much of :attr:`goal` these samples are."""
         return len(samples) if self.duration is None else sum(samples)
 
 
@@ -130,17 +129,17 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured of one setting. Times are nanoseconds, memory is bytes; None is what was not measured.
+    """What was measured of one setting. Times are in nanoseconds, memory in bytes; None where not measured.
 
     ``status`` is ``measured``, ``partial`` (interrupted), ``absent`` (not on this machine) or ``failed``; for the last
-    two ``reason`` says why, and there is no summary, though samples taken before a failure are kept.
-    ``load_first_ns`` is the first load in a fresh process (the runtime already imported), ``load_warm_ns`` a second one
-    after measuring. ``bind_ns`` is the first making ready of the inputs, with ``engine="compile"`` the compilation
-    too; ``convert_ns`` is that of the inputs only, repeated (None where it cannot be told apart). ``peak_bytes`` is
-    the process's peak resident memory up to the last sample, of which ``runtime_bytes`` was there before the model.
+    two ``reason`` says why, and there is no summary, though samples taken before a failure are kept. ``load_first_ns``
+    is the first load in a fresh process (the runtime already imported), ``load_warm_ns`` a second one after measuring.
+    ``bind_ns`` is the first preparation of the inputs, with ``engine="compile"`` including the compilation;
+    ``convert_ns`` is that of only the inputs, repeated (None where it cannot be separated). ``peak_bytes`` is the
+    process's peak resident memory up to the last sample, of which ``runtime_bytes`` was there before the model.
     ``turns`` has a list for each process that took samples, in order: how many of ``samples_ns`` each turn gave.
-    ``device_ns`` are the same inferences by the GPU's own events, where the engine has them. ``timer_ns`` is what
-    timing costs by itself, and is contained in each sample.
+    ``device_ns`` are the same inferences by the GPU's own events, where the engine has them. ``timer_ns`` is the
+    overhead of timing, which each sample includes.
     """
 
     unit: str
@@ -176,10 +175,10 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What the row is called in tables and by ``--against``."""
+        """The row's name in tables and for ``--against``."""
         return self.label or self.unit
 
     @property
     def items_per_second(self) -> float | None:
-        """Items (inferences times the batch) a second, one inference at a time."""
+        """Items (inferences times the batch) per second, one inference at a time."""
         return None if self.summary is None else self.summary.throughput * self.batch

@@ -1,6 +1,6 @@
 """Saved runs: a measurement's JSON document, written whole or not at all, and read back as the same dataclasses.
 
-A run is a file from somewhere else: every field is checked against its type, and what does not fit is a LoadError.
+A saved run is untrusted: every field is checked against its type, and LoadError is raised where it does not fit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _MOST = 1 << 64  # no count, size or time in nanoseconds is as large; what is ma
 def save(
     run: tuple[Path, str] | None, page: tuple[Path, str] | None, *, force: bool = False, inputs: Iterable[Path] = ()
 ) -> None:
-    """Write a run (its JSON document) and a page for people, or one of them, each a path and a text: both or none.
+    """Write a run's JSON document and its HTML page, or one of them, each a path and a text; both are written, or
+    neither.
 
     Raises UsageError where one exists and ``force`` is not given, or is one of ``inputs``.
     """
@@ -69,7 +70,7 @@ def load_run(path: Path) -> BenchResult:
 
 
 def _require_samples(result: BenchResult) -> None:
-    """Raise ValueError where a row's samples cannot be those that its figures and its turns speak of."""
+    """Raise ValueError where a row's samples do not agree with its figures and turns."""
     for index, row in enumerate(result.rows):
         where = f"run.rows[{index}]"
         _require(row.summary is None or bool(row.samples_ns), f"{where}.samples_ns", "there")
@@ -81,7 +82,7 @@ def _require_samples(result: BenchResult) -> None:
 
 
 def _require_percentiles(result: BenchResult) -> None:
-    """Raise ValueError where the percentiles are none, or a row's summary lacks one that the method names."""
+    """Raise ValueError where percentiles are invalid, or a row's summary lacks one that the method names."""
     for index, share in enumerate(result.method.percentiles):
         _require(0 <= share <= 100, f"run.method.percentiles[{index}]", "between 0 and 100")
     for index, row in enumerate(result.rows):

@@ -1,4 +1,4 @@
-"""What a list of latencies amounts to: plain formulas over samples in nanoseconds, with nothing dropped or smoothed."""
+"""Summary statistics of latencies in nanoseconds: plain formulas, with nothing dropped or smoothed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A sample of latencies, summed up, in nanoseconds. ``std_ns`` divides by n - 1, and is 0.0 for a single sample.
+    """Summary statistics of a sample of latencies, in nanoseconds. ``std_ns`` divides by n - 1, and is 0.0 for a single
+    sample.
 
     ``percentiles_ns`` maps ``"p95"`` and the like to the value, or to None where the sample is too small to hold it
-    (see :func:`samples_for`). ``throughput`` is calls a second, one at a time: n over the samples' total.
+    (see :func:`samples_for`). ``throughput`` is calls per second, one at a time: n over the samples' total.
     """
 
     count: int
@@ -56,10 +57,9 @@ def percentile(ordered: Sequence[float], p: float) -> float:
 
 
 def samples_for(p: float) -> int:
-    """Return how many samples the ``p``-th percentile needs: enough for one of them to lie beyond it.
-
-    100 for p99, 20 for p95, 10 for p90; below the median its mirror counts, so 100 for p1. With fewer, the value would
-    be the largest sample under another name. 1 for the median, and for 0 and 100, which are the extremes themselves.
+    """Return how many samples the ``p``-th percentile needs, so that at least one lies beyond it: 100 for p99, 20 for
+    p95, 10 for p90, and symmetrically 100 for p1. With fewer, the value would be the largest sample under another name.
+    1 for the median, and for 0 and 100, which are the extremes themselves.
     """
     tail = min(p, 100 - p)
     return 1 if tail in (0, 50) else math.ceil(round(100 / tail, 9))

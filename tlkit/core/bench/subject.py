@@ -1,4 +1,4 @@
-"""What a measuring child measures: a model under one setting. Runs only in the child (``worker.py``)."""
+"""The subject of a measuring child: a model under one setting. Runs only in the child (``worker.py``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tlkit.types import Unit
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A model under one setting, as the parent tells the child (JSON): see :func:`make`."""
+    """A model under one setting, as the parent sends it to the child (JSON): see :func:`make`."""
 
     path: str
     unit: str
@@ -35,9 +35,8 @@ class Task:
 
 
 def make(**arguments: Any) -> EngineSubject:
-    """Return what measures the :class:`Task` with these fields, on the engine that this machine measures.
-
-    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` what was compiled to load.
+    """Return the subject for the :class:`Task` with these fields, on this machine's engine. ``arrays`` is an .npz file
+    with the inputs (see :func:`store_inputs`), ``compiled`` the compiled model to load.
     """
     return EngineSubject(Task(**arguments))
 
@@ -89,7 +88,8 @@ class EngineSubject:
         return self._kind.describe(self._settings)
 
     def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
-        """Return which unit runs which operation, or why nobody knows; what costs a run only if that is asked for."""
+        """Return which unit runs which operation, or why that is unknown; a plan that needs a run, only if
+        requested."""
         if self._kind.placement_is_costly and not per_op:
             return {}
         whole = self._compiled is None
@@ -148,7 +148,7 @@ class SourceSubject:
 
 
 def store_inputs(arrays: Mapping[str, Any], file: Path) -> None:
-    """Write the inputs for the children. They go by number: a port's name may hold what a zip member's may not."""
+    """Write the inputs for the children, by number: a port's name may contain what a zip member's may not."""
     import numpy as np
 
     stored: dict[str, Any] = {f"a{index}": array for index, array in enumerate(arrays.values())}

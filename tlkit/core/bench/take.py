@@ -1,4 +1,4 @@
-"""One child on its way through a measurement: what it is asked, and what it has said so far."""
+"""One child's part in a measurement: its commands, and its answers so far."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Run:
         return self.error is None and self._method.done(self.samples) < self._method.goal / self._method.processes
 
     def attempt(self, step: Callable[[Child], None]) -> None:
-        """Take one step, unless an earlier one failed; a failure ends the child and stays on record."""
+        """Take one step, unless an earlier one failed; a failure ends the child and is recorded."""
         if self.error is not None:
             return
         if self._child is None:
@@ -106,7 +106,7 @@ class Run:
         self.turns.append(len(taken["samples"]))
 
     def crowd(self, child: Child) -> None:
-        """Let several callers at it at once."""
+        """Run several callers at once."""
         typical = median(self.samples) / 1e9
         seconds = min(10.0, self._method.timeout / 2, max(0.5, 30 * typical * self._method.concurrency))
         told = child.ask("crowd", callers=self._method.concurrency, seconds=seconds)
@@ -126,7 +126,7 @@ class Run:
         self.energy = energy(used, idle, after.at - before.at, len(taken["samples"]), device)
 
     def finish(self, child: Child) -> None:
-        """Read the memory peak before a second load raises it, then time that load and what else lies beside."""
+        """Read the memory peak before a second load raises it, then time that load and measure the overheads."""
         self._facts |= child.ask("memory") | child.ask("overheads")
         self._facts["load_warm_ns"] = child.ask("reload")["ns"]
         told = child.ask("placement", per_op=self._method.per_op)["placement"]
@@ -136,17 +136,17 @@ class Run:
         child.close()
 
     def end(self, child: Child) -> None:
-        """Read the memory peak, and let the child go: what else there is to know, the setting's first one has told."""
+        """Read the memory peak and end the child: everything else comes from the setting's first child."""
         self._facts |= child.ask("memory")
         child.close()
 
     def facts(self) -> dict[str, Any]:
-        """Return what the child said of itself, as fields of a row."""
+        """Return the child's facts as fields of a row."""
         return {name: value for name, value in self._facts.items() if name != "kind"}
 
 
 def row(runs: Sequence[Run], method: Method) -> Row:
-    """Return what is known now of a setting that these children share: the first of them met a cold cache."""
+    """Return the row of a setting that these children share; only the first of them had a cold cache."""
     setting = runs[0].setting
     error = next((run.error for run in runs if run.error), None)
     samples = [sample for run in runs for sample in run.samples]
@@ -180,7 +180,7 @@ def row(runs: Sequence[Run], method: Method) -> Row:
 
 
 def _of_all(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what more than one child has a say in."""
+    """Return the fields that depend on more than one child."""
     found: dict[str, Any] = {}
     if peaks := [told["peak_bytes"] for told in facts if "peak_bytes" in told]:
         found["peak_bytes"] = max(peaks)

@@ -1,4 +1,4 @@
-"""How far a row can be trusted, and what would make it better: verdicts on samples, and on the machine around them."""
+"""How far a row can be trusted, and how to improve it: verdicts on its samples and on the machine's state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEW = 30
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """Where a figure stops being good, and where it becomes poor."""
+    """The bounds above which a figure is no longer good, and above which it is poor."""
 
     fair: float
     poor: float

@@ -1,4 +1,4 @@
-"""Rows beside each other: how much faster one is than another, how sure that is, and whether anything is shown."""
+"""Compare rows: how much faster one is than another, with what confidence, and whether a difference is shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tlkit.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``row`` against the row ``against``: ``speedup`` is the other's median over this one's, an item each.
+    """``row`` against the row ``against``: ``speedup`` is the other's median over this one's, per item.
 
     ``verdict`` is "no difference shown" where the interval spans 1. ``paired``: the two took turns in one run.
     """
@@ -27,7 +27,7 @@ class Comparison:
 
 
 def turns(row: Row) -> Turns:
-    """Return a row's samples with the turns that they came in."""
+    """Return a row's samples with their turns."""
     return Turns(row.samples_ns, row.turns)
 
 
@@ -62,7 +62,7 @@ def same_inputs(one: Row, other: Row) -> bool:
 
 
 def over_cpu(row: Row, rows: Sequence[Row]) -> float | None:
-    """Return how many times more inferences a joule the row gives than the CPU row of the same model and inputs."""
+    """Return how many times more inferences per joule the row gives than the CPU row of the same model and inputs."""
     same = (other for other in rows if other.unit == "cpu" and other.model == row.model and same_inputs(other, row))
     base = next(same, None)
     return None if base is None else _efficiency(row, base)

@@ -1,22 +1,20 @@
 """The child that measures one setting: ``python -m tlkit.core.bench.worker``, driven over pipes by ``child.py``.
 
-One JSON object a line each way. A command is ``{"do": NAME, ...}``; the answer is ``{"ok": {...}}`` or
+One JSON object per line in each direction. A command is ``{"do": NAME, ...}``; the answer is ``{"ok": {...}}`` or
 ``{"error": {"kind", "message", "hint"}}``, exactly one for each command. The commands, in the order they are used:
 
 =========  ============================  ==========================================================================
-prepare    factory, arguments            make the subject: import the runtime, read the inputs (not timed)
-load       -                             time ``subject.load()``
-first      -                             time the binding of the inputs and the first inference
-run        count, seconds, settle        ``settle`` calls that nobody times, then timed ones until either bound
-crowd      callers, seconds              so many threads call at once, each as fast as it can
-overheads  -                             what timing costs by itself, and the making ready of the inputs
-placement  per_op                        which unit each operation goes to, where the subject can tell
-memory     -                             peak resident memory so far, bytes
-reload     -                             time a second ``subject.load()``, and drop what it made
-quit       -                             leave
-=========  ============================  ==========================================================================
+prepare    factory, arguments            make the subject: import the runtime, read the inputs (not timed) load       -
+time ``subject.load()`` first      -                             time the binding of the inputs and the first inference
+run        count, seconds, settle        ``settle`` calls that nobody times, then timed ones until either bound crowd
+callers, seconds              that many threads call at once, each as fast as it can overheads  -
+what timing costs by itself, and the making ready of the inputs placement  per_op                        which unit each
+operation goes to, where the subject can tell memory     -                             peak resident memory so far,
+bytes reload     -                             time a second ``subject.load()``, and drop what it made quit       -
+leave =========  ============================
+==========================================================================
 
-When the parent goes away, so does this process and all it has started: a thread watches for the end of stdin.
+When the parent exits, so do this process and all that it has started: a thread waits for the end of stdin.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ from tlkit.host.machine import is_mac
 
 
 class Measurable(Protocol):
-    """What is measured. A factory, named ``package.module:callable``, makes one from JSON arguments."""
+    """What can be measured. A factory, named ``package.module:callable``, makes one from JSON arguments."""
 
     def load(self) -> Any:
         """Load the model, as a program that is about to use it would."""
@@ -65,7 +63,7 @@ class Worker:
     _call: Callable[[], object]
 
     def prepare(self, factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Make the subject, and say what this process weighs before any model is in it."""
+        """Make the subject, and return this process's memory before a model is loaded."""
         module, _, name = factory.partition(":")
         self._subject = getattr(importlib.import_module(module), name)(**arguments)
         return {"runtime_bytes": peak_memory()}
@@ -76,7 +74,8 @@ class Worker:
         return {"ns": ns} | self._subject.describe()
 
     def first(self) -> dict[str, Any]:
-        """Time the making ready of the inputs (with ``torch.compile``, the compilation too) and the first inference."""
+        """Time the preparation of the inputs (with ``torch.compile``, including compilation) and the first
+        inference."""
         bind_ns, self._call = _timed(lambda: self._subject.bind(self._model))
         ns, _ = _timed(self._call)
         return {"bind_ns": bind_ns, "first_inference_ns": ns}
@@ -105,7 +104,7 @@ class Worker:
         return {"samples": samples, "ns": perf_counter_ns() - start}
 
     def overheads(self) -> dict[str, Any]:
-        """Measure what a timed call costs when it does nothing, and how long the inputs take to be made ready."""
+        """Measure the cost of a timed call that does nothing, and of preparing the inputs."""
         timer, _ = _sample(_nothing, 2000, 0.1)
         convert = None
         if getattr(self._subject, "rebind", True):
@@ -177,7 +176,7 @@ def peak_memory() -> int:
 
 
 def main() -> None:
-    """Obey commands until ``quit``."""
+    """Execute commands until ``quit``."""
     answers = _claim_stdout()
     worker = Worker()
     for command in _commands():

@@ -1,1 +1,1 @@
-"""How far apart two things are: arrays, tensors of two files, two packages."""
+"""Compare arrays, the tensors of two files, and two packages."""

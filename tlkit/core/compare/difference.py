@@ -1,4 +1,4 @@
-"""How far apart two arrays are: pure functions of numpy arrays, computed in float64.
+"""Measures of the difference between two arrays: pure functions of numpy arrays, computed in float64.
 
 Below, r is the reference and a the actual value, element by element.
 """
@@ -74,7 +74,7 @@ def _scaled(values: Array) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What sets two arrays of one shape apart; the figures are over elements that are finite in both.
+    """The difference of two arrays of one shape; the figures are over elements that are finite in both.
 
     ``not_finite`` counts elements where one array is NaN or infinite and the other is not the same.
     """
@@ -130,7 +130,7 @@ def worst(items: Iterable[Difference]) -> Difference:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a :class:`Difference` may be; a None limit is not looked at. ``equal`` is for integer and label outputs."""
+    """Limits for a :class:`Difference`; a None limit is not checked. ``equal`` is for integer and label outputs."""
 
     cosine: float
     relative: float | None = None
@@ -138,7 +138,7 @@ class Tolerance:
     equal: float = 0.99
 
     def breaches(self, found: Difference, *, integer: bool = False) -> tuple[str, ...]:
-        """Return one phrase for each limit that ``found`` passes; none of them: within tolerance."""
+        """Return one phrase for each limit that ``found`` exceeds; empty if within tolerance."""
         phrases = []
         if found.not_finite:
             phrases.append(f"{found.not_finite} of {found.elements} values NaN or infinite on one side only")

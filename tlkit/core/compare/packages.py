@@ -1,4 +1,4 @@
-"""Does a package made of another compute what the original computes? Both run on the same seeded values.
+"""Check that a package made from another computes the same: both run on the same seeded values.
 
 Inputs are drawn from values both models represent exactly, so any difference is a real error.
 """
@@ -32,8 +32,8 @@ def compare(
 ) -> tuple[tuple[str, ...], dict[str, Difference]]:
     """Return what differs by more than ``limits`` of :data:`TOLERANCES` (a phrase each), and the figures by output.
 
-    There are no figures where the two have no shape in common. TlkitError where the original cannot be run here; that
-    the edited model cannot is a phrase.
+    There are no figures where the two have no shape in common. TlkitError where the original cannot run here; if the
+    edited model cannot, that is one of the phrases.
     """
     functions = load_model(edited).info.functions
     reasons: list[str] = []

@@ -1,4 +1,4 @@
-"""Two model files set side by side: what each says of itself, and their tensors by name and by value."""
+"""Compare two model files: their descriptions, and their tensors by name and value."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Status = Literal["same", "type", "differs", "shape", "missing", "added"]
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
-    """One name in two files. ``same`` values bit for bit as numbers; ``type``: the same numbers, stored otherwise;
-    ``differs``; ``shape``; ``missing`` from the second file; ``added`` by it.
+    """One name in two files. ``same``: equal values; ``type``: equal values, stored as another type; ``differs``;
+    ``shape``; ``missing`` from the second file; ``added`` by it.
 
     ``max_abs`` is the largest absolute difference where both are finite, ``relative`` that by the first's largest
     magnitude, ``not_finite`` counts elements that are NaN or infinite on one side only.
@@ -78,9 +78,8 @@ def diff_infos(first: ModelInfo, second: ModelInfo) -> tuple[tuple[str, Any, Any
 def diff_tensors(
     first: TensorFile, second: TensorFile, advance: Callable[[int], None] = lambda nbytes: None
 ) -> Iterator[TensorDifference]:
-    """Compare two files' tensors by name, the first file's order first; ``advance`` hears of the bytes compared.
-
-    Where one has GGUF's names and the other Hugging Face's, the first file's are taken.
+    """Compare two files' tensors by name, in the first file's order; ``advance`` is called with the bytes compared.
+    Where one has GGUF's names and the other Hugging Face's, the first file's are used.
     """
     names = _names(first, second)
     others = {names.get(entry.name, entry.name): entry for entry in second.entries()}
@@ -99,7 +98,7 @@ def diff_tensors(
 
 
 def _names(first: TensorFile, second: TensorFile) -> dict[str, str]:
-    """Return the first file's names for the second's tensors, where they are named after another fashion."""
+    """Return the first file's names for the second's tensors, where they follow another naming scheme."""
     names = [[entry.name for entry in file.entries()] for file in (first, second)]
     styles = [_gguf_names.are_gguf_names(side) for side in names]
     if styles[0] == styles[1]:
@@ -158,7 +157,7 @@ def _compare(first: TensorFile, a: TensorEntry, second: TensorFile, b: TensorEnt
 
 
 def _pieces(source: TensorFile, entry: TensorEntry) -> Iterator[NDArray[Any]]:
-    """Yield the values in pieces of one size, however the file gives them."""
+    """Yield the values in pieces of equal size, whatever pieces the file yields."""
     for piece in chunks(source, entry, _PIECE):
         values = piece.view(piece.real.dtype) if piece.dtype.kind == "c" else piece
         for start in range(0, values.size, _PIECE):

@@ -1,7 +1,7 @@
-"""A word for each habit of the Neural Engine that a model departs from.
+"""Advice for the Neural Engine: a sentence for each of its preferences that a model does not meet.
 
-The four habits: it computes in f16 only; it takes mlprograms best; throughput is planned for one item at a time; and
-shapes are fixed when a model is compiled. Whether Core ML will place an op there is another question.
+It computes only in f16; it works best with mlprograms; its throughput is planned for one item at a time; and shapes are
+fixed when a model is compiled. Whether Core ML will place an op there is another question.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from tlkit.types import ModelInfo, TensorSpec
 
 
 def advise(info: ModelInfo) -> tuple[str, ...]:
-    """Return one short sentence for each of the four habits that the model described by ``info`` lacks."""
+    """Return one short sentence for each of the four preferences that the model described by ``info`` does not meet."""
     sentences = (_precision(info), _kind(info), _batch(info), _shapes(info))
     return tuple(sentence for sentence in sentences if sentence)
 

@@ -1,4 +1,4 @@
-"""One conversion, and another where the first fails or differs: the other way of capturing is tried, not advised.
+"""Try one conversion and, if it fails or differs, the other way of capturing.
 
 Importing this module imports torch.
 """
@@ -34,7 +34,7 @@ _STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A package as it was made in one way: by ``torch.export`` or by tracing."""
+    """A package made in one way: by ``torch.export`` or by tracing."""
 
     traced: Traced
     recipe: Recipe
@@ -43,7 +43,7 @@ class Attempt:
 
     @property
     def ok(self) -> bool:
-        """Whether it agrees with its source, or nobody asked."""
+        """Whether it agrees with its source, or was not checked."""
         return self.verification is None or bool(self.verification.passed)
 
 
@@ -79,7 +79,7 @@ class Order:
     notes: tuple[str, ...] = ()
 
     def prepare(self) -> None:
-        """Find values to capture the module on, which it was run on. Raises :class:`UsageError` where none will do."""
+        """Find values to capture the module on, by running it on them. Raises :class:`UsageError` where none work."""
         ports = self.ports or self.source.ports
         if not ports:
             takes = ", ".join(needed(self.module))
@@ -103,7 +103,7 @@ class Order:
         return study(self.module, tuple(port.example() for port in self.ports), self.checks.seed)
 
     def _captures(self, case: Case) -> bool:
-        """Whether a module can be captured on it: no flexible axis is 1, which would be taken for broadcasting."""
+        """Whether a module can be captured at these shapes: a flexible axis of 1 would be taken for broadcasting."""
         axes = [
             (size, low, high)
             for port, at in zip(self.ports, case.ports, strict=True)
@@ -116,7 +116,8 @@ class Order:
         return Settings(recipe.precision, recipe.labels, self.checks.seed + 1, self.checks.strict_mil)
 
     def choose(self, stateful: bool) -> None:
-        """Choose what to verify on, once: samples, or else the example and seeded values other than the capture's."""
+        """Choose the inputs to verify on, once: samples, or else the example and seeded values other than the
+        capture's."""
         if self.cases or not self.checks.verify:
             return
         if self.checks.samples is not None:
@@ -136,7 +137,7 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     """Write the package at ``path``, captured by ``torch.export`` or by tracing, and compare it with its source.
 
     With ``auto`` the other way is tried where the first fails or the package differs, and kept where it does better.
-    Raises :class:`ConversionError` where no way leads to a package, with all that was found.
+    Raises :class:`ConversionError`, with all findings, where neither way gives a package.
     """
     with order.clock.stage("trace", "finding values to run it on"):
         order.prepare()
@@ -188,7 +189,7 @@ def _captured(order: Order, export: bool) -> Traced:
 
 
 def _instead(order: Order, path: Path, error: ConversionError, export: bool) -> Attempt:
-    """Convert in the other way, since this one ended with ``error``, which is raised where that fails as well."""
+    """Convert in the other way, since this one ended with ``error``, which is raised if that fails as well."""
     _clear(path)
     this, that = _ways(export)
     try:
@@ -202,7 +203,8 @@ def _instead(order: Order, path: Path, error: ConversionError, export: bool) -> 
 
 
 def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
-    """Return ``first``, which differs, or what the other way makes where that agrees; it lies at ``path`` then."""
+    """Return ``first``, which differs, or the other way's package if that agrees; it then replaces the one at
+    ``path``."""
     this, that = _ways(export)
     found = first.verification
     if found is not None and found.passed is None and (found.random or found.outputs):
@@ -224,7 +226,7 @@ def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
 
 
 def _fixed(order: Order) -> tuple[str, ...]:
-    """Say where the example's values decided what was traced: the package will decide so for every input."""
+    """Note where the example's values decided what was traced: the package takes the same branch for every input."""
     places = varying(order.module, order.study, order.checks.seed + 100)
     if not places:
         return ()
@@ -233,7 +235,7 @@ def _fixed(order: Order) -> tuple[str, ...]:
 
 
 def _explained(order: Order, path: Path, made: Attempt) -> Attempt:
-    """Add why it differs, and whether f32 would not: that is tried where rounding is the cause."""
+    """Add the reason for the difference and, where rounding is the cause, whether f32 agrees (which is tried)."""
     found = made.verification
     if found is None or found.passed or found.random or not found.reasons or not found.outputs:
         return made
@@ -247,7 +249,7 @@ def _explained(order: Order, path: Path, made: Attempt) -> Attempt:
 
 
 def _wider(order: Order, path: Path, made: Attempt) -> str:
-    """Convert the same graph in f32, away from ``path``, and say what comes of it."""
+    """Convert the same graph in f32, away from ``path``, and return a note about the result."""
     beside, recipe = path.with_name(f"f32-{path.name}"), replace(made.recipe, precision="f32")
     try:
         write_package(made.traced, recipe, beside, order.clock.report)

@@ -17,7 +17,7 @@ def known(name: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return where tlkit keeps what it can make again: ``~/Library/Caches/tlkit``, or ``tlkit`` in XDG_CACHE_HOME."""
+    """Return tlkit's cache folder: ``~/Library/Caches/tlkit`` on a Mac, elsewhere ``tlkit`` in XDG_CACHE_HOME."""
     if is_mac():
         return Path.home() / "Library" / "Caches" / "tlkit"
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -27,8 +27,8 @@ def cache_folder() -> Path:
 def package(name: str) -> Path:
     """Return the f16 package of the built-in ``name``, converted first if the cache does not have it.
 
-    A package is bound to the versions that made it and to the network's source, so that none of them can go stale
-    unseen. It appears under its name only when it is complete, also with several processes at it.
+    The cached name contains the versions that made the package and a hash of the network's source, so that it cannot go
+    stale. It appears only when it is complete, even if several processes make it at once.
     """
     goal = cache_folder() / f"{name}-f16-{_key(name)}.mlpackage"
     if not goal.exists():

@@ -1,4 +1,4 @@
-"""What to check a package on: seeded inputs at several shapes, or the user's samples. Importing this imports torch."""
+"""Inputs to verify a package on: seeded ones at several shapes, or the user's samples. Importing this imports torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ value."""
 class Case:
     """One set of inputs: the ports at its shapes and a value for each, as ``examples.draw`` gives it.
 
-    ``study`` is what a run of the source on it showed, None for samples, which are taken as they are.
+    ``study`` holds the findings of running the source on it, None for samples.
     """
 
     name: str

@@ -1,5 +1,5 @@
-"""Why a package differs from its source: module, captured graph, package without rounding and package are compared in
-turn, and the first operation that strays is named. Importing this imports torch."""
+"""Find why a package differs from its source: module, captured graph, package without rounding and package are compared
+in turn, and the first operation that departs is named. Importing this imports torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a package differs: ``text``, and whether rounding to f16 is the reason, which f32 would not do."""
+    """Why a package differs: ``text``, and whether rounding to f16 is the reason, which f32 would avoid."""
 
     text: str
     rounding: bool = False
@@ -56,7 +56,7 @@ class _Step:
 def find_cause(
     package: Path, module: nn.Module, traced: Traced, cases: Sequence[Case], found: Verification, settings: Settings
 ) -> Cause | None:
-    """Return why the package at ``package`` differs as ``found`` says; None where that cannot be told."""
+    """Return why the package at ``package`` differs as described by ``found``; None where the cause is unknown."""
     case = next((case for case in cases if any(case.name in reason for reason in found.reasons)), cases[0])
     try:
         return _found(package, module, traced, case, cases, settings)
@@ -79,7 +79,7 @@ def _found(
 
 
 def _frozen(traced: Traced, inputs: Sequence[torch.Tensor], source: Sequence[Array], case: Case) -> Cause | None:
-    """Say that the captured graph is not the module's: a choice or a size of the example stands in it."""
+    """Explain that the captured graph differs from the module: it contains a choice or a size of the example."""
     places = f" at {', '.join(traced.frozen[:4])}" if traced.frozen else ""
     try:
         outputs = [value.numpy() for value in graph_outputs(traced, inputs)]
@@ -93,7 +93,7 @@ def _frozen(traced: Traced, inputs: Sequence[torch.Tensor], source: Sequence[Arr
 def _rounding(
     module: nn.Module, traced: Traced, exact: list[_Step], rounded: list[_Step], settings: Settings
 ) -> Cause | None:
-    """Say where f16 overflows or loses what f32 holds."""
+    """Explain where f16 overflows or loses values that f32 can hold."""
     half = settings.precision == "f16"
     lost = next((step for step in exact if not step.finite), None)  # not by rounding: the numbers in the file are so
     heavy = _too_large(module, weights_used(traced)) if half and lost is not None else ""
@@ -146,7 +146,7 @@ def _strayed(step: _Step, other: _Step) -> bool:
 
 
 def _translation(traced: Traced, inputs: Sequence[torch.Tensor], exact: list[_Step]) -> Cause | None:
-    """Name the first operation that gives something else than torch's of the same name."""
+    """Name the first operation whose result differs from torch's value of the same name."""
     inside = values_inside(traced, inputs)
     last = dict(zip((output.name for output in traced.outputs), output_names(traced), strict=False))
     for step in exact:

@@ -1,4 +1,4 @@
-"""``tlkit.convert``: the one door. What the output is called decides what is made, and which options have a meaning."""
+"""``tlkit.convert``: the single entry point. The output's name decides what is made, and which options apply."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def convert(
 
     An output that ends in ``.mlpackage`` is a Core ML package, checked against its source (a ConversionResult; a
     Combined where ``functions`` names further sources); ``.pt2`` or ``.onnx`` a program for other runtimes (an
-    ExportResult); ``.safetensors``, ``.gguf``, ``.pth``, ``.pt`` or ``.bin`` the weights alone (a WeightsResult). What
-    each option means, and which errors are raised, is said where it is used:
-    :func:`tlkit.core.convert.convert.convert`, :func:`~tlkit.core.convert.functions.combine`,
-    :func:`~tlkit.core.convert.export.export`, :func:`~tlkit.core.weights.weights.convert_weights`.
+    ExportResult); ``.safetensors``, ``.gguf``, ``.pth``, ``.pt`` or ``.bin`` only the weights (a WeightsResult). The
+    options and errors are documented where they are used: :func:`tlkit.core.convert.convert.convert`,
+    :func:`~tlkit.core.convert.functions.combine`, :func:`~tlkit.core.convert.export.export`,
+    :func:`~tlkit.core.weights.weights.convert_weights`.
 
-    Raises UsageError for an option that the kind of output has no use for.
+    Raises UsageError for an option that does not apply to the kind of output.
     """
     given = {name: value for name, value in locals().items() if name not in ("source", "output")}
     kind = Path(output).suffix.lower()
@@ -127,7 +127,7 @@ def _package(source: Any, output: str | Path, given: dict[str, Any]) -> Conversi
 
 
 def _refuse_weights(given: Mapping[str, Any], output: str | Path) -> None:
-    """Raise UsageError if an option is given that only files of weights have."""
+    """Raise UsageError if an option is given that applies only to files of weights."""
     from tlkit.core.convert.convert import UNCOMPRESSED
     from tlkit.core.convert.convert import convert as convert_package
 

@@ -1,8 +1,8 @@
-"""A Core ML model to a PyTorch program (``.pt2``) or to ONNX: our lowering, handed to torch's own exporters.
+"""Export a Core ML model to a PyTorch program (``.pt2``) or ONNX: the lowered graph, given to torch's exporters.
 
-What is written needs no tlkit: every operation is decomposed into torch's. The rounding to f16 that the program
-declares stays in it (as casts to f16 and back), so that it gives what the package gives; ``precision="f32"`` leaves it
-out. Either is checked: the file is loaded again, and runs beside our executor on one seeded input.
+The result does not need tlkit: every operation is decomposed into torch's. The rounding to f16 that the program
+declares is kept (as casts to f16 and back), so that it computes what the package computes; ``precision="f32"`` leaves
+it out. Either is checked: the file is loaded again and compared with tlkit's executor on one seeded input.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ExportResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the file gives what the model gives, as far as could be told here."""
+        """Whether the file computes what the model computes, as far as it could be checked here."""
         return self.verification is None or self.verification.passed is not False
 
 
@@ -161,7 +161,7 @@ def _export(function: Function, info: ModelInfo, precision: str, *, narrow: bool
 
 
 def _without_assertions(program: ExportedProgram) -> ExportedProgram:
-    """Drop what torch.export puts before each cast to assert a type that cannot be another."""
+    """Remove the type assertions that torch.export puts before each cast; they cannot fail."""
     for node in list(program.graph.nodes):
         if str(node.target) == "aten._assert_tensor_metadata.default":
             program.graph.erase_node(node)
@@ -182,7 +182,8 @@ def _save_pt2(program: ExportedProgram, info: ModelInfo, function: Function, pat
 
 
 class _FirstError(io.BufferedIOBase):
-    """A file to write to that raises nothing and keeps the first error: torch's own writer ends the process at one."""
+    """A file for writing that never raises but keeps the first error: an exception ends the process in torch's
+    writer."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
@@ -190,7 +191,7 @@ class _FirstError(io.BufferedIOBase):
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write ``data`` where nothing has failed before; say that it is written in any case."""
+        """Write ``data`` unless an earlier write failed; report success in any case."""
         if self.error is None:
             try:
                 self._file.write(data)
@@ -199,11 +200,11 @@ class _FirstError(io.BufferedIOBase):
         return memoryview(data).nbytes
 
     def writable(self) -> bool:
-        """Say that it is a file to write to."""
+        """Return True: it is a file for writing."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it can go back to its start, which torch does when all is written, and nothing else."""
+        """Return True: torch seeks to the start, and only that, after everything is written."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:

@@ -1,7 +1,7 @@
-"""A lowered function made ready to leave tlkit: its ports as they are described, its states buffers, its outputs named.
+"""Prepare a lowered function for export: ports as described, states as buffers, outputs by name.
 
-torch.export then decomposes every operation into torch's own, so that what is saved needs no tlkit. Importing this
-imports torch.
+torch.export then decomposes every operation into torch's own, so that the saved program does not need tlkit. Importing
+this imports torch.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _widen(graph: fx.Graph) -> None:
 
 
 def _state_to_buffer(module: fx.GraphModule, node: fx.Node, kind: StateType) -> None:
-    """torch.export knows buffers that change, not inputs that do."""
+    """Make a state a buffer: torch.export supports buffers that change, but not inputs that do."""
     name = f"state_{node.name}"
     shape = [int(size or 0) for size in kind.wrapped.shape or ()]
     module.register_buffer(name, torch.zeros(shape, dtype=CARRIERS[kind.wrapped.dtype]))

@@ -1,4 +1,4 @@
-"""Does an exported file give what the model gives? It is loaded again and runs beside our executor."""
+"""Check that an exported file computes what the model computes: it is loaded and compared with tlkit's executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several sources as the functions of one package, which share the weights that they have in common.
+"""Combine several sources as the functions of one package, which share the weights that they have in common.
 
 Importing this module imports neither torch nor coremltools.
 """
@@ -136,7 +136,7 @@ def _text(source: object) -> str:
 
 
 def _check(sources: Mapping[str, Any], target: str | None, conversion: bool) -> None:
-    """Refuse packages that are not there, a target without functions, and options that nothing would follow."""
+    """Refuse missing packages, a target without functions, and options that would have no effect."""
     for item in filter(_is_package, sources.values()):
         if not Path(item).is_dir():
             raise LoadError(f"{item}: not a .mlpackage to take a function from", "convert it first: tlkit convert")
@@ -201,7 +201,7 @@ def _program(package: Package) -> Program:
 
 
 def _opset_version(package: Package) -> int:
-    """The specification version that the operations of the package's function came with."""
+    """Return the specification version of the opset of the package's function."""
     return version_of(_program(package).function("main").opset)
 
 

@@ -1,4 +1,4 @@
-"""What a package says of its making, in its user metadata: by which tlkit, from what, and how it was verified."""
+"""Record in a package's user metadata how it was made: by which tlkit, from what, and how it was verified."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def describe(source: str, precision: str, verification: Verification | None) -> 
 
 
 def annotate(package: Path, entries: Mapping[str, str]) -> None:
-    """Put ``entries`` into the user metadata of the package at ``package``, which is being made and nobody's yet."""
+    """Add ``entries`` to the user metadata of the package at ``package``, which is still being made."""
     opened = open_package(package)
     model = opened.model
     for key, value in entries.items():
@@ -58,10 +58,8 @@ def annotate(package: Path, entries: Mapping[str, str]) -> None:
 
 
 def inherit(package: Path, functions: Mapping[str, Path]) -> None:
-    """Put what the packages of its ``functions`` say of themselves into ``package``, which combines them.
-
-    The default function's package, the first, lends its texts; ``tlkit.source`` of the function ``b`` becomes
-    ``tlkit.b.source``.
+    """Copy the metadata of the packages of its ``functions`` into ``package``, which combines them. The texts are those
+    of the default function's package, the first; ``tlkit.source`` of the function ``b`` becomes ``tlkit.b.source``.
     """
     first, *others = functions
     opened = open_package(package)

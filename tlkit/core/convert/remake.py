@@ -1,4 +1,4 @@
-"""A package made anew from a package: for another oldest system, or in another precision.
+"""Rebuild a package from a package: for another minimum system, or in another precision.
 
 coremltools reads the program back, builds it with the new system's operations, and writes it; nothing else of the
 package changes: names, types and shapes of its ports, labels and metadata are the original's. Both packages then run
@@ -45,7 +45,7 @@ def is_package(source: object) -> bool:
 
 
 def refuse(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first of ``given`` options that is set: a package brings all that they say."""
+    """Raise UsageError for the first of ``given`` options that is set: a package already determines them."""
     name = next((name for name, value in given.items() if value), None)
     if name:
         flag = f"--{name.replace('_', '-')}"
@@ -135,7 +135,7 @@ def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Cl
 def rebuild(
     package: Package, target: Target, path: Path, steps: Steps, report: Report, about: About | None = None
 ) -> None:
-    """Have coremltools read ``package`` and write it at ``path`` with the operations of ``target``, after ``steps``.
+    """Have coremltools read ``package``, apply ``steps``, and write it at ``path`` with the operations of ``target``.
 
     Raises :class:`ConversionError` with coremltools' reason.
     """

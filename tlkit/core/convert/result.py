@@ -1,4 +1,4 @@
-"""What a conversion made: the result that ``tlkit.convert`` returns, and the clock that times its stages."""
+"""The result that ``tlkit.convert`` returns, and the clock that times the stages of a conversion."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 class ConversionResult:
     """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
 
-    ``verification`` is None where it was not asked for; ``notes`` is what to know about this conversion,
-    ``version_notes`` about the versions in use, ``risks`` what is known to go wrong with such a program on Apple's
-    units.
+    ``verification`` is None where it was not asked for; ``notes`` are about this conversion, ``version_notes`` about
+    the versions in use, ``risks`` are known problems of such a program on Apple's units.
     """
 
     path: Path
@@ -43,7 +42,7 @@ class ConversionResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the package agrees with its source, or nobody asked."""
+        """Whether the package agrees with its source, or was not checked."""
         return self.verification is None or bool(self.verification.passed)
 
 
@@ -90,13 +89,13 @@ class Clock:
         self._inside = 0.0
 
     def report(self, what: str, share: float) -> None:
-        """Pass on where things stand; the place where an interrupt that a library swallowed comes back."""
+        """Report progress, and raise an interrupt that a library swallowed."""
         check()
         self._report(what, share)
 
     @contextmanager
     def stage(self, key: str, what: str) -> Iterator[None]:
-        """Time the body as ``key``; a stage inside another is not counted twice, one that comes again is added."""
+        """Time the body as ``key``; nested stages are not counted twice, repeated ones are added."""
         self.report(what, 0.0)
         self._stages.setdefault(key, 0.0)
         start, outer, self._inside = time.perf_counter(), self._inside, 0.0

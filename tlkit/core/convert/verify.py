@@ -1,4 +1,4 @@
-"""Does the package compute what its source computes? Both run on inputs that the capture has not seen."""
+"""Check that a package computes what its source computes, on inputs that the capture has not seen."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _CHANNELS = {"RGB": slice(None), "BGR": slice(None, None, -1)}
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How the package compares with its source, output by output: the worst figures of all inputs tried.
+    """How the package compares with its source, output by output: the worst figures over all inputs tried.
 
-    ``passed`` is None where nothing could be judged: ``reasons`` then says why, else which limits it broke.
-    ``top1`` says whether a classifier's likeliest class is always the same (None for other models), ``agreement`` for
-    which share of the inputs it is; ``cases`` names the inputs, ``values`` what integers and masks were drawn from.
-    ``notes`` is what else was seen, ``cause`` why it differs. ``random``: the source gives something else at each run.
+    ``passed`` is None where nothing could be judged: ``reasons`` then says why, else which limits it broke. ``top1``
+    says whether a classifier's likeliest class is always the same (None for other models), ``agreement`` for which
+    share of the inputs it is; ``cases`` names the inputs, ``values`` what integers and masks were drawn from. ``notes``
+    are further findings, ``cause`` is why it differs. ``random``: the source's results differ from run to run.
     """
 
     passed: bool | None
@@ -147,13 +147,13 @@ def _compare(
 
 
 def _tells(reference: NDArray[Any]) -> bool:
-    """Whether to agree with ``reference`` says anything: it has a finite value other than 0, or is a few integers."""
+    """Whether agreeing with ``reference`` means anything: it has a finite value other than 0, or is a few integers."""
     few = reference.dtype.kind in "iub" and reference.size < 8
     return few or not reference.size or bool((np.isfinite(reference) & (reference != 0)).any())
 
 
 def _random(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> str:
-    """Say that the source gives something else for the same input, empty where it does not."""
+    """Return a text if the source gives different results for the same input, else empty."""
     drawn = [place for case in cases if case.study is not None for place in case.study.random]
     if not drawn or not cases:
         return ""
@@ -179,7 +179,7 @@ def run_source(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> Iter
 
 
 def _pictures(traced: Traced, raw: Sequence[NDArray[Any]]) -> Iterator[str]:
-    """Say where an image output's values are not those of pixels."""
+    """Note image outputs whose values are not those of pixels."""
     for output, value in zip(traced.outputs, raw, strict=True):
         if output.port.layout is None or not value.size or output.port.layout == "GRAYSCALE_FLOAT16":
             continue

@@ -1,5 +1,5 @@
-"""The changes of ``tlkit edit``: passes over the program, and the description to match, in an order in which none hides
-another's names."""
+"""Apply the changes of ``tlkit edit``: passes over the program, and the matching description, in an order in which no
+change hides another's names."""
 
 from __future__ import annotations
 
@@ -55,12 +55,13 @@ class Edits:
 
     @property
     def program(self) -> bool:
-        """Whether the program is to change, and not only the description's texts."""
+        """Whether the program changes, not only the description's texts."""
         return bool(self.rename or self.input_shapes or self.input_dtypes or self.output_dtypes or self.labels)
 
 
 def apply(package: Package, model: Any, wanted: Edits) -> None:
-    """Make ``wanted`` of ``model`` (a copy of the package's message); UsageError where the model rules one out."""
+    """Apply ``wanted`` to ``model`` (a copy of the package's message); UsageError where the model does not allow a
+    change."""
     if wanted.program:
         _change_program(package, model, wanted)
     _describe(model, wanted)
@@ -84,7 +85,7 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> None:
 
 
 class _Editing:
-    """A model on its way: ``program`` is what the passes have made so far, the description is changed in step."""
+    """A model being edited: ``program`` is the passes' result so far, and the description is changed in step."""
 
     def __init__(self, package: Package, model: Any, program: Program) -> None:
         self._package = package
@@ -111,7 +112,7 @@ class _Editing:
                 describe_shapes(target.port("input", name), shapes)
 
     def _stuck(self, target: Interface, asked: Mapping[str, Shapes]) -> bool:
-        """Whether the program fixes other lengths than are asked for; UsageError where more than others are."""
+        """Whether the program fixes other lengths than requested; UsageError where flexible ones were requested."""
         stuck = False
         for name, shapes in asked.items():
             axis = fixed_elsewhere(self._function(target), name, shapes)

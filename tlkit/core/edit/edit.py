@@ -1,7 +1,7 @@
-"""``tlkit edit``: a package with other names, shapes, types, labels or metadata, without converting again.
+"""``tlkit edit``: change a package's names, shapes, types, labels or metadata without converting again.
 
-The model's message is changed and written beside the weights, which are linked or copied; then both packages run on
-one seeded input and have to agree. The package that was named is never written to.
+The model's message is changed and written beside the weights, which are linked or copied; then both packages run on one
+seeded input and must agree. The original package is never written to.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class EditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the check found no difference, or nobody asked."""
+        """Whether the check found no difference, or was not requested."""
         return self.check is None or self.check.passed is not False
 
 

@@ -1,4 +1,4 @@
-"""``--input-shape NAME=SHAPES``: what it says, and where the program says otherwise."""
+"""Parse ``--input-shape NAME=SHAPES``, and find where the program fixes other shapes."""
 
 from __future__ import annotations
 

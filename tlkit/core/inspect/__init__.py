@@ -1,1 +1,1 @@
-"""What a file or a folder holds, without running it."""
+"""Describe a file or folder without running it."""

@@ -1,4 +1,4 @@
-"""The models in a folder, one row each."""
+"""List the models in a folder, one row each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LATER_SHARD = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One model: where it is, what it is, or why it cannot be told."""
+    """One model: its path and description, or why it cannot be described."""
 
     path: str
     info: ModelInfo | None = None
@@ -29,7 +29,7 @@ class Listed:
 
 
 def is_collection(path: Path) -> bool:
-    """Whether ``path`` is a folder that is itself no model."""
+    """Whether ``path`` is a folder that is not itself a model."""
     if not path.is_dir():
         return False
     try:
@@ -40,7 +40,7 @@ def is_collection(path: Path) -> bool:
 
 
 def list_models(path: Path) -> Iterator[Listed]:
-    """Yield a row for each model under ``path``, sorted by path; files that are not models are passed over."""
+    """Yield a row for each model under ``path``, sorted by path; files that are not models are skipped."""
     for found in _models(path):
         try:
             yield Listed(str(found), describe(found))

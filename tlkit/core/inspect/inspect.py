@@ -1,4 +1,4 @@
-"""``tlkit.inspect``: what a model file is, and as much more as is asked for, without loading it."""
+"""``tlkit.inspect``: describe a model file, in as much detail as requested, without loading it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def inspect(
     ``format`` (coreml, safetensors, gguf, pytorch, onnx, numpy) overrides what the content says; ``function`` is one of
     a multifunction package's. ``stats`` reads every value of the tensors that match ``tensors`` (all of them for None),
     ``hashes`` every byte. ``placement`` predicts the unit of each operation for each of ``units`` on ``chip``. ``diff``
-    is another file, of any format, to compare with: tensors are matched by name. ``report`` hears what is being done,
-    and what share of it is.
+    is another file, of any format, to compare with: tensors are matched by name. ``report`` is called with what is
+    being done and the share that is finished.
 
-    Raises LoadError for a file that cannot be read, UsageError for what does not go together.
+    Raises LoadError for a file that cannot be read, UsageError for options that do not go together.
     """
     found = examine(Path(path), format, function)
     if placement:

@@ -1,4 +1,4 @@
-"""What ``tlkit inspect`` finds out about one file, in the order of its cost: description, table, values."""
+"""The findings of ``tlkit inspect`` about one file, in order of cost: description, table, values."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ _LONG = 64  # elements of an array that JSON gives by its length: a vocabulary
 
 
 class Inspection(ModelInfo):
-    """One model file, described: a :class:`~tlkit.types.ModelInfo`, and what there is to know beyond it.
-
-    Tables and listings are made when they are asked for. ``stats``, ``hashes``, ``placement`` and ``difference`` are
-    None where they were not asked for.
+    """One model file: a :class:`~tlkit.types.ModelInfo`, and further findings. Tables and listings are made on request.
+    ``stats``, ``hashes``, ``placement`` and ``difference`` are None unless requested.
     """
 
     # ModelInfo is a frozen dataclass with slots; what is added here lives in this class's own __dict__.
@@ -79,7 +77,7 @@ class Inspection(ModelInfo):
 
     @cached_property
     def risks(self) -> tuple[Risk, ...]:
-        """What is known to go wrong with the model on Apple's units, gravest first."""
+        """Known problems of the model on Apple's units, most serious first."""
         if self.package is None:
             return ()
         from tlkit.core.inspect.risks import package_risks
@@ -88,12 +86,12 @@ class Inspection(ModelInfo):
 
     @property
     def good_for(self) -> str:
-        """What the file is good for, in a sentence."""
+        """What the file can be used for, in a sentence."""
         return which_format(self)[0]
 
     @property
     def conversion(self) -> str:
-        """The command that makes the kind of file its owner lacks; empty where none applies."""
+        """The command that converts it to the other kind of file; empty where none applies."""
         return which_format(self)[1]
 
     @property
@@ -106,7 +104,7 @@ class Inspection(ModelInfo):
         return _matching(self.entries, pattern, self.path)
 
     def readable(self, pattern: str | None) -> tuple[TensorEntry, ...]:
-        """Return the same from the file that can read their values."""
+        """Return the same entries from the file that can read their values."""
         return _matching(self.source.entries(), pattern, self.path)
 
 

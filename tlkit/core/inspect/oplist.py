@@ -19,8 +19,8 @@ _IN_LOWERING = {"const": "control_flow"}
 class OpEntry:
     """One MIL operation.
 
-    ``opsets`` are the iOS releases that brought it or changed its meaning; ``inputs`` its inputs' names, those that
-    may be left out with a question mark. ``reason`` says why one that is not ``covered`` is not.
+    ``opsets`` are the iOS releases that added it or changed its meaning; ``inputs`` its inputs' names, optional ones
+    with a question mark. ``reason`` says why an op is not ``covered``.
     """
 
     name: str

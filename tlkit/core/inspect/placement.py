@@ -1,4 +1,4 @@
-"""Where a package's operations would run: a prediction for each setting, summed up by reason."""
+"""Where a package's operations would run: a prediction for each setting, summarized by reason."""
 
 from __future__ import annotations
 

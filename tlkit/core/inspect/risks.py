@@ -1,4 +1,4 @@
-"""The risks of a Core ML model: what is known to go wrong with its program on Apple's units."""
+"""The risks of a Core ML model: known problems of its program on Apple's units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 3  # places that a line names
 
 
 def package_risks(package: Package, function: str | None = None, info: ModelInfo | None = None) -> tuple[Risk, ...]:
-    """Return the risks of ``package``, gravest first: of one function, or of all; of a pipeline's stages, of all.
+    """Return the risks of ``package``, most serious first: of one function or all, and of all stages of a pipeline.
 
     ``info`` saves describing a package of one function again. Nothing is decoded and nothing is run. Empty for a model
     that has no program.
@@ -32,7 +32,7 @@ def _function_risks(package: Package, program: Program, name: str, info: ModelIn
 
 
 def grave(risks: tuple[Risk, ...]) -> tuple[Risk, ...]:
-    """Return those that are told unasked: what Core ML refuses, and what a unit computes wrongly."""
+    """Return the risks to report without being asked: what Core ML refuses, and what a unit computes incorrectly."""
     return tuple(risk for risk in risks if risk.level in (Level.REFUSED, Level.WRONG))
 
 

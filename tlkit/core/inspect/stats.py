@@ -45,7 +45,7 @@ class TensorStats:
 
 
 class _Totals:
-    """Running totals; the variance by Chan's way of joining two samples, so that nothing cancels."""
+    """Running totals; the variance by Chan's method of combining two samples, which avoids cancellation."""
 
     def __init__(self) -> None:
         self.count = self.zeros = self.nan = self.inf = self.over = self.under = 0
@@ -100,7 +100,7 @@ class _Totals:
 def tensor_stats(
     source: TensorFile, entry: TensorEntry, advance: Callable[[int], None] = lambda nbytes: None
 ) -> TensorStats:
-    """Return one tensor's statistics; ``advance`` hears of the bytes as they are read. std divides by n."""
+    """Return one tensor's statistics; ``advance`` is called with the bytes as they are read. std divides by n."""
     totals = _Totals()
     for values in chunks(source, entry):
         totals.add(_floats(values))

@@ -1,4 +1,4 @@
-"""What a model file is good for, and the command that makes the kind of file its owner lacks."""
+"""What a model file can be used for, and the command that converts it to the other kind of file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tlkit.types import ModelInfo
 
 
 def which_format(info: ModelInfo) -> tuple[str, str]:
-    """Return what the file is good for, in a sentence, and a ``tlkit convert`` command, empty where none applies."""
+    """Return what the file can be used for, in a sentence, and a ``tlkit convert`` command, empty where none
+    applies."""
     kind = info.metadata.format
     if kind == "CoreML":
         return _coreml(info)

@@ -1,1 +1,1 @@
-"""A loaded model: what goes in, what runs it, what comes out."""
+"""A loaded model: its inputs, its engine, its outputs."""

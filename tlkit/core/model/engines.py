@@ -1,4 +1,4 @@
-"""The table of engines: whatever runs or measures a model asks here which one does."""
+"""The table of engines: the one place that chooses which engine runs or measures a model."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def check_settings(settings: HowToRun) -> None:
 
 
 def choose(settings: HowToRun, kind: str, needs: frozenset[Can] = frozenset()) -> EngineKind | None:
-    """Return the first engine that is here, runs models of ``kind`` as ``settings`` ask, and can do ``needs``."""
+    """Return the first available engine that runs models of ``kind`` with ``settings`` and can do ``needs``."""
     able = (item for item in ENGINES if item.available() and item.runs(kind) and needs <= item.can)
     return next((item for item in able if item.refuses(settings) is None), None)
 
 
 def check_refusals(settings: HowToRun, kind: str) -> None:
-    """Raise UsageError where an engine runs models of ``kind``, but not as ``settings`` ask."""
+    """Raise UsageError where an engine runs models of ``kind``, but not with ``settings``."""
     for item in reversed(ENGINES):
         refusal = item.refuses(settings) if item.available() and item.runs(kind) else None
         if refusal is not None:
@@ -41,6 +41,6 @@ def check_refusals(settings: HowToRun, kind: str) -> None:
 
 
 def measured(mode: str = "") -> EngineKind:
-    """Return the kind that is measured on this machine: the one that ``mode`` names, else the first that is here."""
+    """Return the kind to measure on this machine: the one that ``mode`` names, else the first available."""
     here = [kind for kind in ENGINES if kind.available(stand_in=True)]
     return next((kind for kind in here if kind.name == mode), here[0])

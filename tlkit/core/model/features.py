@@ -1,7 +1,8 @@
-"""What Core ML takes as a prediction's values, through coremltools' binding: stricter than :mod:`inputs`, in its words.
+"""Check a prediction's inputs as Core ML does through coremltools' binding: stricter than :mod:`inputs`, with its
+texts.
 
-``tlkit.anywhere`` asks here before anything is converted, so that a test that passes off a Mac passes on one. The words
-in which Core ML refuses were taken from public reports (``docs/fidelity.md``); callers look for them.
+``tlkit.anywhere`` asks here before anything is converted, so that a test that passes off a Mac passes on one. Core ML's
+error texts were taken from public reports (``docs/fidelity.md``); callers match them.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _array(spec: TensorSpec, value: Any) -> np.ndarray[Any, Any]:
 
 
 def _misfit(spec: TensorSpec, shape: tuple[int, ...]) -> str:
-    """Say in Core ML's words that a shape does not fit."""
+    """Return Core ML's error text for a shape that does not fit."""
     given = " x ".join(map(str, shape))
     if spec.enumerated:
         return f"MultiArray Shape ({given}) was not in enumerated set of allowed shapes"

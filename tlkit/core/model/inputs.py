@@ -1,4 +1,4 @@
-"""Values for a model's inputs: what users give, checked against the port and turned into the array it wants."""
+"""Values for a model's inputs: what users give, checked against the port and converted to its array."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LARGEST = 2**31  # elements: a damaged description must not ask for the machine
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A value still to be drawn, once its port is known (see :func:`draw`)."""
+    """A value to be drawn once its port is known (see :func:`draw`)."""
 
     kind: Literal["random", "zeros"]
 
@@ -70,8 +70,8 @@ def draw(
 ) -> Array:
     """Return an array for ``spec``: zeros, or random values drawn from ``rng``.
 
-    A file that stores ``stored`` bytes may ask for no larger one than they warrant (``host.budget``); None says that
-    the shape is what the user asked for.
+    A file that stores ``stored`` bytes may not ask for a larger array than they warrant (``host.budget``); None means
+    that the user chose the shape.
 
     Floats are standard normal, pixels whole numbers of 0..255, integers 0 or 1 (an index that is in range in any
     table of two rows). ``shape`` is the port's default where it is not given.
@@ -97,7 +97,7 @@ def _check_kind(spec: TensorSpec) -> None:
 
 
 def port_named(ports: Iterable[TensorSpec], name: str, where: str = "") -> TensorSpec:
-    """Return the port called ``name``; UsageError lists those there are and the one that was perhaps meant."""
+    """Return the port called ``name``; UsageError lists the ports and suggests a similar name."""
     known = {spec.name: spec for spec in ports}
     if name in known:
         return known[name]

@@ -1,4 +1,4 @@
-"""``load_model``: a file to a :class:`Model` that predicts, on Core ML where that exists, on torch elsewhere."""
+"""``load_model``: load a file as a :class:`Model` that predicts, with Core ML where it exists, else with torch."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Model:
 
     @property
     def metadata(self) -> Metadata:
-        """What the model says of itself; ``format`` and ``quantization`` among it."""
+        """The model's own metadata, including ``format`` and ``quantization``."""
         return self.info.metadata
 
     @property
@@ -161,7 +161,7 @@ class Model:
 
     @cached_property
     def engine(self) -> Engine:
-        """What runs the model, made when first asked for: the first engine in the table that can."""
+        """The engine that runs the model, created on first use: the first in the table that can."""
         if self._package is None:
             raise UnavailableError(
                 f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
@@ -209,7 +209,7 @@ class Model:
         return Model(self.path, package, describe_package(package), self._settings)
 
     def prepare(self) -> None:
-        """Make ready to run now, so that what cannot run says so here and not at the first prediction."""
+        """Load the engine now, so that errors appear here and not at the first prediction."""
         _ = self.engine
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
@@ -219,7 +219,8 @@ class Model:
         label and a dictionary of probabilities. ``state`` is one of :meth:`make_state`'s and is updated.
 
         In the fork of a process that had imported PyTorch its threads are missing, so the first prediction there sets
-        PyTorch to one thread; ``torch.set_num_threads`` after that is yours. A CUDA device cannot be used in a fork.
+        PyTorch to one thread; a later ``torch.set_num_threads`` takes precedence. A CUDA device cannot be used in a
+        fork.
         """
         from tlkit.core.model.outputs import from_port
 
@@ -278,7 +279,7 @@ class Model:
         return arrays
 
     def may_lack(self, spec: TensorSpec) -> bool:
-        """Whether an input that is not given stays away: a pipeline's stages have their own values for it."""
+        """Whether a missing input stays missing: a pipeline's stages have their own values for it."""
         staged = self.info.kind.startswith("pipeline") or self.info.kind == "nonMaximumSuppression"
         return staged and spec.optional and spec.default is None
 
@@ -299,7 +300,7 @@ class Model:
 
 
 def _all_drawn(inputs: Mapping[str, Any]) -> bool:
-    """Whether none of the values is the user's, who has more of a say in what a program makes than its file."""
+    """Whether none of the values is the user's: those justify larger results than values from the file alone."""
     from tlkit.core.model.inputs import Drawn
 
     return all(isinstance(value, Drawn) for value in inputs.values()) or budget.is_drawn()

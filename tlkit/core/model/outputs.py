@@ -1,4 +1,4 @@
-"""An engine's raw output to what Core ML's ``predict`` hands out for that port."""
+"""Convert an engine's raw output to what Core ML's ``predict`` returns for that port."""
 
 from __future__ import annotations
 

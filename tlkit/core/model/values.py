@@ -1,4 +1,4 @@
-"""``--input NAME=VALUE`` and ``--shape NAME=DIMS``: the words of the command line to values by input name."""
+"""Parse ``--input NAME=VALUE`` and ``--shape NAME=DIMS`` into values by input name."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _JSON_WORDS = {"nan": "NaN", "inf": "Infinity"}
 def collect(
     ports: Sequence[TensorSpec], texts: Iterable[str], shapes: Iterable[str], seed: int, note: Note, stored: int = 0
 ) -> dict[str, Any]:
-    """Return a value for each input that the user gave; inputs that may not be left out and were are drawn at random.
+    """Return a value for each input: what the user gave, and random values for required inputs that were not given.
 
     A text is ``NAME=VALUE``, a ``VALUE`` alone where the model has one input, or an archive (.npz, .safetensors) that
-    holds inputs by name. Values are ``random``, ``zeros``, literals and files (see :func:`read_value`). ``note`` hears
-    of what was drawn; a shape that the file asks for, which stores ``stored`` bytes, may not be larger than they
+    holds inputs by name. Values are ``random``, ``zeros``, literals and files (see :func:`read_value`). ``note`` is
+    told what was drawn; a shape that the file asks for, which stores ``stored`` bytes, may not be larger than they
     warrant. Raises UsageError or LoadError.
     """
     wanted = _shapes(ports, shapes)
@@ -106,7 +106,7 @@ def _assignments(ports: Sequence[TensorSpec], text: str) -> Mapping[str, Any]:
 
 
 def _by_name(ports: Sequence[TensorSpec], path: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Pick a model's inputs out of an archive; what else is in it (outputs, say) is left alone."""
+    """Pick a model's inputs from an archive; other arrays in it (such as outputs) are ignored."""
     found = {spec.name: arrays[spec.name] for spec in ports if spec.name in arrays}
     if not found:
         names = ", ".join(spec.name for spec in ports)

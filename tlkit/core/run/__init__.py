@@ -1,1 +1,1 @@
-"""One inference, and a look inside it."""
+"""Run one inference, and inspect its intermediate values."""

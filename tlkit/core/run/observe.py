@@ -1,4 +1,4 @@
-"""Looking into a run: stop after one operation (``run --until``), keep what operations give (``run --dump``)."""
+"""Observe a run: stop after one operation (``run --until``), save operations' values (``run --dump``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INDEX = "index.json"
 
 @dataclass(frozen=True, slots=True)
 class Dumped:
-    """One value kept: the operation (its name and type), the value's name, its file, and what there is to say of it.
+    """One saved value: the operation (its name and type), the value's name, its file, and its statistics.
 
     ``minimum`` and ``maximum`` are over the finite elements (None where there are none); ``nan`` and ``inf`` count the
     others.
@@ -44,7 +44,8 @@ class Dumped:
 
 @dataclass
 class Observer:
-    """Hears of each operation of a run: keeps those that match ``patterns`` in ``folder``, stops after ``until``."""
+    """Is shown each operation of a run: saves the values of those that match ``patterns`` in ``folder``, stops after
+    ``until``."""
 
     until: str | None = None
     folder: Path | None = None
@@ -53,7 +54,7 @@ class Observer:
     dumped: list[Dumped] = field(default_factory=list)
 
     def __call__(self, operation: Operation, values: Callable[[], Mapping[str, Any]]) -> bool:
-        """Take what it wants of the values; return True where the run is to stop."""
+        """Save the values if wanted; return True to stop the run."""
         if self.folder is not None and (not self.patterns or any(_matches(operation, p) for p in self.patterns)):
             for name, array in values().items():
                 self.dumped.append(self._keep(operation, name, array))
@@ -99,7 +100,7 @@ def read_dump(folder: Path) -> None:
 
 
 def _foreign(folder: Path) -> Path | None:
-    """Return something in ``folder`` that no dump put there; None where there is nothing."""
+    """Return a file in ``folder`` that is not part of a dump; None if there is none."""
     index = folder / INDEX
     try:
         listed = {INDEX, *(item["file"] for item in json.loads(index.read_text()))} if index.is_file() else set()
@@ -113,7 +114,7 @@ DUMP = Kind("a folder of dumped values", _foreign)
 
 
 def names_of(operation: Operation) -> tuple[str, ...]:
-    """Return what an operation answers to: its own name and those of its values."""
+    """Return the names by which an operation can be chosen: its own and those of its values."""
     return (operation.name, *(item.name for item in operation.outputs))
 
 

@@ -1,4 +1,4 @@
-"""One inference and what there is to say of its outputs."""
+"""Run one inference and summarize its outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHOLE = 65536  # elements up to which the JSON holds an output's values; beyond,
 
 @dataclass(frozen=True, slots=True)
 class PortValue:
-    """An input as the model got it."""
+    """An input as given to the model."""
 
     name: str
     dtype: str
@@ -39,7 +39,7 @@ class PortValue:
 
 @dataclass(frozen=True, slots=True)
 class OutputSummary:
-    """What there is to say of one output.
+    """A summary of one output.
 
     ``minimum``, ``maximum`` and ``mean`` are over the finite elements (None where there are none); ``nan`` and ``inf``
     count the others. ``classes`` holds (label, probability), likeliest first. ``values`` is None beyond
@@ -117,9 +117,9 @@ def run(
     (from 0) or name, to be run by itself.
 
     ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
-    a folder to write, a .npy file for each value and an index, of all operations or of those whose name or type
-    matches one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too. So does ``check_nan``, which looks for
-    the first operation that leaves the finite numbers; where PyTorch runs the model anyway, that is looked for always.
+    a folder to write, a .npy file for each value and an index, for all operations or those whose name or type matches
+    one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too. So does ``check_nan``, which looks for the
+    first operation that leaves the finite numbers; where PyTorch runs the model anyway, that is looked for always.
 
     Raises UsageError, LoadError, UnavailableError or ExecutionError.
     """
@@ -221,7 +221,7 @@ def _strays(flat: np.ndarray[Any, Any]) -> tuple[int, int]:
 
 
 def _wanted(dump: str | None, save_outputs: str | None, ops: tuple[str, ...]) -> list[Goal]:
-    """Return what the run is to write; UsageError for names and patterns that cannot be meant."""
+    """Return the files that the run will write; UsageError for names and patterns that match nothing."""
     if dump is None and ops:
         raise UsageError("--ops chooses what --dump keeps, and there is no --dump", "add --dump FOLDER")
     wanted = [] if dump is None else [Goal(Path(dump), read_dump, DUMP)]

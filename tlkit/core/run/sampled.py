@@ -1,4 +1,4 @@
-"""Risks that only values show: one inference looked at operation by operation.
+"""Risks that only values show, found by inspecting one inference operation by operation.
 
 Each check is for a row of ``docs/fidelity.md`` whose condition is about values; the rows whose condition is about
 shapes are rules of ``mil/risks``.
@@ -50,7 +50,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class ValueCheck:
-    """A row's condition on values, and what it says where it holds."""
+    """A row's condition on values, and the text to report where it holds."""
 
     row: str
     units: str
@@ -95,7 +95,7 @@ def sampled_risks(function: Function, arrays: Mapping[str, Array]) -> tuple[Risk
 
 @dataclass
 class _Watcher:
-    """Sees each operation, keeps what a later check needs of it, and notes where checks hold."""
+    """Is shown each operation, keeps what later checks need, and records where checks hold."""
 
     survey: Survey
     kept: dict[str, Array]

@@ -1,4 +1,4 @@
-"""Which of a file's tensors are converted, under which names, and what is left out: said, and never silently."""
+"""Choose which of a file's tensors are converted, under which names; whatever is left out is reported."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ def choose(
 ) -> Choice:
     """Choose the tensors of ``opened``; IncompleteError if some cannot be given, unless ``allow_missing``.
 
-    ``everything`` takes a training's state along. ``prefix`` is cut from the names that begin with it (UsageError if
-    none does); without one, and if ``cut``, a wrapper's prefix that all names share. Types
-    in ``able`` are kept as they are.
+    ``everything`` includes training state. ``prefix`` is cut from the names that begin with it (UsageError if none
+    does); without one, and if ``cut``, a wrapper's prefix that all names share. Types in ``able`` are kept as they are.
     """
     entries = tuple(entry for entry in opened.entries() if everything or not entry.role)
     entries = entries or tuple(opened.entries())
@@ -63,7 +62,7 @@ def _training(opened: TensorFile, entries: Sequence[TensorEntry]) -> list[LeftOu
 
 
 def _unreadable(opened: TensorFile, entries: Sequence[TensorEntry], able: Collection[str]) -> list[LeftOut]:
-    """Return the tensors whose values cannot be told, of types that cannot be kept as they are either."""
+    """Return the tensors whose values cannot be read and whose types cannot be kept unchanged either."""
     found = []
     for entry in entries:
         if entry.dtype in able and not entry.big_endian:
@@ -91,7 +90,7 @@ _ALL_OF_IT = "fetch all of the model first, or convert what is here with --allow
 
 
 def _cut(names: Sequence[str], prefix: str | None, cut: bool) -> tuple[dict[str, str], list[str]]:
-    """Return the shorter names, and a note for a prefix that nobody asked to cut."""
+    """Return the shortened names, and a note for a prefix that was cut unasked."""
     if prefix is not None:
         if not any(name.startswith(prefix) and name != prefix for name in names):
             raise UsageError(f"--strip-prefix: no tensor's name begins with '{prefix}'", f"the first is '{names[0]}'")

@@ -21,7 +21,7 @@ _BYTES = 1 << 23
 
 
 class JobReader:
-    """Gives the bytes of each planned tensor, as its job says, and keeps count of what is lost."""
+    """Produces the bytes of each planned tensor, as its job says, and counts what is lost."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""What a weights file says of itself, from one format to another, and as the user edits it.
+"""Carry a weights file's metadata from one format to another, and edit it.
 
 GGUF's values have types and may be lists; SafeTensors' are text. So that nothing is lost on the way through
-SafeTensors, values that are not text are written as JSON there, and one more entry (``tlkit.gguf_types``) says what
-they were. A state_dict of PyTorch's has no place for any.
+SafeTensors, values that are not text are written as JSON there, and one more entry (``tlkit.gguf_types``) records their
+types. PyTorch's state_dicts cannot hold metadata.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Carried = dict[str, Typed]
 
 
 def read_metadata(source: TensorFile) -> Carried:
-    """Return what ``source`` says of itself, without what is about its own storage (how it is split)."""
+    """Return the metadata of ``source``, without what concerns its own storage (how it is split)."""
     carried = source.carried()
     if source.format == "SafeTensors":
         return _restored({key: value for key, (_, value) in carried.items()})
@@ -34,7 +34,7 @@ def read_metadata(source: TensorFile) -> Carried:
 
 
 def _restored(text: dict[str, str]) -> Carried:
-    """Give the values their types again that came from GGUF through SafeTensors."""
+    """Restore the types of values that came from GGUF through SafeTensors."""
     try:
         types = json.loads(text.pop(_TYPES, "{}"))
     except ValueError:
@@ -144,7 +144,7 @@ def _is_utf8(text: str) -> bool:
 def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -> Carried:
     """Return GGUF's metadata: the architecture first, plain names under ``general.``, the file type as it now is.
 
-    ``types`` are those of the tensors written, the commonest first; ``changed`` whether any is not what it was.
+    ``types`` are those of the tensors written, most frequent first; ``changed`` says whether any type changed.
     """
     found = {f"general.{key}" if key in _GENERAL else key: typed for key, typed in carried.items() if key != "format"}
     if arch and "general.architecture" not in found:

@@ -1,4 +1,4 @@
-"""What a conversion of weights will write, decided before a byte is read: names, types, shards."""
+"""Plan what a conversion of weights will write, before a byte is read: names, types, shards."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What was asked for: the goal's format, a type for real numbers, a block type, Core ML's parts as they are."""
+    """What was requested: the output format, a type for real numbers, a block type, whether to keep Core ML's parts."""
 
     format: str
     dtype: str | None = None
@@ -126,7 +126,7 @@ def _job(
 def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plain: bool) -> str | None:
     """Return the type to write, None where there is none.
 
-    Vectors (norms, biases) are never quantized, and are F32 beside matrices that are: llama.cpp wants them so.
+    Vectors (norms, biases) are never quantized, and are F32 beside quantized matrices, as llama.cpp requires.
     """
     able = TYPES[wishes.format]
     if is_float(stored) and not plain:
@@ -169,7 +169,7 @@ def shard_names(goal: Path, count: int) -> list[Path]:
 
 
 def parse_size(text: str | int | None) -> int | None:
-    """Return the bytes that ``5GB``, ``500MB``, ``2GiB`` or a number means.
+    """Return the number of bytes in ``5GB``, ``500MB``, ``2GiB`` or a plain number.
 
     >>> parse_size("2kB")
     2000

@@ -1,7 +1,7 @@
 """``tlkit convert`` between files of weights: SafeTensors, GGUF, PyTorch state_dicts, and out of Core ML.
 
-Everything is decided from the source's header first; then one tensor after the other is read, turned into its new type
-in pieces, and written. So memory does not grow with the file. What is lost on the way is counted, and said.
+Everything is decided from the source's header first; then one tensor after another is read, converted to its new type
+in pieces, and written. So memory does not grow with the file. Losses on the way are counted and reported.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _open(path: Path) -> TensorFile:
 
 
 def _check_elements(opened: TensorFile, elements: int) -> None:
-    """Raise LoadError where the files declare far more elements than they hold: views of one value, equal elements."""
+    """Raise LoadError where the files declare far more elements than they store: views of one value, equal elements."""
     stored = sum(file.stat().st_size for file in {opened.path, *_files(opened)} if file.is_file())
     said = budget.over(elements, budget.HELD * budget.warranted(stored))
     if said:
@@ -194,7 +194,7 @@ def _architecture(opened: TensorFile, carried: Carried) -> str:
 def _renamed(
     opened: TensorFile, names: Sequence[str], form: str, arch: str, came_from_gguf: bool, notes: list[str]
 ) -> dict[str, str]:
-    """Return the new names of tensors that get one; ``notes`` hears what they do not say."""
+    """Return the new names of renamed tensors; notes about the renaming are added to ``notes``."""
     if opened.format == "CoreML":
         short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
         taken = Counter(short.get(name, name) for name in names)
@@ -219,7 +219,7 @@ def _renamed(
 
 
 def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
-    """Say which matrices stay as they are because their rows are not whole blocks."""
+    """Note which matrices stay unquantized because their rows are not whole blocks."""
     left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1 and job.planned.dtype != quantize]
     left = [tensor for tensor in left if is_float(tensor.dtype)]
     if not left:

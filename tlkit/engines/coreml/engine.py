@@ -1,7 +1,7 @@
 """The Core ML engine: Apple's own runtime, on macOS, through coremltools' documented API.
 
-A model is compiled once (``.mlmodelc``) and loaded from there, because the Neural Engine's cache of compiled models
-goes by path: whoever loads the compiled model again from the same place meets a warm cache.
+A model is compiled once (``.mlmodelc``) and loaded from there, because the Neural Engine's cache of compiled models is
+keyed by path: loading it again from the same path hits a warm cache.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def compile_model(path: Path, folder: Path) -> Path:
 class CoreMLEngine:
     """Runs a model with Core ML under one compute-unit setting.
 
-    ``inputs`` are the model's input ports: image ports take arrays (N, C, H, W) of 0..255 and Core ML gets a PIL
-    image. What comes back is Core ML's own: arrays, PIL images, a label and a dictionary of probabilities.
+    ``inputs`` are the model's input ports: image ports take arrays (N, C, H, W) of 0..255 and Core ML gets a PIL image.
+    Results are Core ML's own: arrays, PIL images, a label and a dictionary of probabilities.
     """
 
     name = "coreml"

@@ -1,4 +1,4 @@
-"""What is known of the Core ML engine before a model is loaded; imports coremltools when asked to run."""
+"""The Core ML engine's properties before a model is loaded; imports coremltools only to run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CoreMLKind(EngineKind):
         return True
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
-        """Return why it does not run models as ``settings`` ask, or None."""
+        """Return why it cannot run models with ``settings``, or None."""
         asked = (settings.precision, settings.mode, settings.strict_mil, settings.threads)
         if settings.part:
             return Refusal("Core ML runs a pipeline as a whole", "run a stage without --units")
@@ -47,9 +47,8 @@ class CoreMLKind(EngineKind):
         return tuple(Unit)
 
     def compile(self, path: Path, folder: Path) -> Path:
-        """Return the compiled model that every setting loads: Core ML's cache for the Neural Engine goes by path.
-
-        The path is new, so that a setting's first load is a cold one, and stays the same, so that its second is warm.
+        """Return the compiled model that every setting loads. Core ML's cache for the Neural Engine is keyed by path: a
+        new path makes a setting's first load a cold one, and keeping it makes the second warm.
         """
         return path if path.suffix == ".mlmodelc" else coreml.compile_model(path, folder)
 

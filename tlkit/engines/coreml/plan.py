@@ -1,6 +1,6 @@
-"""Where Core ML would run each operation, and what it estimates each to cost: ``MLComputePlan`` (macOS 14.4 or newer).
+"""Where Core ML would run each operation, and its estimated cost: ``MLComputePlan`` (macOS 14.4 or newer).
 
-Read through coremltools' documented ``coremltools.models.compute_plan``. The plan is Core ML's anticipation for one
+Read through coremltools' documented ``coremltools.models.compute_plan``. The plan is Core ML's prediction for one
 compute-unit setting, not a record of what ran.
 """
 
@@ -32,7 +32,7 @@ class PlannedOp:
 def compute_plan(compiled: Path, unit: Unit, function: str | None = None) -> list[PlannedOp]:
     """Return the plan of the ``.mlmodelc`` at ``compiled`` under ``unit``, constants left out.
 
-    ``function`` is one of a multifunction model's; None is ``main``, or all where none is called so.
+    ``function`` is one of a multifunction model's; None is ``main``, or all functions where there is no ``main``.
 
     Raises UnavailableError where the system has no compute plans, or none for this kind of model.
     """

@@ -1,4 +1,4 @@
-"""coremltools' ``MLModelStructure`` from a program: what Core ML tells of a compiled model's operations."""
+"""Build coremltools' ``MLModelStructure`` from a program: Core ML's view of a compiled model's operations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model_structure(package: Package) -> Any:
         return MLModelStructure(None, MLModelStructureProgram(functions), None)
     kind = package.model.WhichOneof("Type") or "unknown"
     if not kind.startswith("pipeline"):
-        raise UnavailableError(f"the structure of a {kind} model is Core ML's own to tell", "mlprograms have one here")
+        raise UnavailableError(f"only Core ML itself knows the structure of a {kind} model", "mlprograms have one here")
     stages = [(f"model{index}", model_structure(stage)) for index, stage in enumerate(package.stages())]
     return MLModelStructure(None, None, MLModelStructurePipeline(stages))
 

@@ -12,7 +12,7 @@ from tlkit.types import Unit
 
 
 def device_for(unit: Unit) -> torch.device:
-    """Return the torch device that stands for a compute-unit setting; UnavailableError where there is none."""
+    """Return the torch device of a compute-unit setting; UnavailableError where there is none."""
     if unit is Unit.ANE:
         raise UnavailableError(
             "the Neural Engine is not here: it is reached through Core ML, on a Mac with Apple silicon"
@@ -62,12 +62,12 @@ class DeviceCall:
 
     @property
     def device_ns(self) -> int:
-        """What the last call took by the device's clock, in nanoseconds (its resolution is half a microsecond)."""
+        """The last call's duration by the device's clock, in nanoseconds (resolution: half a microsecond)."""
         return int(self._start.elapsed_time(self._end) * 1e6)
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """Return a call that returns once ``device`` has done all that it was given."""
+    """Return a call that returns once ``device`` has finished all its work."""
     if device.type == "cuda":
         return torch.cuda.synchronize
     if device.type == "mps":

@@ -4,9 +4,9 @@ Faithful f16 (``precision="f16"``): values that the program declares fp16 live i
 each op rounds its result once (``mil.ops``). Measured bit-identical to f16 storage, and many times faster than torch's
 own f16 kernels on a CPU.
 
-``engine="compile"`` hands the graph to ``torch.compile``. Two inductor settings are needed and set here, for the
-compilation alone: ``freezing`` (weights folded and packed) and ``emulate_precision_casts``, without which inductor
-drops the f32 -> f16 -> f32 round trip as a no-op and with it the faithfulness.
+``engine="compile"`` hands the graph to ``torch.compile``. Two inductor settings are needed and set here, only for the
+compilation: ``freezing`` (weights folded and packed) and ``emulate_precision_casts``, without which inductor removes
+the f32 -> f16 -> f32 round trip as a no-op, and with it the rounding.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ class TorchEngine:
 
     @contextmanager
     def _guarded(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[None]:
-        """Watch the sizes that the body makes, unless it made the same before (see ``mil.lower.guard``)."""
+        """Watch the sizes of values made in the body, unless the same inference ran before (see
+        ``mil.lower.guard``)."""
         shapes = tuple(array.shape for array in arrays.values())
         if self.compiled or (shapes in self._seen and not self._varies):
             yield
@@ -206,7 +207,7 @@ class TorchEngine:
         self._seen.add(shapes)
 
     def _failing(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> str:
-        """Return what names the operation that is refused, found by running it again, and nothing where it is not."""
+        """Return a text that names the refused operation, found by running again; empty where that run succeeds."""
         tracker = Tracker(self.module)
         try:
             with torch.inference_mode(), self._guarded(arrays):

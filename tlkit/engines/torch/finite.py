@@ -1,6 +1,6 @@
-"""One inference that also finds the first operation whose result leaves the finite numbers.
+"""Run one inference and find the first operation whose result is not finite although its operands are.
 
-A sum a result is what it costs: an overflow inside may end as zeros, which no look at the outputs shows.
+That costs one sum per result, and finds what the outputs do not show: an overflow inside may end as zeros.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from tlkit.engines.torch.watch import Tracker
 from tlkit.mil.program import DType, Operation, TensorType
 
 _CHOSEN = {"select", "fill", "fill_like", "const", "identity"}
-"""Operations that may be given an infinity to write, as masks are."""
+"""Operations that may write a given infinity, as masks do."""
 _WEIGHED = {"linear", "conv", "conv_transpose", "matmul", "einsum"}
-"""Operations whose constants are weights, of which none is infinite on purpose."""
+"""Operations whose constants are weights, which are never infinite on purpose."""
 _POLES = {"log", "inverse", "rsqrt", "real_div", "pow"}
-"""Operations that are infinite somewhere, whatever the type."""
+"""Operations with poles: their result may be infinite in any type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """The first operation that made something not finite of what was: its name and type, how much, and where from.
+    """The first operation with a non-finite result from finite operands: name and type, how many elements, from what.
 
     ``overflow`` says that f16's range was left; ``largest`` is the largest magnitude among its finite operands.
     """
@@ -47,7 +47,7 @@ class Stray:
 
 
 class Finder(Tracker):
-    """Runs a graph node by node; ``stray`` is the first operation that left the finite numbers, or None."""
+    """Runs a graph node by node; ``stray`` is the first operation with a non-finite result, or None."""
 
     def __init__(self, module: fx.GraphModule, *, rounded: bool = True) -> None:
         super().__init__(module, rounded=rounded)
@@ -55,7 +55,7 @@ class Finder(Tracker):
         self._wild: dict[fx.Node, bool] = {}  # nodes with something not finite, and whether with a NaN
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node and look at its result, until there is a stray."""
+        """Run one node and check its result, until a stray was found."""
         result = super().run_node(n)
         if self.stray is None:
             self._look(n, [part for part in _parts(result) if part.is_floating_point()])

@@ -1,4 +1,4 @@
-"""What is known of the torch engine before a model is loaded; imports torch when asked to run."""
+"""The torch engine's properties before a model is loaded; imports torch only to run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TorchKind(EngineKind):
     placement_is_costly = True
 
     def available(self, *, stand_in: bool = False) -> bool:
-        """Whether it is here: always, PyTorch comes with tlkit."""
+        """Whether it is available: always, PyTorch comes with tlkit."""
         return True
 
     def runs(self, kind: str) -> bool:
@@ -28,17 +28,17 @@ class TorchKind(EngineKind):
         return kind == "mlProgram"
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
-        """Return why it does not run models as ``settings`` ask, or None."""
+        """Return why it cannot run models with ``settings``, or None."""
         if settings.mode in self.modes:
             return None
         return Refusal(f"PyTorch has no engine '{settings.mode}'", f"it is {' or '.join(self.modes)}")
 
     def checks(self, settings: HowToRun) -> bool:
-        """Whether a check runs a model just as running it does: not where that is compiled."""
+        """Whether a check executes a model exactly as running it does: not where it is compiled."""
         return settings.mode == "eager"
 
     def load(self, model: Loadable, settings: HowToRun) -> Engine:
-        """Lower the program and bring its weights to the device."""
+        """Lower the program and move its weights to the device."""
         from tlkit.engines.torch.engine import TorchEngine
 
         engine = TorchEngine(
@@ -53,7 +53,7 @@ class TorchKind(EngineKind):
         return engine
 
     def units(self) -> tuple[Unit, ...]:
-        """Return the CPU, and the GPU if one shows."""
+        """Return the CPU, and the GPU if the machine has one."""
         return (Unit.CPU, Unit.GPU) if gpu_expected() else (Unit.CPU,)
 
     def begin(self, settings: HowToRun) -> None:
@@ -64,7 +64,7 @@ class TorchKind(EngineKind):
         device_for(settings.unit)
 
     def rebinds(self, settings: HowToRun) -> bool:
-        """Whether inputs may be bound again: compiling is part of binding, and runs the model."""
+        """Whether inputs can be bound again: not with ``compile``, where binding compiles and runs the model."""
         return settings.mode == "eager"
 
     def describe(self, settings: HowToRun) -> dict[str, Any]:

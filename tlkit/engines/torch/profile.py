@@ -1,6 +1,6 @@
-"""What each operation of a lowered program costs here: the graph run node by node, each timed and waited for.
+"""Measure the cost of each operation of a lowered program: the graph runs node by node, each timed to completion.
 
-The sum is more than an inference takes, since every node waits for the device; shares are what to read.
+The sum exceeds an inference's time, since every node waits for the device; the shares are what counts.
 """
 
 from __future__ import annotations

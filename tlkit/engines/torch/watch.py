@@ -22,7 +22,7 @@ Seen = Callable[[Operation, Callable[[], Values]], bool]
 
 
 class Stopped(Exception):
-    """The watcher has seen enough."""
+    """Raised when the watcher has seen enough."""
 
 
 class Tracker(fx.Interpreter):
@@ -51,7 +51,7 @@ class Tracker(fx.Interpreter):
         return result
 
     def where(self) -> str:
-        """Say which operation ran last: name, type, its place in the program, its inputs, and what else it records."""
+        """Describe the operation that ran last: name, type, place in the program, inputs, and recorded origin."""
         operation = self._node.meta.get("mil") if self._node is not None else None
         if operation is None:
             return f"node '{self._node}'"
@@ -74,9 +74,8 @@ class Tracker(fx.Interpreter):
 
 
 def origin(operation: Operation) -> dict[str, str]:
-    """Return where an operation comes from, as far as the package records it: texts among its attributes.
-
-    coremltools 9 writes none into packages; a tool that records a module or a source line has it here.
+    """Return an operation's origin as far as the package records it, in text attributes. coremltools 9 writes none;
+    tools that record a module or a source line put it there.
     """
     texts = {key: value for key, value in operation.attributes.items() if key not in ("name", "val")}
     strings = {key: value for key, value in texts.items() if getattr(value.type, "dtype", None) is DType.STRING}

@@ -1,4 +1,4 @@
-"""Seeded values for ports, as a package takes them and as its source module does. Importing this imports torch."""
+"""Seeded values for ports, in the forms that a package and its source module take. Importing this imports torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Values:
 
 
 def values_for(port: Port, use: Use) -> Values:
-    """Return what the graph allows ``port`` to hold, judged by what becomes of it."""
+    """Return the values that the graph allows for ``port``, judged by how they are used."""
     mask = "mask" in port.name.lower()
     if port.image is not None:
         return Values("pixels")
@@ -67,7 +67,7 @@ def values_for(port: Port, use: Use) -> Values:
 def draw(ports: tuple[Port, ...], values: Mapping[str, Values], seed: int) -> list[NDArray[Any]]:
     """Return a seeded value for each port: pixels 0 to 255 as uint8 (C, H, W), the rest as ``values`` says.
 
-    The lowest and the highest integer are among them as far as there is room; where there is none, ``seed`` decides.
+    They include the lowest and the highest integer as far as there is room; otherwise ``seed`` chooses.
     """
     rng = np.random.default_rng(seed)
     return [_draw(port, values[port.name], rng, seed) for port in ports]
@@ -97,7 +97,7 @@ _LADDER = {
 
 
 def example_inputs(ports: tuple[Port, ...], values: list[NDArray[Any]]) -> tuple[Tensor, ...]:
-    """Return what a module is captured on for ``values`` of ``ports``."""
+    """Return the module's inputs for ``values`` of ``ports``."""
     return tuple(to_source(port, value) for port, value in zip(ports, values, strict=True))
 
 

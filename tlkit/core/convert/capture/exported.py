@@ -1,4 +1,4 @@
-"""Capture a module with ``torch.export``, or take a program that was: the other way into coremltools beside tracing.
+"""Capture a module with ``torch.export``, or adopt an exported program: the alternative to tracing.
 
 Importing this module imports torch.
 """

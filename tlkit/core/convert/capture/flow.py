@@ -1,4 +1,4 @@
-"""Follow a module's inputs through one run: which index, divide, count or mask, and which choices hang on values.
+"""Follow a module's inputs through one run: which index, divide, count or mask, and which choices depend on values.
 
 Importing this module imports torch.
 """
@@ -22,11 +22,11 @@ _INT32 = 2**31
 
 @dataclass
 class Use:
-    """What becomes of an input's values, as far as they can be followed unchanged or shifted by constants.
+    """How an input's values are used, as far as they can be followed unchanged or shifted by constants.
 
     ``low`` and ``high`` are what an integer may be to index all that it indexes and to count all that it counts, None
-    where nothing bounds it. ``marks`` says that only 0 and 1 make sense, ``tested`` that it is compared with 0 or 1,
-    ``read`` that it becomes a Python number.
+    where unbounded. ``marks`` says that only 0 and 1 make sense, ``tested`` that it is compared with 0 or 1, ``read``
+    that it becomes a Python number.
     """
 
     low: int | None = None
@@ -68,8 +68,8 @@ class Decision:
 class Flow(TorchDispatchMode):
     """While active, sees every operation of a run on ``inputs`` (tensors by port).
 
-    ``uses`` says what the ports are for, ``choices`` which numbers that hang on the inputs' values were read in Python,
-    ``random`` the operations that draw by themselves, ``wide`` whether an integer passed 32 bits.
+    ``uses`` says how the ports are used, ``choices`` which numbers that depend on input values were read in Python,
+    ``random`` which operations draw random numbers, ``wide`` whether an integer exceeded 32 bits.
     """
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
@@ -271,7 +271,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def place() -> str:
-    """Return the innermost line of the running code that is not a library's, as ``net.py:12``; empty for none."""
+    """Return the innermost running line outside libraries, as ``net.py:12``; empty if there is none."""
     for frame in reversed(traceback.extract_stack()):
         path = frame.filename.replace("\\", "/")
         if not any(part in path for part in _LIBRARIES) and not path.startswith("<"):

@@ -1,4 +1,4 @@
-"""What a captured graph computes on the way: its outputs, and every value by name. Importing this imports torch."""
+"""A captured graph's outputs and all its intermediate values by name. Importing this imports torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tlkit.host.quiet import quiet
 
 
 def graph_outputs(traced: Traced, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return what the captured graph, run by torch, gives for ``inputs``; raises what torch raises."""
+    """Run the captured graph with torch on ``inputs`` and return its outputs; raises what torch raises."""
     with quiet(), torch.no_grad():
         program: Any = traced.program
         run = program.module() if isinstance(program, ExportedProgram) else program
@@ -25,8 +25,8 @@ def graph_outputs(traced: Traced, inputs: Sequence[Tensor]) -> list[Tensor]:
 def values_inside(traced: Traced, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return every tensor that the captured graph computes for ``inputs``, by the name that coremltools gives it.
 
-    A tensor that is written into later is returned as it was when it was made where the graph is torch.export's, as it
-    is in the end where it was traced.
+    A tensor that is modified later is returned as first computed for an exported graph, and as it is at the end for a
+    traced one.
     """
     with quiet(), torch.no_grad():
         if isinstance(traced.program, ExportedProgram):
@@ -86,7 +86,7 @@ def weights_used(traced: Traced) -> set[str]:
 
 
 def constants_of(traced: Traced) -> tuple[float, ...]:
-    """Return the floating-point numbers that stand in the captured graph."""
+    """Return the floating-point constants in the captured graph."""
     if isinstance(traced.program, ExportedProgram):
         numbers = [
             item for node in traced.program.graph.nodes for item in fx.node.map_arg(node.args, lambda n: n) or ()

@@ -1,4 +1,4 @@
-"""Before converting: every torch op of a captured model that coremltools cannot take, and where each one stands.
+"""Before converting, list every torch op of a captured model that coremltools cannot convert, with its places.
 
 Importing this module imports neither torch nor coremltools; :func:`check_ops` needs both.
 """
@@ -22,7 +22,7 @@ _TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an op stands: the module's path in the model (empty at its top), the source file's name and line."""
+    """An op's place: the module's path in the model (empty at the top), the source file's name and line."""
 
     module: str
     line: str
@@ -66,7 +66,7 @@ def check_ops(program: Any) -> None:
 
 
 def unsupported(program: Any) -> tuple[Unsupported, ...]:
-    """Return the ops of ``program`` that coremltools lacks even with tlkit's additions, the commonest first."""
+    """Return the ops of ``program`` that coremltools lacks even with tlkit's additions, the most frequent first."""
     from tlkit.core.convert.tools.teach import install, supports
 
     install()
@@ -108,7 +108,7 @@ def find_op(program: Any, name: str) -> tuple[str, Place] | None:
 
 
 def find_place(program: Any, name: str, kind: str, count: int) -> Place | None:
-    """Return where the op of ``program`` stands that gives ``name``, or else the one after ``count`` of its kind."""
+    """Return the place of the op of ``program`` that gives ``name``, or else of the one after ``count`` of its kind."""
     named = find_op(program, name)
     if named is not None:
         return named[1]
@@ -129,7 +129,8 @@ _VIEWS = _PARTS | {f"aten::{name}" for name in ("view", "transpose", "permute", 
 
 
 def lost_writes(script: Any) -> tuple[str, ...]:
-    """Return the ops of traced TorchScript that write into a part of a tensor read afterwards, and where they stand.
+    """Return the ops of traced TorchScript that write into a part of a tensor that is read afterwards, with their
+    places.
 
     coremltools follows `x[1:3] = y` (a copy into slices) and writes into whole tensors; of others, such as
     `x[:, i] = y` or `x[0].mul_(2)`, it keeps the result and forgets the tensor they are a part of.
@@ -170,7 +171,7 @@ def lost_writes(script: Any) -> tuple[str, ...]:
 
 
 def _tidied(program: Any) -> Any:
-    """Return the graph as coremltools reads it: without dead ops, `chunk` of a constant as an op of its own."""
+    """Return the graph as coremltools reads it: without dead ops, and with `chunk` of a constant as a separate op."""
     import torch
 
     graph = program.inlined_graph.copy()

@@ -24,7 +24,7 @@ class BufferState:
 
 
 class Watch:
-    """Sees which buffers of a module change while it runs, and puts their values back."""
+    """Detects which buffers of a module change while it runs, and restores their values."""
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = dict(module.named_buffers())
@@ -52,7 +52,8 @@ def watching(module: nn.Module) -> Iterator[Watch]:
 
 
 def found_states(module: nn.Module, changed: Sequence[str], prefix: str = "inner.") -> tuple[BufferState, ...]:
-    """Return the states for the buffers ``changed`` of ``module``; ``prefix`` is not the user's, and not in names."""
+    """Return the states for the buffers ``changed`` of ``module``; ``prefix``, which is tlkit's, is left out of
+    names."""
     buffers: dict[str, Tensor] = dict(module.named_buffers())
     return tuple(
         BufferState(safe_name(path.removeprefix(prefix), set()), tuple(buffers[path].shape), path, path)
@@ -61,7 +62,8 @@ def found_states(module: nn.Module, changed: Sequence[str], prefix: str = "inner
 
 
 def check_states(given: Sequence[str], found: Sequence[BufferState]) -> None:
-    """Raise :class:`UsageError` if ``given`` (``NAME`` or ``NAME=SHAPE``) has any, and not just the states found."""
+    """Raise :class:`UsageError` if ``given`` (``NAME`` or ``NAME=SHAPE``) is not empty and differs from the states
+    found."""
     listed = ", ".join(f"{state.name}={'x'.join(map(str, state.shape))}" for state in found) or "none"
     names = []
     for text in given:
@@ -81,7 +83,7 @@ def check_states(given: Sequence[str], found: Sequence[BufferState]) -> None:
 
 @contextmanager
 def zeroed(module: nn.Module, states: Sequence[BufferState]) -> Iterator[None]:
-    """Let the body run ``module`` from states of zeros, as Core ML begins, and put the buffers back."""
+    """Let the body run ``module`` from states of zeros, as in Core ML, then restore the buffers."""
     buffers = dict(module.named_buffers())
     with watching(module):
         with torch.no_grad():
@@ -91,7 +93,7 @@ def zeroed(module: nn.Module, states: Sequence[BufferState]) -> Iterator[None]:
 
 
 def start_notes(module: nn.Module, states: Sequence[BufferState]) -> tuple[str, ...]:
-    """Say which states do not begin as the buffers do."""
+    """Note which buffers do not start at zero, as Core ML's states do."""
     buffers = dict(module.named_buffers())
     filled = [state.name for state in states if bool(buffers[state.buffer].any())]
     return (f"{', '.join(filled)}: Core ML's states begin as zeros, the buffer does not",) if filled else ()

@@ -1,4 +1,4 @@
-"""Find values that a module can be run on: what its graph allows, tried before it is used. Imports torch."""
+"""Find values that a module runs on: those that its graph allows, tried before they are used. Imports torch."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _LEARNED = 8  # runs that each may teach one more bound, before the next rung
 class Study:
     """Values that the module ran on: arrays as a package takes them, in the order of ``ports``, drawn from ``values``.
 
-    ``choices`` are the numbers that it read from them in Python, ``random`` its operations that draw by themselves.
-    ``vacuous``: no output had a finite value other than 0. ``note`` tells of values that it did not run on.
+    ``choices`` are the numbers that it read from them in Python, ``random`` its operations that draw random numbers.
+    ``vacuous``: no output had a finite value other than 0. ``note`` mentions values on which it did not run.
     """
 
     ports: tuple[Port, ...]
@@ -50,13 +50,13 @@ class Study:
 
     @property
     def told(self) -> str:
-        """What integers and masks were drawn from, port by port; empty where there are none."""
+        """The ranges from which integers and masks were drawn, port by port; empty where there are none."""
         return _told(self.values)
 
 
 @dataclass(slots=True)
 class _Run:
-    """One run: its flow, and what is wrong with the values that it was given."""
+    """One run: its flow, and the problem with its values, if any."""
 
     flow: Flow
     arrays: Arrays
@@ -108,10 +108,9 @@ def study(module: nn.Module, ports: tuple[Port, ...], seed: int) -> Study:
 
 
 def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
-    """Return the lines where ``module`` reads a number that hangs on its inputs' values, and changes with them.
-
-    Tried on further draws, and on masks that hide nothing; a number that is the same on all of them is taken to be one
-    that the input's form decides.
+    """Return the lines where ``module`` reads a number that depends on its inputs' values and changes with them. Tried
+    on further draws, and on masks that hide nothing; a number that is the same for all is assumed to depend on shapes
+    only.
     """
     if not found.choices:
         return ()
@@ -210,7 +209,7 @@ def _tells(output: Tensor) -> bool:
 
 
 def _merged(one: Use, other: Use) -> Use:
-    """Return what is known from both runs."""
+    """Return the combined findings of both runs."""
     found = replace(one, compared=one.compared | other.compared)
     if other.low is not None and other.high is not None:
         found.bound(other.low, other.high)

@@ -33,7 +33,7 @@ from tlkit.ports.port import OutputPort, Port, safe_name
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output of the traced module: what the package makes of it, and what it was on the example."""
+    """An output of the traced module: its port in the package, and its value on the example."""
 
     name: str
     shape: tuple[int, ...]
@@ -43,9 +43,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences on what it lost.
-
-    ``frozen`` are the lines where a tracer saw a tensor become a Python number: a size, or a value of the example.
+    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences about what was lost.
+    ``frozen`` are the lines where the tracer saw a tensor become a Python number: a size, or a value of the example.
     """
 
     program: torch.jit.ScriptModule | ExportedProgram
@@ -56,7 +55,7 @@ class Traced:
     frozen: tuple[str, ...] = ()
 
     def place(self, name: str, kind: str = "", count: int = 0) -> Place | None:
-        """Return where the op stands that gives the value ``name``, or else the one after ``count`` of its kind."""
+        """Return the place of the op that gives the value ``name``, or else of the one after ``count`` of its kind."""
         return find_place(self.program, name, kind, count)
 
 
@@ -64,8 +63,8 @@ class Traced:
 def prepared(module: nn.Module, *, frozen: bool = False) -> Iterator[nn.Module]:
     """Yield ``module`` ready to be traced: in eval mode, on the CPU, floating point in f32.
 
-    A caller's module is put back into the modes it was in; one that has to move or widen is copied first. A
-    ``frozen`` one, an exported program, is what it is.
+    A caller's module gets its modes back; one that must move or widen is copied first. A ``frozen`` one, an exported
+    program, stays as it is.
     """
     if frozen:
         yield module
@@ -116,7 +115,7 @@ def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[s
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Keep nn.TransformerEncoder and nn.MultiheadAttention from their fused ops, which no converter knows."""
+    """Keep nn.TransformerEncoder and nn.MultiheadAttention from using fused ops, which no converter knows."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -126,7 +125,7 @@ def plain_attention() -> Iterator[None]:
 
 
 class _Last:
-    """What a run left; an object of its own, because torch.export watches a module's attributes."""
+    """The results of the last run; a separate object, because torch.export watches a module's attributes."""
 
     def __init__(self) -> None:
         self.outputs: dict[str, Tensor] = {}
@@ -146,7 +145,8 @@ class Recorder(nn.Module):
         self._ratios: dict[int, str] = {}
 
     def unscaled(self, examples: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Take images from now on as Core ML scales them, with one factor for all channels; return ``examples`` so."""
+        """From now on, take images as Core ML scales them, with one factor for all channels; return ``examples``
+        converted."""
         made = list(examples)
         for index, port in enumerate(self._ports):
             ratios = channel_ratios(port)
@@ -163,7 +163,7 @@ class Recorder(nn.Module):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know about those outputs."""
+        """Notes about those outputs."""
         return self._last.notes
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -187,7 +187,7 @@ class Recorder(nn.Module):
 
 
 def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Keep one of outputs that are the same tensor; a package can neither hold them twice nor return its input."""
+    """Make outputs distinct: a package can neither return the same tensor twice nor return its input."""
     kept: dict[str, Tensor] = {}
     notes = []
     for name, value in outputs.items():
@@ -204,7 +204,8 @@ def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[d
 
 
 def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:
-    """Return the names to pass the ports by, none for positions; raise where forward cannot take that many."""
+    """Return the names by which to pass the ports, empty for positions; UsageError where forward cannot take that
+    many."""
     names = [port.name for port in ports]
     keywords = names if set(names) <= set(parameters(module)) else []
     if isinstance(module, torch.jit.ScriptModule):
@@ -221,7 +222,7 @@ def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:
 
 
 def parameters(module: nn.Module) -> list[str]:
-    """Return the names of what ``module``'s forward takes."""
+    """Return the names of the parameters of ``module``'s forward."""
     if isinstance(module, torch.jit.ScriptModule):
         return [argument.name for argument in module.forward.schema.arguments[1:]]  # type: ignore[attr-defined]
     return list(inspect.signature(module.forward).parameters)
@@ -271,9 +272,8 @@ def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str
 def capture_error(
     error: Exception, recorder: Recorder, ports: tuple[Port, ...], how: str = "trace", *, tried: bool = False
 ) -> UsageError | ConversionError:
-    """Return what to tell the user of ``error``: that the model cannot run on its inputs, or cannot be captured.
-
-    ``tried``: on none of the values that were tried.
+    """Return the error to show for ``error``: the model cannot run on its inputs, or cannot be captured. ``tried``: it
+    ran on none of the values that were tried.
     """
     if isinstance(error, UsageError | ConversionError):
         return error
@@ -311,7 +311,7 @@ def _lost(script: torch.jit.ScriptModule) -> tuple[str, ...]:
 
 
 def _frozen(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
-    """Return the lines where the example decided what was recorded; torch's own modules decide by shapes only."""
+    """Return the lines where the example decided what was recorded; torch's own modules depend only on shapes."""
     own = str(Path(torch.__file__).parent)
     warned = [w for w in caught if issubclass(w.category, TracerWarning) and not w.filename.startswith(own)]
     return tuple(sorted({f"{Path(w.filename).name}:{w.lineno}" for w in warned}))

@@ -1,8 +1,8 @@
-"""A trace that writes into parts of tensors, as one that computes new tensors: coremltools follows few such writes.
+"""Rewrite a trace that writes into parts of tensors to compute new tensors: coremltools follows few such writes.
 
-After ``part = x[:, 1]; part.mul_(2)`` a trace goes on to read ``x``. Here the part's new value is put into a new ``x``
-(``select_scatter``), later reads of ``x`` get that one, and other views of it are taken anew where they are read next.
-Writes into buffers stay as they are, since they are the package's states. Importing this module imports torch.
+After ``part = x[:, 1]; part.mul_(2)`` a trace continues to read ``x``. Here the part's new value is put into a new
+``x`` (``select_scatter``), later reads of ``x`` get that one, and other views of it are recomputed where they are next
+read. Writes into buffers stay, since buffers are the package's states. Importing this module imports torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VIEWS = _SHAPES | _COPIES | _PARTS | _TURNS
 
 
 class _CannotFollow(Exception):
-    """A write that this module does not know how to undo the view of."""
+    """A write through a view that this module cannot invert."""
 
 
 def without_writes(script: Any) -> bool:
@@ -52,7 +52,8 @@ def _writes(node: Any) -> bool:
 
 @dataclass(eq=False)
 class _Tensor:
-    """A tensor of the traced program: what it is a view of, by which node, its value by now and as of which write."""
+    """A tensor of the traced program: its base and the node that views it, its current value and the write it dates
+    from."""
 
     value: Any
     parent: _Tensor | None = None
@@ -86,7 +87,7 @@ class _Rewrite:
         return self.tensors[name]
 
     def _refresh(self, node: Any) -> None:
-        """Have ``node`` read what its inputs are by now."""
+        """Make ``node`` read the current values of its inputs."""
         if any(True for _ in node.blocks()) and any(tensor.root.writes for tensor in self.tensors.values()):
             raise _CannotFollow
         for index, value in enumerate(list(node.inputs())):
@@ -145,7 +146,7 @@ class _Rewrite:
         node.destroy()
 
     def _computed(self, node: Any) -> Any:
-        """Return what ``node`` would have written, as a new tensor."""
+        """Return the value that ``node`` would have written, as a new tensor."""
         kind, (target, *rest) = node.kind().removesuffix("_"), list(node.inputs())
         if kind == "aten::copy":
             spread = self._insert("aten::expand_as", [rest[0], target], node, like=target)
@@ -166,7 +167,7 @@ class _Rewrite:
         tensor.seen = tensor.root.writes
 
     def _undone(self, view: Any, base: Any, value: Any, before: Any) -> Any:
-        """Return ``base`` with ``value`` where ``view`` looks."""
+        """Return ``base`` with ``value`` in the place that ``view`` shows."""
         kind, arguments = view.kind(), list(view.inputs())[1:]
         if kind in _SHAPES | _COPIES:
             return self._insert("aten::reshape_as", [value, base], before, like=base)
@@ -191,7 +192,7 @@ class _Rewrite:
 
 
 def _same_memory(node: Any) -> bool:
-    """Whether a reshape of what the trace saw needed no copy."""
+    """Whether a reshape needed no copy at the strides seen in the trace."""
     kind = next(node.inputs()).type()
     sizes, strides = (kind.sizes(), kind.strides()) if hasattr(kind, "strides") else (None, None)
     if not sizes or not strides:

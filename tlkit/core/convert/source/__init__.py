@@ -1,1 +1,1 @@
-"""What a SOURCE names: a callable, TorchScript, an exported program, a Hugging Face folder."""
+"""Load what a SOURCE names: a callable, TorchScript, an exported program, a Hugging Face folder."""

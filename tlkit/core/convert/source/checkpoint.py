@@ -1,4 +1,4 @@
-"""Weights from a file into a module, strictly: SafeTensors, PyTorch or GGUF, of which nothing is unpickled.
+"""Load weights from a file into a module, strictly: SafeTensors, PyTorch or GGUF, without unpickling.
 
 Importing this module imports torch.
 """
@@ -19,12 +19,11 @@ _LISTED = 8
 
 
 def load_checkpoint(module: nn.Module, path: Path, strip_prefix: str | None = None) -> list[str]:
-    """Give ``module`` the weights in ``path``; every name and shape has to be the module's, and none be left out.
+    """Load the weights in ``path`` into ``module``; every name and shape must match, and none may be missing.
 
-    ``strip_prefix`` is cut from the file's names; names without it are not looked at. Where none is given, a prefix
-    that all names share is cut if they are the module's then; an optimizer's state is not looked at. Returns notes
-    that say so. Raises :class:`LoadError` with what is missing, unexpected or of another shape; the module is then
-    unchanged.
+    ``strip_prefix`` is cut from the file's names; names without it are ignored. By default, a prefix that all names
+    share is cut if they then match the module's; an optimizer's state is ignored. Returns notes that say so. Raises
+    :class:`LoadError` with what is missing, unexpected or of another shape; the module is then unchanged.
     """
     from tlkit.formats.describe import open_tensors
 
@@ -104,7 +103,8 @@ def _part(what: str, names: Collection[str]) -> str:
 
 
 def _prefix(missing: list[str], unexpected: list[str]) -> str:
-    """Return the prefix that alone sets the two lists apart, ``module.`` or ``model.`` mostly; empty if none does."""
+    """Return the prefix by which alone the two lists differ, usually ``module.`` or ``model.``; empty if there is
+    none."""
     for shorter, longer in ((missing, unexpected), (unexpected, missing)):
         if shorter and len(shorter) == len(longer):
             prefix = sorted(longer)[0].removesuffix(sorted(shorter)[0])

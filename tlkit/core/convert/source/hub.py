@@ -62,7 +62,7 @@ def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn
 
 
 def _broken(path: Path, name: str, error: Exception) -> UnavailableError:
-    """Return what to say where importing an architecture fails: mostly another package that does not fit torch."""
+    """Return the error for an architecture whose import fails, usually because another package does not fit torch."""
     import torch
 
     said = reason(error)

@@ -1,4 +1,4 @@
-"""A program that ``torch.export`` saved in a ``.pt2``: opened, what it takes as ports, and run.
+"""Open a program that ``torch.export`` saved in a ``.pt2``, with its ports, ready to run.
 
 Importing this module imports torch.
 """
@@ -19,7 +19,7 @@ from tlkit.ports.port import LARGEST, Port, flexible_port
 
 
 class Runnable(nn.Module):
-    """An exported program to be run: its inputs by position, in the order that it was exported with."""
+    """An exported program as a module: its inputs by position, in the order of the export."""
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tupl
 
 
 def ordered(program: ExportedProgram, ports: tuple[Port, ...]) -> tuple[Port, ...]:
-    """Return ``ports`` in the order of the program's inputs where they have their names; others fill them by position.
+    """Return ``ports`` in the order of the program's inputs: matched by name first, the rest by position.
 
     Raises :class:`UsageError` where there are too many or too few.
     """

@@ -1,8 +1,8 @@
-"""Which of torch's operators a stranger's program may call: those that do nothing but compute.
+"""The torch operators that an untrusted program may call: those that only compute.
 
-``aten::save`` writes a file and ``aten::from_file`` maps one; others print, wait, send to other processes, or load.
-So what is allowed is listed: namespaces that only compute, and in ``aten``, where later versions of torch may add what
-nobody has looked at, the operators that take text. Text is how an operator would be told a path.
+``aten::save`` writes a file and ``aten::from_file`` maps one; others print, wait, send to other processes, or load. So
+allowed operators are listed: namespaces that only compute and, in ``aten``, to which later versions of torch may add
+unreviewed ones, the operators that take text, since text is how an operator would be given a path.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Open a ``.pt2`` without torch's own loader, which unpickles, evaluates, imports and runs what an archive tells it to.
+"""Open a ``.pt2`` without torch's own loader, which unpickles, evaluates, imports and runs what the archive says.
 
-The archive is read here: which members there may be is a list, weights are their bytes and a table, and the program is
-copied from what is known to be data (``pt2_program.py``). Only then does torch build the program from these pieces.
-What torch 2.7 wrote, and 2.8 after it, keeps its weights in pickles: those are read by torch's restricted unpickler,
-after a look at every name in them. Importing this module imports torch.
+The archive is read here: only listed members are allowed, weights are bytes and a table, and the program is copied from
+what is known to be data (``pt2_program.py``). Only then does torch build the program from these pieces. torch 2.7 and
+2.8 keep weights in pickles: those are read by torch's restricted unpickler, after checking every name in them.
+Importing this module imports torch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TRUST = "convert the module it was made of, or open it as torch does, if you kn
 def load_program(path: Path, trust: bool = False) -> ExportedProgram:
     """Return the program saved at ``path``; LoadError if it is damaged, or torch would run code of it.
 
-    ``trust`` leaves that to torch's own loader, which runs it.
+    ``trust`` uses torch's own loader, which may run it.
     """
     with quiet():
         if trust:

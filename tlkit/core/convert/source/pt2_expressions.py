@@ -1,7 +1,7 @@
-"""Sizes in a ``.pt2`` are text that sympy evaluates, conditions are text that Python runs: arithmetic of bounded cost?
+"""Check that sizes in a ``.pt2``, which sympy evaluates, and conditions, which Python runs, are cheap arithmetic.
 
-An expression's cost is looked at before anybody evaluates it: how many digits its numbers can have (``9**9**9``), and
-how many terms it has once its products are multiplied out, which is what torch's simplification does.
+An expression's cost is bounded before it is evaluated: the digits of its numbers (``9**9**9``), and its terms once
+products are multiplied out, as torch's simplification does.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Cost = tuple[int, int]
 
 
 class _TooMuch(Exception):
-    """An expression that is more than arithmetic, or costs more than any size does."""
+    """An expression that is more than arithmetic, or more expensive than any real size."""
 
 
 @lru_cache(maxsize=10_000)
 def terms(text: str) -> int | None:
-    """Return how many terms the size ``text`` has when multiplied out; None for what is more than cheap arithmetic."""
+    """Return how many terms the size ``text`` has when multiplied out; None if it is more than cheap arithmetic."""
     if len(text) > _LONGEST or not _PLAIN.fullmatch(text):
         return None
     try:

@@ -1,8 +1,8 @@
-"""The program of a ``.pt2``, copied part by part from what is known to be data.
+"""Copy the program of a ``.pt2`` part by part, keeping only what is known to be data.
 
 Whoever rebuilds the program looks operators up by name, evaluates sizes as expressions, imports the modules that
-containers name, and writes the names of values into Python code that it runs. So nothing is passed on that is not
-recognised: names are names, operators only compute, expressions are cheap arithmetic, containers are Python's own.
+containers name, and writes the names of values into Python code that it runs. So only what is recognised is passed on:
+names are names, operators only compute, expressions are cheap arithmetic, containers are Python's own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TRUST = "convert the module it was made of, or open it as torch does, if you kn
 
 
 def clean(program: Any, where: str) -> dict[str, Any]:
-    """Return what is known of ``program`` (its JSON, parsed); LoadError names what torch would do more with."""
+    """Return the recognised parts of ``program`` (its parsed JSON); LoadError names what could do more than compute."""
     if not isinstance(program, dict):
         raise LoadError(f"{where}: not an exported program", "save it again with torch.export.save")
     cleaner = _Cleaner(where)
@@ -157,7 +157,7 @@ _STRANGE: list[Any] = [object()]
 
 
 def _keys(context: Any) -> list[Any]:
-    """Return a container's keys, none for a list; something that is not a key for what is not that."""
+    """Return a container's keys, empty for a list; an invalid key for anything else."""
     if context is None:
         return []
     try:
@@ -168,7 +168,7 @@ def _keys(context: Any) -> list[Any]:
 
 
 def _known(target: str) -> bool:
-    """Whether ``target`` is an operator that only computes; looked up no further than needed to see that."""
+    """Whether ``target`` is an operator that only computes, looked up only as far as needed."""
     parts = target.split(".")
     match parts:
         case ["_operator", name]:

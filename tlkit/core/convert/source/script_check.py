@@ -1,9 +1,9 @@
-"""Is a TorchScript archive's code only arithmetic? ``torch.jit.load`` runs ``__setstate__``, and running a script runs
-operators that may write files.
+"""Check that a TorchScript archive's code only computes: ``torch.jit.load`` runs ``__setstate__``, and running a script
+runs operators that may write files.
 
-The text is looked at before torch sees it: what would run while it loads, and what would overflow the stack of torch's
-parser, which crashes the process. Operators are looked at in what torch has made of the text, before any of it runs:
-there each has its full name, whatever it was called in the text.
+The text is checked before torch sees it: for code that would run while it loads, and for nesting that would overflow
+the stack of torch's parser, which crashes the process. Operators are checked in the graph that torch makes of the text,
+before any of it runs: there each has its full name, whatever the text calls it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def check_archive(archive: Zip) -> None:
 
 
 def check_operators(path: Path, module: nn.Module) -> None:
-    """Raise :class:`LoadError` if a method of ``module`` (a loaded script) calls what does more than compute."""
+    """Raise :class:`LoadError` if a method of ``module`` (a loaded script) calls operators that do more than
+    compute."""
     for owner in module.modules():
         script: Any = owner._c
         hooks = (*script._get_forward_hooks(), *script._get_forward_pre_hooks())
@@ -95,7 +96,8 @@ def _check_code(path: Path, name: str, data: bytes) -> None:
 
 
 def _depth(text: str) -> int:
-    """Return how deep the deepest expression of ``text`` can be: brackets and operators between commas, all nested."""
+    """Return an upper bound on the depth of expressions in ``text``: brackets and operators between commas, all
+    nested."""
     deepest, outer, here = 0, [], 0
     total = 0  # of `outer`
     for match in _PARTS.finditer(text):
@@ -126,7 +128,7 @@ def _check_pickle(path: Path, name: str, data: memoryview) -> None:
 
 
 def _check_lengths(path: Path, name: str, data: bytes) -> None:
-    """Refuse a pickle whose parts are longer than it: torch makes room for them before it looks."""
+    """Refuse a pickle whose parts claim more bytes than it has: torch allocates them before checking."""
     try:
         for _ in pickletools.genops(data):
             pass

@@ -1,4 +1,4 @@
-"""Find the PyTorch module that a SOURCE text names: a callable, TorchScript, an exported program, a model folder.
+"""Load the PyTorch module that a SOURCE text names: a callable, TorchScript, an exported program, a model folder.
 
 Code is run only where the user names code: a ``.pt`` is opened as TorchScript, never unpickled.
 """
@@ -120,7 +120,7 @@ def _from_code(text: str, place: str, attribute: str, kwargs: Mapping[str, Any])
 
 @contextmanager
 def _import_paths(folder: Path) -> Iterator[None]:
-    """Let the body import what lies in ``folder``, and leave no ``__pycache__`` there."""
+    """Let the body import from ``folder``, without leaving a ``__pycache__`` there."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(folder))
     try:
@@ -188,7 +188,7 @@ def _kind(value: Any) -> str:
 
 
 def _guard(text: str, call: Callable[[], Any]) -> Any:
-    """Run the user's code; say in one line what went wrong in it, and on which of its lines."""
+    """Run the user's code; an exception in it becomes one line with its reason and place."""
     try:
         return call()
     except LoadError:
@@ -216,7 +216,7 @@ def _torchscript(path: Path, trust: bool) -> nn.Module:
 
 
 def _refuse_other_formats(path: Path) -> None:
-    """Raise LoadError for what other formats hold, and say what they are good for here."""
+    """Raise LoadError for files of other formats, saying what tlkit can do with them."""
     found: sniff.Format | None = None
     with suppress(LoadError):  # not known by sight: damaged, perhaps, which the archive tells better
         found = sniff.detect(path)

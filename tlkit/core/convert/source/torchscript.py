@@ -43,8 +43,8 @@ def open_script(path: Path, trust: bool = False) -> nn.Module:
 
 
 def _without_branches(module: nn.Module) -> nn.Module:
-    """Return a scripted module without the branches that its modes and shapes' checks leave: torch's own modules warn
-    and raise there, which no converter knows. A traced one has none, and stays as it is."""
+    """Return a scripted module without the branches for modes and shape checks, where torch's own modules warn and
+    raise, which no converter supports. A traced module has none, and stays as it is."""
     if not hasattr(module, "inlined_graph"):
         raise LoadError("a script without a forward, or with several", "script a module with one forward")
     graph: Any = module.eval().float().inlined_graph

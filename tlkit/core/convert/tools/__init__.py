@@ -1,1 +1,1 @@
-"""coremltools: the call that builds a package, its targets, and the torch ops it is taught."""
+"""coremltools: the call that builds a package, its targets, and the torch ops that tlkit adds to it."""

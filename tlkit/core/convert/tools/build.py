@@ -1,4 +1,4 @@
-"""Traced module to Core ML package, through coremltools: the one place that calls it to convert.
+"""Convert a traced module to a Core ML package: the one place that calls coremltools to convert.
 
 Importing this module does not import coremltools; :func:`write_package` does.
 """
@@ -38,7 +38,7 @@ Report = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a package says of its model; what is empty is left as it is."""
+    """A package's metadata; empty fields are left unchanged."""
 
     author: str = ""
     description: str = ""
@@ -77,7 +77,7 @@ def check_versions() -> None:
 
 
 def _check_native(tools: str) -> None:
-    """Raise where pip took coremltools' source distribution, for want of a wheel: it fails when it writes weights."""
+    """Raise where pip built coremltools from source, for lack of a wheel: it fails when it writes weights."""
     folders = getattr(find_spec("coremltools"), "submodule_search_locations", None) or ()
     if any(next(Path(folder).glob("libmilstoragepython*"), None) for folder in folders):
         return
@@ -208,7 +208,7 @@ def _state(ct: Any, state: BufferState) -> Any:
 
 
 def _name_states(spec: Any, states: Sequence[BufferState]) -> None:
-    """Call the states what the user calls the buffers: coremltools takes the traced module's names for them."""
+    """Give the states the user's names of the buffers: coremltools uses the traced module's names."""
     from tlkit.formats.coreml.features import interfaces, rename_ports
     from tlkit.mil.passes.base import run_passes
     from tlkit.mil.passes.rename import Rename
@@ -242,7 +242,7 @@ def _check_outputs(names: Sequence[str]) -> None:
 
 
 def refused_by_disk(error: Exception, path: Path) -> None:
-    """Raise OSError where coremltools' C++ half, which writes the files, met a full disk: it says RuntimeError."""
+    """Raise OSError where coremltools' C++ code, which writes the files, met a full disk: it raises RuntimeError."""
     reason = re.search(r"filesystem error: ([^\[]*)|(.*(?:open|writ\w*) .*(?:file|stream).*)", str(error))
     if not isinstance(error, RuntimeError) or reason is None:
         return

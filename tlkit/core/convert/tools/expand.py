@@ -1,4 +1,4 @@
-"""A torch op of a trace, translated as what it is composed of: recorded on tensors without values, then op by op.
+"""Translate a torch op of a trace by its decomposition, recorded on tensors without values, then op by op.
 
 torch.export does the same by its own table (:func:`tlkit.core.convert.tools.teach.decompositions`). Lengths known only
 when the model runs are symbols here as there, so that what is recorded holds for all of them, or is refused.
@@ -31,11 +31,10 @@ _LENGTHS = (7, 11, 13, 17, 19, 23)
 
 
 def expand(entry: Mend | None, table: Table, context: Any, node: Any) -> None:
-    """Translate ``node`` as what ``entry`` composes it of (None: as torch decomposes it).
+    """Translate ``node`` by the composition ``entry`` (None: torch's decomposition). ``table`` lists further ops to
+    decompose.
 
-    ``table`` gives what is to be taken apart of what that records.
-
-    Raises ValueError where that depends on a length which is known only when the model runs.
+    Raises ValueError where the result depends on a length that is known only at run time.
     """
     from coremltools.converters.mil.frontend.torch.utils import TORCH_EXPORT_BASED_FRONTENDS
 
@@ -64,7 +63,7 @@ def expand(entry: Mend | None, table: Table, context: Any, node: Any) -> None:
 
 @cache
 def decomposition(overload: Any) -> Callable[..., Any] | None:
-    """Return how torch computes an op by others, None where it does not."""
+    """Return torch's decomposition of an op, None where it has none."""
     from torch._decomp import decomposition_table
 
     table: dict[Any, Callable[..., Any]] = decomposition_table
@@ -138,7 +137,7 @@ def _argument(value: Any, kind: str) -> Any:
 
 @dataclass(frozen=True)
 class _Length:
-    """A whole number that is known only when the model runs."""
+    """An integer that is known only at run time."""
 
     value: Any
 

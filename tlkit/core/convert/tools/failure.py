@@ -1,4 +1,4 @@
-"""Why coremltools could not convert a model, in PyTorch's words: the operation, its module, its line, a reason.
+"""Explain in PyTorch's terms why coremltools could not convert a model: the operation, its module, line and reason.
 
 Importing this module imports neither torch nor coremltools.
 """
@@ -43,7 +43,7 @@ _UNKNOWN = re.compile(r"\bis\d+\b")
 
 @dataclass(frozen=True, slots=True)
 class _Stopped:
-    """The torch op that was being translated: its kind and its name in the graph, and what it was given."""
+    """The torch op that was being translated: its kind, its name in the graph, and its arguments."""
 
     kind: str
     name: str
@@ -52,7 +52,7 @@ class _Stopped:
 
 
 def conversion_error(error: Exception, heard: Heard, tools: str, traced: Traced | None = None) -> ConversionError:
-    """Return coremltools' ``error`` in one line, with the torch op of ``traced`` that it stopped at."""
+    """Return coremltools' ``error`` in one line, with the torch op of ``traced`` at which it stopped."""
     stopped = next(filter(None, map(_torch_node, _frames(error))), None)
     logged = next(filter(None, map(_LOGGED.search, reversed(heard.lines))), None)
     kind = stopped.kind if stopped else logged[1] if logged else ""
@@ -80,7 +80,7 @@ def _hint(text: str) -> str:
 
 
 def _reason(error: Exception, stopped: _Stopped | None) -> str:
-    """Return a reason that names neither Python's nor coremltools' inside."""
+    """Return a reason without Python's or coremltools' internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
     domain = _DOMAIN.search(text)
@@ -97,7 +97,7 @@ def _reason(error: Exception, stopped: _Stopped | None) -> str:
 
 
 def _after(error: Exception, tools: str, traced: Traced | None, reason: str) -> ConversionError:
-    """Return what to say of a failure in coremltools' own passes, after every op was translated."""
+    """Return the text for a failure in coremltools' own passes, after every op was translated."""
     said, where = "the model", ""
     for frame in _frames(error):
         name, operation = _pass_of(frame), frame.f_locals.get("op")

@@ -1,4 +1,4 @@
-"""Passes of coremltools' pipeline for f16 that tlkit adds or replaces, through the registry that is there for it.
+"""Passes of coremltools' f16 pipeline that tlkit adds or replaces, through its public registry.
 
 Importing this module does not import coremltools; :func:`pipeline` does.
 """
@@ -37,10 +37,9 @@ def _register() -> None:
 
     @register_pass(namespace="tlkit")
     class narrow_indices(add_int16_cast):  # type: ignore[misc]  # the registry's own style
-        """coremltools' cast of integers to 16 bits, where they are sure to fit.
-
-        It casts what is known only when the model runs as well: data past 16 bits, and indices to whichever of int16
-        and uint16 it used last, so that -1 becomes 65535.
+        """coremltools' cast of integers to 16 bits, restricted to values that certainly fit. coremltools also casts
+        run-time values: data beyond 16 bits, and indices to whichever of int16 and uint16 it used last, so that -1
+        becomes 65535.
         """
 
         def should_cast_parameter(self, op: Any, param_name: str) -> bool:
@@ -56,9 +55,8 @@ def _register() -> None:
 
     @register_pass(namespace="tlkit")
     class clamp_constants(AbstractGraphPass):  # type: ignore[misc]
-        """Make of ``torch.finfo(torch.float32).min`` in a mask the most negative f16 number, and not -inf.
-
-        0 * -inf is NaN, and a row of -inf alone has no softmax; infinities of the source's own stay.
+        """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf. 0 *
+        -inf is NaN, and a row of only -inf has no softmax; infinities in the source itself stay.
         """
 
         def apply(self, program: Any) -> None:

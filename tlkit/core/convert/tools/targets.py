@@ -1,4 +1,4 @@
-"""The systems a package can be made for: ``iOS17``, ``macOS14`` and the like, and the opset each brings."""
+"""The systems that a package can target (``iOS17``, ``macOS14`` and the like), and the opset of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT = "iOS17"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The oldest system that has to run the package: its name in coremltools.target, its specification version."""
+    """The oldest system that must run the package: its name in coremltools.target, its specification version."""
 
     name: str
     version: int
@@ -50,7 +50,7 @@ def _float_image(port: Port) -> bool:
 
 
 def target_for_states(target: Target, chosen: bool) -> Target:
-    """Return ``target``, or the first that has states where nobody chose it; refuse one that has none."""
+    """Return ``target`` or, if the user did not choose it, the first with states; UsageError for one without."""
     return _with_ios18(target, chosen, "the model has states")
 
 

@@ -1,7 +1,7 @@
-"""Teach coremltools the mends, through its public ``register_torch_op``, and say which torch ops it translates then.
+"""Teach coremltools the mends, through its public ``register_torch_op``, and tell which torch ops it then translates.
 
-What coremltools has by now is left to it, so that a newer one is never overruled; ``test_teach.py`` notices entries
-that nobody needs. Importing this module does not import coremltools; its functions do.
+Ops that the installed coremltools already has are left to it, so that a newer version is never overridden;
+``test_teach.py`` finds mends that are no longer needed. Importing this module does not import coremltools; its functions do.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def supports(kind: str, *, exported: bool = False) -> bool:
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return what torch.export is to take apart, by overload: mends in torch's words, and what coremltools lacks."""
+    """Return the decompositions for torch.export, by overload: mends in torch's terms, and ops that coremltools
+    lacks."""
     import torch
 
     install()
@@ -134,7 +135,7 @@ def _decomposed() -> set[str]:
 
 
 def _decompose(kind: str) -> bool:
-    """Have coremltools take apart, as torch does, an op of a trace that it does not know; False where torch cannot."""
+    """Have coremltools decompose an op of a trace that it does not know, as torch does; False where torch cannot."""
     from tlkit.core.convert.tools.expand import decomposition, expand
 
     namespace, _, name = kind.partition("::")

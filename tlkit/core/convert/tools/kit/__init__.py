@@ -1,1 +1,1 @@
-"""What the families of mends are written with: their register, and how a node is read."""
+"""Shared by the families of mends: their registry, and how to read a node."""

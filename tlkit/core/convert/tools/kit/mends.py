@@ -1,9 +1,9 @@
-"""The register of torch ops that coremltools lacks or gets wrong, and how tlkit translates them.
+"""The registry of torch ops that coremltools lacks or gets wrong, and how tlkit translates them.
 
-A mend is written in one of two ways. In torch's words (:func:`composed`): a function that computes the op by other
+A mend is written in one of two ways. In torch's terms (:func:`composed`): a function that computes the op by other
 torch ops, which coremltools then translates; it serves both captures, keeps torch's rules of types and broadcasting,
-and can be checked without Core ML. In MIL's words (:func:`mend`): a function that builds the operations, where torch
-has none that come out right. The mends themselves are in ``ops/``, a module a family. Importing this module imports
+and can be checked without Core ML. In MIL's terms (:func:`mend`): a function that builds the operations, where no torch
+ops convert correctly. The mends themselves are in ``ops/``, one module per family. Importing this module imports
 neither torch nor coremltools.
 """
 

@@ -1,4 +1,4 @@
-"""The mends, a module a family; importing a module registers its own."""
+"""The mends, one module per family; importing a module registers its mends."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Complex numbers as pairs of reals: Core ML has none, coremltools has their transforms and little else.
+"""Complex numbers as pairs of reals: Core ML has none, and coremltools has little beyond their Fourier transforms.
 
-What is moved (views, slices, sums) moves in both parts; products are written out.
+Views, slices and sums apply to both parts; products are written out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Transposed convolutions whose result is made longer."""
+"""Transposed convolutions with output padding."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _transposed(
     groups: int = 1,
     dilation: Sizes = 1,
 ) -> Any:
-    """Convolve without padding, which gives every sum there is; cut and lengthen that. What is lengthened is bias."""
+    """Convolve without padding, which gives all sums; then crop and extend. Extended elements are the bias."""
     import torch
     from torch.nn import functional
 

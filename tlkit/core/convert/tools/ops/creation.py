@@ -1,4 +1,4 @@
-"""Tensors made like others, and grids."""
+"""Tensors created like others, and grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Arithmetic of single elements and of lengths: scaled sums, remainders, functions of integers, whole quotients."""
+"""Elementwise arithmetic, and arithmetic of lengths: scaled sums, remainders, functions of integers, integer
+quotients."""
 
 from __future__ import annotations
 

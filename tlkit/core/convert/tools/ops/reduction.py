@@ -123,7 +123,7 @@ def _cummin(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _running(x: Tensor, dim: int, sign: int) -> tuple[Tensor, Tensor]:
-    """Compare each element with all before it: a table of the axis' length squared."""
+    """Compare each element with all before it, in a table of the axis' length squared."""
     import torch
 
     along = x.movedim(dim, -1)
