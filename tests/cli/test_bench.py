@@ -147,7 +147,7 @@ def test_other_programs_read_it(tlkit: Shell, measured: SimpleNamespace) -> None
     [
         (("--max-latency", "1ns"), 1, "FAIL latency of cpu"),
         (("--max-latency", "1h"), 2, "not a quantity with its unit"),
-        (("--max-latency", "100s", "--at", "p90"), 1, "cannot be told from 12 samples"),
+        (("--max-latency", "100s", "--at", "p90"), 1, "cannot be computed from 12 samples"),
         (("--max-latency", "100s", "--at", "p50", "--max-memory", "64GB", "--max-load", "1000s"), 0, "pass load"),
         (("--max-memory", "1MB"), 1, "FAIL memory of cpu"),
         (("--max-regression", "5%"), 2, "needs something to compare with"),

@@ -1,1 +1,1 @@
-"""One module a subcommand: parse, call core, hand the result to the sink."""
+"""One module per subcommand: parse, call core, hand the result to the sink."""

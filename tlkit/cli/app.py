@@ -1,7 +1,7 @@
-"""The table of contents: every subcommand by name, and what becomes of an error that reaches the top.
+"""The entry point: every subcommand by name, and the handling of errors that reach the top.
 
-A subcommand ``name`` is the function ``name`` of the module ``tlkit.cli.name``. Its module imports nothing heavy; what
-it needs of the toolkit it imports when it is called.
+A subcommand ``name`` is the function ``name`` of the module ``tlkit.cli.name``. Its module imports nothing heavy; it
+imports what it needs of the toolkit when it is called.
 """
 
 from __future__ import annotations

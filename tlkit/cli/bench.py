@@ -71,10 +71,10 @@ def bench(
     tlkit bench old.mlpackage new.mlpackage --max-regression 5%
     tlkit bench --show mac.json linux.json          saved runs, compared
 
-    Each setting runs in processes of its own (--processes), and settings take turns. On a Mac, Core ML runs the
-    model; elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits
-    with 1 if a limit is not kept, 2 if --max-regression had no row to compare, 3 if a unit that was asked for is not
-    here, 4 if a setting failed: the others are then measured all the same. Ctrl-C shows what was measured so far.
+    Each setting runs in its own processes (--processes), and settings take turns. On a Mac, Core ML runs the model;
+    elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
+    if a limit is exceeded, 2 if --max-regression had no row to compare, 3 if a requested unit is not available, 4 if a
+    setting failed (the others are still measured). Ctrl-C shows what was measured so far.
     """
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
@@ -182,7 +182,7 @@ def _before(
     baseline: str | None,
     named: list[Path],
 ) -> None:
-    """Find out before measuring what would make the measurement useless after it."""
+    """Check before measuring for anything that would make the result useless."""
     from pathlib import Path
 
     from tlkit.core.bench.gate import check_limits
@@ -285,7 +285,7 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
 def _leave(
     result: BenchResult, checks: tuple[Check, ...], limits: Limits, interrupted: int = 0, strict: bool = False
 ) -> None:
-    """Exit as the result asks for; ``strict``: the units were named, and one that is not here has been asked for."""
+    """Exit with the result's code; ``strict``: the user named units, so a missing one is an error."""
     if interrupted:
         raise typer.Exit(interrupted)
     if result.failed:

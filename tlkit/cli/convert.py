@@ -30,7 +30,7 @@ Source = Annotated[
         metavar="SOURCE",
         help="file.py:callable, package.module:callable, a TorchScript .pt, a .pt2 of torch.export, a Hugging Face "
         "model folder, or a built-in (resnet50). The callable is "
-        "a torch.nn.Module, its class, or a function that returns one; or a .mlpackage, to be made anew. For weights: "
+        "a torch.nn.Module, its class, or a function that returns one; or a .mlpackage to rebuild. For weights: "
         "any model file.",
     ),
 ]
@@ -291,7 +291,7 @@ def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:
 
 
 def _risks(result: ConversionResult) -> list[tuple[str, str, str]]:
-    """What Core ML refuses or a unit computes wrongly, and where to read of it, and of the lesser risks."""
+    """Return what Core ML refuses or a unit computes incorrectly, and where to read about it and lesser risks."""
     from tlkit.core.inspect.risks import grave, risk_text
 
     told = grave(result.risks)
@@ -340,5 +340,5 @@ def _port(port: TensorSpec) -> str:
 
 
 def _histogram(counts: Any) -> str:
-    """Return the commonest ops first, all of them: a program seldom has more than thirty kinds."""
+    """Return all ops, the most frequent first: a program rarely has more than thirty kinds."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

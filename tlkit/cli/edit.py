@@ -1,4 +1,4 @@
-"""``tlkit edit``: a Core ML package with other names, shapes, types, labels or metadata."""
+"""``tlkit edit``: change a Core ML package's names, shapes, types, labels or metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Rename = Annotated[
     list[str] | None,
-    typer.Option("--rename", metavar="OLD=NEW", help="Name an input, output or state anew; repeat it, two may swap."),
+    typer.Option(
+        "--rename", metavar="OLD=NEW", help="Rename an input, output or state. Repeat it; two may swap names."
+    ),
 ]
 InputShape = Annotated[
     list[str] | None,
@@ -35,7 +37,7 @@ OutputDtype = Annotated[
 ]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="KEY=VALUE", help="Set an entry of the user's metadata; KEY= takes it away."),
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Set an entry of the user's metadata; KEY= removes it."),
 ]
 Author = Annotated[str | None, typer.Option("--author", metavar="TEXT", help="Who made the model.")]
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What the model does.")]
@@ -84,8 +86,8 @@ def edit(
     tlkit edit net.mlpackage --input-dtype x=f16 --output-dtype y=f16 --spec-version 7 -o half.mlpackage
     tlkit edit net.mlpackage --input-shape x=1..64x8 -o flexible.mlpackage
 
-    The model that is named stays as it is; weights are linked or copied. --rename goes by the old names, so do the
-    others. A shape that the program fixes can become another fixed one, where the program's operations follow.
+    The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
+    become another fixed one if the program's operations follow it.
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.edit.edit import edit as change

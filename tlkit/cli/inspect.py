@@ -20,19 +20,21 @@ Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
 Tensors = Annotated[
     str | None,
-    typer.Option("--tensors", metavar="PATTERN", help="List (or with --stats read) tensors by name: '*.q_proj.*'."),
+    typer.Option("--tensors", metavar="PATTERN", help="List (with --stats: read) tensors by name: '*.q_proj.*'."),
 ]
 Stats = Annotated[
     bool, typer.Option("--stats", help="Read every value: range, mean, std, zeros, NaN, Inf, beyond f16's range.")
 ]
-Hash = Annotated[bool, typer.Option("--hash", help="SHA-256 of each file, and one of the weights in any layout.")]
-Tree = Annotated[bool, typer.Option("--tree", help="Models in models, or tensors by their place in the model.")]
+Hash = Annotated[
+    bool, typer.Option("--hash", help="SHA-256 of each file, and one of the weights, whatever the layout.")
+]
+Tree = Annotated[bool, typer.Option("--tree", help="Show nested models, or tensors by their place in the model.")]
 Diff = Annotated[
     str | None,
     typer.Option("--diff", metavar="OTHER", help="Compare with another file of any format; exit 1 if they differ."),
 ]
 Risks = Annotated[
-    bool, typer.Option("--risks", help="List what is known to go wrong with it on Apple's units, and a way out.")
+    bool, typer.Option("--risks", help="List known problems of the model on Apple's units, and ways around them.")
 ]
 Placed = Annotated[
     bool,
@@ -89,7 +91,7 @@ def inspect(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Show what a model file is: any of Core ML, SafeTensors, GGUF, PyTorch, ONNX, numpy; or a folder of them.
+    """Show what a model file contains: Core ML, SafeTensors, GGUF, PyTorch, ONNX or numpy; or a folder of them.
 
     \b
     tlkit inspect net.mlpackage
@@ -212,7 +214,7 @@ def _row(entry: TensorEntry) -> dict[str, Any]:
 
 
 def _folder(sink: output.Sink, path: Path) -> bool:
-    """Answer with a row a model if ``path`` is a folder that is itself no model."""
+    """Answer with one row per model if ``path`` is a folder that is not itself a model."""
     from tlkit.core.inspect.folder import is_collection, list_models
 
     if not is_collection(path):

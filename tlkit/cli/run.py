@@ -1,4 +1,4 @@
-"""``tlkit run``: one inference, its outputs on the screen or in a file."""
+"""``tlkit run``: run one inference, and print its outputs or save them to a file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SaveOutputs = Annotated[
 ]
 Until = Annotated[
     str | None,
-    typer.Option("--until", metavar="OP", help="Stop after this operation (or value) and show what it gives."),
+    typer.Option("--until", metavar="OP", help="Stop after this operation (or value) and show its result."),
 ]
 Dump = Annotated[
     str | None,
-    typer.Option("--dump", metavar="DIR", help="Write every value to a new folder: a .npy each, and index.json."),
+    typer.Option("--dump", metavar="DIR", help="Write every value to a new folder: one .npy each, and index.json."),
 ]
 Ops = Annotated[
     list[str] | None,
@@ -38,7 +38,7 @@ Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute unit
 
 Stage = Annotated[
     str | None,
-    typer.Option("--stage", metavar="N|NAME", help="Run one stage of a pipeline only: its number, from 0, or name."),
+    typer.Option("--stage", metavar="N|NAME", help="Run only one stage of a pipeline: its number (from 0) or name."),
 ]
 
 _BAR = 24  # columns of a class's bar at probability 1

@@ -58,7 +58,7 @@ def _units() -> Iterator[Finding]:
         yield Finding("all", "yes", runs)
         return
     gpu = gpu_expected()
-    detail = f"{_nvidia_names() or 'a GPU device'}: {runs}" if gpu else "no NVIDIA or AMD GPU device shows"
+    detail = f"{_nvidia_names() or 'a GPU device'}: {runs}" if gpu else "no NVIDIA or AMD GPU device found"
     yield Finding("gpu", "yes" if gpu else "no", detail, "" if gpu else "measure on a machine with one")
     yield Finding("ane", "no", "it is reached through Core ML, only on a Mac", "measure on a Mac with Apple silicon")
     yield Finding("all", "limited", "what PyTorch would choose: a GPU where there is one, else the CPU")

@@ -70,7 +70,7 @@ def test_without_a_baseline_the_first_model_is_it_and_drift_hits_both() -> None:
 def test_a_row_is_held_to_the_first_models_at_the_same_setting() -> None:
     base, other = row(model="old", batch=1, label="old/cpu"), row(median=2e6, model="new", batch=4, label="new/cpu")
     (check,) = judge_limits([base, other], Limits(regression=0.05))
-    assert (check.passed, check.detail) == (None, "the first model was not measured so")
+    assert (check.passed, check.detail) == (None, "the first model has no such row")
     assert verdict(Limits(regression=0.05), base) == []
 
 

@@ -116,7 +116,7 @@ def test_a_setting_that_fails_is_a_row_and_the_others_go_on(
 
 def test_last_words_of_a_dead_child_are_told() -> None:
     _, (error,) = run(setting("Exits"))
-    assert error.hint == "its last words: the driver said no"
+    assert error.hint == "its last output: the driver said no"
 
 
 def test_a_hang_ends_at_the_timeout_and_takes_its_helpers_along(tmp_path: Path) -> None:

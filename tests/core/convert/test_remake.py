@@ -103,7 +103,7 @@ def test_f16_halves_the_weights_and_agrees_with_the_source(full: Path, tmp_path:
 
 def test_f32_computes_without_rounding_and_keeps_f16_ports_and_open_lengths(half: Path, tmp_path: Path) -> None:
     result = convert(half, tmp_path / "new.mlpackage", precision="f32")
-    assert result.notes == ("the weights are the f16 numbers they were: f32 brings back no bits",)
+    assert result.notes == ("the weights are still the same f16 numbers: f32 does not restore lost bits",)
     assert result.info.inputs == inspect(half).inputs
     assert result.info.outputs == inspect(half).outputs
     exact = Net()

@@ -1,1 +1,1 @@
-"""The options of the command line, each spelt once."""
+"""The options of the command line, each defined once."""

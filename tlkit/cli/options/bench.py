@@ -1,4 +1,4 @@
-"""The options that ``tlkit bench`` has to itself; those that other commands share are in ``options.py``."""
+"""The options of ``tlkit bench`` only; those shared with other commands are in ``shared.py``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Threads = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", min=0.1, help="Abort a setting after S seconds without an answer.")
 ]
-Batch = Annotated[str | None, typer.Option("--batch", metavar="N,...", help="Batch sizes, a row for each: 1,4,16.")]
+Batch = Annotated[str | None, typer.Option("--batch", metavar="N,...", help="Batch sizes, one row for each: 1,4,16.")]
 Concurrency = Annotated[
-    int, typer.Option("--concurrency", metavar="N", min=1, help="Throughput with N callers at once, too.")
+    int, typer.Option("--concurrency", metavar="N", min=1, help="Also measure throughput with N callers at once.")
 ]
 Processes = Annotated[
     int | None,
@@ -30,7 +30,7 @@ Processes = Annotated[
         "--processes",
         metavar="N",
         min=1,
-        help="Take a setting's samples in N processes, one by one. [5; fewer where each would get under 10 samples]",
+        help="Split a setting's samples over N processes, one by one. [5; fewer if each would get under 10 samples]",
         show_default=False,
     ),
 ]
@@ -41,12 +41,12 @@ Power = Annotated[
 Against = Annotated[
     str | None, typer.Option("--against", metavar="ROW", help="Reference row for speed-ups. [the first]")
 ]
-Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, samples and all.")]
-Show = Annotated[bool, typer.Option("--show", help="Measure nothing: show saved runs, and compare them to the first.")]
-Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) to look at.")]
-Format = Annotated[str | None, typer.Option("--format", metavar="text|json|csv|md|junit", help="How to print. [text]")]
+Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, with all samples.")]
+Show = Annotated[bool, typer.Option("--show", help="Do not measure: show saved runs, and compare them with the first.")]
+Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")]
+Format = Annotated[str | None, typer.Option("--format", metavar="text|json|csv|md|junit", help="Output format. [text]")]
 Baseline = Annotated[
-    str | None, typer.Option("--baseline", metavar="FILE", help="A saved run to hold this one against.")
+    str | None, typer.Option("--baseline", metavar="FILE", help="A saved run to compare this one with.")
 ]
 Regression = Annotated[
     str | None,
@@ -58,7 +58,7 @@ Regression = Annotated[
     ),
 ]
 MaxLatency = Annotated[str | None, typer.Option("--max-latency", metavar="TIME", help="Fail above TIME: 5ms, 250us.")]
-At = Annotated[str, typer.Option("--at", metavar="P", help="What --max-latency bounds: median, mean, max, p95 ...")]
+At = Annotated[str, typer.Option("--at", metavar="P", help="What --max-latency limits: median, mean, max, p95 ...")]
 MaxMemory = Annotated[
     str | None, typer.Option("--max-memory", metavar="SIZE", help="Fail above a peak of SIZE: 500MB.")
 ]

@@ -1,6 +1,6 @@
-"""The options that subcommands share, each spelt once.
+"""The options that subcommands share, each defined once.
 
-A command takes one as ``name: options.Json = False``: the default stands in the command, spelling and help stand here.
+A command takes one as ``name: options.Json = False``: the default is in the command, the spelling and help are here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import typer
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model: .mlpackage, .mlmodel, ...")]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document in place of text.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 Verbose = Annotated[
     int,
-    typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv adds tracebacks to errors."),
+    typer.Option("--verbose", "-v", count=True, show_default=False, help="Print more; -vv adds tracebacks to errors."),
 ]
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Where to write the result.")]
@@ -57,10 +57,11 @@ Iterations = Annotated[
 ]
 Warmup = Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Inferences before timing starts.")]
 Duration = Annotated[
-    float | None, typer.Option("--duration", metavar="S", min=0.0, help="Measure for S seconds in place of -n.")
+    float | None,
+    typer.Option("--duration", metavar="S", min=0.0, help="Measure for S seconds instead of -n inferences."),
 ]
 Percentiles = Annotated[str, typer.Option("--percentiles", metavar="P,...", help="Percentiles to report.")]
 PerOp = Annotated[bool, typer.Option("--per-op", help="Report each operation.")]
 Top = Annotated[
-    int, typer.Option("--top", metavar="N", min=0, help="How many of the likeliest (or costliest) to show.")
+    int, typer.Option("--top", metavar="N", min=0, help="How many likeliest classes (costliest operations) to show.")
 ]

@@ -1,1 +1,1 @@
-"""Where every printed word goes: the sink, and how figures, sizes and tables look."""
+"""All output goes through here: the sink, and the formatting of figures, sizes and tables."""

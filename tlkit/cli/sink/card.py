@@ -1,4 +1,4 @@
-"""Facts on a card: labels on the left, dim, and what they say on the right."""
+"""Facts on a card: dim labels on the left, values on the right."""
 
 from __future__ import annotations
 

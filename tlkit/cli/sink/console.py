@@ -1,4 +1,4 @@
-"""rich, as the sink uses it. Imported only when something is printed."""
+"""The sink's use of rich. Imported only when something is printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures for people: one choice of unit for a column, never a small time printed as 0."""
+"""Figures for people: one unit per column, and never a small time printed as 0."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _HEAD = 3  # lines: an empty one, the headings, a rule
 
 
 class NamedTable(Table):
-    """A table whose first column, names, is folded where room is scarce, and then has lines of its own."""
+    """A table whose first column, names, moves to separate lines where space is scarce."""
 
     def __init__(self) -> None:
         super().__init__(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)

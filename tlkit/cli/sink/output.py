@@ -3,13 +3,14 @@
 stdout carries the answer and nothing else, as text or, with ``--json``, as exactly one JSON document; notes, warnings,
 errors and progress go to stderr in both modes. Rules that hold for every command:
 
-* The JSON document is an object that begins with ``schema_version``. JSON has no word for the values that floats have
-  beyond the finite, so they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
-* Text from a model file may hold anything: it is never read as markup, and control characters and what turns text
-  around are replaced (in JSON: escaped), so that a model's description cannot drive the terminal or its reader.
+* The JSON document is an object that begins with ``schema_version``. JSON cannot represent non-finite floats, so they
+  are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+* Text from a model file may contain anything: it is never interpreted as markup, and control characters and those that
+  reverse text are replaced (in JSON: escaped), so that a model's description cannot control the terminal or mislead its
+  reader.
 * Away from a terminal there are no colours and no bars. Lines are folded at 80 columns (or ``COLUMNS``) between words;
   no word is broken, and a message or a ``str`` is never folded.
-* A reader that goes away (``| head``) is no error: what is left of the answer is dropped in silence.
+* A reader that closes the pipe (``| head``) is not an error: the rest of the answer is silently dropped.
 
 rich is imported when text is printed, not before.
 """
@@ -40,7 +41,7 @@ SCHEMA_VERSION = 1
 
 
 class Sink:
-    """Where one command sends its answer and its messages.
+    """The destination of one command's answer and messages.
 
     ``json`` chooses the mode of the answer. ``quiet`` drops notes and progress (never warnings or errors); ``verbose``
     1 shows :meth:`debug` lines, 2 adds tracebacks to errors, as does ``TLKIT_DEBUG=1`` in the environment.
@@ -79,16 +80,16 @@ class Sink:
             self._print(self._stdout, show() if callable(show) else show)
 
     def note(self, message: str) -> None:
-        """Say something that helps but that nobody has to act on (dropped by ``-q``)."""
+        """Print helpful information that requires no action (dropped by ``-q``)."""
         if not self.quiet:
             self._message("note", message, "dim")
 
     def warn(self, message: str) -> None:
-        """Say something that may make the answer other than what the user expects."""
+        """Print a warning: the answer may differ from what the user expects."""
         self._message("warning", message, "yellow")
 
     def debug(self, message: str) -> None:
-        """Say what only ``-v`` wants to know."""
+        """Print details, only with ``-v``."""
         if self.verbose:
             self._message("debug", message, "dim")
 

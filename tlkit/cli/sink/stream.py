@@ -1,4 +1,4 @@
-"""What the sink needs before rich: clean text, readers that go away, and progress that nobody watches."""
+"""The parts of the sink that do not need rich: clean text, closed pipes, and invisible progress."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ def escaped(document: str) -> str:
 
 
 def open_streams() -> None:
-    """Give the standard streams that were closed when the process started (``>&-``) somewhere to go: to nobody.
-
-    Otherwise the next file that is opened gets the number 1 or 2, and whatever a library prints ends up in it.
+    """Connect standard streams that were closed when the process started (``>&-``) to the null device. Otherwise the
+    next file that is opened would get descriptor 1 or 2, and libraries would print into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -55,7 +54,7 @@ def open_streams() -> None:
 
 @contextmanager
 def deaf_reader(stream: TextIO) -> Iterator[None]:
-    """Let ``stream``'s reader go away while the body writes: from then on what is written to it is dropped."""
+    """Tolerate that ``stream``'s reader goes away while the body writes: the rest is dropped."""
     try:
         yield
     except BrokenPipeError:
@@ -66,13 +65,13 @@ def deaf_reader(stream: TextIO) -> Iterator[None]:
 
 
 class Progress:
-    """What a command moves along; this one is a bar that nobody sees (stderr is not a terminal, or ``-q``)."""
+    """Progress of a command; this base class shows nothing (stderr is not a terminal, or ``-q``)."""
 
     def advance(self, steps: float = 1) -> None:
-        """Move on by ``steps``."""
+        """Advance by ``steps``."""
 
     def update(self, completed: float, total: float | None = None) -> None:
         """Say that ``completed`` steps are done and, where it was not known or has changed, of how many."""
 
     def describe(self, description: str) -> None:
-        """Change the words beside the bar."""
+        """Change the text beside the bar."""

@@ -1,1 +1,1 @@
-"""Results as people, pages and other programs read them."""
+"""Results formatted for people, HTML pages and other programs."""

@@ -114,7 +114,7 @@ def csv(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Che
 
 
 def _cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula."""
+    """Return text that a spreadsheet does not interpret as a formula."""
     text = clean(text)
     return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") or text[:1] in ("\t", "\n") else text
 
@@ -143,7 +143,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _marked(text: str) -> str:
-    """Return ``text`` as Markdown that shows it: no tag, link, picture, mention or table is made of what is in it."""
+    """Return ``text`` escaped for Markdown, so that it makes no tags, links, images, mentions or table cells."""
     return " ".join(clean(text).split()).translate(_MARKDOWN).replace("://", "&#58;//").replace("www.", "www&#46;")
 
 

@@ -127,7 +127,7 @@ def _energy(result: BenchResult) -> Iterable[str]:
     if not result.power_channels:
         yield f'<p class="note">n/a: {_text(result.power_note or "no energy counter here")}</p>'
         return
-    heads = ["row", *(f"{channel} W" for channel in result.power_channels), "idle W", "mJ an inference"]
+    heads = ["row", *(f"{channel} W" for channel in result.power_channels), "idle W", "mJ per inference"]
     rows = []
     for row in result.rows:
         energy, gain = row.energy, over_cpu(row, result.rows)
@@ -138,7 +138,7 @@ def _energy(result: BenchResult) -> Iterable[str]:
         cells += [_figures.number(sum(energy.idle_watts.values())), _figures.number(energy.millijoules)]
         cells += [_figures.rate(energy.per_joule), "n/a" if gain is None else f"{gain:.3g}x"]
         rows.append(_row([_text(row.name), *("n/a" if cell == "-" else cell for cell in cells)]))
-    yield _table([*heads, "inferences a joule", "over the CPU"], rows)
+    yield _table([*heads, "inferences per joule", "over the CPU"], rows)
     notes = dict.fromkeys([result.power_note, *(row.energy.note for row in result.rows if row.energy)])
     yield "".join(f'<p class="note">{_text(note)}</p>' for note in notes if note)
 
@@ -244,7 +244,7 @@ def _about(result: BenchResult) -> Iterable[str]:
 
 
 def _processes(count: int) -> str:
-    return "a process of its own" if count == 1 else f"{count} processes of its own, one after another"
+    return "a separate process" if count == 1 else f"{count} separate processes, one after another"
 
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:

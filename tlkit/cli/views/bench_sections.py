@@ -1,4 +1,4 @@
-"""The lesser parts of a measurement's text: energy, load, placement, speed-ups, trust, remarks and limits."""
+"""Further sections of a measurement's text: energy, load, placement, speed-ups, trust, remarks and limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def power(result: BenchResult) -> RenderableType:
         return Text(f"power n/a: {result.power_note or 'no energy counter here'}", "dim")
     channels = list(result.power_channels)
     columns = [*(f"{channel} W" for channel in channels), "idle W", "mJ", "per J", "over cpu"]
-    table = ruled("Power; energy an inference above the idle machine", "row", columns)
+    table = ruled("Power; energy per inference above the idle machine", "row", columns)
     for row in result.rows:
         energy = row.energy
         if energy is None:
@@ -42,7 +42,7 @@ def power(result: BenchResult) -> RenderableType:
 
 
 def under_load(rows: Sequence[Row]) -> Iterator[Table]:
-    """What several callers at once got."""
+    """The results with several callers at once."""
     loaded = [row for row in rows if row.load]
     if not loaded:
         return

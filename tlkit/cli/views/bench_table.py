@@ -50,7 +50,7 @@ def render(
 
 
 class _Bars:
-    """A bar for each median, on a terminal only: elsewhere a row is a line for grep."""
+    """A bar for each median, only on a terminal: elsewhere each row stays one line for grep."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = [row for row in rows if row.summary]
@@ -110,7 +110,7 @@ def _method(result: BenchResult) -> str:
     each = f"{method.processes} processes, one after another," if method.processes > 1 else "a process"
     overheads = [row.timer_ns for row in result.rows if row.timer_ns is not None]
     timer = f"; timing itself takes {figures.time(max(overheads))}" if overheads else ""
-    return f"{amount} a setting{turns}, {warm}; {each} for each setting{timer}"
+    return f"{amount} per setting{turns}, {warm}; {each} for each setting{timer}"
 
 
 def _latencies(result: BenchResult) -> Table:
@@ -170,7 +170,7 @@ def _costs(result: BenchResult) -> Table:
 
 
 def _titled(table: RenderableType) -> list[RenderableType]:
-    """Take a table's title out in front of it: rich would fold it to the table's width."""
+    """Print a table's title before it, since rich would fold it to the table's width."""
     if not isinstance(table, Table) or table.title is None:
         return [table]
     title, table.title = table.title, None

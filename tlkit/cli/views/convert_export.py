@@ -1,4 +1,4 @@
-"""``tlkit convert`` from a Core ML model to a PyTorch program or to ONNX: its endings, and what it says."""
+"""``tlkit convert`` from a Core ML model to a PyTorch program or ONNX: file endings and report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def answer(sink: Sink, result: ExportResult) -> None:
-    """Say what was made, and exit with 1 where it differs from the model."""
+    """Report what was made; exit with 1 where it differs from the model."""
     for note in result.notes:
         sink.note(note)
     sink.answer(_document(result), lambda: _show(result))

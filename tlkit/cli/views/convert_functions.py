@@ -1,4 +1,4 @@
-"""``tlkit convert --function``: several sources as the functions of one package, and what it says."""
+"""``tlkit convert --function``: the report on several sources combined as functions of one package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def answer(sink: Sink, result: Combined) -> None:
-    """Say what was made, and exit with 1 where a function differs from its source."""
+    """Report what was made; exit with 1 where a function differs from its source."""
     document = {field.name: getattr(result, field.name) for field in fields(result)}
     sink.answer(document | {"ok": result.passed is not False}, lambda: _show(result))
     if result.passed is False:

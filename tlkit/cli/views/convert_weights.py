@@ -1,4 +1,4 @@
-"""``tlkit convert`` where the output is a file of weights: its options, and what it says of what was made."""
+"""``tlkit convert`` to a file of weights: its options and its report."""
 
 from __future__ import annotations
 
@@ -28,23 +28,26 @@ ShardSize = Annotated[
 ]
 Edits = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="KEY=VALUE", help="Weights: set an entry, or take it out (KEY=). Repeat it."),
+    typer.Option(
+        "--metadata", metavar="KEY=VALUE", help="Weights: set a metadata entry, or remove it (KEY=). Repeat it."
+    ),
 ]
 Names = Annotated[
     str,
     typer.Option(
         "--names",
         metavar="auto|keep",
-        help="Weights: map Hugging Face's names to GGUF's and back, or leave names alone.",
+        help="Weights: map Hugging Face's names to GGUF's and back, or keep names as they are.",
     ),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Core ML: write compressed weights as their parts, not expanded.")]
 
 All = Annotated[
-    bool, typer.Option("--all", help="Weights: take along what only training needs, such as an optimizer's state.")
+    bool, typer.Option("--all", help="Weights: include what only training needs, such as an optimizer's state.")
 ]
 AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="Weights: convert although some tensors cannot be; they are named.")
+    bool,
+    typer.Option("--allow-missing", help="Weights: convert even if some tensors cannot be converted; they are named."),
 ]
 StripPrefix = Annotated[
     str | None,
@@ -55,7 +58,7 @@ StripPrefix = Annotated[
 
 
 def answer(sink: Sink, result: WeightsResult) -> None:
-    """Say what was made."""
+    """Report what was made."""
     for note in result.notes:
         sink.warn(note)
     sink.answer(_document(result), lambda: _show(result))
@@ -76,7 +79,7 @@ def _show(result: WeightsResult) -> RenderableType:
 _LOST = {
     "overflow": "finite and now infinite",
     "underflow": "not zero and now zero",
-    "not_finite": "NaN or infinite, whose blocks mean nothing now",
+    "not_finite": "NaN or infinite, whose blocks are now meaningless",
     "out_of_range": "beyond the range of their new type",
 }
 

@@ -1,4 +1,4 @@
-"""The summary of a model as people read it."""
+"""The summary of a model for people."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONG = 400  # characters of a description or a user's entry; --json has all of 
 
 
 def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = (), risks: Sequence[Risk] = ()) -> RenderableType:
-    """Return the summary: facts, ports, operations, tensors by group, what goes wrong with it, what it is good for."""
+    """Return the summary: facts, ports, operations, tensors by group, known problems, uses."""
     parts: list[RenderableType] = [_facts(info), Text()]
     ports = [("input", spec) for spec in info.inputs]
     ports += [("state", spec) for spec in info.states]

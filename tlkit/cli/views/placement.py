@@ -1,4 +1,4 @@
-"""Where operations would run, as people read it. Everything here is a prediction, and says so."""
+"""Where operations would run, for people. Everything here is a prediction, and is labelled so."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _summary(prediction: Prediction) -> Text:
 
 
 def _bar(prediction: Prediction) -> Text:
-    """The program along its length, one cell for an equal number of operations, coloured by the unit of most."""
+    """The program as a bar: each cell covers an equal number of operations, coloured by their most frequent unit."""
     found, text = prediction.operations, Text()
     for cell in range(min(_BAR, len(found))):
         width = min(_BAR, len(found))

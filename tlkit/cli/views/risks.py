@@ -1,4 +1,4 @@
-"""What is known to go wrong with a model, row by row."""
+"""Known problems of a model, row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STYLES = {"refused": "bold red", "wrong": "yellow", "placed": "cyan", "common":
 
 
 def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
-    """Return what Core ML refuses or a unit computes wrongly, a line each, and where to read of the rest."""
+    """Return what Core ML refuses or a unit computes incorrectly, one line each, and where to read about the rest."""
     from rich.table import Table
     from rich.text import Text
 
@@ -32,13 +32,13 @@ def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
 
 
 def risks_view(info: ModelInfo, risks: Sequence[Risk]) -> RenderableType:
-    """Return a block a risk: how grave, where and what; the operations; the way out."""
+    """Return one block per risk: severity, place and text; the operations; the way around it."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     if not risks:
-        return Text(f"{info.path}: nothing is known to go wrong with it on Apple's units")
+        return Text(f"{info.path}: no known problems on Apple's units")
     table = Table.grid(padding=(0, 2))
     for _ in range(2):
         table.add_column(no_wrap=True)
@@ -47,5 +47,5 @@ def risks_view(info: ModelInfo, risks: Sequence[Risk]) -> RenderableType:
         table.add_row(Text(risk.level, _STYLES[risk.level]), risk.row, Text(f"{risk.units}: {risk.text}"))
         table.add_row("", "", Text(", ".join(risk.places), "dim"))
         table.add_row("", "", Text(f"way out: {risk.mend}"))
-    untried = "Ways out follow from the reports (docs/fidelity.md) and were not tried on a device here."
+    untried = "The ways around follow from the reports (docs/fidelity.md) and were not tried on a device here."
     return Group(table, Text(untried, "dim"))

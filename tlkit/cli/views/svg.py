@@ -47,7 +47,7 @@ def stacked(shares: Mapping[str, float]) -> str:
 
 
 def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
-    """How the latencies (ns) are spread, rare hiccups counted and not drawn, with lines at ``marks``."""
+    """The distribution of latencies (ns), with lines at ``marks``; rare outliers are counted, not drawn."""
     ordered = sorted(samples)
     low, high = ordered[0], max(_reach(ordered), ordered[0] * 1.001)
     counts = [0] * _BINS

@@ -1,4 +1,4 @@
-"""Files of weights as people read them: what each format's users look for, groups, statistics, differences."""
+"""Files of weights for people: each format's key facts, groups, statistics, differences."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _gguf_rows(details: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _roles(roles: Mapping[str, Mapping[str, int]]) -> str:
-    """Return the roles by what they are stored as, those of the same mix together."""
+    """Return the roles by stored type; roles with the same mix together."""
     together: dict[str, list[str]] = {}
     for role, counts in roles.items():
         stored = " + ".join(f"{name}{f' x {count}' if len(counts) > 1 else ''}" for name, count in counts.items())
@@ -90,7 +90,7 @@ def _roles(roles: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _memory(memory: Mapping[str, int]) -> str:
-    """Lengths in thousands of 1024 tokens, as they are spoken of."""
+    """Memory by context length, in units of 1024 tokens."""
     lengths = {int(length): size for length, size in memory.items()}
     shown = [f"{byte_text(size)} at {f'{n // 1024}k' if n >= 1024 else n}" for n, size in lengths.items()]
     return f"{', '.join(shown)} tokens (weights and an f16 cache, estimated)" if shown else ""
@@ -132,7 +132,7 @@ def groups_view(groups: Sequence[TensorGroup]) -> RenderableType:
 
 
 def _short(name: str) -> str:
-    """TensorFlow's converters join a name of every layer that a constant went through."""
+    """Shorten a name: TensorFlow's converters join the names of all layers that a constant went through."""
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
 
 
@@ -146,7 +146,7 @@ def _table(*left: str, right: Sequence[str] = ()) -> Table:
 
 
 def which_line(purpose: str, command: str) -> Text:
-    """Return the last line: what the file is good for, and the command for what it is not."""
+    """Return the last line: what the file can be used for, and the command that converts it for other uses."""
     line = Text("good for  ", "dim")
     line.append(purpose.removeprefix("for "), "not dim")
     if command:
@@ -201,7 +201,7 @@ def _share(count: int, total: int) -> str:
 
 
 def tree_view(info: ModelInfo, groups: Sequence[TensorGroup]) -> RenderableType:
-    """Return models in models for an older Core ML model, else the tensors by the parts of their names."""
+    """Return nested models for an older Core ML model, else the tensors by the parts of their names."""
     if info.details.get("model"):
         return model_tree(info.details["model"])
     root = Tree(Text(info.path, "bold"), guide_style="dim")
@@ -284,7 +284,7 @@ def folder_view(path: Path, rows: Sequence[Listed]) -> RenderableType:
 
 
 def diff_view(first: ModelInfo, second: ModelInfo, found: FileDifference) -> RenderableType:
-    """Return what two files say differently, then their tensors that differ, then a count."""
+    """Return the facts that differ between two files, then the tensors that differ, then a count."""
     parts: list[RenderableType] = []
     if found.facts:
         facts = _table("", "first", "second")

@@ -117,7 +117,7 @@ class Child:
         code = self._process.returncode
         how = f"killed by {_signal_name(-code)}" if code < 0 else f"its process ended with exit code {code}"
         said = self._last_words()
-        return ExecutionError(how, f"its last words: {said}" if said else "")
+        return ExecutionError(how, f"its last output: {said}" if said else "")
 
     def _last_words(self) -> str:
         self._log.seek(0, os.SEEK_END)

@@ -133,7 +133,9 @@ def _of_row(row: Row, limits: Limits) -> Iterator[Check]:
     if limits.latency_ns is not None:
         value = _latency(row, limits)
         if value is None:
-            yield Check(row.name, "latency", False, f"{limits.at} cannot be told from {len(row.samples_ns)} samples")
+            yield Check(
+                row.name, "latency", False, f"{limits.at} cannot be computed from {len(row.samples_ns)} samples"
+            )
         else:
             yield _bounded(row, "latency", value, limits.latency_ns, limits.at, _time)
     if limits.memory_bytes is not None and row.peak_bytes is not None:
@@ -163,7 +165,7 @@ def _time(ns: float) -> str:
 def _regression(row: Row, before: Row | None, limit: float, beside: str | None = None) -> Check:
     """Fail only where even the interval's favourable end exceeds the limit; ``beside`` names a row of the same run."""
     if before is None:
-        lacking = "the baseline has no such row" if beside is None else "the first model was not measured so"
+        lacking = "the baseline has no such row" if beside is None else "the first model has no such row"
         return Check(row.name, "regression", None, lacking)
     ratio = ratio_of_medians(turns(row), turns(before), paired=beside is not None)
     told = f"{ratio.value - 1:+.1%} against {beside or 'the baseline'} ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"

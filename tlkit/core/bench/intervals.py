@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 
 APART = 0.01
-"""Between two runs the machine itself moves (neighbours, heat), and neither run sees it: at least by this standard
-deviation, and by that of the runs' own processes where it is larger, since busy minutes outlast a run."""
+"""The least standard deviation between two runs, from changes of the machine (neighbours, heat) that neither run can
+see; that of the runs' own processes is used where it is larger, since busy minutes outlast a run."""
 
 START = 0.01
-"""How far one start of a process lies from the next, where there is only one to see: its standard deviation."""
+"""The assumed standard deviation between starts of a process, where only one start was measured."""
 
 _DRAWS = 2000
 _POINTS = 48  # a longer turn is thinned to so many quantiles: its median hardly moves, the bootstrap stays quick

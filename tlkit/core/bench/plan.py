@@ -42,7 +42,9 @@ class Sweep:
         shapes = self.shapes or {}
         steps = max((len(found) for found in shapes.values()), default=1)
         if any(len(found) not in (1, steps) for found in shapes.values()):
-            raise UsageError("--shape: inputs with different numbers of shapes", "give each as many, or a single one")
+            raise UsageError(
+                "--shape: inputs with different numbers of shapes", "give each the same number, or a single one"
+            )
         return [{name: found[step % len(found)] for name, found in shapes.items()} for step in range(steps)]
 
 
@@ -132,7 +134,7 @@ def _inputs(
     if batch is not None and not batched:
         raise UsageError(
             f"{subject.path}: no input takes a batch of {batch}",
-            "`tlkit inspect` shows what its inputs take; a wider first dimension is for `tlkit convert` to give it",
+            "`tlkit inspect` shows what its inputs take; convert it with a flexible first dimension to allow batches",
         )
     return notes, arrays, batch if batch is not None else 1
 

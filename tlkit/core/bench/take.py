@@ -16,13 +16,13 @@ from tlkit.errors import TlkitError, UnavailableError
 from tlkit.host.power import Energy, Power, energy, watts
 
 TURNS = 10
-"""Each process takes its samples in about this many turns: the more there are, the less a busy moment weighs."""
+"""Each process takes its samples in about this many turns: the more turns, the less a busy moment weighs."""
 
 TURN_SECONDS = 1.0
-"""And none holds the machine for longer, so that slow drift hits all settings alike."""
+"""The longest turn, so that slow drift affects all settings alike."""
 
 SETTLE = 2
-"""Calls before each turn that nobody times: caches and clocks come back from a pause, or another setting's turn."""
+"""Untimed calls before each turn, for caches and clock speeds to recover from a pause or another setting's turn."""
 
 _SETTLE_SECONDS = 0.1  # long inferences need fewer of them: such a start is soon forgotten
 

@@ -107,13 +107,13 @@ def _of_machine(row: Row, conditions: Conditions) -> list[tuple[int, str, str]]:
     found: list[tuple[int, str, str]] = []
     others = conditions.other_load
     if others is not None:
-        advice = "stop what else runs"
+        advice = "stop other programs"
         if row.threads and row.threads > 1 and _OTHERS.level(others):
             # An OpenMP thread that waits spins; when its partner has lost its core, it burns a whole time slice.
             advice += ", or give the model fewer threads than there are cores: --threads 1"
         found.append((_OTHERS.level(others), f"other processes used {others:.0%} of the machine", advice))
     if conditions.low_power:
-        found.append((2, "low-power mode is on", "switch it off"))
+        found.append((2, "low-power mode is on", "turn it off"))
     if conditions.power_source == "battery":
         found.append((1, "on battery", "connect the power supply"))
     if conditions.throttled:

@@ -231,7 +231,7 @@ def _fixed(order: Order) -> tuple[str, ...]:
     if not places:
         return ()
     lines = ", ".join(places[:4])
-    return (f"tracing fixed what depends on an input's values, at {lines}: torch.where chooses when the model runs",)
+    return (f"tracing fixed a choice that depends on an input's values, at {lines}: torch.where chooses at run time",)
 
 
 def _explained(order: Order, path: Path, made: Attempt) -> Attempt:

@@ -66,22 +66,21 @@ def convert(
 
     ``source`` is ``file.py:callable``, ``package.module:callable``, a TorchScript ``.pt``, a ``.pt2``, a Hugging Face
     model folder, a built-in name, or a module; ``export`` captures it by ``torch.export``, not by tracing. A source
-    that is a ``.mlpackage`` is made anew in another ``precision`` or for another ``target``, which it keeps otherwise;
-    f16 and iOS17 are what PyTorch becomes.
-    ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take them, or mappings from name to shape or
-    text; they fill the parameters of ``forward`` that have their names, else its positions, images first.
-    ``trust`` runs what a ``.pt`` or ``.pt2`` tells torch to, even where that is more than to compute.
-    ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others;
-    ``strip_prefix`` is cut from its names (a prefix that all of them share is cut by itself, and said).
-    ``classes`` is a file with one label a line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``;
-    outputs are f32 where nothing else is asked. Buffers that the model changes become states (iOS18); to name them in
-    ``states``, as ``NAME`` or ``NAME=SHAPE``, makes sure of it. ``samples`` is a folder of images or ``.npz`` to verify
-    on, ``example`` is one such file; the model is captured on the first of them too. With ``auto`` the other way of
-    capturing is tried where the first fails or the package differs, and taken where it does better: ``notes`` say so.
-    ``strict_mil`` verifies what MIL specifies where Core ML was measured to depart from it.
+    that is a ``.mlpackage`` is rebuilt in another ``precision`` or for another ``target``, which it keeps otherwise;
+    PyTorch becomes f16 for iOS17 by default. ``inputs`` and ``images`` are texts as ``--input`` and ``--image`` take
+    them, or mappings from name to shape or text; they fill the parameters of ``forward`` that have their names, else
+    its positions, images first. ``trust`` runs all code in a ``.pt`` or ``.pt2``, even if it could do more than
+    compute. ``kwargs`` are for the callable, ``checkpoint`` is a file with all of the module's weights, and no others;
+    ``strip_prefix`` is cut from its names (a prefix that all share is cut automatically, with a note). ``classes`` is a
+    file with one label per line, or the labels. ``output_names`` are ``y``, ``y:f16`` or ``y:RGB``; outputs are f32 by
+    default. Buffers that the model changes become states (iOS18); naming them in ``states``, as ``NAME`` or
+    ``NAME=SHAPE``, checks that. ``samples`` is a folder of images or ``.npz`` to verify on, ``example`` is one such
+    file; the model is captured on the first of them too. With ``auto`` the other way of capturing is tried where the
+    first fails or the package differs, and taken where it does better: ``notes`` say so. ``strict_mil`` verifies what
+    MIL specifies where Core ML was measured to depart from it.
 
-    A package that fails verification is written all the same: look at ``result.ok``. Raises :class:`TlkitError`
-    otherwise, and leaves nothing behind then.
+    A package that fails verification is still written: check ``result.ok``. Any other failure raises
+    :class:`TlkitError` and leaves nothing behind.
     """
     goal = Path(output)
     clock = Clock(report or (lambda what, share: None))

@@ -92,7 +92,7 @@ def _weights(source: Any, output: str | Path, given: dict[str, Any]) -> WeightsR
     options = _taken(given, convert_weights)
     if isinstance(source, str | Path):
         harmless = {*options, "verify", "seed"}
-        _refuse(given, harmless, f"is for packages, not for {output}", "a file of weights has neither ports nor code")
+        _refuse(given, harmless, f"is for packages, not for {output}", "a file of weights has neither inputs nor code")
         return convert_weights(source, output, **options)
     raise UsageError(f"{output}: weights come from a file, not from a module", "save its state_dict, and convert that")
 
@@ -105,7 +105,7 @@ def _program(source: Any, output: str | Path, given: dict[str, Any]) -> ExportRe
         raise UsageError(f"--function {named[-1]}: {output} holds one function", "name one: --function NAME")
     options = _taken(given, export) | {"precision": given["precision"] or "f16", "function": next(iter(named), None)}
     _refuse_weights(given, output)
-    _refuse(given, options, f"is for packages, not for {output}", "make the package so, then export it")
+    _refuse(given, options, f"is for packages, not for {output}", "make a package with it first, then export that")
     return export(source, output, **options)
 
 

@@ -74,7 +74,7 @@ def export(
     It takes the model's inputs in order, images as (1, channels, height, width) of 0 to 255, f16 ports as float32; it
     gives the outputs by name. A classifier's label is the index of its class; the labels are in the file's metadata.
     ``strict_mil`` writes what MIL specifies where Core ML was measured to depart from it. ``.onnx`` needs the extra
-    ``onnx``. A file that fails verification is written all the same: look at ``result.ok``.
+    ``onnx``. A file that fails verification is still written: check ``result.ok``.
 
     Raises UsageError, LoadError, UnavailableError or ConversionError, and writes nothing then.
     """

@@ -143,7 +143,7 @@ def _check(sources: Mapping[str, Any], target: str | None, conversion: bool) -> 
     if target is not None and choose_target(target).version < choose_target("iOS18").version:
         raise UsageError(f"several functions need iOS18, not {target}", "use --target iOS18 or later")
     if (conversion or target) and all(map(_is_package, sources.values())):
-        raise UsageError("packages are combined as they are", "give options of conversion when a package is made")
+        raise UsageError("packages are combined unchanged", "give conversion options when you make each package")
 
 
 def _parsed(functions: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:

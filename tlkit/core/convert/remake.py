@@ -79,7 +79,7 @@ def remake(
         if recipe.target.version < version:
             raise UsageError(
                 f"{source}: it is for {target_of_version(version).name}; {recipe.target.name} is older",
-                "its operations may not be there: convert its source for the older system",
+                "its operations may not exist there: convert its source for the older system",
             )
         widened = half and recipe.precision == "f32"
         narrowed = not half and recipe.precision == "f16"
@@ -99,7 +99,7 @@ def remake(
             with clock.stage("verify", "verifying"):
                 verification = _verified(source, path, "f16" if widened or narrowed else "f32", seed)
         annotate(path, describe(str(source), recipe.precision, verification))
-        notes = ("the weights are the f16 numbers they were: f32 brings back no bits",) if widened else ()
+        notes = ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
         made = result(path, goal, str(source), recipe, verification, clock, notes)
     return made
 
@@ -110,11 +110,11 @@ def _open(source: Path) -> tuple[Package, Program]:
     sniff.expect_coreml(source)
     package = open_package(source)
     if package.root != source or not package.root.is_dir() or package.file.suffix != ".mlmodel":
-        raise UsageError(f"{source}: only a .mlpackage folder can be made anew", "use the package it was made from")
+        raise UsageError(f"{source}: only a .mlpackage folder can be rebuilt", "use the package it was made from")
     program = package.program
     if program is None:
         kind = package.model.WhichOneof("Type") or "unknown"
-        raise UsageError(f"{source}: a {kind} model; only mlprograms can be made anew", "convert its source instead")
+        raise UsageError(f"{source}: a {kind} model; only mlprograms can be rebuilt", "convert its source instead")
     return package, program
 
 

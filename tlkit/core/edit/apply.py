@@ -186,8 +186,8 @@ def changes(before: Any, after: Any, wanted: Edits) -> tuple[str, ...]:
     lines = list(_port_changes(interfaces(before), interfaces(after)))
     if wanted.labels:
         lines.append(f"class labels: {len(wanted.labels)}, {wanted.labels[0]} to {wanted.labels[-1]}")
-    lines += [f"metadata {key}: {value or 'taken away'}" for key, value in wanted.metadata.items()]
-    lines += [f"{_WORDS[field]}: {text or 'taken away'}" for field, text in wanted.fields.items() if text is not None]
+    lines += [f"metadata {key}: {value or 'removed'}" for key, value in wanted.metadata.items()]
+    lines += [f"{_WORDS[field]}: {text or 'removed'}" for field, text in wanted.fields.items() if text is not None]
     if before.specificationVersion != after.specificationVersion:
         lines.append(f"specification version {before.specificationVersion} → {after.specificationVersion}")
     return tuple(lines)

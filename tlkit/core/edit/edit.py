@@ -80,11 +80,11 @@ def edit(
 
     ``rename`` maps ports to new names; the other options go by the old ones. ``input_shapes`` are ``1x3x224x224``,
     ranges ``1x1..512`` or lists ``1x128,1x256``; types are ``f16``, ``f32`` and ``i32``. ``metadata`` sets entries of
-    the user's own, an empty value takes one away. ``classes`` replaces a classifier's labels, or makes a classifier of
-    a model with one output. Nothing raises the specification version by itself: ``spec_version`` does.
+    the user's metadata; an empty value removes one. ``classes`` replaces a classifier's labels, or makes a classifier
+    of a model with one output. Nothing raises the specification version by itself: ``spec_version`` does.
 
     Raises UsageError (nothing to change, an unknown or taken name, a shape or type that the program rules out) or
-    LoadError, and writes nothing then. A model that fails the check is written all the same: look at ``result.ok``.
+    LoadError, and writes nothing then. A model that fails the check is still written: check ``result.ok``.
     """
     fields = {"author": author, "shortDescription": description, "license": license, "versionString": version}
     edits = Edits(

@@ -122,7 +122,7 @@ def examine(path: Path, format: str | None = None, function: str | None = None) 
         rows = tuple(TensorEntry(w.name, w.dtype, w.shape, w.bytes, w.file, w.offset) for w in weight_table(package))
         return Inspection(info, rows, package, function=function)
     if function is not None:
-        raise UsageError(f"{path}: no Core ML model, so without functions", "leave --function out")
+        raise UsageError(f"{path}: not a Core ML model, so it has no functions", "leave --function out")
     source = open_tensors(path, format)
     return Inspection(describe_tensors(source), tuple(source.entries()), opened=source)
 

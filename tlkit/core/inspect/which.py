@@ -18,7 +18,7 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
     if kind == "GGUF":
         if not info.parameters:
             return "a vocabulary without weights: llama.cpp tests tokenizers with it", ""
-        return "for running with llama.cpp and its kin, on any machine; to train on, or read it in PyTorch:", _to(
+        return "for running with llama.cpp and the like, on any machine; to train further, or read it in PyTorch:", _to(
             info, ".safetensors"
         )
     if kind == "SafeTensors":
@@ -26,7 +26,7 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
     if kind == "PyTorch":
         return _pytorch(info)
     if kind == "ONNX":
-        return "for running away from Apple (ONNX Runtime); for Apple devices convert the PyTorch model behind it", ""
+        return "for running off Apple devices (ONNX Runtime); for Apple devices convert the PyTorch model behind it", ""
     return "for passing arrays around; `tlkit run --input NAME=FILE` takes it", ""
 
 
@@ -44,7 +44,7 @@ def _coreml(info: ModelInfo) -> tuple[str, str]:
     if info.kind == "mlProgram":
         where = "for running on Apple devices, and anywhere with `tlkit run`"
     elif info.kind.startswith("neuralNetwork"):
-        where = f"for running on Apple devices ({info.kind}: the Neural Engine likes an mlprogram better)"
+        where = f"for running on Apple devices ({info.kind}: the Neural Engine works best with mlprograms)"
     else:
         where = "for running on Apple devices"
     if not info.parameters:
@@ -60,7 +60,7 @@ def _pytorch(info: ModelInfo) -> tuple[str, str]:
     if info.kind == "exported program":
         return "for running and compiling with PyTorch; for Apple devices:", _to(info, ".mlpackage")
     if not info.parameters:
-        return "a pickle without tensors: only the Python code that wrote it knows what for", ""
+        return "a pickle without tensors: only the Python code that wrote it knows its purpose", ""
     if info.details.get("unexpected_imports"):
         return "for training, by whoever trusts it: loading it runs the code it names. Only the weights:", _to(
             info, ".safetensors"

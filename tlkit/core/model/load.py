@@ -66,7 +66,7 @@ def _open(path: Path, settings: HowToRun, function: str | None, stage: int | str
 
     if find_format(path) not in COREML:
         if stage is not None:
-            raise UsageError(f"{path}: no Core ML model, so without stages", "leave --stage out")
+            raise UsageError(f"{path}: not a Core ML model, so it has no stages", "leave --stage out")
         source = open_tensors(path)
         return Model(path, source, describe_tensors(source), settings)
     from tlkit.formats.coreml.describe import describe_package
@@ -165,7 +165,7 @@ class Model:
         if self._package is None:
             raise UnavailableError(
                 f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
-                "see what the file is good for with `tlkit inspect`",
+                "`tlkit inspect` shows what the file can be used for",
             )
         package = self._unpacked(self._package)
         if choose(self._settings, self.info.kind) is None and self.info.kind.startswith("pipeline"):

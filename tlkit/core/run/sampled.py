@@ -206,8 +206,8 @@ def _overflow(moment: Moment) -> bool:
 @check(
     "O6",
     "units differ",
-    "a softmax meets rows that are masked whole on the inputs tried: NaN, or anything",
-    "keep one place of each row unmasked, or fill masks with -6e4",
+    "a softmax meets fully masked rows on the inputs tried: NaN, or anything",
+    "keep one element of each row unmasked, or fill masks with -6e4",
     "softmax",
 )
 def _masked_row(moment: Moment) -> bool:
@@ -295,8 +295,8 @@ def _large_softplus(moment: Moment) -> bool:
 @check(
     "R2",
     "Neural Engine in f16, every unit in f32",
-    "reduce_log_sum_exp leaves its type's range on the inputs tried: its maximum is not taken out first",
-    "take the maximum off first, and add it at the end",
+    "reduce_log_sum_exp leaves its type's range on the inputs tried: its maximum is not subtracted first",
+    "subtract the maximum first, and add it at the end",
     "reduce_log_sum_exp",
 )
 def _large_exponent(moment: Moment) -> bool:

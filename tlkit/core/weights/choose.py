@@ -11,7 +11,7 @@ from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.types import LeftOut
 
-_TRAINING = "only going on with a training needs it; --all takes it along"
+_TRAINING = "only resuming training needs it; --all includes it"
 _WRAPPERS = ("state_dict.", "module.", "_orig_mod.")
 """Prefixes that Lightning, DataParallel and torch.compile put before a model's own names."""
 

@@ -32,7 +32,7 @@ def write_files(
     files = shard_names(goal, len(parts))
     if form == "PyTorch":
         if carried:
-            notes.append(f"{len(carried)} metadata entries are left out: a state_dict has no place for them")
+            notes.append(f"{len(carried)} metadata entries are left out: a state_dict cannot hold them")
         return _write_torch(files, plans, reader, force, inputs)
     if form == "GGUF":
         said = for_gguf(carried, arch, _main_types(jobs), any(map(_changes, jobs)))

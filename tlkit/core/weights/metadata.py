@@ -112,7 +112,7 @@ def _parse(value: str, kind: str, key: str) -> Any:
         return float(value) if kind in ("f32", "f64") else int(value)
     except (ValueError, KeyError):
         raise UsageError(
-            f"{key}: '{value[:100]}' is no {kind}", f"give it another type: --metadata {key}:str=..."
+            f"{key}: '{value[:100]}' is not a {kind}", f"give it another type: --metadata {key}:str=..."
         ) from None
 
 

@@ -93,7 +93,7 @@ def convert_weights(
     if names not in ("auto", "keep"):
         raise UsageError(f"unknown names '{names}'", "they are auto or keep")
     if limit is not None and wishes.format == "PyTorch":
-        raise UsageError("a state_dict of PyTorch's is one file", "write .safetensors to split it")
+        raise UsageError("a PyTorch state_dict is one file", "write .safetensors to split it")
     prepare(goal, force=force, inputs=files_named(source))
     opened = _open(Path(source))
     inputs = (Path(source), *_files(opened))
@@ -210,7 +210,7 @@ def _renamed(
         found = known.to_hugging_face(names, arch) if from_gguf else {}
     if found and len(found) < len(names):
         notes.append(
-            f"{len(names) - len(found)} of {len(names)} tensors keep their names: {arch} has no others for them"
+            f"{len(names) - len(found)} of {len(names)} tensors keep their names: {arch} has no other names for them"
         )
     if found and arch in known.CHANGED_VALUES and not (form == "GGUF" and came_from_gguf):
         side = "expects" if form == "GGUF" else "made"

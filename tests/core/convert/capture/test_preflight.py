@@ -71,7 +71,7 @@ def test_the_other_way_is_taken_where_it_works(tmp_path: Path) -> None:
     result = convert(Loops(), tmp_path / "m.mlpackage", inputs=["x=3x3"], export=True)
     told = " ".join(result.notes)
     assert "captured by torch.export, it cannot be converted (cannot export the model" in told
-    assert f"tracing fixed what depends on an input's values, at {line_of(Loops, 'x.sum()')}" in told
+    assert f"tracing fixed a choice that depends on an input's values, at {line_of(Loops, 'x.sum()')}" in told
     with pytest.raises(ConversionError, match="cannot export the model"):
         convert(Loops(), tmp_path / "n.mlpackage", inputs=["x=3x3"], export=True, auto=False)
 

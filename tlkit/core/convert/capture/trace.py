@@ -279,7 +279,7 @@ def capture_error(
         return error
     said = reason(error)
     if "data-dependent" in said:
-        said = "a choice or a size hangs on a value that is known only when it runs"
+        said = "a choice or a size depends on a value that is known only at run time"
     if recorder.seen:
         return ConversionError(f"cannot {how} the model: {said}{where(error)}", _TRACEABLE[how])
     given = ", ".join(map(str, ports))
@@ -295,7 +295,7 @@ def _mend_of(text: str, tried: bool) -> str:
     return f"check the names, shapes and types of its inputs{_EXAMPLE if tried else ''}"
 
 
-_EXAMPLE = "; where only some values will do, give real ones: --example FILE.npz, an array for each input"
+_EXAMPLE = "; if only some values work, give real ones: --example FILE.npz with an array for each input"
 _DTYPES = "its weights are f32 here, floating inputs too: let forward take its type from a parameter; check the inputs"
 _TRACEABLE = {
     "trace": "make its forward pass traceable by torch.jit.trace",

@@ -57,7 +57,7 @@ def _named(
     found = {name: tensor for name, tensor in opened.items() if name in wanted or not tensor.entry.role}
     notes = []
     if len(found) < len(opened):
-        notes.append(f"{len(opened) - len(found)} tensors of the training's own state are not looked at")
+        notes.append(f"{len(opened) - len(found)} tensors of training state are ignored")
     if prefix is None and found and not set(wanted) & set(found):
         shared = _shared_prefix(found, wanted)
         if shared:
@@ -66,7 +66,7 @@ def _named(
     if prefix is not None:
         cut = {name: tensor for name, tensor in found.items() if name.startswith(prefix) and name != prefix}
         if len(cut) < len(found):
-            notes.append(f"{len(found) - len(cut)} tensors whose names do not begin with '{prefix}' are not looked at")
+            notes.append(f"{len(found) - len(cut)} tensors whose names do not begin with '{prefix}' are ignored")
         found = {name.removeprefix(prefix): tensor for name, tensor in cut.items()}
     return found, notes
 

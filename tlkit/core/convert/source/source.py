@@ -68,7 +68,7 @@ def load_source(
         Source(source, type(source).__name__) if isinstance(source, torch.nn.Module) else _named(source, kwargs, trust)
     )
     if kwargs and not (_is_code(loaded.text) or Path(loaded.text).is_dir()):
-        hint = "they are for file.py:callable, package.module:callable and Hugging Face folders"
+        hint = "those are for file.py:callable, package.module:callable and Hugging Face folders"
         raise UsageError(f"{loaded.text}: takes no --kwargs", hint)
     if checkpoint is not None:
         if loaded.program is not None or isinstance(loaded.module, torch.jit.ScriptModule):

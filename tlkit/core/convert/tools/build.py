@@ -151,7 +151,7 @@ def progress(report: Report) -> Callable[[str], None]:
 
 _STAGES = {
     "Converting PyTorch Frontend ==> MIL Ops": "converting to MIL",
-    "Running MIL frontend_pytorch pipeline": "tidying the torch program",
+    "Running MIL frontend_pytorch pipeline": "cleaning up the torch program",
     "Running MIL default pipeline": "optimizing the program",
     "Running MIL backend_mlprogram pipeline": "lowering to an mlprogram",
 }
@@ -238,7 +238,7 @@ def _check_outputs(names: Sequence[str]) -> None:
     """Refuse outputs that coremltools found equal and merged: it writes a package with one name twice."""
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise ConversionError(f"several outputs are one and the same value, '{twice.pop()}'", "return it once")
+        raise ConversionError(f"several outputs are the same value, '{twice.pop()}'", "return it once")
 
 
 def refused_by_disk(error: Exception, path: Path) -> None:

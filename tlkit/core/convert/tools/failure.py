@@ -75,7 +75,7 @@ def _hint(text: str) -> str:
     if len(set(_UNKNOWN.findall(text))) > 1:
         return f"give view and reshape the sizes rather than -1, or convert it at fixed shapes; {shown}"
     if "complex" in text:
-        return f"Core ML has no complex numbers: compute real and imaginary parts as tensors of their own; {shown}"
+        return f"Core ML has no complex numbers: compute real and imaginary parts as separate tensors; {shown}"
     return f"express it with other torch ops, or do it outside the model; {shown}"
 
 
@@ -89,7 +89,7 @@ def _reason(error: Exception, stopped: _Stopped | None) -> str:
         return f"Core ML's {domain['op']} takes {takes}, not {domain['dtype'] or domain['scalar']}"
     symbols = set(_UNKNOWN.findall(text))
     if len(symbols) > 1:
-        return "where shapes flex, it cannot tell that two unknown sizes are equal"
+        return "with flexible shapes, it cannot tell that two unknown sizes are equal"
     if isinstance(error, RuntimeError | ValueError | NotImplementedError) and not _OPAQUE.search(text):
         return _UNKNOWN.sub("?", text)
     given = f" of {stopped.operands}" if stopped and stopped.operands else ""

@@ -1,7 +1,8 @@
 """Teach coremltools the mends, through its public ``register_torch_op``, and tell which torch ops it then translates.
 
 Ops that the installed coremltools already has are left to it, so that a newer version is never overridden;
-``test_teach.py`` finds mends that are no longer needed. Importing this module does not import coremltools; its functions do.
+``test_teach.py`` finds mends that are no longer needed.
+Importing this module does not import coremltools; its functions do.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _full(size: Sequence[Any], value: float, dtype: torch.dtype | None) -> Any:
     return torch.full(list(size), value, dtype=dtype)
 
 
-@composed("meshgrid", "coremltools takes 1-d tensors of one type alone", replaces=True)
+@composed("meshgrid", "coremltools only takes 1-d tensors of one type", replaces=True)
 def _meshgrid(tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
     axes = [tensor.reshape(-1) for tensor in tensors]
     order = list(range(len(axes)))

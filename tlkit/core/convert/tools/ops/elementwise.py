@@ -36,7 +36,7 @@ def _rsub(x: Tensor, y: Any, alpha: float = 1) -> Any:
     return NotImplemented if alpha == 1 else -(x * alpha) + y  # `y - x` is what this is
 
 
-@composed("fmod", "C's remainder, with the sign of the dividend; MIL has Python's alone")
+@composed("fmod", "C's remainder, with the sign of the dividend; MIL has only Python's")
 def _fmod(x: Tensor, y: Any) -> Any:
     import torch
 
@@ -153,7 +153,7 @@ for _name in _OF_REALS:
     _of_reals(_name)
 
 
-@mend("floor_divide", "coremltools makes floating point of integers, which are no indices then", replaces=True)
+@mend("floor_divide", "coremltools makes floating point of integers, which then cannot be indices", replaces=True)
 def _floor_divide(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb
 

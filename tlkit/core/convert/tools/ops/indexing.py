@@ -18,7 +18,7 @@ def _index_copy(context: Any, node: Any) -> None:
     context.add(_with_rows(given["self"], axis, given["index"], given["source"], node.name))
 
 
-_PUT = "coremltools takes one row after whole slices (`x[:, i] = y`), not several, and types that are equal alone"
+_PUT = "coremltools takes one row after whole slices (`x[:, i] = y`), not several, and only equal types"
 
 
 @mend("index_put", _PUT, replaces=True)
@@ -140,7 +140,7 @@ def _with_rows(x: Any, axis: int, index: Any, rows: Any, name: str) -> Any:
     )
 
 
-@mend("repeat_interleave", "coremltools repeats each element as often as the others alone", replaces=True)
+@mend("repeat_interleave", "coremltools only repeats each element equally often", replaces=True)
 @mend("repeat_interleave.self_tensor", "the same, as torch.export records it", replaces=True)
 def _repeat_interleave(context: Any, node: Any) -> None:
     import numpy as np

@@ -38,7 +38,7 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_o
     return x.reshape(-1).index_select(0, places.reshape(-1)).reshape(list(size))
 
 
-@composed("col2im", "coremltools folds windows that do not overlap alone", replaces=True)
+@composed("col2im", "coremltools only folds windows that do not overlap", replaces=True)
 def _col2im(
     x: Tensor, size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Any
 ) -> Any:
@@ -84,7 +84,7 @@ def _triangle(context: Any, node: Any) -> None:
 
 
 def _window(kind: str) -> None:
-    @mend(kind, "a constant; coremltools reads a trace's alone", replaces=kind == "hann_window")
+    @mend(kind, "a constant; coremltools only reads a trace's", replaces=kind == "hann_window")
     @mend(f"{kind}.periodic", "a constant")
     def translate(context: Any, node: Any) -> None:
         import numpy as np
@@ -126,7 +126,7 @@ def _bounded(low: bool, high: bool) -> Any:
     return translate
 
 
-_WHOLE = "coremltools makes floating point of integers, which are no indices then"
+_WHOLE = "coremltools makes floating point of integers, which then cannot be indices"
 mend("clamp", _WHOLE, replaces=True)(_bounded(True, True))
 mend("clip", _WHOLE, replaces=True)(_bounded(True, True))
 mend("clamp_min", _WHOLE, replaces=True)(_bounded(True, False))

@@ -56,7 +56,7 @@ def _windows(length: Any, kernel: int, step: int, pad: int, ceil_mode: bool) -> 
         return (length + 2 * pad - kernel) // step + 1, pad
     if not isinstance(length, int):
         if step > kernel - pad:
-            raise ValueError("windows so far apart, at a length that is known only when the model runs, with ceil_mode")
+            raise ValueError("windows so far apart, at a length that is known only at run time, with ceil_mode")
         # The last window begins inside: more zeros than it needs do not make another one.
         return (length + 2 * pad - kernel + step - 1) // step + 1, pad + step - 1
     count = -(-(length + 2 * pad - kernel) // step) + 1
@@ -226,7 +226,7 @@ def _max_unpool2d(x: Tensor, index: Tensor, size: Sequence[int]) -> Tensor:
     return flat.scatter(-1, index.flatten(-2), x.flatten(-2)).reshape([*x.shape[:-2], *size])
 
 
-_ADAPTIVE = "coremltools has it in 1-d and 2-d alone"
+_ADAPTIVE = "coremltools has it only in 1-d and 2-d"
 
 
 @composed("adaptive_avg_pool3d", _ADAPTIVE)

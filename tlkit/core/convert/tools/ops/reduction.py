@@ -212,7 +212,7 @@ def _cdist(x: Tensor, y: Tensor, p: float = 2.0, compute_mode: int | None = None
     return (apart != 0).to(x.dtype).sum(-1) if p == 0 else apart.pow(p).sum(-1).pow(1 / p)
 
 
-@composed("cosine_similarity", "coremltools reads a trace's alone", replaces=True, traced=False)
+@composed("cosine_similarity", "coremltools only reads a trace's", replaces=True, traced=False)
 def _cosine_similarity(x: Tensor, y: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     lengths = [part.square().sum(dim, keepdim=True).sqrt().clamp(min=eps) for part in (x, y)]
     return (x / lengths[0] * (y / lengths[1])).sum(dim)

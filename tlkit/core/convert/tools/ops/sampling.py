@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@composed("affine_grid_generator", "coremltools takes it together with the sampling alone", replaces=True)
+@composed("affine_grid_generator", "coremltools only takes it together with the sampling", replaces=True)
 def _affine_grid(theta: Tensor, size: Sequence[Any], align_corners: bool) -> Tensor:
     """Return places (N, ..., axes) in -1 to 1: ``theta`` (N, axes, axes + 1) of the places of the result."""
     import torch
@@ -43,7 +43,7 @@ def _beyond_mil(given: Sequence[Any]) -> bool:
 
 
 @composed(
-    "grid_sampler", "MIL samples images alone, not volumes, and not bicubically", replaces=True, applies=_beyond_mil
+    "grid_sampler", "MIL only samples images, not volumes, and not bicubically", replaces=True, applies=_beyond_mil
 )
 def _grid_sampler(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Any:
     import torch
