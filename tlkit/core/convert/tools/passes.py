@@ -1,4 +1,4 @@
-"""Passes of coremltools' f16 pipeline that tlkit adds or replaces, through its public registry.
+"""Passes of coremltools' pipeline that tlkit adds or replaces, through its public registry.
 
 Importing this module does not import coremltools; :func:`pipeline` does.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from tlkit.core.convert.tools.rank_rules import RULES
+from tlkit.core.convert.tools.ranks import fold_axes
+
 LARGEST = 65504.0
 """The largest f16 number."""
 _LIKE_INFINITY = 1e38
@@ -16,15 +19,16 @@ _INDEX_LIMIT = 32767
 
 
 def pipeline(precision: str) -> Any:
-    """Return coremltools' default passes for ``precision``, with these of tlkit's for f16."""
+    """Return coremltools' default passes for ``precision``, with these of tlkit's."""
     import coremltools as ct
 
     made = ct.PassPipeline()
-    if precision != "f16":
-        return made
     _register()
-    names = ["tlkit::narrow_indices" if name == "common::add_int16_cast" else name for name in made.passes]
-    names.insert(names.index("common::add_fp16_cast"), "tlkit::clamp_constants")
+    names = list(made.passes)
+    names.insert(names.index("common::expand_high_rank_reshape_and_transpose") + 1, "tlkit::fold_large_ranks")
+    if precision == "f16":
+        names = ["tlkit::narrow_indices" if name == "common::add_int16_cast" else name for name in names]
+        names.insert(names.index("common::add_fp16_cast"), "tlkit::clamp_constants")
     made.passes = names
     return made
 
@@ -52,6 +56,15 @@ def _register() -> None:
                     return False
                 self._target_dtype = "int16"
             return bool(super().should_cast_parameter(op, param_name))
+
+    @register_pass(namespace="tlkit")
+    class fold_large_ranks(AbstractGraphPass):  # type: ignore[misc]
+        """Hold tensors of more than five axes with axes folded, where coremltools did not find a way around them."""
+
+        def apply(self, program: Any) -> None:
+            """Rewrite what takes or gives such tensors in every function of ``program``."""
+            for function in program.functions.values():
+                fold_axes(function, RULES)
 
     @register_pass(namespace="tlkit")
     class clamp_constants(AbstractGraphPass):  # type: ignore[misc]
