@@ -1,7 +1,7 @@
 """The seam for engines: a third one, written here, touches one table; the others are chosen by what they can.
 
 Covers tlkit/core/model/engines.py, tlkit/engines/torch/kind.py, tlkit/engines/coreml/kind.py,
-tlkit/engines/nms_kind.py.
+tlkit/engines/classic/kind.py.
 """
 
 from __future__ import annotations

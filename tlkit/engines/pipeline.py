@@ -1,4 +1,4 @@
-"""Run a Core ML pipeline stage by stage: each stage's outputs are available to later ones by name."""
+"""A Core ML pipeline run stage by stage: what a stage puts out, a later one may take by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tlkit.types import TensorSpec
 
 
 class Stage(Protocol):
-    """What a pipeline requires of a loaded model."""
+    """What a pipeline asks of a loaded model."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -18,17 +18,21 @@ class Stage(Protocol):
     def prepare(self) -> None:
         """Make the engine ready."""
 
-    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the outputs by name."""
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the outputs of each of several inferences by name."""
 
 
 class PipelineEngine:
-    """Runs loaded stages in order, each on the inputs and the outputs of earlier stages, by name."""
+    """Runs loaded stages in order, each on the features that the inputs and the stages before it have named.
+
+    ``renamed`` gives the pipeline's own name of an output for the last stage's, where the two differ.
+    """
 
     name = "pipeline"
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, stages: Sequence[Stage], renamed: Mapping[str, str] | None = None) -> None:
         self._stages = tuple(stages)
+        self._renamed = dict(renamed or {})
         for stage in self._stages:
             stage.prepare()
 
@@ -36,13 +40,21 @@ class PipelineEngine:
         """Return no state: Core ML's pipelines have none."""
 
     def run(self, arrays: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
-        """Run every stage once; return all features by name, including the inputs."""
-        features = dict(arrays)
+        """Run every stage once; return all features by name, the inputs among them."""
+        return self.run_rows([arrays])[0]
+
+    def run_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Run every stage once for each of ``rows``; return all features of each."""
+        features = [dict(row) for row in rows]
         for stage in self._stages:
-            given = {spec.name: features[spec.name] for spec in stage.inputs if spec.name in features}
-            features |= stage.predict(given)
+            names = [spec.name for spec in stage.inputs]
+            given = [{name: row[name] for name in names if name in row} for row in features]
+            for row, found in zip(features, stage.predict_rows(given), strict=True):
+                row |= found
+        for row in features:
+            row |= {outer: row[inner] for inner, outer in self._renamed.items() if inner in row and outer not in row}
         return features
 
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], dict[str, Any]]:
-        """Return a call that runs the whole pipeline once, including the conversions between stages."""
+        """Return a call that runs the whole pipeline once; what passes between stages is converted in it."""
         return lambda: self.run(arrays)

@@ -129,7 +129,7 @@ def _inputs(
         if batch is not None and _takes(spec, subject.source, wider := (batch, *shape[1:])):
             shape, batched = wider, True
         value, source = _value(spec, asked, shape, rng, subject.source, repeat=batch is not None)
-        notes.append(BenchInput(spec.name, spec.dtype, tuple(value.shape), source))
+        notes.append(BenchInput(spec.name, spec.dtype, np.shape(value), source))
         arrays[spec.name] = value
     if batch is not None and not batched:
         raise UsageError(
@@ -167,7 +167,7 @@ def _value(
     if isinstance(asked, Drawn):
         return draw(spec, asked.kind, rng, shape, stored=None), asked.kind
     value = to_port(replace(spec, ranges=(), enumerated=()) if source else spec, asked)
-    if repeat and value.shape[1:] == tuple(shape[1:]):
+    if repeat and np.shape(value)[1:] == tuple(shape[1:]):
         value = np.concatenate([value] * math.ceil(shape[0] / value.shape[0]))[: shape[0]]
     return value, "given"
 

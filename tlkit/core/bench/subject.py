@@ -1,4 +1,4 @@
-"""The subject of a measuring child: a model under one setting. Runs only in the child (``worker.py``)."""
+"""What a measuring child measures: a model under one setting. Runs only in the child (``worker.py``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tlkit.types import Unit
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A model under one setting, as the parent sends it to the child (JSON): see :func:`make`."""
+    """A model under one setting, as the parent tells the child (JSON): see :func:`make`."""
 
     path: str
     unit: str
@@ -35,8 +35,9 @@ class Task:
 
 
 def make(**arguments: Any) -> EngineSubject:
-    """Return the subject for the :class:`Task` with these fields, on this machine's engine. ``arrays`` is an .npz file
-    with the inputs (see :func:`store_inputs`), ``compiled`` the compiled model to load.
+    """Return what measures the :class:`Task` with these fields, on the engine that this machine measures.
+
+    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` what was compiled to load.
     """
     return EngineSubject(Task(**arguments))
 
@@ -88,8 +89,7 @@ class EngineSubject:
         return self._kind.describe(self._settings)
 
     def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
-        """Return which unit runs which operation, or why that is unknown; a plan that needs a run, only if
-        requested."""
+        """Return which unit runs which operation, or why nobody knows; what costs a run only if that is asked for."""
         if self._kind.placement_is_costly and not per_op:
             return {}
         whole = self._compiled is None
@@ -147,19 +147,38 @@ class SourceSubject:
         return described(self._device, f"{self._target.engine}, as written")
 
 
-def store_inputs(arrays: Mapping[str, Any], file: Path) -> None:
-    """Write the inputs for the children, by number: a port's name may contain what a zip member's may not."""
+def store_inputs(values: Mapping[str, Any], file: Path) -> None:
+    """Write the inputs for the children. They go by number: a port's name may hold what a zip member's may not.
+
+    Texts, dictionaries and sequences become JSON, a dictionary as pairs, since its keys may be integers.
+    """
+    import json
+
     import numpy as np
 
-    stored: dict[str, Any] = {f"a{index}": array for index, array in enumerate(arrays.values())}
-    np.savez(file, names=np.array(list(arrays), dtype=str), **stored)
+    stored: dict[str, Any] = {}
+    for index, value in enumerate(values.values()):
+        plain = not isinstance(value, np.ndarray)
+        pairs = list(value.items()) if isinstance(value, Mapping) else None
+        text = json.dumps({"value": value} if pairs is None else {"pairs": pairs}) if plain else None
+        stored[f"{'j' if plain else 'a'}{index}"] = value if text is None else np.array(text)
+    np.savez(file, names=np.array(list(values), dtype=str), **stored)
 
 
 def _inputs(target: Task) -> dict[str, Any]:
     import numpy as np
 
     with np.load(target.arrays, allow_pickle=False) as stored:
-        return {str(name): stored[f"a{index}"] for index, name in enumerate(stored["names"])}
+        return {str(name): _stored(stored, index) for index, name in enumerate(stored["names"])}
+
+
+def _stored(stored: Any, index: int) -> Any:
+    import json
+
+    if f"a{index}" in stored.files:
+        return stored[f"a{index}"]
+    found = json.loads(str(stored[f"j{index}"]))
+    return dict(map(tuple, found["pairs"])) if "pairs" in found else found["value"]
 
 
 def _placement(source: str, ops: Iterable[tuple[str, str, str, float | None]], per_op: bool) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from tlkit.engines.classic.kind import ClassicKind
 from tlkit.engines.coreml.kind import CoreMLKind
 from tlkit.engines.engine import Can, EngineKind, HowToRun
-from tlkit.engines.nms_kind import NmsKind
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import UsageError
 
-ENGINES: tuple[EngineKind, ...] = (CoreMLKind(), TorchKind(), NmsKind())
+ENGINES: tuple[EngineKind, ...] = (CoreMLKind(), TorchKind(), ClassicKind())
 """The kinds of engine, the one to prefer first."""
 PRECISIONS = ("f16", "f32")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tlkit.core.model import arrays
+from tlkit.core.model import arrays, plain
 from tlkit.errors import LoadError, UsageError
 from tlkit.host import budget
 from tlkit.ports import images
@@ -20,6 +20,7 @@ from tlkit.types import TensorSpec
 
 Note = Callable[[str], None]
 Array = np.ndarray[Any, Any]
+_PLAIN_SHAPES = {"double": (1,), "int64": (1,)}
 _LARGEST = 2**31  # elements: a damaged description must not ask for the machine's memory
 
 
@@ -30,16 +31,18 @@ class Drawn:
     kind: Literal["random", "zeros"]
 
 
-def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int = 0) -> Array:
+def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int = 0) -> Any:
     """Return ``value`` as the array that the port ``spec`` takes, in its dtype and a shape that it allows.
 
     An image port takes a PIL image, the path of an image file, an array of pixels (height, width[, 3 or 4], uint8), or
     the finished array (1, channels, height, width) of 0..255 in the port's own channel order; an image of another size
     is scaled until it covers the size wanted and cropped at the centre, which ``note`` is told. Any other port takes
     arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
-    .safetensors) are read, :class:`Drawn` is drawn. UsageError says what is expected.
+    .safetensors) are read, :class:`Drawn` is drawn. A port for texts, dictionaries or sequences takes those
+    (:mod:`plain`). UsageError says what is expected.
     """
-    _check_kind(spec)
+    if spec.kind in plain.KINDS and not isinstance(value, Drawn):
+        return plain.to_plain(spec, value)
     if isinstance(value, Drawn):
         return draw(spec, value.kind, np.random.default_rng(0), stored=stored)
     if isinstance(value, str | Path) and arrays.holds_arrays(value):
@@ -76,8 +79,11 @@ def draw(
     Floats are standard normal, pixels whole numbers of 0..255, integers 0 or 1 (an index that is in range in any
     table of two rows). ``shape`` is the port's default where it is not given.
     """
-    _check_kind(spec)
-    dims = check_shape(spec, tuple(shape) if shape is not None else spec.shape)
+    if spec.kind in plain.KINDS:
+        raise UsageError(
+            f"input '{spec.name}' takes a {spec.kind}, which cannot be drawn at random", plain.example(spec)
+        )
+    dims = check_shape(spec, tuple(shape or spec.shape) or _PLAIN_SHAPES.get(spec.kind, ()))
     said = None if stored is None else budget.over(math.prod(dims), budget.warranted(stored))
     if said:
         raise UsageError(f"input '{spec.name}': its shape has {said[0]}", said[1])
@@ -89,11 +95,6 @@ def draw(
     if dtype.kind == "f":
         return rng.standard_normal(dims, np.float32).astype(dtype)
     return rng.integers(0, 2, dims).astype(dtype)
-
-
-def _check_kind(spec: TensorSpec) -> None:
-    if spec.kind not in ("tensor", "image", "state", "double", "int64"):
-        raise UsageError(f"input '{spec.name}' takes a {spec.kind}, which is not supported", "use another model")
 
 
 def port_named(ports: Iterable[TensorSpec], name: str, where: str = "") -> TensorSpec:

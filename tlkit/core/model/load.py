@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -169,8 +170,16 @@ class Model:
             )
         package = self._unpacked(self._package)
         if choose(self._settings, self.info.kind) is None and self.info.kind.startswith("pipeline"):
-            return PipelineEngine([self._stage(stage) for stage in package.stages()])
+            return self._pipeline(package)
         return self._load(frozenset())
+
+    def _pipeline(self, package: Package) -> Engine:
+        stages = [self._stage(stage) for stage in package.stages()]
+        outer = package.model.description
+        inner = stages[-1]._package.model.description if stages and stages[-1]._package else outer
+        names = ("predictedFeatureName", "predictedProbabilitiesName")
+        renamed = {getattr(inner, name): getattr(outer, name) for name in names if getattr(outer, name)}
+        return PipelineEngine(stages, renamed)
 
     def _load(self, needs: frozenset[Can]) -> Engine:
         """Return the first engine that can do ``needs``, with the model loaded; each is made once."""
@@ -178,7 +187,7 @@ class Model:
         if kind is None:
             check_refusals(self._settings, self.info.kind)
             raise LoadError(
-                f"{self.path}: a {self.info.kind} model; tlkit runs mlprograms",
+                f"{self.path}: a {self.info.kind} model, which tlkit does not run",
                 "convert its source with `tlkit convert`",
             )
         if kind.name not in self._engines:
@@ -206,7 +215,7 @@ class Model:
     def _stage(self, package: Package) -> Model:
         from tlkit.formats.coreml.describe import describe_package
 
-        return Model(self.path, package, describe_package(package), self._settings)
+        return Model(self.path, package, describe_package(package), replace(self._settings, part=True))
 
     def prepare(self) -> None:
         """Load the engine now, so that errors appear here and not at the first prediction."""
@@ -227,6 +236,21 @@ class Model:
         with budget.drawn(_all_drawn(inputs)):
             raw = self.engine.run(self.arrays(inputs), state)
         return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Run one inference for each of ``rows``, as :meth:`predict` does; return their outputs.
+
+        Trees, linear models and the like compute all rows together, which is many times faster than one by one.
+        """
+        from tlkit.core.model.outputs import from_port
+
+        together = getattr(self.engine, "run_rows", None)
+        if together is None:
+            return [self.predict(row) for row in rows]
+        found = together([self.arrays(row) for row in rows])
+        return [
+            {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw} for raw in found
+        ]
 
     def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
         """Run one inference operation by operation, with torch (on a Mac too), and show each to ``seen``.
@@ -267,15 +291,18 @@ class Model:
 
     def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``inputs`` as the engine takes them: arrays of the ports' types and shapes, defaults filled in."""
-        from tlkit.core.model.features import check_choice
+        import numpy as np
+
+        from tlkit.core.model.features import check_choice, listed
         from tlkit.core.model.inputs import port_named, to_port
 
         for name in inputs:
             port_named(self.inputs, name, str(self.path))
         asked = [spec for spec in self.inputs if spec.name in inputs or not self.may_lack(spec)]
         arrays = {spec.name: to_port(spec, self._given(spec, inputs), stored=self.stored) for spec in asked}
+        specs = {spec.name: spec for spec in self.inputs}
         if not self._settings.strict_mil:
-            check_choice(self.inputs, {name: arrays[name].shape for name in inputs})
+            check_choice(self.inputs, {name: np.shape(arrays[name]) for name in inputs if listed(specs[name])})
         return arrays
 
     def may_lack(self, spec: TensorSpec) -> bool:

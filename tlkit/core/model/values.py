@@ -12,6 +12,7 @@ import numpy as np
 
 from tlkit.core.model.arrays import holds_arrays, read_array, read_arrays
 from tlkit.core.model.inputs import Drawn, Note, check_shape, draw, port_named
+from tlkit.core.model.plain import KINDS, read_plain
 from tlkit.errors import LoadError, UsageError
 from tlkit.types import TensorSpec
 
@@ -49,14 +50,26 @@ def collect(
 
 
 def parse_inputs(texts: Iterable[str]) -> dict[str, Any]:
-    """Return values by name from texts ``NAME=VALUE`` only, for ``Model.predict`` or ``bench``."""
+    """Return values by name from texts ``NAME=VALUE`` only, for ``Model.predict`` or ``bench``.
+
+    The ports are not known yet, so what reads as nothing else stays a text, and ``{...}`` is a dictionary.
+    """
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name in values:
             raise UsageError(f"--input {text}: not NAME=VALUE, or given twice", "give each input once, as NAME=VALUE")
-        values[name] = read_value(value, name)
+        values[name] = _unplaced(value, name)
     return values
+
+
+def _unplaced(text: str, name: str) -> Any:
+    if text.startswith("{"):
+        return _literal(text, name, "a dictionary of numbers", '{"key": 1.0}')
+    try:
+        return read_value(text, name)
+    except LoadError:  # no such file: if the port wants an array, it says so
+        return text
 
 
 def read_value(text: str, name: str) -> Any:
@@ -94,15 +107,19 @@ def _shapes(ports: Sequence[TensorSpec], texts: Iterable[str]) -> dict[str, tupl
 def _assignments(ports: Sequence[TensorSpec], text: str) -> Mapping[str, Any]:
     name, equals, value = text.partition("=")
     if equals and (any(spec.name == name for spec in ports) or not Path(text).is_file()):
-        return {name: read_value(value, port_named(ports, name).name)}
+        return {name: _read(port_named(ports, name), value)}
     if holds_arrays(text):
         arrays = read_arrays(text)
         if isinstance(arrays, dict) and (len(ports) > 1 or ports[0].name in arrays):
             return _by_name(ports, text, arrays)
     if len(ports) == 1:
-        return {ports[0].name: read_value(text, ports[0].name)}
+        return {ports[0].name: _read(ports[0], text)}
     names = ", ".join(spec.name for spec in ports)
     raise UsageError(f"--input {text}: which input is it for?", f"write --input NAME=VALUE; names: {names}")
+
+
+def _read(spec: TensorSpec, text: str) -> Any:
+    return read_plain(spec, text) if spec.kind in KINDS else read_value(text, spec.name)
 
 
 def _by_name(ports: Sequence[TensorSpec], path: str, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +131,11 @@ def _by_name(ports: Sequence[TensorSpec], path: str, arrays: dict[str, Any]) -> 
     return found
 
 
-def _literal(text: str, name: str) -> Any:
+def _literal(text: str, name: str, what: str = "a list of numbers", example: str = "[1,2,3]") -> Any:
     try:
         return json.loads(re.sub(r"\b(nan|inf)\b", lambda word: _JSON_WORDS[word[0]], text))
     except (ValueError, RecursionError):
-        raise UsageError(f"input '{name}': '{text}' is not a list of numbers", "write it as [1,2,3]") from None
+        raise UsageError(f"input '{name}': '{text}' is not {what}", f"write it as {example}") from None
 
 
 def _file(text: str, name: str) -> tuple[Path, str | None]:

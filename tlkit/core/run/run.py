@@ -153,11 +153,17 @@ def run(
                 outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
         if save_outputs is not None:
             save(outputs, paths[-1])
-    given = tuple(PortValue(name, str(array.dtype), array.shape) for name, array in arrays.items())
+    given = tuple(_as_given(ports[name], value) for name, value in arrays.items())
     specs = {spec.name: spec for spec in loaded.outputs}
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
     where = (os.fspath(model), str(unit), engine, precision, seed)
     return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray)
+
+
+def _as_given(spec: TensorSpec, value: Any) -> PortValue:
+    if isinstance(value, np.ndarray):
+        return PortValue(spec.name, str(value.dtype), value.shape)
+    return PortValue(spec.name, spec.dtype, () if isinstance(value, str) else (len(value),))
 
 
 def summarize(spec: TensorSpec, value: Any) -> OutputSummary:
@@ -169,6 +175,8 @@ def summarize(spec: TensorSpec, value: Any) -> OutputSummary:
         return OutputSummary(spec.name, "classes", spec.dtype, (len(value),), nan=nan, inf=inf, classes=classes)
     if isinstance(value, str | int):
         return OutputSummary(spec.name, "label", spec.dtype, label=value)
+    if isinstance(value, list):
+        return OutputSummary(spec.name, "sequence", spec.dtype, (len(value),), values=value)
     array = np.asarray(value)
     flat = array.astype(np.float64).ravel()
     finite = flat[np.isfinite(flat)]
@@ -201,7 +209,7 @@ def save(outputs: Mapping[str, Any], path: Path) -> None:
         if isinstance(value, Mapping):
             arrays[name] = np.array(list(value.values()), np.float64)
             texts[f"{name}.labels"] = list(value)
-        elif isinstance(value, str | int):
+        elif isinstance(value, str | int | list):
             texts[name] = value
         else:
             arrays[name] = np.ascontiguousarray(value)

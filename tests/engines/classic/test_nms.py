@@ -19,7 +19,7 @@ import tlkit
 from tests.real_models import MODELS, needs_models
 from tlkit.core.run.run import run
 from tlkit.core.weights.weights import convert_weights
-from tlkit.engines.nms import NmsEngine
+from tlkit.engines.classic.nms import NonMaximumSuppression
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.coreml.open import open_package
 from tlkit.types import TensorSpec
@@ -209,7 +209,9 @@ def test_fixed_outputs_are_cut_and_filled(rows: tuple[int, int], wanted: tuple[i
     ]
     boxes = np.array([[0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1]], np.float32)
     scores = np.array([[0.3, 0, 0], [0.9, 0, 0], [0.6, 0, 0]], np.float32)
-    found = NmsEngine(message, specs).run({"raw_confidence": scores, "raw_coordinates": boxes})["coordinates"]
+    found = NonMaximumSuppression(message, specs).run({"raw_confidence": scores, "raw_coordinates": boxes})[
+        "coordinates"
+    ]
     assert found.shape == wanted
     np.testing.assert_array_equal(found[:3], boxes[[1, 2, 0]][: wanted[0]])
     assert not found[3:].any()

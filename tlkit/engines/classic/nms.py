@@ -1,42 +1,43 @@
 """Core ML's nonMaximumSuppression model: the last stage of most detectors.
 
-Boxes are (centre x, centre y, width, height), one row each; confidences have one column per class. Boxes whose best
-class is below the confidence threshold are dropped first; of the rest, the best one suppresses those that overlap it by
+Boxes are (centre x, centre y, width, height), one row each; confidences have a column a class. Boxes whose best class
+is below the confidence threshold are dropped first; of what is left, the best one suppresses those that overlap it by
 more than the IoU threshold, with ``perClass`` only those of its own best class. Unlike MIL's op, nothing is kept where
-no box passes. An output with a fixed number of rows is padded with zeros.
+no box passes. An output of a fixed number of rows is filled up with zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.engines.classic.values import Rows, each
 from tlkit.errors import ExecutionError
 from tlkit.types import TensorSpec
 
 
-class NmsEngine:
-    """Runs a nonMaximumSuppression model; ``message`` is its part of the protobuf."""
+def suppression(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return what a ``nonMaximumSuppression`` model computes."""
+    return each(NonMaximumSuppression(model.nonMaximumSuppression, tuple(outputs.values())).run)
 
-    name = "nms"
+
+class NonMaximumSuppression:
+    """One such model; ``message`` is its part of the protobuf."""
 
     def __init__(self, message: Any, outputs: Sequence[TensorSpec]) -> None:
         self._message = message
         self._outputs = {spec.name: spec for spec in outputs}
 
-    def make_state(self) -> None:
-        """Return no state: it has none."""
-
-    def run(self, arrays: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
+    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Return the confidences and coordinates of the boxes that are kept, best first."""
         message = self._message
         coordinates = _required(arrays, message.coordinatesInputFeatureName, "coordinates")
         confidence = _required(arrays, message.confidenceInputFeatureName, "confidences")
         if coordinates.size % 4:
-            raise ExecutionError(f"{coordinates.shape} coordinates are not boxes", "a box has four")
+            raise ExecutionError(f"{coordinates.shape} coordinates are no boxes", "a box has four")
         coordinates = coordinates.reshape(-1, 4)
         if not len(coordinates) or confidence.size % len(coordinates):
             raise ExecutionError(
@@ -48,10 +49,6 @@ class NmsEngine:
             message.confidenceOutputFeatureName: self._rows(message.confidenceOutputFeatureName, confidence[kept]),
             message.coordinatesOutputFeatureName: self._rows(message.coordinatesOutputFeatureName, coordinates[kept]),
         }
-
-    def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], dict[str, Any]]:
-        """Return a call that runs it once."""
-        return lambda: self.run(arrays)
 
     def _keep(
         self, coordinates: NDArray[np.float32], confidence: NDArray[np.float32], arrays: Mapping[str, Any]
@@ -72,7 +69,7 @@ class NmsEngine:
         return kept
 
     def _rows(self, name: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Truncate to the output's maximum number of rows, and pad to its minimum."""
+        """Cut to the rows that the output may have, and fill up to those that it has to."""
         spec = self._outputs.get(name)
         if spec is None or len(spec.shape) != 2:
             return found
@@ -82,9 +79,9 @@ class NmsEngine:
 
 
 def _required(arrays: Mapping[str, Any], name: str, what: str) -> NDArray[np.float32]:
-    """Return the input that the model names for its boxes' ``what``; ExecutionError where it is missing."""
+    """Return the input that the model names for its boxes' ``what``; ExecutionError where it has none."""
     if name not in arrays:
-        raise ExecutionError(f"the input '{name}' with the boxes' {what} is missing", "give that input")
+        raise ExecutionError(f"the boxes' {what} are to be its input '{name}', which is not there", "give it that one")
     return np.asarray(arrays[name], np.float32)
 
 

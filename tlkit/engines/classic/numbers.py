@@ -1,0 +1,111 @@
+"""Feature engineering on numbers: missing values, scaling, norms, picking, and passing on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tlkit.engines.classic.values import Features, Rows, each, given, only_input, only_output, to_port, vector
+from tlkit.errors import ExecutionError, LoadError
+from tlkit.types import TensorSpec
+
+_DAMAGED = "the file is damaged: fetch it again"
+
+
+def imputer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return ``imputer``: what counts as missing becomes the model's value.
+
+    Without a ``replace`` value NaN is missing, or an empty text. A dictionary gains the keys that it lacks.
+    """
+    message, source, name = model.imputer, only_input(model), only_output(model)
+    which, replaced = message.WhichOneof("ImputedValue"), message.WhichOneof("ReplaceValue")
+    if which is None:
+        raise LoadError("an imputer without a value", _DAMAGED)
+    filling = getattr(message, which)
+    missing = getattr(message, replaced) if replaced else None
+
+    def step(features: Features) -> dict[str, Any]:
+        value = given(features, source)
+        if isinstance(value, Mapping):
+            return {name: _completed(value, dict(filling.map), missing)}
+        if isinstance(value, str):
+            return {name: filling if value == (missing or "") else value}
+        numbers = vector(features, [source])
+        fill = np.array(filling.vector, np.float64) if hasattr(filling, "vector") else np.float64(filling)
+        if np.ndim(fill) and len(fill) != len(numbers):
+            raise ExecutionError(f"the input '{source}' has {len(numbers)} numbers, not {len(fill)}", "give it as many")
+        gone = np.isnan(numbers) if missing is None or np.isnan(missing) else numbers == missing
+        return {name: to_port(outputs.get(name), np.where(gone, fill, numbers))}
+
+    return each(step)
+
+
+def _completed(table: Mapping[Any, float], filling: Mapping[Any, float], missing: float | None) -> dict[Any, float]:
+    def gone(value: float) -> bool:
+        return bool(np.isnan(value)) if missing is None or np.isnan(missing) else value == missing
+
+    kept = {key: value for key, value in table.items() if key not in filling or not gone(value)}
+    return {**filling, **kept}
+
+
+def scaler(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return ``scaler``: scale * (x + shift), each one number or one for each feature (0 and 1 where left out)."""
+    message, source, name = model.scaler, only_input(model), only_output(model)
+    shift, scale = np.array(message.shiftValue or [0.0]), np.array(message.scaleValue or [1.0])
+
+    def step(features: Features) -> dict[str, Any]:
+        numbers = vector(features, [source])
+        if any(len(part) not in (1, len(numbers)) for part in (shift, scale)):
+            wanted = max(len(shift), len(scale))
+            raise ExecutionError(f"the input '{source}' has {len(numbers)} numbers, not {wanted}", "give it as many")
+        return {name: to_port(outputs.get(name), scale * (numbers + shift))}
+
+    return each(step)
+
+
+def normalizer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return ``normalizer``: x over its largest element, its sum of magnitudes, or its length; zeros stay zeros."""
+    source, name, kind = only_input(model), only_output(model), model.normalizer.normType
+    norms = {0: np.max, 1: lambda x: np.abs(x).sum(), 2: lambda x: np.sqrt((x * x).sum())}
+    if kind not in norms:
+        raise LoadError(f"unknown norm {kind}", _DAMAGED)
+    norm = norms[kind]
+
+    def step(features: Features) -> dict[str, Any]:
+        numbers = vector(features, [source])
+        size = norm(numbers) if numbers.size else 0.0
+        return {name: to_port(outputs.get(name), numbers / size if size else numbers)}
+
+    return each(step)
+
+
+def array_feature_extractor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return ``arrayFeatureExtractor``: the elements at some places, counted from 0."""
+    source, name = only_input(model), only_output(model)
+    places = [int(place) for place in model.arrayFeatureExtractor.extractIndex]
+
+    def step(features: Features) -> dict[str, Any]:
+        numbers = vector(features, [source])
+        if any(place >= len(numbers) for place in places):
+            raise ExecutionError(
+                f"the input '{source}' has {len(numbers)} numbers, no number {max(places)}", "give it more"
+            )
+        return {name: to_port(outputs.get(name), numbers[places])}
+
+    return each(step)
+
+
+def passed_on(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return ``identity`` and ``classConfidenceThresholding``: the inputs are the outputs, by name and else in order.
+
+    The latter's precision-recall curves are for the app to choose a threshold by; predicting leaves values alone.
+    """
+    inputs = [port.name for port in model.description.input]
+    pairs = list(zip([port.name for port in model.description.output], inputs, strict=False))
+
+    def step(features: Features) -> dict[str, Any]:
+        return {name: given(features, name if name in inputs else source) for name, source in pairs}
+
+    return each(step)

@@ -1,0 +1,220 @@
+"""Tree ensembles: each row's way down every tree, and the sum of the leaves' values.
+
+A branch compares one feature with a number; a missing value (NaN) goes where the branch says, whatever the comparison.
+Converters round thresholds to f32 for the sake of models that compared in f32 themselves, so features are compared in
+f32 where all thresholds are f32 numbers: it decides values at a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.engines.classic.answers import Classification, Regression, labels_of, logistic, softmax, two_columns
+from tlkit.engines.classic.values import Features, Matrix, Rows, matrix
+from tlkit.errors import LoadError
+from tlkit.host import budget
+from tlkit.types import TensorSpec
+
+_LEAF = 6
+_NONE, _SOFTMAX, _LOGISTIC, _REFERENCE = range(4)
+_DAMAGED = "the file is damaged: fetch it again"
+_BLOCK = 1 << 14
+"""Ways down that are followed together: their features and nodes fit into a core's cache."""
+
+Places = NDArray[np.int64]
+
+
+def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return what a ``treeEnsembleRegressor`` computes."""
+    message, answer = model.treeEnsembleRegressor, Regression(model, outputs)
+    ensemble = _Ensemble(message.treeEnsemble)
+    names = [port.name for port in model.description.input]
+
+    def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
+        values = ensemble.values(matrix(features, names, ensemble.least))
+        return answer.rows(_transformed(values, message.postEvaluationTransform))
+
+    return rows
+
+
+def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
+    """Return what a ``treeEnsembleClassifier`` computes."""
+    message = model.treeEnsembleClassifier
+    answer, ensemble = Classification(model, labels_of(message)), _Ensemble(message.treeEnsemble)
+    names = [port.name for port in model.description.input]
+    _probabilities(np.zeros((1, ensemble.dimensions)), message.postEvaluationTransform, len(answer.labels))
+
+    def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
+        values = ensemble.values(matrix(features, names, ensemble.least))
+        found = _probabilities(values, message.postEvaluationTransform, len(answer.labels))
+        # Of two classes the second one has a value of 0.5 or more.
+        chosen = (found[:, 1] >= 0.5).astype(np.int64) if ensemble.dimensions == 1 else found.argmax(1)
+        return answer.rows(chosen, found)
+
+    return rows
+
+
+def _transformed(values: Matrix, transform: int) -> Matrix:
+    """Return a regressor's values after its transform."""
+    if transform == _SOFTMAX:
+        return softmax(values)
+    return logistic(values) if transform == _LOGISTIC else values
+
+
+def _probabilities(values: Matrix, transform: int, classes: int) -> Matrix:
+    """Return a column of probabilities for each class; LoadError where the model's sizes do not say how."""
+    dimensions = values.shape[1]
+    if dimensions == 1 and classes == 2:
+        if transform == _SOFTMAX:
+            raise LoadError("a softmax over one value for two classes", _DAMAGED)
+        # With class 0 as the reference, softmax([0, x]) is the logistic function of x.
+        return two_columns(values[:, 0] if transform == _NONE else logistic(values)[:, 0])
+    if transform == _REFERENCE and dimensions == classes - 1:
+        return softmax(np.concatenate([np.zeros((len(values), 1)), values], 1))
+    if dimensions != classes or transform == _REFERENCE:
+        raise LoadError(f"{dimensions} values for {classes} classes", _DAMAGED)
+    return _transformed(values, transform)
+
+
+class _Ensemble:
+    """All trees in arrays of one entry a node; a leaf's children are itself."""
+
+    def __init__(self, parameters: Any) -> None:
+        nodes = parameters.nodes
+        self.dimensions = int(parameters.numPredictionDimensions)
+        said = budget.over(self.dimensions)
+        if not self.dimensions or said:
+            raise LoadError(f"trees of {self.dimensions} values", said[1] if said else _DAMAGED)
+        self._base = _base(list(parameters.basePredictionValue), self.dimensions)
+        places = _places(nodes)
+        self._children, self._roots = _linked(nodes, places)
+        self._depth = _depth(self._children, self._roots, len(nodes))
+        self._read_branches(nodes)
+        self._read_leaves(nodes)
+
+    def _read_branches(self, nodes: Any) -> None:
+        branches = np.array([node.nodeBehavior != _LEAF for node in nodes], bool)
+        modes = np.array([node.nodeBehavior for node in nodes], np.int64)
+        self._feature = np.array([int(node.branchFeatureIndex) for node in nodes], np.int64) * branches
+        self.least = int(self._feature.max(initial=-1)) + 1
+        thresholds = np.array([node.branchFeatureValue for node in nodes], np.float64) * branches
+        kept = thresholds.astype(np.float32)
+        exact = np.array_equal(kept.astype(np.float64), thresholds)
+        self._thresholds: NDArray[Any] = kept if exact else thresholds
+        missing = np.array([node.missingValueTracksTrueChild for node in nodes], bool)
+        # x >= t is not x < t, x > t not x <= t, x != t not x == t: those take the other child.
+        swapped = np.isin(modes, (2, 3, 5))
+        self._children = np.where(swapped[:, None], self._children[:, ::-1], self._children).reshape(-1)
+        self._missing = missing ^ swapped
+        # x < t is x <= the number before t, in the type that is compared.
+        before = np.nextafter(self._thresholds, np.array(-np.inf, self._thresholds.dtype))
+        self._thresholds = np.where(np.isin(modes, (1, 2)), before, self._thresholds)
+        self._equal = np.isin(modes, (4, 5))
+
+    def _read_leaves(self, nodes: Any) -> None:
+        infos = [node.evaluationInfo for node in nodes]
+        self._counts = np.array([len(info) for info in infos], np.int64)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._where = np.array([int(item.evaluationIndex) for info in infos for item in info], np.int64)
+        self._what = np.array([item.evaluationValue for info in infos for item in info], np.float64)
+        if self._where.size and int(self._where.max()) >= self.dimensions:
+            raise LoadError(f"a leaf names value {self._where.max()} of {self.dimensions}", _DAMAGED)
+        # The sum of a leaf's entries, for trees of one value.
+        self._single = np.zeros(len(nodes))
+        np.add.at(self._single, np.repeat(np.arange(len(nodes)), self._counts), self._what)
+
+    def values(self, features: Matrix) -> Matrix:
+        """Return the values [rows, dimensions] of ``features`` [rows, features]."""
+        compared = np.ascontiguousarray(features.astype(self._thresholds.dtype))
+        found = np.tile(self._base, (len(features), 1))
+        together = max(1, _BLOCK // max(1, len(features)))
+        for begin in range(0, len(self._roots), together):
+            leaves = self._walk(compared, self._roots[begin : begin + together])
+            if self.dimensions == 1:
+                found[:, 0] += self._single[leaves].sum(1)
+            else:
+                found += self._summed(leaves)
+        return found
+
+    def _walk(self, features: NDArray[Any], roots: Places) -> Places:
+        """Return the leaf [rows, trees] at which each row arrives in each of some trees."""
+        nodes = np.broadcast_to(roots, (len(features), len(roots))).copy()
+        rows = np.arange(len(features))[:, None] * features.shape[1]
+        flat, gaps = features.reshape(-1), bool(np.isnan(features).any())
+        equal = bool(self._equal.any())
+        for _ in range(self._depth):
+            values = flat.take(self._feature.take(nodes) + rows) if flat.size else np.zeros(nodes.shape)
+            thresholds = self._thresholds.take(nodes)
+            true = values <= thresholds
+            if equal:
+                true = np.where(self._equal.take(nodes), values == thresholds, true)
+            if gaps:
+                true = np.where(np.isnan(values), self._missing.take(nodes), true)
+            nodes = self._children.take(2 * nodes + ~true)
+        return nodes
+
+    def _summed(self, leaves: Places) -> Matrix:
+        """Return the sums [rows, dimensions] of what the leaves [rows, trees] add."""
+        counts = self._counts[leaves]
+        total = counts.sum(1)
+        flat = counts.reshape(-1)
+        begins = np.cumsum(flat) - flat
+        entries = np.repeat(self._starts[leaves].reshape(-1) - begins, flat) + np.arange(int(flat.sum()))
+        rows = np.repeat(np.arange(len(leaves)), total)
+        size = len(leaves) * self.dimensions
+        found = np.bincount(rows * self.dimensions + self._where[entries], self._what[entries], size)
+        return found.reshape(-1, self.dimensions)
+
+
+def _base(values: list[float], dimensions: int) -> Matrix:
+    """Return what the leaves' values are added to: 0 where the model does not say."""
+    if len(values) not in (0, dimensions):
+        raise LoadError(f"{len(values)} base values for {dimensions} values", _DAMAGED)
+    return np.array(values or [0.0] * dimensions)
+
+
+def _places(nodes: Any) -> dict[tuple[int, int], int]:
+    places = {(node.treeId, node.nodeId): place for place, node in enumerate(nodes)}
+    if len(places) != len(nodes):
+        raise LoadError("a tree has two nodes of one number", _DAMAGED)
+    return places
+
+
+def _linked(nodes: Any, places: dict[tuple[int, int], int]) -> tuple[Places, Places]:
+    """Return the true and the false child of each node, and the nodes that are no child."""
+    children = np.empty((len(nodes), 2), np.int64)
+    for place, node in enumerate(nodes):
+        if not 0 <= node.nodeBehavior <= _LEAF:
+            raise LoadError(
+                f"node {node.nodeId} of tree {node.treeId} is of unknown kind {node.nodeBehavior}", _DAMAGED
+            )
+        if node.nodeBehavior == _LEAF:
+            children[place] = place
+            continue
+        try:
+            children[place] = [places[node.treeId, child] for child in (node.trueChildNodeId, node.falseChildNodeId)]
+        except KeyError:
+            said = f"node {node.nodeId} of tree {node.treeId} has a child that is not there"
+            raise LoadError(said, _DAMAGED) from None
+    below = children[children[:, 0] != np.arange(len(nodes))] if len(nodes) else children
+    parents = np.bincount(below.reshape(-1), minlength=len(nodes))
+    if parents.max(initial=0) > 1:
+        raise LoadError("a node of a tree is the child of two", _DAMAGED)
+    return children, np.flatnonzero(parents == 0)
+
+
+def _depth(children: Places, roots: Places, nodes: int) -> int:
+    """Return the length of the longest way down; LoadError where nodes hang in a circle."""
+    level, depth, seen = roots, 0, len(roots)
+    while level.size:
+        below = children[level]
+        level = below[below[:, 0] != level].reshape(-1)
+        depth += bool(level.size)
+        seen += len(level)
+    if seen != nodes:
+        raise LoadError("nodes of a tree hang in a circle", _DAMAGED)
+    return depth
