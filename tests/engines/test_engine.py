@@ -164,12 +164,11 @@ def test_elsewhere_torch_runs_programs_and_nothing_else(tmp_path: Path) -> None:
     if coreml_kind.is_mac():
         pytest.skip("Core ML is here")
     assert isinstance(engines.choose(HowToRun(), "mlProgram"), TorchKind)
-    assert engines.choose(HowToRun(), "neuralNetwork") is None
     model = packages.MODEL.Model(specificationVersion=4)
-    model.identity.SetInParent()
-    path = tmp_path / "identity.mlmodel"
+    model.customModel.className = "Mine"
+    path = tmp_path / "custom.mlmodel"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(LoadError, match="identity model; tlkit runs mlprograms"):
+    with pytest.raises(LoadError, match=r"customModel cannot be run here: code that only its app contains"):
         load_model(path).prepare()
 
 

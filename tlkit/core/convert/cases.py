@@ -119,7 +119,7 @@ def _fit(path: Path, port: Port, value: Any) -> NDArray[Any]:
     from tlkit.core.model.inputs import to_port
 
     try:
-        array = to_port(_spec(port), value)
+        array: NDArray[Any] = to_port(_spec(port), value)
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", error.hint) from error
     if port.image is None:

@@ -125,7 +125,8 @@ class _Pairs:
             found[:, column] = (
                 near[:, first] @ self._coefficients[j - 1][first] + near[:, second] @ self._coefficients[i][second]
             )
-        return found - self._rho
+        found -= self._rho
+        return found
 
     def votes(self, decisions: Matrix) -> Matrix:
         """Return how many decisions each class won."""

@@ -33,8 +33,8 @@ def imputer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
         if isinstance(value, str):
             return {name: filling if value == (missing or "") else value}
         numbers = vector(features, [source])
-        fill = np.array(filling.vector, np.float64) if hasattr(filling, "vector") else np.float64(filling)
-        if np.ndim(fill) and len(fill) != len(numbers):
+        fill = np.array(filling.vector if hasattr(filling, "vector") else [filling], np.float64)
+        if len(fill) not in (1, len(numbers)):
             raise ExecutionError(f"the input '{source}' has {len(numbers)} numbers, not {len(fill)}", "give it as many")
         gone = np.isnan(numbers) if missing is None or np.isnan(missing) else numbers == missing
         return {name: to_port(outputs.get(name), np.where(gone, fill, numbers))}
@@ -68,15 +68,14 @@ def scaler(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
 def normalizer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return ``normalizer``: x over its largest element, its sum of magnitudes, or its length; zeros stay zeros."""
     source, name, kind = only_input(model), only_output(model), model.normalizer.normType
-    norms = {0: np.max, 1: lambda x: np.abs(x).sum(), 2: lambda x: np.sqrt((x * x).sum())}
-    if kind not in norms:
+    if kind not in (0, 1, 2):
         raise LoadError(f"unknown norm {kind}", _DAMAGED)
-    norm = norms[kind]
 
     def step(features: Features) -> dict[str, Any]:
         numbers = vector(features, [source])
-        size = norm(numbers) if numbers.size else 0.0
-        return {name: to_port(outputs.get(name), numbers / size if size else numbers)}
+        # Core ML's maximum norm is the largest element, not the largest magnitude.
+        size = np.linalg.norm(numbers, kind) if kind else numbers.max(initial=-np.inf)
+        return {name: to_port(outputs.get(name), numbers / size if size and numbers.size else numbers)}
 
     return each(step)
 

@@ -68,7 +68,7 @@ def _scores(value: Any, name: str) -> dict[Any, float]:
         return {key: float(number) for key, number in value.items()}
     if isinstance(value, str):
         raise ExecutionError(f"the input '{name}' is a text, not items", "give it a list or a dictionary")
-    return {item: 1.0 for item in (value.tolist() if isinstance(value, np.ndarray) else value)}
+    return dict.fromkeys(value.tolist() if isinstance(value, np.ndarray) else value, 1.0)
 
 
 def _items(features: Features, name: str, otherwise: Any) -> set[Any]:

@@ -54,7 +54,7 @@ def _bands() -> Matrix:
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
     found = np.maximum(0, np.minimum((frequencies - low) / (middle - low), (high - frequencies) / (high - middle)))
     found[0] = 0
-    return found
+    return np.asarray(found, np.float64)
 
 
 def _mel(hertz: Matrix) -> Matrix:

@@ -167,7 +167,7 @@ class _Ensemble:
         rows = np.repeat(np.arange(len(leaves)), total)
         size = len(leaves) * self.dimensions
         found = np.bincount(rows * self.dimensions + self._where[entries], self._what[entries], size)
-        return found.reshape(-1, self.dimensions)
+        return found.astype(np.float64, copy=False).reshape(-1, self.dimensions)
 
 
 def _base(values: list[float], dimensions: int) -> Matrix:
@@ -200,6 +200,8 @@ def _linked(nodes: Any, places: dict[tuple[int, int], int]) -> tuple[Places, Pla
         except KeyError:
             said = f"node {node.nodeId} of tree {node.treeId} has a child that is not there"
             raise LoadError(said, _DAMAGED) from None
+        if place in children[place]:
+            raise LoadError(f"node {node.nodeId} of tree {node.treeId} is its own child", _DAMAGED)
     below = children[children[:, 0] != np.arange(len(nodes))] if len(nodes) else children
     parents = np.bincount(below.reshape(-1), minlength=len(nodes))
     if parents.max(initial=0) > 1:
