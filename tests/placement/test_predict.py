@@ -1,6 +1,6 @@
 """The planner's path against every path there is; rules on small programs.
 
-Covers tlkit/placement/facts.py, tlkit/placement/prices.py, tlkit/placement/rules.py.
+Covers tlkit/placement/facts.py, tlkit/placement/rules.py.
 """
 
 from __future__ import annotations

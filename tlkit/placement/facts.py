@@ -31,7 +31,7 @@ class PlacementRule:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """GB/s of values moved and TFLOPS of arithmetic (two per MAC; 0: not limiting); the slower of the two decides.
+    """GB/s of values moved and TFLOPS of arithmetic (two per MAC); 0: not limiting. The slower of the two decides.
 
     ``weights`` says whether bytes of weights count as moved.
     """
@@ -43,7 +43,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A chip: its name, its Neural Engine's largest dimension, and the chip whose prices its predictions use."""
+    """A chip: its name, its Neural Engine's largest dimension (0: none for apps), and the chip whose prices it uses."""
 
     name: str
     largest: int
@@ -52,12 +52,15 @@ class Chip:
     @property
     def basis(self) -> str:
         """The basis of predictions for this chip, in a phrase."""
-        if self.prices.startswith("own"):
-            return f"Core ML's published prices for the {self.name}, {_WHERE}"
-        return f"the M4's published prices ({_WHERE}): none are published for the {self.name}"
+        if self.prices == self.name:
+            return f"Core ML's published prices for the {self.name}, {_WHERE[self.prices]}"
+        return f"the {self.prices}'s published prices ({_WHERE[self.prices]}): none are published for the {self.name}"
 
 
-_WHERE = "macOS 27; the GPU's for an M4 Pro"
+_WHERE = {
+    "M4": "macOS 27; the GPU's for an M4 Pro",
+    "M4 Pro": "macOS 26.5, large tensors; the CPU's for an M4",
+}
 DEFAULT_CHIP = "M4"
 """The newest chip with published plans."""
 
@@ -82,11 +85,17 @@ def op_units() -> Mapping[str, tuple[str, ...]]:
     return {row["op"]: tuple(row["units"].split()) for row in _rows("ops.csv")}
 
 
+Rates = Mapping[tuple[str, str, str], Rate]
+"""The planner's rates by chip, kind of operation and unit."""
+
+
 @cache
-def rates() -> Mapping[tuple[str, str], Rate]:
-    """The planner's rates by kind of operation and unit."""
+def rates() -> Rates:
+    """The planner's rates: what ``benchmarks/planner_prices.py`` makes of the published prices."""
     return {
-        (row["kind"], row["unit"]): Rate(float(row["gbps"]), float(row["tflops"] or 0), row["weights"] == "1")
+        (row["chip"], row["kind"], row["unit"]): Rate(
+            float(row["gbps"] or 0), float(row["tflops"] or 0), row["weights"] == "1"
+        )
         for row in _rows("prices.csv")
     }
 

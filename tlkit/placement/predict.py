@@ -14,7 +14,7 @@ from itertools import pairwise
 from tlkit.mil.program import Function
 from tlkit.mil.work import Step, steps
 from tlkit.placement import prices, rules
-from tlkit.placement.facts import Chip, all_rules, chip_named
+from tlkit.placement.facts import Chip, Rates, all_rules, chip_named
 from tlkit.types import Unit
 
 ALLOWED: Mapping[Unit, tuple[str, ...]] = {
@@ -74,11 +74,13 @@ class Prediction:
         return sum(placed.unit == unit for placed in self.operations)
 
 
-def predict(function: Function, setting: Unit = Unit.ANE, chip: str | None = None) -> Prediction:
-    """Predict where ``function`` would run. Raises UsageError for a chip that is not in the table."""
+def predict(
+    function: Function, setting: Unit = Unit.ANE, chip: str | None = None, table: Rates | None = None
+) -> Prediction:
+    """Predict where ``function`` would run, by ``table``'s rates. Raises UsageError for a chip that is not known."""
     where = chip_named(chip)
     found = list(steps(function))
-    candidates = [_candidates(step, setting, where) for step in found]
+    candidates = [_candidates(step, setting, where, table) for step in found]
     chosen, tied = cheapest_path([cost for cost, _ in candidates])
     placed = (
         _placed(step, *candidate, unit, ties)
@@ -87,14 +89,14 @@ def predict(function: Function, setting: Unit = Unit.ANE, chip: str | None = Non
     return Prediction(setting, where, tuple(placed), where.basis)
 
 
-def _candidates(step: Step, setting: Unit, chip: Chip) -> tuple[dict[str, float], tuple[str, ...]]:
+def _candidates(step: Step, setting: Unit, chip: Chip, table: Rates | None) -> tuple[dict[str, float], tuple[str, ...]]:
     reasons = rules.against_ane(step, chip.largest)
     allowed = list(ALLOWED[setting])
     if reasons and "ane" in allowed:
         allowed.remove("ane")
     if rules.against_gpu(step) and "gpu" in allowed:
         allowed.remove("gpu")
-    return {unit: prices.microseconds(step, unit) for unit in allowed}, reasons
+    return {unit: prices.microseconds(step, unit, chip.prices, table) for unit in allowed}, reasons
 
 
 def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list[tuple[str, ...]]]:

@@ -7,7 +7,7 @@ hundred published figures support only one rate per kind of operation.
 from __future__ import annotations
 
 from tlkit.mil.work import Step
-from tlkit.placement.facts import rates
+from tlkit.placement.facts import Rate, Rates, rates
 
 SWITCH = 125.0
 """Microseconds that the planner adds for a change of unit, for a region's start on ANE or GPU, and for ending there."""
@@ -23,20 +23,46 @@ def kind(step: Step) -> str:
     if step.type == "conv" and len(shape) > 1:
         return "depthwise" if shape[1] == 1 and shape[0] != 1 else "conv"
     if step.type in ("linear", "linear_activation") and len(shape) > 1:
-        return "linear" if (shape[0] or 0) > (shape[1] or 0) else "linear-narrow"
+        grows = (shape[0] or 0) - (shape[1] or 0)
+        return "linear" if grows > 0 else "linear-narrow" if grows < 0 else "linear-square"
     if step.type in _BINARY | _COMPARED:
+        if step.type in _BINARY and len(step.read) == 1 and not step.weights:
+            return "scalar"
         alike = len(step.read) > 1 and len({item.shape for item in step.read}) == 1
         return "binary" if alike else "broadcast"
     return "attention" if step.type == "scaled_dot_product_attention" else step.type
 
 
-def microseconds(step: Step, unit: str) -> float:
-    """Return the planner's price of ``step`` on ``unit`` (``ane``, ``cpu`` or ``gpu``)."""
-    table = rates()
+def microseconds(step: Step, unit: str, chip: str = "M4", table: Rates | None = None) -> float:
+    """Return the planner's price of ``step`` on ``unit`` (``ane``, ``cpu``, ``gpu``) by ``chip``'s published rates."""
     name = kind(step)
-    rate = table.get((name, unit)) or table.get((_LIKE.get(name, "other"), unit)) or table["other", unit]
+    if unit == "gpu" and name in _COMPUTE:
+        unit = "ane"  # Published: the GPU's price of these is never below the Neural Engine's.
+    rate = _rate(name, unit, chip, rates() if table is None else table)
     moved = step.nbytes + (sum(item.nbytes for item in step.weights) if rate.weights else 0)
-    return max(moved / rate.gbps / 1e3, 2 * step.macs / rate.tflops / 1e6 if rate.tflops else 0.0)
+    by_bytes = moved / rate.gbps / 1e3 if rate.gbps else 0.0
+    return max(by_bytes, 2 * step.macs / rate.tflops / 1e6 if rate.tflops else 0.0)
 
 
-_LIKE = {"depthwise": "conv", "conv_transpose": "conv", "linear": "matmul", "linear-narrow": "matmul"}
+def _rate(name: str, unit: str, chip: str, table: Rates) -> Rate:
+    """The rate of the kind or the nearest like it, on the chip or the nearest that has one."""
+    kinds = [name]
+    while kinds[-1] in _LIKE:
+        kinds.append(_LIKE[kinds[-1]])
+    for priced in [*kinds, "other"]:
+        for where in dict.fromkeys((chip, "M4", "M4 Pro")):
+            if found := table.get((where, priced, unit)):
+                return found
+    raise KeyError(f"no rate for {unit}")
+
+
+_COMPUTE = frozenset(("conv", "depthwise", "conv_transpose", "linear", "linear-square", "linear-narrow"))
+_LIKE = {
+    "depthwise": "conv",
+    "conv_transpose": "conv",
+    "linear-narrow": "linear-square",
+    "linear-square": "linear",
+    "linear": "matmul",
+    "scalar": "broadcast",
+    "binary": "broadcast",
+}

@@ -38,6 +38,9 @@ def against_ane(step: Step, largest: int) -> tuple[str, ...]:
 
 def _against(step: Step, largest: int) -> Iterator[str]:
     units = op_units().get(step.type)
+    if not largest:
+        yield "ANE-none"
+        return
     if is_control(step):
         yield "ANE-control-flow"
     elif step.type in STATE:
