@@ -6,13 +6,20 @@ Imports only the standard library, so that ``inspect`` starts fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 from tlkit.errors import UsageError
 
 Kind = Literal["tensor", "image", "state", "int64", "double", "string", "dictionary", "sequence"]
+Layout = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
+Shape = tuple[int, ...]
+Range = tuple[int, int | None]
+"""The lowest and the highest length of an axis, None where it has no end."""
+
+LARGEST = 2**31 - 1
+"""The largest dimension that Core ML knows."""
 
 
 class Unit(StrEnum):
@@ -47,12 +54,27 @@ class ImageSpec:
     """The pixels that an image port takes; ``sizes`` holds (width, height) pairs where several are allowed, and the
     ranges are (lowest, highest or None for unbounded)."""
 
-    layout: Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
+    layout: Layout
     width: int
     height: int
     sizes: tuple[tuple[int, int], ...] = ()
-    width_range: tuple[int, int | None] | None = None
-    height_range: tuple[int, int | None] | None = None
+    width_range: Range | None = None
+    height_range: Range | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a model that is converted gets for what the package's input takes.
+
+    Of an image that is ``scale * pixel + bias``, one bias per channel in the layout's order. ``ratios`` is what each
+    channel's scale is beside ``scale``, empty where they are equal: Core ML has one scale, so the model multiplies by
+    them itself. ``boolean``: the model takes booleans, which no input of a package can be; 0 becomes False.
+    """
+
+    scale: float = 1.0
+    bias: tuple[float, ...] = (0.0,)
+    ratios: tuple[float, ...] = ()
+    boolean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +82,56 @@ class TensorSpec:
     """A port of a model: name, element type (numpy's name), default shape and what else it accepts.
 
     ``ranges`` gives (lowest, highest or None for unbounded) for each axis of a flexible shape; ``enumerated`` lists the
-    only shapes allowed. ``shape`` is empty where the model declares none, and for scalars.
+    only shapes allowed. ``shape`` is empty where the model declares none, and for scalars. An image is (1, channels,
+    height, width), and the sizes that it takes are in ``image``. ``intake`` is for ports of a package that is to be
+    made, and is not part of JSON documents.
     """
 
     name: str
     dtype: str
-    shape: tuple[int, ...] = ()
+    shape: Shape = ()
     kind: Kind = "tensor"
-    ranges: tuple[tuple[int, int | None], ...] = ()
-    enumerated: tuple[tuple[int, ...], ...] = ()
+    ranges: tuple[Range, ...] = ()
+    enumerated: tuple[Shape, ...] = ()
     image: ImageSpec | None = None
     optional: bool = False
     default: float | None = None
     description: str = ""
+    intake: Intake = field(default=Intake(), metadata={"json": False})
 
     @property
     def flexible(self) -> bool:
         """Whether more than one shape is accepted."""
-        return bool(self.enumerated) or any(low != high for low, high in self.ranges)
+        return bool(self.listed) or any(low != high for low, high in self.spans)
+
+    @property
+    def listed(self) -> tuple[Shape, ...]:
+        """The only shapes allowed, where they are listed: of an image those of its sizes."""
+        if self.image is not None:
+            return tuple((*self.shape[:2], height, width) for width, height in self.image.sizes)
+        return self.enumerated
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The lowest and the highest length of each axis, :data:`LARGEST` where it has no end."""
+        if self.listed:
+            return tuple((min(sizes), max(sizes)) for sizes in zip(*self.listed, strict=True))
+        ranges = self.ranges or tuple((size, size) for size in self.shape)
+        if self.image is not None:
+            sides = (self.image.height_range, self.image.width_range)
+            ranges = ranges[:2] + tuple(
+                side or (size, size) for side, size in zip(sides, (self.image.height, self.image.width), strict=True)
+            )
+        return tuple((low, LARGEST if high is None else high) for low, high in ranges)
+
+    def taking(self, shape: Shape, ranges: tuple[Range, ...] = (), enumerated: tuple[Shape, ...] = ()) -> TensorSpec:
+        """Return the same port with these shapes; of an image, which has four axes, they become its sizes."""
+        if self.image is None:
+            return replace(self, shape=shape, ranges=ranges, enumerated=enumerated)
+        sizes = tuple((width, height) for _, _, height, width in enumerated)
+        tall, wide = ranges[2:] or (None, None)
+        image = ImageSpec(self.image.layout, shape[3], shape[2], sizes, wide, tall)
+        return replace(self, shape=shape, ranges=(), enumerated=(), image=image)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from tlkit.core.convert.convert import convert
 from tlkit.core.model.load import inspect, load_model
 from tlkit.errors import LoadError, UsageError
 from tlkit.ports.parse import parse_input, parse_output
-from tlkit.ports.port import Port, flexible_port
+from tlkit.ports.port import flexible_port
+from tlkit.types import TensorSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 BOTH = pytest.mark.parametrize("export", [False, True], ids=["trace", "export"])
@@ -106,12 +107,12 @@ def test_a_choice_of_image_shapes_and_outputs_of_other_kinds(tmp_path: Path, exp
     ("text", "port"),
     [
         ("x=1x1..512:i32", flexible_port("x", ((1, 1), (1, 512)), "int32")),
-        ("x=1,8", Port("x", (1, 8))),
-        ("x=1x8,1x16", Port("x", (1, 8), enumerated=((1, 8), (1, 16)))),
-        ("x=4..4", Port("x", (4,))),
+        ("x=1,8", TensorSpec("x", "float32", (1, 8))),
+        ("x=1x8,1x16", TensorSpec("x", "float32", (1, 8), enumerated=((1, 8), (1, 16)))),
+        ("x=4..4", TensorSpec("x", "float32", (4,))),
     ],
 )
-def test_shapes_as_they_are_written(text: str, port: Port) -> None:
+def test_shapes_as_they_are_written(text: str, port: TensorSpec) -> None:
     assert parse_input(text) == port
 
 

@@ -10,35 +10,36 @@ import pytest
 from tlkit.core.convert.tools.targets import choose_target
 from tlkit.errors import UsageError
 from tlkit.ports.parse import parse_image, parse_input, parse_ports
-from tlkit.ports.port import ImageSettings, Port
+from tlkit.types import Intake, TensorSpec
 
 
 @pytest.mark.parametrize(
     ("text", "port"),
     [
-        ("x=1x3x224x224", Port("x", (1, 3, 224, 224), "float32")),
-        ("x=1,3,224", Port("x", (1, 3, 224), "float32")),
-        ("ids=1x128:i32", Port("ids", (1, 128), "int32")),
-        ("ids=7:int64", Port("ids", (7,), "int32")),
-        ("h=2x2:torch.float16", Port("h", (2, 2), "float16")),
+        ("x=1x3x224x224", TensorSpec("x", "float32", (1, 3, 224, 224))),
+        ("x=1,3,224", TensorSpec("x", "float32", (1, 3, 224))),
+        ("ids=1x128:i32", TensorSpec("ids", "int32", (1, 128))),
+        ("ids=7:int64", TensorSpec("ids", "int32", (7,))),
+        ("h=2x2:torch.float16", TensorSpec("h", "float16", (2, 2))),
     ],
 )
-def test_input(text: str, port: Port) -> None:
+def test_input(text: str, port: TensorSpec) -> None:
     assert parse_input(text) == port
 
 
 @pytest.mark.parametrize(
-    ("text", "settings"),
+    ("text", "layout", "intake"),
     [
-        ("i=1x3x4x5", ImageSettings("RGB", 1.0, (0.0, 0.0, 0.0))),
-        ("i=1x1x4x5", ImageSettings("GRAYSCALE", 1.0, (0.0,))),
-        ("i=1x3x4x5:bgr:scale=1/4:bias=-1", ImageSettings("BGR", 0.25, (-1.0, -1.0, -1.0))),
-        ("i=1x3x4x5:bias=-1,0.5,1/2", ImageSettings("RGB", 1.0, (-1.0, 0.5, 0.5))),
-        ("i=1x1x4x5:GRAYSCALE_FLOAT16", ImageSettings("GRAYSCALE_FLOAT16", 1.0, (0.0,))),
+        ("i=1x3x4x5", "RGB", Intake(1.0, (0.0, 0.0, 0.0))),
+        ("i=1x1x4x5", "GRAYSCALE", Intake(1.0, (0.0,))),
+        ("i=1x3x4x5:bgr:scale=1/4:bias=-1", "BGR", Intake(0.25, (-1.0, -1.0, -1.0))),
+        ("i=1x3x4x5:bias=-1,0.5,1/2", "RGB", Intake(1.0, (-1.0, 0.5, 0.5))),
+        ("i=1x1x4x5:GRAYSCALE_FLOAT16", "GRAYSCALE_FLOAT16", Intake(1.0, (0.0,))),
     ],
 )
-def test_image(text: str, settings: ImageSettings) -> None:
-    assert parse_image(text).image == settings
+def test_image(text: str, layout: str, intake: Intake) -> None:
+    port = parse_image(text)
+    assert port.image is not None and (port.image.layout, port.intake) == (layout, intake)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,10 @@ def test_bad_image(text: str) -> None:
 
 
 def test_mappings_are_texts_too() -> None:
-    assert parse_ports({"x": (1, 2), "y": "3:i32"}) == (Port("x", (1, 2)), Port("y", (3,), "int32"))
+    assert parse_ports({"x": (1, 2), "y": "3:i32"}) == (
+        TensorSpec("x", "float32", (1, 2)),
+        TensorSpec("y", "int32", (3,)),
+    )
 
 
 def test_a_name_is_given_once() -> None:
@@ -95,4 +99,4 @@ def test_bad_targets() -> None:
     with pytest.raises(UsageError, match="iOS14"):
         choose_target("iOS14")  # knows neural networks, no mlprograms
     with pytest.raises(UsageError, match="'x' is f16"):
-        choose_target("iOS15", (Port("x", (1,), "float16"),))
+        choose_target("iOS15", (TensorSpec("x", "float16", (1,)),))

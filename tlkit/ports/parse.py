@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import cast
 
 from tlkit.errors import UsageError
-from tlkit.ports.port import LARGEST, ImageSettings, Layout, OutputPort, Port, flexible_port, parse_dims
+from tlkit.ports.port import OutputPort, flexible_port, parse_dims
+from tlkit.types import LARGEST, ImageSpec, Intake, Layout, TensorSpec
 
 _CHANNELS: dict[str, int] = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1, "GRAYSCALE_FLOAT16": 1}
 _DTYPES = {
@@ -27,7 +28,7 @@ Ports = Iterable[str] | Mapping[str, str | Sequence[int]]
 """Ports as users give them: texts ``NAME=SPEC``, or a mapping from name to SPEC or to a shape."""
 
 
-def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:
+def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[TensorSpec, ...]:
     """Return the ports of ``images``, then of ``inputs``, each in the order given; UsageError where a name is
     repeated."""
     ports = (*map(parse_image, _texts(images)), *map(parse_input, _texts(inputs)))
@@ -38,7 +39,7 @@ def parse_ports(inputs: Ports = (), images: Ports = ()) -> tuple[Port, ...]:
     return ports
 
 
-def parse_input(text: str) -> Port:
+def parse_input(text: str) -> TensorSpec:
     """Return the tensor port that ``NAME=1x128:i32`` describes; the type defaults to float32."""
     port, options = _split("--input", text)
     if len(options) > 1:
@@ -63,7 +64,7 @@ def element_type(spelling: str, where: str) -> str:
     return dtype
 
 
-def parse_image(text: str) -> Port:
+def parse_image(text: str) -> TensorSpec:
     """Return the image port that ``NAME=1x3x224x224:BGR:scale=1/255:bias=-1`` describes.
 
     The layout defaults to RGB for three channels and GRAYSCALE for one.
@@ -90,7 +91,9 @@ def parse_image(text: str) -> Port:
         raise UsageError(
             f"--image {text}: {layout} has {_CHANNELS[layout]} channel(s), the shape {shape[1]}", _IMAGE_HINT
         )
-    return replace(port, image=ImageSettings(cast(Layout, layout), scale, bias, ratios))
+    image = ImageSpec(cast(Layout, layout), shape[3], shape[2])
+    found = replace(port, kind="image", image=image, intake=Intake(scale, bias, ratios))
+    return found.taking(port.shape, port.ranges, port.enumerated)
 
 
 _IMAGE_HINT = (
@@ -139,7 +142,7 @@ def _texts(given: Ports) -> Iterable[str]:
     return [f"{name}={spec if isinstance(spec, str) else 'x'.join(map(str, spec))}" for name, spec in given.items()]
 
 
-def _split(flag: str, text: str) -> tuple[Port, list[str]]:
+def _split(flag: str, text: str) -> tuple[TensorSpec, list[str]]:
     name, equals, rest = text.partition("=")
     dims, *options = rest.split(":")
     parsed = parse_dims(dims) if equals else None
@@ -148,7 +151,7 @@ def _split(flag: str, text: str) -> tuple[Port, list[str]]:
     ranges, shapes = parsed
     name = check_name(name.strip())
     if shapes:
-        port = Port(name, shapes[0], enumerated=shapes if len(shapes) > 1 else ())
+        port = TensorSpec(name, "float32", shapes[0], enumerated=shapes if len(shapes) > 1 else ())
     else:
         port = flexible_port(name, ranges)
     largest = math.prod(high for _, high in port.spans)

@@ -167,7 +167,11 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, str | PurePath):
         return str(value).encode("utf-8", "backslashreplace").decode()
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.name: jsonable(getattr(value, field.name))
+            for field in fields(value)
+            if field.metadata.get("json", True)
+        }
     if isinstance(value, Mapping):
         return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -148,8 +148,8 @@ def _failures(model: Model, seed: int) -> list[str]:
     """Return a phrase for each of the other shapes of flexible inputs at which the model does not run."""
     phrases = []
     for spec in model.inputs:
-        lowest = tuple(low for low, _ in spec.ranges)
-        for shape in (*spec.enumerated[:_MOST], *([lowest] if lowest else [])):
+        lowest = tuple(low for low, _ in spec.spans)
+        for shape in (*spec.listed[:_MOST], *([lowest] if spec.flexible and not spec.listed else [])):
             if shape == spec.shape or sum(other.flexible for other in model.inputs) > 1:
                 continue  # flexible inputs may have to change together
             rng = np.random.default_rng(seed)

@@ -45,5 +45,4 @@ def _shapes(info: ModelInfo) -> str:
 
 def _ranges(port: TensorSpec) -> bool:
     """Enumerated shapes are usually fine: each is compiled as a fixed one."""
-    image = port.image is not None and bool(port.image.width_range or port.image.height_range)
-    return image or (port.flexible and not port.enumerated)
+    return port.flexible and not port.listed

@@ -27,7 +27,8 @@ from tlkit.core.convert.tools.targets import target_for_states
 from tlkit.core.convert.verify import Settings, Verification, verify
 from tlkit.errors import ConversionError, UsageError
 from tlkit.host.allocator import give_back
-from tlkit.ports.port import Port
+from tlkit.ports.port import example
+from tlkit.types import TensorSpec
 
 _STEPS = 3
 
@@ -67,7 +68,7 @@ class Order:
 
     module: nn.Module
     source: Source
-    ports: tuple[Port, ...]
+    ports: tuple[TensorSpec, ...]
     recipe: Recipe
     names: tuple[str, ...]
     states: tuple[str, ...]
@@ -87,8 +88,10 @@ class Order:
             raise UsageError(f"{self.source.text}: what does it take?", hint)
         self.ports = ordered(self.source.program, ports) if self.source.program is not None else ports
         self.study = self._studied()
-        booleans = {port.name for port in self.study.ports if port.boolean}
-        self.ports = tuple(replace(port, boolean=port.name in booleans) for port in self.ports)
+        booleans = {port.name for port in self.study.ports if port.intake.boolean}
+        self.ports = tuple(
+            replace(port, intake=replace(port.intake, boolean=port.name in booleans)) for port in self.ports
+        )
         if booleans:
             self.notes += (f"{', '.join(booleans)}: the model takes booleans, the package integers, 0 for False",)
         if self.study.note:
@@ -100,7 +103,7 @@ class Order:
             given = next((case for case in sample_cases(self.checks.samples, self.ports) if self._captures(case)), None)
         if given is not None:
             return study_given(self.module, given.ports, list(given.values), given.name)
-        return study(self.module, tuple(port.example() for port in self.ports), self.checks.seed)
+        return study(self.module, tuple(map(example, self.ports)), self.checks.seed)
 
     def _captures(self, case: Case) -> bool:
         """Whether a module can be captured at these shapes: a flexible axis of 1 would be taken for broadcasting."""

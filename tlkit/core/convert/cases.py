@@ -13,8 +13,8 @@ from torch import nn
 
 from tlkit.core.convert.capture.study import Study, study
 from tlkit.errors import LoadError, UsageError
-from tlkit.ports.port import Port
-from tlkit.types import ImageSpec, Kind, TensorSpec
+from tlkit.ports.port import checked_shapes, port_text
+from tlkit.types import TensorSpec
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _SHAPES, _SAMPLES, _PLACES = 6, 64, 4
@@ -30,13 +30,13 @@ class Case:
     """
 
     name: str
-    ports: tuple[Port, ...]
+    ports: tuple[TensorSpec, ...]
     values: tuple[NDArray[Any], ...]
     study: Study | None = None
 
 
 def seeded_cases(
-    ports: tuple[Port, ...], module: nn.Module, seed: int, least: int = 1
+    ports: tuple[TensorSpec, ...], module: nn.Module, seed: int, least: int = 1
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """Return one case for each shape worth checking, and notes on shapes at which the source does not run.
 
@@ -44,12 +44,14 @@ def seeded_cases(
     where shapes flex. Returns at least ``least`` cases, repeating the largest shape. Raises what
     ``study`` raises where the source runs at none.
     """
-    choices = [port.shapes() for port in ports]
+    choices = [checked_shapes(port) for port in ports]
     cases, refused = [], list[UsageError]()
     for index in range(max(least, _few(ports), min(max(map(len, choices), default=1), _SHAPES))):
-        fixed = tuple(port.at(shapes[min(index, len(shapes) - 1)]) for port, shapes in zip(ports, choices, strict=True))
+        fixed = tuple(
+            port.taking(shapes[min(index, len(shapes) - 1)]) for port, shapes in zip(ports, choices, strict=True)
+        )
         name = f"seed {seed + index}" + (
-            f", {', '.join(map(str, fixed))}" if any(port.flexible for port in ports) else ""
+            f", {', '.join(map(port_text, fixed))}" if any(port.flexible for port in ports) else ""
         )
         try:
             found = study(module, fixed, seed + index)
@@ -63,14 +65,14 @@ def seeded_cases(
     return tuple(cases), notes
 
 
-def _few(ports: tuple[Port, ...]) -> int:
+def _few(ports: tuple[TensorSpec, ...]) -> int:
     small = any(port.dtype == "int32" and math.prod(high for _, high in port.spans) < _PLACES for port in ports)
     if small:
         return 3
     return 2 if any("mask" in port.name.lower() for port in ports) else 1
 
 
-def example_case(file: Path, ports: tuple[Port, ...]) -> Case:
+def example_case(file: Path, ports: tuple[TensorSpec, ...]) -> Case:
     """Return the sample in ``file``, of the kinds that :func:`sample_cases` reads."""
     if not file.is_file():
         raise LoadError(f"{file}: no such file", _ONE)
@@ -82,7 +84,7 @@ def example_case(file: Path, ports: tuple[Port, ...]) -> Case:
 _ONE = "give a .npz file with an array for each input (numpy.savez), or an image for a model of one image"
 
 
-def sample_cases(folder: Path, ports: tuple[Port, ...]) -> tuple[Case, ...]:
+def sample_cases(folder: Path, ports: tuple[TensorSpec, ...]) -> tuple[Case, ...]:
     """Return the samples in ``folder``: images for a model of one image, ``.npz`` with an array for each input.
 
     Raises :class:`LoadError` where there are none, :class:`UsageError` where one does not fit.
@@ -101,7 +103,7 @@ def sample_cases(folder: Path, ports: tuple[Port, ...]) -> tuple[Case, ...]:
 _FORMS = "give a folder of images (for a model of one image) or of .npz files with an array for each input"
 
 
-def _case(path: Path, ports: tuple[Port, ...]) -> Case:
+def _case(path: Path, ports: tuple[TensorSpec, ...]) -> Case:
     from tlkit.core.model.arrays import read_array
 
     if path.suffix.lower() != ".npz":
@@ -109,38 +111,20 @@ def _case(path: Path, ports: tuple[Port, ...]) -> Case:
     else:
         values = [_fit(path, port, read_array(path, port.name)) for port in ports]
     fixed = (
-        port.at(value.shape if port.image is None else (1, *value.shape))
+        port.taking(value.shape if port.image is None else (1, *value.shape))
         for port, value in zip(ports, values, strict=True)
     )
     return Case(path.name, tuple(fixed), tuple(values))
 
 
-def _fit(path: Path, port: Port, value: Any) -> NDArray[Any]:
+def _fit(path: Path, port: TensorSpec, value: Any) -> NDArray[Any]:
     from tlkit.core.model.inputs import to_port
 
     try:
-        array: NDArray[Any] = to_port(_spec(port), value)
+        array: NDArray[Any] = to_port(port, value)
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", error.hint) from error
     if port.image is None:
         return array
     pixels: NDArray[Any] = array[0].astype(np.uint8)
     return pixels
-
-
-def _spec(port: Port) -> TensorSpec:
-    image = None
-    if port.image is not None:
-        sizes = tuple((shape[3], shape[2]) for shape in port.enumerated)
-        height, width = port.spans[2:]
-        ranged = bool(port.ranges)
-        image = ImageSpec(
-            port.image.layout,
-            port.shape[3],
-            port.shape[2],
-            sizes,
-            width if ranged else None,
-            height if ranged else None,
-        )
-    kind: Kind = "tensor" if image is None else "image"
-    return TensorSpec(port.name, port.dtype, port.shape, kind, port.ranges, port.enumerated, image)

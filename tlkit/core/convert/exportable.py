@@ -15,7 +15,7 @@ from tlkit.mil.lower.lower import lower
 from tlkit.mil.ops import CARRIERS, round_f16
 from tlkit.mil.program import Function, StateType, TensorType
 from tlkit.mil.types import DType
-from tlkit.types import ImageSpec, TensorSpec
+from tlkit.types import LARGEST, TensorSpec
 
 _SMALL = ("int8", "uint8", "int16")
 
@@ -99,25 +99,8 @@ def examples(function: Function, ports: Sequence[TensorSpec]) -> dict[str, Tenso
 
 def open_lengths(port: TensorSpec) -> dict[int, tuple[int, int | None]]:
     """Return the axes whose length may vary, with the lowest and the highest (None: no end)."""
-    spans: list[tuple[int, int | None]] = list(port.ranges)
-    if port.image is not None:
-        spans = [(size, size) for size in port.shape[:2]]
-        spans += [_span([size[axis] for size in port.image.sizes], flexible) for axis, flexible in _sides(port.image)]
-    elif port.enumerated:
-        spans = [(min(sizes), max(sizes)) for sizes in zip(port.shape, *port.enumerated, strict=True)]
-    return {axis: (low, high) for axis, (low, high) in enumerate(spans) if low != high}
-
-
-def _sides(image: ImageSpec) -> list[tuple[int, tuple[int, int | None]]]:
-    """Height and width: where a listed size has it, and its span otherwise."""
-    return [
-        (1, image.height_range or (image.height, image.height)),
-        (0, image.width_range or (image.width, image.width)),
-    ]
-
-
-def _span(listed: Sequence[int], otherwise: tuple[int, int | None]) -> tuple[int, int | None]:
-    return (min(listed), max(listed)) if listed else otherwise
+    spans = enumerate(port.spans)
+    return {axis: (low, None if high == LARGEST else high) for axis, (low, high) in spans if low != high}
 
 
 def _length(size: int, span: tuple[int, int | None] | None) -> int:

@@ -21,7 +21,8 @@ from tlkit.core.convert.cases import Case
 from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.host import budget
 from tlkit.host.quiet import quiet
-from tlkit.ports.port import OutputPort, Port
+from tlkit.ports.port import OutputPort
+from tlkit.types import TensorSpec
 
 Outputs = dict[str, NDArray[Any]]
 _CHANNELS = {"RGB": slice(None), "BGR": slice(None, None, -1)}
@@ -237,7 +238,7 @@ def _where(case: Case, cases: Sequence[Case]) -> str:
     return f" ({case.name})" if len(cases) > 1 else ""
 
 
-def _to_package(port: Port, value: NDArray[Any]) -> Any:
+def _to_package(port: TensorSpec, value: NDArray[Any]) -> Any:
     """Return what predict takes: images as PIL has them, whose colours are RGB whatever the model's layout is."""
     if port.image is None:
         return value

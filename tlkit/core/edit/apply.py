@@ -13,7 +13,6 @@ from tlkit.formats.coreml.describe import describe_package
 from tlkit.formats.coreml.features import (
     PORTS,
     Interface,
-    Shapes,
     array_port,
     check_names,
     describe_classifier,
@@ -106,17 +105,17 @@ class _Editing:
             asked = {name: parse_shapes(name, text, ports[name]) for name, text in wanted.items() if name in ports}
             if self._stuck(target, asked):
                 self._package.require_weights()
-                self._run(Reshape(target.function, {name: shapes.default for name, shapes in asked.items()}))
+                self._run(Reshape(target.function, {name: spec.shape for name, spec in asked.items()}))
                 describe_outputs(target, self._function(target))
-            for name, shapes in asked.items():
-                describe_shapes(target.port("input", name), shapes)
+            for name, spec in asked.items():
+                describe_shapes(target.port("input", name), spec)
 
-    def _stuck(self, target: Interface, asked: Mapping[str, Shapes]) -> bool:
+    def _stuck(self, target: Interface, asked: Mapping[str, TensorSpec]) -> bool:
         """Whether the program fixes other lengths than requested; UsageError where flexible ones were requested."""
         stuck = False
-        for name, shapes in asked.items():
-            axis = fixed_elsewhere(self._function(target), name, shapes)
-            if axis is not None and (shapes.ranges or shapes.enumerated):
+        for name, spec in asked.items():
+            axis = fixed_elsewhere(self._function(target), name, spec)
+            if axis is not None and spec.flexible:
                 from tlkit.mil.passes.infer import AGAIN  # late: it imports torch
 
                 declared = program_shape(self._function(target), name)

@@ -63,7 +63,7 @@ def check_choice(ports: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ..
 
 def listed(spec: TensorSpec) -> bool:
     """Whether a port takes one of several listed shapes (or sizes of an image)."""
-    return len(spec.image.sizes if spec.image else spec.enumerated) > 1
+    return len(spec.listed) > 1
 
 
 def _places(spec: TensorSpec, shape: tuple[int, ...]) -> set[int]:

@@ -13,6 +13,7 @@ from typing import Any
 from tlkit.errors import UsageError
 from tlkit.mil.program import Function, TensorType
 from tlkit.mil.types import DType
+from tlkit.types import ImageSpec, TensorSpec
 
 PORTS = ("input", "output", "state")
 """The lists of ports that a description has."""
@@ -22,25 +23,6 @@ GRAYSCALE_FLOAT16 = 40
 
 MOST_SHAPES = 128
 """How many shapes Core ML lets a port enumerate."""
-Shape = tuple[int, ...]
-Range = tuple[int, int | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Shapes:
-    """The shapes that a port should take: only ``default``, or also those in ``ranges`` (one per axis) or
-    ``enumerated``."""
-
-    default: Shape
-    ranges: tuple[Range, ...] = ()
-    enumerated: tuple[Shape, ...] = ()
-
-    def all(self, axis: int) -> set[int | None]:
-        """Return the possible lengths of each axis; None for an axis with too many to list."""
-        if self.ranges:
-            low, high = self.ranges[axis]
-            return {low} if low == high else {None}
-        return {shape[axis] for shape in (self.default, *self.enumerated)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +107,11 @@ def refuse_half_images(targets: Sequence[Interface]) -> None:
                     raise UsageError(f"the image '{feature.name}' must be f16", "leave the precision as it is")
 
 
-def describe_shapes(feature: Any, shapes: Shapes) -> None:
-    """Write ``shapes`` into the description of an array or an image (whose shape is 1, channels, height, width)."""
+def describe_shapes(feature: Any, spec: TensorSpec) -> None:
+    """Write the shapes that ``spec`` takes into the description of an array or an image."""
     which = feature.type.WhichOneof("Type")
-    if which == "imageType":
-        _describe_image(feature.type.imageType, shapes)
+    if which == "imageType" and spec.image is not None:
+        _describe_image(feature.type.imageType, spec.image)
         return
     if which != "multiArrayType":
         raise UsageError(f"'{feature.name}' has no shape", "shapes can be changed for arrays and images")
@@ -137,24 +119,24 @@ def describe_shapes(feature: Any, shapes: Shapes) -> None:
     flexibility = message.WhichOneof("ShapeFlexibility")
     if flexibility:
         message.ClearField(flexibility)
-    message.shape[:] = shapes.default
-    for low, high in shapes.ranges:
+    message.shape[:] = spec.shape
+    for low, high in spec.ranges:
         message.shapeRange.sizeRanges.add(lowerBound=low, upperBound=-1 if high is None else high)
-    for shape in shapes.enumerated:
+    for shape in spec.enumerated:
         message.enumeratedShapes.shapes.add(shape=shape)
 
 
-def _describe_image(message: Any, shapes: Shapes) -> None:
+def _describe_image(message: Any, image: ImageSpec) -> None:
     flexibility = message.WhichOneof("SizeFlexibility")
     if flexibility:
         message.ClearField(flexibility)
-    message.height, message.width = shapes.default[2:]
-    for shape in shapes.enumerated:
-        message.enumeratedSizes.sizes.add(height=shape[2], width=shape[3])
-    if shapes.ranges:
-        for field, (low, high) in zip(("heightRange", "widthRange"), shapes.ranges[2:], strict=True):
-            getattr(message.imageSizeRange, field).lowerBound = low
-            getattr(message.imageSizeRange, field).upperBound = -1 if high is None else high
+    message.height, message.width = image.height, image.width
+    for width, height in image.sizes:
+        message.enumeratedSizes.sizes.add(height=height, width=width)
+    for field, span in (("heightRange", image.height_range), ("widthRange", image.width_range)):
+        if span is not None:
+            getattr(message.imageSizeRange, field).lowerBound = span[0]
+            getattr(message.imageSizeRange, field).upperBound = -1 if span[1] is None else span[1]
 
 
 def describe_outputs(target: Interface, function: Function) -> None:

@@ -84,7 +84,7 @@ def _huge_model(survey: Survey) -> Found:
 )
 def _many_shapes(survey: Survey) -> Found:
     for spec in survey.inputs:
-        if max(len(spec.enumerated), len(spec.image.sizes) if spec.image else 0) > 128:
+        if len(spec.listed) > 128:
             yield spec.name
 
 

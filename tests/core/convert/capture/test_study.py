@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tlkit.core.convert.capture.study import Study, study, varying
 from tlkit.errors import UsageError, reason
 from tlkit.ports.parse import parse_ports
+from tlkit.ports.port import example
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -34,7 +35,7 @@ class Net(nn.Module):
 
 
 def studied(body: Callable[..., Any], *inputs: str, seed: int = 0) -> Study:
-    return study(Net(body).eval(), tuple(port.example() for port in parse_ports(inputs, ())), seed)
+    return study(Net(body).eval(), tuple(map(example, parse_ports(inputs, ()))), seed)
 
 
 def drawn(found: Study, name: str) -> np.ndarray[Any, Any]:
@@ -117,7 +118,7 @@ def test_logarithms_are_checked_on_positive_values() -> None:
 
 def test_booleans_are_given_where_a_model_takes_nothing_else() -> None:
     found = studied(lambda net, x, keep: x.masked_fill(keep, 0.0), "x=3x6", "keep=3x6:i32")
-    assert [port.name for port in found.ports if port.boolean] == ["keep"]
+    assert [port.name for port in found.ports if port.intake.boolean] == ["keep"]
 
 
 def test_what_no_value_helps_says_the_models_own_reason() -> None:
@@ -148,7 +149,7 @@ def test_random_operations_are_named_with_their_line() -> None:
 )
 def test_choices_count_where_another_input_decides_otherwise(body: Any, changes: bool) -> None:
     module = Net(body).eval()
-    ports = tuple(port.example() for port in parse_ports(("x=2x5", "mask=2x5:i32"), ()))
+    ports = tuple(map(example, parse_ports(("x=2x5", "mask=2x5:i32"), ())))
     found = varying(module, study(module, ports, 0), 100)
     assert bool(found) == changes and all("test_study.py:" in place for place in found)
 

@@ -15,14 +15,14 @@ from tlkit.core.convert.capture.preflight import check_ops
 from tlkit.core.convert.capture.trace import Traced, trace
 from tlkit.errors import ConversionError
 from tlkit.host.quiet import quiet
-from tlkit.ports.port import Port
+from tlkit.types import TensorSpec
 
 Loading = Callable[[], AbstractContextManager[None]]
 
 
 def capture(
     module: nn.Module,
-    ports: tuple[Port, ...],
+    ports: tuple[TensorSpec, ...],
     examples: tuple[Tensor, ...],
     names: Sequence[str] = (),
     *,
@@ -48,7 +48,7 @@ def capture(
 def adopt(
     program: ExportedProgram,
     module: nn.Module,
-    ports: tuple[Port, ...],
+    ports: tuple[TensorSpec, ...],
     examples: tuple[Tensor, ...],
     names: Sequence[str] = (),
 ) -> Traced:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.core.convert.capture.flow import Use
-from tlkit.ports.port import Port
+from tlkit.types import TensorSpec
 
 Generator = np.random.Generator
 _WIDE, _MODEST, _FEW = 100_000, (-32, 100), (1, 8)
@@ -42,7 +42,7 @@ class Values:
         return {"mask": "0 and 1", "additive": "0 and -100", "positive": "0 to 1"}.get(self.kind, "")
 
 
-def values_for(port: Port, use: Use) -> Values:
+def values_for(port: TensorSpec, use: Use) -> Values:
     """Return the values that the graph allows for ``port``, judged by how they are used."""
     mask = "mask" in port.name.lower()
     if port.image is not None:
@@ -56,7 +56,7 @@ def values_for(port: Port, use: Use) -> Values:
         low, high = use.low or 0, use.high or 0
         kind = "length" if use.length else "once" if use.unique else "whole"
         return Values(kind, low, max(low, high), tuple(value for value in special if low <= value <= high))
-    if use.marks or mask or port.boolean:
+    if use.marks or mask or port.intake.boolean:
         return Values("mask")
     if use.tested:
         return Values("whole", -2, 3, (0, 1, *special))
@@ -64,7 +64,7 @@ def values_for(port: Port, use: Use) -> Values:
     return Values("whole", low, high, special, 0 if use.divides else None)
 
 
-def draw(ports: tuple[Port, ...], values: Mapping[str, Values], seed: int) -> list[NDArray[Any]]:
+def draw(ports: tuple[TensorSpec, ...], values: Mapping[str, Values], seed: int) -> list[NDArray[Any]]:
     """Return a seeded value for each port: pixels 0 to 255 as uint8 (C, H, W), the rest as ``values`` says.
 
     They include the lowest and the highest integer as far as there is room; otherwise ``seed`` chooses.
@@ -96,12 +96,12 @@ _LADDER = {
 }
 
 
-def example_inputs(ports: tuple[Port, ...], values: list[NDArray[Any]]) -> tuple[Tensor, ...]:
+def example_inputs(ports: tuple[TensorSpec, ...], values: list[NDArray[Any]]) -> tuple[Tensor, ...]:
     """Return the module's inputs for ``values`` of ``ports``."""
     return tuple(to_source(port, value) for port, value in zip(ports, values, strict=True))
 
 
-def _draw(port: Port, values: Values, rng: Generator, seed: int) -> NDArray[Any]:
+def _draw(port: TensorSpec, values: Values, rng: Generator, seed: int) -> NDArray[Any]:
     if values.kind == "pixels":
         return rng.integers(0, 256, port.shape[1:], dtype=np.uint8)
     if values.kind == "mask":
@@ -162,17 +162,17 @@ def _once(size: int, values: Values, rng: Generator) -> NDArray[np.int64]:
     return np.asarray(chosen, np.int64)
 
 
-def channel_ratios(port: Port) -> Tensor | None:
+def channel_ratios(port: TensorSpec) -> Tensor | None:
     """Return what the captured model multiplies an image by, (1, C, 1, 1), where its channels' scales differ."""
-    if port.image is None or not port.image.ratios:
+    if not port.intake.ratios:
         return None
-    return torch.tensor(port.image.ratios, dtype=torch.float32).reshape(1, -1, 1, 1)
+    return torch.tensor(port.intake.ratios, dtype=torch.float32).reshape(1, -1, 1, 1)
 
 
-def to_source(port: Port, value: NDArray[Any]) -> Tensor:
+def to_source(port: TensorSpec, value: NDArray[Any]) -> Tensor:
     """Return the tensor that the source module gets for ``value``: f32 or int64; pixels after scale and bias."""
     if port.image:
-        bias = np.asarray(port.image.bias, np.float32)[:, None, None]
-        ratios = np.asarray(port.image.ratios or 1.0, np.float32).reshape(-1, 1, 1)
-        value = (value.astype(np.float32) * (np.float32(port.image.scale) * ratios) + bias)[None]
+        bias = np.asarray(port.intake.bias, np.float32)[:, None, None]
+        ratios = np.asarray(port.intake.ratios or 1.0, np.float32).reshape(-1, 1, 1)
+        value = (value.astype(np.float32) * (np.float32(port.intake.scale) * ratios) + bias)[None]
     return torch.from_numpy(np.ascontiguousarray(value)).to(torch.int64 if port.dtype == "int32" else torch.float32)

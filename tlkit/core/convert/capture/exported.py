@@ -18,11 +18,11 @@ from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, na
 from tlkit.core.convert.tools.teach import decompositions
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
-from tlkit.ports.port import Port
+from tlkit.types import TensorSpec
 
 
 def export(
-    module: nn.Module, ports: tuple[Port, ...], examples: tuple[Tensor, ...], names: Sequence[str] = ()
+    module: nn.Module, ports: tuple[TensorSpec, ...], examples: tuple[Tensor, ...], names: Sequence[str] = ()
 ) -> Traced:
     """Return ``module`` captured on ``examples`` of ``ports``; raises as ``trace`` does."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -44,13 +44,13 @@ def export(
 def adopt(
     program: ExportedProgram,
     module: nn.Module,
-    ports: tuple[Port, ...],
+    ports: tuple[TensorSpec, ...],
     examples: tuple[Tensor, ...],
     names: Sequence[str] = (),
 ) -> Traced:
     """Return ``program`` as :func:`export` returns a module; ``module`` is the program to be run, ``ports`` as
     :func:`~tlkit.core.convert.source.opened.ordered` returns them."""
-    if any(port.image and port.image.ratios for port in ports):
+    if any(port.intake.ratios for port in ports):
         raise UsageError(
             "an exported program is converted as it is, and Core ML has one scale for all channels of an image",
             "multiply the channels in the module and export it again, or convert the module itself",
@@ -85,7 +85,7 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
         return whole
 
 
-def _dynamic(ports: tuple[Port, ...]) -> Any:
+def _dynamic(ports: tuple[TensorSpec, ...]) -> Any:
     shapes = tuple(
         {axis: Dim.AUTO(min=low, max=high) for axis, (low, high) in enumerate(port.spans) if low != high} or None
         for port in ports

@@ -19,9 +19,10 @@ from tlkit.core.convert.capture.trace import Recorder, capture_error, plain_atte
 from tlkit.errors import TlkitError, reason
 from tlkit.host.interrupt import check
 from tlkit.host.quiet import quiet
-from tlkit.ports.port import Port
+from tlkit.types import TensorSpec
 
 Arrays = list[NDArray[Any]]
+Ports = tuple[TensorSpec, ...]
 _LADDER = ("", "thousand", "positive", "counted", "hundred", "sorted", "few", "bits", "ones", "zeros")
 _DRAWS = 6
 _LEARNED = 8  # runs that each may teach one more bound, before the next rung
@@ -35,7 +36,7 @@ class Study:
     ``vacuous``: no output had a finite value other than 0. ``note`` mentions values on which it did not run.
     """
 
-    ports: tuple[Port, ...]
+    ports: Ports
     arrays: tuple[NDArray[Any], ...]
     values: Mapping[str, Values]
     choices: tuple[Decision, ...] = ()
@@ -67,12 +68,12 @@ class _Run:
     def right(self) -> bool:
         return self.error is None and not self.vacuous and not self.flow.wide
 
-    def study(self, ports: tuple[Port, ...], values: Mapping[str, Values], note: str = "") -> Study:
+    def study(self, ports: Ports, values: Mapping[str, Values], note: str = "") -> Study:
         flow = self.flow
         return Study(ports, tuple(self.arrays), values, tuple(flow.choices), tuple(flow.random), self.vacuous, note)
 
 
-def study(module: nn.Module, ports: tuple[Port, ...], seed: int) -> Study:
+def study(module: nn.Module, ports: Ports, seed: int) -> Study:
     """Return values drawn from ``seed`` for ``ports`` (of one shape each) that ``module`` (prepared) runs on.
 
     A first run on 0 and 1 shows what integers are for, the next ones draw over the range that this allows; where that
@@ -130,13 +131,13 @@ def _read(choices: Sequence[Decision], place: str) -> tuple[float, ...]:
     return tuple(choice.value for choice in choices if choice.place == place)
 
 
-def _full(port: Port, array: NDArray[Any]) -> NDArray[Any]:
+def _full(port: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
     if port.image is None and "mask" in port.name.lower():
         return np.ones_like(array)
     return -array if array.dtype.kind == "f" else array
 
 
-def study_given(module: nn.Module, ports: tuple[Port, ...], arrays: Arrays, name: str) -> Study:
+def study_given(module: nn.Module, ports: Ports, arrays: Arrays, name: str) -> Study:
     """Return what a run of ``module`` on ``arrays`` shows, which the user gave in the file ``name``."""
     recorder = Recorder(module, ports)
     run = _run(recorder, ports, arrays)
@@ -149,10 +150,10 @@ def study_given(module: nn.Module, ports: tuple[Port, ...], arrays: Arrays, name
     return run.study(ports, {})
 
 
-def _started(module: nn.Module, ports: tuple[Port, ...], seed: int) -> tuple[tuple[Port, ...], Recorder, _Run]:
+def _started(module: nn.Module, ports: Ports, seed: int) -> tuple[Ports, Recorder, _Run]:
     """Run once on integers of 0 and 1, with ports as booleans where that works and nothing else does."""
 
-    def values(ports: tuple[Port, ...]) -> Arrays:
+    def values(ports: Ports) -> Arrays:
         return draw(ports, {port.name: _start(port) for port in ports}, seed)
 
     recorder = Recorder(module, ports)
@@ -162,14 +163,19 @@ def _started(module: nn.Module, ports: tuple[Port, ...], seed: int) -> tuple[tup
 
 
 def _as_booleans(
-    module: nn.Module, ports: tuple[Port, ...], values: Callable[[tuple[Port, ...]], Arrays], error: Exception
-) -> tuple[tuple[Port, ...], Recorder, _Run] | None:
+    module: nn.Module,
+    ports: Ports,
+    values: Callable[[Ports], Arrays],
+    error: Exception,
+) -> tuple[Ports, Recorder, _Run] | None:
     if not re.search(r"\bbool", reason(error), re.IGNORECASE):
         return None
     names = [port.name for port in ports if port.image is None]
     masks = [name for name in names if "mask" in name.lower()]
     for chosen in [masks, *([name] for name in names), names]:
-        tried = tuple(replace(port, boolean=True) if port.name in chosen else port for port in ports)
+        tried = tuple(
+            replace(port, intake=replace(port.intake, boolean=True)) if port.name in chosen else port for port in ports
+        )
         recorder = Recorder(module, tried)
         run = _run(recorder, tried, values(tried))
         if chosen and (run.error is None or not re.search(r"\bbool", reason(run.error), re.IGNORECASE)):
@@ -177,17 +183,17 @@ def _as_booleans(
     return None
 
 
-def _start(port: Port) -> Values:
+def _start(port: TensorSpec) -> Values:
     if port.image is not None or port.dtype != "int32":
         return values_for(port, Use())
     return Values("whole", 0, 1)
 
 
-def _chosen(ports: Sequence[Port], uses: Mapping[str, Use], rung: str) -> dict[str, Values]:
+def _chosen(ports: Sequence[TensorSpec], uses: Mapping[str, Use], rung: str) -> dict[str, Values]:
     return {port.name: narrowed(values_for(port, uses[port.name]), rung) for port in ports}
 
 
-def _run(recorder: Recorder, ports: tuple[Port, ...], arrays: Arrays) -> _Run:
+def _run(recorder: Recorder, ports: Ports, arrays: Arrays) -> _Run:
     check()
     inputs = example_inputs(ports, arrays)
     flow = Flow(dict(zip((port.name for port in ports), inputs, strict=True)))

@@ -28,7 +28,8 @@ from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.host.where import where
 from tlkit.ports.parse import check_name, parse_output
-from tlkit.ports.port import OutputPort, Port, safe_name
+from tlkit.ports.port import OutputPort, port_text, safe_name
+from tlkit.types import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Traced:
     """
 
     program: torch.jit.ScriptModule | ExportedProgram
-    ports: tuple[Port, ...]
+    ports: tuple[TensorSpec, ...]
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
     states: tuple[BufferState, ...] = ()
@@ -81,7 +82,7 @@ def prepared(module: nn.Module, *, frozen: bool = False) -> Iterator[nn.Module]:
 
 
 def trace(
-    module: nn.Module, ports: tuple[Port, ...], examples: tuple[Tensor, ...], names: Sequence[str] = ()
+    module: nn.Module, ports: tuple[TensorSpec, ...], examples: tuple[Tensor, ...], names: Sequence[str] = ()
 ) -> Traced:
     """Return ``module`` traced on ``examples`` of ``ports``; ``names`` are its outputs' names, in order.
 
@@ -104,7 +105,7 @@ def trace(
     return Traced(script, ports, outputs, notes, states, _frozen(caught))
 
 
-def named_outputs(recorder: Recorder, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Output, ...]:
+def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:
     """Describe the outputs of the last run, under ``names`` (``y``, ``y:f16``) or those the model gives them."""
     wanted = {port.name: port for port in map(parse_output, names)}
     return tuple(
@@ -135,11 +136,11 @@ class _Last:
 class Recorder(nn.Module):
     """A module with tensors in and a tensor or a flat tuple of tensors out; keeps the outputs of its last run."""
 
-    def __init__(self, inner: nn.Module, ports: tuple[Port, ...]) -> None:
+    def __init__(self, inner: nn.Module, ports: tuple[TensorSpec, ...]) -> None:
         super().__init__()
         self.inner = inner
         self._last = _Last()
-        self._booleans = [port.boolean for port in ports]
+        self._booleans = [port.intake.boolean for port in ports]
         self.keywords = _bind(inner, ports)
         self._ports = ports
         self._ratios: dict[int, str] = {}
@@ -203,7 +204,7 @@ def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[d
     return kept, tuple(notes)
 
 
-def _bind(module: nn.Module, ports: tuple[Port, ...]) -> list[str]:
+def _bind(module: nn.Module, ports: tuple[TensorSpec, ...]) -> list[str]:
     """Return the names by which to pass the ports, empty for positions; UsageError where forward cannot take that
     many."""
     names = [port.name for port in ports]
@@ -258,7 +259,7 @@ def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         )
 
 
-def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str]) -> dict[str, Tensor]:
+def _named(seen: dict[str, Tensor], ports: tuple[TensorSpec, ...], names: Sequence[str]) -> dict[str, Tensor]:
     """Give the outputs the user's names, or names that a package can hold and that no input has."""
     if names and len(names) != len(seen):
         raise UsageError(f"{len(names)} output name(s) for {len(seen)} output(s)", f"they are: {', '.join(seen)}")
@@ -270,7 +271,7 @@ def _named(seen: dict[str, Tensor], ports: tuple[Port, ...], names: Sequence[str
 
 
 def capture_error(
-    error: Exception, recorder: Recorder, ports: tuple[Port, ...], how: str = "trace", *, tried: bool = False
+    error: Exception, recorder: Recorder, ports: tuple[TensorSpec, ...], how: str = "trace", *, tried: bool = False
 ) -> UsageError | ConversionError:
     """Return the error to show for ``error``: the model cannot run on its inputs, or cannot be captured. ``tried``: it
     ran on none of the values that were tried.
@@ -282,7 +283,7 @@ def capture_error(
         said = "a choice or a size depends on a value that is known only at run time"
     if recorder.seen:
         return ConversionError(f"cannot {how} the model: {said}{where(error)}", _TRACEABLE[how])
-    given = ", ".join(map(str, ports))
+    given = ", ".join(map(port_text, ports))
     return UsageError(
         f"{type(recorder.inner).__name__} does not run on {given}: {said}{where(error)}",
         _mend_of(said, tried),

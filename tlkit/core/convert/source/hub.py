@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.errors import LoadError, UnavailableError, reason
 from tlkit.formats.files.paths import regular_size
 from tlkit.host.quiet import quiet
-from tlkit.ports.port import Port
+from tlkit.types import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ def is_model_folder(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn.Module, tuple[Port, ...]]:
+def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn.Module, tuple[TensorSpec, ...]]:
     """Return the model in the folder at ``path`` and what it takes, at the sizes of its config (text: 1 x 128).
 
     ``kwargs`` are ``from_pretrained``'s: they override what the config says (``output_hidden_states``) or go to the
@@ -109,7 +109,7 @@ def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _ports(path: Path, kind: Any, longest: Any) -> tuple[Port, ...]:
+def _ports(path: Path, kind: Any, longest: Any) -> tuple[TensorSpec, ...]:
     """Return the inputs of a text (of at most ``longest`` tokens), image or audio model; none where its config says
     too little."""
     config = json.loads((path / "config.json").read_bytes())
@@ -117,13 +117,13 @@ def _ports(path: Path, kind: Any, longest: Any) -> tuple[Port, ...]:
     if main == "input_ids":
         tokens = min(_TOKENS, int(longest or _TOKENS))
         names = ("input_ids", "attention_mask") if not config.get("is_decoder") else ("input_ids",)
-        return tuple(Port(name, (1, tokens), "int32") for name in names)
+        return tuple(TensorSpec(name, "int32", (1, tokens)) for name in names)
     size = config.get("image_size") or config.get("vision_config", {}).get("image_size") or _processor_size(path)
     if main == "pixel_values" and size:
         height, width = size if isinstance(size, list) else (size, size)
-        return (Port(main, (1, int(config.get("num_channels", 3)), int(height), int(width))),)
+        return (TensorSpec(main, "float32", (1, int(config.get("num_channels", 3)), int(height), int(width))),)
     if main == "input_features" and "num_mel_bins" in config:
-        return (Port(main, (1, int(config["num_mel_bins"]), 2 * int(config["max_source_positions"]))),)
+        return (TensorSpec(main, "float32", (1, int(config["num_mel_bins"]), 2 * int(config["max_source_positions"]))),)
     return ()
 
 

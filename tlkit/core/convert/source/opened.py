@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_unflatten
 
 from tlkit.core.convert.source.pt2 import load_program
 from tlkit.errors import LoadError, UsageError, reason
-from tlkit.ports.port import LARGEST, Port, flexible_port
+from tlkit.ports.port import flexible_port
+from tlkit.types import LARGEST, TensorSpec
 
 
 class Runnable(nn.Module):
@@ -32,7 +33,7 @@ class Runnable(nn.Module):
         return self.inner(*args, **kwargs)
 
 
-def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tuple[Port, ...]]:
+def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tuple[TensorSpec, ...]]:
     """Return the program saved at ``path`` and what it takes: names, shapes, dynamic dimensions as ranges.
 
     ``trust`` opens it as torch does, which may run code of it.
@@ -48,7 +49,7 @@ def open_program(path: Path, trust: bool = False) -> tuple[ExportedProgram, tupl
     return program, _ports(program)
 
 
-def ordered(program: ExportedProgram, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+def ordered(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """Return ``ports`` in the order of the program's inputs: matched by name first, the rest by position.
 
     Raises :class:`UsageError` where there are too many or too few.
@@ -61,14 +62,14 @@ def ordered(program: ExportedProgram, ports: tuple[Port, ...]) -> tuple[Port, ..
     return ports
 
 
-def _ports(program: ExportedProgram) -> tuple[Port, ...]:
+def _ports(program: ExportedProgram) -> tuple[TensorSpec, ...]:
     inputs = {name for name in program.graph_signature.user_inputs if isinstance(name, str)}
     nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
     spans = {str(symbol): (int(span.lower), span.upper) for symbol, span in program.range_constraints.items()}
     return tuple(_port(node.name, node.meta["val"], spans) for node in nodes)
 
 
-def _port(name: str, value: torch.Tensor, spans: dict[str, tuple[int, Any]]) -> Port:
+def _port(name: str, value: torch.Tensor, spans: dict[str, tuple[int, Any]]) -> TensorSpec:
     ranges = []
     for size in value.shape:
         low, high = (size, size) if isinstance(size, int) else spans.get(str(size), (1, LARGEST))

@@ -23,7 +23,7 @@ from tlkit.host.interrupt import check, held
 from tlkit.host.quiet import quiet
 from tlkit.host.where import where
 from tlkit.models import BUILTINS
-from tlkit.ports.port import Port
+from tlkit.types import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ class Source:
 
     module: nn.Module
     text: str
-    ports: tuple[Port, ...] = ()
+    ports: tuple[TensorSpec, ...] = ()
     program: ExportedProgram | None = None
     notes: tuple[str, ...] = ()
 
@@ -89,7 +89,7 @@ def _named(source: str | Path, kwargs: Mapping[str, Any] | None, trust: bool) ->
     text = str(source)
     if text in BUILTINS:
         builtin = BUILTINS[text]
-        return Source(builtin.build(), text, (Port(builtin.input_name, builtin.shape),))
+        return Source(builtin.build(), text, (TensorSpec(builtin.input_name, "float32", builtin.shape),))
     if _is_code(text):
         place, _, attribute = text.rpartition(":")
         return Source(_from_code(text, place, attribute, kwargs or {}), text)

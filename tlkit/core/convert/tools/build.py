@@ -25,7 +25,8 @@ from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 from tlkit.formats.coreml.package import root_model
 from tlkit.host.quiet import quiet, read_bar
-from tlkit.ports.port import Port
+from tlkit.ports.port import span_keys
+from tlkit.types import TensorSpec
 
 if TYPE_CHECKING:
     from tlkit.core.convert.capture.states import BufferState
@@ -157,28 +158,29 @@ _STAGES = {
 }
 
 
-def _inputs(ct: Any, ports: Sequence[Port]) -> list[Any]:
+def _inputs(ct: Any, ports: Sequence[TensorSpec]) -> list[Any]:
     """Return coremltools' types; axes of several ports that share a length share its one RangeDim."""
     shared: dict[tuple[int, int, int], Any] = {}
     return [_input(ct, port, _shape(ct, port, shared)) for port in ports]
 
 
-def _input(ct: Any, port: Port, shape: Any) -> Any:
+def _input(ct: Any, port: TensorSpec, shape: Any) -> Any:
     import numpy as np
 
     if port.image is None:
         return ct.TensorType(name=port.name, shape=shape, dtype=np.dtype(port.dtype).type)
-    ratios = port.image.ratios or (1.0,) * len(port.image.bias)  # the model multiplies by them: what bias is then
-    biases = [bias / ratio for bias, ratio in zip(port.image.bias, ratios, strict=True)]
+    scale, given = port.intake.scale, port.intake.bias
+    ratios = port.intake.ratios or (1.0,) * len(given)  # the model multiplies by them: what bias is then
+    biases = [bias / ratio for bias, ratio in zip(given, ratios, strict=True)]
     bias = biases if len(biases) > 1 else biases[0]
     layout = ct.colorlayout[port.image.layout]
-    return ct.ImageType(name=port.name, shape=shape, scale=port.image.scale, bias=bias, color_layout=layout)
+    return ct.ImageType(name=port.name, shape=shape, scale=scale, bias=bias, color_layout=layout)
 
 
-def _shape(ct: Any, port: Port, shared: dict[tuple[int, int, int], Any]) -> Any:
-    if port.enumerated:
-        return ct.EnumeratedShapes(shapes=list(port.enumerated), default=port.shape)
-    keys = port.span_keys()
+def _shape(ct: Any, port: TensorSpec, shared: dict[tuple[int, int, int], Any]) -> Any:
+    if port.listed:
+        return ct.EnumeratedShapes(shapes=list(port.listed), default=port.shape)
+    keys = span_keys(port)
     for key in keys:
         if key is not None and key not in shared:
             shared[key] = ct.RangeDim(lower_bound=key[0], upper_bound=key[1], default=key[0])

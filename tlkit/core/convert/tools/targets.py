@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tlkit.errors import UsageError
 from tlkit.mil.opsets import OPSETS
-from tlkit.ports.port import OutputPort, Port
+from tlkit.ports.port import OutputPort
+from tlkit.types import TensorSpec
 
 _TARGETS = {name.lower(): (name, release.version) for release in OPSETS.values() for name in release.systems}
 _FLOAT_IMAGE = "GRAYSCALE_FLOAT16"
@@ -22,7 +23,7 @@ class Target:
     version: int
 
 
-def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple[OutputPort, ...] = ()) -> Target:
+def choose_target(name: str | None, ports: tuple[TensorSpec, ...] = (), outputs: tuple[OutputPort, ...] = ()) -> Target:
     """Return the target called ``name`` (any case), or the first that the ports need; refuse one too old for them."""
     found = _TARGETS.get((name or DEFAULT).lower().replace(" ", ""))
     if found is None:
@@ -33,7 +34,7 @@ def choose_target(name: str | None, ports: tuple[Port, ...] = (), outputs: tuple
     half += [f"output '{port.name}'" for port in outputs if port.dtype == "float16" or port.layout == _FLOAT_IMAGE]
     if half and target.version < 7:
         raise UsageError(f"{half[0]} is f16, which {target.name} does not take", "use --target iOS16 or later")
-    choices = [port.name for port in ports if port.enumerated]
+    choices = [port.name for port in ports if port.listed]
     if len(choices) > 1:
         return _with_ios18(target, name is not None, f"{' and '.join(choices)} have a choice of shapes each")
     return target
@@ -45,7 +46,7 @@ def target_of_version(version: int) -> Target:
     return Target(nearest.system, nearest.version)
 
 
-def _float_image(port: Port) -> bool:
+def _float_image(port: TensorSpec) -> bool:
     return port.image is not None and port.image.layout == _FLOAT_IMAGE
 
 
