@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 
 _BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
-_NO_MEMORY = "not enough memory"
+NO_MEMORY = "not enough memory"
+"""How what :func:`reason` says of memory that ran out begins."""
 _ALLOCATOR = re.compile(r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)")
 _SCRIPT = "Traceback of TorchScript"
 _RAISED = re.compile(r"^(?:builtins\.)?\w+(?:Error|Exception): ")
@@ -92,7 +93,7 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
     kind, text = type(error).__name__, str(error)
     refused = _ALLOCATOR.search(text)
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
-        return one_line(f"{_NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
+        return one_line(f"{NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
@@ -117,7 +118,21 @@ def told(error: BaseException) -> TlkitError:
         hint = "check the path, its permissions and the space left on the disk"
         return TlkitError(f"{where}{reason(error)}", hint)
     text = reason(error, named=True)
-    if text.startswith(_NO_MEMORY):
+    if text.startswith(NO_MEMORY):
         return TlkitError(text, "use a smaller input or a larger machine")
     hint = "this is a bug in tlkit: run it again with TLKIT_DEBUG=1 and report what it prints"
     return TlkitError(f"internal error: {text}", hint)
+
+
+def packed(error: Exception) -> dict[str, str]:
+    """Return an exception as plain data, to be told to another process; :func:`unpacked` is the way back."""
+    if isinstance(error, TlkitError):
+        return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+    return {"kind": "ExecutionError", "message": reason(error, whole=True, named=True), "hint": ""}
+
+
+def unpacked(data: dict[str, str]) -> TlkitError:
+    """Return the error of :func:`packed`, of its own class where that is one of this module's."""
+    kind = globals().get(data["kind"])
+    known = isinstance(kind, type) and issubclass(kind, TlkitError)
+    return (kind if known else ExecutionError)(data["message"], data["hint"])

@@ -14,8 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Self
 
-from tlkit import errors
-from tlkit.errors import ExecutionError, TlkitError
+from tlkit.errors import ExecutionError, unpacked
 
 _GRACE = 5.0  # seconds that a child has to leave by itself after `quit`
 
@@ -62,7 +61,7 @@ class Child:
             raise self._death() from None
         answer = json.loads(self._line(time.monotonic() + self._timeout, do))
         if "error" in answer:
-            raise _refusal(**answer["error"])
+            raise unpacked(answer["error"])
         result: dict[str, Any] = answer["ok"]
         return result
 
@@ -144,12 +143,6 @@ _STAGES = {
     "run": "measuring",
     "reload": "loading again",
 }
-
-
-def _refusal(kind: str, message: str, hint: str) -> TlkitError:
-    error = getattr(errors, kind, ExecutionError)(message, hint)
-    assert isinstance(error, TlkitError)
-    return error
 
 
 def _signal_name(number: int) -> str:

@@ -34,7 +34,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, BinaryIO, Protocol
 
-from tlkit.errors import TlkitError, reason
+from tlkit.errors import TlkitError, packed
 from tlkit.host.machine import is_mac
 
 
@@ -191,10 +191,10 @@ def _obey(method: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> d
     try:
         return {"ok": method(**arguments)}
     except TlkitError as error:
-        return {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
+        return {"error": packed(error)}
     except Exception as error:
         traceback.print_exc()
-        return {"error": {"kind": "ExecutionError", "message": reason(error, whole=True, named=True), "hint": ""}}
+        return {"error": packed(error)}
 
 
 def _claim_stdout() -> BinaryIO:

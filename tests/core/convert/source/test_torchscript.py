@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.attacks import attempt, untouched
+from tlkit.core.convert.source import torchscript
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.source.torchscript import open_script
 from tlkit.errors import LoadError
@@ -165,6 +167,10 @@ def behind_another(goal: Path, canary: str) -> Path:
     return goal
 
 
+BRANCH = "torch.add(x, {}) if bool(torch.gt(torch.sum(x), 0)) else x"
+"""What is frozen, for its branch: torch computes then what does not depend on x."""
+
+
 def attacks(folder: Path, canary: str) -> dict[str, tuple[Path, str]]:
     saved = f"torch.save([x], {canary!r})"
 
@@ -209,6 +215,7 @@ def attacks(folder: Path, canary: str) -> dict[str, tuple[Path, str]]:
             "too deeply",
         ),
         "branches": (coded("branches", "x\n" + "    elif x:\n      return x\n" * deep), "too deeply"),
+        "fills": (coded("fills", BRANCH.format("torch.zeros([4294967296])")), ""),
         "swells": (script("swells", Swells()), "repeats 4 bytes"),
         "triple": (coded("triple", '"""' + "x" + '"""'), "not written as"),
         "case": (renamed_member(folder / "case.pt", "data.pkl", "DATA.pkl"), "one name to some"),
@@ -243,6 +250,45 @@ def test_each_attack_is_refused_and_touches_nothing(tmp_path: Path) -> None:
             assert message is not None, f"{name} was opened"
             assert re.search(reason, message), f"{name}: {message}"
             assert path.name in message
+
+
+def test_what_crashes_torch_is_damaged(tmp_path: Path, root: Path) -> None:
+    """A batch normalization whose parts were damaged: torch.jit.freeze dies of it."""
+    (case,) = (root / "tests/fuzz/corpus").glob("torchscript-crash-*.case")
+    path = tmp_path / "net.pt"
+    path.write_bytes(case.read_bytes())
+    with pytest.raises(LoadError, match=r"net\.pt: damaged TorchScript: torch's own reader crashed"):
+        open_script(path)
+
+
+class Holds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("held", torch.ones(1 << 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.held[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds private memory")
+def test_memory_is_bounded_and_budget_gives_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.pt"
+    torch.jit.script(Holds()).save(str(path))
+    monkeypatch.setattr(torchscript, "_SPARE", 20 << 20)
+    monkeypatch.setattr(torchscript, "_FOLD", 0)
+    with pytest.raises(LoadError, match=r"net\.pt: to open it takes far more memory than its size") as caught:
+        open_script(path)
+    assert "TLKIT_BUDGET=8" in caught.value.hint
+    monkeypatch.setenv("TLKIT_BUDGET", "8")
+    assert torch.equal(open_script(path)(torch.ones(2)), 2 * torch.ones(2))
+
+
+def test_opening_leaves_nothing_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = with_code(tmp_path / "net.pt", BRANCH.format("1"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    assert torch.equal(open_script(path)(torch.ones(2)), 2 * torch.ones(2))
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_trust_opens_what_is_refused(tmp_path: Path) -> None:

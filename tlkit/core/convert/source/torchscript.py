@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,69 @@ import torch
 from torch import nn
 
 from tlkit.core.convert.source.script_check import check_archive, check_operators
-from tlkit.errors import LoadError, reason
+from tlkit.errors import NO_MEMORY, LoadError, reason
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
+from tlkit.host import budget
 from tlkit.host.quiet import quiet
+from tlkit.host.rehearse import MORE, CrashError, rehearse
+from tlkit.host.scratch import scratch_folder
+
+_SPARE = 160 << 20
+"""Bytes of memory that opening any script may take."""
+_FOLD = 10
+"""Bytes of memory for each byte of the file: its weights in f32, in a frozen copy, in what that is saved to."""
+_SECONDS = 60.0
+_PACE = 20e6
+"""Bytes of the file for each further second."""
 
 
 def open_script(path: Path, trust: bool = False) -> nn.Module:
     """Return the module saved at ``path``, never unpickled; raise :class:`LoadError` where it is none, or damaged.
 
-    Code that would do more than compute is refused, unless ``trust`` says that its author may run code here.
+    Code that would do more than compute is refused, unless ``trust`` says that its author may run code here. Without
+    it, all that torch does with the file here is done in a process that may die of it first.
     """
     archive = _whole_archive(path)
+    frozen = scratch_folder("tlkit-script-", archive) / "frozen.pt"
     if not trust:
         check_archive(archive)
+        _rehearse(path, frozen)
+    return _opened(path, frozen, trust)
+
+
+def _rehearse(path: Path, frozen: Path) -> None:
+    """Open a script in a child process; raise :class:`LoadError` where that fails, crashes or goes beyond its bounds.
+
+    What is left at ``frozen`` need not be made again. Freezing computes whatever of a script does not depend on its
+    inputs, with a stranger's sizes.
+    """
+    size, factor = path.stat().st_size, min(budget.factor(), 1e6)
+    memory, seconds = int(factor * (_SPARE + _FOLD * size)), factor * (_SECONDS + size / _PACE)
+    try:
+        fresh = sys.platform != "linux" or torch.cuda.is_initialized()  # CUDA does not survive a fork
+        rehearse(f"{__name__}:try_script", [str(path.resolve()), str(frozen)], memory, seconds, fresh)
+    except CrashError as error:
+        hint = error.hint or "save it again with torch.jit.save"
+        raise LoadError(f"{path}: damaged TorchScript: torch's own reader {error.message}", hint) from error
+    except LoadError as error:
+        raise LoadError(f"{path}: {error.message.removeprefix(f'{path.resolve()}: ')}", error.hint) from error
+
+
+def try_script(path: str, frozen: str) -> None:
+    """Open the script at ``path`` and forget it: the rehearsal, in a process with a bound of memory."""
+    _opened(Path(path), Path(frozen), False)
+
+
+def _opened(path: Path, frozen: Path, trust: bool) -> nn.Module:
     try:
         with quiet():
+            if frozen.exists():
+                return torch.jit.load(str(frozen))  # type: ignore[no-any-return]
             module: nn.Module = torch.jit.load(str(path), map_location="cpu")
             if not trust:
                 check_operators(path, module)
-            return _without_branches(module)
+            return _without_branches(module, frozen)
     except LoadError as error:
         raise LoadError(f"{path}: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
     except (
@@ -38,22 +81,25 @@ def open_script(path: Path, trust: bool = False) -> nn.Module:
         LookupError,
         TypeError,
         OSError,
+        MemoryError,
     ) as error:  # whatever torch's reader stumbles over
-        raise LoadError(f"{path}: damaged TorchScript: {reason(error)}", "save it again with torch.jit.save") from error
+        said = reason(error)
+        if said.startswith(NO_MEMORY):
+            raise LoadError(f"{path}: to open it takes far more memory than its size warrants", MORE) from error
+        raise LoadError(f"{path}: damaged TorchScript: {said}", "save it again with torch.jit.save") from error
 
 
-def _without_branches(module: nn.Module) -> nn.Module:
-    """Return a scripted module without the branches for modes and shape checks, where torch's own modules warn and
-    raise, which no converter supports. A traced module has none, and stays as it is."""
+def _without_branches(module: nn.Module, frozen: Path) -> nn.Module:
+    """Return a scripted module without the branches that its modes and shapes' checks leave: torch's own modules warn
+    and raise there, which no converter knows. A traced one has none, and stays as it is. A tracer takes a frozen module
+    for one of another type until it has been loaded again: it is saved at ``frozen`` for that."""
     if not hasattr(module, "inlined_graph"):
         raise LoadError("a script without a forward, or with several", "script a module with one forward")
     graph: Any = module.eval().float().inlined_graph
     if not any(node.kind() == "prim::If" for node in graph.nodes()):
         return module
-    buffer = io.BytesIO()  # a tracer takes a frozen module for one of another type until it has been loaded anew
-    torch.jit.save(torch.jit.freeze(module), buffer)
-    buffer.seek(0)
-    return torch.jit.load(buffer)  # type: ignore[no-any-return]
+    torch.jit.save(torch.jit.freeze(module), str(frozen))
+    return torch.jit.load(str(frozen))  # type: ignore[no-any-return]
 
 
 def _whole_archive(path: Path) -> Zip:
