@@ -182,6 +182,16 @@ def attacks(folder: Path, canary: str) -> dict[str, tuple[Path, str]]:
     def coded(name: str, expression: str, before: str = "") -> Path:
         return with_code(folder / f"{name}.pt", expression, before)
 
+    def entered(name: str, statement: str, argument: str = "value") -> Path:
+        def change(member: str, data: bytes) -> bytes:
+            if not member.endswith("grad_mode.py"):
+                return data
+            assert b"torch.set_grad_enabled(False)" in data and b"traceback" in data
+            data = data.replace(b"torch.set_grad_enabled(False)", statement.encode())
+            return data.replace(b"traceback", argument.encode())
+
+        return changed(torch.jit.script(WithoutGradients()), folder / f"{name}.pt", change)
+
     deep = 20_000
     function = f"def hidden(x: Tensor) -> Tensor:\n  _0 = {saved}\n  return x\n"
     compared = (
@@ -194,7 +204,17 @@ def attacks(folder: Path, canary: str) -> dict[str, tuple[Path, str]]:
         "mapped": (script("mapped", MapsAFile(canary)), "aten::from_file"),
         "prints": (script("prints", Prints()), "prim::Print"),
         "loading": (script("loading", SavesWhileItLoads(canary)), "__[gs]etstate__"),
-        "torchbind": (script("torchbind", Quantized()), r"torch\.classes"),
+        "torchbind": (script("torchbind", Quantized()), "quantization has packed"),
+        "entered": (entered("entered", f"torch.save([1], {canary!r})"), "__enter__"),
+        "entered_after_a_gap": (
+            entered("entered_after_a_gap", f"torch.set_grad_enabled(False)\n\n    torch.save([1], {canary!r})"),
+            "__enter__|damaged",
+        ),
+        "entered_by_another_torch": (
+            entered("entered_by_another_torch", "torch.set_grad_enabled(torch)", "torch"),
+            "__enter__",
+        ),
+        "entered_with_torch_rebound": (entered("entered_with_torch_rebound", "torch = self.prev"), "__enter__"),
         "as_a_method": (coded("as_a_method", f"x.save({canary!r})"), "aten::save|damaged"),
         "by_ops": (coded("by_ops", f"ops.aten.save([x], {canary!r})"), "aten::save|damaged"),
         "hidden_name": (coded("hidden_name", f"torch.   save([x], {canary!r})"), "aten::save|damaged"),
@@ -259,6 +279,25 @@ def test_what_crashes_torch_is_damaged(tmp_path: Path, root: Path) -> None:
     path.write_bytes(case.read_bytes())
     with pytest.raises(LoadError, match=r"net\.pt: damaged TorchScript: torch's own reader crashed"):
         open_script(path)
+
+
+class WithoutGradients(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = x + 1
+            if bool(y.sum() > 0):
+                with torch.no_grad():
+                    y = y * 2
+        return y * 3
+
+
+def test_no_grad_is_left_out(tmp_path: Path) -> None:
+    """It changes no value, and no converter knows it."""
+    torch.jit.script(WithoutGradients()).save(str(tmp_path / "net.pt"))
+    opened = open_script(tmp_path / "net.pt")
+    assert "no_grad" not in str(opened.inlined_graph) and "prim::E" not in str(opened.inlined_graph)
+    x = torch.ones(2, requires_grad=True)
+    assert torch.equal(opened(x), torch.full((2,), 12.0)) and torch.is_grad_enabled()
 
 
 class Holds(nn.Module):

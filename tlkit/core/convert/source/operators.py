@@ -29,7 +29,7 @@ _TEXT = """
     splitlines startswith stft istft strip swapcase title update upper values warn zfill
 """
 _PRIMITIVES = """
-    AutogradAdd AutogradZero ConstantChunk Constant CreateObject DictConstruct EnumName EnumValue GetAttr If
+    AutogradAdd AutogradZero ConstantChunk Constant CreateObject DictConstruct Enter EnumName EnumValue Exit GetAttr If
     ImplicitTensorToNum ListConstruct ListUnpack Loop ModuleContainerIndex NumToTensor RaiseException SetAttr
     StringIndex TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized abs annotate data device dtype grad id
     index is_cpu is_cuda is_ipu is_maia is_meta is_mkldnn is_mps is_mtia is_nested is_quantized is_sparse

@@ -33,8 +33,18 @@ _GLOBALS = re.compile(
     r"torch\.storage\.\w*Storage|collections\.OrderedDict|torch\.device|torch\.per_\w+|torch\.\w*int\w*|"
     r"torch\.serialization\._get_layout"
 )
+_QUANTIZED = re.compile(r"\btorch\s*\.\s*classes\s*\.\s*quantized\b")
+_PACKED = "holds weights that torch's quantization has packed, which code in the file unpacks while it loads"
 _STRINGS = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 _CALLED_UNSEEN = re.compile(r"\bdef\s+(__(?!(?:init|len|getitem|contains|call)__)\w+__)|\btorch\s*\.\s*classes\b")
+_NAME = r"(?!torch\b)\w+"
+_GRAD_MODE = re.compile(  # what torch's no_grad and enable_grad do at a `with`, on names that are not torch's
+    r"^([ \t]*)def __(?:enter|exit)__\((?![^()]*\btorch\b(?!\.))[^()=]*\) -> NoneType:\n"
+    rf"(?:\1[ \t]+(?:(?:self\.)?{_NAME} = (?:self\.)?{_NAME}|(?:self\.)?{_NAME} = torch\.is_grad_enabled\(\)|"
+    rf"(?:{_NAME} = )?torch\.set_grad_enabled\({_NAME}\)|return None)\n)+"
+    r"(?=\1\S|\n*(?:\S|\Z))",  # and no more than that
+    re.MULTILINE,
+)
 _PARTS = re.compile(r"[(\[{]|[)\]}]|[,:;]|\n|[-+*/%<>=&|^~.@]|\b(?:and|or|not|if|else|in|is|for|lambda)\b")
 _DEEPEST = 1000  # nested or chained parts of one expression; torch's parser overflows its stack at some thousands
 _INDENT = 200  # blanks before a statement
@@ -66,12 +76,12 @@ def check_operators(path: Path, module: nn.Module) -> None:
         hooks = (*script._get_forward_hooks(), *script._get_forward_pre_hooks())
         methods = [script._get_method(name) for name in script._method_names()]
         for method in (*methods, *hooks):
-            for node in _nodes(method.inlined_graph):
+            for node in nodes(method.inlined_graph):
                 if not computes_only(node.kind(), str(node.schema())):
                     raise _refused(path, method.name, f"calls {node.kind()}, which may do more than compute")
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def nodes(graph: Any) -> Iterator[Any]:
     """Yield the nodes of ``graph`` and of all blocks in them."""
     blocks = [graph]
     while blocks:
@@ -87,7 +97,9 @@ def _check_code(path: Path, name: str, data: bytes) -> None:
     text = _STRINGS.sub(" 0 ", text).replace("#", " ")  # torch reads types in comments
     if any(mark in text for mark in ("'", '"', "\\")):
         raise _refused(path, name, "is not written as TorchScript is")
-    found = _CALLED_UNSEEN.search(text)
+    if _QUANTIZED.search(text):
+        raise _refused(path, name, _PACKED)
+    found = _CALLED_UNSEEN.search(_GRAD_MODE.sub("", text))
     if found:  # __setstate__ runs while it loads, __lt__ when a list is sorted: no operator in sight
         what = f"defines {found[1]}, which runs without being called" if found[1] else "uses a class of torch.classes"
         raise _refused(path, name, what)
@@ -120,6 +132,8 @@ def _depth(text: str) -> int:
 def _check_pickle(path: Path, name: str, data: memoryview) -> None:
     found = read_pickle(data, f"{path}: {name}")
     for imported in found.imports:
+        if _QUANTIZED.search(imported):
+            raise _refused(path, name, _PACKED)
         if not _GLOBALS.fullmatch(imported):
             raise _refused(path, name, f"names {imported[:100]}, which is not part of a plain script")
     for _, tensor in find_tensors(found.root, f"{path}: {name}").tensors:  # LoadError for sizes that make no sense

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tlkit.core.convert.source.script_check import check_archive, check_operators
+from tlkit.core.convert.source.script_check import check_archive, check_operators, nodes
 from tlkit.errors import NO_MEMORY, LoadError, reason
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
@@ -25,6 +25,9 @@ _FOLD = 10
 _SECONDS = 60.0
 _PACE = 20e6
 """Bytes of the file for each further second."""
+
+
+_GRAD_MODES = {f"__torch__.torch.autograd.grad_mode.{name}" for name in ("no_grad", "enable_grad")}
 
 
 def open_script(path: Path, trust: bool = False) -> nn.Module:
@@ -91,15 +94,33 @@ def _opened(path: Path, frozen: Path, trust: bool) -> nn.Module:
 
 def _without_branches(module: nn.Module, frozen: Path) -> nn.Module:
     """Return a scripted module without the branches that its modes and shapes' checks leave: torch's own modules warn
-    and raise there, which no converter knows. A traced one has none, and stays as it is. A tracer takes a frozen module
-    for one of another type until it has been loaded again: it is saved at ``frozen`` for that."""
+    and raise there, which no converter knows; and without its ``with torch.no_grad()``, which changes no value. A
+    traced one has neither, and stays as it is. A tracer takes a frozen module for one of another type until it has been
+    loaded again: it is saved at ``frozen`` for that."""
     if not hasattr(module, "inlined_graph"):
         raise LoadError("a script without a forward, or with several", "script a module with one forward")
     graph: Any = module.eval().float().inlined_graph
-    if not any(node.kind() == "prim::If" for node in graph.nodes()):
+    if not any(node.kind() in ("prim::If", "prim::Enter") for node in graph.nodes()):
         return module
-    torch.jit.save(torch.jit.freeze(module), str(frozen))
+    made: Any = torch.jit.freeze(module)
+    _leave_grad_mode(made.graph)
+    torch.jit.save(made, str(frozen))
     return torch.jit.load(str(frozen))  # type: ignore[no-any-return]
+
+
+def _leave_grad_mode(graph: Any) -> None:
+    """Take ``with torch.no_grad()`` and the like out of a frozen graph, and the objects that only that uses."""
+    entered = [node for node in nodes(graph) if node.kind() == "prim::Enter"]
+    for item in (value for node in entered for value in list(node.inputs())):
+        if item.type().str() in _GRAD_MODES and item.node().kind() == "prim::CreateObject":
+            _destroy_users(item)
+
+
+def _destroy_users(item: Any) -> None:
+    users = [use.user for use in item.uses()]
+    if all(node.kind() in ("prim::Enter", "prim::Exit", "prim::SetAttr") for node in users):
+        for node in [*users, item.node()]:
+            node.destroy()
 
 
 def _whole_archive(path: Path) -> Zip:
