@@ -133,6 +133,5 @@ def packed(error: Exception) -> dict[str, str]:
 
 def unpacked(data: dict[str, str]) -> TlkitError:
     """Return the error of :func:`packed`, of its own class where that is one of this module's."""
-    kind = globals().get(data["kind"])
-    known = isinstance(kind, type) and issubclass(kind, TlkitError)
-    return (kind if known else ExecutionError)(data["message"], data["hint"])
+    kinds = {kind.__name__: kind for kind in (TlkitError, *TlkitError.__subclasses__()) if kind.__module__ == __name__}
+    return kinds.get(data["kind"], ExecutionError)(data["message"], data["hint"])
