@@ -133,5 +133,16 @@ def packed(error: Exception) -> dict[str, str]:
 
 def unpacked(data: dict[str, str]) -> TlkitError:
     """Return the error of :func:`packed`, of its own class where that is one of this module's."""
-    kinds = {kind.__name__: kind for kind in (TlkitError, *TlkitError.__subclasses__()) if kind.__module__ == __name__}
-    return kinds.get(data["kind"], ExecutionError)(data["message"], data["hint"])
+    kind = _KINDS.get(data["kind"], ExecutionError)
+    return kind(data["message"], data["hint"])
+
+
+_KINDS: dict[str, type[TlkitError]] = {
+    "TlkitError": TlkitError,
+    "UsageError": UsageError,
+    "LoadError": LoadError,
+    "IncompleteError": IncompleteError,
+    "UnavailableError": UnavailableError,
+    "ConversionError": ConversionError,
+    "WriteError": WriteError,
+}

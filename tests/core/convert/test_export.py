@@ -8,6 +8,7 @@ Covers tlkit/core/convert/exportable.py, tlkit/core/convert/exported_check.py.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -182,3 +183,35 @@ def test_what_cannot_be_is_refused_and_nothing_written(tmp_path: Path, monkeypat
 
 def test_the_door_knows_the_same_endings() -> None:
     assert set(PROGRAMS) == set(FORMATS)
+
+
+RUN_APART = """
+import sys
+from pathlib import Path
+import numpy as np
+from onnx import TensorProto, helper
+from tlkit.core.convert.exported_check import _run_onnx
+from tlkit.mil.text.api import parse_program
+
+x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+path = Path(sys.argv[1])
+path.write_bytes(
+    helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+)
+text = 'program(1.3) { func main<ios16>(tensor<fp32, [2]> x) { tensor<fp32, [2]> y = relu(x = x); } -> (y); }'
+found = _run_onnx(path, {"x": np.array([-1, 2], np.float32)}, parse_program(text, lambda name: None).function())
+assert found["y"].tolist() == [0, 2]
+"""
+
+
+@pytest.mark.slow
+def test_onnxruntime_reports_to_nobody(tmp_path: Path) -> None:
+    """Its telemetry writes who reports, and what, to the temporary folder and the home."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "home").mkdir()
+    home = str(tmp_path / "home")
+    environment = os.environ | {"HOME": home, "TMPDIR": home, "XDG_CACHE_HOME": home, "TORCHINDUCTOR_CACHE_DIR": home}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", RUN_APART, str(tmp_path / "net.onnx")], env=environment, check=True)
+    assert not list((tmp_path / "home").rglob("*"))
