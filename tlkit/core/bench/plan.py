@@ -63,7 +63,8 @@ def settings(
         notes, arrays, items = _inputs(subject, variants[step], batch, given, seed)
         file = folder / f"inputs{len(found)}.npz"
         store_inputs(arrays, file)
-        base = {"path": subject.path, "arrays": str(file), "compiled": subject.compiled} | dict(common)
+        base: dict[str, Any] = {"path": subject.path, "arrays": str(file), "compiled": subject.compiled}
+        base |= {"drawn": not given, **common}
         for threads, unit in product(sweep.threads, sweep.units):
             parts = [
                 subject.name if len(subjects) > 1 else "",

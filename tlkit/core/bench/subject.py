@@ -10,6 +10,7 @@ from typing import Any
 from tlkit.core.model.engines import measured
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.errors import TlkitError, UnavailableError
+from tlkit.host import budget
 from tlkit.host.allocator import keep_freed
 from tlkit.types import Unit
 
@@ -27,6 +28,8 @@ class Task:
     function: str | None = None
     strict_mil: bool = False
     trust: bool = False
+    drawn: bool = False
+    """Whether the inputs were drawn, in shapes that the file asks for."""
 
     @property
     def settings(self) -> HowToRun:
@@ -81,7 +84,8 @@ class EngineSubject:
 
     def bind(self, model: Any) -> Callable[[], object]:
         """Return the call to time."""
-        call: Callable[[], object] = model.bind(self._inputs)
+        with budget.drawn(self._target.drawn):
+            call: Callable[[], object] = model.bind(self._inputs)
         return call
 
     def describe(self) -> dict[str, Any]:
@@ -137,8 +141,23 @@ class SourceSubject:
         def tensor(array: Any) -> torch.Tensor:
             return torch.from_numpy(np.array(array, np.float32 if array.dtype == np.float16 else None)).to(self._device)
 
+        operands = [tensor(array) for array in self._inputs.values()]
+        watched = (
+            isinstance(model, torch.jit.ScriptModule) and not self._target.trust
+        )  # a stranger's, not the user's code
+        if watched and self._target.engine == "compile":
+            self._guarded(waiting_call(model, operands, self._device))()
         forward = torch.compile(model, dynamic=False) if self._target.engine == "compile" else model
-        return waiting_call(forward, [tensor(array) for array in self._inputs.values()], self._device)
+        call = waiting_call(forward, operands, self._device)
+        return self._guarded(call) if watched and forward is model else call
+
+    def _guarded(self, call: Callable[[], object]) -> Callable[[], object]:
+        from tlkit.engines.torch.guarded import FirstGuarded
+
+        elements = sum(array.size for array in self._inputs.values())
+        with budget.drawn(self._target.drawn):
+            most = budget.warranted(Path(self._target.path).stat().st_size, elements)
+        return FirstGuarded(call, most)
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model."""

@@ -24,6 +24,7 @@ from torch import fx
 
 from tlkit.engines.torch.device import device_for, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
+from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UsageError, reason
 from tlkit.host import budget
@@ -137,20 +138,26 @@ class TorchEngine:
     ) -> Callable[[], Sequence[Any]]:
         """Convert the inputs once and return a call that runs exactly one inference on them.
 
-        The call returns the raw outputs in order, tensors on the engine's device; on a GPU it waits for them.
+        The call returns the raw outputs in order, tensors on the engine's device; on a GPU it waits for them. Its first
+        run, or with ``torch.compile`` one before that is compiled, is watched for the sizes that it makes.
         """
         operands = self.operands(arrays, state)
+        shapes = tuple(array.shape for array in arrays.values())
         if self.compiled:
+            if self._unknown(shapes):
+                with torch.inference_mode(), self._guarded(arrays):
+                    self.module(*self.operands(arrays))  # on a state of its own
             self._compile(operands)
-        return waiting_call(self._forward, operands, self.device)
+        call = waiting_call(self._forward, operands, self.device)
+        if self.compiled or not self._unknown(shapes):
+            return call
+        return FirstGuarded(call, self._warranted(arrays), lambda: self._seen.add(shapes))
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
-        call = self.bind(arrays, state)
         outputs, refused = None, None
         try:
-            with self._guarded(arrays):
-                outputs = call()
+            outputs = self.bind(arrays, state)()
         except TooLargeError as error:
             refused = error.with_traceback(None)  # whose frames hold what was made
         except TlkitError:
@@ -199,12 +206,18 @@ class TorchEngine:
         """Watch the sizes of values made in the body, unless the same inference ran before (see
         ``mil.lower.guard``)."""
         shapes = tuple(array.shape for array in arrays.values())
-        if self.compiled or (shapes in self._seen and not self._varies):
+        if not self._unknown(shapes):
             yield
             return
-        with Guard(budget.warranted(self._stored, sum(array.size for array in arrays.values()))):
+        with Guard(self._warranted(arrays)):
             yield
         self._seen.add(shapes)
+
+    def _unknown(self, shapes: tuple[tuple[int, ...], ...]) -> bool:
+        return self._varies or shapes not in self._seen
+
+    def _warranted(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> float:
+        return budget.warranted(self._stored, sum(array.size for array in arrays.values()))
 
     def _failing(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> str:
         """Return a text that names the refused operation, found by running again; empty where that run succeeds."""

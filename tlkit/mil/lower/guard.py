@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -26,11 +26,15 @@ class TooLargeError(ExecutionError):
 
 
 class Guard(TorchDispatchMode):
-    """Raises TooLargeError before a result has more than ``most`` elements (see ``host.budget``)."""
+    """Raises TooLargeError before a result has more than ``most`` elements (see ``host.budget``).
+
+    ``refused`` is that error without its traceback: what TorchScript raises in its place has no message.
+    """
 
     def __init__(self, most: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._most = most
+        self.refused: TooLargeError | None = None
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
         self._bytes = 0
 
@@ -55,7 +59,7 @@ class Guard(TorchDispatchMode):
     def _check(self, elements: int) -> None:
         said = budget.over(elements, self._most)
         if said:
-            raise TooLargeError(f"it makes a value of {said[0]}", said[1])
+            self._refuse(f"it makes a value of {said[0]}", said[1])
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -70,7 +74,11 @@ class Guard(TorchDispatchMode):
             self._bytes = sum(size for _, size in self._held.values())
             said = budget.over(self._bytes / _ITEM, budget.HELD * self._most)
             if said:
-                raise TooLargeError(f"it holds values of {said[0]}", said[1])
+                self._refuse(f"it holds values of {said[0]}", said[1])
+
+    def _refuse(self, message: str, hint: str) -> NoReturn:
+        self.refused = TooLargeError(message, hint)
+        raise TooLargeError(message, hint)
 
 
 def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: float) -> Iterator[Sequence[int]]:

@@ -1,0 +1,37 @@
+"""A call whose first run is watched for what it makes, and whose later ones cost nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tlkit.mil.lower.guard import Guard
+
+
+class FirstGuarded:
+    """A call that runs ``direct``; the first time under a :class:`Guard` of ``most`` elements, then told to ``passed``.
+
+    Whoever times it times ``direct``, once the first run is over.
+    """
+
+    def __init__(self, direct: Callable[[], Any], most: float, passed: Callable[[], None] = lambda: None) -> None:
+        self.direct = direct
+        self._most, self._passed = most, passed
+        self._done = False
+
+    def __call__(self) -> Any:
+        """Run once. Raises TooLargeError where a value is made that is not warranted."""
+        if self._done:
+            return self.direct()
+        guard = Guard(self._most)
+        try:
+            with guard:
+                outputs = self.direct()
+        except Exception:
+            if guard.refused is None:
+                raise
+        if guard.refused is not None:  # outside the handler: what was made goes with the frames of the other error
+            raise guard.refused
+        self._done = True
+        self._passed()
+        return outputs
