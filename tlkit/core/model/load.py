@@ -242,15 +242,18 @@ class Model:
 
         Trees, linear models and the like compute all rows together, which is many times faster than one by one.
         """
+        import numpy as np
+
         from tlkit.core.model.outputs import from_port
 
         together = getattr(self.engine, "run_rows", None)
         if together is None:
             return [self.predict(row) for row in rows]
-        found = together([self.arrays(row) for row in rows])
-        return [
-            {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw} for raw in found
-        ]
+        plain = all(spec.kind == "tensor" and spec.dtype and not spec.flexible for spec in self.inputs)
+        wanted = {spec.name: (spec.shape, np.dtype(spec.dtype)) for spec in self.inputs} if plain else {}
+        found = together([row if plain and _are_ready(wanted, row) else self.arrays(row) for row in rows])
+        outputs = [spec for spec in self.outputs if found and spec.name in found[0]]
+        return [{spec.name: from_port(spec, raw[spec.name]) for spec in outputs} for raw in found]
 
     def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
         """Run one inference operation by operation, with torch (on a Mac too), and show each to ``seen``.
@@ -331,3 +334,10 @@ def _all_drawn(inputs: Mapping[str, Any]) -> bool:
     from tlkit.core.model.inputs import Drawn
 
     return all(isinstance(value, Drawn) for value in inputs.values()) or budget.is_drawn()
+
+
+def _are_ready(wanted: Mapping[str, tuple[tuple[int, ...], Any]], row: Mapping[str, Any]) -> bool:
+    """Whether each input is there, an array of the port's one shape, in its type."""
+    return row.keys() == wanted.keys() and all(
+        (getattr(value, "shape", None), getattr(value, "dtype", None)) == wanted[name] for name, value in row.items()
+    )

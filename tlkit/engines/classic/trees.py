@@ -114,6 +114,7 @@ class _Ensemble:
         before = np.nextafter(self._thresholds, np.array(-np.inf, self._thresholds.dtype))
         self._thresholds = np.where(np.isin(modes, (1, 2)), before, self._thresholds)
         self._equal = np.isin(modes, (4, 5))
+        self._any_equal = bool(self._equal.any())
 
     def _read_leaves(self, nodes: Any) -> None:
         infos = [node.evaluationInfo for node in nodes]
@@ -132,29 +133,33 @@ class _Ensemble:
         compared = np.ascontiguousarray(features.astype(self._thresholds.dtype))
         found = np.tile(self._base, (len(features), 1))
         together = max(1, _BLOCK // max(1, len(features)))
+        gaps = bool(np.isnan(compared).any())
         for begin in range(0, len(self._roots), together):
-            leaves = self._walk(compared, self._roots[begin : begin + together])
+            leaves = self._walk(compared, self._roots[begin : begin + together], gaps)
             if self.dimensions == 1:
                 found[:, 0] += self._single[leaves].sum(1)
             else:
                 found += self._summed(leaves)
         return found
 
-    def _walk(self, features: NDArray[Any], roots: Places) -> Places:
+    def _walk(self, features: NDArray[Any], roots: Places, gaps: bool) -> Places:
         """Return the leaf [rows, trees] at which each row arrives in each of some trees."""
         nodes = np.broadcast_to(roots, (len(features), len(roots))).copy()
         rows = np.arange(len(features))[:, None] * features.shape[1]
-        flat, gaps = features.reshape(-1), bool(np.isnan(features).any())
-        equal = bool(self._equal.any())
+        flat = features.reshape(-1)
         for _ in range(self._depth):
-            values = flat.take(self._feature.take(nodes) + rows) if flat.size else np.zeros(nodes.shape)
+            places = self._feature.take(nodes)
+            places += rows
+            values = flat.take(places) if flat.size else np.zeros(nodes.shape)
             thresholds = self._thresholds.take(nodes)
             true = values <= thresholds
-            if equal:
+            if self._any_equal:
                 true = np.where(self._equal.take(nodes), values == thresholds, true)
             if gaps:
                 true = np.where(np.isnan(values), self._missing.take(nodes), true)
-            nodes = self._children.take(2 * nodes + ~true)
+            nodes *= 2
+            nodes += ~true
+            nodes = self._children.take(nodes)
         return nodes
 
     def _summed(self, leaves: Places) -> Matrix:
