@@ -50,7 +50,8 @@ class JobReader:
 
     def _pieces(self, job: Job) -> Iterator[Any]:
         if job.as_stored:
-            yield from self._stored(job.entry)
+            for entry in (job.entry, *job.others):
+                yield from self._stored(entry)
             return
         for values in self._values(job):
             for start in range(0, values.size, _AT_ONCE):
@@ -58,11 +59,17 @@ class JobReader:
 
     def _values(self, job: Job) -> Iterator[NDArray[Any]]:
         source = self._source
-        if job.part:
+        if job.made:
+            yield np.array(job.made, np.float32)
+        elif job.part:
             yield source.parts(job.entry)[job.part].numpy().reshape(-1)
             source.release(job.entry, job.entry.nbytes)
+        elif job.change:
+            yield job.change.apply(source.array(job.entry)).reshape(-1)
+            source.release(job.entry, job.entry.nbytes)
         else:
-            yield from chunks(source, job.entry, _AT_ONCE)
+            for entry in (job.entry, *job.others):
+                yield from chunks(source, entry, _AT_ONCE)
 
     def _stored(self, entry: TensorEntry) -> Iterator[memoryview]:
         raw = self._source.raw(entry)

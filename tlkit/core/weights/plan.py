@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tlkit.errors import UsageError
@@ -13,6 +13,8 @@ from tlkit.formats.base.planned import Planned
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.formats.encode import is_float
 from tlkit.formats.gguf import write as write_gguf
+from tlkit.formats.gguf.model.changes import Change
+from tlkit.formats.gguf.model.folder import is_full
 from tlkit.formats.safetensors import write as write_safetensors
 from tlkit.formats.torch import write as write_torch
 from tlkit.mil.types import TensorType
@@ -45,13 +47,35 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One tensor to write and where it comes from; ``part`` names the part of a compressed Core ML weight."""
+    """One tensor to write and where it comes from; ``part`` names the part of a compressed Core ML weight.
+
+    ``change`` is done to its values; ``others`` follow it in the same tensor (experts, one after the other); ``made``
+    are the values of a tensor that the source has none of.
+    """
 
     planned: Planned
     entry: TensorEntry
     values: str
     as_stored: bool
     part: str = ""
+    change: Change | None = None
+    others: tuple[TensorEntry, ...] = ()
+    made: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """What becomes of tensors beside their names and types: changes by the source's name, tensors that are stacked by
+    the name of what they become, tensors to make, and whether llama.cpp's rules of what stays float32 hold."""
+
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    stacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    made: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    whole: bool = False
+
+
+NONE = Shaping()
+"""Names and types only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +88,20 @@ class Wishes:
     raw: bool = False
 
 
-def plan(source: TensorFile, entries: Sequence[TensorEntry], wishes: Wishes, names: Mapping[str, str]) -> list[Job]:
+def plan(
+    source: TensorFile,
+    entries: Sequence[TensorEntry],
+    wishes: Wishes,
+    names: Mapping[str, str],
+    shaping: Shaping = NONE,
+) -> list[Job]:
     """Return the jobs for ``entries``, in their order; UsageError where the goal cannot hold one of the tensors."""
-    jobs = [job for entry in entries for job in _jobs(source, entry, wishes, names.get(entry.name, entry.name))]
+    jobs = [
+        job
+        for entry in _stacked(entries, shaping)
+        for job in _jobs(source, entry, wishes, names.get(entry.name, entry.name), shaping)
+    ]
+    jobs = _with_others(jobs, entries, shaping) + _made(shaping)
     seen: set[str] = set()
     for job in jobs:
         if job.planned.name in seen:
@@ -90,7 +125,38 @@ def plan(source: TensorFile, entries: Sequence[TensorEntry], wishes: Wishes, nam
     return jobs
 
 
-def _jobs(source: TensorFile, entry: TensorEntry, wishes: Wishes, name: str) -> Iterator[Job]:
+def _stacked(entries: Sequence[TensorEntry], shaping: Shaping) -> list[TensorEntry]:
+    """Return the entries without those that follow another one in its tensor."""
+    following = {name for members in shaping.stacks.values() for name in members[1:]}
+    return [entry for entry in entries if entry.name not in following]
+
+
+def _with_others(jobs: list[Job], entries: Sequence[TensorEntry], shaping: Shaping) -> list[Job]:
+    """Return the jobs with tensors that are stacked along a new first axis."""
+    by_name = {entry.name: entry for entry in entries}
+    members = {names[0]: [by_name[name] for name in names] for names in shaping.stacks.values()}
+    found = []
+    for job in jobs:
+        stack = members.get(job.entry.name)
+        if stack:
+            planned = replace(job.planned, shape=(len(stack), *job.planned.shape))
+            same = job.as_stored and all(entry.dtype == planned.dtype for entry in stack)
+            job = replace(job, planned=planned, others=tuple(stack[1:]), as_stored=same)
+        found.append(job)
+    return found
+
+
+def _made(shaping: Shaping) -> list[Job]:
+    """Return the jobs for tensors that the source has none of."""
+    found = []
+    for name, row in shaping.made.items():
+        shape = (len(row),)
+        entry = TensorEntry(name, "F32", shape, 4 * len(row))
+        found.append(Job(Planned(name, "F32", shape), entry, "F32", False, made=tuple(row)))
+    return found
+
+
+def _jobs(source: TensorFile, entry: TensorEntry, wishes: Wishes, name: str, shaping: Shaping) -> Iterator[Job]:
     compressed = source.is_compressed(entry)
     parts = source.parts(entry) if compressed and wishes.raw else {}
     if parts:
@@ -103,7 +169,10 @@ def _jobs(source: TensorFile, entry: TensorEntry, wishes: Wishes, name: str) -> 
         return
     kept = entry.dtype in TYPES[wishes.format] and not compressed and not entry.big_endian
     values = entry.dtype if kept else source.decoded_type(entry)
-    yield _job(entry, wishes, name, entry.shape, values, compressed=compressed)
+    change = shaping.changes.get(entry.name)
+    shape = change.shape(entry.shape) if change else entry.shape
+    full = shaping.whole and is_full(name, shape)
+    yield _job(entry, wishes, name, shape, values, compressed=compressed, change=change, full=full)
 
 
 def _job(
@@ -114,13 +183,15 @@ def _job(
     values: str,
     part: str = "",
     compressed: bool = False,
+    change: Change | None = None,
+    full: bool = False,
 ) -> Job:
     stored = entry.dtype if not part and not compressed and entry.dtype in BLOCKS else values
-    goal = _goal(stored, values, shape, wishes, plain=bool(part))
+    goal = "F32" if full and is_float(stored) else _goal(stored, values, shape, wishes, plain=bool(part))
     if goal is None:
         raise UsageError(f"'{name}' is {stored}, which {wishes.format} cannot hold", "write another format")
-    same = not part and not compressed and goal == entry.dtype and not entry.big_endian
-    return Job(Planned(name, goal, shape), entry, values, same, part)
+    same = not part and not compressed and goal == entry.dtype and not entry.big_endian and change is None
+    return Job(Planned(name, goal, shape), entry, values, same, part, change)
 
 
 def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plain: bool) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tlkit.core.weights.choose import choose
 from tlkit.core.weights.files import write_files
 from tlkit.core.weights.metadata import Carried, edit_metadata, read_metadata
+from tlkit.core.weights.model import Naming, naming
 from tlkit.core.weights.plan import FORMATS, TYPES, Job, Wishes, parse_size, plan, shards
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base.ledger import sentences
@@ -28,7 +29,6 @@ from tlkit.types import LeftOut
 
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 _WEIGHTS_ONLY = "weights only: it lacks hyperparameters or a tokenizer, and will not load in llama.cpp"
-_SUFFIX = "_to_fp16"  # what coremltools appends to a parameter's name when it makes it f16
 
 Report = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1."""
@@ -107,15 +107,18 @@ def convert_weights(
     )
     _check_elements(opened, sum(entry.elements for entry in choice.entries))
     notes: list[str] = [*opened.notes, *choice.notes, *sentences(choice.left_out)]
-    carried = edit_metadata(read_metadata(opened), metadata)
-    arch = _architecture(opened, carried) if wishes.format == "GGUF" or opened.format == "GGUF" else ""
-    from_gguf = "general.architecture" in carried
-    current = [choice.renamed.get(entry.name, entry.name) for entry in choice.entries]
-    renamed = _renamed(opened, current, wishes.format, arch, from_gguf, notes) if names == "auto" else {}
-    renamed = {entry.name: renamed.get(name, name) for entry, name in zip(choice.entries, current, strict=True)}
-    jobs = plan(opened, choice.entries, wishes, renamed)
+    carried = read_metadata(opened)
+    current = {choice.renamed.get(entry.name, entry.name): entry for entry in choice.entries}
+    given = naming(opened, current, wishes.format, carried) if names == "auto" else Naming()
+    notes += [*given.notes, *sentences(given.left_out)]
+    carried = edit_metadata({**given.metadata, **carried}, metadata)
+    arch = given.architecture
+    renamed = {entry.name: given.names.get(entry.name, name) for name, entry in current.items()}
+    dropped = {item.name for item in given.left_out}
+    entries = [entry for entry in choice.entries if entry.name not in dropped]
+    jobs = plan(opened, entries, wishes, renamed, given.shaping)
     notes += _not_quantized(jobs, wishes.quantize)
-    if wishes.format == "GGUF" and not (f"{arch}.block_count" in carried and "tokenizer.ggml.model" in carried):
+    if wishes.format == "GGUF" and not _is_whole(carried):
         notes.append(_WEIGHTS_ONLY)
     from tlkit.core.weights.data import JobReader
 
@@ -127,7 +130,7 @@ def convert_weights(
         source=str(source),
         format=wishes.format,
         tensors=len(jobs),
-        parameters=sum(entry.elements for entry in choice.entries),
+        parameters=sum(entry.elements for entry in entries),
         size=sum(file.stat().st_size for file in files),
         types=dict(Counter(job.planned.dtype for job in jobs).most_common()),
         changed=_changed(jobs),
@@ -135,7 +138,7 @@ def convert_weights(
         renamed=sum(1 for old, new in renamed.items() if old != new),
         notes=tuple(notes),
         seconds=time.perf_counter() - start,
-        left_out=choice.left_out,
+        left_out=(*choice.left_out, *given.left_out),
     )
 
 
@@ -179,43 +182,10 @@ def _files(opened: TensorFile) -> set[Path]:
     return {Path(entry.file) for entry in opened.entries() if entry.file}
 
 
-def _architecture(opened: TensorFile, carried: Carried) -> str:
-    """Return the gguf package's name of the model's architecture, "" where it is not known."""
-    from tlkit.formats.gguf.names import find_architecture
-
-    said = carried.get("general.architecture")
-    if said is None and opened.format == "SafeTensors":
-        from tlkit.formats.safetensors.read import folder_config
-
-        return find_architecture(str(folder_config(opened.path).get("model_type", "")))
-    return find_architecture(str(said.value)) if said else ""
-
-
-def _renamed(
-    opened: TensorFile, names: Sequence[str], form: str, arch: str, came_from_gguf: bool, notes: list[str]
-) -> dict[str, str]:
-    """Return the new names of renamed tensors; notes about the renaming are added to ``notes``."""
-    if opened.format == "CoreML":
-        short = {name: name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
-        taken = Counter(short.get(name, name) for name in names)
-        return {old: new for old, new in short.items() if taken[new] == 1}
-    if not arch:
-        return {}
-    from tlkit.formats.gguf import names as known
-
-    from_gguf = known.are_gguf_names(names)
-    if form == "GGUF":
-        found = {} if from_gguf else known.to_gguf(names, arch)
-    else:
-        found = known.to_hugging_face(names, arch) if from_gguf else {}
-    if found and len(found) < len(names):
-        notes.append(
-            f"{len(names) - len(found)} of {len(names)} tensors keep their names: {arch} has no other names for them"
-        )
-    if found and arch in known.CHANGED_VALUES and not (form == "GGUF" and came_from_gguf):
-        side = "expects" if form == "GGUF" else "made"
-        notes.append(f"names are mapped, values are not: as llama.cpp {side} {arch}, {known.CHANGED_VALUES[arch]}")
-    return found
+def _is_whole(carried: Carried) -> bool:
+    """Whether a GGUF file with this metadata has what llama.cpp asks for beside tensors."""
+    arch = carried.get("general.architecture")
+    return bool(arch and f"{arch.value}.block_count" in carried and "tokenizer.ggml.model" in carried)
 
 
 def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:

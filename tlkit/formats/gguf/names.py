@@ -100,15 +100,6 @@ _TABLES = {
 ARCHITECTURES = tuple(sorted(_TABLES))
 """The architectures whose tensors get their Hugging Face names back."""
 
-CHANGED_VALUES = {
-    "llama": "rows of q and k are in llama.cpp's order",
-    "gemma": "norms hold 1 + Hugging Face's weights",
-    "gemma2": "norms hold 1 + Hugging Face's weights",
-    "gemma3": "norms hold 1 + Hugging Face's weights",
-    "gpt2": "matrices of linear layers are transposed",
-}
-"""How llama.cpp's converter changes values besides renaming; a Hugging Face model would need that undone."""
-
 
 def are_gguf_names(names: Iterable[str]) -> bool:
     """Whether the tensors have GGUF's names."""

@@ -1,0 +1,1 @@
+"""What makes weights a model that llama.cpp loads: hyperparameters, tokenizer, and values in its order."""

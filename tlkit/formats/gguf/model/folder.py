@@ -1,0 +1,178 @@
+"""A Hugging Face folder as the model that llama.cpp loads: all but the weights' bytes, and what stands against it.
+
+``doubts`` are reasons why llama.cpp will not load the file, or will compute or split text otherwise; an empty list is a
+promise. The weights themselves are written by whoever asked, by :class:`Model`'s plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import TlkitError
+from tlkit.formats.base.tensors import TensorEntry
+from tlkit.formats.gguf.model.architectures import ARCHITECTURES, Architecture, full_name
+from tlkit.formats.gguf.model.changes import Change, change_of, short_name
+from tlkit.formats.gguf.model.hyperparameters import heads, hyperparameters
+from tlkit.formats.gguf.model.specials import specials
+from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles
+from tlkit.formats.gguf.model.vocabulary import read_vocabulary
+from tlkit.formats.gguf.names import to_gguf
+from tlkit.formats.gguf.write import Typed
+from tlkit.types import LeftOut
+
+_EXPERT = re.compile(r"(.*\.experts)\.(\d{1,4})\.(.*)")
+_BLOCKS = 1 << 12
+_FULL = re.compile(r"(.*_norm\.weight|.*ffn_gate_inp\.weight|position_embd\.weight|token_types\.weight)")
+_POOLING = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
+
+
+@dataclass(slots=True)
+class Model:
+    """The plan. ``names`` and ``changes`` are by the source's names; ``stacks`` say which tensors (one per expert)
+    become one; ``made`` are tensors that the config describes, as float32 rows by their GGUF name."""
+
+    architecture: str
+    names: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+    stacks: dict[str, list[str]] = field(default_factory=dict)
+    made: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    metadata: dict[str, Typed] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
+    """Return the row for a ``config.json``; None for a model that is not known."""
+    return ARCHITECTURES.get(str(config.get("model_type", "")))
+
+
+def is_full(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether llama.cpp wants a tensor in float32 whatever the others are: vectors, norms, routers, positions."""
+    return len(shape) < 2 or _FULL.fullmatch(name) is not None
+
+
+def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> Model | None:
+    """Return the plan for the weights ``entries`` (by the names they now have); None for an unknown architecture."""
+    row = architecture_of(config)
+    if row is None:
+        return None
+    found = Model(row.name)
+    _weights(found, row, config, entries)
+    values, tensors, doubts = hyperparameters(config, row)
+    found.doubts += doubts
+    found.made = tensors
+    found.metadata = {**_general(folder, row), **values}
+    rows = next((entry.shape[0] for name, entry in entries.items() if _is_embedding(found, name) and entry.shape), 0)
+    _tokenizer(found, folder, config, rows)
+    if row.name == "bert":
+        found.metadata |= _pooling(folder)
+    return found
+
+
+def _is_embedding(found: Model, name: str) -> bool:
+    return found.names.get(name) == "token_embd.weight"
+
+
+def _weights(found: Model, row: Architecture, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> None:
+    """Plan each tensor: its name, its change, or why it is not written."""
+    usual = {name: _usual(name, row) for name in entries}
+    tied = _is_tied(config, row) and "output" in row.optional
+    plain: dict[str, str] = {}  # the usual name without the expert's number, by the source's name
+    for name, spelled in usual.items():
+        if any(re.search(pattern, spelled) for pattern in row.skipped):
+            found.left_out.append(LeftOut(name, _WORKED_OUT, entries[name].nbytes, "unasked"))
+        elif tied and spelled == "lm_head.weight":
+            found.left_out.append(LeftOut(name, _TIED, entries[name].nbytes, "unasked"))
+        else:
+            expert = _EXPERT.fullmatch(spelled)
+            plain[name] = f"{expert[1]}.{expert[3]}" if expert else spelled
+    known = to_gguf(dict.fromkeys(plain.values()), row.name)
+    counts = heads(config, row)
+    for name, spelled in plain.items():
+        new = known.get(spelled)
+        if new is None:
+            continue
+        found.names[name] = new
+        if _EXPERT.fullmatch(usual[name]):
+            found.stacks.setdefault(new, []).append(name)
+        change = change_of(new, row, counts)
+        if change and not change.fits(entries[name].shape):
+            shape = "x".join(map(str, entries[name].shape))
+            found.doubts.append(f"'{name}' ({shape}) does not fit {counts[0]} heads of attention")
+        elif change:
+            found.changes[name] = change
+    for members in found.stacks.values():
+        members.sort(key=lambda name: int((_EXPERT.fullmatch(usual[name]) or ("", "", "0"))[2]))
+    _check(found, row, config, [name for name in plain if name not in found.names])
+
+
+_WORKED_OUT = "no inference needs it: it follows from the rest, or belongs to another task"
+_TIED = "the output layer is the embedding (tie_word_embeddings)"
+
+
+def _usual(name: str, row: Architecture) -> str:
+    for pattern, replacement in row.renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _is_tied(config: Mapping[str, Any], row: Architecture) -> bool:
+    inner = config.get("text_config")
+    said = config.get("tie_word_embeddings", inner.get("tie_word_embeddings") if isinstance(inner, Mapping) else None)
+    return bool(row.defaults["tie_word_embeddings"] if said is None else said)
+
+
+def _check(found: Model, row: Architecture, config: Mapping[str, Any], nameless: Sequence[str]) -> None:
+    """Doubt a model that lacks tensors, or has some that llama.cpp does not look for: it loads neither."""
+    inner = config.get("text_config")
+    layers = {**config, **(inner if isinstance(inner, Mapping) else {})}
+    count = layers.get("num_hidden_layers", layers.get("n_layer", row.defaults.get("num_hidden_layers", 12)))
+    count = count if type(count) is int and 0 < count < _BLOCKS else 0
+    wanted = {full_name(name) for name in row.tensors.split()}
+    wanted |= {f"blk.{block}.{full_name(name)}" for block in range(count) for name in row.blocks.split()}
+    have = set(found.names.values())
+    if not _is_tied(config, row) and "output" in row.optional.split():
+        wanted.add("output.weight")
+    lacking = sorted(wanted - have)
+    if lacking:
+        found.doubts.append(f"{len(lacking)} of its tensors are not there: {', '.join(lacking[:3])}")
+    able = {full_name(name) for name in row.optional.split()} | {full_name(name) for name in row.blocks.split()}
+    extra = [name for name, new in found.names.items() if new not in wanted and short_name(new) not in able]
+    extra = [*nameless, *extra]
+    if extra:
+        found.doubts.append(f"{row.name} has no place for {len(extra)} of its tensors: {', '.join(extra[:3])}")
+
+
+def _general(folder: Path, row: Architecture) -> dict[str, Typed]:
+    """Return what a file says of itself in general."""
+    found = {"general.architecture": Typed("str", row.name), "general.type": Typed("str", "model")}
+    name = folder.resolve().name
+    if name:
+        found["general.name"] = Typed("str", name)
+    return found
+
+
+def _tokenizer(found: Model, folder: Path, config: Mapping[str, Any], rows: int) -> None:
+    """Add the tokenizer's entries, or say why there are none."""
+    files = TokenizerFiles(folder)
+    try:
+        vocabulary = read_vocabulary(files)
+        if vocabulary is None:
+            found.doubts.append("the folder has no tokenizer (tokenizer.json or tokenizer.model)")
+            return
+        vocabulary.fit(rows or len(vocabulary.tokens))
+        found.metadata |= vocabulary.metadata() | specials(files, vocabulary, config)
+        found.doubts += vocabulary.doubts
+    except TlkitError as error:
+        found.doubts.append(error.message)
+
+
+def _pooling(folder: Path) -> dict[str, Typed]:
+    """Return how sentence-transformers makes one vector of a text's, where the folder says so."""
+    said = TokenizerFiles(folder).json("1_Pooling/config.json")
+    kinds = [number for key, number in _POOLING.items() if said.get(key) is True]
+    return {"bert.pooling_type": Typed("u32", kinds[0])} if len(kinds) == 1 else {}
