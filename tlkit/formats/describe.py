@@ -161,9 +161,13 @@ def _text(metadata: Mapping[str, Any], *keys: str) -> str:
 
 
 def _safetensors(file: Any) -> ModelInfo:
+    from tlkit.formats.gguf.model.architectures import ARCHITECTURES
+    from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles
     from tlkit.formats.safetensors.read import folder_config
 
     config = folder_config(file.path)
+    row = ARCHITECTURES.get(str(config.get("model_type", "")))
+    folder = file.path if file.path.is_dir() else file.path.parent
     architectures = config.get("architectures")
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     known = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "torch_dtype", "dtype")
@@ -171,6 +175,7 @@ def _safetensors(file: Any) -> ModelInfo:
         "files": len(file.shards) if len(file.shards) > 1 else None,
         "architecture": ", ".join(names) or _text(config, "model_type"),
         "quantized": str(file.scheme) if file.scheme else "",
+        "llama_cpp": row.name if row and TokenizerFiles(folder).there else "",
         "config": {key: config[key] for key in known if isinstance(config.get(key), str | int | float)},
     }
     metadata = Metadata(

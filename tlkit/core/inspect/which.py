@@ -18,6 +18,12 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
     if kind == "GGUF":
         if not info.parameters:
             return "a vocabulary without weights: llama.cpp tests tokenizers with it", ""
+        if not (info.details.get("tokenizer", {}).get("model") and info.details.get("layers")):
+            if info.details.get("architecture") == "clip":
+                return "for llama.cpp, beside the language model that it shows pictures or sound to", ""
+            return "weights only: it lacks hyperparameters or a tokenizer, and will not load in llama.cpp:", _to(
+                info, ".safetensors"
+            )
         return "for running with llama.cpp and the like, on any machine; to train further, or read it in PyTorch:", _to(
             info, ".safetensors"
         )
@@ -32,6 +38,10 @@ def which_format(info: ModelInfo) -> tuple[str, str]:
 
 def _safetensors(info: ModelInfo) -> tuple[str, str]:
     where = "for training and sharing (PyTorch, MLX, Hugging Face); weights by themselves run nowhere"
+    if info.details.get("llama_cpp"):
+        return f"{where}. As GGUF, for llama.cpp and the like (converting says what speaks against it):", _to(
+            info, ".gguf"
+        )
     if "ForCausalLM" in str(info.details.get("architecture", "")):
         return f"{where}. As GGUF, of weights only, which will not load in llama.cpp:", _to(info, ".gguf")
     goal = shlex.quote(f"{_stem(info)}.mlpackage")

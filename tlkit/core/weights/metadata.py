@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from tlkit.errors import UsageError
+from tlkit.formats.base.dtypes import QUANTIZED
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.gguf.header import GGUFArray
 from tlkit.formats.gguf.write import SCALARS, Typed
@@ -153,6 +154,8 @@ def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -
         del found["general.file_type"]
         if types and types[0] in _FILE_TYPES:
             found["general.file_type"] = Typed("u32", _FILE_TYPES[types[0]])
+    if "general.file_type" in found and any(name in QUANTIZED for name in types):
+        found.setdefault("general.quantization_version", Typed("u32", 2))
     _check_alignment(found)
     return dict(sorted(found.items(), key=lambda item: item[0] != "general.architecture"))
 

@@ -81,7 +81,15 @@ _HEAD = (r"^lm_head\.",)
 
 
 def _sized(
-    hidden: int, inner: int, layers: int, heads: int, groups: int | None, context: int, eps: float, vocabulary: int
+    hidden: int,
+    inner: int,
+    layers: int,
+    heads: int,
+    groups: int | None,
+    context: int,
+    eps: float,
+    vocabulary: int,
+    activation: str = "hidden_act",
 ) -> dict[str, Any]:
     return {
         "hidden_size": hidden,
@@ -94,7 +102,7 @@ def _sized(
         "rope_theta": 10000.0,
         "vocab_size": vocabulary,
         "tie_word_embeddings": False,
-        "hidden_act": "silu",
+        activation: "silu",
     }
 
 
@@ -150,7 +158,7 @@ _GEMMA2 = replace(
     blocks=f"{_GATED} post_attention_norm post_ffw_norm",
     activations=("gelu_pytorch_tanh",),
     attention_pattern=2,
-    defaults=_sized(2304, 9216, 26, 8, 4, 8192, 1e-6, 256000)
+    defaults=_sized(2304, 9216, 26, 8, 4, 8192, 1e-6, 256000, "hidden_activation")
     | {
         "head_dim": 256,
         "tie_word_embeddings": True,
@@ -172,7 +180,7 @@ _GEMMA3 = replace(
     skipped=_UNUSED + _TOWERS,
     attention_pattern=6,
     expected={"attn_logit_softcapping": None, "use_bidirectional_attention": False},
-    defaults=_sized(2304, 9216, 26, 8, 4, 131072, 1e-6, 262208)
+    defaults=_sized(2304, 9216, 26, 8, 4, 131072, 1e-6, 262208, "hidden_activation")
     | {
         "head_dim": 256,
         "tie_word_embeddings": True,

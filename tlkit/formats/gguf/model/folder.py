@@ -27,6 +27,7 @@ from tlkit.types import LeftOut
 _EXPERT = re.compile(r"(.*\.experts)\.(\d{1,4})\.(.*)")
 _BLOCKS = 1 << 12
 _FULL = re.compile(r"(.*_norm\.weight|.*ffn_gate_inp\.weight|position_embd\.weight|token_types\.weight)")
+_PHI_TOKENS = frozenset(("<s>", "</s>", "<unk>", "<|endoftext|>"))
 _POOLING = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
 
 
@@ -150,6 +151,7 @@ def _check(found: Model, row: Architecture, config: Mapping[str, Any], nameless:
 def _general(folder: Path, row: Architecture) -> dict[str, Typed]:
     """Return what a file says of itself in general."""
     found = {"general.architecture": Typed("str", row.name), "general.type": Typed("str", "model")}
+    found["general.file_type"] = Typed("u32", 0)  # as long as all is float32; the writer knows what it becomes
     name = folder.resolve().name
     if name:
         found["general.name"] = Typed("str", name)
@@ -167,8 +169,20 @@ def _tokenizer(found: Model, folder: Path, config: Mapping[str, Any], rows: int)
         vocabulary.fit(rows or len(vocabulary.tokens))
         found.metadata |= vocabulary.metadata() | specials(files, vocabulary, config)
         found.doubts += vocabulary.doubts
+        _phi(found, set(vocabulary.tokens))
     except TlkitError as error:
         found.doubts.append(error.message)
+
+
+def _phi(found: Model, tokens: set[str]) -> None:
+    """Keep llama.cpp from looking for Phi's tokens where they are not: it goes by the model's name as well."""
+    name = found.metadata.get("general.name")
+    called = name is not None and any(word in name.value.lower() for word in ("phi3", "phi-3"))
+    lacking = sorted(_PHI_TOKENS - tokens)
+    if lacking and found.architecture == "phi3":
+        found.doubts.append(f"its vocabulary lacks tokens that llama.cpp takes for granted here: {', '.join(lacking)}")
+    elif lacking and called:
+        del found.metadata["general.name"]
 
 
 def _pooling(folder: Path) -> dict[str, Typed]:

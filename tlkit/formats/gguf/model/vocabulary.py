@@ -28,7 +28,7 @@ _LENGTH = 1 << 10  # characters of a token whose splits are looked at
 
 @dataclass(slots=True)
 class Vocabulary:
-    """``model`` is llama.cpp's word for the algorithm: llama (scores), gpt2 (merges), bert (WordPiece), t5 (Unigram)."""
+    """``model`` is llama.cpp's algorithm: llama (by scores), gpt2 (by merges), bert (WordPiece), t5 (Unigram)."""
 
     model: str
     pre: str
