@@ -196,8 +196,8 @@ def test_names_are_mapped_where_the_architecture_is_known(tmp_path: Path) -> Non
     result = convert_weights(folder, tmp_path / "b.gguf")
     assert set(read_gguf(tmp_path / "b.gguf")) == {"blk.0.ffn_up.weight", "output.weight", "extra"}
     assert result.renamed == 2
-    assert any("1 of 3 tensors keep" in note for note in result.notes)
-    assert any("q and k" in note for note in result.notes)
+    assert any("no place for 1 of its tensors: extra" in note for note in result.notes)
+    assert any("of its tensors are not there" in note for note in result.notes)
     reader = gguf.GGUFReader(tmp_path / "b.gguf")
     assert reader.fields["general.architecture"].contents() == "llama"
     convert_weights(tmp_path / "b.gguf", tmp_path / "c.safetensors")
