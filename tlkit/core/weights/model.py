@@ -12,7 +12,7 @@ from tlkit.core.weights.plan import NONE, Shaping
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.formats.gguf.model.architectures import Architecture, by_gguf_name
 from tlkit.formats.gguf.model.changes import Change, change_of, changes_back
-from tlkit.formats.gguf.model.folder import Model, read_model
+from tlkit.formats.gguf.model.folder import GGUFModel, read_model
 from tlkit.formats.gguf.names import are_gguf_names, find_architecture, to_gguf, to_hugging_face
 from tlkit.formats.safetensors.read import folder_config
 from tlkit.types import LeftOut
@@ -106,7 +106,7 @@ def _count(said: Any) -> int:
     return value if type(value) is int and value > 0 else 0
 
 
-def _whole(model: Model, current: Mapping[str, str]) -> Naming:
+def _whole(model: GGUFModel, current: Mapping[str, str]) -> Naming:
     """Return the naming for a folder whose architecture is known through and through."""
     shaping = Shaping(
         {current[name]: change for name, change in model.changes.items()},

@@ -1,7 +1,7 @@
 """A Hugging Face folder as the model that llama.cpp loads: all but the weights' bytes, and what stands against it.
 
 ``doubts`` are reasons why llama.cpp will not load the file, or will compute or split text otherwise; an empty list is a
-promise. The weights themselves are written by whoever asked, by :class:`Model`'s plan.
+promise. The weights themselves are written by whoever asked, by :class:`GGUFModel`'s plan.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _POOLING = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling
 
 
 @dataclass(slots=True)
-class Model:
+class GGUFModel:
     """The plan. ``names`` and ``changes`` are by the source's names; ``stacks`` say which tensors (one per expert)
     become one; ``made`` are tensors that the config describes, as float32 rows by their GGUF name."""
 
@@ -56,12 +56,12 @@ def is_full(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) < 2 or _FULL.fullmatch(name) is not None
 
 
-def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> Model | None:
+def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> GGUFModel | None:
     """Return the plan for the weights ``entries`` (by the names they now have); None for an unknown architecture."""
     row = architecture_of(config)
     if row is None:
         return None
-    found = Model(row.name)
+    found = GGUFModel(row.name)
     _weights(found, row, config, entries)
     values, tensors, doubts = hyperparameters(config, row)
     found.doubts += doubts
@@ -74,11 +74,13 @@ def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Te
     return found
 
 
-def _is_embedding(found: Model, name: str) -> bool:
+def _is_embedding(found: GGUFModel, name: str) -> bool:
     return found.names.get(name) == "token_embd.weight"
 
 
-def _weights(found: Model, row: Architecture, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> None:
+def _weights(
+    found: GGUFModel, row: Architecture, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]
+) -> None:
     """Plan each tensor: its name, its change, or why it is not written."""
     usual = {name: _usual(name, row) for name in entries}
     tied = _is_tied(config, row) and "output" in row.optional
@@ -127,7 +129,7 @@ def _is_tied(config: Mapping[str, Any], row: Architecture) -> bool:
     return bool(row.defaults["tie_word_embeddings"] if said is None else said)
 
 
-def _check(found: Model, row: Architecture, config: Mapping[str, Any], nameless: Sequence[str]) -> None:
+def _check(found: GGUFModel, row: Architecture, config: Mapping[str, Any], nameless: Sequence[str]) -> None:
     """Doubt a model that lacks tensors, or has some that llama.cpp does not look for: it loads neither."""
     inner = config.get("text_config")
     layers = {**config, **(inner if isinstance(inner, Mapping) else {})}
@@ -158,7 +160,7 @@ def _general(folder: Path, row: Architecture) -> dict[str, Typed]:
     return found
 
 
-def _tokenizer(found: Model, folder: Path, config: Mapping[str, Any], rows: int) -> None:
+def _tokenizer(found: GGUFModel, folder: Path, config: Mapping[str, Any], rows: int) -> None:
     """Add the tokenizer's entries, or say why there are none."""
     files = TokenizerFiles(folder)
     try:
@@ -174,7 +176,7 @@ def _tokenizer(found: Model, folder: Path, config: Mapping[str, Any], rows: int)
         found.doubts.append(error.message)
 
 
-def _phi(found: Model, tokens: set[str]) -> None:
+def _phi(found: GGUFModel, tokens: set[str]) -> None:
     """Keep llama.cpp from looking for Phi's tokens where they are not: it goes by the model's name as well."""
     name = found.metadata.get("general.name")
     called = name is not None and any(word in name.value.lower() for word in ("phi3", "phi-3"))
