@@ -84,7 +84,8 @@ class TensorSpec:
     ``ranges`` gives (lowest, highest or None for unbounded) for each axis of a flexible shape; ``enumerated`` lists the
     only shapes allowed. ``shape`` is empty where the model declares none, and for scalars. An image is (1, channels,
     height, width), and the sizes that it takes are in ``image``. ``intake`` is for ports of a package that is to be
-    made, and is not part of JSON documents.
+    made, and is not part of JSON documents. ``sequences`` says that it also takes what an old
+    neural network sees: [sequence, batch, C, H, W], and [sequence, batch, C] where its shape is [C].
     """
 
     name: str
@@ -98,6 +99,7 @@ class TensorSpec:
     default: float | None = None
     description: str = ""
     intake: Intake = field(default=Intake(), metadata={"json": False})
+    sequences: bool = field(default=False, metadata={"json": False})
 
     @property
     def flexible(self) -> bool:

@@ -47,7 +47,8 @@ class HowToRun:
 class Loadable:
     """What an engine loads: the file or folder, its ports, and the function to run (None: the only one). ``program``
     returns the MIL function after checking that its weights exist; LoadError where there is none. ``message`` is Core
-    ML's ``Model``, for kinds of model that are read from it.
+    ML's ``Model``, for kinds of model that are read from it. ``shaped`` is there where the program hangs on the
+    shapes of the inputs: it returns the function for those given, for the ports' own where it is given None.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Loadable:
     function: str | None
     program: Callable[[], Function]
     message: Any = None
+    shaped: Callable[[Mapping[str, tuple[int, ...]] | None], Function] | None = None
 
 
 class Engine(Protocol):

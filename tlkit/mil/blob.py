@@ -162,6 +162,11 @@ class Deferred(ABC):
 
     __slots__ = ()
 
+    @property
+    def stored(self) -> int:
+        """The bytes that a file stores of it, where it is not made of another constant of the program."""
+        return 0
+
     @abstractmethod
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, packed as in a weight file, in pieces that easily fit into memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tlkit.types import ImageSpec, TensorSpec
 
@@ -14,6 +15,8 @@ def allows(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     if spec.image is not None:
         channels = 3 if spec.image.layout in ("RGB", "BGR") else 1
         return len(shape) == 4 and shape[:2] == (1, channels) and allows_size(spec.image, (shape[3], shape[2]))
+    if spec.sequences and len(shape) != len(spec.shape) and _is_sequence(spec, shape):
+        return True
     if spec.enumerated:
         return shape in spec.enumerated or shape == spec.shape
     if spec.ranges:
@@ -21,6 +24,15 @@ def allows(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
             low <= dim and (high is None or dim <= high) for dim, (low, high) in zip(shape, spec.ranges, strict=True)
         )
     return not spec.shape or shape == spec.shape
+
+
+def _is_sequence(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+    """Whether a shape is a sequence of batches of what the port takes: [sequence, batch, C(, 1, 1 or H, W)]."""
+    if len(shape) == 5:
+        inner: tuple[int, ...] = shape[2:3] if len(spec.shape) == 1 and shape[3:] == (1, 1) else shape[2:]
+    else:
+        inner = shape[2:] if len(shape) == 3 and len(spec.shape) == 1 else ()
+    return bool(inner) and min(shape) > 0 and allows(replace(spec, sequences=False), inner)
 
 
 def allows_size(image: ImageSpec, size: tuple[int, int]) -> bool:

@@ -77,7 +77,7 @@ class EngineSubject:
         from tlkit.core.model.load import load_model
 
         target = self._target
-        options = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
+        options: dict[str, Any] = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
         model = load_model(target.path, **options, function=target.function, strict_mil=target.strict_mil)
         model.prepare()
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from tlkit.core.model.engines import check_refusals, check_settings, choose
 from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watching
 from tlkit.engines.pipeline import PipelineEngine
-from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.errors import LoadError, UnavailableError, UsageError, reason
+from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host import budget
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
@@ -23,7 +25,28 @@ if TYPE_CHECKING:
     from tlkit.engines.torch.watch import Seen
     from tlkit.formats.base.tensors import TensorFile, Tensors
     from tlkit.formats.coreml.package import Package
+    from tlkit.frontends.network.network import NeuralNetwork
     from tlkit.mil.program import Function, Program
+
+
+def hooks(custom: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+    """Return what runs custom layers as functions; UsageError where ``module:name`` names none."""
+    return {name: _function(name, value) if isinstance(value, str) else value for name, value in custom.items()}
+
+
+def _function(name: str, place: str) -> Callable[..., Any]:
+    module, colon, attribute = place.partition(":")
+    found: Any = None
+    try:
+        found = importlib.import_module(module) if colon else None
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--custom {name}={place}: {reason(error)}", "write CLASS=module:function") from None
+    if not callable(found):
+        raise UsageError(f"--custom {name}={place}: that is not a function", "write CLASS=module:function")
+    made: Callable[..., Any] = found
+    return made
 
 
 def inspect(path: str | os.PathLike[str], *, format: str | None = None) -> ModelInfo:
@@ -45,6 +68,7 @@ def load_model(
     function: str | None = None,
     strict_mil: bool = False,
     stage: int | str | None = None,
+    custom: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load the model at ``path``, whatever its format (told from the content, not the extension).
 
@@ -54,14 +78,21 @@ def load_model(
     to depart from MIL's specification, torch does what Core ML does; ``strict_mil`` asks for the specification (which
     is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places. ``stage`` is one stage of a pipeline by its
     number, from 0, or its name, to be run by itself.
+
+    ``custom`` names what runs a neural network's custom layers: by their class, a function or its ``module:name``. It
+    is called with an array for each input and ``parameters=`` (a dictionary) and ``weights=`` (a list of flat arrays),
+    and returns an array for each output. Arrays have the shape that the network sees: [Seq, B, C, H, W] where its
+    arrays are of rank 5.
     """
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
     settings = HowToRun(precision, engine, unit, strict_mil, part=stage is not None)
     check_settings(settings)
-    return _open(Path(path), settings, function, stage)
+    return _open(Path(path), settings, function, stage, hooks(custom or {}))
 
 
-def _open(path: Path, settings: HowToRun, function: str | None, stage: int | str | None) -> Model:
+def _open(
+    path: Path, settings: HowToRun, function: str | None, stage: int | str | None, custom: Mapping[str, Any]
+) -> Model:
     from tlkit.formats.base.sniff import COREML
     from tlkit.formats.describe import describe_tensors, find_format, open_tensors
 
@@ -76,7 +107,7 @@ def _open(path: Path, settings: HowToRun, function: str | None, stage: int | str
     package = open_package(path)
     if stage is not None:
         package = package.stage(stage)
-    return Model(path, package, describe_package(package, function), settings, function, stage)
+    return Model(path, package, describe_package(package, function), settings, function, stage, custom)
 
 
 class Model:
@@ -90,6 +121,7 @@ class Model:
         settings: HowToRun,
         function: str | None = None,
         stage: int | str | None = None,
+        custom: Mapping[str, Any] | None = None,
     ) -> None:
         from tlkit.formats.coreml.package import Package
 
@@ -100,6 +132,7 @@ class Model:
         self._settings = settings
         self._engines: dict[str, Engine] = {}
         self._which = stage
+        self._custom = dict(custom or {})
         self._function = function or (self._package.default_function if self._package else None)
 
     @property
@@ -111,6 +144,15 @@ class Model:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs, in order."""
         return self.info.inputs
+
+    @cached_property
+    def _network(self) -> NeuralNetwork | None:
+        """The neural network of before mlprograms that the model is, if it is one."""
+        if self._package is None or self.info.kind not in NETWORKS:
+            return None
+        from tlkit.frontends.network.network import NeuralNetwork
+
+        return NeuralNetwork(self._package.model, self._custom)
 
     @property
     def stored(self) -> int:
@@ -128,7 +170,9 @@ class Model:
         return self._package.program if self._package else None
 
     def function(self) -> Function:
-        """Return the MIL function that runs; LoadError for a model that is not an mlprogram."""
+        """Return the MIL function that runs, a neural network's at its ports' shapes; LoadError for other models."""
+        if self._network is not None:
+            return self._network.program().function()
         if self.program is None:
             raise LoadError(f"{self.path}: a {self.info.kind} model has no MIL program", "this needs an mlprogram")
         return self.program.function(self._function)
@@ -202,7 +246,8 @@ class Model:
         package = self._unpacked(self._package) if self._package else None
         place = path or (package.root if package else self.path)
         message = package.model if package else None
-        return Loadable(place, self.inputs, self.outputs, self._function, self._program_to_run, message)
+        shaped = None if self._network is None else self._network.function
+        return Loadable(place, self.inputs, self.outputs, self._function, self._program_to_run, message, shaped)
 
     def _program_to_run(self) -> Function:
         if self._package is not None and self._package.program is not None:
@@ -215,7 +260,8 @@ class Model:
     def _stage(self, package: Package) -> Model:
         from tlkit.formats.coreml.describe import describe_package
 
-        return Model(self.path, package, describe_package(package), replace(self._settings, part=True))
+        settings = replace(self._settings, part=True)
+        return Model(self.path, package, describe_package(package), settings, custom=self._custom)
 
     def prepare(self) -> None:
         """Load the engine now, so that errors appear here and not at the first prediction."""

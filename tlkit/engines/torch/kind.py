@@ -7,6 +7,7 @@ from typing import Any
 
 from tlkit.engines.engine import Allocation, Arrays, Can, Engine, EngineKind, HowToRun, Loadable, Refusal
 from tlkit.errors import LoadError
+from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host.machine import gpu_expected
 from tlkit.types import Unit
 
@@ -24,8 +25,8 @@ class TorchKind(EngineKind):
         return True
 
     def runs(self, kind: str) -> bool:
-        """Whether it runs models of ``kind``: mlprograms."""
-        return kind == "mlProgram"
+        """Whether it runs models of ``kind``: mlprograms, and neural networks of before them."""
+        return kind == "mlProgram" or kind in NETWORKS
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
@@ -41,13 +42,13 @@ class TorchKind(EngineKind):
         """Lower the program and move its weights to the device."""
         from tlkit.engines.torch.engine import TorchEngine
 
-        engine = TorchEngine(
-            model.program(),
-            precision=settings.precision,
-            engine=settings.mode,
-            unit=settings.unit,
-            strict_mil=settings.strict_mil,
-        )
+        how: dict[str, Any] = {"precision": settings.precision, "engine": settings.mode, "unit": settings.unit}
+        how["strict_mil"] = settings.strict_mil
+        if model.shaped is not None:
+            from tlkit.engines.torch.shaped import ShapedEngine
+
+            return ShapedEngine(model.shaped, **how)
+        engine = TorchEngine(model.program(), **how)
         _agree("input", engine.input_names, "description", [spec.name for spec in model.inputs])
         _agree("output", [spec.name for spec in model.outputs], "program", engine.output_names)
         return engine
@@ -77,7 +78,9 @@ class TorchKind(EngineKind):
         """Return what each operation costs here, measured."""
         from tlkit.engines.torch.engine import TorchEngine
         from tlkit.engines.torch.profile import profile
+        from tlkit.engines.torch.shaped import ShapedEngine
 
+        engine = engine.of(arrays) if isinstance(engine, ShapedEngine) else engine
         assert isinstance(engine, TorchEngine)
         kind = "cpu" if engine.device.type == "cpu" else "gpu"
         costs = profile(engine, arrays)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tlkit.formats.coreml.weights import Weight, program_weights, stored_name
 from tlkit.mil.opsets import system_of
 from tlkit.mil.program import Function, ListType, Program, Ref, TensorType, Value, walk
 from tlkit.mil.types import DType
-from tlkit.types import Metadata, ModelInfo
+from tlkit.types import Metadata, ModelInfo, TensorSpec
 
 _PROVENANCE = "com.github.apple.coremltools."
 
@@ -51,7 +52,7 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
         path=str(package.root),
         metadata=_metadata(model.description.metadata, shares),
         kind=model.WhichOneof("Type") or "unknown",
-        inputs=read_ports(ports.input),
+        inputs=_inputs(model, ports),
         outputs=read_ports(ports.output),
         states=read_ports(ports.state),
         labels=_labels(program, function) if program else _stage_labels(model, programs),
@@ -72,6 +73,16 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
         notes=package.notes + tuple(error.message for error in faults),
         left_out=package.left_out,
     )
+
+
+def _inputs(model: Any, ports: Any) -> tuple[TensorSpec, ...]:
+    """Return the inputs; those of a neural network that sees arrays in rank 5 take sequences of batches, too."""
+    found = read_ports(ports.input)
+    content = legacy.body(model)
+    if model.WhichOneof("Type") not in legacy.NETWORKS or content.arrayInputShapeMapping != 0:
+        return found
+    fits = [spec.image is None and spec.kind == "tensor" and len(spec.shape) in (1, 3) for spec in found]
+    return tuple(replace(spec, sequences=True) if fit else spec for spec, fit in zip(found, fits, strict=True))
 
 
 def weight_table(package: Package) -> tuple[Weight, ...]:

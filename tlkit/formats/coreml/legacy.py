@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.coreml.weights import Weight
+from tlkit.formats.files.wire import fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+"""The kinds of model that are neural networks."""
+
 _PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
 
 
@@ -55,7 +59,7 @@ def weights(model: Any) -> Iterator[Weight]:
 def weight_messages(model: Any) -> Iterator[tuple[Weight, Any]]:
     """Yield the weights of all networks in ``model``, each with the ``WeightParams`` message that holds it."""
     for stage in stages(model):
-        if stage.WhichOneof("Type") in _NETWORKS:
+        if stage.WhichOneof("Type") in NETWORKS:
             for layer in body(stage).layers:
                 yield from _layer(layer.name, layer)
 
@@ -63,7 +67,7 @@ def weight_messages(model: Any) -> Iterator[tuple[Weight, Any]]:
 def layers(model: Any) -> Iterator[tuple[str, str, list[str], list[str]]]:
     """Yield name, kind, inputs and outputs of each layer of all networks in ``model``."""
     for stage in stages(model):
-        if stage.WhichOneof("Type") in _NETWORKS:
+        if stage.WhichOneof("Type") in NETWORKS:
             for layer in body(stage).layers:
                 yield layer.name, layer.WhichOneof("layer") or "unknown", list(layer.input), list(layer.output)
 
@@ -107,35 +111,62 @@ def _weight(name: str, params: Any) -> Iterator[Weight]:
         yield Weight(name, f"{stored}{bits}", (len(params.rawValue) * 8 // bits,), len(params.rawValue))
 
 
+def count(params: Any) -> int:
+    """Return how many values a ``WeightParams`` message has; packed ones may be up to seven fewer."""
+    if params.floatValue:
+        return len(params.floatValue)
+    if params.float16Value:
+        return len(params.float16Value) // 2
+    bits = params.quantization.numberOfBits
+    return len(params.int8RawValue) or (len(params.rawValue) * 8 // bits if 0 < bits <= 8 else len(params.rawValue))
+
+
 def stored(params: Any) -> bytes:
     """Return the bytes of a ``WeightParams`` message, float32 values little-endian."""
-    import numpy as np
-
     if params.floatValue:
-        return np.array(params.floatValue, "<f4").tobytes()
+        return _floats(params).tobytes()
     return bytes(params.float16Value or params.int8RawValue or params.rawValue)
 
 
-def values(params: Any) -> NDArray[Any]:
-    """Return the values of a ``WeightParams`` message, flat: quantized ones as float32, by their scales or table."""
+def values(params: Any, shape: tuple[int, ...] | None = None, axis: int = 0) -> NDArray[Any]:
+    """Return the values of a ``WeightParams`` message, flat: quantized ones as float32, by their scales or table.
+
+    Scales go along ``axis`` of ``shape``, or along the first one; what only fills the last byte is left out with a
+    ``shape``.
+    """
     import numpy as np
 
     if params.floatValue:
-        return np.array(params.floatValue, np.float32)
+        return _floats(params)
     if params.float16Value:
         return np.frombuffer(params.float16Value, "<f2", len(params.float16Value) // 2)
     quantization, data = params.quantization, _codes(params)
+    data = data if shape is None else data[: math.prod(shape)]
     if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
         table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
         if data.size and data.max() >= table.size:
             raise LoadError("a weight's index points past its look-up table", "the file is damaged")
         return np.take(table, data)
-    linear = quantization.linearQuantization
-    scale, bias = (np.array(part, np.float32) for part in (linear.scale or [1.0], linear.bias or [0.0]))
-    if data.size % scale.size or data.size % bias.size:
-        raise LoadError("a weight's scales do not divide it", "the file is damaged")
-    wide = data.astype(np.float32).reshape(scale.size, -1) * scale[:, None]
-    return (wide.reshape(bias.size, -1) + bias[:, None]).reshape(-1)
+    linear, wide = quantization.linearQuantization, data.astype(np.float32)
+    outer = math.prod(shape[:axis]) if shape else 1
+    for name, part in (("scale", linear.scale or [1.0]), ("bias", linear.bias or [0.0])):
+        along = np.array(part, np.float32)
+        if data.size % (outer * along.size) or (shape and along.size not in (1, shape[axis])):
+            raise LoadError("a weight's scales do not divide it", "the file is damaged")
+        rows, column = wide.reshape(outer, along.size, -1), along[None, :, None]
+        wide = rows * column if name == "scale" else rows + column
+    return np.asarray(wide.reshape(-1))
+
+
+def _floats(params: Any) -> NDArray[Any]:
+    """Return ``floatValue`` without a Python number for each: from its place in the message's bytes."""
+    import numpy as np
+
+    data = memoryview(params.SerializePartialToString())
+    for number, wire, start, end in fields(data, 0, len(data)):
+        if (number, wire) == (params.FLOATVALUE_FIELD_NUMBER, 2):
+            return np.frombuffer(data[start:end], "<f4")
+    return np.array(params.floatValue, np.float32)
 
 
 def parts(params: Any) -> dict[str, NDArray[Any]]:

@@ -31,6 +31,8 @@ def stored(operations: Iterable[Operation]) -> int:
                 files[id(value.data.file)] = len(value.data.file) if value.data.file is not None else 0
             elif isinstance(value.data, tuple | bytes):
                 inline += len(value.data)
+            else:
+                inline += value.data.stored
     return sum(files.values()) + inline
 
 

@@ -17,7 +17,7 @@ from torch import fx
 
 from tlkit.errors import LoadError, TlkitError
 from tlkit.host import budget
-from tlkit.mil import ops
+from tlkit.mil import dialect, ops
 from tlkit.mil.collector import uncollected
 from tlkit.mil.lower import states
 from tlkit.mil.lower.constants import Allowance, Constant, const_value, constant, expanded, given, plain, rounds, stored
@@ -35,6 +35,8 @@ from tlkit.mil.program import (
     walk,
 )
 
+DIALECT = dialect.__name__
+"""tlkit's own operations, which importing it registers."""
 MAX_DEPTH = 64
 """Blocks nested deeper than this are refused."""
 

@@ -13,6 +13,7 @@
   comparisons); every other op that declares fp16 outputs is rounded once, after computing in f32.
 * ``aliases`` marks ops whose result may share an operand's memory; an exact one may, unless it says otherwise.
 * ``constexpr`` ops have only constant inputs and run once, when the program is lowered.
+* ``dialect`` registers an operation of tlkit's own, which MIL does not have and no package can hold (``mil/dialect``).
 * ``measured`` registers what Core ML was measured to do where it departs from the specification: the same op at the
   same opset, with the row of ``docs/fidelity.md`` that holds the evidence. It is what runs, unless the caller asks for
   the specification (``strict``).
@@ -131,7 +132,11 @@ class OpDef:
     row: str = ""
 
 
+PREFIX = "tlkit."
+"""What the names of tlkit's own operations begin with (``mil/dialect``): no name of MIL's has a point."""
+
 _OPS: dict[str, list[OpDef]] = {}
+_DIALECT: dict[str, OpDef] = {}
 _MEASURED: dict[tuple[str, int], OpDef] = {}
 
 
@@ -164,6 +169,24 @@ def op(
     return register
 
 
+def dialect(name: str | None = None) -> Callable[[Op], Op]:
+    """Register the decorated function as an operation of tlkit's own, ``tlkit.name``, in every opset."""
+
+    def register(function: Op) -> Op:
+        title = name or function.__name__
+        if not _NAME.fullmatch(title) or PREFIX + title in _DIALECT:
+            raise ValueError(f"bad dialect registration: {title!r}")
+        family = function.__module__.rpartition(".")[2]
+        parameters, special = _signature(function)
+        definition = OpDef(
+            PREFIX + title, family, min(_SINCE), function, _rounded(function), parameters, special, False, False, False
+        )
+        _DIALECT[PREFIX + title] = definition
+        return function
+
+    return register
+
+
 def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
     """Register the decorated function as Core ML's measured behaviour for the op ``name`` of the opset ``since``. Its
     inputs are those of the specified op, which must be registered before it. ``row`` is the row of ``docs/fidelity.md``
@@ -188,6 +211,8 @@ def lookup(name: str, opset: str, *, strict: bool = False) -> OpDef | None:
     """Return the op ``name`` as ``opset`` (``"CoreML7"``) defines it, or None if tlkit or the opset lacks it.
     ``strict`` chooses the specification where Core ML was measured to do something else.
     """
+    if name.startswith(PREFIX):
+        return _DIALECT.get(name)
     found = None
     for version in _OPS.get(name, ()):
         if version.since <= release(opset):
@@ -213,6 +238,11 @@ def release(opset: str) -> int:
 def library() -> Mapping[str, Sequence[OpDef]]:
     """Return every registered op by name, its versions oldest first."""
     return _OPS
+
+
+def own() -> Mapping[str, OpDef]:
+    """Return the operations of tlkit's own by name."""
+    return _DIALECT
 
 
 def round_f16(x: Any) -> Any:

@@ -1,0 +1,278 @@
+"""Whole networks: mappings of arrays and pictures, preprocessing, weights of every kind, outputs, classifiers.
+
+Covers tlkit/frontends/network/network.py, tlkit/frontends/network/build.py, tlkit/frontends/network/ports.py,
+tlkit/frontends/network/kit/blob.py, tlkit/frontends/network/kit/weights.py, tlkit/engines/torch/shaped.py,
+tlkit/frontends/network/layers/custom.py, tlkit/mil/dialect/custom.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlkit
+from tests.frontends.network import nets
+from tests.frontends.network.nets import layer, model, run
+from tests.real_models import MODELS, needs_models
+from tlkit.errors import ExecutionError, LoadError
+from tlkit.frontends.network.network import NeuralNetwork
+
+RNG = np.random.default_rng(2)
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def saved(made: object, folder: Path) -> Path:
+    path = folder / "model.mlmodel"
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "wanted"),
+    [
+        ((3,), (3,), (1, 1, 3, 1, 1)),
+        ((3, 4, 5), (3, 4, 5), (1, 1, 3, 4, 5)),
+        ((3,), (7, 2, 3), (7, 2, 3, 1, 1)),
+        ((3,), (7, 2, 3, 1, 1), (7, 2, 3, 1, 1)),
+        ((3, 4, 5), (2, 1, 3, 4, 5), (2, 1, 3, 4, 5)),
+    ],
+)
+def test_arrays_enter_a_network_of_rank_5(tmp_path, declared, given, wanted):
+    path = saved(model([layer("add", alpha=1.0)], {"x": declared}, exact=False), tmp_path)
+    x = drawn(*given)
+    out = tlkit.load_model(path).predict({"x": x})["y"]
+    assert out.shape == wanted
+    np.testing.assert_allclose(out, x.reshape(wanted) + 1, rtol=1e-6)
+
+
+def test_sequences_of_other_vectors_are_refused(tmp_path):
+    loaded = tlkit.load_model(saved(model([layer("add", alpha=1.0)], {"x": (3,)}, exact=False), tmp_path))
+    for shape in ((7, 2, 4), (7, 2, 3, 1, 2), (4,), (2, 3)):
+        with pytest.raises(tlkit.errors.UsageError, match="does not fit"):
+            loaded.predict({"x": drawn(*shape)})
+
+
+def test_outputs_of_rank_5_take_the_rank_that_their_port_declares():
+    x = drawn(6)
+    for declared, wanted in (
+        ((6,), (6,)),
+        ((6, 1, 1), (6, 1, 1)),
+        ((), (1, 1, 6, 1, 1)),
+        ((5,), (6,)),
+        ((2, 3), (2, 3)),
+    ):
+        made = model([layer("add", alpha=1.0)], {"x": (6,)}, exact=False)
+        made.description.output[0].type.multiArrayType.shape.extend(declared)
+        function = NeuralNetwork(made).function()
+        assert function.block.operations[-1].outputs[0].type.shape == wanted
+        assert nets.ShapedEngine(NeuralNetwork(made).function).run({"x": x})["y"].shape == wanted
+
+
+def picture_model(space: int, *steps: object, rank4: bool = False) -> object:
+    made = model([layer("copy")], {}, exact=rank4)
+    port = made.description.input.add(name="x")
+    port.type.imageType.width, port.type.imageType.height, port.type.imageType.colorSpace = 3, 2, space
+    made.neuralNetwork.imageInputShapeMapping = int(rank4)
+    for step in steps:
+        made.neuralNetwork.preprocessing.add().CopyFrom(step)
+    return made
+
+
+def scaler(feature: str = "", **fields: float) -> object:
+    from tlkit.mil import coreml_proto
+
+    step = coreml_proto.module("NeuralNetwork_pb2").NeuralNetworkPreprocessing(featureName=feature)
+    nets.fill(step.scaler, fields)
+    return step
+
+
+@pytest.mark.parametrize(("space", "order"), [(20, (0, 1, 2)), (30, (2, 1, 0))])
+def test_pixels_are_scaled_and_biases_go_by_colour(tmp_path, space, order):
+    """y = scale * x + bias, the bias not scaled; the channels stand as the colour space has them."""
+    biases = {"redBias": 1.0, "greenBias": 2.0, "blueBias": 3.0}
+    path = saved(picture_model(space, scaler(channelScale=0.5, **biases)), tmp_path)
+    pixels = RNG.integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    out = tlkit.load_model(path).predict({"x": Image.fromarray(pixels)})["y"]
+    wanted = pixels.astype(np.float32).transpose(2, 0, 1) * 0.5 + np.array([1, 2, 3]).reshape(3, 1, 1)
+    np.testing.assert_allclose(out, wanted[list(order)][None, None], rtol=1e-6)
+
+
+def test_a_gray_picture_a_mean_image_and_rank_4(tmp_path):
+    from tlkit.mil import coreml_proto
+
+    mean = coreml_proto.module("NeuralNetwork_pb2").NeuralNetworkPreprocessing(featureName="x")
+    mean.meanImage.meanImage.extend([1.0, 2, 3, 4, 5, 6])
+    made = picture_model(10, mean, scaler("x", channelScale=2.0, grayBias=-1.0), rank4=True)
+    pixels = RNG.integers(0, 256, (2, 3), dtype=np.uint8)
+    out = tlkit.load_model(saved(made, tmp_path)).predict({"x": Image.fromarray(pixels)})["y"]
+    wanted = (pixels - np.arange(1.0, 7).reshape(2, 3)) * 2 - 1
+    np.testing.assert_allclose(out, wanted[None, None], rtol=1e-6)
+
+
+def product(weights: object, rows: int = 2, columns: int = 4) -> object:
+    made = layer("innerProduct", inputChannels=columns, outputChannels=rows)
+    made.innerProduct.weights.CopyFrom(weights)
+    return made
+
+
+def params(**fields: object) -> object:
+    from tlkit.mil import coreml_proto
+
+    made = coreml_proto.module("NeuralNetwork_pb2").WeightParams()
+    nets.fill(made, fields)
+    return made
+
+
+CODES = [3, 1, 0, 2, 1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_quantized_weights(bits):
+    """Codes are packed highest bits first; scales go by row, a table by code."""
+    x = drawn(1, 4)
+    raw, codes = nets.packed(CODES, bits), np.array(CODES, np.float32).reshape(2, 4)
+    scale, bias = np.array([0.5, 2.0], np.float32), np.array([-1.0, 3.0], np.float32)
+    linear = {"numberOfBits": bits, "linearQuantization": {"scale": scale.tolist(), "bias": bias.tolist()}}
+    out = run(product(params(rawValue=raw, quantization=linear)), {"x": x})["y"]
+    np.testing.assert_allclose(out, x @ (codes * scale[:, None] + bias[:, None]).T, rtol=1e-5)
+    table = RNG.standard_normal(2**bits).astype(np.float32)
+    looked = {"numberOfBits": bits, "lookupTableQuantization": {"floatValue": table.tolist()}}
+    out = run(product(params(rawValue=raw, quantization=looked)), {"x": x})["y"]
+    np.testing.assert_allclose(out, x @ table[np.array(CODES).reshape(2, 4)].T, rtol=1e-5)
+
+
+def test_half_and_signed_weights_and_scales_of_a_transposed_convolution():
+    x, w = drawn(1, 4), drawn(2, 4).astype(np.float16)
+    out = run(product(params(float16Value=w.tobytes())), {"x": x})["y"]
+    np.testing.assert_allclose(out, x @ w.astype(np.float32).T, rtol=1e-5)
+    signed = np.array([[-3, 1, 127, -128], [0, 2, -1, 5]], np.int8)
+    given = params(
+        int8RawValue=signed.tobytes(), quantization={"numberOfBits": 8, "linearQuantization": {"scale": [0.5]}}
+    )
+    np.testing.assert_allclose(run(product(given), {"x": x})["y"], x @ (signed * 0.5).T, rtol=1e-5)
+    made = layer("convolution", isDeconvolution=True, outputChannels=2, kernelChannels=1, kernelSize=[1, 1], valid={})
+    half = {"numberOfBits": 8, "linearQuantization": {"scale": [2.0, 3.0], "bias": [0.0, 1.0]}}
+    made.convolution.weights.CopyFrom(params(rawValue=bytes([10, 20]), quantization=half))
+    out = run(made, {"x": np.ones((1, 1, 1, 1))})["y"]
+    assert out.ravel().tolist() == [20, 61]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"floatValue": [1.0] * 7},
+        {"rawValue": b"1234567", "quantization": {"numberOfBits": 8}},
+        {
+            "rawValue": b"12345678",
+            "quantization": {"numberOfBits": 8, "lookupTableQuantization": {"floatValue": [1.0]}},
+        },
+        {"rawValue": b"12345678", "quantization": {"numberOfBits": 8, "linearQuantization": {"scale": [1.0] * 3}}},
+        {},
+    ],
+)
+def test_weights_of_another_size_are_refused(weights):
+    with pytest.raises(LoadError, match=r"damaged|weight"):
+        run(product(params(**weights)), {"x": drawn(1, 4)})
+
+
+def classifier(labels: str, *names: object) -> object:
+    made = model([layer("softmax", name="last")], {"x": (3,)}, (), exact=False, kind="neuralNetworkClassifier")
+    getattr(made.neuralNetworkClassifier, labels).vector.extend(names)
+    field = "int64KeyType" if labels == "int64ClassLabels" else "stringKeyType"
+    getattr(made.description.output.add(name="odds").type.dictionaryType, field).SetInParent()
+    kind = made.description.output.add(name="best").type
+    (kind.int64Type if labels == "int64ClassLabels" else kind.stringType).SetInParent()
+    made.description.predictedFeatureName, made.description.predictedProbabilitiesName = "best", "odds"
+    return made
+
+
+@pytest.mark.parametrize(("labels", "names"), [("stringClassLabels", ("a", "b", "c")), ("int64ClassLabels", (7, 8, 9))])
+def test_classifiers_give_a_label_and_probabilities(tmp_path, labels, names):
+    """The scores are those of the last layer where the model names none."""
+    x = np.array([0.1, 2.0, 0.5], np.float32)
+    out = tlkit.load_model(saved(classifier(labels, *names), tmp_path)).predict({"x": x})
+    wanted = np.exp(x) / np.exp(x).sum()
+    assert out["best"] == names[1]
+    assert list(out["odds"]) == list(names)
+    assert list(out["odds"].values()) == pytest.approx(wanted.tolist(), rel=1e-5)
+
+
+def test_an_input_that_may_be_left_out_has_its_default(tmp_path):
+    made = model([layer("add", "x z")], {"x": (2,), "z": (2,)}, exact=True)
+    made.description.input[1].type.isOptional = True
+    x = drawn(2)
+    np.testing.assert_allclose(tlkit.load_model(saved(made, tmp_path)).predict({"x": x})["y"], x)
+    made.description.input[1].type.multiArrayType.floatDefaultValue = 2.5
+    np.testing.assert_allclose(tlkit.load_model(saved(made, tmp_path)).predict({"x": x})["y"], x + 2.5)
+
+
+def test_flexible_shapes_and_whole_numbers(tmp_path):
+    made = model([layer("reduceSum", axes=[-1])], {"x": (2, 3)}, exact=True)
+    kind = made.description.input[0].type.multiArrayType
+    kind.dataType = nets.INT
+    for low, high in ((1, 4), (1, -1)):
+        kind.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
+    made.description.output[0].type.multiArrayType.dataType = nets.INT
+    loaded = tlkit.load_model(saved(made, tmp_path))
+    for shape in ((2, 3), (4, 9), (1, 1)):
+        x = RNG.integers(-9, 9, shape).astype(np.int32)
+        out = loaded.predict({"x": x})["y"]
+        assert out.dtype == np.int32
+        np.testing.assert_array_equal(out, x.sum(-1))
+
+
+def test_custom_layers_run_by_the_function_that_is_named():
+    def sum_and_scaled(a, b, *, parameters, weights):
+        return a + b, a * parameters["factor"] * weights[0][1]
+
+    made = layer("custom", "x z", "y w", className="Mine")
+    made.custom.weights.add().floatValue.extend([1.0, 3.0])
+    made.custom.parameters["factor"].doubleValue = 2.0
+    x, z = drawn(2, 3), drawn(2, 3)
+    layers = [made, layer("add", "w", "v", alpha=1.0)]
+    out = run(layers, {"x": x, "z": z}, ("y", "v"), hooks={"Mine": sum_and_scaled})
+    np.testing.assert_allclose(out["y"], x + z, rtol=1e-6)
+    np.testing.assert_allclose(out["v"], x * 6 + 1, rtol=1e-6)
+    with pytest.raises(LoadError, match="custom layer Mine") as refused:
+        run(layers, {"x": x, "z": z}, ("y", "v"))
+    assert "--custom" in refused.value.hint
+    with pytest.raises(ExecutionError, match="custom layer 'Mine' gave 1 arrays, not 2"):
+        run(layers, {"x": x, "z": z}, ("y", "v"), hooks={"Mine": lambda a, b, **_: a})
+
+
+def test_all_that_cannot_be_made_is_said_at_once():
+    made = [layer("custom", "x", "a", className="One"), layer("custom", "a", "y", className="Two")]
+    with pytest.raises(LoadError, match="custom layer One, custom layer Two"):
+        run(made, {"x": drawn(2)})
+
+
+def test_names_of_layers_stay_and_a_name_written_twice_is_two_values():
+    layers = [layer("add", "x", "x", name="first", alpha=1.0), layer("multiply", "x", "y", name="second", alpha=2.0)]
+    function = NeuralNetwork(model(layers, {"x": (2,)})).function()
+    named = [operation.name for operation in function.block.operations if operation.type != "const"]
+    assert named[:2] == ["first", "second"]
+    x = drawn(2)
+    np.testing.assert_allclose(run(layers, {"x": x})["y"], (x + 1) * 2, rtol=1e-6)
+
+
+@needs_models
+def test_a_network_agrees_with_its_onnx_twin():
+    held = np.load(MODELS / "oracle/my_network_vincentg.npz")
+    loaded = tlkit.load_model(MODELS / "mlmodel/my_network_vincentg.mlmodel")
+    out = loaded.predict({"my_input": held["in_my_input"][0]})["my_output"]
+    assert out.shape == (1, 1, 10, 1, 1)
+    np.testing.assert_allclose(out.ravel(), held["out_0_my_output"].ravel(), atol=1e-4)
+
+
+@needs_models
+@pytest.mark.parametrize("name", ["waifu2x_anime_noise0_model", "MNIST_omaralbeik"])
+def test_real_networks_cost_no_operation_for_ones_around_them(name):
+    loaded = tlkit.load_model(MODELS / f"mlmodel/{name}.mlmodel")
+    kinds = [operation.type for operation in loaded.function().block.operations]
+    assert kinds.count("expand_dims") + kinds.count("squeeze") <= 2

@@ -1,0 +1,1 @@
+"""Whatever a file holds becomes a MIL program here, so that every engine and every command runs it."""

@@ -1,0 +1,1 @@
+"""What layers are written with: values, the program being made, weights, the registry."""

@@ -1,0 +1,169 @@
+"""A Core ML model of a neural network as a MIL program: the door of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml.ports import read_ports
+from tlkit.frontends.network import ports
+from tlkit.frontends.network.build import Builder, Hooks, unknown
+from tlkit.frontends.network.kit.blob import Blob
+from tlkit.frontends.network.kit.graph import Graph, text
+from tlkit.frontends.network.kit.weights import Weights
+from tlkit.mil.passes.rewrite import texts
+from tlkit.mil.program import Block, DictType, Function, NamedType, Operation, Program, Ref, TensorType, Value
+from tlkit.mil.types import DType
+from tlkit.types import TensorSpec
+
+OPSET = "CoreML5"
+"""The operations that networks become: those of the first opset say them all."""
+_CUSTOM = "give each class of custom layers a function: --custom CLASS=module:function"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class NeuralNetwork:
+    """A neural network of a ``Model`` message. Its weights are decoded once, however often the program is made.
+
+    ``hooks`` are what runs custom layers, by their class. LoadError lists every kind of layer that cannot be made.
+    """
+
+    def __init__(self, model: Any, hooks: Hooks | None = None) -> None:
+        self.model, self.hooks = model, dict(hooks or {})
+        self.inputs, self.outputs = read_ports(model.description.input), read_ports(model.description.output)
+        self._network = legacy.body(model)
+        self._weights = Weights()
+        self._made: dict[tuple[tuple[str, tuple[int, ...]], ...], Program] = {}
+
+    @property
+    def exact(self) -> bool:
+        """Whether arrays enter the network as they are; else in rank 5."""
+        return bool(self._network.arrayInputShapeMapping == 1)
+
+    def program(self, shapes: Shapes | None = None) -> Program:
+        """Return the network for inputs of ``shapes``, the ports' own where they are left out."""
+        missing = unknown(self._network, self.hooks)
+        if missing:
+            listed, custom = ", ".join(missing), any(item.startswith("custom layer") for item in missing)
+            hint = _CUSTOM if custom else "the file is damaged, or newer than this tlkit"
+            raise LoadError(f"the network has layers that tlkit does not run: {listed}", hint)
+        asked = {spec.name: (shapes or {}).get(spec.name, default_shape(spec)) for spec in self.inputs}
+        key = tuple(asked.items())
+        if key not in self._made:
+            if len(self._made) >= 8:
+                self._made.clear()
+            self._made[key] = Program({"main": self._function(asked)})
+        return self._made[key]
+
+    def function(self, shapes: Shapes | None = None) -> Function:
+        """Return the one function of :meth:`program`."""
+        return self.program(shapes).function()
+
+    def _function(self, shapes: Shapes) -> Function:
+        taken = {spec.name for spec in (*self.inputs, *self.outputs)}
+        g, scope, inputs = Graph(taken), {}, []
+        for spec in self.inputs:
+            kind = ports.element(spec)
+            inputs.append(NamedType(spec.name, TensorType(kind, shapes[spec.name])))
+            exact = self._network.imageInputShapeMapping == 1 if spec.image else self.exact
+            blob = ports.entered(spec, shapes[spec.name], exact=exact)
+            g.title = spec.name
+            scope[spec.name] = g.cast(blob, DType.FP32, kind)
+        ports.preprocessed(g, self._network.preprocessing, self.inputs, scope)
+        wanted = [spec.name for spec in self.outputs]
+        wanted.append(self._scores())
+        constant_rank = 0 if self.exact else 5
+        Builder(self._network, self._weights, self.hooks, constant_rank, wanted).network(g, self._network, scope)
+        outputs = self._outputs(g, scope)
+        block = Block((), outputs, tuple(_needed(g.operations, outputs)))
+        return Function(tuple(inputs), OPSET, {OPSET: block})
+
+    def _scores(self) -> str:
+        """Return the name of the blob with a classifier's scores; empty for another network."""
+        if self.model.WhichOneof("Type") != "neuralNetworkClassifier":
+            return ""
+        found = self._network.labelProbabilityLayerName
+        last = self._network.layers[-1].output if self._network.layers else ()
+        return str(found or next(iter(last), ""))
+
+    def _outputs(self, g: Graph, scope: Mapping[str, Blob]) -> tuple[str, ...]:
+        description, made = self.model.description, {}
+        scores = self._scores()
+        label, table = description.predictedFeatureName, description.predictedProbabilitiesName
+        plain = [spec for spec in self.outputs if not scores or spec.name not in (label, table)]
+        for spec in plain:
+            made[spec.name] = self._output(g, scope, spec)
+        if scores:
+            blob = _found(scope, scores)
+            names = [NamedType(label or "classLabel", TensorType(self._label_type()))]
+            dictionary = DictType(TensorType(self._label_type()), TensorType(DType.FP64))
+            names.append(NamedType(table or g.fresh("classProbability"), dictionary))
+            flat = g.reshape(blob, (-1,) if None in blob.shape else (_size(blob),))
+            inputs = {"probabilities": (Ref(flat.name),), "classes": (self._labels(g),)}
+            g.operations.append(Operation("classify", inputs, tuple(names), {"name": text("classify")}))
+            made |= {item.name: item.name for item in names}
+        return tuple(made[spec.name] for spec in self.outputs)
+
+    def _label_type(self) -> DType:
+        return DType.INT64 if self._network.WhichOneof("ClassLabels") == "int64ClassLabels" else DType.STRING
+
+    def _labels(self, g: Graph) -> Ref:
+        which = self._network.WhichOneof("ClassLabels")
+        labels = list(getattr(self._network, which).vector) if which else []
+        if self._label_type() is DType.STRING:
+            return g.constant("classes", texts([str(item) for item in labels]))
+        return g.constant("classes", Value(TensorType(DType.INT64, (len(labels),)), tuple(labels)))
+
+    def _output(self, g: Graph, scope: Mapping[str, Blob], spec: TensorSpec) -> str:
+        """Make an output under its port's name; return that."""
+        g.title = spec.name
+        blob = ports.left(g, _found(scope, spec.name), spec, exact=self.exact)
+        if ports.element(spec) is DType.INT32:
+            blob = g.cast(blob, DType.INT32)
+        blob = g.op("identity", blob.shape, out=ports.element(spec), x=blob)
+        g.settle(len(g.operations) - 1, {blob.name: spec.name}, "")
+        return spec.name
+
+
+def default_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """Return the shape that an input has where nothing else is said; LoadError where the model says none."""
+    shape = spec.shape or ((1,) if spec.kind in ("double", "int64") else ())
+    if not shape or any(length < 1 for length in shape):
+        raise LoadError(f"the input '{spec.name}' has the shape {shape}", "give one, with --shape")
+    return shape
+
+
+def _found(scope: Mapping[str, Blob], name: str) -> Blob:
+    if name not in scope:
+        raise LoadError(f"no layer makes the output '{name}'", "the model is damaged")
+    return scope[name]
+
+
+def _size(blob: Blob) -> int:
+    size = 1
+    for length in blob.shape:
+        size *= length or 1
+    return size
+
+
+def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> list[Operation]:
+    """Return the operations that the outputs depend on, in order."""
+    wanted, kept = set(outputs), []
+    for operation in reversed(operations):
+        if any(item.name in wanted for item in operation.outputs):
+            kept.append(operation)
+            wanted |= used(operation)
+    return kept[::-1]
+
+
+def used(operation: Operation) -> set[str]:
+    """Return the names that an operation uses, in its blocks too."""
+    found = {item.name for items in operation.inputs.values() for item in items if isinstance(item, Ref)}
+    for block in operation.blocks:
+        found |= set(block.outputs)
+        for inner in block.operations:
+            found |= used(inner)
+    return found

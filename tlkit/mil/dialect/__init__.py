@@ -1,0 +1,6 @@
+"""tlkit's own operations: what old models compute and MIL cannot say. Their names begin with ``tlkit.``, which no
+Core ML has, so a program that holds one can be run and is never written to a package."""
+
+from tlkit.mil.dialect import custom, recurrent
+
+__all__ = ["custom", "recurrent"]
