@@ -123,10 +123,10 @@ def test_mistakes_are_one_line_and_a_hint(
 def test_a_model_that_is_no_mlprogram_says_so(tlkit: Shell, tmp_path: Path) -> None:
     model = packages.MODEL.Model(specificationVersion=1)
     packages.array_feature(model.description.input.add(), "x", packages.ARRAYS.DOUBLE, 3)
-    model.neuralNetwork.SetInParent()
+    model.wordTagger.SetInParent()
     (tmp_path / "old.mlmodel").write_bytes(model.SerializeToString())
     outcome = tlkit("run", tmp_path / "old.mlmodel")
-    assert outcome.code == 3 and "a neuralNetwork model" in outcome.err
+    assert outcome.code == 3 and "a wordTagger model" in outcome.err
 
 
 def test_until_and_dump(tlkit: Shell, tmp_path: Path) -> None:
