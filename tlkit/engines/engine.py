@@ -32,6 +32,7 @@ class Can(Enum):
 @dataclass(frozen=True, slots=True)
 class HowToRun:
     """How to run a model: ``mode`` is the value of ``--engine``, ``threads`` None leaves the choice to the engine.
+
     ``part`` says that it is one stage of a pipeline, without a file of its own.
     """
 
@@ -45,10 +46,12 @@ class HowToRun:
 
 @dataclass(frozen=True, slots=True)
 class Loadable:
-    """What an engine loads: the file or folder, its ports, and the function to run (None: the only one). ``program``
-    returns the MIL function after checking that its weights exist; LoadError where there is none. ``message`` is Core
-    ML's ``Model``, for kinds of model that are read from it. ``shaped`` is there where the program hangs on the
-    shapes of the inputs: it returns the function for those given, for the ports' own where it is given None.
+    """What an engine loads: the file or folder, its ports, and the function to run (None: the only one).
+
+    ``program`` returns the MIL function after checking that its weights exist; LoadError where there is none.
+    ``message`` is Core ML's ``Model``, for kinds of model that are read from it.
+    ``shaped`` is there where the program depends on the shapes of the inputs: it returns the function for those given,
+    for the ports' own where it is given None.
     """
 
     path: Path

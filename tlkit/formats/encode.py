@@ -63,6 +63,7 @@ def _count_scales(values: NDArray[np.float32], blocks: NDArray[np.uint8], dtype:
     """Count values lost because their block's scale, an f16, overflowed (infinite) or underflowed (all zero)."""
     rows = values.reshape(len(blocks), -1)
     largest = np.abs(rows).max(-1, initial=0)
+    # Only blocks with extreme values can lose their scale: decoding those few is cheap.
     odd = np.flatnonzero(np.isfinite(largest) & ((largest > _SCALE) | ((largest > 0) & (largest < _TINY))))
     if odd.size and dtype in DEQUANTIZABLE:
         found = dequantize(memoryview(blocks[odd].tobytes()), dtype, (odd.size * rows.shape[1],)).reshape(odd.size, -1)
@@ -73,6 +74,7 @@ def _count_scales(values: NDArray[np.float32], blocks: NDArray[np.uint8], dtype:
 
 def _narrow(values: NDArray[Any], goal: np.dtype[Any], losses: Losses) -> NDArray[Any]:
     found = np.ascontiguousarray(values.astype(goal, copy=False))
+    # Nothing can be lost, so nothing needs counting.
     if np.can_cast(values.dtype, goal, "safe"):
         return found
     if goal.kind == "f":
@@ -95,6 +97,7 @@ def _bf16(values: NDArray[np.float32], losses: Losses) -> NDArray[np.uint16]:
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     nan = np.isnan(values)
     if nan.any():
+        # A NaN whose payload is only in the lower half would become infinity; bit 6 makes it a quiet NaN.
         rounded[nan] = (bits[nan] >> np.uint32(16)) | np.uint32(0x40)
     found = rounded.astype("<u2")
     losses.overflow += int(np.count_nonzero((found & 0x7FFF) == 0x7F80)) - int(np.count_nonzero(np.isinf(values)))

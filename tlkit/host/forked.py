@@ -13,8 +13,9 @@ _forked = False
 
 
 def use_one_thread() -> None:
-    """In a child forked from a process that had imported PyTorch, limit PyTorch to one thread. This happens once per
-    fork, so a later ``torch.set_num_threads`` by the caller stands.
+    """In a child forked from a process that had imported PyTorch, limit PyTorch to one thread.
+
+    This happens once per fork, so a later ``torch.set_num_threads`` by the caller stands.
     """
     global _forked
     if _forked:

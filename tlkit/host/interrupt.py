@@ -72,8 +72,10 @@ def held() -> Iterator[None]:
 
 
 def to_the_end(action: Callable[[], None]) -> None:
-    """Call ``action`` so that no signal cuts it short; it may be called twice. Signals are kept, not raised. One can
-    still arrive before the first line here has run: then ``action`` runs in ``finally``.
+    """Call ``action`` so that no signal cuts it short; it may be called twice.
+
+    Signals are kept, not raised. One can still arrive before the first line here has run: then ``action`` runs in
+    ``finally``.
     """
     global _held
     before = _held

@@ -66,8 +66,9 @@ _BAR = re.compile(r"^(?P<what>[^:|]+):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total
 
 
 def read_bar(line: str) -> tuple[str, int, int] | None:
-    """Return (description, done, total) where ``line`` is a tqdm bar, else None. coremltools reports its progress in no
-    other way, and reading its bars needs none of its internals.
+    """Return (description, done, total) where ``line`` is a tqdm bar, else None.
+
+    coremltools reports its progress in no other way, and reading its bars needs none of its internals.
     """
     match = _BAR.match(line.strip())
     return (match["what"], int(match["done"]), int(match["total"])) if match else None

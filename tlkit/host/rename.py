@@ -42,8 +42,9 @@ def rename_new(source: Path, goal: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two paths in one step; return False, changing nothing, where the system cannot. Raises
-    OSError where the system can and refuses.
+    """Exchange the names of two paths in one step; return False, changing nothing, where the system cannot.
+
+    Raises OSError where the system can and refuses.
     """
     return _rename(one, other, _EXCHANGE)
 

@@ -37,6 +37,7 @@ def _sweep(place: Path, prefix: str) -> None:
     for folder in place.glob(f"{prefix}*"):
         with suppress(OSError):
             found = folder.lstat()
+            # Never another user's folder, a link, or one that its maker has not had time to lock.
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > _FRESH:
                 _remove_abandoned(folder)
 

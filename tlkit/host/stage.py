@@ -160,8 +160,9 @@ def _journal(folder: Path) -> dict[str, Any]:
 
 
 def _is_ours(folder: Path, name: str) -> bool:
-    """Whether ``folder`` is a stage for ``name`` made on this machine, or one without a journal yet. On a shared file
-    system other machines' locks may not be visible.
+    """Whether ``folder`` is a stage for ``name`` made on this machine, or one without a journal yet.
+
+    On a shared file system other machines' locks may not be visible.
     """
     about = _journal(folder)
     if not about:

@@ -154,6 +154,7 @@ def _publish(placed: Sequence[_Placed], stages: Sequence[Staging], force: bool) 
     """Rename all outputs into place, or none of them; without ``force``, never over an existing name."""
     for stage in stages:
         stage.note([item.goal.name for item in placed if item.stage is stage])
+    # A single output can be exchanged in one step, so that there is always one under its name.
     if force and len(placed) == 1 and _replaced(placed[0]):
         return
     try:

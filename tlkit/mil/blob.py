@@ -104,7 +104,9 @@ class BlobFile:
 
 class BlobWriter:
     """A new weight file in ``file`` (opened for reading and writing, binary): :meth:`add` records, then :meth:`close`
-    it. Records are written in order; one whose bytes are in the file already is not written again.
+    it.
+
+    Records are written in order; one whose bytes are in the file already is not written again.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -156,8 +158,9 @@ class BlobRef:
 
 
 class Deferred(ABC):
-    """Tensor data that a pass computes from other data when they are written or read. Subclasses are frozen
-    dataclasses, so that two with the same result compare equal and are computed once.
+    """Tensor data that a pass computes from other data when they are written or read.
+
+    Subclasses are frozen dataclasses, so that two with the same result compare equal and are computed once.
     """
 
     __slots__ = ()

@@ -25,6 +25,7 @@ def hex_float(value: float) -> str:
 
 def read_float(token: str) -> float:
     """Parse a number as MIL text writes it; ValueError where it is not a number, or does not fit in a double."""
+    # An f32's or f64's NaN payload is not kept: Python's floats would not compare equal.
     if token.lstrip("+-") == "nan" or token.startswith("nan("):
         return math.nan
     try:
@@ -89,6 +90,7 @@ def clamped_bits(value: float, dtype: DType) -> int:
     try:
         return bits_of(value, dtype)
     except ValueError:
+        # For formats without infinity, such as E4M3FN, this raises: there is nothing to clamp to.
         return bits_of(math.copysign(math.inf, value), dtype)
 
 

@@ -180,6 +180,7 @@ def _pack_bits(values: list[Any], dtype: DType) -> bytes:
         for index, value in enumerate(group):
             if not low <= value <= high:
                 raise OverflowError(f"{value} is not within {low} to {high}")
+            # The mask makes two's complement of negative values.
             word |= (value & mask) << index * bits
         packed += word.to_bytes(-(-len(group) * bits // 8), "little")
     return bytes(packed)

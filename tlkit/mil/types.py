@@ -91,6 +91,7 @@ Dim: TypeAlias = int | None
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """A tensor: element type and shape; rank 0 is a scalar, and ``None`` as the shape means unknown rank.
+
     ``attributes`` are pairs of a name and a :class:`~tlkit.mil.program.Value`; no known writer uses them.
     """
 

@@ -22,7 +22,9 @@ Shape = tuple[int | None, ...]
 @dataclass(frozen=True, slots=True)
 class Operand:
     """One value that an operation reads or writes, with its tensor type; ``fixed`` if it is known before the program
-    runs. ``value`` is the constant, None where it is computed at run time, or from compressed weights at load time.
+    runs.
+
+    ``value`` is the constant, None where it is computed at run time, or from compressed weights at load time.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Step:
         return rule(self) if rule is not None and self.results else 0
 
 
+# Strides, paddings and axes have a few elements; a real weight that small costs nothing either way.
 _SETTING = 16
 
 

@@ -68,8 +68,9 @@ class WeightFile:
         return bool(self._placed)
 
     def place(self, kind: TensorType, data: BlobRef | Deferred) -> int:
-        """Add a constant of type ``kind`` unless it is there already; return its record's offset. LoadError where its
-        source is missing or damaged, or where its size is not what its type says.
+        """Add a constant of type ``kind`` unless it is there already; return its record's offset.
+
+        LoadError where its source is missing or damaged, or where its size is not what its type says.
         """
         key = (kind.dtype, data)
         if key not in self._placed:
@@ -88,6 +89,7 @@ class WeightFile:
         if kind.size is None:
             raise LoadError("a constant of an open shape cannot be written")
         bits = kind.size * kind.dtype.bits
+        # Sub-byte elements are packed; the rest of the last byte is padding.
         size = -(-bits // 8)
         dtype = DType.UINT8 if kind.dtype is DType.BOOL else kind.dtype  # a weight file has no bool
         return self._blobs().stream(dtype, _counted(data.pieces(), size), size * 8 - bits)
@@ -127,6 +129,7 @@ def weight_file(folder: Path) -> Iterator[WeightFile]:
 @uncollected()
 def write_program(program: Program, message: Any, weights: WeightFile | None = None) -> None:
     """Write ``program`` into ``message``, a ``MILSpec.Program`` (``Model.mlProgram``), replacing its contents.
+
     Constants in weight files are copied to ``weights``; without it they stay in the files that the program names.
     LoadError for what protobuf cannot hold, and where ``message`` contains something that a program cannot
     (:mod:`tlkit.mil.unkept`) and that would be lost.

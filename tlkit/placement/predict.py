@@ -32,6 +32,7 @@ TIE = 1e-9  # of the price: the planner's own figures are equal to nine digits w
 class Placed:
     """One operation: the units that can run it, the one predicted, its price there, and why it is not on the ANE.
     ``microseconds`` is the planner's estimate for each unit that can run it; ``tied`` are units of equal cost.
+
     ``confidence`` is ``high``, ``medium``, ``low``, or ``unknown`` where no rule knows the operation.
     """
 

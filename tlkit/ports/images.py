@@ -51,6 +51,7 @@ def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = 
     """
     assert spec.image is not None
     picture = _size(spec, _open(spec, value), note)
+    # Float first: the model may take f16 or f32, and PIL gives uint8 or f32.
     pixels = np.asarray(_mode(picture, spec.image.layout), np.float32)
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if spec.image.layout == "BGR":

@@ -37,8 +37,9 @@ def escaped(document: str) -> str:
 
 
 def open_streams() -> None:
-    """Connect standard streams that were closed when the process started (``>&-``) to the null device. Otherwise the
-    next file that is opened would get descriptor 1 or 2, and libraries would print into it.
+    """Connect standard streams that were closed when the process started (``>&-``) to the null device.
+
+    Otherwise the next file that is opened would get descriptor 1 or 2, and libraries would print into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -87,9 +87,10 @@ def judge_limits(
     baseline: Sequence[Row] | None = None,
     machines: tuple[Machine, Machine] | None = None,
 ) -> tuple[Check, ...]:
-    """Apply the limits to each measured row; other rows affect the exit code by themselves. Without a ``baseline`` the
-    first model's rows are the baseline of the others. They took turns, so whatever slows the machine for a while slows
-    both, and much smaller regressions show.
+    """Apply the limits to each measured row; other rows affect the exit code by themselves.
+
+    Without a ``baseline`` the first model's rows are the baseline of the others. They took turns, so whatever slows the
+    machine for a while slows both, and much smaller regressions show.
     """
     measured = [row for row in rows if row.summary]
     checks = [check for row in measured for check in _of_row(row, limits)]

@@ -39,6 +39,7 @@ see; that of the runs' own processes is used where it is larger, since busy minu
 START = 0.01
 """The assumed standard deviation between starts of a process, where only one start was measured."""
 
+# Enough for the tails of a 95 % interval: some 50 draws lie beyond each end.
 _DRAWS = 2000
 _POINTS = 48  # a longer turn is thinned to so many quantiles: its median hardly moves, the bootstrap stays quick
 
@@ -94,10 +95,13 @@ def ratio_of_medians(top: Turns, bottom: Turns, *, paired: bool = False, level: 
         value, below, above = _of_processes(over, under, level)
     else:
         value, below, above = _of_turns(top.processes()[0], bottom.processes()[0], paired, level, seed)
+    # Variances add. Paired rows share the machine's state, so only unpaired ones get APART; a single process each gets
+    # START twice, once per side.
     hidden = (0.0 if paired else max(APART**2, _spread(over), _spread(under))) + (
         2 * START**2 if len(over) == len(under) == 1 else 0.0
     )
     allowed = -NormalDist().inv_cdf((1 - level) / 2) * math.sqrt(hidden)
+    # On logarithms, so that the ratio and its inverse have matching intervals.
     low, high = math.exp(value - math.hypot(below, allowed)), math.exp(value + math.hypot(above, allowed))
     return Ratio(math.exp(value), low, high, level)
 
@@ -124,6 +128,7 @@ def _of_processes(top: list[float], bottom: list[float], level: float) -> tuple[
 
 def _half(square: float, freedom: float, level: float) -> float:
     """Return how far an interval reaches on each side of a mean of variance ``square``."""
+    # Welch's degrees of freedom are fractional: rounding down widens the interval, the safe side.
     return student_t((1 + level) / 2, max(1, math.floor(freedom))) * math.sqrt(square)
 
 
@@ -149,7 +154,9 @@ def student_t(p: float, freedom: int) -> float:
     """Return the ``p``-quantile (0.5 to 1) of Student's t, by bisection of its distribution."""
     low, high = 0.0, 1.0
     while _within(high, freedom) < 2 * p - 1:
+        # Double the upper end until it brackets the quantile.
         low, high = high, 2 * high
+    # 60 halvings exhaust a double's 53 bits.
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if _within(middle, freedom) < 2 * p - 1 else (low, middle)
@@ -175,12 +182,14 @@ def _of_turns(
     import numpy as np
 
     value = math.log(np.median(np.concatenate(top)) / np.median(np.concatenate(bottom)))
+    # Joined in twos, since neighbouring turns resemble each other and would count as more independent than they are.
     over, under = (top, bottom) if paired else (_in_twos(top), _in_twos(bottom))
     if min(len(over), len(under)) < 2:
         return value, math.inf, math.inf
     rng = np.random.default_rng(seed)
     first = rng.integers(0, len(over), (_DRAWS, len(over)))
     together = paired and len(over) == len(under)
+    # The same draw for both sides keeps turns that ran side by side together.
     second = first if together else rng.integers(0, len(under), (_DRAWS, len(under)))
     ratios = np.log(_medians(over, first) / _medians(under, second))
     tail = _widened_tail((1 - level) / 2, min(len(over), len(under)))
@@ -207,6 +216,7 @@ def _medians(blocks: Sequence[Sequence[int]], drawn: Array) -> Array:
     points = min(_POINTS, max(len(block) for block in blocks))
     levels = (np.arange(points) + 0.5) / points
     thinned = np.stack([np.quantile(block, levels) for block in blocks])
+    # In 20 portions, so that the table of all draws does not fill the memory.
     medians = [np.median(thinned[rows].reshape(len(rows), -1), axis=1) for rows in np.array_split(drawn, 20)]
     return np.concatenate(medians)
 

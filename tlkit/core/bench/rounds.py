@@ -53,6 +53,7 @@ def measure(settings: Sequence[Setting], method: Method, progress: Progress = la
             if not any(run.samples for run in rounds.runs):
                 raise
             interrupted = int(signalled.code or 0) if isinstance(signalled, SystemExit) else 130
+            # End the children as on an error: their answers may be cut off in the middle.
             stack.pop_all().__exit__(KeyboardInterrupt, None, None)
     errors = (next((run.error for run in group if run.error), None) for group in rounds.groups)
     return Measured(
@@ -80,7 +81,9 @@ class _Rounds:
 
     def play(self, stack: ExitStack, power: Power | None) -> None:
         """Start one process for each setting that has not failed, let them take their share of samples in turns, and
-        end them. The order in which they start changes from round to round as well.
+        end them.
+
+        The order in which they start changes from round to round as well.
         """
         first = not self.runs
         runs = []
@@ -96,6 +99,7 @@ class _Rounds:
             self._tell(run, "warming up")
             run.attempt(run.warm_up)
         self._take_turns(runs)
+        # Later rounds repeat only the samples: load, energy and overheads need a setting's first process.
         if first:
             self._beside(runs, power)
         for run in _alive(runs):

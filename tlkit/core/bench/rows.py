@@ -1,5 +1,6 @@
-"""The parts of a measurement, as frozen data: how it was taken, what was asked, and a row for each setting. All of it
-survives a round trip through JSON (``core/bench/saved.py``), so a saved run is as good as a fresh one.
+"""The parts of a measurement, as frozen data: how it was taken, what was asked, and a row for each setting.
+
+All of it survives a round trip through JSON (``core/bench/saved.py``), so a saved run is as good as a fresh one.
 """
 
 from __future__ import annotations

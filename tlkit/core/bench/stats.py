@@ -58,8 +58,10 @@ def percentile(ordered: Sequence[float], p: float) -> float:
 
 def samples_for(p: float) -> int:
     """Return how many samples the ``p``-th percentile needs, so that at least one lies beyond it: 100 for p99, 20 for
-    p95, 10 for p90, and symmetrically 100 for p1. With fewer, the value would be the largest sample under another name.
-    1 for the median, and for 0 and 100, which are the extremes themselves.
+    p95, 10 for p90, and symmetrically 100 for p1.
+
+    With fewer, the value would be the largest sample under another name. 1 for the median, and for 0 and 100, which are
+    the extremes themselves.
     """
     tail = min(p, 100 - p)
     return 1 if tail in (0, 50) else math.ceil(round(100 / tail, 9))

@@ -38,9 +38,9 @@ class Task:
 
 
 def make(**arguments: Any) -> EngineSubject:
-    """Return what measures the :class:`Task` with these fields, on the engine that this machine measures.
+    """Return the subject for the :class:`Task` with these fields, on this machine's engine.
 
-    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` what was compiled to load.
+    ``arrays`` is an .npz file with the inputs (see :func:`store_inputs`), ``compiled`` the compiled model to load.
     """
     return EngineSubject(Task(**arguments))
 

@@ -96,9 +96,11 @@ class Run:
             seconds = TURN_SECONDS
         else:
             share_s = method.duration / method.processes
+            # In effect no limit: the seconds end the turn.
             count = 1_000_000
             seconds = min(TURN_SECONDS, share_s / TURNS, share_s - sum(self.samples) / 1e9)
         last = (self.samples or [self._facts["first_inference_ns"]])[-1] / 1e9
+        # By the latest sample: the first inference is often far slower than the others.
         settle = min(SETTLE, round(_SETTLE_SECONDS / max(last, 1e-9)))
         taken = child.ask("run", count=count, seconds=seconds, settle=settle)
         self.samples += taken["samples"]
@@ -108,6 +110,7 @@ class Run:
     def crowd(self, child: Child) -> None:
         """Run several callers at once."""
         typical = median(self.samples) / 1e9
+        # About 30 calls per caller, and well within the time after which a silent child is given up.
         seconds = min(10.0, self._method.timeout / 2, max(0.5, 30 * typical * self._method.concurrency))
         told = child.ask("crowd", callers=self._method.concurrency, seconds=seconds)
         samples, ns = told["samples"], told["ns"]
@@ -116,6 +119,7 @@ class Run:
 
     def spend(self, child: Child, power: Power, idle: dict[str, float]) -> None:
         """Run for some seconds between two readings of the energy counters."""
+        # Reach a steady state before the first reading.
         child.ask("run", count=2, seconds=0.1)
         before = power.read()
         seconds = min(self._method.power_seconds, self._method.timeout / 2)
@@ -128,6 +132,7 @@ class Run:
     def finish(self, child: Child) -> None:
         """Read the memory peak before a second load raises it, then time that load and measure the overheads."""
         self._facts |= child.ask("memory") | child.ask("overheads")
+        # The order matters: a second model in memory would count towards the peak.
         self._facts["load_warm_ns"] = child.ask("reload")["ns"]
         told = child.ask("placement", per_op=self._method.per_op)["placement"]
         if told:

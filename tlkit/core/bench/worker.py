@@ -4,15 +4,17 @@ One JSON object per line in each direction. A command is ``{"do": NAME, ...}``; 
 ``{"error": {"kind", "message", "hint"}}``, exactly one for each command. The commands, in the order they are used:
 
 =========  ============================  ==========================================================================
-prepare    factory, arguments            make the subject: import the runtime, read the inputs (not timed) load       -
-time ``subject.load()`` first      -                             time the binding of the inputs and the first inference
-run        count, seconds, settle        ``settle`` calls that nobody times, then timed ones until either bound crowd
-callers, seconds              that many threads call at once, each as fast as it can overheads  -
-what timing costs by itself, and the making ready of the inputs placement  per_op                        which unit each
-operation goes to, where the subject can tell memory     -                             peak resident memory so far,
-bytes reload     -                             time a second ``subject.load()``, and drop what it made quit       -
-leave =========  ============================
-==========================================================================
+prepare    factory, arguments            make the subject: import the runtime, read the inputs (not timed)
+load       -                             time ``subject.load()``
+first      -                             time the binding of the inputs and the first inference
+run        count, seconds, settle        ``settle`` untimed calls, then timed ones until either bound
+crowd      callers, seconds              that many threads call at once, each as fast as it can
+overheads  -                             the cost of timing itself, and of preparing the inputs
+placement  per_op                        which unit each operation goes to, where the subject can tell
+memory     -                             peak resident memory so far, bytes
+reload     -                             time a second ``subject.load()``, and drop what it made
+quit       -                             leave
+=========  ============================  ==========================================================================
 
 When the parent exits, so do this process and all that it has started: a thread waits for the end of stdin.
 """
@@ -110,6 +112,7 @@ class Worker:
         timer, _ = _sample(_nothing, 2000, 0.1)
         convert = None
         if getattr(self._subject, "rebind", True):
+            # The median of five: a single binding is often disturbed.
             convert = sorted(_timed(lambda: self._subject.bind(self._model))[0] for _ in range(5))[2]
         return {"timer_ns": sorted(timer)[len(timer) // 2], "convert_ns": convert}
 

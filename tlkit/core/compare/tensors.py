@@ -79,6 +79,7 @@ def diff_tensors(
     first: TensorFile, second: TensorFile, advance: Callable[[int], None] = lambda nbytes: None
 ) -> Iterator[TensorDifference]:
     """Compare two files' tensors by name, in the first file's order; ``advance`` is called with the bytes compared.
+
     Where one has GGUF's names and the other Hugging Face's, the first file's are used.
     """
     names = _names(first, second)

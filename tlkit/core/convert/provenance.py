@@ -58,8 +58,10 @@ def annotate(package: Path, entries: Mapping[str, str]) -> None:
 
 
 def inherit(package: Path, functions: Mapping[str, Path]) -> None:
-    """Copy the metadata of the packages of its ``functions`` into ``package``, which combines them. The texts are those
-    of the default function's package, the first; ``tlkit.source`` of the function ``b`` becomes ``tlkit.b.source``.
+    """Copy the metadata of the packages of its ``functions`` into ``package``, which combines them.
+
+    The texts are those of the default function's package, the first; ``tlkit.source`` of the function ``b`` becomes
+    ``tlkit.b.source``.
     """
     first, *others = functions
     opened = open_package(package)

@@ -27,8 +27,10 @@ _LONG = 64  # elements of an array that JSON gives by its length: a vocabulary
 
 
 class Inspection(ModelInfo):
-    """One model file: a :class:`~tlkit.types.ModelInfo`, and further findings. Tables and listings are made on request.
-    ``stats``, ``hashes``, ``placement`` and ``difference`` are None unless requested.
+    """One model file: a :class:`~tlkit.types.ModelInfo`, and further findings.
+
+    Tables and listings are made on request. ``stats``, ``hashes``, ``placement`` and ``difference`` are None unless
+    requested.
     """
 
     # ModelInfo is a frozen dataclass with slots; what is added here lives in this class's own __dict__.

@@ -47,8 +47,10 @@ class CoreMLKind(EngineKind):
         return tuple(Unit)
 
     def compile(self, path: Path, folder: Path) -> Path:
-        """Return the compiled model that every setting loads. Core ML's cache for the Neural Engine is keyed by path: a
-        new path makes a setting's first load a cold one, and keeping it makes the second warm.
+        """Return the compiled model that every setting loads.
+
+        Core ML's cache for the Neural Engine is keyed by path: a new path makes a setting's first load a cold one, and
+        keeping it makes the second warm.
         """
         return path if path.suffix == ".mlmodelc" else coreml.compile_model(path, folder)
 

@@ -63,6 +63,7 @@ class DeviceCall:
     @property
     def device_ns(self) -> int:
         """The last call's duration by the device's clock, in nanoseconds (resolution: half a microsecond)."""
+        # elapsed_time is in milliseconds.
         return int(self._start.elapsed_time(self._end) * 1e6)
 
 

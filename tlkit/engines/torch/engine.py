@@ -102,11 +102,13 @@ class TorchEngine:
         self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
         _pack(self.module, self.device)
         self._stored = stored(walk(function.block.operations))
+        # Values read back to Python, or nested blocks (loops), may change sizes from run to run.
         self._varies = any(node.target is ops.host for node in self.module.graph.nodes) or any(self.module.children())
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         self._forward: Callable[..., Any] = self.module.forward
         if self.compiled:
+            # Fixed shapes: inductor then specialises its kernels, and other shapes compile again.
             self._forward = torch.compile(self.module, dynamic=False)
         if self.device.type == "cpu":
             keep_freed()  # last: the weights go back to the system with the engine
@@ -269,6 +271,7 @@ class TorchEngine:
         settings = {"freezing": True, "emulate_precision_casts": True}
         try:
             with inductor.patch(settings), torch.inference_mode(), warnings.catch_warnings():
+                # Inductor warns about the machine (few cores, no GPU), which is not about the model.
                 warnings.simplefilter("ignore")
                 self._forward(*operands)
         except Exception as error:
@@ -313,4 +316,5 @@ def _to_numpy(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     array = value.detach().cpu().contiguous().numpy()
+    # Core ML has no rank 0: scalars come back as arrays of one element.
     return array.reshape(1) if array.ndim == 0 else array

@@ -62,6 +62,7 @@ class Finder(Tracker):
         return result
 
     def _look(self, n: fx.Node, parts: list[torch.Tensor]) -> None:
+        # One sum is much cheaper than looking at each element; it is finite only if all elements are.
         if all(bool(torch.isfinite(part.sum())) for part in parts):
             return
         nan = any(bool(part.isnan().any()) for part in parts)
@@ -72,9 +73,11 @@ class Finder(Tracker):
         operation = n.meta.get("mil")
         if operation is None or operation.type in _CHOSEN:
             return
+        # An infinite weight is itself the fault, although it is not a finite operand.
         heavy = operation.type in _WEIGHED and any(
             item in self._wild and item.op == "get_attr" for item in n.all_input_nodes
         )
+        # A NaN that comes of infinities alone (inf - inf) starts here, too.
         if heavy or all(flag is None for flag in before) or (nan and not any(before)):
             self.stray = self._describe(n, operation, parts)
 

@@ -24,6 +24,7 @@ def profile(engine: TorchEngine, arrays: Mapping[str, Any]) -> list[tuple[str, s
     operands = engine.operands(arrays)
     timer = _Timer(engine.module, engine.device)
     with torch.inference_mode():
+        # One more than is counted: the first pass warms up.
         for _ in range(_PASSES + 1):
             timer.run(*operands)
     # The first pass warms up.
@@ -39,6 +40,7 @@ class _Timer(fx.Interpreter):
         self._wait = synchronizer(device)
 
     def run_node(self, n: fx.Node) -> Any:
+        # These compute nothing.
         if n.op in ("placeholder", "get_attr", "output"):
             return super().run_node(n)
         start = perf_counter_ns()

@@ -74,8 +74,9 @@ class Tracker(fx.Interpreter):
 
 
 def origin(operation: Operation) -> dict[str, str]:
-    """Return an operation's origin as far as the package records it, in text attributes. coremltools 9 writes none;
-    tools that record a module or a source line put it there.
+    """Return an operation's origin as far as the package records it, in text attributes.
+
+    coremltools 9 writes none; tools that record a module or a source line put it there.
     """
     texts = {key: value for key, value in operation.attributes.items() if key not in ("name", "val")}
     strings = {key: value for key, value in texts.items() if getattr(value.type, "dtype", None) is DType.STRING}

@@ -88,8 +88,9 @@ def _shaped(entry: TensorEntry, flat: Array) -> Array:
 
 
 def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> Iterator[Array]:
-    """Yield a tensor's values in order, flat, in pieces of about ``elements``; pages are released after reading. A
-    tensor that is not contiguous, or is compressed as a whole, comes in one piece.
+    """Yield a tensor's values in order, flat, in pieces of about ``elements``; pages are released after reading.
+
+    A tensor that is not contiguous, or is compressed as a whole, comes in one piece.
     """
     if entry.dtype not in BLOCKS or entry.strides or entry.offset is None:
         yield source.array(entry).reshape(-1)

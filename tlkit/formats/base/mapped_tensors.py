@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class MappedTensors:
-    """The common part of readers of mapped files: entries with an ``offset`` in a ``file``, viewed in place. Features
-    that such files lack (compressed tensors, several files) have their default answers here.
+    """The common part of readers of mapped files: entries with an ``offset`` in a ``file``, viewed in place.
+
+    Features that such files lack (compressed tensors, several files) have their default answers here.
     """
 
     format: FormatName

@@ -102,8 +102,9 @@ class TensorFile(Protocol):
         """
 
     def decode(self, entry: TensorEntry, raw: memoryview) -> NDArray[Any]:
-        """Decode ``raw``, a tensor's stored bytes or a run of them, to values in the shape of ``entry``. LoadError for
-        a type that cannot be decoded.
+        """Decode ``raw``, a tensor's stored bytes or a run of them, to values in the shape of ``entry``.
+
+        LoadError for a type that cannot be decoded.
         """
 
     def array(self, entry: TensorEntry) -> NDArray[Any]:

@@ -91,8 +91,9 @@ class CoreMLTensors:
         return memoryview(legacy.stored(holder))
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
-        """Return a compressed weight's parts by the names of its op's inputs: indices, lut, scale, mask … Where one
-        such op feeds another, the parts of the first have both names: ``nonzero_data.lut``.
+        """Return a compressed weight's parts by the names of its op's inputs: indices, lut, scale, mask …
+
+        Where one such op feeds another, the parts of the first have both names: ``nonzero_data.lut``.
         """
         _, holder = self._rows[entry.name]
         if isinstance(holder, Operation):

@@ -68,8 +68,9 @@ def blob_references(program: Program) -> Iterator[BlobRef]:
 
 
 def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
-    """Yield the bytes of the weight files that none of ``references`` names, except padding, per file. A file with a
-    damaged record is skipped: the package's faults name it.
+    """Yield the bytes of the weight files that none of ``references`` names, except padding, per file.
+
+    A file with a damaged record is skipped: the package's faults name it.
     """
     named: dict[BlobFile, set[int]] = {}
     for ref in references:

@@ -74,8 +74,9 @@ def write_beside(package: Package, model: Any, path: Path) -> None:
 
 
 def _copy_folder(package: Package, folder: Path, place: Path, above: tuple[Path, ...], numbers: Iterator[int]) -> None:
-    """Copy ``folder`` to ``place``, except the model's own file. ``above`` are the real folders that contain it;
-    ``numbers`` yields once for each file that may still be copied.
+    """Copy ``folder`` to ``place``, except the model's own file.
+
+    ``above`` are the real folders that contain it; ``numbers`` yields once for each file that may still be copied.
     """
     above = (*above, folder.resolve())
     if above[-1] in above[:-1]:

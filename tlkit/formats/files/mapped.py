@@ -45,6 +45,7 @@ class Mapped:
 
     def release(self, start: int, end: int) -> None:
         """Release the mapped pages between ``start`` and ``end``, so that a long read needs little memory."""
+        # Whole pages only: the pages at the edges may hold neighbours' bytes that are in use.
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         last = min(end, self.size) // mmap.PAGESIZE * mmap.PAGESIZE
         # Back to 64 MiB before, for what an earlier call left: pages at the seams of its pieces.
@@ -63,6 +64,7 @@ def parse_json(data: bytes | memoryview, where: str, parts: int = JSON_ITEMS) ->
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
+            # Parsers differ in which of two equal keys counts, so a file could mean two things.
             keys = [key for key, _ in pairs]
             twice = next(key for key in found if keys.count(key) > 1)
             raise LoadError(f"{where}: the key '{twice[:100]}' appears twice", DAMAGED)

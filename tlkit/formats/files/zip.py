@@ -33,8 +33,10 @@ _UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|^[A-Za-z]:|[\\\x00-\x1f\x7f]")
 
 
 def directory(file: BinaryIO) -> tuple[tuple[zipfile.ZipInfo, ...], int]:
-    """Return an archive's members and the position of their list; zipfile's errors for other files. The last two lists
-    are cached by their bytes: an archive is opened several times, and 60,000 members take most of a second.
+    """Return an archive's members and the position of their list; zipfile's errors for other files.
+
+    The last two lists are cached by their bytes: an archive is opened several times, and 60,000 members take most of a
+    second.
     """
     claimed = directory_size(file)
     if not 0 <= claimed <= DIRECTORY_LIMIT:
@@ -144,7 +146,9 @@ class Zip:
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield a member's bytes in pieces; LoadError as soon as they exceed the size it claims, or differ from its
-        checksum. Size and checksum are verified only with the last piece.
+        checksum.
+
+        Size and checksum are verified only with the last piece.
         """
         info = self._plain(name)
         left, checksum = info.file_size, 0

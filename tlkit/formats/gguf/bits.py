@@ -48,6 +48,7 @@ def half(blocks: Bytes, start: int) -> Floats:
 
 def halves(bits: NDArray[np.uint16]) -> Floats:
     """Convert float16 numbers, given as bits, to float32; faster than numpy's own conversion."""
+    # A table of all 65,536 values (256 kB), which stays in the cache.
     return np.take(_all_halves(), bits)
 
 
@@ -60,6 +61,7 @@ def parts(codes: Bytes, bits: int, up: int = 0) -> list[Bytes]:
     """Return the lowest ``bits`` of each byte, then the next, and so on, each shifted left by ``up``: each as long as
     ``codes``, which must be contiguous and a multiple of eight bytes.
     """
+    # Eight codes per operation; the mask cuts off what a shift carries over from the neighbouring byte.
     words = codes.reshape(-1).view(np.uint64)
     mask = np.uint64((2**bits - 1) * 0x0101010101010101)
     shifted = (words >> np.uint64(shift) if shift else words for shift in range(0, 8, bits))
@@ -90,7 +92,9 @@ def put(out: Floats, codes: Bytes, less: int = 0) -> None:
 def look_up(out: Floats, table: Floats, codes: Bytes) -> None:
     """Write ``table``'s value for each of ``codes`` (4 bits per byte, flat) to ``out``, two at a time."""
     pairs = codes.view(np.uint16)
+    # Two codes, a byte each, become the index of a pair of floats: half the look-ups.
     index = (pairs | (pairs >> 4)) & 255
+    # mode="clip" skips numpy's check of the bounds, for which it would buffer the result.
     np.take(_pairs_of(table.tobytes()), index, out=out.reshape(-1).view(np.float64), mode="clip")
 
 

@@ -148,8 +148,9 @@ class Reader:
 
     def _skip_strings(self, count: int) -> None:
         """Skip strings: the hot loop, with one read per string; a length past the end fails the next read, or the last
-        check. It reads from windows copied from the file, since reading lengths from ``bytes`` is faster than from a
-        mapping.
+        check.
+
+        It reads from windows copied from the file, since reading lengths from ``bytes`` is faster than from a mapping.
         """
         unpack, step = self._length.unpack_from, self._length.size
         left = count

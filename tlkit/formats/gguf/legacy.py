@@ -66,6 +66,7 @@ def tq1_0(blocks: Bytes, out: Floats) -> None:
     for start, stop, place, digits in ((0, 32, 0, 5), (32, 48, 160, 5), (48, 52, 240, 4)):
         codes, width = field(blocks, start, stop), stop - start
         for _ in range(digits):
+            # A byte is a fraction of 256 in base 3: its first digit is 0 below 256/3, 2 from 512/3 on.
             values = np.greater_equal(codes, 86).view(np.uint8) + np.greater_equal(codes, 171).view(np.uint8)
             found[:, place : place + width].view(f"V{width}")[:] = values.view(f"V{width}")
             codes, place = codes * np.uint8(3), place + width  # the digit read leaves at the top

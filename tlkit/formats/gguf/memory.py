@@ -1,5 +1,7 @@
-"""A free list for large float32 results: fresh pages from the kernel cost as much as decoding. The C allocator keeps
-freed arrays only up to 32 MB; a language model's matrix is larger as float32."""
+"""A free list for large float32 results: fresh pages from the kernel cost as much as decoding.
+
+The C allocator keeps freed arrays only up to 32 MB; a language model's matrix is larger as float32.
+"""
 
 from __future__ import annotations
 

@@ -60,10 +60,12 @@ def write_gguf(path: Path, tensors: Sequence[Planned], metadata: Mapping[str, Ty
             _value(file, typed.type, typed.value, key)
         place = 0
         for tensor in tensors:
+            # GGUF lists the innermost dimension first.
             dims = tensor.shape[::-1]
             file.write(_string(tensor.name))
             file.write(struct.pack(f"<I{len(dims)}Q", len(dims), *dims))
             file.write(struct.pack("<IQ", _CODES[tensor.dtype], place))
+            # Offsets count from the start of the data section, each tensor padded to the alignment.
             place += -(-tensor.nbytes // alignment) * alignment
         for tensor in tensors:
             file.write(bytes(-file.tell() % alignment))

@@ -157,6 +157,7 @@ def whole_storage(reference: Persistent, where: str) -> View | Unread:
 
 def view_of(args: tuple[Any, ...], where: str, dtype: Any = None, marks: Any = None) -> View | Unread:
     """Return the view that ``(storage, offset, shape, strides, ...)`` describes; LoadError where it is malformed.
+
     ``dtype`` is the element type, for types newer than the storage classes; ``marks`` is PyTorch's further state of a
     view.
     """

@@ -1,4 +1,5 @@
 """Read PyTorch's files: state_dicts, checkpoints, modules, TorchScript, exported programs; zip or the older layout.
+
 Nothing in them is executed: pickles are read by ``pickle.py``, tensors are mapped in place.
 """
 

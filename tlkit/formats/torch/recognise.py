@@ -40,6 +40,7 @@ _SHARDED = "ShardedTensor"
 
 def recognise(value: Any, where: str, depth: int = 0) -> tuple[Found | None, Any]:
     """Return the tensor that ``value`` stands for (None if it is not one), and its further state (a subclass's).
+
     LoadError where sizes or offsets are malformed.
     """
     if isinstance(value, Persistent):

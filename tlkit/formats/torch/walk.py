@@ -20,8 +20,10 @@ Path = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """All tensors by path, in order. ``once``: shared containers were searched only at their first place. ``absorbed``
-    are parts of tensors that are not tensors of the model.
+    """All tensors by path, in order.
+
+    ``once``: shared containers were searched only at their first place. ``absorbed`` are parts of tensors that are not
+    tensors of the model.
     """
 
     tensors: tuple[tuple[Path, Found], ...]
@@ -30,8 +32,9 @@ class Walked:
 
 
 def find_tensors(root: Any, where: str) -> Walked:
-    """Return every tensor in ``root``; those of a module have the paths of its ``state_dict``. A shared object has one
-    path per place, unless there are more than any model has. LoadError for a malformed tensor.
+    """Return every tensor in ``root``; those of a module have the paths of its ``state_dict``.
+
+    A shared object has one path per place, unless there are more than any model has. LoadError for a malformed tensor.
     """
     return _Walk(root, where).all()
 
@@ -139,8 +142,9 @@ def is_container(value: Any) -> bool:
 
 
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield a container's children by key; ``()`` is the key of a child that adds nothing to the path. Other values,
-    which may be all that a file holds, have no children.
+    """Yield a container's children by key; ``()`` is the key of a child that adds nothing to the path.
+
+    Other values, which may be all that a file holds, have no children.
     """
     if isinstance(value, list | tuple):
         yield from enumerate(value)

@@ -53,8 +53,10 @@ class Allowance:
 
 
 class Constant:
-    """A compile-time value, as a tensor in its carrier or as plain Python. Equal constants have the same ``key``.
-    ``make`` decodes the value each time, for ops that run once: caching their inputs would only hold memory.
+    """A compile-time value, as a tensor in its carrier or as plain Python.
+
+    Equal constants have the same ``key``. ``make`` decodes the value each time, for ops that run once: caching their
+    inputs would only hold memory.
     """
 
     def __init__(
@@ -194,9 +196,10 @@ _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program ma
 
 
 def decompress(operation: Operation, makers: Mapping[str, Operation], opset: str) -> torch.Tensor:
-    """Return the weight that a ``constexpr`` op expands to, in its carrier, rounded as it declares. ``makers`` maps the
-    constants it names to their operations. LoadError where one of them is damaged, or where what they store does not
-    warrant the size of the result (``host.budget``).
+    """Return the weight that a ``constexpr`` op expands to, in its carrier, rounded as it declares.
+
+    ``makers`` maps the constants it names to their operations. LoadError where one of them is damaged, or where what
+    they store does not warrant the size of the result (``host.budget``).
     """
     feeding: dict[int, Operation] = {}
     _collect(operation, makers, opset, feeding, _CHAIN)

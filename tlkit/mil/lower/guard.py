@@ -82,13 +82,17 @@ class Guard(TorchDispatchMode):
 
 
 def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: float) -> Iterator[Sequence[int]]:
-    """Yield the shapes of the results; nothing where they are certainly small, or depend on values. No result has more
-    elements than the product of all sizes and numbers that go in, so small products are enough to know.
+    """Yield the shapes of the results; nothing where they are certainly small, or depend on values.
+
+    No result has more elements than the product of all sizes and numbers that go in, so small products are enough to
+    know.
     """
     tensors = list(_tensors([*args, *kwargs.values()]))
+    # At least 2 each, so that sizes of 1 or 0 cannot hide a product that the operation makes of them.
     bound = math.prod(max(size, 2) for tensor in tensors for size in tensor.shape)
     for number in _numbers([*args, *kwargs.values()]):
         bound *= max(math.ceil(abs(number)), 1) if math.isfinite(number) else 1
+    # 4 leaves room for operations that pad, or return several results.
     if tensors and 4 * bound <= most:
         return
     known = _BOUNDS.get(func.overloadpacket)

@@ -171,6 +171,7 @@ def resample(
     plain = sampling_mode == "bilinear" and coordinates_mode == "normalized_minus_one_to_one"
     if plain and padding is not None and (padding != "zeros" or padding_value == 0):
         return F.grid_sample(x, coordinates, "bilinear", padding, align_corners)
+    # The last axis holds (column, row), x before y.
     column = _pixels(coordinates[..., 0], x.shape[-1], coordinates_mode, align_corners)
     row = _pixels(coordinates[..., 1], x.shape[-2], coordinates_mode, align_corners)
     if padding_mode in ("reflection", "symmetric"):

@@ -31,6 +31,7 @@ def max_pool(
     before, after, _ = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if _fits(before, after, kernel_sizes):
         return run(x, kernel_sizes, strides, before)
+    # -inf never is the maximum, unless a window is all padding.
     padded = F.pad(x, pairs_for_torch(before, after), value=float("-inf"))
     return run(padded, kernel_sizes, strides)
 
@@ -91,6 +92,7 @@ def _average(
     means = run(F.pad(x, padding), kernel_sizes, strides)
     if not exclude and (overhang or not any(extra)):
         return means
+    # The same pool over ones gives the share of each window that counts; dividing by it corrects the means.
     ones = x.new_ones((1, 1, *x.shape[2:]))
     if not exclude:
         declared = [a - e for a, e in zip(after, extra, strict=True)]

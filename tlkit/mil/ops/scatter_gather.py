@@ -174,6 +174,7 @@ def _scatter_nd(
         part = settle(part, size)
         outside = outside | (part < 0) | (part >= size)
         place = place * size + part
+    # -1 is out of range for _scatter, which drops it.
     place = torch.where(outside, -1, place).reshape(-1)
     rest = data.shape[depth:].numel()
     rows = data.reshape(-1, rest)
@@ -193,9 +194,11 @@ def _scatter(data: Tensor, indices: Tensor, updates: Tensor, axis: int, mode: st
     if mode == "update":
         copy.scatter_(axis, index, updates)
     elif mode == "div":
+        # Several updates of one place divide by their product.
         divisor = torch.ones_like(copy).scatter_reduce_(axis, index, updates, "prod")
         copy = copy / divisor if copy.is_floating_point() else copy.div(divisor, rounding_mode="trunc")
     elif mode in _REDUCTIONS:
+        # Torch has no subtracting reduction: negative updates are added.
         copy.scatter_reduce_(axis, index, -updates if mode == "sub" else updates, _REDUCTIONS[mode])
     else:
         raise ExecutionError(f"unknown scatter mode '{mode}'", f"modes are update, div, {', '.join(_REDUCTIONS)}")

@@ -103,6 +103,7 @@ def one_hot(
     """``on_value`` at each index along a new dimension at ``axis``, ``off_value`` elsewhere (out of range: all off)."""
     axis = axis % (indices.ndim + 1)
     view = [-1] + [1] * (indices.ndim - axis)
+    # A comparison, not torch's one_hot: that refuses indices out of range.
     hot = indices.unsqueeze(axis) == torch.arange(one_hot_vector_size, device=indices.device).view(view)
     on, off = (torch.tensor(v, dtype=declared_carrier(output_types), device=hot.device) for v in (on_value, off_value))
     return torch.where(hot, on, off)

@@ -14,10 +14,12 @@ from tlkit.mil.ops.kit.registry import Bools, Ints, Tensor, Tensors, op
 
 @op(exact=True)
 def reshape(x: Tensor, shape: Ints) -> Tensor:
-    """The elements of ``x`` in another shape: -1 is inferred, 0 copies the dimension of ``x`` in that place. From iOS17
-    on the places of 0 are counted from the right, and a 0 without a counterpart becomes 1; before, the ranks must be
-    equal, and then both readings agree.
+    """The elements of ``x`` in another shape: -1 is inferred, 0 copies the dimension of ``x`` in that place.
+
+    From iOS17 on the places of 0 are counted from the right, and a 0 without a counterpart becomes 1; before, the ranks
+    must be equal, and then both readings agree.
     """
+    # In an empty tensor a 0 is the length itself.
     if 0 in shape and x.numel():
         shift = x.ndim - len(shape)
         shape = [(x.shape[i + shift] if i + shift >= 0 else 1) if d == 0 else d for i, d in enumerate(shape)]

@@ -90,6 +90,7 @@ def cast_output(body: Block, name: str, dtype: DType, taken: set[str]) -> Block:
         return body
     source = _source(operation)
     undoes = source in made and _holds(dtype, before) and _is(made[source][1].type, dtype)
+    # The cast is the output's only use of its source, so the source itself can become the output.
     if source is not None and undoes and uses(body, name) == 1 and source not in body.outputs:
         return substitute(_without(body, operation), {source: name})
     inside = fresh(taken, f"{name}_as_{before.mil}")

@@ -90,6 +90,7 @@ def _with_classify(body: Block, taken: set[str]) -> tuple[Block, Operation]:
     for wanted in (LABEL, SCORES):
         if wanted in taken - {name}:
             raise UsageError(f"the name '{wanted}' is taken in the program", f"rename it: --rename {wanted}=NAME")
+    # The score output already has a name that classify's outputs need.
     if name in (LABEL, SCORES):
         body = substitute(body, {name: f"{name}_scores"})
         name = f"{name}_scores"

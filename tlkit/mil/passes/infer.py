@@ -44,11 +44,13 @@ class Inferred:
 
 
 def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
-    """Return the shapes of the values of ``function`` with ``shapes`` at its inputs, by running it on zeros. UsageError
-    names the operation that the shapes do not fit or that does not follow.
+    """Return the shapes of the values of ``function`` with ``shapes`` at its inputs, by running it on zeros.
+
+    UsageError names the operation that the shapes do not fit or that does not follow.
     """
     walker = _Walker(lower(function, precision="f32"), function)
     held = stored(walk(function.block.operations))
+    # A shape that the user typed is trusted more than one from the file.
     asked = max(budget.warranted(held), budget.factor() * _ASKED)
     operands = [
         _zeros(item.type, shapes.get(item.name), asked if item.name in shapes else budget.warranted(held))

@@ -13,8 +13,9 @@ from tlkit.mil.program import Function, Program
 
 @dataclass(frozen=True)
 class Rename(Pass):
-    """Rename the values of ``function`` by ``names`` (old to new), all at once, so that two may swap. Names that the
-    function does not define are ignored. UsageError where a new name is taken.
+    """Rename the values of ``function`` by ``names`` (old to new), all at once, so that two may swap.
+
+    Names that the function does not define are ignored. UsageError where a new name is taken.
     """
 
     function: str

@@ -28,6 +28,7 @@ def find_risks(
     found = []
     for item in rules():
         try:
+            # Without repetitions, in program order.
             places = tuple(dict.fromkeys(item.find(survey)))
         except (LoadError, *_CONTRADICTIONS):
             continue  # a damaged program: running it will say so

@@ -84,8 +84,9 @@ def rules() -> Sequence[Rule]:
 
 @dataclass(frozen=True)
 class Survey:
-    """A function with its ports, and the makers and users of each value. ``weights`` is the size of the package's
-    weights in bytes, 0 where unknown.
+    """A function with its ports, and the makers and users of each value.
+
+    ``weights`` is the size of the package's weights in bytes, 0 where unknown.
     """
 
     function: Function

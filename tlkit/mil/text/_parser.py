@@ -29,6 +29,7 @@ class Parser(ValueReader):
         lex.advance()
         lex.expect("(")
         major = lex.number_text().split(".")[0]
+        # 18 digits fit in the protobuf's 64 bits.
         if not major.lstrip("-").isdigit() or len(major) > 18:
             lex.fail("expected a program version")
         lex.advance()

@@ -109,9 +109,10 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
 
 
 def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
-    """Return the lines where ``module`` reads a number that depends on its inputs' values and changes with them. Tried
-    on further draws, and on masks that hide nothing; a number that is the same for all is assumed to depend on shapes
-    only.
+    """Return the lines where ``module`` reads a number that depends on its inputs' values and changes with them.
+
+    Tried on further draws, and on masks that hide nothing; a number that is the same for all is assumed to depend on
+    shapes only.
     """
     if not found.choices:
         return ()

@@ -44,8 +44,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A module's recorded graph: TorchScript, or torch.export's. ``notes`` are sentences about what was lost.
-    ``frozen`` are the lines where the tracer saw a tensor become a Python number: a size, or a value of the example.
+    """A module's recorded graph: TorchScript, or torch.export's.
+
+    ``notes`` are sentences about what was lost. ``frozen`` are the lines where the tracer saw a tensor become a Python
+    number: a size, or a value of the example.
     """
 
     program: torch.jit.ScriptModule | ExportedProgram
@@ -273,8 +275,9 @@ def _named(seen: dict[str, Tensor], ports: tuple[TensorSpec, ...], names: Sequen
 def capture_error(
     error: Exception, recorder: Recorder, ports: tuple[TensorSpec, ...], how: str = "trace", *, tried: bool = False
 ) -> UsageError | ConversionError:
-    """Return the error to show for ``error``: the model cannot run on its inputs, or cannot be captured. ``tried``: it
-    ran on none of the values that were tried.
+    """Return the error to show for ``error``: the model cannot run on its inputs, or cannot be captured.
+
+    ``tried``: it ran on none of the values that were tried.
     """
     if isinstance(error, UsageError | ConversionError):
         return error

@@ -31,8 +31,9 @@ _LENGTHS = (7, 11, 13, 17, 19, 23)
 
 
 def expand(entry: Mend | None, table: Table, context: Any, node: Any) -> None:
-    """Translate ``node`` by the composition ``entry`` (None: torch's decomposition). ``table`` lists further ops to
-    decompose.
+    """Translate ``node`` by the composition ``entry`` (None: torch's decomposition).
+
+    ``table`` lists further ops to decompose.
 
     Raises ValueError where the result depends on a length that is known only at run time.
     """

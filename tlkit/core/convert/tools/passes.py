@@ -41,9 +41,10 @@ def _register() -> None:
 
     @register_pass(namespace="tlkit")
     class narrow_indices(add_int16_cast):  # type: ignore[misc]  # the registry's own style
-        """coremltools' cast of integers to 16 bits, restricted to values that certainly fit. coremltools also casts
-        run-time values: data beyond 16 bits, and indices to whichever of int16 and uint16 it used last, so that -1
-        becomes 65535.
+        """coremltools' cast of integers to 16 bits, restricted to values that certainly fit.
+
+        coremltools also casts run-time values: data beyond 16 bits, and indices to whichever of int16 and uint16 it
+        used last, so that -1 becomes 65535.
         """
 
         def should_cast_parameter(self, op: Any, param_name: str) -> bool:
@@ -68,8 +69,9 @@ def _register() -> None:
 
     @register_pass(namespace="tlkit")
     class clamp_constants(AbstractGraphPass):  # type: ignore[misc]
-        """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf. 0 *
-        -inf is NaN, and a row of only -inf has no softmax; infinities in the source itself stay.
+        """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf.
+
+        0 * -inf is NaN, and a row of only -inf has no softmax; infinities in the source itself stay.
         """
 
         def apply(self, program: Any) -> None:

@@ -38,9 +38,10 @@ def cut(x: Tensor, image: Tensor, boxes: Spans, target: Ints, normalized: bool, 
 
 
 def cut_by_edges(x: Tensor, image: Tensor, boxes: Spans, target: Ints) -> Tensor:
-    """As ``cut``, for UNALIGN_CORNERS and normalized boxes before iOS17. 0 and 1 are the image's edges, not its outer
-    pixels' centres, and points outside are mirrored: the only reading that gives what coremltools recorded from Core ML
-    for its one example (a box from 2 to 1).
+    """As ``cut``, for UNALIGN_CORNERS and normalized boxes before iOS17.
+
+    0 and 1 are the image's edges, not its outer pixels' centres, and points outside are mirrored: the only reading that
+    gives what coremltools recorded from Core ML for its one example (a box from 2 to 1).
     """
     points = []
     for size, count, (first, last) in zip(x.shape[-2:], target, boxes, strict=True):

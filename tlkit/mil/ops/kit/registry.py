@@ -93,6 +93,7 @@ def _is(kind: type, value: Any) -> bool:
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One input of an op: ``kind`` is ``tensor``, ``tensors``, ``static`` or ``any`` (see the module's docstring).
+
     ``hint`` is its annotation without ``None``.
     """
 
@@ -188,9 +189,10 @@ def dialect(name: str | None = None) -> Callable[[Op], Op]:
 
 
 def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
-    """Register the decorated function as Core ML's measured behaviour for the op ``name`` of the opset ``since``. Its
-    inputs are those of the specified op, which must be registered before it. ``row`` is the row of ``docs/fidelity.md``
-    with the evidence.
+    """Register the decorated function as Core ML's measured behaviour for the op ``name`` of the opset ``since``.
+
+    Its inputs are those of the specified op, which must be registered before it. ``row`` is the row of
+    ``docs/fidelity.md`` with the evidence.
     """
 
     def register(function: Op) -> Op:
@@ -209,6 +211,7 @@ def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
 
 def lookup(name: str, opset: str, *, strict: bool = False) -> OpDef | None:
     """Return the op ``name`` as ``opset`` (``"CoreML7"``) defines it, or None if tlkit or the opset lacks it.
+
     ``strict`` chooses the specification where Core ML was measured to do something else.
     """
     if name.startswith(PREFIX):
