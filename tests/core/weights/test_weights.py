@@ -256,7 +256,11 @@ def test_a_mapping_of_metadata_and_a_wrong_one(tmp_path: Path) -> None:
     convert_weights(source, tmp_path / "b.safetensors", metadata={"k": "v"})
     with safe_open(tmp_path / "b.safetensors", "np") as file:
         assert file.metadata() == {"k": "v", "format": "pt"}
-    for edit, reason in (("k", "not metadata"), ("a.b:u32=x", "no u32"), ("general.alignment=3", "not an alignment")):
+    for edit, reason in (
+        ("k", "not metadata"),
+        ("a.b:u32=x", "not a u32"),
+        ("general.alignment=3", "not an alignment"),
+    ):
         with pytest.raises(UsageError, match=reason):
             convert_weights(source, tmp_path / "c.gguf", metadata=[edit])
 

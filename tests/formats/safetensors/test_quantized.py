@@ -141,3 +141,40 @@ def test_other_layouts_are_refused_by_name(tmp_path: Path, config: dict[str, Any
 def test_the_words_of_a_folder_that_is_not_quantized(tmp_path: Path) -> None:
     made = folder(tmp_path / "f", {}, {"ids": np.zeros((2, 2), np.int32)})
     assert "quantized" not in tlkit.inspect(made).details and not tlkit.inspect(made).left_out
+
+
+PACKED = json.loads(Path(__file__).with_name("packed.json").read_text())
+"""What ``mlx``, ``auto-gptq`` and ``autoawq`` packed: make_packed.py beside this file."""
+
+
+def stored(made: Any) -> dict[str, Any]:
+    """Return the tensors of a case of packed.json, by name."""
+    return {f"{Q}.{key}": np.array(flat, kind).reshape(shape) for key, (kind, shape, flat) in made["tensors"].items()}
+
+
+@pytest.mark.parametrize("case", PACKED)
+def test_what_the_libraries_packed(case: str, tmp_path: Path) -> None:
+    made = PACKED[case]
+    tensors = stored(made)
+    check(
+        folder(tmp_path / "f", made["config"], tensors), tmp_path, np.array(made["values"], np.float32), case.split()[1]
+    )
+
+
+def test_layers_of_other_bits_in_an_mlx_folder(tmp_path: Path) -> None:
+    made = PACKED["mlx 6"]
+    config = {"quantization": {"group_size": 64, "bits": 4, Q: made["config"]["quantization"], "lm_head": False}}
+    tensors = stored(made)
+    check(folder(tmp_path / "f", config, tensors), tmp_path, np.array(made["values"], np.float32), "MLX affine")
+
+
+@pytest.mark.parametrize(
+    ("case", "entry", "said"),
+    [("gptq 4", {"checkpoint_format": "marlin"}, "gptq marlin"), ("awq 4", {"version": "gemv"}, "awq gemv")],
+)
+def test_other_packings_of_a_method_are_not_guessed(case: str, entry: Any, said: str, tmp_path: Path) -> None:
+    made = PACKED[case]
+    config = {"quantization_config": {**made["config"]["quantization_config"], **entry}}
+    tensors = stored(made)
+    with pytest.raises(IncompleteError, match=said):
+        convert_weights(folder(tmp_path / "f", config, tensors), tmp_path / "x.safetensors")

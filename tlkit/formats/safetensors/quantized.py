@@ -7,7 +7,7 @@ groups. What another method packed is reported as left out: its integers are not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Read = Callable[[TensorEntry], NDArray[Any]]
 
-_BITS = (2, 4, 8)
+_BITS = {"mlx": (2, 3, 4, 5, 6, 8), "gptq": (2, 3, 4, 8), "gptq_v2": (2, 3, 4, 8), "awq": (4,)}
 _INTEGERS = ("U8", "I8", "I16", "I32", "U32", "I64")
 _FP8 = ("F8_E4M3", "F8_E5M2")
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where each column of eight lies among the eight codes of a word
@@ -34,6 +34,12 @@ class Scheme:
     bits: int = 0
     group: int = 0
     block: tuple[int, ...] = ()
+    others: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Bits and group of layers that differ, by their name (MLX)."""
+
+    def of(self, name: str) -> tuple[int, int]:
+        """Return the bits per code and the weights per group of the weight ``name``."""
+        return self.others.get(name.removesuffix(".weight"), (self.bits, self.group))
 
     def __str__(self) -> str:
         parts = [self.method, f"{self.bits} bits" if self.bits else "", f"groups of {self.group}" if self.group else ""]
@@ -55,6 +61,7 @@ def scheme(config: Mapping[str, Any]) -> Scheme | None:
     method = ""
     if isinstance(said, Mapping):
         method = str(said.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in said else ""))[:60]
+        method = _variant(method, said)
     if not method and isinstance(config.get("quantization"), Mapping):
         said, method = config["quantization"], "MLX affine"
         if said.get("mode", "affine") != "affine":
@@ -63,7 +70,22 @@ def scheme(config: Mapping[str, Any]) -> Scheme | None:
         return None
     block = said.get("weight_block_size")
     sizes = tuple(size for size in block if type(size) is int and size > 0) if isinstance(block, list) else ()
-    return Scheme(method, _number(said.get("bits")), _number(said.get("group_size")), sizes if len(sizes) == 2 else ())
+    bits, group = _number(said.get("bits")), _number(said.get("group_size"))
+    others = {
+        name: (_number(layer.get("bits")) or bits, _number(layer.get("group_size")) or group)
+        for name, layer in said.items()
+        if method == "MLX affine" and isinstance(layer, Mapping)
+    }
+    return Scheme(method, bits, group, sizes if len(sizes) == 2 else (), others)
+
+
+def _variant(method: str, said: Mapping[str, Any]) -> str:
+    """Return the name of a method whose packing the config says to be another than its usual one."""
+    packing = {"gptq": "checkpoint_format", "awq": "version"}.get(method)
+    other = str(said.get(packing) or "")[:40].lower() if packing else ""
+    if other in ("", "gptq", "gemm"):
+        return method
+    return other if other == "gptq_v2" else f"{method} {other}"
 
 
 def _number(value: Any) -> int:
@@ -109,45 +131,47 @@ def _groups(how: Scheme, found: Mapping[str, TensorEntry]) -> Iterator[tuple[str
             yield f"{base}.weight", _sound(how, how.method, roles) if whole else None
         elif how.method == "MLX affine" and entry.dtype == "U32" and last == "weight":
             roles = {"weight": entry, "scales": found.get(f"{base}.scales"), "biases": found.get(f"{base}.biases")}
-            yield name, _sound(how, "mlx", roles) if all(roles.values()) else None
+            yield name, _sound(how, "mlx", roles, name) if all(roles.values()) else None
         elif entry.dtype in _FP8:
             scale = found.get(f"{name}_scale_inv") or found.get(f"{name}_scale")
             yield name, _sound(how, "fp8", {"weight": entry, "scale": scale}) if scale else None
 
 
-def _sound(how: Scheme, kind: str, roles: Mapping[str, TensorEntry | None]) -> Packed | None:
+def _sound(how: Scheme, kind: str, roles: Mapping[str, TensorEntry | None], name: str = "") -> Packed | None:
     """Return the weight if the shapes of its parts fit together."""
     parts = {role: entry for role, entry in roles.items() if entry is not None}
     shapes = {role: entry.shape for role, entry in parts.items()}
     if kind == "fp8":
         fits = len(shapes["weight"]) == 2 and _spread(shapes["scale"], shapes["weight"], how.block) is not None
         return Packed(kind, parts) if fits else None
-    if how.bits not in _BITS or not all(len(shape) == 2 for role, shape in shapes.items() if role != "g_idx"):
+    bits, group = how.of(name)
+    if bits not in _BITS[kind] or not all(len(shape) == 2 for role, shape in shapes.items() if role != "g_idx"):
         return None
-    codes = 32 // how.bits
+    codes = 32 // bits
     if kind == "mlx":
         (rows, words), (_, groups) = shapes["weight"], shapes["scales"]
-        fits = shapes["scales"] == shapes["biases"] == (rows, groups) and groups * (how.group or 64) == words * codes
+        fits = shapes["scales"] == shapes["biases"] == (rows, groups) and groups * (group or 64) * bits == words * 32
     elif kind == "awq":
         (rows, words), (groups, _) = shapes["qweight"], shapes["scales"]
         fits = shapes["scales"] == (groups, words * codes) and shapes["qzeros"] == (groups, words)
-        fits = fits and how.bits == 4 and groups > 0 and rows % groups == 0
+        fits = fits and groups > 0 and rows % groups == 0
     else:
         (words, columns), (groups, _) = shapes["qweight"], shapes["scales"]
-        fits = shapes["scales"] == (groups, columns) and shapes["qzeros"] == (groups, columns // codes)
-        fits = fits and groups > 0 and shapes.get("g_idx", (words * codes,)) == (words * codes,)
+        inputs = words * 32 // bits
+        fits = shapes["scales"] == (groups, columns) and shapes["qzeros"] == (groups, columns * bits // 32)
+        fits = fits and groups > 0 and words * 32 % bits == 0 and columns * bits % 32 == 0
+        fits = fits and shapes.get("g_idx", (inputs,)) == (inputs,)
     return Packed(kind, parts) if fits else None
 
 
 def _logical(how: Scheme, name: str, packed: Packed) -> TensorEntry:
     parts = packed.parts
-    codes = 32 // how.bits if how.bits else 1
+    bits, _ = how.of(name)
     main = parts.get("qweight") or parts["weight"]
     rows, columns = main.shape
-    shape = {"fp8": (rows, columns), "mlx": (rows, columns * codes), "awq": (columns * codes, rows)}.get(
-        packed.kind, (columns, rows * codes)
-    )
-    dtype = main.dtype if packed.kind == "fp8" else f"INT{how.bits}"
+    across, along = (size * 32 // bits if bits else size for size in (columns, rows))
+    shape = {"fp8": (rows, columns), "mlx": (rows, across), "awq": (across, rows)}.get(packed.kind, (columns, along))
+    dtype = main.dtype if packed.kind == "fp8" else f"INT{bits}"
     return TensorEntry(name, dtype, shape, sum(part.nbytes for part in parts.values()), main.file)
 
 
@@ -166,7 +190,7 @@ def values(how: Scheme, packed: Packed, read: Read) -> NDArray[np.float32]:
         return found
     scales = parts["scales"].astype(np.float32)
     if packed.kind == "mlx":
-        codes = _unpacked(parts["weight"], how.bits, 1)
+        codes = _unpacked(parts["weight"], how.of(packed.parts["weight"].name)[0], 1)
         group = codes.shape[1] // scales.shape[1]
         biases = parts["biases"].astype(np.float32)
         return codes.astype(np.float32) * scales.repeat(group, 1) + biases.repeat(group, 1)
@@ -189,11 +213,25 @@ def _unpacked(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
     import numpy as np
 
     plain = np.ascontiguousarray(words).view(np.uint32)
+    if 32 % bits:  # codes run on from one word into the next
+        return _run_on(plain if axis else np.ascontiguousarray(plain.T), bits, transposed=not axis)
     parts = [(plain >> np.uint32(shift)) & np.uint32((1 << bits) - 1) for shift in range(0, 32, bits)]
     stacked = np.stack(parts, axis=axis + 1)
     shape = list(plain.shape)
     shape[axis] *= len(parts)
     return stacked.reshape(shape).astype(np.int32)
+
+
+def _run_on(words: NDArray[Any], bits: int, transposed: bool) -> NDArray[np.int32]:
+    """Return the codes along the last axis of ``words`` as one stream of bits, lowest first."""
+    import numpy as np
+
+    stream = np.unpackbits(words.astype("<u4").view(np.uint8), axis=1, bitorder="little")
+    parts = stream.reshape(len(words), -1, bits)
+    codes = np.zeros(parts.shape[:2], np.int32)
+    for place in range(bits):
+        codes |= parts[:, :, place].astype(np.int32) << place
+    return np.ascontiguousarray(codes.T) if transposed else codes
 
 
 def _spread(

@@ -79,7 +79,7 @@ class TokenizerFiles:
         found: dict[int, Added] = {}
         for text, number in self.json("added_tokens.json").items():
             _enter(found, number, text, False)
-        for item in self.described.get("added_tokens") or ():
+        for item in listed(self.described.get("added_tokens")):
             if isinstance(item, Mapping):
                 _enter(found, item.get("id"), item.get("content"), item.get("special"))
         decoder = self.config.get("added_tokens_decoder")
@@ -114,6 +114,11 @@ class TokenizerFiles:
             "model": {"type": "BPE", "vocab": dict(self.json("vocab.json")), "merges": merges},
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
         }
+
+
+def listed(value: Any) -> list[Any]:
+    """Return ``value`` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
 
 
 def _enter(found: dict[int, Added], number: Any, text: Any, special: Any) -> None:

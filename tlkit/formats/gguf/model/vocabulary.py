@@ -13,7 +13,7 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.formats.gguf.model.pretokenizers import pre_tokenizer
 from tlkit.formats.gguf.model.sentencepiece import read_pieces
-from tlkit.formats.gguf.model.tokenizer_files import Added, TokenizerFiles
+from tlkit.formats.gguf.model.tokenizer_files import Added, TokenizerFiles, listed
 from tlkit.formats.gguf.write import Typed
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -60,6 +60,9 @@ class Vocabulary:
 
     def fit(self, rows: int) -> None:
         """Bring the vocabulary to as many tokens as the embedding has rows; llama.cpp loads no other."""
+        if rows > _room(len(self.tokens)):
+            self.doubts.append(f"its embedding has {rows:,} rows for {len(self.tokens):,} tokens")
+            return
         self.pad(rows)
         if len(self.tokens) > rows:
             self.doubts += [
@@ -94,7 +97,12 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary | None:
     if found is None and files.described:
         found = _from_json(files.described, str(files.path))
     if found is not None:
-        found.add(files.added())
+        added = files.added()
+        if added and added[-1].id >= _room(len(found.tokens)):
+            raise LoadError(
+                f"{files.path}: it adds a token {added[-1].id:,} to {len(found.tokens):,}", "save the tokenizer again"
+            )
+        found.add(added)
     return found
 
 
@@ -133,12 +141,17 @@ def _by_id(vocab: Any, path: str) -> list[str]:
     if not isinstance(vocab, Mapping) or not all(type(id) is int and 0 <= id < _TOKENS for id in vocab.values()):
         raise LoadError(f"{path}: its vocabulary is not ids by token", "save the tokenizer again")
     size = max(vocab.values(), default=-1) + 1
-    if size > 2 * len(vocab) + 1024:
+    if size > _room(len(vocab)):
         raise LoadError(f"{path}: its vocabulary has {len(vocab):,} tokens and ids up to {size:,}", "save it again")
     tokens = [f"[PAD{index}]" for index in range(size)]
     for token, id in vocab.items():
         tokens[id] = token
     return tokens
+
+
+def _room(tokens: int) -> int:
+    """Return how many ids a vocabulary of so many tokens may have: more are a damaged file, not padding."""
+    return 2 * tokens + (1 << 16)
 
 
 def _merges(found: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -153,7 +166,7 @@ def _kinds(described: Any) -> set[str]:
     """Return the types of all steps of a normalizer, a pre-tokenizer or a decoder."""
     if not isinstance(described, Mapping):
         return set()
-    inner = [item for key in ("normalizers", "pretokenizers", "decoders") for item in described.get(key) or ()]
+    inner = [item for key in ("normalizers", "pretokenizers", "decoders") for item in listed(described.get(key))]
     return {str(described.get("type"))} | {str(item.get("type")) for item in inner if isinstance(item, Mapping)}
 
 
@@ -204,7 +217,7 @@ def _unlisted(ranks: Mapping[str, int], merges: Sequence[tuple[str, str]], token
 def _prefixed(described: Mapping[str, Any]) -> bool:
     """Whether text gets a blank before it."""
     steps = described.get("pre_tokenizer")
-    inner = steps.get("pretokenizers") or [steps] if isinstance(steps, Mapping) else []
+    inner = [steps, *listed(steps.get("pretokenizers"))] if isinstance(steps, Mapping) else []
     spaces = [step for step in inner if isinstance(step, Mapping) and step.get("type") == "Metaspace"]
     if spaces:
         step = spaces[0]
@@ -251,7 +264,7 @@ def _unigram(described: Mapping[str, Any], model: Mapping[str, Any], path: str) 
 
 def _charsmap(normalizer: Any) -> bytes:
     """Return SentencePiece's table of characters to normalize."""
-    steps = [normalizer, *(normalizer.get("normalizers") or ())] if isinstance(normalizer, Mapping) else []
+    steps = [normalizer, *listed(normalizer.get("normalizers"))] if isinstance(normalizer, Mapping) else []
     said = next((step.get("precompiled_charsmap") for step in steps if isinstance(step, Mapping)), None)
     try:
         return base64.b64decode(said) if isinstance(said, str) else b""
