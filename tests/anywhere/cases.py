@@ -442,7 +442,7 @@ def test_a_pipeline_of_programs(doubler: ct.models.MLModel) -> None:
     assert pipeline.predict({"x": np.ones((2, 3), np.float32)})["z"].tolist() == [[3, 3, 3], [3, 3, 3]]
 
 
-def test_a_legacy_model_says_that_it_does_not_run() -> None:
+def test_a_linear_model_of_before_mlprograms_predicts() -> None:
     spec = ct.proto.Model_pb2.Model()
     spec.specificationVersion = 1
     port = spec.description.input.add()
@@ -454,7 +454,5 @@ def test_a_legacy_model_says_that_it_does_not_run() -> None:
     spec.description.predictedFeatureName = "y"
     spec.glmRegressor.offset.append(0.1)
     spec.glmRegressor.weights.add().value.append(2.0)
-    with pytest.warns(RuntimeWarning, match="glmRegressor"):
-        model = ct.models.MLModel(spec)
-    with pytest.raises(Exception, match=r"glmRegressor|predict"):
-        model.predict({"x": 1.0})
+    found = ct.models.MLModel(spec).predict({"x": 1.5})
+    assert abs(found["y"] - (2.0 * 1.5 + 0.1)) < 1e-12

@@ -163,7 +163,7 @@ def test_the_alignment_is_that_of_the_metadata(tmp_path: Path) -> None:
 
 
 def test_a_number_that_its_type_cannot_hold_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a\.b: 300 is no u8"):
+    with pytest.raises(UsageError, match=r"a\.b: 300 is not a u8"):
         write_gguf(tmp_path / "a.gguf", [], {"a.b": Typed("u8", 300)}, in_pieces)
 
 

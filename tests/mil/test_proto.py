@@ -161,10 +161,10 @@ def test_a_constant_is_the_same_whatever_field_it_travels_in(
 @pytest.mark.parametrize(
     ("code", "field", "values", "message"),
     [
-        (2, "ints", [1, 2], "not what its type says \\(string\\)"),
-        (11, "strings", ["a", "b"], "not what its type says \\(fp32\\)"),
-        (23, "floats", [1.5, 2.5], "not what its type says \\(int32\\)"),
-        (2, "bytes", b"ab", "not what its type says \\(string\\)"),
+        (2, "ints", [1, 2], "do not match its type \\(string\\)"),
+        (11, "strings", ["a", "b"], "do not match its type \\(fp32\\)"),
+        (23, "floats", [1.5, 2.5], "do not match its type \\(int32\\)"),
+        (2, "bytes", b"ab", "do not match its type \\(string\\)"),
         (21, "ints", [128, 0], "does not fit"),
         (25, "ints", [8, 0], "does not fit"),
         (99, "ints", [1, 2], "unknown MIL element type 99"),
