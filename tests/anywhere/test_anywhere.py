@@ -28,6 +28,7 @@ def test_coremltools_predicts_as_its_users_call_it(root: Path) -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 @off_a_mac
 @pytest.mark.parametrize("early", [True, False], ids=["before coremltools", "after coremltools"])
 def test_install_works_before_and_after_coremltools_and_twice(root: Path, early: bool) -> None:

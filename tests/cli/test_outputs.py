@@ -149,6 +149,7 @@ def test_what_is_no_name(tlkit: Shell, place: Path, goal: str) -> None:
     refused(tlkit, place, "dump", goal, "is not a name")
 
 
+@pytest.mark.slow
 def test_two_outputs_that_meet(tlkit: Shell, place: Path) -> None:
     for other, reason in (("a.npz", "the same output"), ("A.npz", "the same output"), ("a.npz/b.npz", "no folder")):
         done = tlkit(*WORDS["dump"], "a.npz", "--save-outputs", other)

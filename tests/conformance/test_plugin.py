@@ -34,6 +34,7 @@ def test_that_says_so_itself_and_passes():
 """
 
 
+@pytest.mark.slow
 def test_what_the_suite_expects_to_fail_is_judged_like_all_else(root: Path, tmp_path: Path) -> None:
     """Whatever pytest makes of an unexpected pass (this project's settings make it a failure)."""
     (tmp_path / "test_cases.py").write_text(CASES)

@@ -153,6 +153,7 @@ def test_every_setting_is_one_that_coremltools_has() -> None:
     assert {coreml._COMPUTE_UNITS[unit] for unit in Unit} == {unit.name for unit in ct.ComputeUnit}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself is here")
 def test_through_coremltools_own_classes_it_computes_what_the_formula_says(tmp_path: Path) -> None:
     """With ``tlkit.anywhere`` behind coremltools, everything but Apple's library is the real thing.

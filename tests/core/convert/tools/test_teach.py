@@ -40,6 +40,7 @@ def test_values(name: str, export: bool, tmp_path: Path) -> None:
     assert result.ok
 
 
+@pytest.mark.slow
 def test_what_coremltools_alone_refuses() -> None:
     """Where this fails, an entry of tlkit/core/convert/tools/torch_ops.py may have become superfluous."""
     run = subprocess.run(
