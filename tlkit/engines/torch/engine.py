@@ -28,7 +28,7 @@ from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UsageError, reason
 from tlkit.host import budget
-from tlkit.host.allocator import keep_freed
+from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
@@ -223,6 +223,7 @@ class TorchEngine:
 
     def _failing(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> str:
         """Return a text that names the refused operation, found by running again; empty where that run succeeds."""
+        give_back()  # what the first run made
         tracker = Tracker(self.module)
         try:
             with torch.inference_mode(), self._guarded(arrays):

@@ -33,6 +33,7 @@ class Tracker(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, seen: Seen | None = None, *, rounded: bool = True) -> None:
         super().__init__(module)
+        self.extra_traceback = False  # `where` says it; torch would import its compiler to say it, 2 s and 50 MB
         self._seen = seen
         self._rounded = rounded
         self._node: fx.Node | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import torch
@@ -47,8 +48,15 @@ class Guard(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not func.is_view:
-            for shape in _shapes(func, args, kwargs, self._most):
-                self._check(math.prod(shape))
+            new = not any(
+                result.alias_info for result in func._schema.returns
+            )  # reshape may hand out what it was given
+            room = budget.HELD * self._most - self._bytes / _ITEM if new else self._most
+            sizes = [math.prod(shape) for shape in _shapes(func, args, kwargs, min(self._most, max(room, 0)))]
+            for size in sizes:
+                self._check(size)
+            if new and sum(sizes) > room:
+                self._check_held(_ITEM * sum(sizes))
         result = func(*args, **kwargs)
         for tensor in _tensors(result):
             if func.is_view:  # a view costs nothing, but what is computed from it will
@@ -70,11 +78,15 @@ class Guard(TorchDispatchMode):
         self._held[key] = StorageWeakRef(storage), storage.nbytes()
         self._bytes += storage.nbytes()
         if self._bytes > budget.HELD * _ITEM * self._most:
-            self._held = {key: item for key, item in self._held.items() if not item[0].expired()}
-            self._bytes = sum(size for _, size in self._held.values())
-            said = budget.over(self._bytes / _ITEM, budget.HELD * self._most)
-            if said:
-                self._refuse(f"it holds values of {said[0]}", said[1])
+            self._check_held(0)
+
+    def _check_held(self, more: int) -> None:
+        """Refuse ``more`` bytes beside what is still held, if that is too much."""
+        self._held = {key: item for key, item in self._held.items() if not item[0].expired()}
+        self._bytes = sum(size for _, size in self._held.values())
+        said = budget.over((self._bytes + more) / _ITEM, budget.HELD * self._most)
+        if said:
+            self._refuse(f"it holds values of {said[0]}", said[1])
 
     def _refuse(self, message: str, hint: str) -> NoReturn:
         self.refused = TooLargeError(message, hint)
@@ -99,16 +111,20 @@ def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: flo
     if known is not None and _at_most(known, args) <= most:
         return
     if torch.Tag.pointwise in func.tags:
-        try:
-            yield torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
-        except RuntimeError:
-            return  # the operation itself says what does not fit
+        yield _broadcast([tensor.shape for tensor in tensors])
         return
     try:
         made = func(*_without_data(args), **{key: _without_data(value) for key, value in _settings(func, kwargs)})
     except Exception:
         return
     yield from (tensor.shape for tensor in _tensors(made))
+
+
+def _broadcast(shapes: Sequence[Sequence[int]]) -> list[int]:
+    """Return the common shape; where there is none the operation itself says so. torch's own function would import
+    sympy and its compiler."""
+    sizes = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+    return [0 if 0 in several else max(several) for several in sizes]
 
 
 def _at_most(known: Callable[..., int], args: Sequence[Any]) -> float:
@@ -159,12 +175,17 @@ def _joined(tensors: Sequence[torch.Tensor], *_: Any) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
+def _asked(size: Sequence[int], *_: Any) -> int:
+    return math.prod(size)
+
+
 _ATEN = torch.ops.aten
 _BOUNDS: Mapping[Any, Callable[..., int]] = {
     **dict.fromkeys((_ATEN.conv1d, _ATEN.conv2d, _ATEN.conv3d), _convolved),
     **dict.fromkeys((_ATEN.linear,), _linear),
     **dict.fromkeys((_ATEN.matmul, _ATEN.mm, _ATEN.bmm), _matmul),
     **dict.fromkeys((_ATEN.cat, _ATEN.stack), _joined),
+    **dict.fromkeys((_ATEN.full, _ATEN.zeros, _ATEN.ones, _ATEN.empty), _asked),
     **dict.fromkeys((_ATEN.batch_norm, _ATEN.layer_norm, _ATEN.group_norm, _ATEN.instance_norm), _first),
     **dict.fromkeys((_ATEN.softmax, _ATEN.log_softmax, _ATEN.copy_), _first),
     **dict.fromkeys((_ATEN.sum, _ATEN.mean, _ATEN.amax, _ATEN.amin), _reduced),

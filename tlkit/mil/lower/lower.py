@@ -179,7 +179,7 @@ class _Lowering:
             raise LoadError(f"the input '{parameter.name}' takes one value, not {len(given)}")
         if parameter.kind == "tensor":
             return self.operand(given[0])
-        return self.static(given[0], keep=parameter.kind == "any")
+        return self.static(given[0], keep=parameter.kind == "any", single=parameter.single)
 
     def resolve(self, item: Argument) -> Constant | fx.Node:
         if isinstance(item, Value):
@@ -201,11 +201,12 @@ class _Lowering:
             node = self.buffers[id(tensor)] = self.graph.get_attr(name)
         return node
 
-    def static(self, item: Argument, keep: bool = False) -> Any:
+    def static(self, item: Argument, keep: bool = False, single: bool = False) -> Any:
         value = self.resolve(item)
         if isinstance(value, Constant):
-            return plain(value.python())
-        return value if keep else self.graph.call_function(ops.host, (value,))
+            known = plain(value.python())
+            return ops.host(known, single=True) if single and isinstance(known, tuple) else known
+        return value if keep else self.graph.call_function(ops.host, (value, single))
 
     def constexpr(self, definition: OpDef, operation: Operation) -> None:
         """Define an op's outputs as constants, computed when one of them is first needed."""

@@ -112,6 +112,11 @@ class Parameter:
         )
         return None if fits or item not in _SAID else f"{_SAID[item]}s" if several else f"one {_SAID[item]}"
 
+    @property
+    def single(self) -> bool:
+        """Whether it takes one plain value, not a list of them."""
+        return self.kind == "static" and self.hint in _SAID
+
 
 @dataclass(frozen=True, slots=True)
 class OpDef:
@@ -269,8 +274,16 @@ def _rounded(function: Callable[..., Any]) -> Callable[..., Any]:
     return rounded
 
 
-def host(x: Any) -> Any:
-    """Return a tensor as Python: a scalar for rank 0, otherwise a (nested) list."""
+def host(x: Any, single: bool = False) -> Any:
+    """Return a tensor as Python: a scalar for rank 0 or where there has to be a ``single`` value, else a (nested) list.
+
+    LoadError where there are several: Python multiplies a list by repeating it.
+    """
+    if single and isinstance(x, torch.Tensor | tuple | list):
+        x = torch.as_tensor(x)
+        if x.numel() != 1:
+            raise LoadError(f"an input that takes one value is given {x.numel()}", "the program is damaged")
+        return x.item()
     if isinstance(x, torch.Tensor):
         return x.item() if x.ndim == 0 else x.tolist()
     return x
