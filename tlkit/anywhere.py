@@ -20,7 +20,6 @@ import shutil
 import sys
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +27,7 @@ from typing import Any
 
 from tlkit.errors import ExecutionError, TlkitError, UsageError
 from tlkit.host.machine import is_mac
+from tlkit.host.scratch import scratch_folder
 from tlkit.mil.opsets import NEWEST
 from tlkit.types import Unit
 
@@ -133,8 +133,9 @@ class _ModelProxy:
         return str(self._compiled or self._compile())
 
     def _compile(self) -> Path:
-        self._compiled = _compile(self._path, linked=True)
-        weakref.finalize(self, shutil.rmtree, self._compiled, ignore_errors=True)
+        folder = scratch_folder("tlkit-compiled-", self) / f"{self._path.stem}.mlmodelc"
+        folder.mkdir()
+        self._compiled = _compile(self._path, folder, linked=True)
         return self._compiled
 
     def get_load_duration_in_nano_seconds(self) -> int:
@@ -157,7 +158,8 @@ class _ModelProxy:
         from tlkit.formats.coreml.open import open_package
 
         _ = open_package(Path(path)).program  # what cannot be read is refused now
-        return str(_compile(Path(path)))
+        folder = Path(tempfile.mkdtemp(prefix=f"{Path(path).stem}_", suffix=".mlmodelc"))  # the caller's from now on
+        return str(_compile(Path(path), folder))
 
     @staticmethod
     @_translated
@@ -173,9 +175,10 @@ class _ModelProxy:
     def create_model_asset_from_memory(spec_data: bytes, blob_mapping: Mapping[str, bytes]) -> Any:
         from coremltools.models.model import MLModelAsset
 
-        folder = Path(tempfile.mkdtemp(prefix="tlkit-"))
-        asset = _AssetProxy(folder / "source.mlmodel")
-        weakref.finalize(asset, shutil.rmtree, folder, ignore_errors=True)
+        asset = _AssetProxy(Path())
+        folder = scratch_folder("tlkit-asset-", asset) / "model"
+        folder.mkdir()
+        asset.path = folder / "source.mlmodel"
         asset.path.write_bytes(spec_data)
         for name, data in blob_mapping.items():
             target = folder / name.removeprefix("@model_path/").lstrip("/")
@@ -226,12 +229,11 @@ class _DeviceProxy:
     """Stands in for the device classes, of which there is none here."""
 
 
-def _compile(path: Path, *, linked: bool = False) -> Path:
-    """Copy the model into a new ``.mlmodelc`` folder: here compiling changes nothing that the executor needs.
+def _compile(path: Path, folder: Path, *, linked: bool = False) -> Path:
+    """Copy the model into ``folder``, a new ``.mlmodelc``: here compiling changes nothing that the executor needs.
 
     ``linked`` takes the files as hard links where the file system has them, for a copy that goes with its user.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"{path.stem}_", suffix=".mlmodelc"))
     copy = _link if linked else shutil.copy
     if path.is_dir():
         shutil.copytree(path, folder / f"source{path.suffix}", copy_function=copy)

@@ -8,7 +8,8 @@ import stat
 import tempfile
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCK = ".lock"
@@ -26,6 +27,26 @@ def scratch_folder(prefix: str, owner: object) -> Path:
     _lock(lock)
     weakref.finalize(owner, _remove, folder, lock)
     return folder
+
+
+class _Owner:
+    """Somebody to own a folder."""
+
+
+@contextmanager
+def temporary_files(prefix: str) -> Iterator[Path]:
+    """Let temporary files that libraries make while the body runs lie in a scratch folder, which goes with the body.
+
+    coremltools leaves its own behind where a signal ends the process.
+    """
+    owner, before = _Owner(), tempfile.tempdir
+    folder = scratch_folder(prefix, owner)
+    tempfile.tempdir = str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before
+        del owner
 
 
 def _remove(folder: Path, lock: int) -> None:

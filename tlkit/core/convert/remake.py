@@ -24,6 +24,7 @@ from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.quiet import quiet
+from tlkit.host.scratch import temporary_files
 from tlkit.host.staging import staged
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.passes.precision import Widen, is_half
@@ -139,7 +140,7 @@ def rebuild(
 
     Raises :class:`ConversionError` with coremltools' reason.
     """
-    with quiet(progress(report)) as heard:
+    with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
         import coremltools as ct
         from coremltools.converters.mil.converter import mil_convert
         from coremltools.converters.mil.frontend.milproto.load import load

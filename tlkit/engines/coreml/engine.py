@@ -6,16 +6,14 @@ keyed by path: loading it again from the same path hits a warm cache.
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import ExecutionError, LoadError, UnavailableError, reason
+from tlkit.host.scratch import scratch_folder
 from tlkit.types import TensorSpec, Unit
 
 if TYPE_CHECKING:
@@ -59,9 +57,7 @@ class CoreMLEngine:
         import coremltools as ct
 
         if path.suffix != ".mlmodelc":
-            folder = Path(tempfile.mkdtemp(prefix="tlkit-"))
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            path = compile_model(path, folder)
+            path = compile_model(path, scratch_folder("tlkit-compiled-", self))
         self.input_names = tuple(spec.name for spec in inputs)
         self._images = {spec.name: spec for spec in inputs if spec.kind == "image"}
         try:

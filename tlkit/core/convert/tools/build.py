@@ -25,6 +25,7 @@ from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 from tlkit.formats.coreml.package import root_model
 from tlkit.host.quiet import quiet, read_bar
+from tlkit.host.scratch import temporary_files
 from tlkit.ports.port import span_keys
 from tlkit.types import TensorSpec
 
@@ -107,7 +108,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
 
     Raises :class:`ConversionError` with coremltools' reason in one line; OSError where the disk refuses.
     """
-    with quiet(progress(report)) as heard:
+    with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
         import coremltools as ct
 
         install()
