@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from tlkit.cli.sink import output
 from tlkit.cli.sink.card import card
@@ -293,6 +294,22 @@ def test_nothing_in_a_name_reaches_a_terminal(terminal: bool) -> None:
         sink.error(LoadError(name, name))
         styles = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue() + err.getvalue())  # rich's own
         assert not set(styles) & set(UNSAFE)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_name_is_never_two_rows(terminal: bool) -> None:
+    """What follows a row may have several lines; what begins it, and a node of a tree, has one."""
+    table, tree = NamedTable(), Tree(Text("root\nforged"))
+    table.add_column("name")
+    table.add_column("why")
+    table.add_row("a\nforged  1 GB", "first\nsecond")
+    table.add_row(Text("b\x85forged", "bold"), "third")
+    tree.add("leaf\rforged\tx")
+    stream = Terminal() if terminal else io.StringIO()
+    Sink(stdout=stream).answer({}, lambda: Group(table, tree))
+    rows = [line.strip(" \u2500\u2514") for line in stream.getvalue().splitlines()]
+    assert not [row for row in rows if row.startswith("forged")]
+    assert [row for row in rows if row.startswith("second")], "an explanation keeps its lines"
 
 
 def test_json_escapes_what_a_terminal_obeys_and_reads_as_before() -> None:

@@ -14,11 +14,15 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 
 from tlkit.cli.sink.stream import Progress, clean
 
 PLAIN_WIDTH = 1000  # columns away from a terminal: wide enough that no table has to fold a cell
 _ROOM = 80  # columns that a table in a file takes, where no word of it has to be broken for that
+_BREAKS = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\t"), "\N{REPLACEMENT CHARACTER}")
 _FRAME = re.compile("[\\s\u2500-\u257f]+")  # blanks, and the lines of tables and trees
 
 
@@ -35,9 +39,13 @@ class PlainConsole(Console):
 
 
 class Safe:
-    """A renderable whose text is cleaned after layout: rich's own styles pass, escape sequences in data do not."""
+    """A renderable whose text is cleaned after layout: rich's own styles pass, escape sequences in data do not.
+
+    Line breaks in names are taken out before layout, since they would look like another row.
+    """
 
     def __init__(self, inner: RenderableType) -> None:
+        _keep_rows(inner)
         self._inner = inner
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -46,6 +54,29 @@ class Safe:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._inner)
+
+
+def _keep_rows(what: RenderableType) -> None:
+    """Let each row of a table and each node of a tree begin with one line. What explains a row comes last in it, and
+    may have several."""
+    if isinstance(what, Group):
+        for part in what.renderables:
+            _keep_rows(part)
+    elif isinstance(what, Table):
+        for column in what.columns[:-1] or what.columns:
+            column._cells = [_on_one_line(cell) for cell in column._cells]
+    elif isinstance(what, Tree):
+        what.label = _on_one_line(what.label)
+        for child in what.children:
+            _keep_rows(child)
+
+
+def _on_one_line(cell: RenderableType) -> RenderableType:
+    if isinstance(cell, str):
+        return cell.translate(_BREAKS)
+    if isinstance(cell, Text):
+        cell.plain = cell.plain.translate(_BREAKS)  # of the same length: styles stay where they are
+    return cell
 
 
 def plain_text(what: RenderableType) -> str:
