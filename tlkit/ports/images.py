@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,11 @@ _BYTES = {"L": 1, "1": 2}
 """Bytes per pixel in memory where not 4, by PIL mode; 1-bit pixels become grey levels on the way."""
 _ANY = 1 << 26
 """Bytes that any picture may take in memory: 16 megapixels in colour, 67 in greyscale."""
-_FOLD = 1100
-"""Bytes in memory per byte of the file: deflate expands at most 1032 times."""
+_FOLD = 50
+"""Bytes in memory for each byte of the file: a photograph as a JPEG has ten to thirty. A plain area has a thousand, and
+is as good in fewer pixels."""
+_ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
+"""How files begin that hold pictures of sizes of their own, which PIL decodes while it opens them."""
 _PROGRAMS = ("EPS",)
 """Formats that are programs, which PIL hands to Ghostscript to be run."""
 Array = np.ndarray[Any, Any]
@@ -77,6 +81,9 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
+        with path.open("rb") as file:
+            if file.read(4) in _ICONS:
+                raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
@@ -84,9 +91,12 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
                     raise UsageError(
                         f"{path}: {picture.format} files are programs, which tlkit does not run", "give a PNG or JPEG"
                     )
-                _check_size(str(path), picture.size, picture.mode, path.stat().st_size)
-                picture.load()
-                return ImageOps.exif_transpose(picture)
+                stored = path.stat().st_size
+                _check_size(str(path), picture.size, picture.mode, stored)
+                with _at_most(_room(stored) // _BYTES.get(picture.mode, 4)):
+                    picture.load()
+                ImageOps.exif_transpose(picture, in_place=True)
+                return picture
     except TlkitError:
         raise
     except Exception as error:  # PIL's decoders raise whatever the damage leads to
@@ -101,8 +111,25 @@ def _check_size(what: str, size: Size, mode: str, stored: int = 0) -> None:
 
     nbytes = size[0] * size[1] * _BYTES.get(mode, 4)
     most = Image.MAX_IMAGE_PIXELS
-    if (most is not None and size[0] * size[1] > most) or nbytes > max(_ANY, _FOLD * stored):
+    if (most is not None and size[0] * size[1] > most) or nbytes > _room(stored):
         raise UsageError(f"{what}: {size[0]}x{size[1]} pixels are too many", "scale the picture down first")
+
+
+def _room(stored: int) -> int:
+    return max(_ANY, _FOLD * stored)
+
+
+@contextmanager
+def _at_most(pixels: int) -> Iterator[None]:
+    """Let PIL refuse pictures of more ``pixels`` in the body: some files hold others, of which they say nothing."""
+    from PIL import Image
+
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels if before is None else min(pixels, before)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _mode(picture: Picture, layout: str) -> Picture:

@@ -6,6 +6,7 @@ Covers tlkit/core/model/arrays.py, tlkit/core/model/outputs.py, tlkit/ports/imag
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -197,6 +198,28 @@ def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_
         to_port(image_port(), str(tmp_path / "bomb.png"))
     with pytest.raises(UsageError, match=r"scaled to 6x[0-9]+: .* too many"):
         to_port(image_port(), Image.new("L", (1, 1 << 24)))
+
+
+def test_an_icon_is_not_opened(tmp_path: Path) -> None:
+    """Its own table says 16x16; what it holds PIL decodes without another word."""
+    picture = io.BytesIO()
+    Image.new("RGBA", (5000, 5000)).save(picture, "PNG")
+    held = picture.getvalue()
+    head = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(held), 22)
+    (tmp_path / "x.png").write_bytes(head + held)
+    with pytest.raises(UsageError, match=r"x\.png: an icon"):
+        to_port(image_port(), str(tmp_path / "x.png"))
+    assert Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS > 1 << 26
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 6))
+    picture.putpixel((0, 5), (255, 0, 0))
+    exif = picture.getexif()
+    exif[0x112] = 6  # to be turned by 90 degrees, clockwise
+    picture.save(tmp_path / "x.png", exif=exif)
+    found = to_port(image_port(), str(tmp_path / "x.png"))
+    assert found.shape == (1, 3, 4, 6) and found[0, 0, 0, 0] == 255 and found.sum() == 255
 
 
 def test_postscript_is_not_run(tmp_path: Path) -> None:
