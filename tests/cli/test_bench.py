@@ -188,7 +188,7 @@ def test_ane_alone_exits_with_3_and_the_reason(tlkit: Shell, model: Path) -> Non
     assert (done.code, done.out) == (3, "")
     first, second = done.err.splitlines()
     assert first.startswith("tlkit: error: the Neural Engine is not here")
-    assert "--units cpu" in second
+    assert "--units cpu" in second and "--estimate" in second
 
 
 @pytest.mark.slow

@@ -115,3 +115,15 @@ def test_every_known_operation_is_one_that_mil_has() -> None:
     from tlkit.mil.ops.kit.spec import VERSIONS
 
     assert set(op_units()) - set(VERSIONS) == set()
+
+
+def test_the_largest_m5s_put_all_but_small_networks_on_the_gpu() -> None:
+    body = """tensor<fp16, [{c}, {c}, 3, 3]> w = const()[val = tensor<fp16, [{c}, {c}, 3, 3]>(0x1p+0)];
+    tensor<fp16, [1, {c}, 126, 126]> a = conv(x = x, weight = w); tensor<fp16, [1, {c}, 126, 126]> y = relu(x = a);"""
+    large, small = (program(body.format(c=c), f"[1, {c}, 128, 128]") for c in (1024, 128))
+    conv, relu = predicted(large, Unit.ALL, "M5 Max").operations
+    assert conv.unit == "gpu" and "ane" not in (*conv.supported, *relu.supported)
+    assert conv.reasons == ("GPU-first",)
+    assert "gpu" not in [placed.unit for placed in predicted(small, Unit.ALL, "M5 Max").operations]
+    assert [placed.unit for placed in predicted(large, Unit.ANE, "M5 Max").operations] == ["ane", "ane"]
+    assert [placed.unit for placed in predicted(large, Unit.ALL, "M4").operations] == ["ane", "ane"]

@@ -60,7 +60,7 @@ def test_a_chip_has_its_own_prices() -> None:
 
 def test_the_gpu_is_never_cheaper_for_a_convolution() -> None:
     for chip in ("M4", "M4 Pro"):
-        assert microseconds(conv(3), "gpu", chip) == microseconds(conv(3), "ane", chip)
+        assert microseconds(conv(3), "gpu", chip) > microseconds(conv(3), "ane", chip)
 
 
 def test_kinds() -> None:

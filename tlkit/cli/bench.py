@@ -54,6 +54,8 @@ def bench(
     max_memory: flags.MaxMemory = None,
     max_load: flags.MaxLoad = None,
     format: flags.Format = None,
+    estimate: flags.Estimate = False,
+    chip: options.Chip = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -70,6 +72,7 @@ def bench(
     tlkit bench net.mlpackage --baseline run.json --max-regression 5%
     tlkit bench old.mlpackage new.mlpackage --max-regression 5%
     tlkit bench --show mac.json linux.json          saved runs, compared
+    tlkit bench net.mlpackage --estimate --chip m4  not measured: what a chip that is not here would take
 
     Each setting runs in its own processes (--processes), and settings take turns. On a Mac, Core ML runs the model;
     elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
@@ -78,6 +81,10 @@ def bench(
     """
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
+    if estimate:
+        return _estimate(sink, models or [], units, chip, function)
+    if chip is not None:
+        raise UsageError("--chip goes with --estimate", "measuring happens on the chip of this machine")
     from tlkit.core.bench.bench import BenchInterrupted
 
     runs = _saved(models or []) if show else []
@@ -120,6 +127,22 @@ def bench(
     _print(sink, result, [], checks, format, top)
     _write(result, save, report, force, named)
     return _leave(result, checks, limits, interrupted, strict=units is not None)
+
+
+def _estimate(sink: output.Sink, models: list[str], units: str | None, chip: str | None, function: str | None) -> None:
+    """Answer ``--estimate``: nothing is run."""
+    if len(models) > 1:
+        raise UsageError("--estimate takes one model", "estimate them one by one")
+    from tlkit.core.bench.estimate import SETTINGS, document, estimates
+
+    found = estimates(models[0] if models else None, SETTINGS if units is None else _words(units), chip, function)
+
+    def show() -> Any:
+        from tlkit.cli.views.estimate import estimates_view
+
+        return estimates_view(found)
+
+    sink.answer(document(found), show)
 
 
 def _format(name: str | None, json: bool) -> str:

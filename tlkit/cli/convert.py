@@ -12,6 +12,7 @@ from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
+from tlkit.cli.views import convert_plan as planned
 from tlkit.cli.views import convert_weights as weights
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.words import byte_text
@@ -78,7 +79,7 @@ Compute = Annotated[
 
 def convert(
     source: Source,
-    output_path: options.Output,
+    output_path: options.OutputUnlessPlanned = None,
     kwargs: Annotated[
         str | None, typer.Option(metavar="JSON", help="Arguments for the callable: --kwargs '{\"depth\": 18}'.")
     ] = None,
@@ -141,6 +142,11 @@ def convert(
     all_tensors: weights.All = False,
     allow_missing: weights.AllowMissing = False,
     strip_prefix: weights.StripPrefix = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Write nothing: predict where the package's operations would run, and why.")
+    ] = False,
+    units: options.Units = None,
+    chip: options.Chip = None,
     force: options.Force = False,
     trust: options.Trust = False,
     json: options.Json = False,
@@ -153,6 +159,7 @@ def convert(
     tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
     tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
     tlkit convert resnet50 -o resnet50.mlpackage
+    tlkit convert resnet50 --plan --chip m4
     tlkit convert lm.py:Prefill --input ids=1x64:i32 --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
     tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
     tlkit convert net.mlpackage -o net.onnx
@@ -205,6 +212,9 @@ def convert(
                 raw=raw,
                 all_tensors=all_tensors,
                 allow_missing=allow_missing,
+                plan=plan,
+                units=units.split(",") if units else ("ane",),
+                chip=chip,
                 force=force,
                 trust=trust,
                 report=report,
@@ -219,6 +229,7 @@ def convert(
         "WeightsResult": weights.answer,
         "ExportResult": exports.answer,
         "Combined": combined.answer,
+        "Plan": planned.answer,
     }
     views.get(type(result).__name__, _answer)(sink, result)
 

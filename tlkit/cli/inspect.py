@@ -8,6 +8,7 @@ import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,11 @@ Placed = Annotated[
         "--placement", help="Predict which unit Core ML would choose for each operation, why, and what to change."
     ),
 ]
-Chip = Annotated[
-    str | None, typer.Option("--chip", metavar="CHIP", help="The chip to predict for: m1 ... m5max, a14 ... [m4]")
+
+
+Html = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="With --placement: draw the program, coloured by unit, as a page."),
 ]
 
 
@@ -81,9 +85,11 @@ def inspect(
     risks: Risks = False,
     placement: Placed = False,
     units: options.Units = None,
-    chip: Chip = None,
+    chip: options.Chip = None,
     per_op: options.PerOp = False,
     rules: Rules = False,
+    html: Html = None,
+    force: options.Force = False,
     diff: Diff = None,
     format: Format = None,
     function: options.Function = None,
@@ -104,6 +110,8 @@ def inspect(
     from pathlib import Path
 
     path = Path(model)
+    if html is not None and not placement:
+        raise UsageError("--html goes with --placement", "add --placement")
     if path.is_dir() and _folder(sink, path):
         return
     from tlkit.core.inspect.inspect import inspect as look
@@ -135,6 +143,8 @@ def inspect(
         _diff(sink, found)
     elif found.placement is not None:
         _placement(sink, found, per_op)
+        if html is not None:
+            _page(Path(html), found, force)
     elif json:
         extra = {name: getattr(found, name) for name in ("stats", "hashes") if getattr(found, name) is not None}
         sink.answer(_document(found, tensors) | extra, "")
@@ -150,9 +160,20 @@ def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
     def show() -> Any:
         from tlkit.cli.views.placement import placement_view
 
-        return placement_view(found, predictions, per_op)
+        return placement_view(found.path, predictions, per_op)
 
     sink.answer({"model": found.path, "placement": [document(item) for item in predictions]}, show)
+
+
+def _page(goal: Path, found: Inspection, force: bool) -> None:
+    from pathlib import Path
+
+    from tlkit.cli.views.placement_page import placement_page
+    from tlkit.core.bench.saved import save
+    from tlkit.host.interrupt import last_output
+
+    with last_output():
+        save(None, (goal, placement_page(found.path, found.placement or ())), force=force, inputs=[Path(found.path)])
 
 
 def _diff(sink: output.Sink, first: Inspection) -> None:

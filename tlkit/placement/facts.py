@@ -69,7 +69,8 @@ def _text(name: str) -> str:
     return (files("tlkit.placement") / "data" / name).read_text(encoding="utf-8")
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def data_rows(name: str) -> list[dict[str, str]]:
+    """Read a table beside this module: its rows, without the comments at its head."""
     return list(csv.DictReader(line for line in _text(name).splitlines() if not line.startswith("#")))
 
 
@@ -82,7 +83,7 @@ def all_rules() -> Mapping[str, PlacementRule]:
 @cache
 def op_units() -> Mapping[str, tuple[str, ...]]:
     """The units (``cpu``, ``gpu``, ``ane``) that were seen to support each operation, regardless of sizes and types."""
-    return {row["op"]: tuple(row["units"].split()) for row in _rows("ops.csv")}
+    return {row["op"]: tuple(row["units"].split()) for row in data_rows("ops.csv")}
 
 
 Rates = Mapping[tuple[str, str, str], Rate]
@@ -96,14 +97,14 @@ def rates() -> Rates:
         (row["chip"], row["kind"], row["unit"]): Rate(
             float(row["gbps"] or 0), float(row["tflops"] or 0), row["weights"] == "1"
         )
-        for row in _rows("prices.csv")
+        for row in data_rows("prices.csv")
     }
 
 
 @cache
 def chips() -> Mapping[str, Chip]:
     """The chips by name, in lower case and without blanks."""
-    return {_key(row["chip"]): Chip(row["chip"], int(row["largest"]), row["prices"]) for row in _rows("chips.csv")}
+    return {_key(row["chip"]): Chip(row["chip"], int(row["largest"]), row["prices"]) for row in data_rows("chips.csv")}
 
 
 def chip_named(name: str | None) -> Chip:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from tlkit.mil.program import Function
 from tlkit.mil.work import Step, steps
@@ -24,6 +25,12 @@ ALLOWED: Mapping[Unit, tuple[str, ...]] = {
     Unit.ALL: ("cpu", "gpu", "ane"),
 }
 """What each compute-unit setting lets Core ML use."""
+
+GPU_FIRST = ("M5 Pro", "M5 Max")
+"""Chips that planned five networks of batch 16 wholly on the GPU under ``all``, a small one on the Neural Engine."""
+SMALL = 4000.0
+"""Microseconds of price on the Neural Engine: between MobileNetV2 of batch 1 and of batch 16."""
+QUIRK = ("GPU-first",)
 
 TIE = 1e-9  # of the price: the planner's own figures are equal to nine digits where they tie
 
@@ -82,12 +89,24 @@ def predict(
     where = chip_named(chip)
     found = list(steps(function))
     candidates = [_candidates(step, setting, where, table) for step in found]
+    if setting is Unit.ALL and where.name in GPU_FIRST:
+        candidates = _without_ane(candidates)
     chosen, tied = cheapest_path([cost for cost, _ in candidates])
     placed = (
         _placed(step, *candidate, unit, ties)
         for step, candidate, unit, ties in zip(found, candidates, chosen, tied, strict=True)
     )
     return Prediction(setting, where, tuple(placed), where.basis)
+
+
+def _without_ane(candidates: list[tuple[dict[str, float], tuple[str, ...]]]) -> list[Any]:
+    """What is left where the GPU takes whole networks: all but the smallest."""
+    if sum(cost.get("ane", 0.0) for cost, _ in candidates) < SMALL:
+        return candidates
+    return [
+        ({unit: price for unit, price in cost.items() if unit != "ane"} if "gpu" in cost else cost, reasons or QUIRK)
+        for cost, reasons in candidates
+    ]
 
 
 def _candidates(step: Step, setting: Unit, chip: Chip, table: Rates | None) -> tuple[dict[str, float], tuple[str, ...]]:

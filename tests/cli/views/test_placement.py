@@ -1,4 +1,7 @@
-"""``tlkit inspect --placement`` as people and programs see it. Covers tlkit/core/inspect/placement.py."""
+"""``tlkit inspect --placement`` as people and programs see it.
+
+Covers tlkit/core/inspect/placement.py, tlkit/cli/views/placement_page.py.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,18 @@ def test_rules_are_listed_without_a_model(tlkit: Shell) -> None:
     done = tlkit("inspect", "--rules")
     assert done.code == 0
     assert "ANE-int-index" in done.out and "high" in done.out
+
+
+def test_a_page_draws_the_regions(tlkit: Shell, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = tlkit("inspect", model, "--placement", "--html", page)
+    assert done.code == 0, done.err
+    text = page.read_text()
+    assert "not measured" in text and "<script" not in text
+    assert text.count("<rect class=ane ") == text.count("<rect class=cpu ") == 2  # by operations and by cost
+    assert text.count('width="500.00"') == 2  # one operation of two, on each unit
+    assert "ANE-op" in text
+    again = tlkit("inspect", model, "--placement", "--html", page)
+    assert again.code == 2 and "--force" in again.err
+    assert tlkit("inspect", model, "--placement", "--html", page, "--force").code == 0
+    assert tlkit("inspect", model, "--html", page).code == 2

@@ -14,6 +14,10 @@ Models = Annotated[
         show_default=False,
     ),
 ]
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="Measure nothing: estimate latency, power and efficiency on --chip, with ranges."),
+]
 Threads = Annotated[
     str | None, typer.Option("--threads", metavar="N,...", help="CPU threads (not with Core ML). [PyTorch's choice]")
 ]

@@ -19,6 +19,10 @@ Verbose = Annotated[
 ]
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Where to write the result.")]
+OutputUnlessPlanned = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="PATH", help="Where to write the result; required without --plan."),
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Open a .pt or .pt2 whose code could do more than compute.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace output paths that exist.")]
 
@@ -64,4 +68,7 @@ Percentiles = Annotated[str, typer.Option("--percentiles", metavar="P,...", help
 PerOp = Annotated[bool, typer.Option("--per-op", help="Report each operation.")]
 Top = Annotated[
     int, typer.Option("--top", metavar="N", min=0, help="How many likeliest classes (costliest operations) to show.")
+]
+Chip = Annotated[
+    str | None, typer.Option("--chip", metavar="CHIP", help="The chip to predict for: m1 ... m5max, a14 ... [m4]")
 ]

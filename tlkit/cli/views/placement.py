@@ -13,7 +13,7 @@ from tlkit.cli.sink.figures import percent
 from tlkit.core.inspect.placement import Reason, reasons
 from tlkit.placement.facts import all_rules
 from tlkit.placement.predict import Prediction
-from tlkit.types import ModelInfo, Unit
+from tlkit.types import Unit
 
 NAMES = {"ane": "the Neural Engine", "gpu": "the GPU", "cpu": "the CPU"}
 _STYLES = {"ane": "green", "gpu": "cyan", "cpu": "yellow"}
@@ -21,12 +21,12 @@ _BAR = 60
 _NAMED = 3  # operations that a line names
 
 
-def placement_view(info: ModelInfo, predictions: Sequence[Prediction], per_op: bool) -> RenderableType:
+def placement_view(model: str, predictions: Sequence[Prediction], per_op: bool) -> RenderableType:
     """Return a summary, a bar and the reasons for each setting; with ``per_op`` a line for each operation."""
     parts: list[RenderableType] = [
         card(
             [
-                ("model", info.path, "bold"),
+                ("model", model, "bold"),
                 ("predicted", f"for {predictions[0].chip.name}, not measured", ""),
                 ("basis", predictions[0].basis, ""),
             ]

@@ -265,5 +265,7 @@ def _nothing(rows: Sequence[Row], errors: Sequence[TlkitError]) -> TlkitError:
     hint = chosen.hint
     if isinstance(chosen, UnavailableError):
         hint = hint or f"measure what this machine has: --units {','.join(default_units())}"
+        if any(row.unit == Unit.ANE for row in rows):
+            hint += "; for a package's latency on another chip, estimated: --estimate"
     told = "; ".join(f"{row.name}: {row.reason}" for row in rows)
     return type(chosen)(f"nothing could be measured: {told}" if len(rows) > 1 else chosen.message, hint)

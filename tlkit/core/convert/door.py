@@ -9,28 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import UsageError
 from tlkit.ports.parse import Ports
+from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tlkit.core.convert.export import ExportResult
     from tlkit.core.convert.functions import Combined
+    from tlkit.core.convert.plan import Plan
     from tlkit.core.convert.result import ConversionResult
     from tlkit.core.weights.weights import WeightsResult
 
-    Made = ConversionResult | Combined | ExportResult | WeightsResult
+    Made = ConversionResult | Combined | ExportResult | WeightsResult | Plan
 
 WEIGHTS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
 """How the names of files of weights end."""
 PROGRAMS = (".pt2", ".onnx")
 """How the names of exported programs end."""
+_APART = ("source", "output", "plan", "units", "chip")
 _FLAGS = {"inputs": "input", "images": "image", "output_names": "output-name", "states": "state"}
 _FLAGS |= {"all_tensors": "all", "functions": "function"}
 
 
 def convert(
     source: str | Path | nn.Module,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
@@ -62,6 +65,9 @@ def convert(
     raw: bool = False,
     all_tensors: bool = False,
     allow_missing: bool = False,
+    plan: bool = False,
+    units: Sequence[str | Unit] = (Unit.ANE,),
+    chip: str | None = None,
     force: bool = False,
     trust: bool = False,
     report: Callable[[str, float], None] | None = None,
@@ -73,17 +79,35 @@ def convert(
     ExportResult); ``.safetensors``, ``.gguf``, ``.pth``, ``.pt`` or ``.bin`` only the weights (a WeightsResult). The
     options and errors are documented where they are used: :func:`tlkit.core.convert.convert.convert`,
     :func:`~tlkit.core.convert.functions.combine`, :func:`~tlkit.core.convert.export.export`,
-    :func:`~tlkit.core.weights.weights.convert_weights`.
+    :func:`~tlkit.core.weights.weights.convert_weights`. With ``plan`` nothing is written: a Plan says where the
+    package's operations would run under ``units`` on ``chip``.
 
     Raises UsageError for an option that does not apply to the kind of output.
     """
-    given = {name: value for name, value in locals().items() if name not in ("source", "output")}
+    given = {name: value for name, value in locals().items() if name not in _APART}
+    if plan:
+        return _planned(source, output, given, units, chip)
+    if chip is not None:
+        raise UsageError("--chip goes with --plan", "what is written does not depend on the chip")
+    if output is None:
+        raise UsageError("nowhere to write to", "name the output: -o net.mlpackage (or --plan, to write nothing)")
     kind = Path(output).suffix.lower()
     if kind in WEIGHTS:
         return _weights(source, output, given)
     if kind in PROGRAMS:
         return _program(source, output, given)
     return _package(source, output, given)
+
+
+def _planned(
+    source: Any, output: str | Path | None, given: dict[str, Any], units: Sequence[str | Unit], chip: str | None
+) -> Plan:
+    from tlkit.core.convert.plan import plan
+
+    if output is not None and Path(output).suffix.lower() in (*WEIGHTS, *PROGRAMS):
+        raise UsageError(f"--plan is for packages, not for {output}", "leave -o out: --plan writes nothing")
+    unchecked = given | {"verify": False}
+    return plan(lambda path: _package(source, path, dict(unchecked)), source, units, chip)
 
 
 def _weights(source: Any, output: str | Path, given: dict[str, Any]) -> WeightsResult:
