@@ -1,4 +1,4 @@
-"""``convert --plan``: a placement, and nothing written. Covers tlkit/core/convert/plan.py."""
+"""``convert --plan``: a placement, and nothing written. Covers tlkit/core/inspect/plan.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.commands import Shell
 from tlkit import convert
-from tlkit.core.convert.plan import Plan
+from tlkit.core.inspect.plan import Plan
 from tlkit.errors import UsageError
 
 SOURCE = """

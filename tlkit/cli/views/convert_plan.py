@@ -9,7 +9,7 @@ from tlkit.cli.sink import output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlkit.core.convert.plan import Plan
+    from tlkit.core.inspect.plan import Plan
 
 
 def answer(sink: output.Sink, result: Plan) -> None:

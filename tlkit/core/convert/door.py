@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from tlkit.core.convert.export import ExportResult
     from tlkit.core.convert.functions import Combined
-    from tlkit.core.convert.plan import Plan
     from tlkit.core.convert.result import ConversionResult
+    from tlkit.core.inspect.plan import Plan
     from tlkit.core.weights.weights import WeightsResult
 
     Made = ConversionResult | Combined | ExportResult | WeightsResult | Plan
@@ -102,7 +102,7 @@ def convert(
 def _planned(
     source: Any, output: str | Path | None, given: dict[str, Any], units: Sequence[str | Unit], chip: str | None
 ) -> Plan:
-    from tlkit.core.convert.plan import plan
+    from tlkit.core.inspect.plan import plan
 
     if output is not None and Path(output).suffix.lower() in (*WEIGHTS, *PROGRAMS):
         raise UsageError(f"--plan is for packages, not for {output}", "leave -o out: --plan writes nothing")
