@@ -161,7 +161,7 @@ def _basis(prediction: Prediction, units: list[str], spent: float) -> tuple[floa
 
 
 @dataclass(frozen=True, slots=True)
-class Power:
+class EstimatedPower:
     """An estimated power in watts while a unit works, its range and its basis; ``watts`` None: nothing is published."""
 
     watts: float | None
@@ -171,13 +171,13 @@ class Power:
 
 
 @cache
-def powers() -> Mapping[str, Power]:
+def powers() -> Mapping[str, EstimatedPower]:
     """What each unit draws while it works, as published: a few figures of few chips."""
 
     def figure(row: Mapping[str, str], name: str) -> float | None:
         return float(row[name]) if row[name] else None
 
     return {
-        row["unit"]: Power(figure(row, "watts"), figure(row, "low"), figure(row, "high"), row["basis"])
+        row["unit"]: EstimatedPower(figure(row, "watts"), figure(row, "low"), figure(row, "high"), row["basis"])
         for row in data_rows("power.csv")
     }

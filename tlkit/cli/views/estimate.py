@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tlkit.cli.sink.card import card
 from tlkit.core.bench.estimate import EstimatedRow, Estimates
-from tlkit.placement.latency import Power
+from tlkit.placement.latency import EstimatedPower
 
 STYLE = "magenta"
 _NAMES = {"ane": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
@@ -42,5 +42,5 @@ def _cells(row: EstimatedRow) -> list[str]:
     return [str(row.setting), ran, f"~{took.milliseconds:.3g} ms", span, _watts(row.power), energy, efficiency]
 
 
-def _watts(power: Power) -> str:
+def _watts(power: EstimatedPower) -> str:
     return "n/a" if power.watts is None else f"~{power.watts:.2g} W ({power.low:.2g} to {power.high:.2g})"

@@ -16,7 +16,7 @@ from tlkit.mil.program import Function
 from tlkit.mil.text.api import parse_program
 from tlkit.mil.work import steps
 from tlkit.placement.facts import Chip, chip_named
-from tlkit.placement.latency import Latency, Power, Work, estimate, powers, work
+from tlkit.placement.latency import EstimatedPower, Latency, Work, estimate, powers, work
 from tlkit.placement.predict import Prediction, predict
 from tlkit.types import Unit
 
@@ -35,7 +35,7 @@ class EstimatedRow:
     unit: str | None
     counts: dict[str, int]
     latency: Latency
-    power: Power
+    power: EstimatedPower
     millijoules: float | None
     per_joule: float | None
 
@@ -86,7 +86,7 @@ def _row(prediction: Prediction, done: Sequence[Work]) -> EstimatedRow:
     took = estimate(prediction, done)
     counts = {unit: prediction.count(unit) for unit in ("ane", "gpu", "cpu")}
     used = [unit for unit, count in counts.items() if count]
-    power = powers()[used[0]] if len(used) == 1 else Power(None, None, None, "split between units")
+    power = powers()[used[0]] if len(used) == 1 else EstimatedPower(None, None, None, "split between units")
     energy = power.watts * took.milliseconds if power.watts is not None else None
     setting = prediction.setting
     return EstimatedRow(
