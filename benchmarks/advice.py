@@ -82,7 +82,15 @@ def from_folder(folder: Path) -> Iterator[Subject]:
                 options[key].append(next(words))
             else:
                 options[word.removeprefix("--")] = True if word == "--export" else next(words)
-        yield Subject(file.stem, lambda module=module: module.Net().eval(), options, module.EX)  # type: ignore[misc]
+        yield Subject(file.stem, lambda module=module: seeded(module), options, module.EX)  # type: ignore[misc]
+
+
+def seeded(module: Any) -> Any:
+    """Return the file's ``Net``, each time with the same weights."""
+    import torch
+
+    torch.manual_seed(0)
+    return module.Net().eval()
 
 
 def follow(subject: Subject) -> tuple[str, str]:

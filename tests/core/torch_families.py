@@ -137,6 +137,18 @@ FAMILIES: dict[str, Family] = {
             "addcmul": lambda x, m: torch.addcmul(x, x, m % 4, value=2.5),
             "addcdiv": lambda x, m: torch.addcdiv(x, x, x.abs() + 1, value=0.5),
             "celu": lambda x, m: F.celu(x, 0.7),
+            "bits of integers": lambda x, m: (m & 12, m | 5, m ^ -3, (m & m.flip(0)) << 2, m >> 1, m & 1 | (m == 3)),
+            "composed by torch": lambda x, m: (
+                torch.fmax(x, -x) + torch.fmin(x, x * 2) + torch.ldexp(x, torch.tensor(3)) + torch.erfc(x),
+                torch.isclose(x, x + 1e-9) & ~torch.signbit(x),
+                torch.addmv(x[:2], x.reshape(2, 3), x[:3], alpha=2) + x.broadcast_to(2, 6).mT.mH[:2].sum(),
+                torch.concatenate([x.view_as(x), x.msort()]),
+                torch.fft.fftshift(x) + torch.fft.ifftshift(x),
+            ),
+            "losses": lambda x, m: (
+                F.l1_loss(x, x * 2) + F.cross_entropy(x.reshape(2, 3), torch.tensor([0, 2])) + F.kl_div(x, x.exp())
+            ),
+            "choice between types": lambda x, m: torch.where(x > 0, 1, x) + torch.where(m > 0, x, 0),
             "cast to bfloat16": lambda x, m: (x * 0 + 1.5).to(torch.bfloat16).float() * x,
         },
         (some(6), INTS),
@@ -176,6 +188,7 @@ FAMILIES: dict[str, Family] = {
             "isin": lambda x: torch.isin((x * 2).long(), torch.tensor([0, 2])),
             "bucketize": lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 0.5]), right=True),
             "histc": lambda x: torch.histc(x, 5, -1, 2),
+            "nanmean": lambda x: torch.nanmean(torch.where(x > 1, torch.nan, x), -1),
             "median": lambda x: (x.median(1), x.median()),
             "kthvalue": lambda x: torch.kthvalue(x, 3, -1),
             "cdist": lambda x: torch.cdist(x[0], x[1]),
@@ -194,6 +207,23 @@ FAMILIES: dict[str, Family] = {
             "index_put of integers": lambda x, p: torch.zeros(5, dtype=torch.long).index_put((p,), p, accumulate=True),
             "index_put of columns": lambda x, p: torch.stack([x, -x]).index_put((torch.tensor([1]), p[1:3]), x[0, :1]),
             "index_put where a mask is": lambda x, p: x.index_put((x > 0,), torch.tensor(2.0)),
+            "scatter_reduce": lambda x, p: tuple(
+                x.scatter_reduce(1, p.abs()[None].expand(4, 6), x * 2, how, include_self=keep)
+                for how in ("sum", "prod", "mean", "amax", "amin")
+                for keep in (True, False)
+            ),
+            "scatter into a corner": lambda x, p: (
+                x.scatter(1, p.abs()[:2, None].expand(2, 2), x) + x.scatter(0, p.abs()[None, :3], 2.5)
+            ),
+            "scatter_add into a corner": lambda x, p: x.scatter_add(1, p.abs()[None, :4], x.flip(0)),
+            "index_reduce": lambda x, p: x.index_reduce(1, p.abs(), x * 3, "amax"),
+            "index_fill": lambda x, p: x.index_fill(1, p[:3], 2.5),
+            "embedding_bag": lambda x, p: tuple(
+                F.embedding_bag(p.abs().reshape(2, 3), x, mode=mode) for mode in ("sum", "mean", "max")
+            ),
+            "bincount": lambda x, p: (
+                torch.bincount(p.abs(), minlength=5) + torch.bincount(p.abs(), x[0].abs(), minlength=5)
+            ),
             "masked_scatter": lambda x, p: x.masked_scatter(x > 0, -x),
             "repeat_interleave by a tensor": lambda x, p: x.repeat_interleave(torch.tensor([1, 0, 3, 1, 0, 2]), 1),
             "gather of large integers": lambda x, p: ((p + 70000)[p], torch.gather(p * 40000, 0, p % 4)),
@@ -229,6 +259,8 @@ FAMILIES: dict[str, Family] = {
             "max_pool with places": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True),
             "max_pool dilated": lambda x: F.max_pool2d(x, 3, 2, dilation=2),
             "max_pool that drops a window": lambda x: F.max_pool2d(x, 2, 3, ceil_mode=True),
+            "adaptive_max_pool with places": lambda x: F.adaptive_max_pool2d(x.round(), (3, 4), return_indices=True),
+            "adaptive_max_pool1d": lambda x: F.adaptive_max_pool1d(x[0], 4, return_indices=True),
         },
         (IMAGE,),
     ),
@@ -236,6 +268,7 @@ FAMILIES: dict[str, Family] = {
         {
             "adaptive_avg_pool3d": lambda v: F.adaptive_avg_pool3d(v, (2, 3, 7)),
             "adaptive_avg_pool3d to one": lambda v: F.adaptive_avg_pool3d(v, 1),
+            "adaptive_max_pool3d": lambda v: F.adaptive_max_pool3d(v, (2, 3, 7)),
             "upsample_nearest3d": lambda v: F.interpolate(v, scale_factor=2),
             "upsample_trilinear3d": lambda v: F.interpolate(v, (7, 8, 9), mode="trilinear"),
             "grid_sample of a volume": lambda v: F.grid_sample(v, v[:, 0, :3, :4, :6].reshape(1, 4, 3, 2, 3) * 0.5),
@@ -323,6 +356,14 @@ FAMILIES: dict[str, Family] = {
             "corners": lambda x: F.interpolate(F.max_pool2d(x, 2), x.shape[2:], mode="bilinear", align_corners=True),
             "nearest to a size": lambda x: F.interpolate(F.max_pool2d(x, 2), size=x.shape[2:]),
             "avg_pool over the end": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+            "pools far apart": lambda x: (
+                F.avg_pool2d(x, 2, 3, ceil_mode=True).sum((2, 3)) + F.max_pool2d(x, 2, 3, ceil_mode=True).sum((2, 3))
+            ),
+            "adaptive pools": lambda x: F.adaptive_avg_pool2d(x, (3, 4)) + F.adaptive_max_pool2d(x, (3, 4)),
+            "bicubic to a size": lambda x: F.interpolate(F.max_pool2d(x, 2), x.shape[2:], mode="bicubic"),
+            "bicubic to a fixed size": lambda x: F.interpolate(x, (5, 9), mode="bicubic", align_corners=True),
+            "antialiased": lambda x: F.interpolate(x, (4, 9), mode="bilinear", antialias=True),
+            "bicubic by a factor": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
             "addcmul": lambda x: torch.addcmul(x, x, x, value=2.5),
             "zeros_like of infinities": lambda x: torch.zeros_like(x / 0) + x,
             "var": lambda x: x.var((2, 3), correction=2),
@@ -336,6 +377,8 @@ FAMILIES: dict[str, Family] = {
             "pad to a stride": lambda x: F.pad(x, (0, (-(x.shape[-1] - 8)) % 4)).sum(-1),
             "nearest": lambda x: F.interpolate(x[..., ::2], size=x.shape[2:]),
             "linear": lambda x: F.interpolate(x[..., ::2], size=x.shape[2:], mode="linear"),
+            "spectrum and back": lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2, n=x.shape[-1]),
+            "parts of a spectrum": lambda x: (torch.fft.rfft(x).real, torch.fft.fft(x, norm="ortho").imag),
         },
         (some(1, 2, 20),),
         {0: {2: (16, 60)}},

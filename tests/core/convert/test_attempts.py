@@ -75,11 +75,26 @@ def test_without_auto_only_one_way_is_tried(tmp_path: Path) -> None:
 def test_what_f16_cannot_hold_is_the_cause_and_f32_was_tried(
     tmp_path: Path, body: Callable[..., Any], said: str
 ) -> None:
-    result = converted(tmp_path, body, "x=4x8")
+    result = converted(tmp_path, body, "x=4x8", auto=False)
     assert result.verification is not None and result.verification.passed is False
     assert said in result.verification.cause
     assert "--precision f32 was tried: it agrees" in result.verification.cause
     assert converted(tmp_path, body, "x=4x8", precision="f32", force=True).ok
+
+
+def heavy(net: Net, x: Tensor) -> Tensor:
+    result: Tensor = net.linear(x / ((x * 300).square() + 1.0).mean(-1, keepdim=True) * 1e5)
+    return result
+
+
+def test_what_f16_cannot_hold_is_computed_in_f32_and_the_rest_in_f16(tmp_path: Path) -> None:
+    result = converted(tmp_path, heavy, "x=4x8")
+    assert result.ok
+    assert any("stays in f32, the rest is f16; it agrees" in note for note in result.notes)
+    assert result.info.compute["F16"] and result.info.compute["F32"]
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(5)) * 3
+    found = load_model(result.path).predict({"x": x.numpy()})["output"]
+    torch.testing.assert_close(torch.tensor(found), Net(heavy)(x).detach(), rtol=1e-2, atol=1e-3)
 
 
 def test_a_length_that_a_trace_froze_is_a_difference_with_its_line(tmp_path: Path) -> None:
@@ -91,6 +106,38 @@ def test_a_length_that_a_trace_froze_is_a_difference_with_its_line(tmp_path: Pat
     assert found is not None and found.passed is False
     assert any("does not run on seed" in reason for reason in found.reasons)
     assert "tracing fixed a size or a choice at test_attempts.py:" in found.cause
+    told = converted(tmp_path, frozen, "x=1x4..16", force=True)
+    assert told.verification is not None
+    assert "one fixed shape was tried, x 1x7: it agrees" in told.verification.cause
+    assert any("torch.export fixed the shape x 1x7" in note for note in told.notes)
+
+
+class Batch(nn.Module):
+    """Takes whatever it is given, by name."""
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        return batch["image"] * 2 + batch["more"]
+
+
+class Many(nn.Module):
+    """Takes any number of tensors, of which none is called ``xs``."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return xs[0] * 2
+
+
+def test_inputs_by_any_name_and_in_any_number(tmp_path: Path) -> None:
+    made = convert(Batch(), tmp_path / "m.mlpackage", inputs=["more=1x4", "image=1x4"])
+    assert made.ok
+    image, more = np.full((1, 4), 3, np.float32), np.ones((1, 4), np.float32)
+    assert (load_model(made.path).predict({"image": image, "more": more})["output"] == 7).all()
+    assert convert(Many(), tmp_path / "n.mlpackage", inputs=["xs=1x4"]).ok
+
+
+def test_a_script_is_traced_where_export_was_asked_for(tmp_path: Path) -> None:
+    made = convert(torch.jit.script(nn.Linear(3, 2)), tmp_path / "m.mlpackage", inputs=["x=1x3"], export=True)
+    assert made.ok
+    assert any("torch.export does not take TorchScript" in note and "traced instead" in note for note in made.notes)
 
 
 def test_a_random_source_is_not_a_package_that_differs(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tlkit.core.convert.capture.states import check_states
 from tlkit.core.convert.capture.study import Study, study, study_given, varying
 from tlkit.core.convert.capture.trace import Traced, needed
 from tlkit.core.convert.cases import Case, example_case, sample_cases, seeded_cases
-from tlkit.core.convert.cause import find_cause
+from tlkit.core.convert.cause import find_cause, wide_values
 from tlkit.core.convert.result import Clock
 from tlkit.core.convert.source.opened import ordered
 from tlkit.core.convert.source.source import Source
@@ -27,7 +27,7 @@ from tlkit.core.convert.tools.targets import target_for_states
 from tlkit.core.convert.verify import Settings, Verification, verify
 from tlkit.errors import ConversionError, UsageError
 from tlkit.host.allocator import give_back
-from tlkit.ports.port import example
+from tlkit.ports.port import example, port_text
 from tlkit.types import TensorSpec
 
 _STEPS = 3
@@ -144,7 +144,8 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     """
     with order.clock.stage("trace", "finding values to run it on"):
         order.prepare()
-    other = auto and order.source.program is None and not isinstance(order.module, torch.jit.ScriptModule)
+    scripted = isinstance(order.module, torch.jit.ScriptModule)  # torch.export does not take it
+    other = auto and order.source.program is None and (export or not scripted)
     try:
         first = attempt(order, path, order.recipe, export)
     except ConversionError as error:
@@ -153,7 +154,7 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
         made = _instead(order, path, error, export)
     else:
         made = first if first.ok or not other else _better(order, path, first, export)
-    made = _explained(order, path, made)
+    made = _explained(order, path, made, auto=auto)
     if isinstance(made.traced.program, torch.jit.ScriptModule) and made.traced.frozen:
         order.notes += _fixed(order)
     return replace(made, notes=(*order.notes, *made.notes, *made.traced.notes))
@@ -237,30 +238,77 @@ def _fixed(order: Order) -> tuple[str, ...]:
     return (f"tracing fixed a choice that depends on an input's values, at {lines}: torch.where chooses at run time",)
 
 
-def _explained(order: Order, path: Path, made: Attempt) -> Attempt:
-    """Add the reason for the difference and, where rounding is the cause, whether f32 agrees (which is tried)."""
+def _explained(order: Order, path: Path, made: Attempt, *, auto: bool) -> Attempt:
+    """Add why it differs, and whether f32 would not: that is tried where rounding is the cause.
+
+    With ``auto`` what f16 cannot hold is computed in f32, and the rest in f16, where that agrees.
+    """
     found = made.verification
     if found is None or found.passed or found.random or not found.reasons or not found.outputs:
         return made
     cause = find_cause(path, order.module, made.traced, order.cases, found, order.settings(made.recipe))
     if cause is None:
         return made
-    text = cause.text
     if cause.rounding and made.recipe.precision == "f16":
-        text = f"{text}; {_wider(order, path, made)}"
-    return replace(made, verification=replace(found, cause=text))
+        return _wider(order, path, made, cause.text, auto=auto)
+    text = f"{cause.text}; {_fixed_shape(order, path, made)}" if cause.frozen and auto else cause.text
+    return replace(made, verification=replace(found, cause=text.removesuffix("; ")))
 
 
-def _wider(order: Order, path: Path, made: Attempt) -> str:
-    """Convert the same graph in f32, away from ``path``, and return a note about the result."""
-    beside, recipe = path.with_name(f"f32-{path.name}"), replace(made.recipe, precision="f32")
-    try:
-        write_package(made.traced, recipe, beside, order.clock.report)
-    except ConversionError:
-        return "--precision f32 was tried, and does not convert"
-    found = verify(beside, order.module, made.traced, order.cases, order.settings(recipe))
+def _wider(order: Order, path: Path, made: Attempt, why: str, *, auto: bool) -> Attempt:
+    """Convert the same graph in f32, away from ``path``, and say what comes of it, or take what is f32 only in part."""
+    beside = path.with_name(f"f32-{path.name}")
+    found = _tried(order, beside, made.traced, replace(made.recipe, precision="f32"))
+    agrees = found is not None and bool(found.passed)
+    if agrees and auto:
+        wide = wide_values(beside, order.cases, order.settings(made.recipe))
+        _clear(beside)
+        recipe = replace(made.recipe, wide=wide)
+        mixed = _tried(order, beside, made.traced, recipe) if wide else None
+        if mixed is not None and mixed.passed:
+            _clear(path)
+            beside.rename(path)
+            note = (
+                f"in f16 it differs ({why}): what gives or takes such values stays in f32, the rest is f16; it agrees"
+            )
+            return Attempt(made.traced, recipe, mixed, (note,))
     _clear(beside)
-    return f"--precision f32 was tried: {'it agrees' if found.passed else 'it differs as well'}"
+    tried = (
+        "was tried, and does not convert"
+        if found is None
+        else f"was tried: it {'agrees' if agrees else 'differs as well'}"
+    )
+    assert made.verification is not None
+    cause = f"{why}; --precision f32 {tried}"
+    return replace(made, verification=replace(made.verification, cause=cause))
+
+
+def _tried(order: Order, path: Path, traced: Traced, recipe: Recipe) -> Verification | None:
+    """Write the package at ``path`` and verify it; None where it does not convert."""
+    try:
+        write_package(traced, recipe, path, order.clock.report)
+    except ConversionError:
+        _clear(path)
+        return None
+    return verify(path, order.module, traced, order.cases, order.settings(recipe))
+
+
+def _fixed_shape(order: Order, path: Path, made: Attempt) -> str:
+    """Say whether the graph, captured at one shape, is right at that one; empty where shapes do not flex."""
+    if not any(port.flexible for port in order.ports):
+        return ""
+    sizes = [tuple(tensor.shape) for tensor in order.study.inputs]
+    at = tuple(port.taking(size) for port, size in zip(order.ports, sizes, strict=True))
+    cases, _ = seeded_cases(at, order.module, order.checks.seed + 1)
+    beside = path.with_name(f"fixed-{path.name}")
+    traced = replace(made.traced, ports=at)
+    try:
+        write_package(traced, made.recipe, beside, order.clock.report)
+    except ConversionError:
+        return ""
+    found = verify(beside, order.module, traced, cases, order.settings(made.recipe))
+    _clear(beside)
+    return f"one fixed shape was tried, {', '.join(map(port_text, at))}: it agrees" if found.passed else ""
 
 
 def _ways(export: bool) -> tuple[str, str]:

@@ -3,7 +3,6 @@ in turn, and the first operation that departs is named. Importing this imports t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from tlkit.core.convert.capture.inside import constants_of, graph_outputs, outpu
 from tlkit.core.convert.capture.preflight import find_op
 from tlkit.core.convert.capture.trace import Traced
 from tlkit.core.convert.cases import Case
+from tlkit.core.convert.tools.build import plain_name
 from tlkit.core.convert.verify import Settings, Verification, given, run_source
 from tlkit.errors import TlkitError, UsageError
 from tlkit.host.quiet import quiet
@@ -28,6 +28,9 @@ LARGEST = 65504.0
 """The largest f16 number."""
 SMALLEST = 2.0**-24
 """The smallest f16 number above 0."""
+_NORMAL = 2.0**-14
+"""The smallest number that f16 holds with all its digits."""
+_ROOM, _LOOKED_AT = 8, 3  # what else comes may be as much larger; cases that are looked at
 _KEPT = 1 << 30  # bytes of values that are kept to be compared
 _CLOSE = 0.02  # of the range: what weights in f16 alone may do
 
@@ -36,10 +39,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a package differs: ``text``, and whether rounding to f16 is the reason, which f32 would avoid."""
+    """Why a package differs: ``text``, and whether rounding to f16 is the reason, which f32 would avoid.
+
+    ``frozen``: the captured graph is not the module's any more.
+    """
 
     text: str
     rounding: bool = False
+    frozen: bool = False
 
 
 @dataclass(slots=True)
@@ -78,16 +85,31 @@ def _found(
     return _rounding(module, traced, exact, rounded, settings) or _translation(traced, inputs, exact)
 
 
+def wide_values(package: Path, cases: Sequence[Case], settings: Settings) -> frozenset[str]:
+    """Return the values of the f32 ``package`` that f16 does not hold with some room, by what ``wide`` takes."""
+    found: set[str] = set()
+    for case in cases[:_LOOKED_AT]:
+        for step in _watched(package, case, "f32", settings):
+            if step.value is not None and step.value.dtype.kind != "f":
+                continue
+            if not step.finite or step.largest > LARGEST / _ROOM or 0 < step.largest < _NORMAL:
+                found.add(plain_name(step.name))
+    return frozenset(found)
+
+
 def _frozen(traced: Traced, inputs: Sequence[torch.Tensor], source: Sequence[Array], case: Case) -> Cause | None:
     """Explain that the captured graph differs from the module: it contains a choice or a size of the example."""
     places = f" at {', '.join(traced.frozen[:4])}" if traced.frozen else ""
     try:
         outputs = [value.numpy() for value in graph_outputs(traced, inputs)]
     except Exception:
-        return Cause(f"tracing fixed a size or a choice{places}: the graph does not run on {case.name}")
+        return Cause(f"tracing fixed a size or a choice{places}: the graph does not run on {case.name}", frozen=True)
     if all(_near(want, got) for want, got in zip(source, outputs, strict=True)):
         return None
-    return Cause(f"tracing fixed a size or a choice{places}: run by torch, the graph differs from its source as well")
+    return Cause(
+        f"tracing fixed a size or a choice{places}: run by torch, the graph differs from its source as well",
+        frozen=True,
+    )
 
 
 def _rounding(
@@ -150,7 +172,7 @@ def _translation(traced: Traced, inputs: Sequence[torch.Tensor], exact: list[_St
     inside = values_inside(traced, inputs)
     last = dict(zip((output.name for output in traced.outputs), output_names(traced), strict=False))
     for step in exact:
-        name = last.get(step.name, _plain(step.name))
+        name = last.get(step.name, plain_name(step.name))
         want = inside.get(name)
         if want is None or step.value is None or want.is_complex():
             continue
@@ -175,17 +197,13 @@ def _op(traced: Traced, at: _Step, steps: Sequence[_Step]) -> str:
     """Return the torch op that gives the value of ``at``, with module and line; where it is one of an op's parts, the
     next value that torch has too tells which."""
     start = next((index for index, step in enumerate(steps) if step is at or step.name == at.name), len(steps))
-    for step in (at, *steps[start:]):
-        found = find_op(traced.program, _plain(step.name))
+    before = steps[max(start - 1, 0) : start] if at.type == "cast" else []  # a cast is made for the one before it
+    for step in (at, *before, *steps[start:]):
+        found = find_op(traced.program, plain_name(step.name))
         if found is not None:
             told = ", ".join(filter(None, (found[1].module, found[1].line)))
             return f"'{found[0]}'" + (f" ({told})" if told else "")
     return f"'{at.type}'"
-
-
-def _plain(name: str) -> str:
-    """Return the name that coremltools was given: it prefixes numbers, and its casts have suffixes."""
-    return re.sub(r"^(?:op|var)_(?=\d)", "", name.removesuffix("_cast_fp16").removesuffix("_cast_fp32"))
 
 
 def _watched(package: Path, case: Case, precision: str, settings: Settings) -> list[_Step]:

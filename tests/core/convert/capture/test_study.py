@@ -51,6 +51,8 @@ def drawn(found: Study, name: str) -> np.ndarray[Any, Any]:
         (lambda net, i: net.table.weight[i], -30, 29),
         (lambda net, i: torch.index_select(net.table.weight, 1, i), 0, 3),
         (lambda net, i: net.table.weight.gather(0, i[:, None].expand(-1, 4).long()), 0, 29),
+        (lambda net, i: torch.bincount(i, minlength=9) * 1.0, 0, 8),
+        (lambda net, i: net.table.weight.T.index_reduce(1, i, torch.ones(4, 8), "amax"), 0, 29),
         (lambda net, i: torch.arange(12)[None] * (torch.arange(12) < i[:, None]) * 1.0, 1, 12),
     ],
 )
@@ -86,6 +88,9 @@ def test_masks_hold_0_and_1_and_hide_no_row_wholly(name: str, kind: str) -> None
         values = drawn(studied(masked, "ids=3x9:i32", f"{name}=3x9{kind}", seed=seed), name)
         assert set(np.unique(values)) == {0, 1}
         assert values.any(-1).all()
+        left = seed % 3 == 2  # decoders' rows are padded before the first
+        assert values[:, -1].all() if left else values[:, 0].all()
+        assert not (values[:, 0].all() if left else values[:, -1].all())
 
 
 def packed(net: Net, x: Tensor, lengths: Tensor) -> Tensor:

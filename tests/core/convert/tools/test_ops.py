@@ -19,6 +19,7 @@ covers tlkit/core/convert/tools/ops/recurrent.py
 covers tlkit/core/convert/tools/ops/reduction.py
 covers tlkit/core/convert/tools/ops/resize.py
 covers tlkit/core/convert/tools/ops/sampling.py
+covers tlkit/core/convert/tools/ops/transforms.py
 """
 
 from __future__ import annotations
@@ -109,3 +110,18 @@ def test_each_group_of_rows_has_its_matrix(tmp_path: Path) -> None:
     for ends in ([5, 5, 12], [0, 7, 12]):
         found = model.predict({"x": x.numpy(), "y": y.numpy(), "ends": np.int32(ends)})["output"]
         np.testing.assert_allclose(found, module(x, y, torch.tensor(ends)), rtol=1e-4, atol=1e-5)
+
+
+class _Covariance(torch.nn.Module):
+    """What torch.export cannot capture: torch asks for values on the way."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cov(x, correction=0), torch.corrcoef(x)
+
+
+def test_covariances_by_trace(tmp_path: Path) -> None:
+    x = torch.randn(3, 7)
+    convert(_Covariance(), tmp_path / "m.mlpackage", inputs=["x=3x7"], precision="f32", verify=False)
+    found = tlkit.load_model(tmp_path / "m.mlpackage").predict({"x": x.numpy()}).values()
+    for got, expected in zip(found, _Covariance()(x), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

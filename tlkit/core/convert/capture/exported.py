@@ -26,7 +26,9 @@ def export(
 ) -> Traced:
     """Return ``module`` captured on ``examples`` of ``ports``; raises as ``trace`` does."""
     if isinstance(module, torch.jit.ScriptModule):
-        raise ConversionError("torch.export does not take TorchScript", "convert it without --export")
+        raise ConversionError(
+            "torch.export does not take TorchScript", "leave out --export (with --auto, the default, that is tried)"
+        )
     recorder = Recorder(module, ports)
     examples = recorder.unscaled(examples)
     with quiet(), torch.no_grad(), plain_attention(), watching(recorder) as watch:
@@ -38,7 +40,9 @@ def export(
             program = torch.export.export(recorder, examples, dynamic_shapes=_dynamic(ports))
         except Exception as error:
             raise capture_error(error, recorder, ports, "export") from error
-    return Traced(lowered(program), ports, outputs, (*recorder.notes, *start_notes(recorder, states)), states)
+    graph = lowered(program)
+    _check_free(graph, ports)
+    return Traced(graph, ports, outputs, (*recorder.notes, *start_notes(recorder, states)), states)
 
 
 def adopt(
@@ -83,6 +87,25 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
         except Exception as error:  # of a mend that does not take an operation in this form
             raise ConversionError(f"cannot convert an operation of the exported graph: {reason(error)}") from error
         return whole
+
+
+def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> None:
+    """Raise :class:`ConversionError` where torch.export took the example's length for the only one."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    given = [nodes[name] for name in program.graph_signature.user_inputs if name in nodes]
+    fixed = [
+        f"{port.name} {'x'.join(map(str, node.meta['val'].shape))}"
+        for port, node in zip(ports, given, strict=False)
+        if any(
+            low != high and str(size).isdigit()
+            for size, (low, high) in zip(node.meta["val"].shape, port.spans, strict=True)
+        )
+    ]
+    if fixed:
+        raise ConversionError(
+            f"torch.export fixed the shape {', '.join(fixed)}: what the model's Python does hangs on it",
+            "compute what hangs on a length by tensors (torch.arange, slices, torch.where), or convert at one shape",
+        )
 
 
 def _dynamic(ports: tuple[TensorSpec, ...]) -> Any:

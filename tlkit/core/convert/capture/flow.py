@@ -114,6 +114,9 @@ class Flow(TorchDispatchMode):
             self._count(trail, 1, args[0].shape[1 if args[2] else 0])
         if name == "repeat_interleave" and (trail := self._trail(args[-1])):
             self._count(trail, 0, 4)
+        if name == "bincount":
+            least = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
+            self._index(args[0], max(least, 1), False, False)
         if name in ("logical_not", "bitwise_not", "logical_and", "logical_or", "where") and (
             trail := self._trail(args[0])
         ):
@@ -254,7 +257,16 @@ def _indices(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Itera
         for axis, index in enumerate(places):
             if index is not None:
                 yield index, args[0].shape[axis], True, unique
-    elif name in ("index_select", "gather", "scatter", "scatter_add", "scatter_reduce", "index_copy", "index_add"):
+    elif name in (
+        "index_select",
+        "gather",
+        "scatter",
+        "scatter_add",
+        "scatter_reduce",
+        "index_copy",
+        "index_add",
+        "index_reduce",
+    ):
         yield args[2], args[0].shape[args[1]] if args[0].ndim else 1, False, name in ("scatter", "index_copy")
     elif name == "index_fill":
         yield args[2], args[0].shape[args[1]], True, False

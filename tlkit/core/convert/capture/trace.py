@@ -210,10 +210,13 @@ def _bind(module: nn.Module, ports: tuple[TensorSpec, ...]) -> list[str]:
     """Return the names by which to pass the ports, empty for positions; UsageError where forward cannot take that
     many."""
     names = [port.name for port in ports]
-    keywords = names if set(names) <= set(parameters(module)) else []
     if isinstance(module, torch.jit.ScriptModule):
-        return keywords
+        return names if set(names) <= set(parameters(module)) else []
     signature = inspect.signature(module.forward)
+    kinds = [item.kind for item in signature.parameters.values()]
+    named = {item.name for item in signature.parameters.values() if item.kind in _BY_NAME}
+    anything = inspect.Parameter.VAR_KEYWORD in kinds and not _by_position(kinds)
+    keywords = names if anything or set(names) <= named else []
     try:
         signature.bind(**dict.fromkeys(keywords)) if keywords else signature.bind(*names)
     except TypeError as error:
@@ -222,6 +225,13 @@ def _bind(module: nn.Module, ports: tuple[TensorSpec, ...]) -> list[str]:
             f"the model does not take {len(names)} input(s): {reason(error)}", f"it is forward({takes})"
         ) from None
     return keywords
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _by_position(kinds: Sequence[Any]) -> bool:
+    return any(kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY) for kind in kinds)
 
 
 def parameters(module: nn.Module) -> list[str]:

@@ -57,12 +57,16 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to make the package: precision ``f16 | f32``, oldest system, class labels, what it says of itself."""
+    """How to make the package: precision ``f16 | f32``, oldest system, class labels, what it says of itself.
+
+    ``wide`` are values (by :func:`plain_name`) that f16 does not hold: what gives or takes them stays in f32.
+    """
 
     precision: str
     target: Target
     labels: tuple[str, ...] = ()
     about: About = About()
+    wide: frozenset[str] = frozenset()
 
 
 def check_versions() -> None:
@@ -121,7 +125,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
                 convert_to="mlprogram",
                 classifier_config=ct.ClassifierConfig(list(recipe.labels)) if recipe.labels else None,
                 minimum_deployment_target=ct.target[recipe.target.name],
-                compute_precision=ct.precision.FLOAT16 if recipe.precision == "f16" else ct.precision.FLOAT32,
+                compute_precision=_precision(ct, recipe),
                 pass_pipeline=pipeline(recipe.precision),
                 skip_model_load=True,
                 package_dir=str(path),
@@ -137,6 +141,32 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         recipe.about.write(spec.description.metadata)
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
         ct.utils.save_spec(spec, str(root_model(path)))
+
+
+def _precision(ct: Any, recipe: Recipe) -> Any:
+    if recipe.precision != "f16":
+        return ct.precision.FLOAT32
+    if not recipe.wide:
+        return ct.precision.FLOAT16
+
+    def fits(operation: Any) -> bool:
+        """Whether no value of ``operation`` is one of the wide ones."""
+        given = [
+            item
+            for value in operation.inputs.values()
+            for item in (value if isinstance(value, list | tuple) else [value])
+        ]
+        names = {plain_name(str(value.name)) for value in (*given, *operation.outputs) if hasattr(value, "name")}
+        return not names & recipe.wide
+
+    return ct.transform.FP16ComputePrecision(op_selector=fits)
+
+
+def plain_name(name: str) -> str:
+    """Return a value's name as the captured graph has it: coremltools prefixes numbers, and its casts have suffixes."""
+    return re.sub(
+        r"^(?:op|var)_(?=\d)", "", re.sub(r"\W", "_", name).removesuffix("_cast_fp16").removesuffix("_cast_fp32")
+    )
 
 
 def progress(report: Report) -> Callable[[str], None]:

@@ -190,7 +190,26 @@ def _recorded(
     if left:
         return None, []
     _check_guards(mode.shape_env, overload)
+    _without_writes(graph.graph)
     return graph, tensors
+
+
+def _without_writes(graph: fx.Graph) -> None:
+    """Compute what an op of torch's own rules writes into a whole tensor as a new one, which is read from there on."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
+            continue
+        packet = getattr(torch.ops.aten, target.overloadpacket.__name__.removesuffix("_"), None)
+        plain = getattr(packet, target._overloadname, None)
+        if plain is None or plain._schema.is_mutable:
+            raise ValueError(f"'{target.name()}' inside it writes into a tensor")
+        written = node.args[0]
+        node.target = plain
+        if isinstance(written, fx.Node):
+            for user in [user for user in written.users if order[user] > order[node]]:
+                user.replace_input_with(written, node)
 
 
 class _Place(int):

@@ -89,11 +89,21 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         for op, rule in torch.export.default_decompositions().items()
         if hasattr(op, "name") and not supports(op.name(), exported=True)
     }
+    table.update(_composites())
     for name in install():
         compose = MENDS[name].compose
         if compose is not None:
             table.update(dict.fromkeys(_overloads(name), compose))
     return table
+
+
+def _composites() -> dict[Any, Callable[..., Any]]:
+    """Return torch's own rules for what it leaves whole in the graphs that it exports, and coremltools lacks."""
+    from torch._decomp import decomposition_table
+
+    rules: dict[Any, Callable[..., Any]] = decomposition_table
+    named = [overload for name in _COMPOSITE for overload in _overloads(name) if overload in rules]
+    return {overload: rules[overload] for overload in named if not supports(overload.name(), exported=True)}
 
 
 def _overloads(packet: str) -> list[Any]:
@@ -122,8 +132,12 @@ _COMPOSITE = frozenset(
     block_diag cartesian_prod movedim moveaxis swapaxes swapdims fliplr flipud ravel unflatten square float_power
     gru_cell lstm_cell rnn_tanh_cell rnn_relu_cell pairwise_distance trapezoid cumulative_trapezoid nanmean absolute
     negative positive greater greater_equal less less_equal not_equal multiply divide subtract arctan2 chain_matmul
-    linalg_multi_dot linalg_matmul matrix_power take_along_dim channel_shuffle native_channel_shuffle bilinear cov
-    corrcoef isreal arcsin arccos arctan arcsinh arccosh arctanh
+    linalg_multi_dot linalg_matmul matrix_power take_along_dim channel_shuffle native_channel_shuffle bilinear
+    isreal arcsin arccos arctan arcsinh arccosh arctanh addmv broadcast_to concatenate view_as
+    isclose msort trapz diagonal_scatter narrow_copy sum_to_size alpha_dropout
+    feature_alpha_dropout combinations l1_loss kl_div cross_entropy_loss cosine_embedding_loss hinge_embedding_loss
+    triplet_margin_loss margin_ranking_loss poisson_nll_loss vander fft_fftshift fft_ifftshift data logdet
+    diagflat diag as_strided_scatter _upsample_nearest_exact3d gradient pdist
     """.split()  # noqa: SIM905  # a list of names
 )
 """Ops that torch composes of others, in C++, which coremltools or a mend translates; of the rest one cannot know."""

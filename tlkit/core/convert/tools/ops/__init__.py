@@ -18,7 +18,8 @@ FAMILIES = (
     "reduction",
     "resize",
     "sampling",
-    "complexes",  # last, to stand before the others
+    "complexes",  # after what it is to stand before
+    "transforms",
 )
 
 

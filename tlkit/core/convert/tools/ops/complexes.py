@@ -13,19 +13,20 @@ from tlkit.core.convert.tools.kit.mends import REPLACED, Translate, mend
 from tlkit.core.convert.tools.kit.reading import inputs_of
 
 
-def _is_complex(value: Any) -> bool:
+def is_complex(value: Any) -> bool:
+    """Whether a value of coremltools' is complex."""
     from coremltools.converters.mil.mil import types
 
     return hasattr(value, "dtype") and bool(types.is_complex(value.dtype))
 
 
-def _parts(value: Any) -> tuple[Any, Any]:
+def parts(value: Any) -> tuple[Any, Any]:
     """Return a complex value's real and imaginary parts; of a real one itself, and 0."""
     import numpy as np
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
-    if not _is_complex(value):
+    if not is_complex(value):
         real = value if types.is_float(value.dtype) else mb.cast(x=value, dtype="fp32")
         return real, np.float32(0)
     if value.val is not None:
@@ -36,7 +37,8 @@ def _parts(value: Any) -> tuple[Any, Any]:
     return mb.complex_real(data=value), mb.complex_imag(data=value)
 
 
-def _add_complex(context: Any, node: Any, real: Any, imag: Any) -> None:
+def add_complex(context: Any, node: Any, real: Any, imag: Any) -> None:
+    """Give ``node`` the complex value of two parts of one shape."""
     from coremltools.converters.mil import Builder as mb
 
     if real.shape != imag.shape:  # the same length under two names: take the one for both
@@ -44,7 +46,7 @@ def _add_complex(context: Any, node: Any, real: Any, imag: Any) -> None:
     context.add(mb.complex(real_data=real, imag_data=imag, name=node.name), torch_name=node.name)
 
 
-def _call(context: Any, node: Any, kind: str, inputs: Sequence[Any], name: str) -> Any:
+def call_of(context: Any, node: Any, kind: str, inputs: Sequence[Any], name: str) -> Any:
     """Have the translation of ``kind`` compute ``inputs`` (values, or what a graph passes); return its value."""
     from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 
@@ -70,7 +72,7 @@ def _given(context: Any, node: Any) -> list[Any]:
 
 
 def _has_complex(given: Sequence[Any]) -> bool:
-    return any(_has_complex(item) if isinstance(item, list | tuple) else _is_complex(item) for item in given)
+    return any(_has_complex(item) if isinstance(item, list | tuple) else is_complex(item) for item in given)
 
 
 _MOVED = [
@@ -81,6 +83,7 @@ _MOVED = [
     "permute",
     "transpose",
     "t",
+    "mt",
     "slice",
     "select",
     "narrow",
@@ -117,14 +120,14 @@ def _moved(kind: str) -> None:
         halves = []
         for half in (0, 1):
             inputs = [_half(value, half) for value in given]
-            halves.append(_call(context, node, kind, inputs, f"{node.name}_{'imag' if half else 'real'}"))
-        _add_complex(context, node, *halves)
+            halves.append(call_of(context, node, kind, inputs, f"{node.name}_{'imag' if half else 'real'}"))
+        add_complex(context, node, *halves)
 
 
 def _half(value: Any, half: int) -> Any:
     if isinstance(value, list | tuple):
         return [_half(item, half) for item in value]
-    return _parts(value)[half] if _is_complex(value) else value
+    return parts(value)[half] if is_complex(value) else value
 
 
 for _kind in _MOVED:
@@ -148,9 +151,9 @@ def _sub(context: Any, node: Any) -> None:
 def _summed(context: Any, node: Any, name: str) -> None:
     from coremltools.converters.mil import Builder as mb
 
-    x, y = (_parts(value) for value in _values(context, node))
+    x, y = (parts(value) for value in _values(context, node))
     real, imag = (getattr(mb, name)(x=a, y=b) for a, b in zip(x, y, strict=True))
-    _add_complex(context, node, real, _like(imag, real))
+    add_complex(context, node, real, _like(imag, real))
 
 
 def _like(imag: Any, real: Any) -> Any:
@@ -169,17 +172,17 @@ def _values(context: Any, node: Any) -> list[Any]:
 
 @_of_two("mul")
 def _mul(context: Any, node: Any) -> None:
-    _add_complex(context, node, *_product(context, node, "mul", *_values(context, node)))
+    add_complex(context, node, *_product(context, node, "mul", *_values(context, node)))
 
 
 @_of_two("matmul")
 def _matmul(context: Any, node: Any) -> None:
-    _add_complex(context, node, *_product(context, node, "matmul", *_values(context, node)))
+    add_complex(context, node, *_product(context, node, "matmul", *_values(context, node)))
 
 
 @_of_two("bmm")
 def _bmm(context: Any, node: Any) -> None:
-    _add_complex(context, node, *_product(context, node, "matmul", *_values(context, node)))
+    add_complex(context, node, *_product(context, node, "matmul", *_values(context, node)))
 
 
 def _product(context: Any, node: Any, kind: str, x: Any, y: Any, prefix: Sequence[Any] = ()) -> tuple[Any, Any]:
@@ -188,12 +191,14 @@ def _product(context: Any, node: Any, kind: str, x: Any, y: Any, prefix: Sequenc
 
     def times(index: int, a: Any, b: Any) -> Any:
         name = f"{node.name}_product_{index}"
-        return mb.mul(x=a, y=b) if kind == "mul" else _call(context, node, kind, [*prefix, *_pair(prefix, a, b)], name)
+        if kind == "mul":
+            return mb.mul(x=a, y=b)
+        return call_of(context, node, kind, [*prefix, *_pair(prefix, a, b)], name)
 
-    (a, b), (c, d) = _parts(x), _parts(y)
-    if not _is_complex(y):
+    (a, b), (c, d) = parts(x), parts(y)
+    if not is_complex(y):
         return times(0, a, c), times(1, b, c)
-    if not _is_complex(x):
+    if not is_complex(x):
         return times(0, a, c), times(1, a, d)
     real = mb.sub(x=times(0, a, c), y=times(1, b, d))
     return real, mb.add(x=times(2, a, d), y=times(3, b, c))
@@ -213,14 +218,14 @@ def einsum(context: Any, node: Any, equation: str, operands: Sequence[Any]) -> N
     def times(a: Any, b: Any) -> Any:
         return _utils.build_einsum_mil([a, b], equation, None)
 
-    (a, b), (c, d) = (_parts(operand) for operand in operands)
-    if not _is_complex(operands[1]):
-        _add_complex(context, node, times(a, c), times(b, c))
-    elif not _is_complex(operands[0]):
-        _add_complex(context, node, times(a, c), times(a, d))
+    (a, b), (c, d) = (parts(operand) for operand in operands)
+    if not is_complex(operands[1]):
+        add_complex(context, node, times(a, c), times(b, c))
+    elif not is_complex(operands[0]):
+        add_complex(context, node, times(a, c), times(a, d))
     else:
         real = mb.sub(x=times(a, c), y=times(b, d))
-        _add_complex(context, node, real, mb.add(x=times(a, d), y=times(b, c)))
+        add_complex(context, node, real, mb.add(x=times(a, d), y=times(b, c)))
 
 
 @_of_two("div")
@@ -228,15 +233,15 @@ def _div(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb
 
     x, y = _values(context, node)
-    if not _is_complex(y):
-        (a, b), (c, _) = _parts(x), _parts(y)
-        _add_complex(context, node, mb.real_div(x=a, y=c), mb.real_div(x=b, y=c))
+    if not is_complex(y):
+        (a, b), (c, _) = parts(x), parts(y)
+        add_complex(context, node, mb.real_div(x=a, y=c), mb.real_div(x=b, y=c))
         return
-    (a, b), (c, d) = _parts(x), _parts(y)
+    (a, b), (c, d) = parts(x), parts(y)
     length = mb.add(x=mb.mul(x=c, y=c), y=mb.mul(x=d, y=d))
     real = mb.add(x=mb.mul(x=a, y=c), y=mb.mul(x=b, y=d))
     imag = mb.sub(x=mb.mul(x=b, y=c), y=mb.mul(x=a, y=d))
-    _add_complex(context, node, mb.real_div(x=real, y=length), mb.real_div(x=imag, y=length))
+    add_complex(context, node, mb.real_div(x=real, y=length), mb.real_div(x=imag, y=length))
 
 
 @mend("view_as_complex", "a pair of reals, which it was before")
@@ -245,13 +250,13 @@ def _view_as_complex(context: Any, node: Any) -> None:
 
     x = inputs_of(context, node, "self")["self"]
     real, imag = (mb.gather(x=x, indices=part, axis=x.rank - 1) for part in (0, 1))
-    _add_complex(context, node, real, imag)
+    add_complex(context, node, real, imag)
 
 
 @mend("complex", "coremltools refuses two parts of one length that it knows under two names", replaces=True)
 def _complex(context: Any, node: Any) -> None:
     given = inputs_of(context, node, "real imag")
-    _add_complex(context, node, given["real"], given["imag"])
+    add_complex(context, node, given["real"], given["imag"])
 
 
 @mend("polar", "by its length and angle")
@@ -261,7 +266,7 @@ def _polar(context: Any, node: Any) -> None:
     given = inputs_of(context, node, "abs angle")
     length, angle = given["abs"], given["angle"]
     real, imag = mb.mul(x=length, y=mb.cos(x=angle)), mb.mul(x=length, y=mb.sin(x=angle))
-    _add_complex(context, node, real, imag)
+    add_complex(context, node, real, imag)
 
 
 @mend("conj", "the imaginary part with the other sign")
@@ -272,11 +277,11 @@ def _conj(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb
 
     x = inputs_of(context, node, "self")["self"]
-    if not _is_complex(x):
+    if not is_complex(x):
         context.add(mb.identity(x=x, name=node.name))
         return
-    real, imag = _parts(x)
-    _add_complex(context, node, real, mb.mul(x=imag, y=-1.0))
+    real, imag = parts(x)
+    add_complex(context, node, real, mb.mul(x=imag, y=-1.0))
 
 
 @mend("resolve_conj", "nothing is left to resolve")
@@ -289,102 +294,6 @@ def _resolve(context: Any, node: Any) -> None:
 def _angle(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb
 
-    real, imag = _parts(inputs_of(context, node, "self")["self"])
+    real, imag = parts(inputs_of(context, node, "self")["self"])
     imag = imag if hasattr(imag, "sym_type") else mb.mul(x=real, y=0.0)
-    context.add(_call(context, node, "atan2", [imag, real], f"{node.name}_atan2"), torch_name=node.name)
-
-
-_TRANSFORMS = {"fft2": "fftn", "ifft2": "ifftn", "rfft2": "rfftn", "irfft2": "irfftn"}
-
-
-def _transform(kind: str) -> None:
-    many = kind.endswith(("n", "2"))
-
-    @mend(
-        f"fft_{kind}", "coremltools has it over any axes, and wants all four arguments", replaces=not kind.endswith("2")
-    )
-    def translate(context: Any, node: Any) -> None:
-        names = "self s dim norm" if many else "self n dim norm"
-        given = inputs_of(context, node, names)
-        if many and given["dim"] is None and kind.endswith("2"):
-            given["dim"] = _constant([-2, -1])
-        if not many and given["dim"] is None:
-            given["dim"] = _constant(-1)
-        inner = f"fft_{_TRANSFORMS.get(kind, kind)}"
-        inputs = list(given.values())
-        context.add(_call(context, node, inner, inputs, f"{node.name}_transform"), torch_name=node.name)
-
-
-def _constant(value: Any) -> Any:
-    from coremltools.converters.mil import Builder as mb
-
-    return mb.const(val=value)
-
-
-for _kind in ("fft", "ifft", "rfft", "irfft", "fftn", "ifftn", "rfftn", "irfftn", "fft2", "ifft2", "rfft2", "irfft2"):
-    _transform(_kind)
-
-
-@mend("istft", "each frame's transform and their overlapping sum: one transposed convolution")
-def _istft(context: Any, node: Any) -> None:
-    """Multiply spectra (..., bins, frames) by the inverse transform times the window, and add frames that overlap.
-
-    What the windows' squares add up to is divided out, as torch does.
-    """
-    import numpy as np
-    from coremltools.converters.mil import Builder as mb
-
-    names = "self n_fft hop_length win_length window center normalized onesided length return_complex"
-    given = inputs_of(context, node, names)
-    plain = {name: getattr(value, "val", value) for name, value in given.items() if name != "self"}
-    size = int(plain["n_fft"])
-    width = int(plain["win_length"] or size)
-    hop = int(plain["hop_length"] or width // 4)
-    window = np.ones(width, np.float32) if given["window"] is None else plain["window"]
-    if window is None or bool(plain["return_complex"]) or plain["onesided"] is False:
-        raise ValueError("istft with a window that the model computes, of both sides, or to complex numbers")
-    left = (size - width) // 2
-    window = np.pad(np.asarray(window, np.float64), (left, size - width - left))
-    real, imag = _parts(given["self"])
-    rank = real.rank
-    if rank == 2:
-        real, imag = (mb.expand_dims(x=part, axes=[0]) for part in (real, imag))
-    frames = real.shape[-1]
-    if not isinstance(frames, int) and not str(frames).isdigit():
-        raise ValueError("istft of a number of frames that is known only when the model runs")
-    cosines, sines = _inverse(size, window, bool(plain["normalized"]))
-    both = mb.concat(values=[real, imag], axis=1)
-    weight = np.concatenate([cosines, sines])[:, None, :].astype(np.float32)
-    sums = mb.conv_transpose(x=both, weight=weight, strides=[hop])
-    begin, end, share = _trimmed(window, size, hop, int(frames), plain)
-    kept = mb.slice_by_index(
-        x=sums, begin=[0, 0, begin], end=[0, 0, end], begin_mask=[True, True, False], end_mask=[True, True, False]
-    )
-    kept = mb.squeeze(x=mb.mul(x=kept, y=share), axes=[1] if rank == 3 else [0, 1])
-    context.add(mb.identity(x=kept, name=node.name))
-
-
-def _inverse(size: int, window: Any, normalized: bool) -> tuple[Any, Any]:
-    """Return what each bin's real and imaginary part add to a frame: two tables (bins, size)."""
-    import numpy as np
-
-    bins = np.arange(size // 2 + 1)[:, None]
-    angle = 2 * np.pi * bins * np.arange(size)[None] / size
-    twice = np.where((bins == 0) | (2 * bins == size), 1.0, 2.0)
-    scale = twice * window / (np.sqrt(size) if normalized else size)
-    return np.cos(angle) * scale, -np.sin(angle) * scale
-
-
-def _trimmed(window: Any, size: int, hop: int, frames: int, plain: dict[str, Any]) -> tuple[int, int, Any]:
-    """Return where the signal begins and ends in the sum of frames, and what to multiply it by."""
-    import numpy as np
-
-    total = np.zeros((frames - 1) * hop + size)
-    for frame in range(frames):
-        total[frame * hop : frame * hop + size] += window**2
-    begin = size // 2 if plain["center"] is None or bool(plain["center"]) else 0
-    length = plain["length"]
-    end = len(total) - begin if length is None else begin + int(length)
-    if end > len(total):
-        raise ValueError("istft to a length beyond its frames")
-    return begin, end, (1 / total[begin:end]).astype(np.float32)
+    context.add(call_of(context, node, "atan2", [imag, real], f"{node.name}_atan2"), torch_name=node.name)

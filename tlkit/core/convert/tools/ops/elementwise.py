@@ -81,6 +81,35 @@ def _xlogy(x: Any, y: Any) -> Any:
     return torch.where(x == 0, 0.0, x * torch.where(x == 0, 1.0, y).log())
 
 
+@composed("ldexp", "times a power of 2")
+def _ldexp(x: Tensor, y: Tensor) -> Any:
+    return x * 2.0 ** y.float()
+
+
+@composed("signbit", "the sign of 0 is taken for positive, as MIL cannot see it")
+def _signbit(x: Tensor) -> Any:
+    return x < 0
+
+
+@composed("erfc", "what erf lacks to 1")
+def _erfc(x: Tensor) -> Any:
+    return 1 - x.erf()
+
+
+@composed("fmax", "the larger of two, or what is a number")
+def _fmax(x: Tensor, y: Tensor) -> Tensor:
+    import torch
+
+    return torch.where(x != x, y, torch.where(y != y, x, torch.maximum(x, y)))  # NaN is not itself
+
+
+@composed("fmin", "the smaller of two, or what is a number")
+def _fmin(x: Tensor, y: Tensor) -> Tensor:
+    import torch
+
+    return torch.where(x != x, y, torch.where(y != y, x, torch.minimum(x, y)))
+
+
 @composed("isfinite", "by comparing, which infinities and NaN fail")
 def _isfinite(x: Tensor) -> Any:
     import torch
@@ -153,6 +182,7 @@ for _name in _OF_REALS:
     _of_reals(_name)
 
 
+@mend("floordiv", "the same, of lengths under torch.export", replaces=True)
 @mend("floor_divide", "coremltools makes floating point of integers, which then cannot be indices", replaces=True)
 def _floor_divide(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb

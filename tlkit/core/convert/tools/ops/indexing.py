@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.kit.mends import REPLACED, composed, mend
-from tlkit.core.convert.tools.kit.reading import inputs_of
+from tlkit.core.convert.tools.kit.reading import inputs_of, is_float, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +121,7 @@ def _counted_from_0(index: Any, x: Any, axis: int) -> Any:
 def _with_rows(x: Any, axis: int, index: Any, rows: Any, name: str) -> Any:
     """Return ``x`` with ``rows`` at the places along ``axis`` that ``index`` names, one or several."""
     from coremltools.converters.mil import Builder as mb
-    from coremltools.converters.mil.frontend.torch.ops import _translate_torch_tensor_assign, promote_input_dtypes
+    from coremltools.converters.mil.frontend.torch.ops import promote_input_dtypes
 
     x, rows = promote_input_dtypes([x, rows])
     if index.shape != (1,):
@@ -127,11 +129,18 @@ def _with_rows(x: Any, axis: int, index: Any, rows: Any, name: str) -> Any:
     at, whole = mb.squeeze(x=index), [place != axis for place in range(x.rank)]
     begin, end = [0] * x.rank, list(x.shape)
     begin[axis], end[axis] = at, mb.add(x=at, y=1)
+    return _assigned(x, rows, mb.concat(values=begin, axis=0), mb.concat(values=end, axis=0), whole, name)
+
+
+def _assigned(x: Any, part: Any, begin: Any, end: Any, whole: list[bool], name: str) -> Any:
+    """Return ``x`` with ``part`` from ``begin`` to before ``end``; axes that are ``whole`` from end to end."""
+    from coremltools.converters.mil.frontend.torch.ops import _translate_torch_tensor_assign
+
     return _translate_torch_tensor_assign(
         x=x,
-        updates=rows,
-        begin=mb.concat(values=begin, axis=0),
-        end=mb.concat(values=end, axis=0),
+        updates=part,
+        begin=begin,
+        end=end,
         stride=[1] * x.rank,
         begin_mask=whole,
         end_mask=whole,
@@ -167,3 +176,185 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     taken = (mask.reshape(-1).to(torch.int64).cumsum(0) - 1).clamp(min=0)
     picked = source.reshape(-1).index_select(0, taken.clamp(max=source.numel() - 1))
     return torch.where(mask, picked.reshape(x.shape), x)
+
+
+@composed("index_fill", "coremltools takes no negative places", replaces=True)
+def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    import torch
+
+    if x.dim() == 0:
+        return torch.where(index == index, value, x).reshape(())
+    axis, length = dim % x.dim(), x.shape[dim]
+    places = torch.where(index < 0, index + length, index).reshape(1, -1)
+    hit = (torch.arange(length)[:, None] == places).any(1)
+    return torch.where(hit.reshape([-1 if at == axis else 1 for at in range(x.dim())]), value, x)
+
+
+@composed("embedding_bag", "sums, means and maxima of rows, a bag each")
+@composed("_embedding_bag", "the same, as torch.export records it")
+@composed("_embedding_bag_forward_only", "the same, as torch.export records it")
+def _embedding_bag(
+    weight: Tensor, indices: Tensor, offsets: Tensor, scale: bool = False, mode: int = 0, *rest: Any, **more: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the bags, and in the place of what only a gradient needs the bags' sizes."""
+    import torch
+
+    names = ("sparse", "per_sample_weights", "include_last_offset", "padding_idx")
+    given = {**dict(zip(names, (False, None, False, -1), strict=True)), **dict(zip(names, rest, strict=False)), **more}
+    place = torch.arange(indices.shape[0])
+    ends = offsets[1:] if given["include_last_offset"] else torch.cat([offsets[1:], offsets.new_full((1,), 2**31 - 1)])
+    starts = offsets[:-1] if given["include_last_offset"] else offsets
+    inside = (place >= starts[:, None]) & (place < ends[:, None])
+    padding = given["padding_idx"]
+    if padding is not None and padding >= 0:
+        inside = inside & (indices != padding)
+    rows = weight.index_select(0, indices)
+    if given["per_sample_weights"] is not None:
+        rows = rows * given["per_sample_weights"][:, None]
+    count = inside.to(weight.dtype).sum(1)
+    if mode == 2:
+        bags = torch.where(inside[..., None], rows, float("-inf")).amax(1)
+        bags = torch.where((count > 0)[:, None], bags, 0.0)
+    else:
+        bags = inside.to(weight.dtype) @ rows
+        bags = bags / count.clamp(min=1)[:, None] if mode == 1 else bags
+    return bags, count, count, count
+
+
+_MODES = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min", "mean": "add"}
+_EMPTY = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -math.inf, "amin": math.inf}
+"""What a place starts from that is not to count itself, by how values are reduced."""
+
+
+@mend("scatter_reduce", "MIL scatters with these modes; a mean is a sum over a count")
+@mend("scatter_reduce.two", "the same, as torch.export records it")
+def _scatter_reduce(context: Any, node: Any) -> None:
+
+    given = inputs_of(context, node, "self dim index src reduce include_self")
+    x, index, axis = given["self"], given["index"], int(values_of(given["dim"])[0]) % max(given["self"].rank, 1)
+    how, keep = str(getattr(given["reduce"], "val", given["reduce"])), values_of(given["include_self"])
+    source = _cast_like(given["src"], x)
+
+    def put(data: Any, values: Any, mode: str) -> Any:
+        return _along(data, axis, index, values, mode)
+
+    _reduced(context, node, x, source, how, include=not keep or bool(keep[0]), put=put)
+
+
+@mend("index_reduce", "MIL scatters with these modes; a mean is a sum over a count")
+def _index_reduce(context: Any, node: Any) -> None:
+    from coremltools.converters.mil import Builder as mb
+
+    given = inputs_of(context, node, "self dim index source reduce include_self")
+    x, axis = given["self"], int(values_of(given["dim"])[0]) % given["self"].rank
+    index, keep = _counted_from_0(given["index"], x, axis), values_of(given["include_self"])
+
+    def put(data: Any, values: Any, mode: str) -> Any:
+        return mb.scatter(data=data, indices=index, updates=values, axis=axis, mode=mode)
+
+    how = str(getattr(given["reduce"], "val", given["reduce"]))
+    _reduced(context, node, x, _cast_like(given["source"], x), how, include=not keep or bool(keep[0]), put=put)
+
+
+def _reduced(context: Any, node: Any, x: Any, source: Any, how: str, *, include: bool, put: Any) -> None:
+    """Reduce values into the places of ``x`` where ``put(data, values, mode)`` puts them."""
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+
+    if how == "mean" and not is_float(x):
+        raise ValueError("a mean of integers at places that the model computes")
+    dtype = np.float32 if is_float(x) else np.int32
+    if not include:
+        limits = np.iinfo(np.int32)
+        empty = _EMPTY[how] if is_float(x) else np.clip(_EMPTY[how], limits.min, limits.max)
+        x = put(x, _spread_like(dtype(empty), source), "update")
+    total = put(x, source, _MODES[how])
+    if how == "mean":
+        ones = _spread_like(np.float32(1), source)
+        count = put(mb.mul(x=x, y=np.float32(0)), ones, "add")
+        count = mb.add(x=count, y=np.float32(1)) if include else mb.maximum(x=count, y=np.float32(1))
+        total = mb.real_div(x=total, y=count)
+    context.add(mb.identity(x=total, name=node.name))
+
+
+def _spread_like(value: Any, x: Any) -> Any:
+    from coremltools.converters.mil import Builder as mb
+
+    if all(isinstance(size, int) or str(size).isdigit() for size in x.shape):
+        import numpy as np
+
+        return mb.const(val=np.full([int(size) for size in x.shape], value))
+    return mb.fill(shape=mb.shape(x=x), value=value)
+
+
+def _along(data: Any, axis: int, index: Any, values: Any, mode: str) -> Any:
+    """Put ``values`` at ``index`` along ``axis``; torch takes the corner of both that the index has."""
+    from coremltools.converters.mil import Builder as mb
+
+    values = _corner(values, index, None)
+    part = _corner(data, index, axis)
+    found = mb.scatter_along_axis(data=part, indices=index, updates=values, axis=axis, mode=mode)
+    if part is data:
+        return found
+    whole = [place == axis for place in range(data.rank)]
+    end = [0 if flag else int(size) for flag, size in zip(whole, index.shape, strict=True)]
+    return _assigned(data, found, [0] * data.rank, end, whole, f"{data.name}_corner")
+
+
+def _corner(x: Any, index: Any, axis: int | None) -> Any:
+    """Return the part of ``x`` as long as ``index`` on every axis but ``axis``."""
+    from coremltools.converters.mil import Builder as mb
+
+    same = [at == axis or x.shape[at] == index.shape[at] for at in range(x.rank)]
+    if all(same):
+        return x
+    if not all(flag or isinstance(size, int) for flag, size in zip(same, index.shape, strict=True)):
+        raise ValueError("a scatter into a part whose size is known only when the model runs")
+    end = [0 if flag else int(size) for flag, size in zip(same, index.shape, strict=True)]
+    return mb.slice_by_index(x=x, begin=[0] * x.rank, end=end, end_mask=same)
+
+
+def _is_corner(given: Sequence[Any]) -> bool:
+    x, axis, index, source = given[0], int(values_of(given[1])[0]) % max(given[0].rank, 1), given[2], given[3]
+    if not x.rank:
+        return False
+    smaller = any(at != axis and x.shape[at] != index.shape[at] for at in range(x.rank))
+    return smaller or (hasattr(source, "shape") and source.rank == index.rank and source.shape != index.shape)
+
+
+def _corner_of(kind: str, mode: str) -> None:
+    @mend(kind, "coremltools wants the index as large as what it writes", replaces=True, applies=_is_corner)
+    def translate(context: Any, node: Any) -> Any:
+        from coremltools.converters.mil import Builder as mb
+
+        given = inputs_of(context, node, "self dim index src reduce")
+        if given["reduce"] is not None:
+            return NotImplemented
+        x, axis, index = given["self"], int(values_of(given["dim"])[0]) % given["self"].rank, given["index"]
+        source = _cast_like(given["src"], x)
+        source = source if source.rank else mb.mul(x=source, y=_spread_like(_one(x), index))
+        context.add(mb.identity(x=_along(x, axis, index, source, mode), name=node.name))
+        return None
+
+
+def _one(x: Any) -> Any:
+    import numpy as np
+
+    return np.float32(1) if is_float(x) else np.int32(1)
+
+
+for _kind in ("scatter", "scatter.src", "scatter.value"):
+    _corner_of(_kind, "update")
+_corner_of("scatter_add", "add")
+
+
+@composed("bincount", "how often each number comes, of those below `minlength`")
+def _bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    import torch
+
+    if not minlength:
+        raise ValueError("bincount of a length that depends on its values: give minlength")
+    hits = x[:, None] == torch.arange(minlength)
+    if weights is None:
+        return hits.to(torch.int64).sum(0)
+    return (hits.to(weights.dtype) * weights[:, None]).sum(0)

@@ -145,3 +145,14 @@ def _flip(context: Any, node: Any) -> None:
     given = inputs_of(context, node, "self dims")
     axes = tuple(int(value) for value in values_of(given["dims"]))
     context.add(mb.const(val=np.ascontiguousarray(np.flip(given["self"].val, axes)), name=node.name))
+
+
+@mend("mt", "the last two axes in turn; `mT` in torch")
+@mend("mh", "the same of real numbers; `mH` in torch")
+@mend("adjoint", "the same of real numbers")
+@mend("matrix_h", "the same of a matrix; `H` in torch")
+def _turned(context: Any, node: Any) -> None:
+    from coremltools.converters.mil import Builder as mb
+
+    x = inputs_of(context, node, "self")["self"]
+    context.add(mb.transpose(x=x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2], name=node.name))

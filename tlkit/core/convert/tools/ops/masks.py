@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tlkit.core.convert.tools.kit.mends import mend
@@ -71,23 +72,101 @@ def _alias(context: Any, node: Any) -> None:
     context.add(mb.identity(x=inputs_of(context, node, "self")["self"], name=node.name))
 
 
+_BITS = 31
+
+
 def _logical(context: Any, node: Any, name: str) -> None:
+    """Have ``logical_{name}`` compute booleans, or integers bit by bit."""
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
-    x, y = inputs_of(context, node, "self other").values()
-    if not (types.is_bool(x.dtype) and types.is_bool(y.dtype)):
-        raise ValueError(f"'{node.kind}' of integers: Core ML has it only for booleans")
-    context.add(getattr(mb, name)(x=x, y=y, name=node.name))
+    x, y = (value if hasattr(value, "sym_type") else mb.const(val=value) for value in _pair(context, node))
+    call = getattr(mb, f"logical_{name}")
+    if types.is_bool(x.dtype) and types.is_bool(y.dtype):
+        context.add(call(x=x, y=y, name=node.name))
+        return
+    x, y = (mb.cast(x=value, dtype="int32") if types.is_bool(value.dtype) else value for value in (x, y))
+    context.add(mb.identity(x=_bitwise(x, y, call), name=node.name))
+
+
+def _pair(context: Any, node: Any) -> list[Any]:
+    return list(inputs_of(context, node, "self other").values())
+
+
+def _bitwise(x: Any, y: Any, call: Any) -> Any:
+    """Return what ``call`` makes of each bit of two integers; the sign is one more, as in two's complement."""
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+
+    if max(x.rank, y.rank) > 4:
+        raise ValueError("bits of an integer tensor of rank 5: Core ML has no rank for them")
+    powers = (1 << np.arange(_BITS)).astype(np.int32)
+
+    def bits(value: Any) -> Any:
+        column = mb.reshape(x=value, shape=[1]) if value.rank == 0 else mb.expand_dims(x=value, axes=[value.rank])
+        return mb.cast(x=mb.mod(x=mb.floor_div(x=column, y=powers), y=np.int32(2)), dtype="bool")
+
+    kept = mb.cast(x=call(x=bits(x), y=bits(y)), dtype="int32")
+    low = mb.reduce_sum(x=mb.mul(x=kept, y=powers), axes=[-1])
+    negative = call(x=mb.less(x=x, y=np.int32(0)), y=mb.less(x=y, y=np.int32(0)))
+    return mb.sub(
+        x=mb.sub(x=low, y=mb.mul(x=mb.cast(x=negative, dtype="int32"), y=np.int32(2**31 - 1))),
+        y=mb.cast(x=negative, dtype="int32"),
+    )
+
+
+def _are_integers(given: Sequence[Any]) -> bool:
+    from coremltools.converters.mil.mil import types
+
+    return not all(hasattr(value, "sym_type") and types.is_bool(value.dtype) for value in given[:2])
 
 
 @mend("or", "`a | b`, as tracing records it")
 @mend("bitwise_or", "`a | b`, as torch.export records it; coremltools only has its `and`")
 def _or(context: Any, node: Any) -> None:
-    _logical(context, node, "logical_or")
+    _logical(context, node, "or")
 
 
 @mend("xor", "`a ^ b`, as tracing records it")
 @mend("bitwise_xor", "`a ^ b`, as torch.export records it")
 def _xor(context: Any, node: Any) -> None:
-    _logical(context, node, "logical_xor")
+    _logical(context, node, "xor")
+
+
+@mend("and", "of integers: bit by bit", replaces=True, applies=_are_integers)
+@mend("bitwise_and", "of integers: bit by bit", replaces=True, applies=_are_integers)
+def _and(context: Any, node: Any) -> None:
+    _logical(context, node, "and")
+
+
+def _shift(kind: str, *, left: bool) -> None:
+    @mend(kind, "times or by a power of 2")
+    def translate(context: Any, node: Any) -> None:
+        import numpy as np
+        from coremltools.converters.mil import Builder as mb
+
+        x, by = _pair(context, node)
+        places = getattr(by, "val", by)
+        if places is None:
+            raise ValueError("a shift by as many bits as the model computes")
+        power = np.left_shift(1, np.asarray(places)).astype(np.int32)
+        power = power if power.ndim else np.int32(power)
+        context.add((mb.mul if left else mb.floor_div)(x=x, y=power, name=node.name))
+
+
+for _kind in ("lshift", "__lshift__", "bitwise_left_shift"):
+    _shift(_kind, left=True)
+for _kind in ("rshift", "__rshift__", "bitwise_right_shift"):
+    _shift(_kind, left=False)
+
+
+def _by_where(kind: str) -> None:
+    @mend(kind, "coremltools wants both of one type under export", replaces=True)
+    def translate(context: Any, node: Any) -> None:
+        from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+
+        _TORCH_OPS_REGISTRY.get_func("where")(context, node)
+
+
+for _kind in ("where.scalar", "where.scalarself", "where.scalarother"):
+    _by_where(_kind)

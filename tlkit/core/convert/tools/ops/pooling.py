@@ -1,4 +1,4 @@
-"""Pooling windows where Core ML's rules are not torch's, and where it has none."""
+"""Pooling by windows and to a given size, where Core ML's rules are not torch's, and where it has none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _average(rank: int, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes,
     steps = _each(stride, rank) if stride or stride == 0 else kernel
     plan = [_windows(x.shape[2 + axis], kernel[axis], steps[axis], padding[axis], ceil_mode) for axis in range(rank)]
     around = [size for axis in reversed(range(rank)) for size in (padding[axis], plan[axis][1])]
-    means = pool(functional.pad(x, around), kernel, steps)
+    means = _cut(pool(functional.pad(x, around), kernel, steps), plan, kernel, steps, padding)
     for axis, (count, _) in enumerate(plan):
         if divisor is None:
             shares = _shares(count, x.shape[2 + axis], kernel[axis], steps[axis], padding[axis], count_pad)
@@ -55,13 +55,32 @@ def _windows(length: Any, kernel: int, step: int, pad: int, ceil_mode: bool) -> 
     if not ceil_mode:
         return (length + 2 * pad - kernel) // step + 1, pad
     if not isinstance(length, int):
-        if step > kernel - pad:
-            raise ValueError("windows so far apart, at a length that is known only at run time, with ceil_mode")
-        # The last window begins inside: more zeros than it needs do not make another one.
-        return (length + 2 * pad - kernel + step - 1) // step + 1, pad + step - 1
+        return _unknown_windows(length, kernel, step, pad)
     count = -(-(length + 2 * pad - kernel) // step) + 1
     count -= (count - 1) * step >= length + pad
     return count, max((count - 1) * step + kernel - length - pad, 0)
+
+
+def _unknown_windows(length: Any, kernel: int, step: int, pad: int) -> tuple[Any, Any]:
+    """Return what :func:`_windows` does with ``ceil_mode``: more zeros than the windows need, a last one is cut off."""
+    import torch
+
+    count = (length + 2 * pad - kernel + step - 1) // step + 1
+    if step > kernel - pad:  # it may begin beyond the end
+        count = torch.sym_min(count, (length + pad + step - 1) // step)
+    return count, pad + step - 1
+
+
+def _cut(
+    pooled: Tensor, plan: Sequence[tuple[Any, Any]], kernels: list[int], steps: list[int], pads: list[int]
+) -> Tensor:
+    """Leave out a last window that began beyond the end, where the length is known only when the model runs."""
+    import torch
+
+    for axis, (count, _) in enumerate(plan):
+        if not isinstance(count, int) and steps[axis] > kernels[axis] - pads[axis]:
+            pooled = pooled.index_select(2 + axis, torch.arange(count))
+    return pooled
 
 
 def _shares(count: Any, length: Any, kernel: int, step: int, pad: int, count_pad: bool) -> Tensor:
@@ -135,7 +154,8 @@ def _undilated(
         return NotImplemented if given else _plain(rank, x, kernels, steps, pads, ceil_mode)
     plan = [_windows(x.shape[2 + axis], *size, ceil_mode) for axis, size in enumerate(sizes)]
     around = [size for axis in reversed(range(rank)) for size in (pads[axis], plan[axis][1])]
-    return _plain(rank, functional.pad(x, around, value=float("-inf")), kernels, steps, 0, False)
+    pooled = _plain(rank, functional.pad(x, around, value=float("-inf")), kernels, steps, 0, False)
+    return _cut(pooled, plan, kernels, steps, pads)
 
 
 def _plain(rank: int, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool) -> Tensor:
@@ -226,26 +246,106 @@ def _max_unpool2d(x: Tensor, index: Tensor, size: Sequence[int]) -> Tensor:
     return flat.scatter(-1, index.flatten(-2), x.flatten(-2)).reshape([*x.shape[:-2], *size])
 
 
-_ADAPTIVE = "coremltools has it only in 1-d and 2-d"
+_ADAPTED = "coremltools has it in 1-d and 2-d, at fixed sizes"
+_ADAPTED_MAXIMUM = "coremltools has it in 1-d and 2-d, at fixed sizes, and without the maxima's places"
 
 
-@composed("adaptive_avg_pool3d", _ADAPTIVE)
-@composed("_adaptive_avg_pool3d", _ADAPTIVE)
-def _adaptive_avg_pool3d(x: Tensor, size: Sequence[int]) -> Tensor:
-    for axis, target in zip((-3, -2, -1), size, strict=True):
-        if target == 1:
+def _flexes(given: Sequence[Any]) -> bool:
+    sizes = given[0].shape
+    return any(not isinstance(size, int) and not str(size).isdigit() for size in sizes)
+
+
+def _adapted(x: Tensor, size: Sequence[Any]) -> Any:
+    rank = len(size)
+    if rank < 3 and all(isinstance(length, int) for length in (*x.shape, *size)):
+        return NotImplemented
+    for axis, target in zip(range(-rank, 0), size, strict=True):
+        length = x.shape[axis]
+        if isinstance(target, int) and target == 1:
             x = x.mean(axis, keepdim=True)
-        elif target != x.shape[axis]:
-            x = (x.movedim(axis, -1) @ _means(x.shape[axis], target)).movedim(-1, axis)
+        elif axis == -1:
+            x = x @ _means(length, target)
+        elif not isinstance(length, int) or target != length:
+            x = (x.movedim(axis, -1) @ _means(length, target)).movedim(-1, axis)
     return x
 
 
-def _means(length: int, target: int) -> Tensor:
-    """Return a matrix (length, target) of the share of each element in each mean."""
+@composed("adaptive_avg_pool1d", _ADAPTED, replaces=True, applies=_flexes)
+@composed("adaptive_avg_pool2d", _ADAPTED, replaces=True, applies=_flexes)
+@composed("_adaptive_avg_pool2d", _ADAPTED, replaces=True, applies=_flexes)
+@composed("adaptive_avg_pool3d", _ADAPTED)
+@composed("_adaptive_avg_pool3d", _ADAPTED)
+def _adaptive_average(x: Tensor, size: Sequence[Any]) -> Any:
+    return _adapted(x, size)
+
+
+def _ends(length: Any, target: Any) -> tuple[Tensor, Tensor]:
+    """Return where each of ``target`` windows of ``length`` elements begins and ends."""
     import torch
 
     to = torch.arange(target)
-    start, end = to * length // target, ((to + 1) * length + target - 1) // target
+    return to * length // target, ((to + 1) * length + target - 1) // target
+
+
+def _means(length: Any, target: Any) -> Tensor:
+    """Return a matrix (length, target) of the share of each element in each mean."""
+    import torch
+
+    start, end = _ends(length, target)
     place = torch.arange(length)[:, None]
     inside = ((place >= start) & (place < end)).to(torch.float32)
     return inside / (end - start).to(torch.float32)
+
+
+def _table(length: Any, target: Any) -> Tensor:
+    """Return the places (target, most) of each window's elements; a shorter one has its last place again."""
+    import torch
+
+    start, end = _ends(length, target)
+    most = (length + target - 1) // target + 1
+    if isinstance(length, int) and length % target == 0:
+        most -= 1
+    return torch.minimum(start[:, None] + torch.arange(most), end[:, None] - 1)
+
+
+@composed("adaptive_max_pool1d", _ADAPTED_MAXIMUM, replaces=True)
+@composed("adaptive_max_pool2d", _ADAPTED_MAXIMUM, replaces=True)
+@composed("adaptive_max_pool3d", _ADAPTED_MAXIMUM)
+def _adaptive_maximum(x: Tensor, size: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Pool the axes one after another, the last first: of equal maxima that keeps the first in memory, as torch does.
+
+    Elements are taken from the axis in the middle of three, so that no rank grows beyond Core ML's 5.
+    """
+    rank, places = len(size), None
+    lengths: list[Any] = []
+    for axis in range(x.dim() - 1, x.dim() - 1 - rank, -1):
+        table = _table(x.shape[axis], size[axis - x.dim()])
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        taken = _taken(x, axis, table)
+        best, which = taken.max(2)
+        at = _pick(table[None, :, :, None].expand(taken.shape), which)
+        if places is not None:
+            at = at * _product(lengths) + _pick(_taken(places, axis, table), which)
+        lengths.append(x.shape[axis])
+        x, places = (part.reshape([*before, size[axis - x.dim()], *after]) for part in (best, at))
+    assert places is not None
+    return x, places
+
+
+def _taken(x: Tensor, axis: int, table: Tensor) -> Tensor:
+    """Return what ``table`` (windows, most) names of ``x`` along ``axis``, as (before, windows, most, after)."""
+    before = x.flatten(0, axis - 1) if axis > 0 else x[None]
+    three = before.flatten(2) if before.dim() > 2 else before[..., None]
+    many = three.index_select(1, table.reshape(-1))
+    return many.reshape([many.shape[0], table.shape[0], table.shape[1], many.shape[2]])
+
+
+def _pick(among: Tensor, which: Tensor) -> Tensor:
+    return among.gather(2, which[:, :, None]).squeeze(2)
+
+
+def _product(lengths: Sequence[Any]) -> Any:
+    product: Any = 1
+    for length in lengths:
+        product = product * length
+    return product

@@ -264,3 +264,22 @@ def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps
     scaled = x / largest
     normed = scaled / (scaled.square().mean(axes, keepdim=True) + (root / largest).square()).sqrt()
     return normed if weight is None else normed * weight
+
+
+@composed("cov", "products of what is left of the mean")
+def _cov(x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None) -> Tensor:
+    if fweights is not None or aweights is not None:
+        raise ValueError("a covariance with weights")
+    rows = x[None] if x.dim() < 2 else x
+    apart = rows - rows.mean(1, keepdim=True)
+    made: Tensor = (apart @ apart.T) / (rows.shape[1] - correction)
+    return made.squeeze() if x.dim() < 2 else made
+
+
+@composed("corrcoef", "the covariance over both standard deviations")
+def _corrcoef(x: Tensor) -> Tensor:
+    rows = x[None] if x.dim() < 2 else x
+    apart = rows - rows.mean(1, keepdim=True)
+    unit = apart / apart.square().sum(1, keepdim=True).sqrt()
+    made = (unit @ unit.T).clamp(-1, 1)
+    return made.squeeze() if x.dim() < 2 else made

@@ -6,6 +6,7 @@ taken where they do the same. At sizes known only when the model runs MIL's ``re
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from tlkit.core.convert.tools.kit.mends import REPLACED, mend
@@ -59,6 +60,9 @@ def _linear(context: Any, node: Any, rank: int, mode: str) -> None:
             REPLACED[node.kind.removesuffix("_")](context, node)
         else:
             _by_matrices(context, node, rank, mode)
+        return
+    if any(not float(scale).is_integer() for scale in given["scales"]) and not given["corners"]:
+        _by_matrices_at_run_time(context, node, given, rank, mode, antialias=False)
         return
     sampling = "STRICT_ALIGN_CORNERS" if given["corners"] else "UNALIGN_CORNERS"
     _at_run_time(context, node, given, rank, "LINEAR", sampling)
@@ -174,23 +178,116 @@ def _by_matrices(context: Any, node: Any, rank: int, mode: str, *, antialias: bo
     given = _given(context, node, rank, corners=True)
     x = given["x"]
     if not _sizes_are_known(given, rank):
-        raise ValueError(f"{'an antialiased' if antialias else mode} resize of a size known only when the model runs")
+        _by_matrices_at_run_time(context, node, given, rank, mode, antialias=antialias)
+        return
     for index, (before, after) in enumerate(_lengths(given, rank)):
         scale = given["scales"][index] if given["scales"] else None
         weight = _matrix(before, after, scale, mode, given["corners"], antialias)
+        x = _times(x, weight, x.rank - rank + index)
+    context.add(mb.identity(x=x, name=node.name))
+
+
+def _times(x: Any, weight: Any, axis: int) -> Any:
+    """Multiply ``axis`` by ``weight`` (after, before)."""
+    from coremltools.converters.mil import Builder as mb
+
+    if axis == x.rank - 1:
+        return mb.matmul(x=x, y=weight, transpose_y=True)
+    if axis == x.rank - 2 and not hasattr(weight, "sym_type"):
+        return mb.matmul(x=weight[(None,) * (x.rank - 2)], y=x)
+    if axis == x.rank - 2:
+        return mb.matmul(x=mb.expand_dims(x=weight, axes=list(range(x.rank - 2))), y=x)
+    order = [*range(axis), *range(axis + 1, x.rank), axis]
+    turned = mb.matmul(x=mb.transpose(x=x, perm=order), y=weight, transpose_y=True)
+    return mb.transpose(x=turned, perm=[order.index(place) for place in range(x.rank)])
+
+
+def _by_matrices_at_run_time(
+    context: Any, node: Any, given: dict[str, Any], rank: int, mode: str, *, antialias: bool
+) -> None:
+    """Multiply each axis by a matrix that the model computes, places in whole numbers: f16 holds no large fractions.
+
+    A place of the result is at ``numerator / denominator`` of the source, as torch has it.
+    """
+    from coremltools.converters.mil import Builder as mb
+
+    x = given["x"]
+    shape = mb.shape(x=x)
+    for index, after in enumerate(_targets(given, rank)):
         axis = x.rank - rank + index
-        last = index == rank - 1
-        name = {"name": node.name} if last else {}
-        if axis == x.rank - 1:
-            x = mb.matmul(x=x, y=weight, transpose_y=True, **name)
-        elif axis == x.rank - 2:
-            x = mb.matmul(x=weight[(None,) * (x.rank - 2)], y=x, **name)
-        else:
-            order = [*range(axis), *range(axis + 1, x.rank), axis]
-            back = [order.index(place) for place in range(x.rank)]
-            turned = mb.matmul(x=mb.transpose(x=x, perm=order), y=weight, transpose_y=True)
-            x = mb.transpose(x=turned, perm=back, **name)
-    context.add(x)
+        before = mb.squeeze(x=mb.slice_by_size(x=shape, begin=[axis], size=[1]), axes=[0])
+        after = mb.squeeze(x=after, axes=[0]) if hasattr(after, "sym_type") else after
+        ratio = (before, after)
+        if given["corners"]:
+            ratio = (mb.sub(x=before, y=1), mb.maximum(x=mb.sub(x=after, y=1), y=1))
+        elif given["scales"]:
+            factor = _fraction(given["scales"][index])
+            ratio = (factor.denominator, factor.numerator)
+        weight = _antialiased if antialias else _interpolated
+        x = _times(x, weight(before, after, ratio, mode, given["corners"]), axis)
+    context.add(mb.identity(x=x, name=node.name))
+
+
+def _fraction(scale: float) -> Fraction:
+    return Fraction(scale).limit_denominator(1000)
+
+
+def _interpolated(before: Any, after: Any, ratio: tuple[Any, Any], mode: str, corners: bool) -> Any:
+    """Return each result's (row's) weights of the two or four elements around it."""
+    from coremltools.converters.mil import Builder as mb
+
+    step = mb.expand_dims(x=mb.range_1d(start=0, end=after, step=1), axes=[1])
+    if corners:
+        numerator, denominator = mb.mul(x=step, y=ratio[0]), ratio[1]
+    else:
+        twice = mb.add(x=mb.mul(x=step, y=2), y=1)
+        numerator, denominator = mb.sub(x=mb.mul(x=twice, y=ratio[0]), y=ratio[1]), mb.mul(x=ratio[1], y=2)
+    if mode != "bicubic":
+        numerator = mb.maximum(x=numerator, y=0)
+    low = mb.floor_div(x=numerator, y=denominator)
+    rest = mb.sub(x=numerator, y=mb.mul(x=low, y=denominator))
+    share = mb.real_div(x=mb.cast(x=rest, dtype="fp32"), y=mb.cast(x=denominator, dtype="fp32"))
+    place = mb.expand_dims(x=mb.range_1d(start=0, end=before, step=1), axes=[0])
+    total: Any = None
+    for offset in (-1, 0, 1, 2) if mode == "bicubic" else (0, 1):
+        apart = mb.abs(x=mb.sub(x=share, y=float(offset)))
+        weight = _cubic(apart, -0.75, inner=offset in (0, 1)) if mode == "bicubic" else mb.sub(x=1.0, y=apart)
+        at = mb.minimum(x=mb.maximum(x=mb.add(x=low, y=offset), y=0), y=mb.sub(x=before, y=1))
+        part = mb.mul(x=mb.cast(x=mb.equal(x=place, y=at), dtype="fp32"), y=weight)
+        total = part if total is None else mb.add(x=total, y=part)
+    return total
+
+
+def _cubic(x: Any, a: float, *, inner: bool) -> Any:
+    """Return Keys' kernel of a distance below 1 (``inner``) or from 1 to 2."""
+    from coremltools.converters.mil import Builder as mb
+
+    factors = (a + 2, -(a + 3), 0.0, 1.0) if inner else (a, -5 * a, 8 * a, -4 * a)
+    total: Any = factors[0]
+    for factor in factors[1:]:
+        total = mb.add(x=mb.mul(x=x, y=total), y=factor)
+    return total
+
+
+def _antialiased(before: Any, after: Any, ratio: tuple[Any, Any], mode: str, corners: bool) -> Any:
+    """Return each result's (row's) weights of all elements within reach, which is wider where the result is smaller."""
+    from coremltools.converters.mil import Builder as mb
+
+    def odd(end: Any, axis: int, times: Any) -> Any:
+        steps = mb.add(x=mb.mul(x=mb.range_1d(start=0, end=end, step=1), y=2), y=1)
+        return mb.mul(x=mb.expand_dims(x=steps, axes=[axis]), y=times)
+
+    apart = mb.abs(x=mb.sub(x=odd(before, 0, ratio[1]), y=odd(after, 1, ratio[0])))
+    reach = mb.mul(x=mb.maximum(x=ratio[0], y=ratio[1]), y=2)
+    apart = mb.minimum(x=apart, y=mb.mul(x=reach, y=2))  # all weights are 0 there, and f16 holds it
+    distance = mb.real_div(x=mb.cast(x=apart, dtype="fp32"), y=mb.cast(x=reach, dtype="fp32"))
+    if mode == "bicubic":
+        near = mb.cast(x=mb.less(x=distance, y=1.0), dtype="fp32")
+        inner, outer = (_cubic(distance, -0.5, inner=flag) for flag in (True, False))
+        weight = mb.add(x=mb.mul(x=near, y=inner), y=mb.mul(x=mb.sub(x=1.0, y=near), y=outer))
+    else:
+        weight = mb.maximum(x=mb.sub(x=1.0, y=distance), y=0.0)
+    return mb.real_div(x=weight, y=mb.reduce_sum(x=weight, axes=[1], keep_dims=True))
 
 
 def _matrix(before: int, after: int, scale: float | None, mode: str, corners: bool, antialias: bool) -> Any:
@@ -234,8 +331,9 @@ def _targets(given: dict[str, Any], rank: int) -> list[Any]:
         size = given["size"][index] if given["size"] else None
         if size is None:
             axis = given["x"].rank - rank + index
-            length = mb.cast(x=mb.slice_by_size(x=shape, begin=[axis], size=[1]), dtype="fp32")
-            size = mb.floor(x=mb.mul(x=length, y=given["scales"][index]))
+            factor = _fraction(given["scales"][index])  # in whole numbers: f16 holds no large fractions
+            length = mb.slice_by_size(x=shape, begin=[axis], size=[1])
+            size = mb.floor_div(x=mb.mul(x=length, y=factor.numerator), y=factor.denominator)
         if not isinstance(size, int):
             size = mb.cast(x=size, dtype="int32")
             size = mb.reshape(x=size, shape=[1]) if size.rank != 1 else size
@@ -252,8 +350,6 @@ def _at_run_time(context: Any, node: Any, given: dict[str, Any], rank: int, mode
 
     if not is_current_opset_version_compatible_with(AvailableTarget.iOS17):
         raise ValueError("a resize to a size that is known only when the model runs: that needs --target iOS17")
-    if any(not float(scale).is_integer() for scale in given["scales"]) and not given["corners"]:
-        raise ValueError(f"a resize by {given['scales'][0]} of a size that is known only when the model runs")
     x, sizes = given["x"], _targets(given, rank)
     x = mb.expand_dims(x=x, axes=[3]) if rank == 1 else x
     sizes = [*sizes, 1] if rank == 1 else sizes
@@ -270,19 +366,21 @@ def _at_run_time(context: Any, node: Any, given: dict[str, Any], rank: int, mode
 
 
 def _by_quotients(context: Any, node: Any, given: dict[str, Any], rank: int) -> None:
-    """Take element i * before // after of each axis: lengths that are known only when the model runs."""
+    """Take element i * before // after of each axis, or i by the factor: lengths known only when the model runs."""
     from coremltools.converters.mil import Builder as mb
 
     x = given["x"]
-    if given["scales"] and any(not float(scale).is_integer() for scale in given["scales"]):
-        raise ValueError(f"a resize by {given['scales'][0]} of a size that is known only when the model runs")
     shape = mb.shape(x=x)
     for index, size in enumerate(_targets(given, rank)):
         axis = x.rank - rank + index
         before = mb.slice_by_size(x=shape, begin=[axis], size=[1])
         after = size if isinstance(size, int) else mb.squeeze(x=size, axes=[0])
         steps = mb.range_1d(start=0, end=after, step=1)
-        places = mb.floor_div(x=mb.mul(x=steps, y=before), y=size)
+        top, bottom = before, size
+        if given["scales"] and not float(given["scales"][index]).is_integer():
+            factor = _fraction(given["scales"][index])
+            top, bottom = factor.denominator, factor.numerator
+        places = mb.floor_div(x=mb.mul(x=steps, y=top), y=bottom)
         name = {"name": node.name} if index == rank - 1 else {}
         x = mb.gather(x=x, indices=places, axis=axis, **name)
     context.add(x)
