@@ -81,6 +81,11 @@ def supports(kind: str, *, exported: bool = False) -> bool:
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return the decompositions for torch.export, by overload: mends in torch's terms, and ops that coremltools
     lacks."""
+    return dict(_decompositions())
+
+
+@cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
     import torch
 
     install()
