@@ -33,3 +33,9 @@ def test_a_pattern_that_fits_nothing_is_a_usage_error(tlkit: Shell) -> None:
     assert outcome.code == 2
     assert outcome.out == ""
     assert "frobnicate" in outcome.err
+
+
+def test_tlkits_own_operations_are_listed_apart(tlkit: Shell) -> None:
+    own = {item["name"] for item in tlkit("ops", "--dialect", "--json").json()["ops"]}
+    assert "tlkit.custom" in own and all(name.startswith("tlkit.") for name in own)
+    assert not own & {item["name"] for item in tlkit("ops", "--json").json()["ops"]}

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.cli.commands import Shell
 from tests.formats import packages
+from tests.frontends.network import nets
 
 
 @pytest.fixture
@@ -148,3 +149,15 @@ def test_a_function_of_several(tlkit: Shell, tmp_path: Path) -> None:
     assert "func second" in inspected.out and "func first" not in inspected.out
     program = tlkit("inspect", path, "--function", "second", "--json").json()["program"]
     assert {operation["function"] for operation in program} == {"second"}
+
+
+def test_a_custom_layer_runs_by_the_function_that_is_named(tlkit: Shell, tmp_path: Path) -> None:
+    made = nets.model([nets.layer("custom", className="Norm")], {"x": [2]})
+    (tmp_path / "old.mlmodel").write_bytes(made.SerializeToString())
+    words = ("run", tmp_path / "old.mlmodel", "--input", "x=[3,-4]", "--json")
+    refused = tlkit(*words)
+    assert refused.code == 3 and "custom layer Norm" in refused.err and "--custom" in refused.err
+    assert tlkit(*words, "--custom", "Norm").code == 2
+    assert tlkit(*words, "--custom", "Norm=no.such:place").code == 2
+    found = tlkit(*words, "--custom", "Norm=tests.frontends.network.nets:sizes")
+    assert found.json()["outputs"][0]["values"] == [3, 4]

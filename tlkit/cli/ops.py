@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only names or families like this: 'conv*', pool.")]
 
 
+Dialect = Annotated[
+    bool, typer.Option("--dialect", help="List tlkit's own operations, which old models need and no package can hold.")
+]
+
+
 def ops(
     pattern: Pattern = "*",
+    dialect: Dialect = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -29,12 +35,13 @@ def ops(
     tlkit ops
     tlkit ops 'reduce_*'
     tlkit ops recurrent
+    tlkit ops --dialect
     tlkit ops --json | jq '.ops[].name'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.inspect.oplist import list_ops
 
-    entries = list_ops(pattern)
+    entries = list_ops(pattern, dialect=dialect)
     covered = [entry for entry in entries if entry.covered]
     missing = [entry for entry in entries if not entry.covered]
     sink.answer(

@@ -41,6 +41,13 @@ Stage = Annotated[
     typer.Option("--stage", metavar="N|NAME", help="Run only one stage of a pipeline: its number (from 0) or name."),
 ]
 
+Customs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--custom", metavar="CLASS=module:function", help="What runs a network's custom layers of a class. Repeatable."
+    ),
+]
+
 _BAR = 24  # columns of a class's bar at probability 1
 
 
@@ -55,6 +62,7 @@ def run(
     function: options.Function = None,
     strict_mil: options.StrictMil = False,
     stage: Stage = None,
+    custom: Customs = None,
     until: Until = None,
     dump: Dump = None,
     ops: Ops = None,
@@ -90,6 +98,7 @@ def run(
             function=function,
             strict_mil=strict_mil,
             stage=stage,
+            custom=custom or (),
             until=until,
             dump=dump,
             ops=ops or (),

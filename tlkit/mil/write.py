@@ -169,6 +169,8 @@ class _Writer:
         self.attributes(block.attributes, message)
 
     def operation(self, operation: Operation, message: Any, depth: int) -> None:
+        if "." in operation.type:
+            raise LoadError(f"the operation {operation.type} is tlkit's own, and no package can hold it")
         message.type = operation.type
         for name, arguments in operation.inputs.items():
             given = message.inputs[name].arguments

@@ -296,7 +296,8 @@ def test_embeddings_take_columns():
 )
 def test_matrix_products(x, y, turn):
     a, b = drawn(*x), drawn(*y)
-    wanted = np.matmul(a.T if turn[0] else a, b.T if turn[1] else b)
+    a_seen = a if a.ndim > 1 else a[None]  # a vector's axis of 1 stays
+    wanted = np.matmul(a.T if turn[0] else a_seen, b.T if turn[1] else b)
     made = one(layer("batchedMatmul", "x z", transposeA=turn[0], transposeB=turn[1]), x=a, z=b)
     np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
 
@@ -359,6 +360,8 @@ def test_reductions(kind):
         for keep in (True, False):
             made = one(layer(f"reduce{kind}", axes=list(axes), keepDims=keep), x=POSITIVE)
             np.testing.assert_allclose(made, formula(POSITIVE, axis=axes, keepdims=keep), rtol=1e-4)
+    kept = one(layer(f"reduce{kind}", reduceAll=True, keepDims=True), x=POSITIVE)
+    assert kept.shape == (1, 1, 1, 1)
     whole = one(layer(f"reduce{kind}", reduceAll=True), x=POSITIVE)
     assert whole.shape == (1,)
     np.testing.assert_allclose(whole[0], formula(POSITIVE), rtol=1e-4)

@@ -82,18 +82,19 @@ def export(
     inputs = tuple(files_named(model))
     _check(goal, precision, force, inputs)
     from tlkit.core.model.load import load_model
+    from tlkit.formats.coreml.legacy import NETWORKS
     from tlkit.formats.coreml.open import open_package
     from tlkit.host.quiet import quiet
 
     if not Path(model).exists():
         hint = f"{goal.suffix} is made of a Core ML model; convert PyTorch to a .mlpackage first"
         raise LoadError(f"{model}: no such model file", hint)
-    info = load_model(model, function=function).info
-    package = open_package(Path(model))
-    if package.program is None:
+    loaded = load_model(model, function=function)
+    info, package = loaded.info, open_package(Path(model))
+    if package.program is None and info.kind not in NETWORKS:
         raise LoadError(f"{model}: a {info.kind} model; tlkit exports mlprograms", "convert its source instead")
     package.require_weights()
-    program = package.program.function(function or package.default_function)
+    program = loaded.function()
     if info.states and goal.suffix == ".onnx":
         raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
     found: Verification | None = None

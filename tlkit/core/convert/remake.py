@@ -8,6 +8,7 @@ on one seeded input. A program in f16 is made one in f32 by :mod:`tlkit.mil.pass
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from tlkit.core.convert.tools.targets import Target, choose_target, target_of_ve
 from tlkit.errors import LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.features import interfaces, refuse_half_images
+from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.frontends.network.mlprogram import as_mlprogram
 from tlkit.host.quiet import quiet
 from tlkit.host.scratch import temporary_files
 from tlkit.host.staging import staged
@@ -71,9 +74,10 @@ def remake(
     """
     with clock.stage("load", "reading the program"):
         package, program = _open(source)
+        old = not package.model.mlProgram.functions  # a network, whose program is not in its message
         half, version = is_half(program), package.model.specificationVersion
         recipe = Recipe(
-            precision or ("f16" if half else "f32"),
+            precision or ("f16" if half or old else "f32"),
             choose_target(target) if target else target_of_version(version),
             about=about,
         )
@@ -84,7 +88,8 @@ def remake(
             )
         widened = half and recipe.precision == "f32"
         narrowed = not half and recipe.precision == "f16"
-        if not (widened or narrowed or recipe.target.version != version):
+        changed = widened or narrowed
+        if not (old or widened or narrowed or recipe.target.version != version):
             raise UsageError(
                 f"{source}: it is {recipe.precision}, for {recipe.target.name}, already",
                 "say what to change: --precision, --target; names, shapes and texts: tlkit edit",
@@ -94,11 +99,12 @@ def remake(
     verification = None
     with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
         with clock.stage("convert", "converting"):
-            start = _widened(package, program, path.with_name(f"f32-{path.name}")) if widened else package
+            between = path.with_name(f"f32-{path.name}")
+            start = _widened(package, program, between) if widened or old else package
             _write(start, recipe, path, narrowed, clock)
         if verify:
             with clock.stage("verify", "verifying"):
-                verification = _verified(source, path, "f16" if widened or narrowed else "f32", seed)
+                verification = _verified(source, path, recipe.precision if old else "f16" if changed else "f32", seed)
         annotate(path, describe(str(source), recipe.precision, verification))
         notes = ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
         made = result(path, goal, str(source), recipe, verification, clock, notes)
@@ -110,6 +116,9 @@ def _open(source: Path) -> tuple[Package, Program]:
         raise LoadError(f"{source}: no such package", "check the path")
     sniff.expect_coreml(source)
     package = open_package(source)
+    if package.model.WhichOneof("Type") in NETWORKS:
+        model, made = as_mlprogram(package.model)
+        return replace(package, model=model), made
     if package.root != source or not package.root.is_dir() or package.file.suffix != ".mlmodel":
         raise UsageError(f"{source}: only a .mlpackage folder can be rebuilt", "use the package it was made from")
     program = package.program

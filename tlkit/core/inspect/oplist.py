@@ -31,16 +31,21 @@ class OpEntry:
     reason: str = ""
 
 
-def list_ops(pattern: str = "*") -> tuple[OpEntry, ...]:
-    """Return the operations whose name or family matches ``pattern`` (``conv*``, ``recurrent``), by name.
+def list_ops(pattern: str = "*", *, dialect: bool = False) -> tuple[OpEntry, ...]:
+    """Return the operations whose name or family matches ``pattern`` (``conv*``, ``recurrent``), by name: MIL's, or
+    those of tlkit's own ``dialect``.
 
     UsageError where none does.
     """
     from tlkit.mil import ops
+    from tlkit.mil.dialect import own
     from tlkit.mil.ops.kit.spec import VERSIONS
 
-    names = sorted(VERSIONS.keys() | ops.library().keys())
-    entries = (_entry(name, VERSIONS.get(name, ()), ops.library().get(name, ())) for name in names)
+    if dialect:
+        entries = [_entry(name, (), [found]) for name, found in sorted(own().items())]
+    else:
+        names = sorted(VERSIONS.keys() | ops.library().keys())
+        entries = [_entry(name, VERSIONS.get(name, ()), ops.library().get(name, ())) for name in names]
     found = tuple(e for e in entries if fnmatchcase(e.name, pattern) or fnmatchcase(e.family, pattern))
     if not found:
         raise UsageError(f"no operation and no family is named '{pattern}'", "`tlkit ops` lists all of them")

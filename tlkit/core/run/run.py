@@ -101,6 +101,7 @@ def run(
     function: str | None = None,
     strict_mil: bool = False,
     stage: int | str | None = None,
+    custom: Iterable[str] = (),
     until: str | None = None,
     dump: str | None = None,
     ops: Iterable[str] = (),
@@ -116,6 +117,8 @@ def run(
     specification where Core ML was measured to depart from it. ``stage`` is one stage of a pipeline, by its number
     (from 0) or name, to be run by itself.
 
+    ``custom`` are texts ``CLASS=module:function``: what runs a neural network's custom layers (:func:`load_model`).
+
     ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
     a folder to write, a .npy file for each value and an index, for all operations or those whose name or type matches
     one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too. So does ``check_nan``, which looks for the
@@ -130,7 +133,7 @@ def run(
         prepare(item.path, force=force, kind=item.kind, inputs=files)
     check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
-    loaded = load_model(model, function=function, stage=stage, **how)
+    loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
     shapes = tuple(shapes)
@@ -164,6 +167,17 @@ def _as_given(spec: TensorSpec, value: Any) -> PortValue:
     if isinstance(value, np.ndarray):
         return PortValue(spec.name, str(value.dtype), value.shape)
     return PortValue(spec.name, spec.dtype, () if isinstance(value, str) else (len(value),))
+
+
+def customs(texts: Iterable[str]) -> dict[str, str]:
+    """Return the functions that ``CLASS=module:function`` texts name, by class."""
+    found = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        if not (name and equals and ":" in place):
+            raise UsageError(f"--custom {text}: not CLASS=module:function", "name a function that can be imported")
+        found[name] = place
+    return found
 
 
 def summarize(spec: TensorSpec, value: Any) -> OutputSummary:

@@ -14,7 +14,19 @@ from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph, text
 from tlkit.frontends.network.kit.weights import Weights
 from tlkit.mil.passes.rewrite import texts
-from tlkit.mil.program import Block, DictType, Function, NamedType, Operation, Program, Ref, TensorType, Value
+from tlkit.mil.program import (
+    Argument,
+    Block,
+    DictType,
+    Function,
+    ListType,
+    NamedType,
+    Operation,
+    Program,
+    Ref,
+    TensorType,
+    Value,
+)
 from tlkit.mil.types import DType
 from tlkit.types import TensorSpec
 
@@ -102,7 +114,7 @@ class NeuralNetwork:
             dictionary = DictType(TensorType(self._label_type()), TensorType(DType.FP64))
             names.append(NamedType(table or g.fresh("classProbability"), dictionary))
             flat = g.reshape(blob, (-1,) if None in blob.shape else (_size(blob),))
-            inputs = {"probabilities": (Ref(flat.name),), "classes": (self._labels(g),)}
+            inputs: dict[str, tuple[Argument, ...]] = {"probabilities": (Ref(flat.name),), "classes": (self._labels(),)}
             g.operations.append(Operation("classify", inputs, tuple(names), {"name": text("classify")}))
             made |= {item.name: item.name for item in names}
         return tuple(made[spec.name] for spec in self.outputs)
@@ -110,12 +122,14 @@ class NeuralNetwork:
     def _label_type(self) -> DType:
         return DType.INT64 if self._network.WhichOneof("ClassLabels") == "int64ClassLabels" else DType.STRING
 
-    def _labels(self, g: Graph) -> Ref:
+    def _labels(self) -> Value:
         which = self._network.WhichOneof("ClassLabels")
         labels = list(getattr(self._network, which).vector) if which else []
         if self._label_type() is DType.STRING:
-            return g.constant("classes", texts([str(item) for item in labels]))
-        return g.constant("classes", Value(TensorType(DType.INT64, (len(labels),)), tuple(labels)))
+            return texts([str(item) for item in labels])
+        kind = TensorType(DType.INT64)
+        several = tuple(Value(kind, (int(label),)) for label in labels)
+        return Value(ListType(kind, len(labels)), several)
 
     def _output(self, g: Graph, scope: Mapping[str, Blob], spec: TensorSpec) -> str:
         """Make an output under its port's name; return that."""

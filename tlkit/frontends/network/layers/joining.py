@@ -8,7 +8,7 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.frontends.network.kit.arithmetic import filled, integers, truth, unary
 from tlkit.frontends.network.kit.blob import Blob, Shape, axis_of, product, replaced
-from tlkit.frontends.network.kit.graph import Graph
+from tlkit.frontends.network.kit.graph import Graph, scalar
 from tlkit.frontends.network.kit.registry import Layer, layer, lengths
 from tlkit.frontends.network.layers.window import borders
 from tlkit.mil.types import DType
@@ -85,13 +85,21 @@ def _even(size: int | None, parts: int) -> list[int | None]:
     return [None if size is None else size // parts] * parts
 
 
+def _nearly_even(g: Graph, layer: Layer, x: Blob, axis: int, parts: int) -> Sequence[Blob]:
+    """Return parts of which the first may be one longer, as numpy's array_split makes them."""
+    size = x.shape[axis]
+    if size is None or not 0 < parts <= size or size % parts == 0:
+        return divided(g, layer, x, axis, _even(size, parts), True)
+    return divided(g, layer, x, axis, [size // parts + (index < size % parts) for index in range(parts)], False)
+
+
 @layer("splitND")
 def split_nd(g: Graph, layer: Layer) -> Sequence[Blob]:
     """Divide an axis into equal parts, or into parts of given sizes."""
     p, x = layer.params, g.lay(layer.x)
     axis, sizes = axis_of(p.axis, len(x.shape)), [int(size) for size in p.splitSizes]
     if not sizes:
-        return divided(g, layer, x, axis, _even(x.shape[axis], max(int(p.numSplits), len(layer.outputs))), True)
+        return _nearly_even(g, layer, x, axis, max(int(p.numSplits), len(layer.outputs)))
     if x.shape[axis] not in (None, sum(sizes)):
         raise LoadError(f"{x.shape[axis]} divided into {sizes}", "the network is damaged")
     return divided(g, layer, x, axis, sizes, False)
@@ -193,12 +201,13 @@ def slice_dynamic(g: Graph, layer: Layer) -> Blob:
     gone = masks[2] if isinstance(masks[2], list) else [False] * rank
     if not isinstance(masks[2], list):
         raise LoadError("a rank that only a run tells", "tlkit needs the rank of each value before it runs")
-    shape: Shape = (None,) * (rank - sum(gone)) or (1,)
-    if all(gone):
-        gone = [False, *gone[1:]]
     names = ("begin", "end", "stride")
-    flags = {"begin_mask": masks[0], "end_mask": masks[1], "squeeze_mask": gone}
-    return g.op("slice_by_index", shape, x=x, **dict(zip(names, numbers, strict=True)), **flags)
+    shape: Shape = tuple(1 if squeezed else None for squeezed in gone)
+    flags = {"begin_mask": masks[0], "end_mask": masks[1]}
+    made = g.op("slice_by_index", shape, x=x, **dict(zip(names, numbers, strict=True)), **flags)
+    axes = [axis for axis, squeezed in enumerate(gone) if squeezed][int(all(gone)) :]
+    left = tuple(None for squeezed in gone if not squeezed) or (1,)
+    return g.op("squeeze", left, x=made, axes=axes) if axes else made
 
 
 @layer("sliceBySize", inputs=2)
@@ -218,8 +227,6 @@ def slice_by_size(g: Graph, layer: Layer) -> Blob:
 
 
 def _zero() -> Any:
-    from tlkit.frontends.network.kit.graph import scalar
-
     return scalar([0])
 
 
@@ -293,14 +300,27 @@ def tile(g: Graph, layer: Layer) -> Blob:
     x, given = layer.x, layer.input(1)
     known = g.known(given) if given is not None else None
     if given is not None and known is None:
-        return g.op("tile", (None,) * x.rank, x=g.lay(x), reps=integers(g, g.lay(given)))
+        return _tiled(g, g.lay(x), g.lay(given))
     reps = [int(value) for value in (known if known is not None else layer.params.reps)]
     whole = g.lay(x)
-    if len(reps) < x.rank or min(reps) < 1:
+    reps = [1] * (x.rank - len(reps)) + reps
+    if min(reps, default=0) < 1:
         raise LoadError(f"{reps} repetitions of {x.logical}", "the network is damaged")
     whole = g.reshape(whole, (*(1,) * (len(reps) - x.rank), *whole.shape)) if len(reps) > x.rank else whole
     shape = tuple(None if d is None else d * times for d, times in zip(whole.shape, reps, strict=True))
     return g.op("tile", shape, x=whole, reps=reps)
+
+
+def _tiled(g: Graph, x: Blob, given: Blob) -> Blob:
+    """Repeat the last axes as often as a value says, which only a run tells."""
+    count, rank = product(given.shape), len(x.shape)
+    if count is None or count > rank:
+        raise LoadError(f"{given.shape} repetitions of {x.shape}", "tlkit needs the rank of each value before it runs")
+    reps = integers(g, given)
+    if count < rank:
+        ones = g.tensor(scalar([1] * (rank - count)), "ones")
+        reps = g.op("concat", (rank,), out=DType.INT32, values=[ones, reps], axis=0)
+    return g.op("tile", (None,) * rank, x=x, reps=reps)
 
 
 @layer("slidingWindows")

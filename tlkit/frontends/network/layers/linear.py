@@ -73,7 +73,10 @@ def _looked_up(g: Graph, layer: Layer, places: Blob, rows: int, width: int) -> B
 
 @layer("batchedMatmul")
 def batched_matmul(g: Graph, layer: Layer) -> Blob:
-    """The matrix product of two inputs as numpy has it, or of one and a matrix stored column by column."""
+    """The matrix product of two inputs, or of one and a matrix stored column by column.
+
+    A vector is a matrix of one row or column, and its axis of 1 stays in the result.
+    """
     p = layer.params
     x = g.lay(layer.x)
     if len(layer.inputs) < 2:
@@ -84,12 +87,10 @@ def batched_matmul(g: Graph, layer: Layer) -> Blob:
             raise LoadError(f"a matrix of {rows} rows meets {x.shape}", "the network is damaged")
         return g.op("linear", (*x.shape[:-1], columns), x=x, weight=weight, bias=bias)
     y = g.lay(layer.inputs[1])
-    shape = _product(x.shape, y.shape, p.transposeA, p.transposeB)
     one, two = (_matrix(g, item, front) for item, front in ((x, True), (y, False)))
     full = _product(one.shape, two.shape, p.transposeA, p.transposeB)
     turned: dict[str, Any] = {"transpose_x": p.transposeA or None, "transpose_y": p.transposeB or None}
-    made = g.op("matmul", full, x=one, y=two, **turned)
-    return g.reshape(made, shape or (1,)) if full != shape else made
+    return g.op("matmul", full, x=one, y=two, **turned)
 
 
 def _matrix(g: Graph, x: Blob, front: bool) -> Blob:
@@ -99,12 +100,9 @@ def _matrix(g: Graph, x: Blob, front: bool) -> Blob:
 
 
 def _product(x: Shape, y: Shape, turn_x: bool, turn_y: bool) -> Shape:
-    """Return the shape of x @ y, vectors as numpy has them."""
-    rows: tuple[Any, ...] = x[-1:] if turn_x else x[-2:-1]
-    inner_x = x[-2] if turn_x and len(x) > 1 else x[-1]
-    inner_y = y[-1] if turn_y or len(y) == 1 else y[-2]
-    columns = y[-2:-1] if turn_y else y[-1:]
+    """Return the shape of x @ y, of which neither is a vector."""
+    rows, inner_x = (x[-1], x[-2]) if turn_x else (x[-2], x[-1])
+    columns, inner_y = (y[-2], y[-1]) if turn_y else (y[-1], y[-2])
     if None not in (inner_x, inner_y) and inner_x != inner_y:
         raise LoadError(f"a product of {x} and {y}", "the network is damaged")
-    before = broadcast(x[:-2], y[:-2])
-    return (*before, *(rows if len(x) > 1 else ()), *(columns if len(y) > 1 else ()))
+    return (*broadcast(x[:-2], y[:-2]), rows, columns)

@@ -53,7 +53,7 @@ def _new(kind: str, mil: str) -> None:
     def function(g: Graph, layer: Layer) -> Blob:
         p, x = layer.params, layer.x
         axes = list(range(x.rank)) if p.reduceAll or not p.axes else [int(axis) for axis in p.axes]
-        return reduced(g, mil, x, axes, keep=p.keepDims and not p.reduceAll)
+        return reduced(g, mil, x, axes, keep=bool(p.keepDims))
 
 
 for _kind, _mil in _NEW.items():
