@@ -131,6 +131,19 @@ def held(count: int) -> str:
     return program(*lines, out=", ".join(f"v{at}" for at in range(count)))
 
 
+def drawn(size: int) -> str:
+    """Random numbers, by a generator of their own."""
+    given = const("s", "tensor<int32, [2]>", f"[{size}, {size}]"), const("q", "int32", "1")
+    return program(*given, op("y", _TWO, "random_normal(shape = s, mean = m, stddev = d, seed = q)")).replace(
+        given[1], f"{given[1]} {const('m', 'fp32', '0x0p+0')} {const('d', 'fp32', '0x1p+0')}"
+    )
+
+
+def picked(size: int) -> str:
+    given = const("s", "int32", str(size)), const("q", "int32", "1"), const("m", "string", '"logits"')
+    return program(*given, op("y", "tensor<int32, [?, ?]>", "random_categorical(x = x, mode = m, size = s, seed = q)"))
+
+
 def written(index: int) -> str:
     """A list that is written to at ``index``."""
     given = const("n", "int32", "1"), const("d", "bool", "true"), const("e", "tensor<int32, [2]>", "[1, 2]")
@@ -173,6 +186,8 @@ GREEDY = {
     "matmul": matmul(1 << 20),
     "doubled": doubled(40),
     "held": held(40),
+    "drawn": drawn(1 << 17),
+    "picked": picked(1 << 30),
     "written": written(2_000_000_000),
     "looped": looped(1_000_000_000),
     "looped twice": looped(1_000_000_000, inner=1000),
@@ -195,6 +210,8 @@ MODEST = {
     "matmul": matmul(500),
     "doubled": doubled(10),
     "held": held(2),
+    "drawn": drawn(100),
+    "picked": picked(100),
     "written": written(1000),
     "looped": looped(1000),
     "looped twice": looped(1000, inner=100),

@@ -115,7 +115,9 @@ def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: flo
         return
     try:
         made = func(*_without_data(args), **{key: _without_data(value) for key, value in _settings(func, kwargs)})
-    except Exception:
+    except Exception:  # its sizes depend on values, or it does not work without data
+        if not tensors:  # made of nothing but numbers, such as random ones: their product is the most there can be
+            yield (bound,)
         return
     yield from (tensor.shape for tensor in _tensors(made))
 
@@ -185,7 +187,7 @@ _BOUNDS: Mapping[Any, Callable[..., int]] = {
     **dict.fromkeys((_ATEN.linear,), _linear),
     **dict.fromkeys((_ATEN.matmul, _ATEN.mm, _ATEN.bmm), _matmul),
     **dict.fromkeys((_ATEN.cat, _ATEN.stack), _joined),
-    **dict.fromkeys((_ATEN.full, _ATEN.zeros, _ATEN.ones, _ATEN.empty), _asked),
+    **dict.fromkeys((_ATEN.full, _ATEN.zeros, _ATEN.ones, _ATEN.empty, _ATEN.rand, _ATEN.randn), _asked),
     **dict.fromkeys((_ATEN.batch_norm, _ATEN.layer_norm, _ATEN.group_norm, _ATEN.instance_norm), _first),
     **dict.fromkeys((_ATEN.softmax, _ATEN.log_softmax, _ATEN.copy_), _first),
     **dict.fromkeys((_ATEN.sum, _ATEN.mean, _ATEN.amax, _ATEN.amin), _reduced),
