@@ -20,9 +20,9 @@ from tlkit.words import byte_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tlkit.core.compare.models import Verification
     from tlkit.core.convert.capture.preflight import PreflightError
     from tlkit.core.convert.result import ConversionResult
-    from tlkit.core.convert.verify import Verification
     from tlkit.types import TensorSpec
 
 Source = Annotated[

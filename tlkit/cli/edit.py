@@ -119,7 +119,9 @@ def edit(
 def _document(result: EditResult) -> dict[str, Any]:
     from dataclasses import fields
 
-    return {field.name: getattr(result, field.name) for field in fields(result)} | {"ok": result.ok}
+    found = result.check
+    check = {"passed": found.passed, "max_abs": found.max_abs, "reasons": found.reasons} if found else None
+    return {field.name: getattr(result, field.name) for field in fields(result)} | {"check": check, "ok": result.ok}
 
 
 def _show(result: EditResult) -> RenderableType:
@@ -133,9 +135,10 @@ def _verdict(result: EditResult) -> list[tuple[str, str, str]]:
     check = result.check
     if check is None:
         return []
-    reasons = [("", reason, "red" if check.passed is False else "dim") for reason in check.reasons]
+    reasons = [("", reason, "dim" if check.ok else "red") for reason in check.reasons]
     if check.passed is None:
-        return [("verified", "no", "yellow"), *reasons]
+        verdict = ("no", "yellow") if check.unmatched else ("could not be judged; the model is written", "red")
+        return [("verified", *verdict), *reasons]
     if not check.passed:
         return [("verified", "DIFFERS from the original; the model is written", "bold red"), *reasons]
     same = "gives what the original gives, bit for bit" if not check.max_abs else "agrees with the original"

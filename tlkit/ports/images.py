@@ -13,7 +13,7 @@ import numpy as np
 
 from tlkit.errors import LoadError, TlkitError, UsageError, reason
 from tlkit.ports.shapes import allows_size
-from tlkit.types import ImageSpec, TensorSpec
+from tlkit.types import ImageSpec, Layout, TensorSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -61,6 +61,30 @@ def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = 
     if spec.image.layout == "BGR":
         planes = planes[::-1]
     return np.ascontiguousarray(planes[None], np.dtype(spec.dtype or "float32"))
+
+
+def to_pixels(layout: Layout, values: Array) -> Array:
+    """Return the pixels that (..., channels, height, width) values of 0..255 in ``layout`` stand for.
+
+    (height, width) for grey levels, (height, width, 3) in RGB for both colour layouts, as PIL has them; rounded and
+    clipped to uint8, but for GRAYSCALE_FLOAT16, which stays as it is, in float32.
+    """
+    planes = values.reshape(values.shape[-3:])
+    if layout == "GRAYSCALE_FLOAT16":
+        return np.asarray(planes[0], np.float32)
+    whole: Array = np.clip(np.rint(planes), 0, 255).astype(np.uint8)
+    if layout == "GRAYSCALE":
+        grey: Array = whole[0]
+        return grey
+    # PIL has no BGR: Core ML gives and takes RGB images for such ports too, and swaps them itself.
+    return np.ascontiguousarray(whole[:: -1 if layout == "BGR" else 1].transpose(1, 2, 0))
+
+
+def to_picture(layout: Layout, values: Array) -> Picture:
+    """Return the PIL image that values stand for, as :func:`to_pixels` reads them."""
+    from PIL import Image
+
+    return Image.fromarray(to_pixels(layout, values))
 
 
 def _open(spec: TensorSpec, value: Any) -> Picture:

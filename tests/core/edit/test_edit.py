@@ -416,7 +416,7 @@ def test_a_program_that_contradicts_itself_is_no_internal_error(net: Path, tmp_p
 
 
 def test_an_edited_model_that_does_not_run_fails_the_check(net: Path, tmp_path: Path) -> None:
-    from tlkit.core.compare.packages import compare
+    from tlkit.core.compare.packages import compare_packages
 
     broken = edit(net, tmp_path / "broken.mlpackage", rename={"x": "x2"}).path
     file = broken / "Data/com.apple.CoreML/model.mlmodel"
@@ -424,13 +424,13 @@ def test_an_edited_model_that_does_not_run_fails_the_check(net: Path, tmp_path: 
     (block,) = model.mlProgram.functions["main"].block_specializations.values()
     del block.operations[0]
     file.write_bytes(model.SerializeToString())
-    reasons, figures = compare(net, broken, 0)
-    assert not figures and "before anything defines it" in reasons[0]
+    found = compare_packages(net, broken, 0)
+    assert not found.ok and not found.outputs and "before anything defines it" in found.reasons[0]
     other = packages.linear(tmp_path / "other.mlpackage")
     weights = other / "Data/com.apple.CoreML/weights/weight.bin"
     weights.write_bytes(weights.read_bytes().replace(MATRIX.tobytes(), (-MATRIX).tobytes()))
-    reasons, figures = compare(net, other, 0)
-    assert figures["y"].max_abs > 0.5 and "y: " in reasons[0]
+    found = compare_packages(net, other, 0)
+    assert found.passed is False and found.outputs["y"].max_abs > 0.5 and "y: " in found.reasons[0]
 
 
 def test_labels_that_do_not_fit_a_flexible_output_are_said_to_be_too_many(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def answer(sink: Sink, result: Combined) -> None:
     """Report what was made; exit with 1 where a function differs from its source."""
     document = {field.name: getattr(result, field.name) for field in fields(result)}
-    sink.answer(document | {"ok": result.passed is not False}, lambda: _show(result))
-    if result.passed is False:
+    sink.answer(document | {"ok": result.ok}, lambda: _show(result))
+    if not result.ok:
         raise typer.Exit(1)
 
 
@@ -30,7 +30,7 @@ def _show(result: Combined) -> RenderableType:
     verified = {
         True: ("each function computes what its source does", "green"),
         False: ("a function DIFFERS from its source; the package is written", "bold red"),
-        None: ("no (--no-verify)", "dim"),
+        None: ("could not be judged; the package is written", "red") if result.reasons else ("no (--no-verify)", "dim"),
     }
     rows = [("package", str(result.path), "bold")]
     rows += [
@@ -44,5 +44,4 @@ def _show(result: Combined) -> RenderableType:
             ("", f"{function}: {name}: max abs {d.max_abs:.2e}, cosine {d.cosine:.6f}", "")
             for name, d in found.outputs.items()
         ]
-        rows += [("", f"{function}: {reason}", "red") for reason in found.reasons]
-    return card(rows)
+    return card(rows + [("", reason, "red") for reason in result.reasons])

@@ -130,12 +130,16 @@ def worst(items: Iterable[Difference]) -> Difference:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Limits for a :class:`Difference`; a None limit is not checked. ``equal`` is for integer and label outputs."""
+    """Limits for a :class:`Difference`; a None limit is not checked. ``equal`` is for integer outputs.
+
+    ``max_abs`` of 0 asks for the same numbers, and for the same labels of a classifier.
+    """
 
     cosine: float
     relative: float | None = None
     snr_db: float | None = None
     equal: float = 0.99
+    max_abs: float | None = None
 
     def breaches(self, found: Difference, *, integer: bool = False) -> tuple[str, ...]:
         """Return one phrase for each limit that ``found`` exceeds; empty if within tolerance."""
@@ -146,6 +150,8 @@ class Tolerance:
             if found.equal < self.equal:
                 phrases.append(f"{found.equal:.2%} of the integers equal, under {self.equal:.0%}")
             return tuple(phrases)
+        if self.max_abs is not None and not found.max_abs <= self.max_abs:
+            phrases.append(f"max abs {found.max_abs:.2g}, over {self.max_abs:g}")
         if not found.cosine >= self.cosine:
             phrases.append(f"cosine {found.cosine:.6f} under {self.cosine}")
         if self.relative is not None and not found.relative <= self.relative:
@@ -161,6 +167,8 @@ TOLERANCES = {
     "f32": Tolerance(cosine=0.9999, relative=1e-4),
 }
 """Limits by a package's compute precision, as measured from the source model in float32."""
+EXACT = Tolerance(cosine=-1.0, equal=1.0, max_abs=0.0)
+"""Limits for two models that are one program: the same numbers, NaN and infinity in the same places."""
 
 
 def _shape(array: Array) -> str:

@@ -5,17 +5,20 @@ Inputs are drawn from values both models represent exactly, so any difference is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.compare.difference import TOLERANCES, Difference, difference, worst
+from tlkit.core.compare.difference import TOLERANCES, Tolerance
+from tlkit.core.compare.models import Trial, Verification, compare
 from tlkit.core.model.inputs import draw
 from tlkit.core.model.load import Model, load_model
-from tlkit.errors import TlkitError, reason
+from tlkit.errors import TlkitError
 from tlkit.host import budget
 from tlkit.ports.shapes import allows, shape_text
 from tlkit.types import TensorSpec
@@ -27,50 +30,62 @@ _MOST = 4  # shapes of a flexible port that are tried
 
 
 @budget.drawn()
-def compare(
-    original: Path, edited: Path, seed: int, limits: str = "f32"
-) -> tuple[tuple[str, ...], dict[str, Difference]]:
-    """Return what differs by more than ``limits`` of :data:`TOLERANCES` (a phrase each), and the figures by output.
+def compare_packages(
+    original: Path,
+    made: Path,
+    seed: int,
+    limits: Tolerance = TOLERANCES["f32"],
+    functions: Mapping[str, str] | None = None,
+) -> Verification:
+    """Compare the outputs of two packages, function by function.
 
-    There are no figures where the two have no shape in common. TlkitError where the original cannot run here; if the
-    edited model cannot, that is one of the phrases.
+    ``functions`` maps functions of ``made`` to those of ``original``: by default all of ``made``, by their own names.
     """
-    functions = load_model(edited).info.functions
-    reasons: list[str] = []
-    figures: dict[str, Difference] = {}
-    for function in functions if len(functions) > 1 else (None,):
-        old, new = (load_model(path, function=function) for path in (original, edited))
-        old.prepare()
-        try:
-            pairs = _pairs(old, new, seed)
-        except _FailsError as error:
-            reasons.append(reason(error))
-            continue
-        for name, reference, actual in pairs:
-            found = difference(reference, actual)
-            label = name if function is None else f"{function}: {name}"
-            figures[label] = worst((figures[label], found)) if label in figures else found
-            phrases = TOLERANCES[limits].breaches(found, integer=reference.dtype.kind in "iub")
-            reasons += [f"{label}: {phrase}" for phrase in phrases]
-        reasons += _failures(new, seed)
-    return tuple(reasons), figures
+
+    def named(text: str) -> str:
+        return text.replace(str(made), made.name)
+
+    try:
+        pairs = list(_models(original, made, functions))
+        trials = [trial for old, new, function in pairs for trial in _trials(old, new, seed, function)]
+    except TlkitError as error:
+        return Verification(None, {}, (named(error.message),), seed=seed)
+    return replace(compare(trials, limits, named=named), seed=seed)
 
 
-def _pairs(old: Model, new: Model, seed: int) -> list[tuple[str, Array, Array]]:
-    """Run both; return name, reference and actual value of each output that can be compared."""
+def _models(
+    original: Path, made: Path, functions: Mapping[str, str] | None
+) -> Iterator[tuple[Model, Model, str | None]]:
+    if functions is None:
+        names = load_model(made).info.functions
+        functions = {name: name for name in names} if len(names) > 1 else None
+    for new, old in functions.items() if functions else ((None, None),):
+        models = load_model(original, function=old), load_model(made, function=new)
+        models[0].prepare()
+        yield *models, new
+
+
+def _trials(old: Model, new: Model, seed: int, function: str | None) -> Iterator[Trial]:
+    """Yield what to run: the new model's default shapes, then the other shapes that it takes."""
+    name = f"seed {seed}" if function is None else f"{function}, seed {seed}"
+    prefix = "" if function is None else f"{function}: "
+
+    def trial(name: str, values: Sequence[Array], before: Sequence[Array] | None, row: int | None = None) -> Trial:
+        """``before`` is what the original takes, None where it takes no such shape; ``row`` the one to compare."""
+        reference = None if before is None else partial(_before, old, new, before, prefix)
+        return Trial(name, reference, partial(_after, new, values, prefix, row))
+
+    values = list(_draw(old, new, seed).values())
     if all(allows(then, now.shape) for then, now in zip(old.inputs, new.inputs, strict=True)):
-        values = _draw(old, new, seed)
-        return _outputs(old, new, _predict(old, list(values.values())), _try(new, list(values.values())))
-    if not all(then.shape[1:] == now.shape[1:] and then.shape[:1] == (1,) for then, now in _ports(old, new)):
-        _try(new, list(_draw(old, new, seed).values()))
-        return []
-    values = _draw(old, new, seed)  # a batch of what the original takes one by one
-    got = _try(new, list(values.values()))
-    rows = []
-    for row in (0, -1):
-        one = _predict(old, [value[row][None] for value in values.values()])
-        rows += _outputs(old, new, one, {name: _row(value, row) for name, value in got.items()})
-    return rows
+        yield trial(name, values, values)
+    elif all(then.shape[1:] == now.shape[1:] and then.shape[:1] == (1,) for then, now in _ports(old, new)):
+        for row in (0, -1):  # a batch of what the original takes one by one
+            where = f"{name}, {'first' if row == 0 else 'last'} of the batch"
+            yield trial(where, values, [value[row][None] for value in values], row)
+    else:
+        yield trial(name, values, None)
+    for where, drawn in _other_shapes(new, seed):
+        yield trial(where, drawn, None)
 
 
 def _ports(old: Model, new: Model) -> list[tuple[TensorSpec, TensorSpec]]:
@@ -95,72 +110,54 @@ def _draw(old: Model, new: Model, seed: int) -> Values:
 
 
 def _shaped(narrow: TensorSpec, now: TensorSpec) -> TensorSpec:
-    from dataclasses import replace
-
     return replace(now, dtype=narrow.dtype)
 
 
-def _predict(model: Model, values: list[Array]) -> dict[str, Any]:
+def _predict(model: Model, values: Sequence[Array]) -> dict[str, Any]:
     state = model.make_state() if model.info.states else None
     return model.predict({spec.name: value for spec, value in zip(model.inputs, values, strict=True)}, state)
 
 
-class _FailsError(Exception):
-    """The edited model does not run."""
+def _after(new: Model, values: Sequence[Array], prefix: str, row: int | None) -> Mapping[str, Any]:
+    got = _predict(new, values)
+    return {prefix + name: value if row is None else _row(value, row) for name, value in got.items()}
 
 
-def _try(model: Model, values: list[Array]) -> dict[str, Any]:
-    try:
-        return _predict(model, values)
-    except TlkitError as error:
-        raise _FailsError(error.message.replace(str(model.path), model.path.name)) from error
+def _before(old: Model, new: Model, values: Sequence[Array], prefix: str) -> Mapping[str, Any]:
+    """Return the original's outputs under the new model's names: they are paired by their order.
 
-
-def _outputs(
-    old: Model, new: Model, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> list[tuple[str, Array, Array]]:
-    """Pair the outputs by their order; of a model that became a classifier, its scores with the probabilities."""
+    Of a model that became a classifier, its scores are what the probabilities have to be.
+    """
+    got = _predict(old, values)
     if len(old.outputs) != len(new.outputs):
-        (scores,) = before.values()
-        (name, shares), *_ = [(name, value) for name, value in after.items() if isinstance(value, Mapping)]
-        return [(name, np.ravel(scores), np.fromiter(shares.values(), np.float64))]
-    pairs = []
-    for then, now in zip(old.outputs, new.outputs, strict=True):
-        reference, actual = before[then.name], after[now.name]
-        if isinstance(reference, Mapping):
-            reference, actual = (np.fromiter(value.values(), np.float64) for value in (reference, actual))
-        if not isinstance(reference, str | int):  # a label: the probabilities say more
-            pairs.append((now.name, _as(np.asarray(reference), now.dtype), np.asarray(actual)))
-    return pairs
+        (scores,) = got.values()
+        probabilities = next(spec.name for spec in new.outputs if spec.kind == "dictionary")
+        return {prefix + probabilities: np.ravel(scores)}
+    pairs = list(zip(old.outputs, new.outputs, strict=True))
+    return {prefix + now.name: _as(got[then.name], now.dtype) for then, now in pairs}
 
 
-def _as(reference: Array, dtype: str) -> Array:
+def _as(value: Any, dtype: str) -> Any:
     """Return the original's output as the new type of the port holds it."""
+    if not isinstance(value, np.ndarray):
+        return value
     if dtype == "float16":
         with np.errstate(over="ignore"):
-            return reference.astype(np.float16).astype(np.float32)
-    if dtype == "int32" and reference.dtype.kind == "f":
-        return np.clip(np.trunc(np.nan_to_num(reference.astype(np.float64))), -(2**31), 2**31 - 1).astype(np.int32)
-    return reference
+            return value.astype(np.float16).astype(np.float32)
+    if dtype == "int32" and value.dtype.kind == "f":
+        return np.clip(np.trunc(np.nan_to_num(value.astype(np.float64))), -(2**31), 2**31 - 1).astype(np.int32)
+    return value
 
 
-def _failures(model: Model, seed: int) -> list[str]:
-    """Return a phrase for each of the other shapes of flexible inputs at which the model does not run."""
-    phrases = []
+def _other_shapes(model: Model, seed: int) -> Iterator[tuple[str, list[Array]]]:
+    """Yield values at the other shapes of a flexible input; none where several are, which may have to go together."""
+    if sum(spec.flexible for spec in model.inputs) > 1:
+        return
     for spec in model.inputs:
         lowest = tuple(low for low, _ in spec.spans)
         for shape in (*spec.listed[:_MOST], *([lowest] if spec.flexible and not spec.listed else [])):
-            if shape == spec.shape or sum(other.flexible for other in model.inputs) > 1:
-                continue  # flexible inputs may have to change together
-            rng = np.random.default_rng(seed)
-            try:
-                _predict(
-                    model,
-                    [
-                        draw(s, "random", rng, shape if s is spec else s.shape, stored=model.stored)
-                        for s in model.inputs
-                    ],
-                )
-            except TlkitError as error:
-                phrases.append(f"{spec.name} at {shape_text(shape)}: {error.message}")
-    return phrases
+            if shape != spec.shape:
+                rng = np.random.default_rng(seed)
+                at = {port.name: shape if port is spec else port.shape for port in model.inputs}
+                drawn = [draw(port, "random", rng, at[port.name], stored=model.stored) for port in model.inputs]
+                yield f"{spec.name} at {shape_text(shape)}", drawn

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tlkit.core.compare.models import Verification
 from tlkit.core.convert.capture.capture import adopt, capture
 from tlkit.core.convert.capture.states import check_states
 from tlkit.core.convert.capture.study import Study, study, study_given, varying
@@ -24,7 +25,7 @@ from tlkit.core.convert.source.opened import ordered
 from tlkit.core.convert.source.source import Source
 from tlkit.core.convert.tools.build import Recipe, check_classifier, write_package
 from tlkit.core.convert.tools.targets import target_for_states
-from tlkit.core.convert.verify import Settings, Verification, verify
+from tlkit.core.convert.verify import Settings, verify
 from tlkit.errors import ConversionError, UsageError
 from tlkit.host.allocator import give_back
 from tlkit.ports.port import example, port_text
@@ -44,8 +45,8 @@ class Attempt:
 
     @property
     def ok(self) -> bool:
-        """Whether it agrees with its source, or was not checked."""
-        return self.verification is None or bool(self.verification.passed)
+        """Whether it agrees with its source, or was not checked (see :class:`Verification`)."""
+        return self.verification is None or self.verification.ok
 
 
 @dataclass(frozen=True, slots=True)

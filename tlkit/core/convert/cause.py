@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlkit.core.compare.difference import difference
+from tlkit.core.compare.models import Verification
 from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.inside import constants_of, graph_outputs, output_names, values_inside, weights_used
 from tlkit.core.convert.capture.preflight import find_op
 from tlkit.core.convert.capture.trace import Traced
 from tlkit.core.convert.cases import Case
 from tlkit.core.convert.tools.build import plain_name
-from tlkit.core.convert.verify import Settings, Verification, given, run_source
+from tlkit.core.convert.verify import Settings, given, run_source
 from tlkit.errors import TlkitError, UsageError
 from tlkit.host.quiet import quiet
 

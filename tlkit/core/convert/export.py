@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
     from torch.export import ExportedProgram
 
-    from tlkit.core.convert.verify import Verification
+    from tlkit.core.compare.models import Verification
     from tlkit.mil.program import Function
 
 FORMATS = {".pt2": "torch.export", ".onnx": "ONNX"}
@@ -54,8 +54,8 @@ class ExportResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the file computes what the model computes, as far as it could be checked here."""
-        return self.verification is None or self.verification.passed is not False
+        """Whether the file computes what the model computes, or was not checked (see :class:`Verification`)."""
+        return self.verification is None or self.verification.ok
 
 
 def export(

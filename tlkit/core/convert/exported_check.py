@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlkit.core.compare.difference import TOLERANCES, difference
-from tlkit.core.convert.verify import Verification
+from tlkit.core.compare.difference import TOLERANCES
+from tlkit.core.compare.models import Trial, Verification, compare
 from tlkit.core.model.inputs import draw
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import UnavailableError
@@ -31,20 +32,16 @@ def check_export(
     """Compare the file at ``path`` with the executor on the inputs of ``seed``, by the tolerances of ``precision``."""
     rng = np.random.default_rng(seed)
     inputs = {port.name: _carried(draw(port, "random", rng)) for port in info.inputs}
-    try:
-        actual = _run_pt2(path, inputs) if path.suffix == ".pt2" else _run_onnx(path, inputs, function)
-    except UnavailableError as error:
-        return Verification(None, {}, (error.message,), seed=seed)
-    reference = TorchEngine(function, precision=precision, strict_mil=strict_mil).run(inputs)
-    found, reasons = {}, []
-    for name, value in reference.items():
-        if isinstance(value, str | int):
-            continue  # a label, here an index: the probabilities say more
-        expected = np.fromiter(value.values(), np.float32) if isinstance(value, Mapping) else value
-        found[name] = difference(expected, actual[name])
-        integer = expected.dtype.kind in "iub"
-        reasons += [f"{name}: {phrase}" for phrase in TOLERANCES[precision].breaches(found[name], integer=integer)]
-    return Verification(not reasons, found, tuple(reasons), seed=seed)
+    engine = TorchEngine(function, precision=precision, strict_mil=strict_mil)
+
+    def actual() -> Arrays:
+        return _run_pt2(path, inputs) if path.suffix == ".pt2" else _run_onnx(path, inputs, function)
+
+    def named(text: str) -> str:
+        return text.replace(str(path), path.name)
+
+    trial = Trial(f"seed {seed}", lambda: engine.run(inputs), actual)
+    return replace(compare([trial], TOLERANCES[precision], named=named), seed=seed)
 
 
 def _carried(array: NDArray[Any]) -> NDArray[Any]:

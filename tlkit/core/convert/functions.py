@@ -5,24 +5,26 @@ Importing this module imports neither torch nor coremltools.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.compare.difference import EXACT
+from tlkit.core.compare.models import Verification
+from tlkit.core.compare.packages import compare_packages
 from tlkit.core.convert.convert import convert
 from tlkit.core.convert.provenance import inherit
 from tlkit.core.convert.remake import rebuild
 from tlkit.core.convert.tools.build import Report, check_versions
 from tlkit.core.convert.tools.targets import choose_target, target_of_version
-from tlkit.core.model.load import inspect, load_model
+from tlkit.core.model.load import inspect
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.coreml.features import describe_function
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
-from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import prepare, staged
@@ -34,7 +36,7 @@ from tlkit.types import ModelInfo
 if TYPE_CHECKING:
     from torch import nn
 
-    from tlkit.core.convert.verify import Verification
+    from tlkit.core.compare.models import Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Combined:
     """What was made: its functions and what they come from; ``separate`` is the size of a package for each, bytes.
 
     ``passed`` says whether each function computes bit for bit what a package of its own does and, where that was
-    converted for it, whether the package agrees with its source (``verifications``); None where neither was tried.
+    converted for it, whether the package agrees with its source (``verifications``); None where neither was tried,
+    or one could not be judged. ``reasons`` says what differs, or why nothing could be judged.
     """
 
     path: Path
@@ -53,6 +56,12 @@ class Combined:
     info: ModelInfo
     passed: bool | None
     verifications: Mapping[str, Verification]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether each function computes what its source does, or nobody asked (see :class:`Verification`)."""
+        return self.passed is True or (self.passed is None and not self.reasons)
 
 
 def combine(
@@ -119,12 +128,27 @@ def combine(
                 found[name] = made.verification
         _write(packages, path, report)
         inherit(path, packages)
-        passed = all(_same(package, path, name, seed) for name, package in packages.items()) if verify else None
+        checked = [*found.items(), *_compared(packages, path, seed)] if verify else []
         separate = sum(map(_size, dict.fromkeys(packages.values())))
         size, info = _size(path), replace(inspect(path), path=str(goal))
     texts = {name: item if isinstance(item, str) else _text(item) for name, item in sources.items()}
-    agreed = passed and all(item.passed is not False for item in found.values())
-    return Combined(goal, texts, "main", size, separate, info, agreed, found)
+    passed = _passed([item for _, item in checked])
+    reasons = tuple(dict.fromkeys(f"{name}: {reason}" for name, item in checked for reason in item.reasons))
+    return Combined(goal, texts, "main", size, separate, info, passed, found, reasons)
+
+
+def _compared(packages: Mapping[str, Path], combined: Path, seed: int) -> Iterator[tuple[str, Verification]]:
+    """Compare each function with the package that it comes from: they are one program, so the numbers are the same."""
+    with quiet():
+        for name, package in packages.items():
+            yield name, compare_packages(package, combined, seed, EXACT, {name: "main"})
+
+
+def _passed(found: Sequence[Verification]) -> bool | None:
+    """Whether all agree; None where one could not be judged and none differs."""
+    if any(item.passed is False for item in found):
+        return False
+    return True if found and all(item.ok for item in found) else None
 
 
 def _is_package(source: object) -> bool:
@@ -203,33 +227,6 @@ def _program(package: Package) -> Program:
 def _opset_version(package: Package) -> int:
     """Return the specification version of the opset of the package's function."""
     return version_of(_program(package).function("main").opset)
-
-
-@budget.drawn()
-def _same(package: Path, combined: Path, name: str, seed: int) -> bool:
-    """Whether the function computes exactly what its package does, on seeded inputs."""
-    import numpy as np
-
-    from tlkit.core.model.inputs import draw
-
-    with quiet():
-        old, new = load_model(package), load_model(combined, function=name)
-        rng = np.random.default_rng(seed)
-        inputs = {spec.name: draw(spec, "random", rng, stored=old.stored) for spec in old.inputs}
-        results: list[Mapping[str, Any]] = []
-        for model in (old, new):
-            state = model.make_state() if model.info.states else None
-            results.append(model.predict(inputs, state=state))
-    expected, found = results
-    return expected.keys() == found.keys() and all(_equal(expected[key], found[key]) for key in expected)
-
-
-def _equal(expected: Any, found: Any) -> bool:
-    import numpy as np
-
-    if isinstance(expected, Mapping | str | int):
-        return bool(expected == found)
-    return np.array_equal(np.asarray(expected), np.asarray(found), equal_nan=False)
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,7 @@ from tlkit.formats.coreml.open import open_package
 from tlkit.formats.hashes import file_hashes, files_of
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.verify import Verification
+    from tlkit.core.compare.models import Verification
 
 _WEIGHTS = (".safetensors", ".json", ".txt", ".model")
 

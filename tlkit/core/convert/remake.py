@@ -34,7 +34,7 @@ from tlkit.mil.passes.precision import Widen, is_half
 from tlkit.mil.program import Program
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.verify import Verification
+    from tlkit.core.compare.models import Verification
 
 Steps = tuple[str, ...] | None
 NARROW: Steps = None
@@ -185,11 +185,7 @@ def rebuild(
 
 
 def _verified(original: Path, made: Path, limits: str, seed: int) -> Verification:
-    from tlkit.core.compare.packages import compare
-    from tlkit.core.convert.verify import Verification
+    from tlkit.core.compare.difference import TOLERANCES
+    from tlkit.core.compare.packages import compare_packages
 
-    try:
-        reasons, found = compare(original, made, seed, limits)
-    except TlkitError as error:
-        return Verification(None, {}, (error.message.replace(str(made), made.name),), seed=seed)
-    return Verification(not reasons, found, reasons, seed=seed, cases=(f"seed {seed}",))
+    return compare_packages(original, made, seed, TOLERANCES[limits])

@@ -15,7 +15,7 @@ from tlkit.host.interrupt import check
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.verify import Verification
+    from tlkit.core.compare.models import Verification
     from tlkit.mil.risks.kit import Risk
 
 
@@ -42,8 +42,8 @@ class ConversionResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the package agrees with its source, or was not checked."""
-        return self.verification is None or bool(self.verification.passed)
+        """Whether the package agrees with its source, or was not checked (see :class:`Verification`)."""
+        return self.verification is None or self.verification.ok
 
 
 def result(

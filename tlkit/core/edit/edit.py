@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlkit.core.edit.apply import Edits, apply, changes
-from tlkit.errors import TlkitError, UsageError
+from tlkit.errors import UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
 from tlkit.formats.coreml.open import open_package
@@ -24,21 +25,11 @@ from tlkit.host.staging import prepare, staged
 from tlkit.ports.labels import class_labels
 from tlkit.types import ModelInfo
 
+if TYPE_CHECKING:
+    from tlkit.core.compare.models import Verification
+
 Pairs = Iterable[str] | Mapping[str, str]
 """Texts ``NAME=VALUE``, or a mapping."""
-
-
-@dataclass(frozen=True, slots=True)
-class EditCheck:
-    """Whether the edited model gives what the original gives on one seeded input.
-
-    ``passed`` is None where there was nothing to compare; ``reasons`` says why, or what differs. ``max_abs`` is the
-    largest difference of any output (0: bit for bit, None: not compared).
-    """
-
-    passed: bool | None
-    max_abs: float | None = None
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +40,12 @@ class EditResult:
     source: str
     changes: tuple[str, ...]
     info: ModelInfo
-    check: EditCheck | None
+    check: Verification | None
 
     @property
     def ok(self) -> bool:
-        """Whether the check found no difference, or was not requested."""
-        return self.check is None or self.check.passed is not False
+        """Whether the model computes what the original computes, or was not checked (see :class:`Verification`)."""
+        return self.check is None or self.check.ok
 
 
 def edit(
@@ -111,7 +102,9 @@ def edit(
         write_beside(package, changed, path)
         check = None
         if verify and edits.program:
-            check = _check(package.root, path, seed)
+            from tlkit.core.compare.packages import compare_packages  # late: it imports numpy and the engines
+
+            check = compare_packages(package.root, path, seed)
         info = replace(describe(path), path=str(goal))
     return EditResult(goal, os.fspath(model), changes(package.model, changed, edits), info, check)
 
@@ -137,16 +130,3 @@ def _pairs(flag: str, given: Pairs) -> dict[str, str]:
             raise UsageError(f"{flag}: '{name}' is given twice", "give each name once")
         found[name] = value
     return found
-
-
-def _check(original: Path, edited: Path, seed: int) -> EditCheck:
-    from tlkit.core.compare.packages import compare
-
-    try:
-        reasons, found = compare(original, edited, seed)
-    except TlkitError as error:
-        reason = error.message.replace(str(edited), edited.name)
-        return EditCheck(None, None, (f"could not be run here: {reason}",))
-    if not found and not reasons:
-        return EditCheck(None, None, ("it runs at the new shape; the original has no such shape to compare with",))
-    return EditCheck(not reasons, max((item.max_abs for item in found.values()), default=None), reasons)

@@ -17,8 +17,6 @@ from tlkit.host.scratch import scratch_folder
 from tlkit.types import TensorSpec, Unit
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Arrays = Mapping[str, Any]
 
 _COMPUTE_UNITS = {Unit.ALL: "ALL", Unit.CPU: "CPU_ONLY", Unit.GPU: "CPU_AND_GPU", Unit.ANE: "CPU_AND_NE"}
@@ -92,27 +90,13 @@ class CoreMLEngine:
 
     def _feature(self, name: str, value: Any) -> Any:
         spec = self._images.get(name)
-        if spec is not None and hasattr(value, "ndim"):
-            return _to_image(spec, value)
+        if spec is not None and spec.image is not None and hasattr(value, "ndim"):
+            from tlkit.ports.images import to_picture  # late: it imports numpy
+
+            return to_picture(spec.image.layout, value)
         if getattr(value, "dtype", None) == "float16":
             return value.astype("float32")  # coremltools does so at every call; doing it here keeps it out of the time
         return value
-
-
-def _to_image(spec: TensorSpec, array: np.ndarray[Any, Any]) -> Any:
-    """Return the PIL image that stands for one (1, C, H, W) array in ``spec``'s channel order."""
-    from PIL import Image
-
-    assert spec.image is not None
-    planes = array.reshape(array.shape[-3:])
-    if spec.image.layout == "GRAYSCALE_FLOAT16":
-        return Image.fromarray(planes[0].astype("float32"))
-    pixels = planes.clip(0, 255).round().astype("uint8")
-    if spec.image.layout == "GRAYSCALE":
-        return Image.fromarray(pixels[0])
-    if spec.image.layout == "BGR":  # PIL has no BGR: Core ML takes RGB images for such ports and swaps them itself
-        pixels = pixels[::-1]
-    return Image.fromarray(pixels.transpose(1, 2, 0).copy())
 
 
 def available() -> bool:
