@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tlkit
+from tests.formats import packages
 from tlkit.errors import LoadError
 from tlkit.mil import coreml_proto
 from tlkit.mil.proto import read_program
@@ -27,6 +30,10 @@ def program(length: Any = None) -> Any:
     return message
 
 
+def no_blob(name: str) -> None:
+    return None
+
+
 def refused(message: Any) -> str:
     before = message.SerializeToString(deterministic=True)
     with pytest.raises(LoadError, match="would be lost") as caught:
@@ -35,9 +42,18 @@ def refused(message: Any) -> str:
     return caught.value.message
 
 
-def test_a_variadic_dimension_is_named() -> None:
-    said = refused(program(MIL.Dimension(unknown={"variadic": True})))
-    assert "functions[main].inputs[0].type.tensorType.dimensions[0]" in said
+def test_a_variadic_dimension_is_kept() -> None:
+    variadic = MIL.Dimension(unknown={"variadic": True})
+    message = program(variadic)
+    growing = message.functions["main"].inputs.add(name="items").type.listType
+    growing.type.tensorType.dataType = 11
+    growing.length.CopyFrom(variadic)
+    plain = program(MIL.Dimension(unknown={}))
+    assert read_program(message, no_blob) != read_program(plain, no_blob)
+    for one in (message, plain):
+        before = one.SerializeToString(deterministic=True)
+        write_program(read_program(one, no_blob), one)
+        assert one.SerializeToString(deterministic=True) == before
 
 
 def test_an_unknown_field_is_named() -> None:
@@ -53,3 +69,14 @@ def test_what_is_kept_is_written() -> None:
         message = program(length)
         assert not list(unkept(message))
         write_program(read_program(message, lambda name: None), message)
+
+
+def test_combining_refuses_a_source_that_would_lose_something(tmp_path: Path) -> None:
+    sound, newer = packages.linear(tmp_path / "a.mlpackage"), packages.linear(tmp_path / "b.mlpackage")
+    file = newer / "Data/com.apple.CoreML/model.mlmodel"
+    model = packages.MODEL.Model.FromString(file.read_bytes())
+    model.mlProgram.functions["main"].MergeFromString(UNKNOWN)
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(LoadError, match=r"b\.mlpackage: the program\.functions\[main\].*would be lost"):
+        tlkit.convert(sound, tmp_path / "c.mlpackage", functions={"two": newer})
+    assert not (tmp_path / "c.mlpackage").exists()

@@ -112,12 +112,39 @@ def test_a_real_program_s_text_is_read_from_its_protobuf_as_from_the_text(path: 
     assert again(program) == program
 
 
-@pytest.mark.parametrize("make", [packages.linear, packages.classifier, packages.accumulator])
-def test_our_own_packages_come_back_with_their_weights(make: Any, tmp_path: Path) -> None:
-    program = open_package(make(tmp_path / "net.mlpackage")).program
+OWN = {
+    "weights": packages.linear,
+    "image and labels": packages.classifier,
+    "functions and states": packages.accumulator,
+    "ceil": packages.ceil_pool,
+    "open lengths": lambda path: packages.relu(path, (None, 3), (1, 3)),
+    "enumerated": lambda path: packages.two_listed(path, [(1, 2), (1, 3)], [(1, 2), (1, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_own_packages_come_back_with_their_weights_and_coremltools_loads_them(name: str, tmp_path: Path) -> None:
+    from coremltools.converters.mil.frontend.milproto import load
+
+    package = open_package(OWN[name](tmp_path / "net.mlpackage"))
+    program = package.program
     assert program is not None
     assert stored(rewritten(program, tmp_path)) == stored(program)
     assert (tmp_path / "weights").exists() == bool(blobs(program))
+    model = type(package.model)()
+    model.CopyFrom(package.model)
+    made = write_package(tmp_path / "new.mlpackage", model, program)
+    assert made.model.description == package.model.description
+    if name == "image and labels":
+        return  # coremltools' loader knows no lists
+    old, new = (
+        load.load(one.model, one.model.specificationVersion, file_weights_dir=str(one.base / "weights"))
+        for one in (package, made)
+    )
+    assert set(new.functions) == set(program.functions)
+    for found in program.functions:
+        types = [[op.op_type for op in loaded.functions[found].operations] for loaded in (old, new)]
+        assert types[0] and types[0] == types[1]
 
 
 @needs_models

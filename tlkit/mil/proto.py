@@ -128,7 +128,7 @@ def read_type(message: Any) -> Type:
     if which == "listType":
         length = message.listType.length
         fixed = length.constant.size if length.WhichOneof("dimension") == "constant" else None
-        return ListType(read_type(message.listType.type), fixed)
+        return ListType(read_type(message.listType.type), fixed, length.unknown.variadic)
     if which == "tupleType":
         return TupleType(tuple(read_type(item) for item in message.tupleType.types))
     if which == "dictionaryType":
@@ -150,7 +150,8 @@ def _tensor_type(message: Any) -> TensorType:
     if len(dims) > _MOST_AXES:
         raise LoadError(f"a tensor of {len(dims)} axes", "the model file is damaged")
     shape = tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in dims)
-    return TensorType(dtype, shape, _type_attributes(message))
+    variadic = tuple(axis for axis, d in enumerate(dims) if d.unknown.variadic)
+    return TensorType(dtype, shape, _type_attributes(message), variadic)
 
 
 def _type_attributes(message: Any) -> tuple[tuple[str, Value], ...]:

@@ -92,12 +92,14 @@ Dim: TypeAlias = int | None
 class TensorType:
     """A tensor: element type and shape; rank 0 is a scalar, and ``None`` as the shape means unknown rank.
 
-    ``attributes`` are pairs of a name and a :class:`~tlkit.mil.program.Value`; no known writer uses them.
+    ``attributes`` are pairs of a name and a :class:`~tlkit.mil.program.Value`; no known writer uses them. ``variadic``
+    lists the open axes that stand for any number of dimensions; no known writer uses them either.
     """
 
     dtype: DType
     shape: tuple[Dim, ...] | None = ()
     attributes: tuple[tuple[str, Any], ...] = ()
+    variadic: tuple[int, ...] = ()
 
     @property
     def size(self) -> int | None:
@@ -110,10 +112,11 @@ class TensorType:
 
 @dataclass(frozen=True, slots=True)
 class ListType:
-    """A list of tensors of one type; ``length`` is None where it grows."""
+    """A list of tensors of one type; ``length`` is None where it grows, and may be ``variadic`` then."""
 
     element: Type
     length: Dim = None
+    variadic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,27 @@
-"""Find what a ``MILSpec.Program`` contains that a :class:`~tlkit.mil.program.Program` cannot hold, before it is
-lost."""
+"""Find what a ``MILSpec.Program`` contains that tlkit does not know, before a rewritten program loses it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-_VARIADIC = b"\x12\x02\x08\x01"  # a dimension (field 2: unknown) that stands for any number of them (field 1: true)
+from tlkit.errors import LoadError
+
+
+def refuse_loss(message: Any, where: str = "") -> None:
+    """Raise LoadError where a program's message holds fields that tlkit does not know; ``where`` names its file."""
+    for lost in unkept(message):
+        said = f"{where}: {lost}" if where else lost
+        raise LoadError(f"{said}, which would be lost", "this program can be read and run, and is not rewritten")
 
 
 def unkept(message: Any) -> Iterator[str]:
-    """Yield a description of each variadic dimension and each unknown field in a protobuf message."""
+    """Yield a description of each unknown field in a protobuf message."""
     known = type(message)()
     known.CopyFrom(message)
     known.DiscardUnknownFields()
     # A fast test first: walking all messages of a large program takes seconds.
-    if known.ByteSize() != message.ByteSize() or _VARIADIC in message.SerializeToString():
+    if known.ByteSize() != message.ByteSize():
         yield from _walk(message, "the program")
 
 
@@ -26,8 +32,6 @@ def _walk(message: Any, place: str) -> Iterator[str]:
     if numbers:
         yield f"{place} has a field that tlkit does not know (number {numbers[0]})"
     for field, value in message.ListFields():
-        if field.name == "variadic":
-            yield f"{place} is a dimension that stands for any number of them"
         for name, inner in _inner(field, value):
             yield from _walk(inner, f"{place}.{name}")
 

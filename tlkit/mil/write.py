@@ -34,7 +34,7 @@ from tlkit.mil.program import (
     Value,
 )
 from tlkit.mil.types import DType
-from tlkit.mil.unkept import unkept
+from tlkit.mil.unkept import refuse_loss
 
 WEIGHTS = "weights/weight.bin"
 """The path of a package's weights, relative to its model's folder."""
@@ -134,8 +134,7 @@ def write_program(program: Program, message: Any, weights: WeightFile | None = N
     LoadError for what protobuf cannot hold, and where ``message`` contains something that a program cannot
     (:mod:`tlkit.mil.unkept`) and that would be lost.
     """
-    for lost in unkept(message):
-        raise LoadError(f"{lost}, which would be lost", "this program can be read and run, and is not rewritten")
+    refuse_loss(message)
     message.Clear()
     _Writer(weights).program(program, message)
     if message.ByteSize() > _LARGEST:
@@ -200,7 +199,7 @@ class _Writer:
             self.tensor_type(kind, message.tensorType)
         elif isinstance(kind, ListType):
             self.type(kind.element, message.listType.type)
-            _write_dimension(kind.length, message.listType.length)
+            _write_dimension(kind.length, message.listType.length, kind.variadic)
         elif isinstance(kind, TupleType):
             message.tupleType.SetInParent()
             for element in kind.elements:
@@ -214,8 +213,8 @@ class _Writer:
     def tensor_type(self, kind: TensorType, message: Any) -> None:
         message.dataType = kind.dtype.number
         message.rank = -1 if kind.shape is None else len(kind.shape)
-        for length in kind.shape or ():
-            _write_dimension(length, message.dimensions.add())
+        for axis, length in enumerate(kind.shape or ()):
+            _write_dimension(length, message.dimensions.add(), axis in kind.variadic)
         for name, value in kind.attributes:
             self.value(value, message.attributes[name])
 
@@ -259,9 +258,11 @@ class _Writer:
             raise LoadError("a state cannot be a constant")
 
 
-def _write_dimension(length: int | None, message: Any) -> None:
+def _write_dimension(length: int | None, message: Any, variadic: bool = False) -> None:
     if length is None:
         message.unknown.SetInParent()
+        if variadic:
+            message.unknown.variadic = True
     else:
         message.constant.size = length
 

@@ -30,6 +30,7 @@ from tlkit.host.quiet import quiet
 from tlkit.host.staging import prepare, staged
 from tlkit.mil.opsets import version_of
 from tlkit.mil.program import Function, Program
+from tlkit.mil.unkept import refuse_loss
 from tlkit.ports.parse import Ports, check_name, function_ports
 from tlkit.types import ModelInfo
 
@@ -214,6 +215,7 @@ def _opened(path: Path) -> Package:
     if "main" not in _program(package).functions:
         raise LoadError(f"{path}: it has no function 'main'", f"functions: {', '.join(_program(package).functions)}")
     package.require_weights()
+    refuse_loss(package.model.mlProgram, str(path))
     return package
 
 
