@@ -21,12 +21,22 @@ VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
     "inspect": {"force", "html", "ops", "per_op", "risks", "rules", "tree", "weights"},
     "run": {"top"},
+    "bench": {
+        # How a run is printed.
+        *("top", "format"),
+        # Files that hold what was printed: the function returns the run, `--report` is the command's own page.
+        *("save", "report", "force"),
+        # Prints runs that were saved, and measures nothing.
+        "show",
+        # Limits whose answer is the exit code; `core/bench/gate.py` judges a run that the function returned.
+        *("baseline", "max_regression", "max_latency", "at", "max_memory", "max_load"),
+    },
     "convert": set(),
     "edit": set(),
     "doctor": set(),
 }
-RENAMED = {"model": "path", "units": "unit", "output_path": "output"}
-HEARD = {"report", "note"}
+RENAMED = {"model": "path", "models": "model", "units": "unit", "output_path": "output"}
+HEARD = {"report", "note", "progress"}
 """What a program hears while a command draws a bar and prints notes."""
 
 

@@ -1,7 +1,7 @@
 """The seam for engines: a third one, written here, touches one table; the others are chosen by what they can.
 
 Covers tlkit/core/model/engines.py, tlkit/engines/torch/kind.py, tlkit/engines/coreml/kind.py,
-tlkit/engines/classic/kind.py.
+tlkit/engines/classic/kind.py, tlkit/cli/options/engine.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.formats import packages
+from tlkit.cli.options.engine import engine_option
 from tlkit.core.bench.bench import bench
 from tlkit.core.bench.subject import make, store_inputs
 from tlkit.core.model import engines
@@ -102,6 +103,11 @@ def test_a_third_engine_runs_models_once_it_is_in_the_table(relu: Path) -> None:
     with pytest.raises(UsageError, match="unknown engine 'gpu'") as caught:
         load_model(relu, engine="gpu")
     assert caught.value.hint == "it is eager or compile or numpy"
+
+
+@pytest.mark.usefixtures("third")
+def test_the_command_line_names_the_third_engine() -> None:
+    assert engine_option().metavar == "eager|compile|numpy"
 
 
 @pytest.mark.usefixtures("third")

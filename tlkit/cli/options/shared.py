@@ -54,7 +54,6 @@ StrictMil = Annotated[
     bool,
     typer.Option("--strict-mil", help="Follow MIL's specification where Core ML was measured to depart from it."),
 ]
-Engine = Annotated[str, typer.Option("--engine", metavar="eager|compile", help="Run op by op, or compiled.")]
 
 Iterations = Annotated[
     int, typer.Option("--iterations", "-n", metavar="N", min=1, help="Timed inferences per setting.")
