@@ -126,3 +126,93 @@ def crowded(root: Path, most: int = 15, excepted: Iterable[str] = ("tlkit/mil/op
         if Path(path).name != "__init__.py":
             counts[str(Path(path).parent)] = counts.get(str(Path(path).parent), 0) + 1
     return [f"{folder}: {count}" for folder, count in counts.items() if count > most and folder not in excepted]
+
+
+HEAVY = {"torch", "coremltools", "numpy", "PIL", "rich", "google", "transformers", "safetensors", "gguf"}
+HEAVY |= {"onnx", "onnxruntime", "onnxscript", "torchvision"}
+"""Packages whose import costs what ``--help`` and ``inspect`` do not have."""
+
+
+def long_functions(root: Path, most: int = 60) -> list[str]:
+    """Functions of more than ``most`` lines of code: without signature, docstring, comments and blank lines."""
+    found = []
+    for path, tree in trees(root).items():
+        lines = (root / path).read_text().splitlines()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                code = lines[body[0].lineno - 1 : node.end_lineno] if body else []
+                count = sum(not line.strip().startswith("#") and bool(line.strip()) for line in code)
+                if count > most:
+                    found.append(f"{path}:{node.lineno} {node.name}: {count} lines")
+    return found
+
+
+def late_imports(root: Path, excepted: Iterable[str] = ()) -> list[str]:
+    """Imports inside functions that spare nobody a heavy package, and of which no comment beside them says why.
+
+    ``excepted`` are paths, or beginnings of paths, whose reason stands elsewhere.
+    """
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees(root)}
+    packages = _packages(root, names)
+    found = []
+    for path, tree in trees(root).items():
+        if path.startswith(tuple(excepted)):
+            continue
+        lines = (root / path).read_text().splitlines()
+        for node in _inside_functions(tree):
+            spared = {package for name in _named(node) for package in _brings(name, names, packages)} - packages[path]
+            if not spared and not any("#" in line for line in lines[max(node.lineno - 2, 0) : node.end_lineno]):
+                found.append(f"{path}:{node.lineno} {', '.join(_named(node))}")
+    return found
+
+
+def _named(node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [f"{node.module}.{alias.name}" for alias in node.names]
+
+
+def _inside_functions(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    inner = {id(item): item for node in functions for item in ast.walk(node)}
+    yield from (item for item in inner.values() if isinstance(item, ast.Import | ast.ImportFrom))
+
+
+def _brings(name: str, names: Mapping[str, str], packages: Mapping[str, set[str]]) -> set[str]:
+    """Heavy packages that an import brings along. torch's private parts cost what torch itself does not."""
+    first, _, rest = name.partition(".")
+    if first == "torch" and rest.startswith(("_", "fx.experimental")):
+        return {f"torch.{rest}"}
+    path = names.get(name) or names.get(name.rpartition(".")[0])
+    return packages[path] if path else {first} & HEAVY
+
+
+def _packages(root: Path, names: Mapping[str, str]) -> dict[str, set[str]]:
+    """The heavy packages that each module imports when it is imported itself, by way of others too."""
+    direct: dict[str, set[str]] = {}
+    for path, tree in trees(root).items():
+        late = {id(node) for node in _inside_functions(tree)}
+        direct[path] = {name for node in _outside(tree) if id(node) not in late for name in _named(node)}
+    found: dict[str, set[str]] = {}
+    for path in direct:
+        seen, waiting = set[str](), [path]
+        while waiting:
+            here = waiting.pop()
+            if here not in seen:
+                seen.add(here)
+                targets = (names.get(name) or names.get(name.rpartition(".")[0]) for name in direct[here])
+                waiting += [target for target in targets if target]
+        found[path] = {name.split(".")[0] for here in seen for name in direct[here]} & HEAVY
+    return found
+
+
+def _outside(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that are no type checker's only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        else:
+            yield from _outside(node)

@@ -16,6 +16,7 @@ from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
+from tlkit.formats.files.paths import inside
 from tlkit.formats.files.wire import Field, WireError, fields, varints
 from tlkit.types import LeftOut
 
@@ -325,8 +326,6 @@ class OnnxFile(MappedTensors):
         self, name: str, dtype: str, shape: tuple[int, ...], size: int, external: dict[str, Any]
     ) -> TensorEntry:
         """Return the place of external weights, in a file that must lie in the model's folder."""
-        from tlkit.formats.files.paths import inside
-
         target = inside(self.path.parent, self.path.parent, str(external.get("location", "")))
         numbers = [str(external.get(key, default)) for key, default in (("offset", 0), ("length", size))]
         if not all(number.isdecimal() and len(number) < 20 for number in numbers):

@@ -75,7 +75,7 @@ def _remove_abandoned(folder: Path) -> None:
 def _lock(file: int) -> bool:
     """Lock the open ``file`` until it is closed; False where another process holds the lock."""
     try:
-        import fcntl
+        import fcntl  # not on Windows
     except ImportError:  # Windows: nothing is known of other processes, so nothing of theirs is removed
         return False
     try:

@@ -12,6 +12,7 @@ from typing import Any
 from tlkit.core.bench.rows import BenchInput, Setting
 from tlkit.core.bench.subject import store_inputs
 from tlkit.errors import UsageError
+from tlkit.ports.shapes import allows
 from tlkit.types import TensorSpec, Unit
 
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
@@ -150,8 +151,6 @@ def _asked(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> Iterator[tu
 
 
 def _takes(spec: TensorSpec, source: bool, shape: tuple[int, ...]) -> bool:
-    from tlkit.ports.shapes import allows
-
     return bool(spec.shape) and (source or allows(spec, shape))
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlkit.core.convert.capture.study import Study, study
+from tlkit.core.model.arrays import read_array
+from tlkit.core.model.inputs import to_port
 from tlkit.errors import LoadError, UsageError
 from tlkit.ports.port import checked_shapes, port_text
 from tlkit.types import TensorSpec
@@ -104,8 +106,6 @@ _FORMS = "give a folder of images (for a model of one image) or of .npz files wi
 
 
 def _case(path: Path, ports: tuple[TensorSpec, ...]) -> Case:
-    from tlkit.core.model.arrays import read_array
-
     if path.suffix.lower() != ".npz":
         values = [_fit(path, ports[0], path)]
     else:
@@ -118,8 +118,6 @@ def _case(path: Path, ports: tuple[TensorSpec, ...]) -> Case:
 
 
 def _fit(path: Path, port: TensorSpec, value: Any) -> NDArray[Any]:
-    from tlkit.core.model.inputs import to_port
-
     try:
         array: NDArray[Any] = to_port(port, value)
     except UsageError as error:

@@ -22,8 +22,10 @@ from tlkit.core.convert.capture.trace import Traced
 from tlkit.core.convert.cases import Case
 from tlkit.core.convert.tools.build import plain_name
 from tlkit.core.convert.verify import Settings, given, run_source
+from tlkit.core.model.load import load_model
 from tlkit.errors import TlkitError, UsageError
 from tlkit.host.quiet import quiet
+from tlkit.mil.program import Operation
 
 LARGEST = 65504.0
 """The largest f16 number."""
@@ -209,9 +211,6 @@ def _op(traced: Traced, at: _Step, steps: Sequence[_Step]) -> str:
 
 def _watched(package: Path, case: Case, precision: str, settings: Settings) -> list[_Step]:
     """Run the package operation by operation, rounded to f16 or not at all."""
-    from tlkit.core.model.load import load_model
-    from tlkit.mil.program import Operation
-
     steps: list[_Step] = []
     room = _KEPT
 

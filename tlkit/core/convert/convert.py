@@ -16,7 +16,9 @@ from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions
 from tlkit.core.convert.tools.targets import choose_target
+from tlkit.core.run.sampled import sampled_risks
 from tlkit.errors import TlkitError, UsageError
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import interruptible
@@ -122,9 +124,6 @@ def convert(
 
 def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:
     """Return the risks that the values of the first case show; none where the program cannot be looked at."""
-    from tlkit.core.run.sampled import sampled_risks
-    from tlkit.formats.coreml.open import open_package
-
     program = open_package(path).program
     if program is None or not cases:
         return ()

@@ -10,14 +10,20 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from tlkit import __version__
+from tlkit.core.model.load import load_model
 from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
+from tlkit.formats.coreml.legacy import NETWORKS
+from tlkit.formats.coreml.open import open_package
 from tlkit.host.goals import files_named
+from tlkit.host.quiet import quiet
 from tlkit.host.staging import prepare, staged
 from tlkit.types import ModelInfo
 
@@ -81,10 +87,6 @@ def export(
     goal = Path(output)
     inputs = tuple(files_named(model))
     _check(goal, precision, force, inputs)
-    from tlkit.core.model.load import load_model
-    from tlkit.formats.coreml.legacy import NETWORKS
-    from tlkit.formats.coreml.open import open_package
-    from tlkit.host.quiet import quiet
 
     if not Path(model).exists():
         hint = f"{goal.suffix} is made of a Core ML model; convert PyTorch to a .mlpackage first"
@@ -214,8 +216,6 @@ class _FirstError(io.BufferedIOBase):
 
 
 def _save_onnx(program: ExportedProgram, info: ModelInfo, function: Function, path: Path) -> None:
-    import logging
-
     import torch
 
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
@@ -237,8 +237,6 @@ def _save_onnx(program: ExportedProgram, info: ModelInfo, function: Function, pa
 
 
 def _metadata(info: ModelInfo, function: Function) -> dict[str, Any]:
-    from tlkit import __version__
-
     said = {"description": info.metadata.description, "author": info.metadata.author, "license": info.metadata.license}
     ports = {"inputs": [port.name for port in info.inputs], "outputs": list(function.block.outputs)}
     return {"tlkit": __version__, **ports, "labels": list(info.labels), **{k: v for k, v in said.items() if v}}

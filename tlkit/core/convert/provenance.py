@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlkit import __version__
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.hashes import file_hashes, files_of
 
@@ -37,8 +38,6 @@ def source_hash(text: str) -> str:
 
 def describe(source: str, precision: str, verification: Verification | None) -> dict[str, str]:
     """Return the user metadata, key by key, as text."""
-    from tlkit import __version__
-
     entries = {"tlkit.version": __version__, "tlkit.source": Path(source).name, "tlkit.precision": precision}
     digest = source_hash(source)
     if digest:

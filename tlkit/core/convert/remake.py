@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.compare.difference import TOLERANCES
+from tlkit.core.compare.packages import compare_packages
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress, refused_by_disk
@@ -185,7 +187,4 @@ def rebuild(
 
 
 def _verified(original: Path, made: Path, limits: str, seed: int) -> Verification:
-    from tlkit.core.compare.difference import TOLERANCES
-    from tlkit.core.compare.packages import compare_packages
-
     return compare_packages(original, made, seed, TOLERANCES[limits])

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from tlkit.core.convert.advice import advise
 from tlkit.core.convert.tools.build import Recipe, Report, version_notes
+from tlkit.core.inspect.risks import package_risks
+from tlkit.core.model.load import inspect
+from tlkit.formats.coreml.open import open_package
 from tlkit.host.interrupt import check
+from tlkit.mil.risks.find import merged
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -57,11 +61,6 @@ def result(
     sampled: tuple[Risk, ...] = (),
 ) -> ConversionResult:
     """Describe the package at ``path``, which is about to lie at ``goal``; ``sampled``: the risks its values showed."""
-    from tlkit.core.inspect.risks import package_risks
-    from tlkit.core.model.load import inspect
-    from tlkit.formats.coreml.open import open_package
-    from tlkit.mil.risks.find import merged
-
     info = replace(inspect(path), path=str(goal))
     return ConversionResult(
         path=goal,

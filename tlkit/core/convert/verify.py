@@ -19,6 +19,7 @@ from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.states import zeroed
 from tlkit.core.convert.capture.trace import Recorder, Traced
 from tlkit.core.convert.cases import Case
+from tlkit.core.model.load import load_model
 from tlkit.errors import TlkitError, reason
 from tlkit.host import budget
 from tlkit.host.quiet import quiet
@@ -134,8 +135,6 @@ class _Package:
     """The package that was made, to be run case by case; its states begin as zeros and go on from case to case."""
 
     def __init__(self, package: Path, stateful: bool, strict_mil: bool) -> None:
-        from tlkit.core.model.load import load_model
-
         with quiet():
             self._model = load_model(package, strict_mil=strict_mil)
             self._state = self._model.make_state() if stateful else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -230,8 +231,6 @@ def save(outputs: Mapping[str, Any], path: Path) -> None:
     if path.suffix == ".npz":
         np.savez(path, **(arrays | {name: np.array(text) for name, text in texts.items()}))
     else:
-        import json
-
         from safetensors.numpy import save
 
         # save_file would say of a full disk what Python's own errors say better

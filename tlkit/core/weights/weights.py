@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlkit.core.weights.choose import choose
+from tlkit.core.weights.data import JobReader
 from tlkit.core.weights.files import write_files
 from tlkit.core.weights.metadata import Carried, edit_metadata, read_metadata
 from tlkit.core.weights.model import Naming, naming
@@ -20,7 +21,9 @@ from tlkit.core.weights.plan import FORMATS, TYPES, Job, Wishes, parse_size, pla
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
+from tlkit.formats.describe import open_tensors
 from tlkit.formats.encode import is_float
+from tlkit.formats.gguf.quants import QUANTIZABLE
 from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import check
@@ -120,7 +123,6 @@ def convert_weights(
     notes += _not_quantized(jobs, wishes.quantize)
     if wishes.format == "GGUF" and not _is_whole(carried):
         notes.append(_WEIGHTS_ONLY)
-    from tlkit.core.weights.data import JobReader
 
     reader = JobReader(opened, jobs, report or (lambda what, share: None), check)
     files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes)
@@ -150,7 +152,6 @@ def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> W
         raise UsageError(f"unknown type '{dtype}'", f"--dtype is one of {', '.join(_DTYPES)}")
     if quantize is None:
         return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, None, raw)
-    from tlkit.formats.gguf.quants import QUANTIZABLE
 
     if form != "GGUF":
         raise UsageError(f"{goal}: --quantize is only for GGUF", "write .gguf, or choose --dtype f16 or bf16")
@@ -161,8 +162,6 @@ def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> W
 
 
 def _open(path: Path) -> TensorFile:
-    from tlkit.formats.describe import open_tensors
-
     opened = open_tensors(path)
     if not opened.entries() and not any(item.lost for item in opened.left_out):
         raise LoadError(f"{path}: it holds no tensors", "name a file of weights")

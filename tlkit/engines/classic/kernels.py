@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.classic.answers import Classification, Regression, check_sizes, labels_of, two_columns
+from tlkit.engines.classic.answers import Classification, Regression, check_sizes, labels_of, logistic, two_columns
 from tlkit.engines.classic.values import Features, Matrix, Rows, matrix
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.host import budget
@@ -141,8 +141,6 @@ class _Pairs:
         """Return the probability [rows, classes] of each class, or None for a model that does not know them."""
         if not self._a.size:
             return None
-        from tlkit.engines.classic.answers import logistic
-
         first = np.clip(logistic(-(self._a * decisions + self._b)), _LEAST, 1 - _LEAST)
         if self._classes == 2:
             return two_columns(1 - first[:, 0])

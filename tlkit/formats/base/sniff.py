@@ -181,7 +181,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 def _zip(file: BinaryIO, path: Path) -> Format:
     import zipfile  # late: no other format needs it
 
-    from tlkit.formats.files.zip import directory
+    from tlkit.formats.files.zip import directory  # late, for the same reason
 
     try:
         names = [info.filename for info in directory(file)[0]]

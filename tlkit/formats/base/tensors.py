@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tlkit.errors import LoadError
+from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
 from tlkit.mil.program import Value
 from tlkit.types import LeftOut
 
@@ -174,8 +175,6 @@ class Tensors(Mapping[str, LazyTensor]):
 
 def value_type(entry: TensorEntry) -> str:
     """Return the type of the values of a plain ``entry``; LoadError for blocks, which only their reader can decode."""
-    from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
-
     if entry.dtype in BLOCKS and entry.dtype not in QUANTIZED:
         return entry.dtype
     order = "big-endian " if entry.big_endian and entry.dtype in QUANTIZED else ""

@@ -78,7 +78,7 @@ def _in_parallel(work: Callable[[int], None], items: range) -> None:
         for item in items:
             work(item)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor  # late: inspecting a GGUF file decodes nothing
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, items):  # a worker's exception is raised here

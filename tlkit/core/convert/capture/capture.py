@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from tlkit.core.convert.capture.exported import adopt as take
+from tlkit.core.convert.capture.exported import export as run
 from tlkit.core.convert.capture.preflight import check_ops
 from tlkit.core.convert.capture.trace import Traced, trace
 from tlkit.errors import ConversionError
@@ -35,8 +37,6 @@ def capture(
     of the capture.
     """
     if export:
-        from tlkit.core.convert.capture.exported import export as run
-
         _load_tools(loading)
         traced = run(module, ports, examples, names)
     else:
@@ -53,8 +53,6 @@ def adopt(
     names: Sequence[str] = (),
 ) -> Traced:
     """Return the exported ``program`` (``module``: the same, to be run) as :func:`capture` returns a module."""
-    from tlkit.core.convert.capture.exported import adopt as take
-
     return _checked(take(program, module, ports, examples, names))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlkit.core.convert.tools.teach import install, supports
 from tlkit.errors import ConversionError
 
 _SHOWN = 4
@@ -67,8 +68,6 @@ def check_ops(program: Any) -> None:
 
 def unsupported(program: Any) -> tuple[Unsupported, ...]:
     """Return the ops of ``program`` that coremltools lacks even with tlkit's additions, the most frequent first."""
-    from tlkit.core.convert.tools.teach import install, supports
-
     install()
     found: dict[str, list[Place]] = {}
     exported = not hasattr(program, "inlined_graph")

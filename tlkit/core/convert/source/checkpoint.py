@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tlkit.errors import LoadError
 from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import LazyTensor, Tensors
+from tlkit.formats.describe import open_tensors
 
 _LISTED = 8
 
@@ -25,8 +26,6 @@ def load_checkpoint(module: nn.Module, path: Path, strip_prefix: str | None = No
     share is cut if they then match the module's; an optimizer's state is ignored. Returns notes that say so. Raises
     :class:`LoadError` with what is missing, unexpected or of another shape; the module is then unchanged.
     """
-    from tlkit.formats.describe import open_tensors
-
     if not path.exists():
         raise LoadError(f"{path}: no such file", "--checkpoint is a .safetensors, .pth or .gguf file")
     opened = Tensors(open_tensors(path))

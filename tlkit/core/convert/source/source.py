@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.convert.source.hub import is_model_folder, load_folder
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.host.interrupt import check, held
@@ -97,8 +98,6 @@ def _named(source: str | Path, kwargs: Mapping[str, Any] | None, trust: bool) ->
 
 
 def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None, trust: bool) -> Source:
-    from tlkit.core.convert.source.hub import is_model_folder, load_folder
-
     if is_model_folder(path):
         module, ports = load_folder(path, kwargs)
         return Source(module, text, ports)

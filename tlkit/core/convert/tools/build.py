@@ -23,9 +23,14 @@ from tlkit.core.convert.tools.passes import pipeline
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
 from tlkit.errors import ConversionError, UnavailableError, UsageError
+from tlkit.formats.coreml.features import interfaces, rename_ports
 from tlkit.formats.coreml.package import root_model
 from tlkit.host.quiet import quiet, read_bar
 from tlkit.host.scratch import temporary_files
+from tlkit.mil.passes.base import run_passes
+from tlkit.mil.passes.rename import Rename
+from tlkit.mil.proto import read_program
+from tlkit.mil.write import write_program
 from tlkit.ports.port import span_keys
 from tlkit.types import TensorSpec
 
@@ -242,12 +247,6 @@ def _state(ct: Any, state: BufferState) -> Any:
 
 def _name_states(spec: Any, states: Sequence[BufferState]) -> None:
     """Give the states the user's names of the buffers: coremltools uses the traced module's names."""
-    from tlkit.formats.coreml.features import interfaces, rename_ports
-    from tlkit.mil.passes.base import run_passes
-    from tlkit.mil.passes.rename import Rename
-    from tlkit.mil.proto import read_program
-    from tlkit.mil.write import write_program
-
     made = {re.sub(r"\W", "_", state.source): state.name for state in states}
     names = {old: new for old, new in made.items() if old != new}
     if names:

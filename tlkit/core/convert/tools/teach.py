@@ -12,6 +12,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
+from tlkit.core.convert.tools import ops
 from tlkit.core.convert.tools.kit.mends import MENDS, REPLACED, Mend, Translate
 
 
@@ -20,7 +21,6 @@ def install() -> tuple[str, ...]:
     """Teach coremltools the mends that it needs, once in a process; return their names."""
     from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 
-    from tlkit.core.convert.tools import ops
     from tlkit.core.convert.tools.expand import expand
 
     ops.load()

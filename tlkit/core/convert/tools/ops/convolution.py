@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.kit.mends import composed
+from tlkit.core.convert.tools.kit.reading import values_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +16,6 @@ Sizes = int | Sequence[int]
 
 
 def _lengthened(given: Sequence[Any]) -> bool:
-    from tlkit.core.convert.tools.kit.reading import values_of
-
     return any(values_of(given[6])) and any(values_of(given[7]))
 
 

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.kit.mends import composed
+from tlkit.core.convert.tools.kit.reading import values_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,8 +95,6 @@ def _shares(count: Any, length: Any, kernel: int, step: int, pad: int, count_pad
 
 
 def _unusual(given: Sequence[Any]) -> bool:
-    from tlkit.core.convert.tools.kit.reading import values_of
-
     pooled = len(values_of(given[1]))
     return any(values_of(given[4])) or (len(given) == 7 and given[6] is not None) or given[0].rank == pooled + 1
 
@@ -218,8 +217,6 @@ def _compared(
 
 
 def _spread(rank: int, given: Sequence[Any]) -> bool:
-    from tlkit.core.convert.tools.kit.reading import values_of
-
     unusual = any(values_of(given[5])) or any(size != 1 for size in values_of(given[4]))
     return given[0].rank == rank + 1 or unusual
 

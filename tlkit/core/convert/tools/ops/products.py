@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.kit.mends import REPLACED, composed, mend
 from tlkit.core.convert.tools.kit.reading import inputs_of
+from tlkit.core.convert.tools.ops.complexes import einsum as of_complex
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +20,6 @@ def _einsum(context: Any, node: Any) -> None:
     from coremltools.converters.mil.frontend import _utils
     from coremltools.converters.mil.frontend.torch.ops import promote_input_dtypes
     from coremltools.converters.mil.mil import types
-
-    from tlkit.core.convert.tools.ops.complexes import einsum as of_complex
 
     equation, given = (context[name] if isinstance(name, str) and name in context else name for name in node.inputs[:2])
     operands = [item if hasattr(item, "dtype") else context[item] for item in given]
