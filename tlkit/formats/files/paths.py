@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path, PurePosixPath
 
@@ -31,13 +30,6 @@ def inside(root: Path, base: Path, name: str) -> Path:
             f"{root}: {what}, outside the package", f"{_DISTRUST}; if the link is yours, copy its target there"
         )
     raise LoadError(f"{root}: it names the path '{name[:100]}', outside the package", _DISTRUST)
-
-
-def same_folder(base: Path, name: str) -> Path:
-    """Return ``base/name`` for a bare file name; LoadError where it, or a link of that name, leads elsewhere."""
-    if not name or "\0" in name or os.path.basename(name) != name or name in (".", ".."):
-        raise LoadError(f"{base}: it names the file '{name[:100]}', outside its folder", _DISTRUST)
-    return inside(base, base, name)
 
 
 def regular_size(path: Path) -> int:

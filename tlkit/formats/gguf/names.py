@@ -97,8 +97,6 @@ _TABLES = {
     "gptneox": _GPTNEOX,
     "bert": _BERT,
 }
-ARCHITECTURES = tuple(sorted(_TABLES))
-"""The architectures whose tensors get their Hugging Face names back."""
 
 
 def are_gguf_names(names: Iterable[str]) -> bool:

@@ -154,11 +154,6 @@ def bytes_of(dtype: str, elements: int) -> int:
     return stored_bytes(dtype, elements + elements % 2 if dtype == "F4" else elements) or 0
 
 
-def plain_view(view: View) -> View:
-    """Return a view without its conjugate and negative marks."""
-    return replace(view, conj=False, neg=False)
-
-
 def _prefixed(view: View, prefix: str) -> View:
     return replace(view, storage=f"{prefix}{view.storage}") if prefix else view
 
