@@ -134,7 +134,7 @@ def _perform(action: str, words: Sequence[str], memory: int, seconds: float, end
 def _bound(memory: int) -> None:
     if sys.platform != "linux":  # elsewhere the limit does not count what is mapped
         return
-    import resource
+    import resource  # not on Windows
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlkit.cli.sink.card import card
+from tlkit.cli.sink.card import card, grid
 from tlkit.cli.sink.figures import percent
 from tlkit.core.inspect.placement import Reason, reasons
 from tlkit.placement.facts import all_rules
@@ -66,7 +66,7 @@ def _bar(prediction: Prediction) -> Text:
 
 
 def _reasons(found: Sequence[Reason]) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
+    table = grid()
     for justify in ("right", "right"):
         table.add_column(justify=justify, no_wrap=True)
     table.add_column(overflow="fold")

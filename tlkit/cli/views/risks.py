@@ -16,13 +16,13 @@ _STYLES = {"refused": "bold red", "wrong": "yellow", "placed": "cyan", "common":
 
 def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
     """Return what Core ML refuses or a unit computes incorrectly, one line each, and where to read about the rest."""
-    from rich.table import Table
     from rich.text import Text
 
+    from tlkit.cli.sink.card import grid
     from tlkit.core.inspect.risks import grave, risk_text
 
     told = grave(tuple(risks))
-    table = Table.grid(padding=(0, 2))
+    table = grid()
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for risk in told:
@@ -34,12 +34,13 @@ def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
 def risks_view(info: ModelInfo, risks: Sequence[Risk]) -> RenderableType:
     """Return one block per risk: severity, place and text; the operations; the way around it."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    from tlkit.cli.sink.card import grid
 
     if not risks:
         return Text(f"{info.path}: no known problems on Apple's units")
-    table = Table.grid(padding=(0, 2))
+    table = grid()
     for _ in range(2):
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

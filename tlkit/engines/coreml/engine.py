@@ -6,13 +6,13 @@ keyed by path: loading it again from the same path hits a warm cache.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import ExecutionError, LoadError, UnavailableError, reason
+from tlkit.host.machine import is_mac
 from tlkit.host.scratch import scratch_folder
 from tlkit.types import TensorSpec, Unit
 
@@ -101,7 +101,7 @@ class CoreMLEngine:
 
 def available() -> bool:
     """Whether Core ML is here: on a Mac, or where something stands in for its runtime (``tlkit.anywhere``)."""
-    return sys.platform == "darwin" or hasattr(modules.get("coremltools.libcoremlpython"), "stands_in")
+    return is_mac() or hasattr(modules.get("coremltools.libcoremlpython"), "stands_in")
 
 
 def _require_macos() -> None:

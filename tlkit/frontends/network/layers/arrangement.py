@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tlkit.errors import LoadError
 from tlkit.frontends.network.kit.arithmetic import integers, number
 from tlkit.frontends.network.kit.blob import Blob, Shape, axis_of, product, replaced
-from tlkit.frontends.network.kit.graph import Graph
+from tlkit.frontends.network.kit.graph import Graph, scalar
 from tlkit.frontends.network.kit.registry import Layer, layer
 from tlkit.mil.types import DType
 
@@ -200,8 +200,6 @@ def get_shape(g: Graph, layer: Layer) -> Blob:
 
 def vector(g: Graph, numbers: Sequence[float]) -> Blob:
     """Return a constant vector of floats whose numbers are known when the program is made."""
-    from tlkit.frontends.network.kit.graph import scalar
-
     return g.know(g.tensor(scalar([float(value) for value in numbers])), numbers)
 
 

@@ -10,6 +10,7 @@ from tlkit.frontends.network.kit.arithmetic import filled, integers, truth, unar
 from tlkit.frontends.network.kit.blob import Blob, Shape, axis_of, product, replaced
 from tlkit.frontends.network.kit.graph import Graph, scalar
 from tlkit.frontends.network.kit.registry import Layer, layer, lengths
+from tlkit.frontends.network.layers.arrangement import vector
 from tlkit.frontends.network.layers.window import borders
 from tlkit.mil.types import DType
 
@@ -161,8 +162,6 @@ def sliced(
 
 
 def _known_slice(g: Graph, numbers: Sequence[float], given: dict[str, Any], single: bool) -> Blob:
-    from tlkit.frontends.network.layers.arrangement import vector
-
     begin, end, stride = (given[name][0] for name in ("begin", "end", "stride"))
     if single:
         return vector(g, [numbers[begin]])

@@ -10,6 +10,7 @@ from tlkit.frontends.network.kit.arithmetic import binary, filled, integers, num
 from tlkit.frontends.network.kit.blob import Blob, axis_of
 from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.registry import Layer, layer
+from tlkit.frontends.network.layers.arrangement import vector
 from tlkit.mil.types import DType
 
 _MODES = ("update", "add", "sub", "mul", "div", "max", "min")
@@ -24,8 +25,6 @@ def _mode(number_: int) -> str:
 @layer("gather", inputs=2)
 def gather(g: Graph, layer: Layer) -> Blob:
     """The slices along an axis that the second input names."""
-    from tlkit.frontends.network.layers.arrangement import vector
-
     x, places = (g.lay(item) for item in layer.inputs[:2])
     axis, known, at = axis_of(layer.params.axis, len(x.shape)), g.known(x), g.known(places)
     if known is not None and at is not None and len(x.shape) == 1 and len(places.shape) == 1:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tlkit.errors import LoadError
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.registry import Layer, layer
-from tlkit.frontends.network.kit.weights import zeros
+from tlkit.frontends.network.kit.weights import array_value, zeros
 from tlkit.frontends.network.layers.activation import nonlinearity
 from tlkit.mil.program import Value
 from tlkit.mil.types import DType
@@ -159,10 +161,6 @@ def _lstm_weights(layer: Layer, p: Any, w: Any, size: int, width: int) -> dict[s
 
 
 def _forget_bias(size: int) -> Value:
-    import numpy as np
-
-    from tlkit.frontends.network.kit.weights import array_value
-
     return array_value(np.repeat(np.array([0, 1, 0, 0], np.float32), size))
 
 
