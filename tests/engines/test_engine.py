@@ -1,20 +1,20 @@
 """The seam for engines: a third one, written here, touches one table; the others are chosen by what they can.
 
 Covers tlkit/core/model/engines.py, tlkit/engines/torch/kind.py, tlkit/engines/coreml/kind.py,
-tlkit/engines/classic/kind.py, tlkit/cli/options/engine.py.
+tlkit/engines/classic/kind.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from tests.formats import packages
-from tlkit.cli.options.engine import engine_option
+from tlkit.cli.options.shared import Engine
 from tlkit.core.bench.bench import bench
 from tlkit.core.bench.subject import make, store_inputs
 from tlkit.core.model import engines
@@ -105,9 +105,9 @@ def test_a_third_engine_runs_models_once_it_is_in_the_table(relu: Path) -> None:
     assert caught.value.hint == "it is eager or compile or numpy"
 
 
-@pytest.mark.usefixtures("third")
-def test_the_command_line_names_the_third_engine() -> None:
-    assert engine_option().metavar == "eager|compile|numpy"
+def test_the_command_line_names_all_engines() -> None:
+    (option,) = get_args(Engine)[1:]
+    assert option.metavar == "|".join(engines.modes())
 
 
 @pytest.mark.usefixtures("third")

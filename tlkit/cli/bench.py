@@ -9,7 +9,6 @@ import typer
 
 from tlkit.cli.options import bench as flags
 from tlkit.cli.options import shared as options
-from tlkit.cli.options.engine import Engine
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
 
@@ -30,7 +29,7 @@ def bench(
     shapes: options.Shapes = None,
     batch: flags.Batch = None,
     seed: options.Seed = 0,
-    engine: Engine = "eager",
+    engine: options.Engine = "eager",
     precision: options.Precision = "f16",
     function: options.Function = None,
     strict_mil: options.StrictMil = False,

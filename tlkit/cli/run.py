@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlkit.cli.options import shared as options
-from tlkit.cli.options.engine import Engine
 from tlkit.cli.sink import output
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def run(
     shapes: options.Shapes = None,
     seed: options.Seed = 0,
     precision: options.Precision = "f16",
-    engine: Engine = "eager",
+    engine: options.Engine = "eager",
     units: Unit = "cpu",
     function: options.Function = None,
     strict_mil: options.StrictMil = False,

@@ -54,6 +54,8 @@ StrictMil = Annotated[
     bool,
     typer.Option("--strict-mil", help="Follow MIL's specification where Core ML was measured to depart from it."),
 ]
+# Written out, since every command's help would import the table of engines for it; a test compares the two.
+Engine = Annotated[str, typer.Option("--engine", metavar="eager|compile", help="Run op by op, or compiled.")]
 
 Iterations = Annotated[
     int, typer.Option("--iterations", "-n", metavar="N", min=1, help="Timed inferences per setting.")
