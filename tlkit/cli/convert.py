@@ -169,7 +169,6 @@ def convert(
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    from tlkit.core.convert.capture.preflight import PreflightError
     from tlkit.core.convert.door import convert as run
 
     with sink.progress(f"converting {source}", 1.0) as bar:
@@ -220,10 +219,7 @@ def convert(
                 report=report,
             )
         except ConversionError as error:
-            for note in error.notes:
-                sink.warn(note)
-            if isinstance(error, PreflightError):
-                sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
+            _say_more(sink, error)
             raise
     views: dict[str, Callable[[output.Sink, Any], None]] = {
         "WeightsResult": weights.answer,
@@ -232,6 +228,16 @@ def convert(
         "Plan": planned.answer,
     }
     views.get(type(result).__name__, _answer)(sink, result)
+
+
+def _say_more(sink: output.Sink, error: ConversionError) -> None:
+    """Say what the error's own two lines do not: the notes of the attempt, and each operation without a translation."""
+    from tlkit.core.convert.capture.preflight import PreflightError
+
+    for note in error.notes:
+        sink.warn(note)
+    if isinstance(error, PreflightError):
+        sink.answer({"ok": False, "unsupported": error.unsupported}, partial(_show_unsupported, error))
 
 
 def _answer(sink: output.Sink, result: ConversionResult) -> None:
