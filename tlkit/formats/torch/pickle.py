@@ -21,6 +21,9 @@ _ELIDE = 1 << 16  # bytes of one string or blob that are worth looking at
 _KEPT = 1 << 26  # bytes of all that are kept whole
 _OPERATIONS = {ord(code.code): (code.name, code.arg.reader if code.arg else None) for code in pickletools.opcodes}
 
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How a file of ``torch.save`` began until PyTorch 1.6: the pickled number 0x1950a86a20f9469cfc6c."""
+
 _EXPECTED = (
     "collections.OrderedDict",
     "torch._utils._rebuild_*",
@@ -129,6 +132,8 @@ class _Source:
         argument = reader(cast(Any, self)) if reader else None
         if self._stepped and isinstance(argument, str):
             return name, LongText(argument, *self._stepped, encoded="UNICODE" in name)
+        if isinstance(argument, bytes) and argument.startswith(LEGACY_MAGIC):  # a file inside: its place matters
+            return name, LongBytes(argument, self.position - len(argument), len(argument))
         return name, LongBytes(argument, *self._stepped) if self._stepped else argument
 
     def tell(self) -> int:

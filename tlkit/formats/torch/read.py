@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,13 @@ from tlkit.formats.files.zip import Zip
 from tlkit.formats.torch import export
 from tlkit.formats.torch.assemble import Assembly, Storage, bytes_of
 from tlkit.formats.torch.describe import top_level
+from tlkit.formats.torch.embedded import LOADER, adopt
 from tlkit.formats.torch.objects import STORAGES, Array, Quantized, View, storage_key
-from tlkit.formats.torch.pickle import Pickle, read_pickle
+from tlkit.formats.torch.pickle import LEGACY_MAGIC, Pickle, read_pickle
 from tlkit.formats.torch.pickle_machine import Call, Dict, Global, Persistent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-"""How a file of ``torch.save`` began until PyTorch 1.6: the pickled number 0x1950a86a20f9469cfc6c."""
 
 _FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.+?):$", re.DOTALL | re.MULTILINE)
 
@@ -162,6 +161,8 @@ class PyTorchFile(MappedTensors):
 
     def _describe(self, data: memoryview, start: int) -> Pickle:
         found = read_pickle(data, str(self.path), start)
+        if LOADER in found.imports and data is self._file.view:
+            found = replace(found, root=adopt(found.root, self._file, self._made.store))
         self.imports, root = found.imports, found.root
         self.metadata = top_level(root, str(self.path))
         func = root.func if isinstance(root, Call) else None
