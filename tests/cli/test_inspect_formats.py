@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_the_summary_groups_blocks(tlkit: Shell, weights: Path) -> None:
     assert found["layers.[0-2].w"].split() == ["layers.[0-2].w", "F32", "2x3", "3", "18", "72", "B"]
     assert "SafeTensors · weights" in found["format"] and found["note"].split() == ["note", "mine"]
     assert any(line.startswith("good for") for line in outcome.out.splitlines()[-3:])
+
+
+def test_the_command_at_the_end_is_one_line_however_long(tlkit: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / ("a name of many words " * 10)
+    folder.mkdir()
+    torch.save({"w": torch.ones(3)}, folder / "a b.pth")
+    command = tlkit("inspect", folder / "a b.pth").out.splitlines()[-1]
+    assert shlex.split(command) == ["tlkit", "convert", str(folder / "a b.pth"), "-o", "a b.safetensors"]
 
 
 def test_the_json_holds_all_of_it(tlkit: Shell, weights: Path) -> None:

@@ -21,6 +21,7 @@ from rich.tree import Tree
 from tlkit.cli.sink.stream import Progress, clean
 
 PLAIN_WIDTH = 1000  # columns away from a terminal: wide enough that no table has to fold a cell
+_LONGEST = 1 << 16  # columns of a line that is never folded
 _ROOM = 80  # columns that a table in a file takes, where no word of it has to be broken for that
 _BREAKS = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\t"), "\N{REPLACEMENT CHARACTER}")
 _FRAME = re.compile("[\\s\u2500-\u257f]+")  # blanks, and the lines of tables and trees
@@ -79,6 +80,16 @@ def _on_one_line(cell: RenderableType) -> RenderableType:
     return cell
 
 
+class Unfolded:
+    """A line that is one line in a file or a pipe however long it is: a command, which is there to be pasted."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._inner
+
+
 def plain_text(what: RenderableType) -> str:
     """Return ``what`` as lines for a file or a pipe, without blanks at their ends.
 
@@ -88,6 +99,8 @@ def plain_text(what: RenderableType) -> str:
     """
     if isinstance(what, Group):  # each part for itself: one long path widens no table but its own
         return "".join(map(plain_text, what.renderables))
+    if isinstance(what, Unfolded):
+        return _lines(what, _LONGEST)
     wide = _lines(what, PLAIN_WIDTH)
     room, widest = _room(), _widest(wide)
     if widest <= room:

@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tlkit.cli.sink.card import grid
+from tlkit.cli.sink.console import Unfolded
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.ports.shapes import shape_text
 from tlkit.types import ModelInfo
@@ -145,13 +146,11 @@ def _table(*left: str, right: Sequence[str] = ()) -> Table:
     return view
 
 
-def which_line(purpose: str, command: str) -> Text:
-    """Return the last line: what the file can be used for, and the command that converts it for other uses."""
+def which_line(purpose: str, command: str) -> RenderableType:
+    """Return the end: what the file can be used for and, on its own line, the command that converts it."""
     line = Text("good for  ", "dim")
     line.append(purpose.removeprefix("for "), "not dim")
-    if command:
-        line.append(f" {command}", "not dim bold")
-    return line
+    return Group(line, Unfolded(Text(f"  {command}", "bold"))) if command else line
 
 
 def extra_view(extra: Mapping[str, Any]) -> RenderableType:
