@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from tlkit.errors import TlkitError, UnavailableError, UsageError
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.interrupt import interruptible
 from tlkit.host.machine import Machine, describe_machine, versions
+from tlkit.host.scratch import temporary_files
 from tlkit.types import Unit
 
 DEFAULT_MODEL = "resnet50"
@@ -144,11 +144,11 @@ def bench(
     _check(method, sweep)
     asked = [os.fspath(name) for name in _listed(model)]
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    with interruptible(), tempfile.TemporaryDirectory(prefix="tlkit-bench-") as folder:
-        subjects = _subjects(asked, sweep, Path(folder), function, engine, progress)
+    with interruptible(), temporary_files("tlkit-bench-") as folder:
+        subjects = _subjects(asked, sweep, folder, function, engine, progress)
         common: dict[str, Any] = {"precision": precision, "engine": engine, "function": function}
         common |= {"strict_mil": strict_mil, "trust": trust}
-        settings = plan.settings(subjects, sweep, inputs or {}, seed, common, Path(folder))
+        settings = plan.settings(subjects, sweep, inputs or {}, seed, common, folder)
         if against is not None and against not in (labels := [setting.label for setting in settings]):
             raise UsageError(f"--against {against}: no such row", f"rows: {', '.join(labels)}")
         end = watch()
