@@ -153,22 +153,17 @@ class TorchEngine:
         call = waiting_call(self._forward, operands, self.device)
         if self.compiled or not self._unknown(shapes):
             return call
-        return FirstGuarded(call, self._warranted(arrays), lambda: self._seen.add(shapes))
+        passed, where = (lambda: self._seen.add(shapes)), (lambda: self._failing(arrays, state))
+        return FirstGuarded(call, self._warranted(arrays), passed, where)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
-        outputs, refused = None, None
         try:
             outputs = self.bind(arrays, state)()
-        except TooLargeError as error:
-            refused = error.with_traceback(None)  # whose frames hold what was made
         except TlkitError:
             raise
         except Exception as error:
             raise self._explain(arrays, state, error) from error
-        if outputs is None:
-            assert refused is not None
-            raise ExecutionError(f"{self._failing(arrays, state)}{refused.message}", refused.hint) from refused
         return self._named(outputs)
 
     def watch(

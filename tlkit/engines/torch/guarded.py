@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tlkit.errors import ExecutionError
 from tlkit.mil.lower.guard import Guard
 
 
@@ -14,13 +15,19 @@ class FirstGuarded:
     Whoever times it times ``direct``, once the first run is over.
     """
 
-    def __init__(self, direct: Callable[[], Any], most: float, passed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        direct: Callable[[], Any],
+        most: float,
+        passed: Callable[[], None] = lambda: None,
+        where: Callable[[], str] = lambda: "",
+    ) -> None:
         self.direct = direct
-        self._most, self._passed = most, passed
+        self._most, self._passed, self._where = most, passed, where
         self._done = False
 
     def __call__(self) -> Any:
-        """Run once. Raises TooLargeError where a value is made that is not warranted."""
+        """Run once. Raises ExecutionError where a value is made that is not warranted, beginning with ``where()``."""
         if self._done:
             return self.direct()
         guard = Guard(self._most)
@@ -31,7 +38,7 @@ class FirstGuarded:
             if guard.refused is None:
                 raise
         if guard.refused is not None:  # outside the handler: what was made goes with the frames of the other error
-            raise guard.refused
+            raise ExecutionError(f"{self._where()}{guard.refused.message}", guard.refused.hint)
         self._done = True
         self._passed()
         return outputs
