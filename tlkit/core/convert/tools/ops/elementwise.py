@@ -205,6 +205,8 @@ def _div(context: Any, node: Any) -> Any:
 
     given = inputs_of(context, node, "self other rounding_mode")
     mode = getattr(given["rounding_mode"], "val", given["rounding_mode"])
+    if node.kwinputs and "rounding_mode" in node.kwinputs:  # a node called "floor" would be taken for the word
+        mode = node.kwinputs["rounding_mode"][0]
     if mode not in ("floor", "trunc"):
         return NotImplemented
     x, y = _whole(_value(given["self"])), _whole(_value(given["other"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tlkit.core.convert.tools.kit.mends import mend
+from tlkit.core.convert.tools.kit.mends import composed, mend
 from tlkit.core.convert.tools.kit.reading import dtype_name, inputs_of
 
 
@@ -154,10 +154,20 @@ def _shift(kind: str, *, left: bool) -> None:
         context.add((mb.mul if left else mb.floor_div)(x=x, y=power, name=node.name))
 
 
-for _kind in ("lshift", "__lshift__", "bitwise_left_shift"):
+for _kind in ("lshift", "bitwise_left_shift"):
     _shift(_kind, left=True)
-for _kind in ("rshift", "__rshift__", "bitwise_right_shift"):
+for _kind in ("rshift", "bitwise_right_shift"):
     _shift(_kind, left=False)
+
+
+@composed("__lshift__", "the same, as torch.export records it", replaces=True, traced=False)
+def _left(x: Any, by: Any) -> Any:
+    return x * 2**by if isinstance(by, int) else NotImplemented
+
+
+@composed("__rshift__", "the same, as torch.export records it", replaces=True, traced=False)
+def _right(x: Any, by: Any) -> Any:
+    return x // 2**by if isinstance(by, int) else NotImplemented
 
 
 def _by_where(kind: str) -> None:
