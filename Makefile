@@ -61,10 +61,12 @@ docs: $(READY) ## write docs/cli.md from the command line's own help
 conformance: $(READY) ## coremltools' own tests through tlkit's executor, a fixed sample of them: minutes
 	$(CONFORMANCE) --suite ops --per-function 3
 	$(CONFORMANCE) --suite torch --per-function 1
+	$(CONFORMANCE) --suite nn --per-function 1
 
 conformance-all: $(READY) ## every one of those tests, some 43,000: hours
 	$(CONFORMANCE) --suite ops --per-function 0
 	$(CONFORMANCE) --suite torch --per-function 0
+	$(CONFORMANCE) --suite nn --per-function 0
 
 fuzz: $(READY) ## damage model files at random and read, run, edit and convert them, for SECONDS (60) in JOBS processes
 	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(if $(JOBS),--jobs $(JOBS))

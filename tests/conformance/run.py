@@ -1,6 +1,6 @@
 """``make conformance``: coremltools' op tests through tlkit's executor, summed up op by op.
 
-    python -m tests.conformance.run [--suite ops|torch] [--per-function N] [--off-by 0.01] [--jobs 2]
+    python -m tests.conformance.run [--suite ops|torch|nn] [--per-function N] [--off-by 0.01] [--jobs 2]
 
 Prints how many cases passed, failed and were excluded for each test class; exits 1 if any failed.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SUITES = {"ops": "converters/mil/mil/ops/tests", "torch": "converters/mil/frontend/torch/test/test_torch_ops.py"}
+SUITES["nn"] = "test/neural_network/test_numpy_nn_layers.py"
 
 
 def main() -> int:

@@ -143,6 +143,10 @@ def sliced(
         low = None if begin_mask[axis] else begin[axis]
         high = None if end_mask[axis] else end[axis]
         shape.append(None if length is None else len(range(*slice(low, high, stride[axis]).indices(length))))
+    begin = [
+        (-1 if s < 0 else 0) if q and m else b for b, s, q, m in zip(begin, stride, squeeze, begin_mask, strict=True)
+    ]
+    begin_mask = [masked and not gone for masked, gone in zip(begin_mask, squeeze, strict=True)]
     limit = (1 << 31) - 1
     given: dict[str, Any] = {
         "begin": [max(-limit, min(limit, value)) for value in begin],
@@ -204,9 +208,13 @@ def slice_dynamic(g: Graph, layer: Layer) -> Blob:
     shape: Shape = tuple(1 if squeezed else None for squeezed in gone)
     flags = {"begin_mask": masks[0], "end_mask": masks[1]}
     made = g.op("slice_by_index", shape, x=x, **dict(zip(names, numbers, strict=True)), **flags)
-    axes = [axis for axis, squeezed in enumerate(gone) if squeezed][int(all(gone)) :]
-    left = tuple(None for squeezed in gone if not squeezed) or (1,)
-    return g.op("squeeze", left, x=made, axes=axes) if axes else made
+    if not any(gone):
+        return made
+    # Of an axis that goes, the first element of its slice is left, however long that is.
+    first: dict[str, Any] = {"begin": [0] * rank, "end": [1] * rank, "begin_mask": [not axis for axis in gone]}
+    gone = [False, *gone[1:]] if all(gone) else gone
+    left = tuple(1 if first["begin_mask"][axis] is False else None for axis in range(rank) if not gone[axis])
+    return g.op("slice_by_index", left, x=made, **first, end_mask=first["begin_mask"], squeeze_mask=gone)
 
 
 @layer("sliceBySize", inputs=2)
