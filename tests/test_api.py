@@ -26,8 +26,8 @@ VIEWS = {
         *("top", "format"),
         # Files that hold what was printed: the function returns the run, `--report` is the command's own page.
         *("save", "report", "force"),
-        # Prints runs that were saved, and measures nothing.
-        "show",
+        # Print runs that were saved, or predictions (`core/bench/estimate.py`), and measure nothing.
+        *("show", "estimate", "chip"),
         # Limits whose answer is the exit code; `core/bench/gate.py` judges a run that the function returned.
         *("baseline", "max_regression", "max_latency", "at", "max_memory", "max_load"),
     },
