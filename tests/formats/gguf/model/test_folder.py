@@ -22,8 +22,8 @@ from tlkit import convert_weights
 from tlkit.formats.gguf.model.architectures import ARCHITECTURES, full_name
 
 FAST = ("llama_wide", "gemma3", "gpt2")
-LOADABLE = [case for case in CONFIGS if case not in ("gemma", "bert", "llama31", "mixtral", "phi3_long")]
-"""What transformers' own reader of GGUF knows, scalings and Mixtral's experts apart."""
+LOADABLE = [case for case in CONFIGS if case not in ("gemma", "bert", "llama31", "mistral", "mixtral", "phi3_long")]
+"""What transformers' own reader of GGUF knows: no Mistral beside Llama, no scalings, and not Mixtral's experts."""
 
 KEYS = {
     value.replace("{arch}.", "")
