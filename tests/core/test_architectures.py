@@ -1,4 +1,4 @@
-"""Twenty-one architectures of ``transformers`` convert, run here and agree with PyTorch in f16, both ways captured."""
+"""Architectures of every kind convert with one command and agree with PyTorch in f16; some, both ways captured."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'tlkit[hf]'")
 
+from benchmarks.architectures import measured
 from fixtures.architectures import ARCHITECTURES, build
+from fixtures.catalogue import catalogue, missing
 from tlkit.core.convert.convert import convert
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -33,6 +34,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "export"), CASES)
 def test_agrees_with_pytorch(name: str, export: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
@@ -41,3 +43,28 @@ def test_agrees_with_pytorch(name: str, export: bool, tmp_path: Path, monkeypatc
     assert result.verification.reasons == ()
     assert set(result.verification.outputs) == set(ARCHITECTURES[name].keep)
     assert min(found.cosine for found in result.verification.outputs.values()) >= 0.999
+
+
+QUICK = {"s4d", "dlrm"}
+"""Of complex numbers and of bags: in every run."""
+SEEN = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in catalogue()
+    if name not in ARCHITECTURES
+]
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_one_command_is_enough(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if absent := missing(catalogue()[name]):
+        pytest.skip(f"{absent} is not installed")
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    row = measured(name)
+    assert row.verdict == "agrees", row.reason
+
+
+def test_how_many_kinds_there_are() -> None:
+    groups = [kind.group for kind in catalogue().values()]
+    assert groups.count("timm") >= 51
+    assert groups.count("transformers") >= 58
+    assert groups.count("others") >= 48

@@ -108,6 +108,15 @@ def _chained_views(a: Tensor, b: Tensor) -> Tensor:
     return c
 
 
+def written_spectrum(x: Tensor) -> Tensor:
+    """Corners of a spectrum written into zeros, as Fourier operators do, and a real part."""
+    spectrum = torch.fft.rfft2(x.reshape(3, 6))
+    out = torch.zeros(3, 4, dtype=torch.cfloat)
+    out[:1, :2] = spectrum[:1, :2] * 2
+    out[-1:, 2:] = spectrum[-1:, :2]
+    return torch.view_as_real(out)
+
+
 FAMILIES: dict[str, Family] = {
     "elementwise": Family(
         {
@@ -222,6 +231,11 @@ FAMILIES: dict[str, Family] = {
             "bincount": lambda x, p: (
                 torch.bincount(p.abs(), minlength=5) + torch.bincount(p.abs(), x[0].abs(), minlength=5)
             ),
+            "embedding_bag by offsets": lambda x, p: (
+                F.embedding_bag(p.abs() % 6, x.reshape(6, -1), torch.tensor([0, 1, 1]), mode="sum"),
+                F.embedding_bag((p[:4].abs() % 6).reshape(2, 2), x.reshape(6, -1), mode="mean"),
+                F.embedding_bag(p.abs() % 6, x.reshape(6, -1), torch.tensor([0, 2]), mode="max"),
+            ),
             "masked_scatter": lambda x, p: x.masked_scatter(x > 0, -x),
             "repeat_interleave by a tensor": lambda x, p: x.repeat_interleave(torch.tensor([1, 0, 3, 1, 0, 2]), 1),
             "gather of large integers": lambda x, p: ((p + 70000)[p], torch.gather(p * 40000, 0, p % 4)),
@@ -331,6 +345,10 @@ FAMILIES: dict[str, Family] = {
             ),
             "quotient": lambda x: (torch.fft.fft(x[:6]) / torch.view_as_complex(x[:12].reshape(6, 2))).imag,
             "conj": lambda x: (torch.fft.fft(x[:6]).conj() * torch.fft.fft(x[6:12])).imag,
+            "exp": lambda x: torch.view_as_real(torch.exp(torch.complex(x[:6], x[6:12]))),
+            "square": lambda x: torch.view_as_real(torch.complex(x[:6], x[6:12]).square()),
+            "to": lambda x: torch.view_as_real(torch.fft.fft(x[:6]).to(torch.complex64) * x[:6].to(torch.complex64)),
+            "written into zeros": written_spectrum,
         },
         (PAIRS,),
     ),

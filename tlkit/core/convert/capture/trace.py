@@ -10,7 +10,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,22 @@ def trace(
             try:
                 script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
             except Exception as error:
+                _run_again(recorder, examples)
                 raise capture_error(error, recorder, ports) from error
             states = found_states(recorder, watch.changed())
         without_writes(script)
     outputs = named_outputs(recorder, ports, names)
     notes = (*recorder.notes, *_lost(script), *start_notes(recorder, states))
     return Traced(script, ports, outputs, notes, states, _frozen(caught))
+
+
+def _run_again(recorder: Recorder, examples: tuple[Tensor, ...]) -> None:
+    """Find out whether a module that a trace did not get through runs by itself: some look at lengths, which a trace
+    makes tensors of.
+    """
+    if not recorder.seen:
+        with suppress(Exception):
+            recorder(*examples)
 
 
 def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:

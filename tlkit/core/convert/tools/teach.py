@@ -24,7 +24,7 @@ def install() -> tuple[str, ...]:
     from tlkit.core.convert.tools.expand import expand
 
     ops.load()
-    _name_bfloat16()
+    _name_types()
     taught = []
     for key, entry in MENDS.items():
         had = _TORCH_OPS_REGISTRY.get_func(entry.op)
@@ -49,8 +49,8 @@ def _guarded(entry: Mend, otherwise: Translate, context: Any, node: Any) -> None
         otherwise(context, node)
 
 
-def _name_bfloat16() -> None:
-    """Let a cast to bfloat16 be one to f32, as float64 is: coremltools' tables of types end before it."""
+def _name_types() -> None:
+    """Name types that coremltools' tables lack: a cast to bfloat16 is one to f32, as float64 is; complex ones."""
     import numpy as np
     import torch
     from coremltools.converters.mil.frontend.torch import utils
@@ -60,6 +60,9 @@ def _name_bfloat16() -> None:
     utils.NUM_TO_NUMPY_DTYPE.setdefault(code, np.float32)
     utils.NUM_TO_DTYPE_STRING.setdefault(code, "fp32")
     utils.TORCH_DTYPE_TO_NUM.setdefault(torch.bfloat16, utils.TORCH_DTYPE_TO_NUM[torch.float32])
+    for number, dtype in ((9, torch.complex64), (10, torch.complex128)):
+        utils.TORCH_DTYPE_TO_NUM.setdefault(dtype, number)
+        utils.NUM_TO_TORCH_DTYPE.setdefault(number, torch.complex64)
 
 
 def supports(kind: str, *, exported: bool = False) -> bool:
