@@ -10,7 +10,7 @@ from copy import copy
 from typing import Any
 
 from tlkit.core.convert.tools.kit.mends import REPLACED, Translate, mend
-from tlkit.core.convert.tools.kit.reading import dtype_name, inputs_of, values_of
+from tlkit.core.convert.tools.kit.reading import inputs_of
 
 
 def is_complex(value: Any) -> bool:
@@ -69,12 +69,14 @@ def _bound(context: Any, value: Any, name: str) -> Any:
     return value
 
 
-def _given(context: Any, node: Any) -> list[Any]:
+def given_of(context: Any, node: Any) -> list[Any]:
+    """Return what ``node`` was given: values, and what stands in the graph itself."""
     return [context[name] if isinstance(name, str) and name in context else name for name in node.inputs]
 
 
-def _has_complex(given: Sequence[Any]) -> bool:
-    return any(_has_complex(item) if isinstance(item, list | tuple) else is_complex(item) for item in given)
+def has_complex(given: Sequence[Any]) -> bool:
+    """Whether any value is complex, in a list too."""
+    return any(has_complex(item) if isinstance(item, list | tuple) else is_complex(item) for item in given)
 
 
 _MOVED = [
@@ -118,43 +120,14 @@ _MOVED = [
 
 
 def _moved(kind: str) -> None:
-    @mend(kind, "of complex numbers: each part by itself", replaces=True, applies=_has_complex)
+    @mend(kind, "of complex numbers: each part by itself", replaces=True, applies=has_complex)
     def translate(context: Any, node: Any) -> None:
-        given = _given(context, node)
+        given = given_of(context, node)
         halves = []
         for half in (0, 1):
             inputs = [_half(value, half) for value in given]
             halves.append(call_of(context, node, kind, inputs, f"{node.name}_{'imag' if half else 'real'}"))
         add_complex(context, node, *halves)
-
-
-_WRITTEN = {"slice_scatter": 2, "select_scatter": 2, "_internal_op_tensor_inplace_copy": 2, "index_put": 3}
-"""What writes a tensor into another one, and how many of its inputs to look for them in."""
-
-
-def _written(kind: str, count: int) -> None:
-    @mend(kind, "of complex numbers: each part by itself", replaces=True, applies=_has_complex)
-    def translate(context: Any, node: Any) -> None:
-        given = _given(context, node)
-        halves = []
-        for half in (0, 1):
-            inputs = [_spread_half(value, half) for value in given[:count]] + given[count:]
-            halves.append(_call(context, node, kind, inputs, f"{node.name}_{'imag' if half else 'real'}"))
-        _add_complex(context, node, *halves)
-
-
-def _spread_half(value: Any, half: int) -> Any:
-    """Return a part of ``value``: of a real tensor 0 is the imaginary one."""
-    from coremltools.converters.mil import Builder as mb
-    from coremltools.converters.mil.mil import types
-
-    if half and hasattr(value, "sym_type") and not _is_complex(value) and types.is_float(value.dtype):
-        return mb.mul(x=value, y=0.0)
-    return _half(value, half)
-
-
-for _kind, _count in _WRITTEN.items():
-    _written(_kind, _count)
 
 
 def _half(value: Any, half: int) -> Any:
@@ -168,7 +141,7 @@ for _kind in _MOVED:
 
 
 def _of_two(kind: str) -> Callable[[Translate], Translate]:
-    return mend(kind, "of complex numbers: written out", replaces=True, applies=_has_complex)
+    return mend(kind, "of complex numbers: written out", replaces=True, applies=has_complex)
 
 
 @_of_two("add")
@@ -205,20 +178,20 @@ def _values(context: Any, node: Any) -> list[Any]:
 
 @_of_two("mul")
 def _mul(context: Any, node: Any) -> None:
-    add_complex(context, node, *_product(context, node, "mul", *_values(context, node)))
+    add_complex(context, node, *product_of(context, node, "mul", *_values(context, node)))
 
 
 @_of_two("matmul")
 def _matmul(context: Any, node: Any) -> None:
-    add_complex(context, node, *_product(context, node, "matmul", *_values(context, node)))
+    add_complex(context, node, *product_of(context, node, "matmul", *_values(context, node)))
 
 
 @_of_two("bmm")
 def _bmm(context: Any, node: Any) -> None:
-    add_complex(context, node, *_product(context, node, "matmul", *_values(context, node)))
+    add_complex(context, node, *product_of(context, node, "matmul", *_values(context, node)))
 
 
-def _product(context: Any, node: Any, kind: str, x: Any, y: Any, prefix: Sequence[Any] = ()) -> tuple[Any, Any]:
+def product_of(context: Any, node: Any, kind: str, x: Any, y: Any, prefix: Sequence[Any] = ()) -> tuple[Any, Any]:
     """Return the parts of x * y by whatever product ``kind`` is; of a real factor both are scaled."""
     from coremltools.converters.mil import Builder as mb
 
@@ -321,77 +294,6 @@ def _conj(context: Any, node: Any) -> None:
 @mend("resolve_neg", "nothing is left to resolve")
 def _resolve(context: Any, node: Any) -> None:
     context.add(inputs_of(context, node, "self")["self"], torch_name=node.name)
-
-
-_COMPLEX = (8, 9, 10)
-"""torch's numbers of its complex types."""
-
-
-def _number_of(value: Any) -> Any:
-    plain = getattr(value, "val", value)
-    if isinstance(plain, bool | str) or str(getattr(plain, "dtype", "")) == "bool" or getattr(plain, "ndim", 0):
-        return None
-    return plain
-
-
-@mend("to", "of complex numbers, or to them", replaces=True, applies=bool)
-@mend("_to_copy", "the same, as torch.export records it", replaces=True, applies=bool)
-def _to(context: Any, node: Any) -> Any:
-    """Leave complex numbers as they are; a real type takes their real part, and a complex one adds 0 to it."""
-    from coremltools.converters.mil import Builder as mb
-
-    given = _given(context, node)
-    asked = given[1:3] if not node.kwinputs else [inputs_of(context, node, "self dtype")["dtype"]]
-    wanted = next((number for number in map(_number_of, asked) if number is not None), None)
-    if not _is_complex(given[0]) and wanted not in _COMPLEX:
-        return NotImplemented
-    real, imag = _parts(given[0])
-    if wanted is None or wanted in _COMPLEX:
-        _add_complex(context, node, real, imag if hasattr(imag, "sym_type") else mb.mul(x=real, y=0.0))
-    else:
-        context.add(mb.cast(x=real, dtype=dtype_name(wanted), name=node.name))
-    return None
-
-
-_MADE = {"zeros": (0.0, "size"), "ones": (1.0, "size"), "zeros_like": (0.0, "self"), "ones_like": (1.0, "self")}
-
-
-def _made(kind: str, value: float, first: str) -> None:
-    @mend(kind, "complex numbers: a constant", replaces=True, applies=bool)
-    def translate(context: Any, node: Any) -> Any:
-        import numpy as np
-        from coremltools.converters.mil import Builder as mb
-
-        given = inputs_of(context, node, f"{first} dtype")
-        like = _is_complex(given[first])
-        number = _number_of(given["dtype"])
-        if number not in _COMPLEX and not (like and number is None):
-            return NotImplemented
-        size = list(given[first].shape) if first == "self" else values_of(given[first])
-        if not all(str(length).isdigit() for length in size):
-            raise ValueError(f"{kind} of complex numbers in a shape that is known only when the model runs")
-        whole = np.full([int(length) for length in size], value, np.complex64)
-        context.add(mb.const(val=whole, name=node.name))
-        return None
-
-
-for _kind, (_value, _first) in _MADE.items():
-    _made(_kind, _value, _first)
-
-
-@mend("exp", "of complex numbers: a length and an angle", replaces=True, applies=_has_complex)
-def _exp(context: Any, node: Any) -> None:
-    from coremltools.converters.mil import Builder as mb
-
-    real, imag = _parts(inputs_of(context, node, "self")["self"])
-    length = mb.exp(x=real)
-    _add_complex(context, node, mb.mul(x=length, y=mb.cos(x=imag)), mb.mul(x=length, y=mb.sin(x=imag)))
-
-
-@mend("square", "of complex numbers: written out", replaces=True, applies=_has_complex)
-def _square(context: Any, node: Any) -> None:
-    x = inputs_of(context, node, "self")["self"]
-    _add_complex(context, node, *_product(context, node, "mul", x, x))
 
 
 @mend("angle", "the angle in the plane; of a real number 0 or pi")

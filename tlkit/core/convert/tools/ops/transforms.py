@@ -1,12 +1,23 @@
-"""Fourier transforms: at fixed lengths coremltools' own, else products with matrices that the model computes."""
+"""Fourier transforms: at fixed lengths coremltools' own, else products with matrices that the model computes.
+
+And complex values that are made, written, cast and raised: constants, parts of tensors, types, powers of e.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tlkit.core.convert.tools.kit.mends import mend
-from tlkit.core.convert.tools.kit.reading import inputs_of, values_of
-from tlkit.core.convert.tools.ops.complexes import add_complex, call_of, parts
+from tlkit.core.convert.tools.kit.reading import dtype_name, inputs_of, values_of
+from tlkit.core.convert.tools.ops.complexes import (
+    add_complex,
+    call_of,
+    given_of,
+    has_complex,
+    is_complex,
+    parts,
+    product_of,
+)
 
 _TRANSFORMS = {"fft2": "fftn", "ifft2": "ifftn", "rfft2": "rfftn", "irfft2": "irfftn"}
 
@@ -257,3 +268,103 @@ def _trimmed(window: Any, size: int, hop: int, frames: int, plain: dict[str, Any
     if end > len(total):
         raise ValueError("istft to a length beyond its frames")
     return begin, end, (1 / total[begin:end]).astype(np.float32)
+
+
+_WRITTEN = {"slice_scatter": 2, "select_scatter": 2, "_internal_op_tensor_inplace_copy": 2, "index_put": 3}
+"""What writes a tensor into another one, and how many of its inputs to look for them in."""
+
+
+def _written(kind: str, count: int) -> None:
+    @mend(kind, "of complex numbers: each part by itself", replaces=True, applies=has_complex)
+    def translate(context: Any, node: Any) -> None:
+        given = given_of(context, node)
+        halves = []
+        for half in (0, 1):
+            inputs = [_spread_half(value, half) for value in given[:count]] + given[count:]
+            halves.append(call_of(context, node, kind, inputs, f"{node.name}_{'imag' if half else 'real'}"))
+        add_complex(context, node, *halves)
+
+
+def _spread_half(value: Any, half: int) -> Any:
+    """Return a part of ``value``: of a real tensor 0 is the imaginary one."""
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    if half and hasattr(value, "sym_type") and not is_complex(value) and types.is_float(value.dtype):
+        return mb.mul(x=value, y=0.0)
+    return parts(value)[half] if is_complex(value) else value
+
+
+for _kind, _count in _WRITTEN.items():
+    _written(_kind, _count)
+
+
+_COMPLEX = (8, 9, 10)
+"""torch's numbers of its complex types."""
+
+
+def _number_of(value: Any) -> Any:
+    plain = getattr(value, "val", value)
+    if isinstance(plain, bool | str) or str(getattr(plain, "dtype", "")) == "bool" or getattr(plain, "ndim", 0):
+        return None
+    return plain
+
+
+@mend("to", "of complex numbers, or to them", replaces=True, applies=bool)
+@mend("_to_copy", "the same, as torch.export records it", replaces=True, applies=bool)
+def _to(context: Any, node: Any) -> Any:
+    """Leave complex numbers as they are; a real type takes their real part, and a complex one adds 0 to it."""
+    from coremltools.converters.mil import Builder as mb
+
+    given = given_of(context, node)
+    asked = given[1:3] if not node.kwinputs else [inputs_of(context, node, "self dtype")["dtype"]]
+    wanted = next((number for number in map(_number_of, asked) if number is not None), None)
+    if not is_complex(given[0]) and wanted not in _COMPLEX:
+        return NotImplemented
+    real, imag = parts(given[0])
+    if wanted is None or wanted in _COMPLEX:
+        add_complex(context, node, real, imag if hasattr(imag, "sym_type") else mb.mul(x=real, y=0.0))
+    else:
+        context.add(mb.cast(x=real, dtype=dtype_name(wanted), name=node.name))
+    return None
+
+
+_MADE = {"zeros": (0.0, "size"), "ones": (1.0, "size"), "zeros_like": (0.0, "self"), "ones_like": (1.0, "self")}
+
+
+def _made(kind: str, value: float, first: str) -> None:
+    @mend(kind, "complex numbers: a constant", replaces=True, applies=bool)
+    def translate(context: Any, node: Any) -> Any:
+        import numpy as np
+        from coremltools.converters.mil import Builder as mb
+
+        given = inputs_of(context, node, f"{first} dtype")
+        like = is_complex(given[first])
+        number = _number_of(given["dtype"])
+        if number not in _COMPLEX and not (like and number is None):
+            return NotImplemented
+        size = list(given[first].shape) if first == "self" else values_of(given[first])
+        if not all(str(length).isdigit() for length in size):
+            raise ValueError(f"{kind} of complex numbers in a shape that is known only when the model runs")
+        whole = np.full([int(length) for length in size], value, np.complex64)
+        context.add(mb.const(val=whole, name=node.name))
+        return None
+
+
+for _kind, (_value, _first) in _MADE.items():
+    _made(_kind, _value, _first)
+
+
+@mend("exp", "of complex numbers: a length and an angle", replaces=True, applies=has_complex)
+def _exp(context: Any, node: Any) -> None:
+    from coremltools.converters.mil import Builder as mb
+
+    real, imag = parts(inputs_of(context, node, "self")["self"])
+    length = mb.exp(x=real)
+    add_complex(context, node, mb.mul(x=length, y=mb.cos(x=imag)), mb.mul(x=length, y=mb.sin(x=imag)))
+
+
+@mend("square", "of complex numbers: written out", replaces=True, applies=has_complex)
+def _square(context: Any, node: Any) -> None:
+    x = inputs_of(context, node, "self")["self"]
+    add_complex(context, node, *product_of(context, node, "mul", x, x))
