@@ -305,7 +305,8 @@ _COMPLEX = (8, 9, 10)
 
 def _number_of(value: Any) -> Any:
     plain = getattr(value, "val", value)
-    if isinstance(plain, bool | str) or str(getattr(plain, "dtype", "")) == "bool" or getattr(plain, "ndim", 0):
+    array = getattr(plain, "ndim", 0) != 0
+    if isinstance(plain, bool | str) or str(getattr(plain, "dtype", "")) == "bool" or array:
         return None
     return plain
 
