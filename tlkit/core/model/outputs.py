@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tlkit.errors import ExecutionError
 from tlkit.ports.images import to_picture
+from tlkit.ports.shapes import shape_text
 from tlkit.types import TensorSpec
 
 _RETURNED = {"float64": "float64", "int64": "int64", "int8": "int8"}
@@ -18,6 +20,10 @@ def from_port(spec: TensorSpec, value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if spec.image is not None:
+        channels = 1 if spec.image.layout.startswith("GRAYSCALE") else 3
+        if value.shape[-3:-2] != (channels,):
+            said = f"the output '{spec.name}' is an image of {channels} channels, and its values have the shape"
+            raise ExecutionError(f"{said} {shape_text(value.shape)}", "compare the program with its description")
         return to_picture(spec.image.layout, value)
     default = "float32" if value.dtype.kind == "f" else "int32"
     dtype = _RETURNED.get(spec.dtype, default)

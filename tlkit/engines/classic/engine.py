@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tlkit.engines.classic.values import Features, Rows
+from tlkit.errors import ExecutionError, reason
+
+CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError)
+"""What a model's parts that do not fit each other end as: a text where a number should be, arrays of other sizes."""
 
 
 class ClassicEngine:
@@ -21,11 +25,15 @@ class ClassicEngine:
 
     def run(self, arrays: Mapping[str, Any], state: Any = None) -> dict[str, Any]:
         """Run once; return the outputs by name."""
-        return self._rows([arrays])[0]
+        return self.run_rows([arrays])[0]
 
     def run_rows(self, rows: Sequence[Features]) -> list[dict[str, Any]]:
         """Run for each of ``rows``, together where that is faster; return the outputs of each."""
-        return self._rows(rows)
+        try:
+            return self._rows(rows)
+        except CONTRADICTIONS as error:
+            said = f"the model contradicts itself or its inputs ({reason(error)})"
+            raise ExecutionError(said, "compare its ports with `tlkit inspect`") from error
 
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], dict[str, Any]]:
         """Return a call that runs it once."""

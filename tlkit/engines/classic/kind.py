@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 
 _ROOM = "tlkit.engines.classic."
 RUN_BY = {
@@ -65,11 +65,15 @@ class ClassicKind(EngineKind):
 
     def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Read the model's part of the protobuf; LoadError for what contradicts itself, or cannot be run here."""
-        from tlkit.engines.classic.engine import ClassicEngine
+        from tlkit.engines.classic.engine import CONTRADICTIONS, ClassicEngine
 
         kind = model.message.WhichOneof("Type")
         if kind in NOT_RUN:
             raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", _PART if settings.part else _WHOLE)
         module, _, function = RUN_BY[kind].partition(".")
         make = getattr(import_module(_ROOM + module), function)
-        return ClassicEngine(make(model.message, {spec.name: spec for spec in model.outputs}))
+        try:
+            return ClassicEngine(make(model.message, {spec.name: spec for spec in model.outputs}))
+        except CONTRADICTIONS as error:
+            said = f"the model contradicts itself ({reason(error)})"
+            raise LoadError(said, "the file is damaged: fetch it again") from error

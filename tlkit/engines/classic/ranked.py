@@ -9,6 +9,7 @@ import numpy as np
 
 from tlkit.engines.classic.values import Features, Rows, each, given, scalar, to_port
 from tlkit.errors import ExecutionError, LoadError
+from tlkit.host import budget
 from tlkit.types import TensorSpec
 
 _DAMAGED = "the file is damaged: fetch it again"
@@ -23,7 +24,11 @@ def recommender(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message = model.itemSimilarityRecommender
     similar = {int(row.itemId): row for row in message.itemItemSimilarities}
     known = list(message.itemStringIds.vector) or list(message.itemInt64Ids.vector)
-    names = known or list(range(1 + max(_numbers(message), default=-1)))
+    count = 1 + max(_numbers(message), default=-1)
+    said = None if known else budget.over(count)
+    if said:
+        raise LoadError(f"items: {said[0]}", said[1])
+    names = known or list(range(count))
     if any(number >= len(names) for number in _numbers(message)):
         raise LoadError("a similarity of an item that is not in the list of items", _DAMAGED)
     places = {name: place for place, name in enumerate(names)}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.mil.small_floats import values
@@ -46,6 +46,9 @@ def decode(entry: TensorEntry, raw: memoryview) -> Array:
         return _decoded(entry, raw)
     except KeyError:
         raise LoadError(f"{entry.file}: {entry.name}: no values can be read from {entry.dtype}") from None
+    except ValueError as error:
+        said = f"its bytes do not make up {entry.dtype} values of its shape ({reason(error)})"
+        raise LoadError(f"{entry.file}: {entry.name}: {said}", "the file is damaged: fetch it again") from None
 
 
 def _decoded(entry: TensorEntry, raw: memoryview) -> Array:

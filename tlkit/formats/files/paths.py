@@ -18,6 +18,7 @@ def inside(root: Path, base: Path, name: str) -> Path:
     target = base / PurePosixPath(name.replace("\0", ""))
     try:
         real, home = target.resolve(), root.resolve()
+        target.is_file()  # which raises for a name that is too long for a file system
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that no file system takes
         raise LoadError(f"{root}: the path '{name[:100]}' leads nowhere: {reason(error)}", _DISTRUST) from None
     cache = next((p.parent.parent for p in (home, *home.parents) if p.parent.name == "snapshots"), None)

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from tlkit.errors import ExecutionError
 from tlkit.mil.ops.kit.registry import Bools, Ints, Tensor, Tensors, op
 
+_MOST_AXES = 64
+"""Dimensions that PyTorch's kernels take; Core ML's tensors have at most five."""
+
 
 @op(exact=True)
 def reshape(x: Tensor, shape: Ints) -> Tensor:
@@ -41,6 +44,8 @@ def expand_dims(x: Tensor, axes: Ints) -> Tensor:
     if len(axes) == 1:
         return x.unsqueeze(axes[0])
     rank = x.ndim + len(axes)
+    if rank > _MOST_AXES:
+        raise ExecutionError(f"a tensor of {rank} dimensions", f"PyTorch's have at most {_MOST_AXES}")
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
     return x
