@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlkit.errors import reason
 from tlkit.formats.gguf.model.architectures import Architecture
 from tlkit.formats.gguf.write import Typed
 
@@ -42,9 +43,9 @@ def rotation(rope: Mapping[str, Any], row: Architecture, real: Number, number: N
         keys, tensors = _SCALINGS[kind](rope, base or 10000.0, dimensions or 0, number)
         return Rotation(base, dimensions, keys, tensors)
     except (KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
-        said = f"config.json: its '{kind[:40]}' scaling of the rotation cannot be read ({str(error)[:60]})"
+        said = f"config.json: its '{kind[:40]}' scaling of the rotation cannot be read ({reason(error)[:60]})"
     except ValueError as error:
-        said = str(error)
+        said = reason(error)
     return Rotation(base, dimensions, doubts=(said,))
 
 

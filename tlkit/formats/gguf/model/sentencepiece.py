@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.files.mapped import DAMAGED, read_whole
 from tlkit.formats.files.wire import WireError, fields
 
@@ -35,7 +35,7 @@ def read_pieces(path: Path) -> SentencePieces:
     try:
         return _read(data)
     except (WireError, struct.error, UnicodeDecodeError, ValueError) as error:
-        raise LoadError(f"{path}: not a SentencePiece model: {str(error)[:100]}", DAMAGED) from None
+        raise LoadError(f"{path}: not a SentencePiece model: {reason(error)[:100]}", DAMAGED) from None
 
 
 def _read(data: memoryview) -> SentencePieces:
