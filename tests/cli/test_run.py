@@ -127,7 +127,7 @@ def test_a_model_that_is_no_mlprogram_says_so(tlkit: Shell, tmp_path: Path) -> N
     model.wordTagger.SetInParent()
     (tmp_path / "old.mlmodel").write_bytes(model.SerializeToString())
     outcome = tlkit("run", tmp_path / "old.mlmodel")
-    assert outcome.code == 3 and "a wordTagger model" in outcome.err
+    assert outcome.code == 3 and "a wordTagger cannot be run here" in outcome.err
 
 
 def test_until_and_dump(tlkit: Shell, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ FAMILIES: dict[str, Family] = {
             "functions of integers": lambda x, m: torch.sin(m % 7) + torch.sigmoid(m % 3) + torch.rsqrt(m % 3 + 1),
             "clamp of integers as indices": lambda x, m: x[m.clamp(0, 5)] + x[m.clamp_min(2).clamp_max(4)],
             "clamp_min by an integer": lambda x, m: torch.clamp_min(x * 3, 1),
+            "hardtanh between integers": lambda x, m: F.hardtanh(x * 30, 0, 20),
             "quotients of integers": lambda x, m: (
                 torch.div(m, 4, rounding_mode="floor"),
                 torch.div(m * 30001, torch.tensor(-7), rounding_mode="trunc"),

@@ -60,3 +60,7 @@ def system_of(opset: str) -> str:
 def version_of(opset: str) -> int:
     """Return the specification version that an opset needs; for an unknown opset, the newest."""
     return OPSETS.get(opset, NEWEST).version
+
+
+DIALECT = "tlkit."
+"""How the names of tlkit's own operations begin; no opset has them, and no package can hold them."""

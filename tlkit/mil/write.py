@@ -16,6 +16,7 @@ from tlkit.errors import LoadError
 from tlkit.mil import immediate
 from tlkit.mil.blob import BlobWriter
 from tlkit.mil.collector import uncollected
+from tlkit.mil.opsets import DIALECT
 from tlkit.mil.program import (
     Argument,
     BlobRef,
@@ -168,7 +169,7 @@ class _Writer:
         self.attributes(block.attributes, message)
 
     def operation(self, operation: Operation, message: Any, depth: int) -> None:
-        if "." in operation.type:
+        if operation.type.startswith(DIALECT):
             raise LoadError(f"the operation {operation.type} is tlkit's own, and no package can hold it")
         message.type = operation.type
         for name, arguments in operation.inputs.items():

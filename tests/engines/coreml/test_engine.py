@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ VECTOR = TensorSpec("x", "float32", (1, 4))
 
 
 def test_off_a_mac_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coreml, "sys", SimpleNamespace(platform="linux"))
+    monkeypatch.setattr(coreml, "is_mac", lambda: False)
     for call in (
         lambda: coreml.CoreMLEngine(tmp_path / "m.mlmodelc", [VECTOR]),
         lambda: coreml.compile_model(tmp_path / "m.mlpackage", tmp_path),
@@ -75,7 +74,7 @@ class Apple:
 
         monkeypatch.setattr(ct.models, "CompiledMLModel", Compiled)
         monkeypatch.setattr(utils, "compile_model", compile_model)
-        monkeypatch.setattr(coreml, "sys", SimpleNamespace(platform="darwin"))
+        monkeypatch.setattr(coreml, "is_mac", lambda: True)
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ import coremltools as ct
 from coremltools.converters.mil import Builder as mb
 from tlkit.engines.coreml import engine as coreml
 from tlkit.types import TensorSpec, Unit
-coreml.sys = SimpleNamespace(platform="darwin")
+coreml.is_mac = lambda: True
 folder = Path({str(tmp_path)!r})
 
 @mb.program(input_specs=[mb.TensorSpec((1, 4))])

@@ -105,9 +105,9 @@ def _draw(port: TensorSpec, values: Values, rng: Generator, seed: int) -> NDArra
     if values.kind == "pixels":
         return rng.integers(0, 256, port.shape[1:], dtype=np.uint8)
     if values.kind == "mask":
-        return _mask(port.shape, rng, left=seed % 3 == 2).astype(port.dtype)
+        return _mask(port.shape, rng).astype(port.dtype)
     if values.kind == "additive":
-        return np.where(_mask(port.shape, rng, left=seed % 3 == 2), 0, _ADDED).astype(port.dtype)
+        return np.where(_mask(port.shape, rng), 0, _ADDED).astype(port.dtype)
     if values.kind == "positive":
         return rng.uniform(0, 1, port.shape).astype(port.dtype)
     if values.kind == "normal":
@@ -115,10 +115,11 @@ def _draw(port: TensorSpec, values: Values, rng: Generator, seed: int) -> NDArra
     return _integers(port.shape, values, rng, seed).astype(np.int32)
 
 
-def _mask(shape: tuple[int, ...], rng: Generator, *, left: bool) -> NDArray[np.bool_]:
+def _mask(shape: tuple[int, ...], rng: Generator) -> NDArray[np.bool_]:
     """Return rows that begin with True and end with False from somewhere on, as padded ones do, with a hole.
 
-    ``left``: padded before the first and not after the last, as decoders' rows are.
+    None is padded before its first: in a causal model such a row attends to nothing at first, where torch and Core ML
+    may both give anything, and a sound package would be said to differ.
     """
     rows = np.zeros(shape, bool).reshape(-1, shape[-1] if shape else 1)
     count, width = rows.shape
@@ -131,7 +132,7 @@ def _mask(shape: tuple[int, ...], rng: Generator, *, left: bool) -> NDArray[np.b
     rows[:] = np.arange(width) < kept[:, None]
     if width >= 4:
         rows[np.arange(count), rng.integers(1, np.maximum(2, kept))] = False
-    return (rows[:, ::-1] if left else rows).reshape(shape)
+    return rows.reshape(shape)
 
 
 def _integers(shape: tuple[int, ...], values: Values, rng: Generator, seed: int) -> NDArray[np.int64]:

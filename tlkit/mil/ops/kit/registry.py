@@ -34,7 +34,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from tlkit.errors import LoadError
-from tlkit.mil.opsets import OPSETS
+from tlkit.mil.opsets import DIALECT, OPSETS
 from tlkit.mil.types import DType
 
 Tensor: TypeAlias = torch.Tensor
@@ -138,9 +138,6 @@ class OpDef:
     row: str = ""
 
 
-PREFIX = "tlkit."
-"""What the names of tlkit's own operations begin with (``mil/dialect``): no name of MIL's has a point."""
-
 _OPS: dict[str, list[OpDef]] = {}
 _DIALECT: dict[str, OpDef] = {}
 _MEASURED: dict[tuple[str, int], OpDef] = {}
@@ -180,14 +177,14 @@ def dialect(name: str | None = None) -> Callable[[Op], Op]:
 
     def register(function: Op) -> Op:
         title = name or function.__name__
-        if not _NAME.fullmatch(title) or PREFIX + title in _DIALECT:
+        if not _NAME.fullmatch(title) or DIALECT + title in _DIALECT:
             raise ValueError(f"bad dialect registration: {title!r}")
         family = function.__module__.rpartition(".")[2]
         parameters, special = _signature(function)
         definition = OpDef(
-            PREFIX + title, family, min(_SINCE), function, _rounded(function), parameters, special, False, False, False
+            DIALECT + title, family, min(_SINCE), function, _rounded(function), parameters, special, False, False, False
         )
-        _DIALECT[PREFIX + title] = definition
+        _DIALECT[DIALECT + title] = definition
         return function
 
     return register
@@ -219,7 +216,7 @@ def lookup(name: str, opset: str, *, strict: bool = False) -> OpDef | None:
 
     ``strict`` chooses the specification where Core ML was measured to do something else.
     """
-    if name.startswith(PREFIX):
+    if name.startswith(DIALECT):
         return _DIALECT.get(name)
     found = None
     for version in _OPS.get(name, ()):

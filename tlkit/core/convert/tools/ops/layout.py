@@ -133,6 +133,20 @@ mend("clamp_min", _WHOLE, replaces=True)(_bounded(True, False))
 mend("clamp_max", _WHOLE, replaces=True)(_bounded(False, True))
 
 
+@mend("hardtanh", "coremltools takes no integers as the bounds of floating point", replaces=True)
+def _hardtanh(context: Any, node: Any) -> None:
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    given = inputs_of(context, node, "self min_val max_val")
+    x, kind = given["self"], types.nptype_from_builtin(given["self"].dtype)
+    low, high = (
+        kind(-1 if given["min_val"] is None else given["min_val"].val),
+        kind(1 if given["max_val"] is None else given["max_val"].val),
+    )
+    context.add(mb.minimum(x=mb.maximum(x=x, y=low), y=high, name=node.name))
+
+
 def _is_known(given: Sequence[Any]) -> bool:
     return getattr(given[0], "val", None) is not None
 
