@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests.processes import as_a_process
 from tlkit.cli import app
 
 
@@ -36,14 +36,7 @@ class Shell:
         arguments: Sequence[str] = ["tlkit", *map(str, words)]
         self._monkeypatch.setattr("sys.argv", arguments)
         self._capfd.readouterr()
-        # A command's process ends with it; here it goes on, so what the command leaves for its end is taken back.
-        self._monkeypatch.setattr("tlkit.host.interrupt._done", None)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        try:
-            with pytest.raises(SystemExit) as ended:
-                app.main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        with as_a_process(), pytest.raises(SystemExit) as ended:
+            app.main()
         out, err = self._capfd.readouterr()
         return Outcome(int(ended.value.code or 0), out, err)

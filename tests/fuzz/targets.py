@@ -29,6 +29,7 @@ from tests.fuzz.seeds_files import (
 )
 from tests.fuzz.seeds_programs import random_program
 from tests.fuzz.target import Target, as_file, as_files, in_files
+from tests.processes import as_a_process
 from tlkit.errors import TlkitError
 from tlkit.mil import coreml_proto
 
@@ -309,7 +310,8 @@ def _main(arguments: list[str]) -> tuple[int, str, str]:
     before = sys.argv, sys.stdout, sys.stderr
     sys.argv, sys.stdout, sys.stderr = ["tlkit", *arguments], io.StringIO(), io.StringIO()
     try:
-        app.main()
+        with as_a_process():
+            app.main()
         code: Any = 0
     except SystemExit as error:
         code = error.code or 0

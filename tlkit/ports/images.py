@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,8 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
                 raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            # From memory: of a file, PIL asks for as many bytes as a damaged length says, there or not.
+            with Image.open(BytesIO(path.read_bytes())) as picture:
                 if picture.format in _PROGRAMS:
                     raise UsageError(
                         f"{path}: {picture.format} files are programs, which tlkit does not run", "give a PNG or JPEG"

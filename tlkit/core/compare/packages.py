@@ -96,12 +96,18 @@ def _row(value: Any, row: int) -> Any:
     return value[row][None] if isinstance(value, np.ndarray) else value
 
 
+def _width(spec: TensorSpec) -> int:
+    """Return how wide a port's numbers are, from 0; what is drawn for a port of texts is refused where it is drawn."""
+    dtype = spec.dtype or "float32"
+    return _NARROWEST_FIRST.index(dtype) if dtype in _NARROWEST_FIRST else len(_NARROWEST_FIRST)
+
+
 def _draw(old: Model, new: Model, seed: int) -> Values:
     """Return a value for each input in the new model's default shapes, exact in the types of both models."""
     rng = np.random.default_rng(seed)
     values: Values = {}
     for then, now in _ports(old, new):
-        narrow = min(then, now, key=lambda spec: _NARROWEST_FIRST.index(spec.dtype or "float32"))
+        narrow = min(then, now, key=_width)
         shape = now.shape
         values[now.name] = draw(
             narrow if allows(narrow, shape) else _shaped(narrow, now), "random", rng, shape, stored=old.stored

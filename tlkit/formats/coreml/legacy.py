@@ -144,7 +144,7 @@ def values(params: Any, shape: tuple[int, ...] | None = None, axis: int = 0) -> 
     data = data if shape is None else data[: math.prod(shape)]
     if quantization.WhichOneof("QuantizationType") == "lookupTableQuantization":
         table = np.array(quantization.lookupTableQuantization.floatValue, np.float32)
-        if data.size and data.max() >= table.size:
+        if data.size and not 0 <= data.min() <= data.max() < table.size:
             raise LoadError("a weight's index points past its look-up table", "the file is damaged")
         return np.take(table, data)
     linear, wide = quantization.linearQuantization, data.astype(np.float32)
