@@ -41,8 +41,8 @@ Tensors = Annotated[
         "--input",
         metavar="NAME=DIMS[:TYPE]",
         help="A tensor input: x=1x3x224x224, ids=1x1..512:i32 (a range), x=1x8,1x16 (a choice of shapes). TYPE is f32, "
-        "f16 or i32. Repeat it for each input; names "
-        "that forward has go there, others by position.",
+        "f16 or i32. Repeat it for each input; a name among "
+        "forward's parameters goes to that one, the others by position.",
     ),
 ]
 Images = Annotated[

@@ -99,3 +99,12 @@ def test_an_old_network_becomes_onnx(tmp_path: Path) -> None:
     found = onnxruntime.InferenceSession(str(tmp_path / "new.onnx")).run(None, {"x": x})[0]
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
     assert open_package(path).program is None
+
+
+@pytest.mark.slow
+def test_shapes_that_a_package_does_not_keep_are_told(tmp_path: Path) -> None:
+    made = model([layer("add", alpha=1.0)], {"x": (3,)}, exact=False)
+    made.description.input[0].type.multiArrayType.shapeRange.sizeRanges.add(lowerBound=1, upperBound=9)
+    (tmp_path / "old.mlmodel").write_bytes(made.SerializeToString())
+    result = tlkit.convert(tmp_path / "old.mlmodel", tmp_path / "new.mlpackage")
+    assert "x: of several shapes only the default is kept" in result.notes

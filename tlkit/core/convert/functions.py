@@ -164,7 +164,7 @@ def _check(sources: Mapping[str, Any], target: str | None, conversion: bool) -> 
     """Refuse missing packages, a target without functions, and options that would have no effect."""
     for item in filter(_is_package, sources.values()):
         if not Path(item).is_dir():
-            raise LoadError(f"{item}: not a .mlpackage to take a function from", "convert it first: tlkit convert")
+            raise LoadError(f"{item}: not a .mlpackage", "convert it first: tlkit convert")
     if target is not None and choose_target(target).version < choose_target("iOS18").version:
         raise UsageError(f"several functions need iOS18, not {target}", "use --target iOS18 or later")
     if (conversion or target) and all(map(_is_package, sources.values())):

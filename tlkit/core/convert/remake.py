@@ -25,6 +25,7 @@ from tlkit.formats.coreml.features import interfaces, refuse_half_images
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package, blamed_on
+from tlkit.formats.coreml.ports import read_ports
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.frontends.network.mlprogram import as_mlprogram
@@ -109,8 +110,15 @@ def remake(
                 verification = _verified(source, path, recipe.precision if old else "f16" if changed else "f32", seed)
         annotate(path, describe(str(source), recipe.precision, verification))
         notes = ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
+        notes += _fixed(source) if old else ()
         made = result(path, goal, str(source), recipe, verification, clock, notes)
     return made
+
+
+def _fixed(source: Path) -> tuple[str, ...]:
+    """Return a note where a network's inputs take several shapes: its layers are made for the default ones."""
+    flexible = [spec.name for spec in read_ports(open_package(source).model.description.input) if spec.flexible]
+    return (f"{', '.join(flexible)}: of several shapes only the default is kept",) if flexible else ()
 
 
 def _open(source: Path) -> tuple[Package, Program]:

@@ -63,7 +63,9 @@ class Builder:
     def _layer(self, g: Graph, kind: str, message: Any, scope: dict[str, Blob]) -> None:
         found = lookup(kind)
         if found is None:
-            raise LoadError("tlkit has no such layer", "see docs/networks.md")
+            raise LoadError(
+                "tlkit has no such layer", "the file is damaged, or newer than this tlkit: see `tlkit inspect`"
+            )
         function, least = found
         for name in message.input:
             if name not in scope:
