@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import as_a_process
 from tlkit.errors import LoadError, UsageError, WriteError
 from tlkit.host import stage, staging
 from tlkit.host.goals import FILE, Kind
@@ -262,14 +263,15 @@ def test_a_mode_that_the_umask_allows(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_that_a_library_swallows_comes_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught, interruptible():  # noqa: PT012
-        with contextlib.suppress(BaseException):
-            signal.raise_signal(signal.SIGTERM)
-        check()
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-    check()  # forgotten by then
+    with as_a_process():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with pytest.raises(SystemExit) as caught, interruptible():  # noqa: PT012
+            with contextlib.suppress(BaseException):
+                signal.raise_signal(signal.SIGTERM)
+            check()
+        assert caught.value.code == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        check()  # forgotten by then
 
 
 def killed(folder: Path, moment: int, names: Sequence[str], kind: Kind = FILE, one_step: bool = True) -> bool:
