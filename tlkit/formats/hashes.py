@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -21,6 +20,8 @@ def files_of(path: Path) -> list[Path]:
 
 def file_hashes(paths: Iterable[Path], advance: Callable[[int], None] = lambda nbytes: None) -> dict[str, str]:
     """Return the SHA-256 of each file, as git-lfs and Hugging Face give it."""
+    import hashlib  # loads OpenSSL, which `inspect` does without
+
     found = {}
     for path in paths:
         digest = hashlib.sha256()
@@ -40,6 +41,8 @@ def weights_hash(source: TensorFile, advance: Callable[[int], None] = lambda nby
 
     Two files of one format have the same one if they hold the same weights, however they are laid out or split.
     """
+    import hashlib  # loads OpenSSL, which `inspect` does without
+
     whole = hashlib.sha256()
     for entry in sorted(source.entries(), key=lambda entry: entry.name):
         if entry.offset is None or entry.strides or entry.big_endian:

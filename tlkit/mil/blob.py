@@ -9,7 +9,6 @@ wider ones.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import stat
@@ -121,6 +120,8 @@ class BlobWriter:
 
     def stream(self, dtype: DType, pieces: Iterable[bytes | memoryview], padding: int = 0) -> int:
         """:meth:`add` a constant whose bytes come in pieces, of which only one is held at a time."""
+        import hashlib  # loads OpenSSL, which `inspect` does without
+
         offset, size, digest = self._file.tell(), 0, hashlib.sha256()
         self._file.write(bytes(64))
         for piece in pieces:

@@ -109,7 +109,9 @@ def remake(
             with clock.stage("verify", "verifying"):
                 verification = _verified(source, path, recipe.precision if old else "f16" if changed else "f32", seed)
         annotate(path, describe(str(source), recipe.precision, verification))
-        notes = ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
+        notes: tuple[str, ...] = (
+            ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
+        )
         notes += _fixed(source) if old else ()
         made = result(path, goal, str(source), recipe, verification, clock, notes)
     return made

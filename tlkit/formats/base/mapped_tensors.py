@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from tlkit.errors import LoadError
 from tlkit.formats.base.tensors import FormatName, TensorEntry, value_type
 from tlkit.formats.files.mapped import Mapped
-from tlkit.mil.program import Value
 from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tlkit.mil.program import Value
 
 
 class MappedTensors:

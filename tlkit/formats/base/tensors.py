@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tlkit.errors import LoadError
 from tlkit.formats.base.dtypes import BLOCKS, QUANTIZED
-from tlkit.mil.program import Value
 from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tlkit.mil.program import Value
 
 FormatName = Literal["CoreML", "GGUF", "ONNX", "PyTorch", "SafeTensors", "numpy"]
 
