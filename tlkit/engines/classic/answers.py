@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.engines.classic.values import Matrix, only_output, to_port
+from tlkit.engines.classic.values import DAMAGED, Matrix, only_output, to_port
 from tlkit.errors import LoadError
 from tlkit.types import TensorSpec
 
@@ -32,7 +32,7 @@ class Classification:
 
     def __init__(self, model: Any, labels: Labels) -> None:
         if len(labels) < 1:
-            raise LoadError("a classifier without class labels", "the file is damaged: fetch it again")
+            raise LoadError("a classifier without class labels", DAMAGED)
         description = model.description
         kinds = {feature.name: feature.type.WhichOneof("Type") for feature in description.output}
         plain = (name for name, kind in kinds.items() if kind in ("stringType", "int64Type"))
@@ -86,4 +86,4 @@ def check_sizes(what: str, found: int, wanted: Sequence[int]) -> None:
     """Raise LoadError where a model has ``found`` of something and none of ``wanted`` would fit."""
     if found not in wanted:
         told = " or ".join(str(number) for number in wanted)
-        raise LoadError(f"the model has {found} {what}, not {told}", "the file is damaged: fetch it again")
+        raise LoadError(f"the model has {found} {what}, not {told}", DAMAGED)

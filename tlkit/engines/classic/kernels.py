@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from tlkit.engines.classic.answers import Classification, Regression, check_sizes, labels_of, logistic, two_columns
-from tlkit.engines.classic.values import Features, Matrix, Rows, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, input_names, matrix
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.host import budget
 from tlkit.types import TensorSpec
 
-_DAMAGED = "the file is damaged: fetch it again"
 _LEAST = 1e-7
 """libsvm keeps pairwise probabilities this far from 0 and 1."""
 
@@ -33,7 +32,7 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     vectors, kernel = _Vectors(message), _kernel(message.kernel)
     alpha = np.array(message.coefficients.alpha)
     check_sizes("coefficients", len(alpha), (vectors.count,))
-    names = [port.name for port in model.description.input]
+    names = input_names(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         near = kernel(*vectors.beside(matrix(features, names)))
@@ -47,7 +46,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message = model.supportVectorClassifier
     answer, vectors, kernel = Classification(model, labels_of(message)), _Vectors(message), _kernel(message.kernel)
     pairs = _Pairs(message, len(answer.labels), vectors.count)
-    names = [port.name for port in model.description.input]
+    names = input_names(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         decisions = pairs.decisions(kernel(*vectors.beside(matrix(features, names))))
@@ -66,16 +65,16 @@ class _Vectors:
         given = message.sparseSupportVectors.vectors if self._sparse else message.denseSupportVectors.vectors
         self.count = len(given)
         if not self.count:
-            raise LoadError("a support vector machine without support vectors", _DAMAGED)
+            raise LoadError("a support vector machine without support vectors", DAMAGED)
         if self._sparse:
             self._nodes = [[(node.index, node.value) for node in row.nodes] for row in given]
             self._width = max((index for row in self._nodes for index, _ in row), default=0)
             if any(index < 1 for row in self._nodes for index, _ in row):
-                raise LoadError("a support vector has an index below 1", _DAMAGED)
+                raise LoadError("a support vector has an index below 1", DAMAGED)
             return
         dense = [list(row.values) for row in given]
         if len({len(row) for row in dense}) > 1:
-            raise LoadError("support vectors of different lengths", _DAMAGED)
+            raise LoadError("support vectors of different lengths", DAMAGED)
         self._dense = np.array(dense)
         self._width = self._dense.shape[1]
 

@@ -66,6 +66,7 @@ class ClassicKind(EngineKind):
     def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Read the model's part of the protobuf; LoadError for what contradicts itself, or cannot be run here."""
         from tlkit.engines.classic.engine import CONTRADICTIONS, ClassicEngine
+        from tlkit.engines.classic.values import DAMAGED
 
         kind = model.message.WhichOneof("Type")
         if kind in NOT_RUN:
@@ -76,4 +77,4 @@ class ClassicKind(EngineKind):
             return ClassicEngine(make(model.message, {spec.name: spec for spec in model.outputs}))
         except CONTRADICTIONS as error:
             said = f"the model contradicts itself ({reason(error)})"
-            raise LoadError(said, "the file is damaged: fetch it again") from error
+            raise LoadError(said, DAMAGED) from error

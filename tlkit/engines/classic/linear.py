@@ -17,11 +17,9 @@ from tlkit.engines.classic.answers import (
     softmax,
     two_columns,
 )
-from tlkit.engines.classic.values import Features, Matrix, Rows, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, input_names, matrix
 from tlkit.errors import LoadError
 from tlkit.types import TensorSpec
-
-_DAMAGED = "the file is damaged: fetch it again"
 
 
 def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
@@ -30,7 +28,7 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     line = _Line(model, message)
     link = {0: lambda scores: scores, 1: logistic, 2: normal}.get(message.postEvaluationTransform)
     if link is None:
-        raise LoadError(f"unknown transform {message.postEvaluationTransform}", _DAMAGED)
+        raise LoadError(f"unknown transform {message.postEvaluationTransform}", DAMAGED)
     return lambda rows: answer.rows(link(line.scores(rows)))
 
 
@@ -47,7 +45,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     probit, apart = message.postEvaluationTransform == 1, message.classEncoding == 1
     check_sizes("rows of weights", line.rows, (1,) if count == 2 else (count,) if apart else (count - 1,))
     if probit and count > 2 and not apart:
-        raise LoadError("a probit of more than two classes with one as reference", _DAMAGED)
+        raise LoadError("a probit of more than two classes with one as reference", DAMAGED)
     link = normal if probit else logistic
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
@@ -68,10 +66,10 @@ class _Line:
     """weights . features + offset."""
 
     def __init__(self, model: Any, message: Any) -> None:
-        self._names = [port.name for port in model.description.input]
+        self._names = input_names(model)
         weights = [list(row.value) for row in message.weights]
         if not weights or len({len(row) for row in weights}) > 1:
-            raise LoadError("weights that are missing or of different lengths", _DAMAGED)
+            raise LoadError("weights that are missing or of different lengths", DAMAGED)
         check_sizes("offsets", len(message.offset), (len(weights),))
         self._weights, self._offset = np.array(weights), np.array(message.offset)
 

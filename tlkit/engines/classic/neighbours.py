@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from tlkit.engines.classic.answers import Classification, check_sizes, labels_of
-from tlkit.engines.classic.values import Features, Rows, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Rows, input_names, matrix
 from tlkit.errors import LoadError
 from tlkit.types import TensorSpec
-
-_DAMAGED = "the file is damaged: fetch it again"
 
 
 def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
@@ -26,14 +24,14 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     default = message.WhichOneof("DefaultClassLabel")
     wanted = int(message.numberOfNeighbors.defaultValue)
     check_sizes("labels", len(of_samples), (len(samples),))
-    names = [port.name for port in model.description.input]
+    names = input_names(model)
     if not len(samples):
         return _untaught(model, getattr(message, default) if default else None)
     answer = Classification(model, tuple(dict.fromkeys(of_samples)))  # type: ignore[arg-type]
     place = {label: number for number, label in enumerate(answer.labels)}
     classes = np.array([place[label] for label in of_samples])
     if wanted < 1:
-        raise LoadError(f"{wanted} neighbours are to vote", _DAMAGED)
+        raise LoadError(f"{wanted} neighbours are to vote", DAMAGED)
     inverse = message.WhichOneof("WeightingScheme") == "inverseDistanceWeighting"
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
@@ -63,13 +61,13 @@ def _samples(message: Any) -> Any:
     width = int(index.numberOfDimensions)
     rows = [np.array(sample.vector, np.float32) for sample in index.floatSamples]
     if any(len(row) != width for row in rows):
-        raise LoadError(f"samples that do not have {width} numbers", _DAMAGED)
+        raise LoadError(f"samples that do not have {width} numbers", DAMAGED)
     return np.array(rows, np.float64).reshape(len(rows), width)
 
 
 def _untaught(model: Any, label: str | int | None) -> Rows:
     """Return a model without samples: it answers with its default label."""
     if label is None:
-        raise LoadError("neither samples nor a default label", _DAMAGED)
+        raise LoadError("neither samples nor a default label", DAMAGED)
     answer = Classification(model, (label,))  # type: ignore[arg-type]
     return lambda rows: answer.rows(np.zeros(len(rows), np.int64), np.ones((len(rows), 1)))

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.classic.values import Features, Rows, each, given, only_input, only_output, to_port, vector
+from tlkit.engines.classic.values import (
+    DAMAGED,
+    Features,
+    Rows,
+    each,
+    given,
+    input_names,
+    only_input,
+    only_output,
+    to_port,
+    vector,
+)
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.types import TensorSpec
-
-_DAMAGED = "the file is damaged: fetch it again"
 
 
 def imputer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
@@ -22,7 +31,7 @@ def imputer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message, source, name = model.imputer, only_input(model), only_output(model)
     which, replaced = message.WhichOneof("ImputedValue"), message.WhichOneof("ReplaceValue")
     if which is None:
-        raise LoadError("an imputer without a value", _DAMAGED)
+        raise LoadError("an imputer without a value", DAMAGED)
     filling = getattr(message, which)
     missing = getattr(message, replaced) if replaced else None
 
@@ -69,7 +78,7 @@ def normalizer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return ``normalizer``: x over its largest element, its sum of magnitudes, or its length; zeros stay zeros."""
     source, name, kind = only_input(model), only_output(model), model.normalizer.normType
     if kind not in (0, 1, 2):
-        raise LoadError(f"unknown norm {kind}", _DAMAGED)
+        raise LoadError(f"unknown norm {kind}", DAMAGED)
 
     def step(features: Features) -> dict[str, Any]:
         numbers = vector(features, [source])
@@ -101,7 +110,7 @@ def passed_on(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
 
     The latter's precision-recall curves are for the app to choose a threshold by; predicting leaves values alone.
     """
-    inputs = [port.name for port in model.description.input]
+    inputs = input_names(model)
     pairs = list(zip([port.name for port in model.description.output], inputs, strict=False))
 
     def step(features: Features) -> dict[str, Any]:

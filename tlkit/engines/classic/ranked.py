@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.classic.values import Features, Rows, each, given, scalar, to_port
+from tlkit.engines.classic.values import DAMAGED, Features, Rows, each, given, scalar, to_port
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.host import budget
 from tlkit.types import TensorSpec
-
-_DAMAGED = "the file is damaged: fetch it again"
 
 
 def recommender(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
@@ -30,7 +28,7 @@ def recommender(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
         raise LoadError(f"items: {said[0]}", said[1])
     names = known or list(range(count))
     if any(number >= len(names) for number in _numbers(message)):
-        raise LoadError("a similarity of an item that is not in the list of items", _DAMAGED)
+        raise LoadError("a similarity of an item that is not in the list of items", DAMAGED)
     places = {name: place for place, name in enumerate(names)}
 
     def step(features: Features) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def probit(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     }
     for gaussian in (message.bias, *weights.values()):
         if not gaussian.precision > 0:
-            raise LoadError(f"a weight of precision {gaussian.precision}", _DAMAGED)
+            raise LoadError(f"a weight of precision {gaussian.precision}", DAMAGED)
 
     def step(features: Features) -> dict[str, Any]:
         value = given(features, message.regressionInputFeatureName)

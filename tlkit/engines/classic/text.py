@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 
 from tlkit.engines.classic.answers import Classification, softmax
-from tlkit.engines.classic.values import Features, Rows, each, given, only_input
+from tlkit.engines.classic.values import DAMAGED, Features, Rows, each, given, only_input
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.types import TensorSpec
 
 _MAGIC, _CLASSIFIER = 0x0956D3DE, 4
-_DAMAGED = "the file is damaged: fetch it again"
 _TOKEN = re.compile(r"[^\W]+(?:[.'’\-:][^\W]+)*|[^\w\s]", re.UNICODE)
 
 
@@ -64,7 +63,7 @@ class _Data:
         self._places = {word: place for place, word in enumerate(words) if word}
         documents = plist.get("NumberOfTrainingInstances", 0)
         if not isinstance(documents, int) or documents < 1 or not self.labels:
-            raise LoadError("a text classifier without labels or training instances", _DAMAGED)
+            raise LoadError("a text classifier without labels or training instances", DAMAGED)
         self._rarity = _rarity(_plist(sections[4]), len(words), documents)
         self._weights = _weights(sections[1], len(words), len(self.labels))
 
@@ -83,12 +82,12 @@ def _sections(data: bytes) -> list[bytes]:
         magic, kind = struct.unpack_from("<IH", data)
         places = [struct.unpack_from("<II", data, 16 + 8 * number) for number in range(5)]
     except struct.error:
-        raise LoadError("a text classifier's data is cut short", _DAMAGED) from None
+        raise LoadError("a text classifier's data is cut short", DAMAGED) from None
     if magic != _MAGIC or kind != _CLASSIFIER:
         raise LoadError("a text classifier whose data has a form that only Apple's systems read", "only maxEnt runs")
     places[0] = (places[0][0] + 4, places[0][1])
     if any(offset + size > len(data) + 4 for offset, size in places):
-        raise LoadError("a text classifier's data is cut short", _DAMAGED)
+        raise LoadError("a text classifier's data is cut short", DAMAGED)
     return [data[offset : offset + size] for offset, size in places]
 
 
@@ -96,7 +95,7 @@ def _plist(data: bytes) -> Any:
     try:
         return plistlib.loads(data)
     except Exception as error:  # plistlib lets through whatever its parsers raise
-        raise LoadError(f"a text classifier's property list is unreadable ({type(error).__name__})", _DAMAGED) from None
+        raise LoadError(f"a text classifier's property list is unreadable ({type(error).__name__})", DAMAGED) from None
 
 
 def _texts(data: bytes) -> list[str]:
@@ -106,7 +105,7 @@ def _texts(data: bytes) -> list[str]:
 def _rarity(frequencies: Any, words: int, documents: int) -> Any:
     """Return ln(documents / documents with the word) of each word; words past the list's end were in one."""
     if not isinstance(frequencies, list) or not all(isinstance(item, int) and item >= 0 for item in frequencies):
-        raise LoadError("a text classifier's document frequencies are unreadable", _DAMAGED)
+        raise LoadError("a text classifier's document frequencies are unreadable", DAMAGED)
     counts = np.ones(words)
     known = np.array(frequencies[:words], np.float64)
     counts[: len(known)] = np.maximum(known, 1)

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.engines.classic.answers import Classification, Regression, labels_of, logistic, softmax, two_columns
-from tlkit.engines.classic.values import Features, Matrix, Rows, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, input_names, matrix
 from tlkit.errors import LoadError
 from tlkit.host import budget
 from tlkit.types import TensorSpec
 
 _LEAF = 6
 _NONE, _SOFTMAX, _LOGISTIC, _REFERENCE = range(4)
-_DAMAGED = "the file is damaged: fetch it again"
 _BLOCK = 1 << 14
 """Ways down that are followed together: their features and nodes fit into a core's cache."""
 
@@ -32,7 +31,7 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``treeEnsembleRegressor`` computes."""
     message, answer = model.treeEnsembleRegressor, Regression(model, outputs)
     ensemble = _Ensemble(message.treeEnsemble)
-    names = [port.name for port in model.description.input]
+    names = input_names(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         values = ensemble.values(matrix(features, names, ensemble.least))
@@ -45,7 +44,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``treeEnsembleClassifier`` computes."""
     message = model.treeEnsembleClassifier
     answer, ensemble = Classification(model, labels_of(message)), _Ensemble(message.treeEnsemble)
-    names = [port.name for port in model.description.input]
+    names = input_names(model)
     _probabilities(np.zeros((1, ensemble.dimensions)), message.postEvaluationTransform, len(answer.labels))
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
@@ -70,13 +69,13 @@ def _probabilities(values: Matrix, transform: int, classes: int) -> Matrix:
     dimensions = values.shape[1]
     if dimensions == 1 and classes == 2:
         if transform == _SOFTMAX:
-            raise LoadError("a softmax over one value for two classes", _DAMAGED)
+            raise LoadError("a softmax over one value for two classes", DAMAGED)
         # With class 0 as the reference, softmax([0, x]) is the logistic function of x.
         return two_columns(values[:, 0] if transform == _NONE else logistic(values)[:, 0])
     if transform == _REFERENCE and dimensions == classes - 1:
         return softmax(np.concatenate([np.zeros((len(values), 1)), values], 1))
     if dimensions != classes or transform == _REFERENCE:
-        raise LoadError(f"{dimensions} values for {classes} classes", _DAMAGED)
+        raise LoadError(f"{dimensions} values for {classes} classes", DAMAGED)
     return _transformed(values, transform)
 
 
@@ -88,7 +87,7 @@ class _Ensemble:
         self.dimensions = int(parameters.numPredictionDimensions)
         said = budget.over(self.dimensions)
         if not self.dimensions or said:
-            raise LoadError(f"trees of {self.dimensions} values", said[1] if said else _DAMAGED)
+            raise LoadError(f"trees of {self.dimensions} values", said[1] if said else DAMAGED)
         self._base = _base(list(parameters.basePredictionValue), self.dimensions)
         places = _places(nodes)
         self._children, self._roots = _linked(nodes, places)
@@ -123,7 +122,7 @@ class _Ensemble:
         self._where = np.array([int(item.evaluationIndex) for info in infos for item in info], np.int64)
         self._what = np.array([item.evaluationValue for info in infos for item in info], np.float64)
         if self._where.size and int(self._where.max()) >= self.dimensions:
-            raise LoadError(f"a leaf names value {self._where.max()} of {self.dimensions}", _DAMAGED)
+            raise LoadError(f"a leaf names value {self._where.max()} of {self.dimensions}", DAMAGED)
         # The sum of a leaf's entries, for trees of one value.
         self._single = np.zeros(len(nodes))
         np.add.at(self._single, np.repeat(np.arange(len(nodes)), self._counts), self._what)
@@ -178,14 +177,14 @@ class _Ensemble:
 def _base(values: list[float], dimensions: int) -> Matrix:
     """Return what the leaves' values are added to: 0 where the model does not say."""
     if len(values) not in (0, dimensions):
-        raise LoadError(f"{len(values)} base values for {dimensions} values", _DAMAGED)
+        raise LoadError(f"{len(values)} base values for {dimensions} values", DAMAGED)
     return np.array(values or [0.0] * dimensions)
 
 
 def _places(nodes: Any) -> dict[tuple[int, int], int]:
     places = {(node.treeId, node.nodeId): place for place, node in enumerate(nodes)}
     if len(places) != len(nodes):
-        raise LoadError("a tree has two nodes of one number", _DAMAGED)
+        raise LoadError("a tree has two nodes of one number", DAMAGED)
     return places
 
 
@@ -194,9 +193,7 @@ def _linked(nodes: Any, places: dict[tuple[int, int], int]) -> tuple[Places, Pla
     children = np.empty((len(nodes), 2), np.int64)
     for place, node in enumerate(nodes):
         if not 0 <= node.nodeBehavior <= _LEAF:
-            raise LoadError(
-                f"node {node.nodeId} of tree {node.treeId} is of unknown kind {node.nodeBehavior}", _DAMAGED
-            )
+            raise LoadError(f"node {node.nodeId} of tree {node.treeId} is of unknown kind {node.nodeBehavior}", DAMAGED)
         if node.nodeBehavior == _LEAF:
             children[place] = place
             continue
@@ -204,13 +201,13 @@ def _linked(nodes: Any, places: dict[tuple[int, int], int]) -> tuple[Places, Pla
             children[place] = [places[node.treeId, child] for child in (node.trueChildNodeId, node.falseChildNodeId)]
         except KeyError:
             said = f"node {node.nodeId} of tree {node.treeId} has a child that is not there"
-            raise LoadError(said, _DAMAGED) from None
+            raise LoadError(said, DAMAGED) from None
         if place in children[place]:
-            raise LoadError(f"node {node.nodeId} of tree {node.treeId} is its own child", _DAMAGED)
+            raise LoadError(f"node {node.nodeId} of tree {node.treeId} is its own child", DAMAGED)
     below = children[children[:, 0] != np.arange(len(nodes))] if len(nodes) else children
     parents = np.bincount(below.reshape(-1), minlength=len(nodes))
     if parents.max(initial=0) > 1:
-        raise LoadError("a node of a tree is the child of two", _DAMAGED)
+        raise LoadError("a node of a tree is the child of two", DAMAGED)
     return children, np.flatnonzero(parents == 0)
 
 
@@ -223,5 +220,5 @@ def _depth(children: Places, roots: Places, nodes: int) -> int:
         depth += bool(level.size)
         seen += len(level)
     if seen != nodes:
-        raise LoadError("nodes of a tree hang in a circle", _DAMAGED)
+        raise LoadError("nodes of a tree hang in a circle", DAMAGED)
     return depth

@@ -16,6 +16,8 @@ Features = Mapping[str, Any]
 Rows = Callable[[Sequence[Features]], list[dict[str, Any]]]
 """A model: the features of each inference to its outputs."""
 Matrix = NDArray[np.float64]
+DAMAGED = "the file is damaged: fetch it again"
+"""What to do about a model that contradicts itself."""
 
 
 def each(step: Callable[[Features], dict[str, Any]]) -> Rows:
@@ -74,15 +76,15 @@ def to_port(spec: TensorSpec | None, numbers: Any) -> Any:
     return array.reshape(spec.shape) if fits else array.reshape(-1)
 
 
-def ports(features: Any) -> dict[str, str]:
-    """Return the kind (``multiArrayType``, ``stringType``, ...) of each port that a description lists, by name."""
-    return {feature.name: feature.type.WhichOneof("Type") or "" for feature in features}
+def input_names(model: Any) -> list[str]:
+    """Return the names of a model's inputs, in order."""
+    return [port.name for port in model.description.input]
 
 
 def only_input(model: Any) -> str:
     """Return the name of a model's one input; LoadError where there is none."""
     if not model.description.input:
-        raise LoadError("the model has no input", "the file is damaged: fetch it again")
+        raise LoadError("the model has no input", DAMAGED)
     name: str = model.description.input[0].name
     return name
 
@@ -90,7 +92,7 @@ def only_input(model: Any) -> str:
 def only_output(model: Any) -> str:
     """Return the name of a model's one output; LoadError where there is none."""
     if not model.description.output:
-        raise LoadError("the model has no output", "the file is damaged: fetch it again")
+        raise LoadError("the model has no output", DAMAGED)
     name: str = model.description.output[0].name
     return name
 
