@@ -19,7 +19,7 @@ from tlkit.formats.coreml import legacy_kinds as _legacy_kinds
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.ports import read_ports
-from tlkit.formats.coreml.weights import Weight, program_weights, stored_name
+from tlkit.formats.coreml.weights import Weight, stored_name
 from tlkit.mil.opsets import system_of
 from tlkit.mil.program import Function, ListType, Program, Ref, TensorType, Value, walk
 from tlkit.mil.types import DType
@@ -87,11 +87,7 @@ def _inputs(model: Any, ports: Any) -> tuple[TensorSpec, ...]:
 
 def weight_table(package: Package) -> tuple[Weight, ...]:
     """Return the model's weights, one row each."""
-    return tuple(weight for leaf in package.leaves() for weight in _leaf_weights(leaf))
-
-
-def _leaf_weights(leaf: Package) -> Iterable[Weight]:
-    return program_weights(leaf.program) if leaf.program else legacy.weights(leaf.model)
+    return tuple(weight for leaf in package.leaves() for weight in leaf.weights)
 
 
 def _stages(package: Package) -> dict[str, Any]:
@@ -103,7 +99,7 @@ def _stages(package: Package) -> dict[str, Any]:
             "inputs": [port.name for port in leaf.model.description.input],
             "outputs": [port.name for port in leaf.model.description.output],
             "operations": sum(_leaf_operations(leaf).values()),
-            "parameters": sum(weight.elements for weight in _leaf_weights(leaf)),
+            "parameters": sum(weight.elements for weight in leaf.weights),
             **({"opset": _opset(leaf.program, None)} if leaf.program else {}),
         }
         for leaf in leaves

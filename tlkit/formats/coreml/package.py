@@ -16,7 +16,7 @@ from typing import Any
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
-from tlkit.formats.coreml.weights import blob_references, unnamed
+from tlkit.formats.coreml.weights import Weight, blob_references, program_weights, unnamed
 from tlkit.formats.files.mapped import read_json
 from tlkit.formats.files.paths import inside
 from tlkit.mil import proto
@@ -58,6 +58,11 @@ class Package:
             return None
         with blamed_on(self.file):
             return proto.read_program(self.model.mlProgram, self._open_blob)
+
+    @cached_property
+    def weights(self) -> tuple[Weight, ...]:
+        """The weights of the model itself, one row each; a pipeline's stages have theirs."""
+        return tuple(program_weights(self.program) if self.program else legacy.weights(self.model))
 
     @property
     def default_function(self) -> str | None:
