@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 
-_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+# Patterns are text, not compiled: re keeps those it has compiled, and `inspect` starts without compiling these.
+_BREAKS = r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*"
 NO_MEMORY = "not enough memory"
 """How what :func:`reason` says of memory that ran out begins."""
-_ALLOCATOR = re.compile(r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)")
+_ALLOCATOR = r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)"
 _SCRIPT = "Traceback of TorchScript"
-_RAISED = re.compile(r"^(?:builtins\.)?\w+(?:Error|Exception): ")
+_RAISED = r"^(?:builtins\.)?\w+(?:Error|Exception): "
 _LONGEST = 1000  # characters of a message, which may quote names from a file that are as long as the file
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
     """Return ``text`` on one line, with its middle cut out where it has more than ``longest`` characters."""
-    line = _BREAKS.sub(" ", text.strip())
+    line = re.sub(_BREAKS, " ", text.strip())
     return line if len(line) <= longest else f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
 
 
@@ -91,7 +92,7 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
     if isinstance(error, TlkitError):
         return error.message
     kind, text = type(error).__name__, str(error)
-    refused = _ALLOCATOR.search(text)
+    refused = re.search(_ALLOCATOR, text)
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
         return one_line(f"{NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
     if isinstance(error, RecursionError):
@@ -99,9 +100,9 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
     if isinstance(error, OSError) and error.strerror:
         return one_line(error.strerror)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    raised = [index for index, line in enumerate(lines) if _RAISED.match(line)] if _SCRIPT in text else []
+    raised = [index for index, line in enumerate(lines) if re.match(_RAISED, line)] if _SCRIPT in text else []
     if raised:  # to the end, since a message may have several lines
-        lines = [" ".join([_RAISED.sub("", lines[raised[-1]]), *lines[raised[-1] + 1 :]])]
+        lines = [" ".join([re.sub(_RAISED, "", lines[raised[-1]]), *lines[raised[-1] + 1 :]])]
     elif lines and not whole:
         lines = lines[:1]
     if isinstance(error, KeyError) or named or not lines:  # a KeyError's text is only the key

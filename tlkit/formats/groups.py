@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tlkit.formats.base.tensors import TensorEntry
 
-_NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])", re.ASCII)
+_NUMBER = r"(?a:(?<![A-Za-z0-9])\d+(?![A-Za-z0-9]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ def group(entries: Iterable[TensorEntry]) -> tuple[Group, ...]:
     """Group ``entries``, in order of each group's first entry."""
     found: dict[tuple[tuple[str, ...], str, tuple[int, ...]], list[TensorEntry]] = {}
     for entry in entries:
-        found.setdefault((tuple(_NUMBER.split(entry.name)), entry.dtype, entry.shape), []).append(entry)
+        found.setdefault((tuple(re.split(_NUMBER, entry.name)), entry.dtype, entry.shape), []).append(entry)
     return tuple(
         Group(
-            _name(parts, [_NUMBER.findall(entry.name) for entry in members]),
+            _name(parts, [re.findall(_NUMBER, entry.name) for entry in members]),
             dtype,
             shape,
             len(members),

@@ -7,10 +7,9 @@ import re
 import struct
 from functools import cache
 
-from tlkit.mil.small_floats import values
 from tlkit.mil.types import SMALL, DType
 
-_NAN_BITS = re.compile(r"nan\(0x([0-9a-f]+)\)")
+_NAN_BITS = r"nan\(0x([0-9a-f]+)\)"
 
 
 def hex_float(value: float) -> str:
@@ -51,7 +50,7 @@ def round_float(value: float, dtype: DType) -> float:
 
 def read_bits(token: str, dtype: DType) -> int:
     """Parse a number, or a NaN's payload, to the bits of an 8- or 16-bit float; ValueError where it does not fit."""
-    given = _NAN_BITS.fullmatch(token)
+    given = re.fullmatch(_NAN_BITS, token)
     if given:
         bits = int(given[1], 16)
         if bits >> dtype.bits or not _is_nan(bits, dtype):
@@ -130,6 +129,8 @@ def _value_of(bits: int, dtype: DType) -> float:
         return float(struct.unpack("<e", bits.to_bytes(2, "little"))[0])
     if dtype is DType.BF16:
         return float(struct.unpack("<f", (bits << 16).to_bytes(4, "little"))[0])
+    from tlkit.mil.small_floats import values  # late: few programs have such floats
+
     return values(SMALL[dtype])[bits]
 
 

@@ -7,11 +7,10 @@ Source: coremltools, where ``ct.target`` pairs systems with specification versio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """One release: its specification version, its systems (iOS first), and its opset (empty before mlprograms)."""
 
     version: int

@@ -7,12 +7,11 @@ SafeTensors'.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SmallFloat:
+class SmallFloat(NamedTuple):
     """Bits of exponent and mantissa below the sign, and the bias. ``nans`` are codes; ``ieee``: the top exponent is
     infinity or NaN."""
 

@@ -24,7 +24,7 @@ PLAIN_WIDTH = 1000  # columns away from a terminal: wide enough that no table ha
 _LONGEST = 1 << 16  # columns of a line that is never folded
 _ROOM = 80  # columns that a table in a file takes, where no word of it has to be broken for that
 _BREAKS = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\t"), "\N{REPLACEMENT CHARACTER}")
-_FRAME = re.compile("[\\s\u2500-\u257f]+")  # blanks, and the lines of tables and trees
+_FRAME = "[\\s\u2500-\u257f]+"  # blanks, and the lines of tables and trees
 
 
 class PlainConsole(Console):
@@ -141,7 +141,7 @@ def _widest(text: str) -> int:
 
 
 def _words(text: str) -> Counter[str]:
-    return Counter(_FRAME.split(text))
+    return Counter(re.split(_FRAME, text))
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tlkit.errors import LoadError, TlkitError
 from tlkit.formats.base import sniff
@@ -16,11 +16,10 @@ from tlkit.types import ModelInfo
 _DEPTH = 8
 _FILES = 20_000
 _NO_MODELS = (sniff.Format.IMAGE, sniff.Format.ZIP)
-_LATER_SHARD = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
+_LATER_SHARD = r".*-(?!00001)\d{5}-of-\d{5}\.gguf"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One model: its path and description, or why it cannot be described."""
 
     path: str
@@ -65,7 +64,7 @@ def _models(root: Path) -> Iterator[Path]:
 def _is_model(path: Path) -> bool:
     if path.suffix.lower() in (".mlpackage", ".mlmodelc"):
         return True
-    if path.name.endswith(".index.json") or _LATER_SHARD.fullmatch(path.name):
+    if path.name.endswith(".index.json") or re.fullmatch(_LATER_SHARD, path.name):
         return False  # its folder, or the first shard, stands for it
     try:
         return sniff.detect(path) not in _NO_MODELS

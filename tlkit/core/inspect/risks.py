@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tlkit.formats.coreml.describe import describe_package
 from tlkit.formats.coreml.package import Package
-from tlkit.mil.program import Program
-from tlkit.mil.risks.find import find_risks, merged
-from tlkit.mil.risks.kit import Level, Risk
 from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from tlkit.mil.program import Program
+    from tlkit.mil.risks.kit import Risk
 
 _SHOWN = 3  # places that a line names
 
@@ -19,21 +22,29 @@ def package_risks(package: Package, function: str | None = None, info: ModelInfo
     that has no program.
     """
     if package.program is None:
-        return merged([package_risks(stage) for stage in package.stages()])
-    names = [function] if function else list(package.program.functions)
-    return merged([_function_risks(package, package.program, name, info) for name in names])
+        found = [risks for risks in map(package_risks, package.stages()) if risks]
+    else:
+        names = [function] if function else list(package.program.functions)
+        found = [_function_risks(package, package.program, name, info) for name in names]
+    if not found:
+        return ()
+    from tlkit.mil.risks.find import merged  # late: a model without a program needs no rules
+
+    return merged(found)
 
 
 def _function_risks(package: Package, program: Program, name: str, info: ModelInfo | None) -> tuple[Risk, ...]:
     if len(program.functions) > 1:
         info = describe_package(package, name)
     info = info or describe_package(package)
+    from tlkit.mil.risks.find import find_risks  # late, for the same reason
+
     return find_risks(program.function(name), info.inputs, info.outputs, info.sizes.get("weights", 0))
 
 
 def grave(risks: tuple[Risk, ...]) -> tuple[Risk, ...]:
     """Return the risks to report without being asked: what Core ML refuses, and what a unit computes incorrectly."""
-    return tuple(risk for risk in risks if risk.level in (Level.REFUSED, Level.WRONG))
+    return tuple(risk for risk in risks if risk.level in ("refused", "wrong"))
 
 
 def risk_text(risk: Risk) -> str:

@@ -6,6 +6,7 @@ the shards. Files that are not chosen are noted, and missing ones are named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,7 @@ def choose(folder: Path, ending: str) -> Chosen:
 
 def _choose(folder: Path, ending: str) -> Chosen:
     files = sorted(item for item in folder.glob(f"*.{ending}") if item.is_file())
-    indexes = sorted(item for item in folder.glob(f"*.{ending}.index*.json") if INDEX.fullmatch(item.name))
+    indexes = sorted(item for item in folder.glob(f"*.{ending}.index*.json") if re.fullmatch(INDEX, item.name))
     for stem in STEMS[ending]:
         whole, index = folder / f"{stem}.{ending}", folder / f"{stem}.{ending}.index.json"
         if whole in files:
@@ -83,7 +84,7 @@ def indexed(index: Path) -> Chosen:
 
 def lone_shard(path: Path) -> Chosen:
     """Return the file that the user named; if it is one shard of several, the others count as missing."""
-    shard = SHARD.fullmatch(path.name)
+    shard = re.fullmatch(SHARD, path.name)
     if not shard or int(shard["count"]) < 2:
         return Chosen((path,))
     count = int(shard["count"])

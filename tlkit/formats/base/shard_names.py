@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-INDEX = re.compile(r"(?P<stem>.+)\.(?P<ending>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json")
+INDEX = r"(?P<stem>.+)\.(?P<ending>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json"
 """The names of indexes: ``model.safetensors.index.json``, ``...index.fp32.json``, ``pytorch_model.bin.index.json``."""
 
-SHARD = re.compile(r"(?P<stem>.+)-(?P<turn>\d{5})-of-(?P<count>\d{5})\.(?P<ending>safetensors|bin)")
+SHARD = r"(?P<stem>.+)-(?P<turn>\d{5})-of-(?P<count>\d{5})\.(?P<ending>safetensors|bin)"
 """The names of shards."""
 
 STEMS = {"safetensors": ("model", "diffusion_pytorch_model"), "bin": ("pytorch_model", "diffusion_pytorch_model")}
@@ -31,5 +31,5 @@ def ending_of(folder: Path) -> str | None:
 
 def series(name: str) -> tuple[str, str] | None:
     """Return the stem and the count that all shards of one model share; None for a file that is not a shard."""
-    shard = SHARD.fullmatch(name)
+    shard = re.fullmatch(SHARD, name)
     return (shard["stem"], shard["count"]) if shard else None

@@ -58,7 +58,7 @@ _UNKNOWN = "not a model file that tlkit knows"
 _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
 _WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
 _ZIPPED = (".pt", ".pth", ".bin", ".ckpt", ".pt2", ".ptl", ".npz", ".safetensors")
-_INDEX = re.compile(r"\.(safetensors|bin)\.index(\.[\w-]+)?\.json$")
+_INDEX = r"\.(safetensors|bin)\.index(\.[\w-]+)?\.json$"
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (LFS_MAGIC, Format.LFS_POINTER),
@@ -168,7 +168,7 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
         return Format.PICKLE
     if path.suffix.lower() == ".safetensors" and head[8:].lstrip()[:1] == b"{":  # cut short in its header
         return Format.SAFETENSORS
-    index = _INDEX.search(path.name) if head.lstrip().startswith(b"{") else None
+    index = re.search(_INDEX, path.name) if head.lstrip().startswith(b"{") else None
     if index:
         return Format.SAFETENSORS if index[1] == "safetensors" else Format.PYTORCH
     return _protobuf(file, size) or (Format.MLMODEL if path.suffix.lower() == ".mlmodel" else None)

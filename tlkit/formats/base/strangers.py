@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 
 _GGML = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla"}
-_PAGE = re.compile(rb"\s*(<!doctype\s+html|<html|<\?xml)", re.IGNORECASE)
-_ANSWER = re.compile(
-    rb"\s*(\{\s*\"(error|message|detail)\"|entry not found|not found|access denied|invalid username)", re.I
-)
+_PAGE = rb"(?i)\s*(<!doctype\s+html|<html|<\?xml)"
+_ANSWER = rb"(?i)\s*(\{\s*\"(error|message|detail)\"|entry not found|not found|access denied|invalid username)"
 _HEAD = 512
 
 
@@ -24,9 +22,9 @@ def stranger(path: Path) -> tuple[str, str] | None:
         )
     if head[4:6] == b"ET" and head[6:8].isdigit():
         return "an ExecuTorch program (.pte)", "give the PyTorch model that it was exported from"
-    if _PAGE.match(head):
+    if re.match(_PAGE, head):
         return "a web page saved under a model's name", "fetch the file itself: the page may be a login or an error"
-    if _ANSWER.match(head):
+    if re.match(_ANSWER, head):
         return "a server's error message saved under a model's name", "check the address, and fetch it again"
     if head[257:262] == b"ustar":
         inner = head[:100].split(b"\0")[0].decode("utf-8", "replace")

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
-from tlkit.formats.coreml.mlmodelc import open_compiled
 from tlkit.formats.coreml.package import LARGEST, Package, root_model
-from tlkit.formats.coreml.zipped import open_zipped
 from tlkit.formats.files.mapped import Mapped, read_whole
 from tlkit.formats.files.paths import inside
 from tlkit.formats.files.wire import WireError, fields
@@ -22,6 +20,8 @@ def open_package(path: Path) -> Package:
     """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
     found = sniff.detect(path) if path.exists() else None
     if found is sniff.Format.ZIPPED_MLPACKAGE:
+        from tlkit.formats.coreml.zipped import open_zipped  # late: the other forms need no zip reader
+
         return open_zipped(path)
     held = next((path / name for name in sniff.HELD if (path / name).exists()), None)
     if found is sniff.Format.MLMODELC and held is not None:
@@ -30,6 +30,8 @@ def open_package(path: Path) -> Package:
         if found not in (sniff.Format.MLPACKAGE, sniff.Format.MLMODEL):
             raise LoadError(f"{held}: {found}, where a package or a .mlmodel should be", "compile the model again")
     if found in (sniff.Format.MLMODELC, sniff.Format.MIL_TEXT):
+        from tlkit.formats.coreml.mlmodelc import open_compiled  # late: the others need no reader of MIL text
+
         return open_compiled(path)
     file = root_model(path) if path.is_dir() else path
     if sniff.detect(file) is sniff.Format.LFS_POINTER:

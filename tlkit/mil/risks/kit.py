@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from tlkit.mil.opsets import OPSETS
 from tlkit.mil.program import Argument, Function, Operation, Ref, StateType, TensorType, Type, Value, walk
@@ -50,8 +51,7 @@ class Risk:
     places: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A registered rule; its fields are those of :class:`Risk`."""
 
     row: str
