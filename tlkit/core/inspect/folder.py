@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from tlkit.errors import LoadError, TlkitError
 from tlkit.formats.base import sniff
@@ -19,7 +19,8 @@ _NO_MODELS = (sniff.Format.IMAGE, sniff.Format.ZIP)
 _LATER_SHARD = r".*-(?!00001)\d{5}-of-\d{5}\.gguf"
 
 
-class Listed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Listed:
     """One model: its path and description, or why it cannot be described."""
 
     path: str
