@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 SHARED = ROOT.parent / "shared/coreml"
 
 from benchmarks.placement_cases import CASES, package  # noqa: E402
+from benchmarks.placement_singles import EVERY  # noqa: E402
 from benchmarks.planner_prices import fit, samples  # noqa: E402
 from tlkit.formats.coreml.open import open_package  # noqa: E402
 from tlkit.host.quiet import quiet  # noqa: E402
@@ -68,8 +69,8 @@ def built(cases: Iterable[str], context: bool) -> dict[str, Function]:
     found = {}
     with tempfile.TemporaryDirectory() as folder, quiet():
         for case in cases:
-            if case in CASES:
-                program = open_package(package(case, Path(folder), context)).program
+            if case in EVERY:
+                program = open_package(package(EVERY[case], Path(folder) / f"{case}.mlpackage", context)).program
                 assert program is not None
                 found[case] = program.function()
     return found

@@ -244,13 +244,12 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-def package(case: str, folder: Path, context: bool = True) -> Path:
-    """Build the graph of one case, in context or the operation by itself, as an f16 mlprogram."""
+def package(given: Case, path: Path, context: bool = True) -> Path:
+    """Write the graph of one case to ``path``, in context or the operation by itself, as an f16 mlprogram."""
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, types
 
-    given = CASES[case]
     kinds = {"fp16": types.fp16, "fp32": types.fp32, I32: types.int32}
     named = given.types or ("fp16",) * len(given.shapes)
     places = {
@@ -263,7 +262,6 @@ def package(case: str, folder: Path, context: bool = True) -> Path:
         function.set_outputs([layers(mb, made, types.fp16) if context else made])
     program = Program()
     program.add_function("main", function)
-    path = folder / f"{case}.mlpackage"
     how: dict[str, Any] = {"convert_to": "mlprogram", "minimum_deployment_target": ct.target.iOS18}
     how |= {"compute_precision": ct.precision.FLOAT16, "skip_model_load": True}
     ct.convert(program, **how).save(str(path))

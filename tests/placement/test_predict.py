@@ -5,12 +5,15 @@ Covers tlkit/placement/facts.py, tlkit/placement/rules.py.
 
 from __future__ import annotations
 
+import csv
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.placement import built
 from tlkit.errors import UsageError
 from tlkit.mil.text.api import parse_program
 from tlkit.mil.work import steps
@@ -19,6 +22,8 @@ from tlkit.placement.predict import Prediction, cheapest_path, predict
 from tlkit.placement.prices import SWITCH
 from tlkit.placement.rules import against_ane
 from tlkit.types import Unit
+
+SUPPORT = Path(__file__).resolve().parents[2].parent / "shared/coreml/op_support_m4.csv"
 
 
 def program(body: str, shape: str = "[1, 64, 32, 32]", kind: str = "fp16") -> str:
@@ -75,6 +80,13 @@ def test_a_whole_graph_has_to_save_a_quarter_of_a_millisecond_and_an_island_thre
         ("tensor<fp16, [?, 4]> y = relu(x = x);", "[?, 4]", "fp16", "ANE-range-shape"),
         ("tensor<fp16, [1, 1, 1, 1, 1, 2]> y = relu(x = x);", "[1, 1, 1, 1, 1, 2]", "fp16", "ANE-rank"),
         ("tensor<fp16, [4]> y = wobble(x = x);", "[4]", "fp16", "unknown-op"),
+        ('tensor<int8, [4]> y = cast(x = x, dtype = string("int8"));', "[4]", "fp16", None),
+        ('tensor<int32, [4]> y = cast(x = x, dtype = string("int32"));', "[4]", "fp16", "ANE-int"),
+        ('tensor<int32, [4]> y = cast(x = x, dtype = string("int32"));', "[4]", "int8", "ANE-int"),
+        ('tensor<fp16, [4]> y = cast(x = x, dtype = string("fp16"));', "[4]", "int32", "ANE-int"),
+        ('tensor<fp16, [?]> y = cast(x = x, dtype = string("fp16"));', "[?]", "int32", None),
+        ("tensor<int16, []> y = squeeze(x = x);", "[1]", "int16", None),
+        ("tensor<int32, []> y = squeeze(x = x);", "[1]", "int32", "ANE-int"),
     ],
 )
 def test_rules(body: str, shape: str, kind: str, rule: str | None) -> None:
@@ -82,6 +94,27 @@ def test_rules(body: str, shape: str, kind: str, rule: str | None) -> None:
     found = against_ane(step, 65536)
     assert (rule in found) if rule else (found == ())
     assert all(name in all_rules() for name in found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SUPPORT.exists(), reason="the published table is not in the repository")
+def test_every_published_operation_lists_the_units_that_an_m4_lists() -> None:
+    published: dict[str, list[tuple[str, set[str]]]] = {}
+    with SUPPORT.open() as file:
+        for row in csv.DictReader(line for line in file if not line.startswith("#")):
+            units = set(row["supported"].lower().split(","))
+            published.setdefault(row["case"], []).append((row["case"], units))
+    found = {
+        case: [(case, set(placed.supported)) for placed in predict(function, Unit.ALL).operations]
+        for case, function in built(published, context=False).items()
+    }
+    assert found == published
+
+
+def test_a_size_that_is_an_input_is_narrowed_on_the_cpu_only() -> None:
+    narrowed = 'tensor<int16, [{n}]> y = cast(x = x, dtype = string("int16"));'
+    one, many = (predicted(program(narrowed.format(n=n), f"[{n}]", "int32"), Unit.ALL) for n in (1, 64))
+    assert (one.operations[0].supported, many.operations[0].supported) == (("cpu",), ("cpu", "gpu"))
 
 
 def test_older_chips_take_smaller_dimensions() -> None:

@@ -197,7 +197,6 @@ _MACS: Mapping[str, Callable[[Step], int]] = {
     "conv_quantized": _conv,
     "conv_transpose": _conv_transpose,
     "linear": _linear,
-    "linear_activation": _linear,
     "matmul": _matmul,
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,

@@ -22,7 +22,7 @@ def kind(step: Step) -> str:
     shape = weight.shape if weight else ()
     if step.type == "conv" and len(shape) > 1:
         return "depthwise" if shape[1] == 1 and shape[0] != 1 else "conv"
-    if step.type in ("linear", "linear_activation") and len(shape) > 1:
+    if step.type == "linear" and len(shape) > 1:
         grows = (shape[0] or 0) - (shape[1] or 0)
         return "linear" if grows > 0 else "linear-narrow" if grows < 0 else "linear-square"
     if step.type in _BINARY | _COMPARED:

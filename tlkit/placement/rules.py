@@ -25,6 +25,8 @@ def against_gpu(step: Step) -> str:
     if is_control(step):
         return "ANE-control-flow"
     units = op_units().get(step.type)
+    if step.type == "cast" and _one_number(step):
+        return "GPU-op"
     if units is None or "gpu" in units:
         return ""
     return "GPU-only-not" if "ane" in units else "GPU-op"
@@ -55,11 +57,38 @@ def _against(step: Step, largest: int) -> Iterator[str]:
     yield from _sizes(step, largest)
 
 
+def _one_number(step: Step) -> bool:
+    """Whether a number in a vector is narrowed to 16 bits, as coremltools has sizes that are inputs narrowed."""
+    return [(item.kind.dtype, item.shape) for item in step.read] == [(DType.INT32, (1,))] and _narrows(step)
+
+
+def _narrows(step: Step) -> bool:
+    return any(item.kind.dtype in (DType.INT16, DType.UINT16) for item in step.results)
+
+
+def _takes_integers(step: Step) -> bool:
+    """Whether the operation is one of the few that list the Neural Engine although they read or make integers."""
+    if step.type == "cast":
+        read = step.read[0].kind.dtype if step.read else DType.FP16
+        made = {item.kind.dtype for item in step.results}
+        # Bytes are what quantized values are made of. What has no size before the program runs was listed, too.
+        return (read.is_float and made <= _BYTES) or _counted(step)
+    if step.type in ("squeeze", "expand_dims"):
+        return all(item.kind.dtype in _SHORTS for item in (*step.read, *step.results))
+    return step.type in ("quantize", "dequantize", "gather_along_axis", "gather_nd", "topk")
+
+
+def _counted(step: Step) -> bool:
+    """Whether integers whose number only the run tells become floats."""
+    made = all(item.kind.dtype.is_float for item in step.results)
+    return step.type == "cast" and made and all(item.open and item.kind.dtype is DType.INT32 for item in step.read)
+
+
 def _types(step: Step) -> Iterator[str]:
     kinds = {item.kind.dtype for item in (*step.read, *step.results)}
     if step.type == "gather" and any(not item.fixed for item in step.operands.get("indices", ())):
         yield "ANE-int-index"
-    elif step.type not in ("quantize", "dequantize", "gather_along_axis", "gather_nd", "topk") and kinds & _INTEGERS:
+    elif kinds & _INTEGERS and not _takes_integers(step):
         yield "ANE-int"
     if step.type == "topk" and any(item.kind.dtype in _INTEGERS for item in step.read):
         yield "ANE-int"
@@ -67,12 +96,14 @@ def _types(step: Step) -> Iterator[str]:
         yield "f32-compute"
 
 
+_BYTES = frozenset((DType.INT8, DType.UINT8))
+_SHORTS = frozenset((DType.INT16, DType.UINT16))
 _INTEGERS = frozenset(kind for kind in DType if not kind.is_float and kind not in (DType.BOOL, DType.STRING))
 
 
 def _sizes(step: Step, largest: int) -> Iterator[str]:
     values = (*step.read, *step.results)
-    if any(item.open for item in values if item.kind.dtype is not DType.STRING):
+    if any(item.open for item in values if item.kind.dtype is not DType.STRING) and not _counted(step):
         yield "ANE-range-shape"
     if any(len(item.shape) > 5 for item in values):
         yield "ANE-rank"
