@@ -103,6 +103,12 @@ def expect_coreml(path: str | os.PathLike[str]) -> Format:
     raise LoadError(f"{path}: {found}, a format that is not read yet", _READ)
 
 
+def is_pointer(path: str | os.PathLike[str]) -> bool:
+    """Whether the file ``path`` is a git-lfs pointer."""
+    with Path(path).open("rb") as file:
+        return file.read(len(LFS_MAGIC)) == LFS_MAGIC
+
+
 def lfs_text(path: str | os.PathLike[str]) -> str:
     """Return a text saying that ``path`` is a git-lfs pointer, with the size of the file that it stands for."""
     with Path(path).open("rb") as file:

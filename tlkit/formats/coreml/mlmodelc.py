@@ -8,7 +8,7 @@ missing description becomes a note, and an mlprogram's ports are then those of i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import coremldata, legacy
+from tlkit.formats.coreml.espresso.network import NET, Network, read_network
+from tlkit.formats.coreml.espresso.weights import EspressoWeights
 from tlkit.formats.coreml.package import LARGEST, Package
+from tlkit.formats.coreml.weights import Weight
 from tlkit.formats.files.mapped import read_json, read_whole
 from tlkit.formats.files.paths import inside
 from tlkit.mil.program import Function, NamedType, Program, StateType, TensorType
@@ -25,21 +28,19 @@ from tlkit.types import LeftOut
 
 _PIPELINES = ("pipelineClassifier", "pipelineRegressor", "pipeline")
 _NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
-_WEIGHTS = "model.espresso.weights"
-_FILES = ("metadata.json", "coremldata.bin", "model.mil", "model.espresso.net", _WEIGHTS)
+_FILES = ("metadata.json", "coremldata.bin", "model.mil")
 _DEPTH = 8  # pipelines within pipelines
 _DAMAGED = "the file is damaged: fetch or compile it again"
 _WHOLE = "fetch or copy the whole folder"
-_MAGIC = b"pbze"  # of a network compressed by LZFSE, as those of the system are
 _TELLING = ("computePrecision", "storagePrecision", "availability", "generatedClassName")
 
 
 @dataclass(frozen=True)
 class CompiledPackage(Package):
-    """A compiled model. ``network`` holds the layers listed in its Espresso files and its stages', as ``layers`` yields
-    them; ``inner`` are a pipeline's stages, ``top`` is the folder that the user named."""
+    """A compiled model. ``network`` is its Espresso network; ``inner`` are a pipeline's stages, ``top`` is the folder
+    that the user named."""
 
-    network: tuple[tuple[str, str, list[str], list[str]], ...] = field(default=())
+    network: Network | None = field(default=None)
     inner: tuple[CompiledPackage, ...] = field(default=())
     top: Path | None = field(default=None)
 
@@ -58,31 +59,55 @@ class CompiledPackage(Package):
 
     def layers(self) -> Iterator[tuple[str, str, list[str], list[str]]]:
         """Yield name, kind, inputs and outputs of each layer, for a neural network."""
-        yield from self.network
-        yield from legacy.layers(self.model)
+        for stage in self.inner:
+            yield from stage.layers()
+        for layer in self.network.layers if self.network else ():
+            yield layer.name, layer.kind, list(layer.inputs), list(layer.outputs)
+        yield from () if self.inner else legacy.layers(self.model)
+
+    @cached_property
+    def espresso(self) -> EspressoWeights | None:
+        """The weights of the Espresso network, without their bytes where :attr:`faults` has a problem of their file;
+        None where the model has no such network."""
+        return EspressoWeights(self.network, present=not self.faults) if self.network else None
+
+    def held_weights(self) -> Iterator[tuple[Weight, Any]]:
+        """Yield the weights of a model that is not an mlprogram, each with what holds it: a message or a blob."""
+        if self.espresso and self.network:
+            file = str(self.network.weights.relative_to(self.root))
+            for blob in self.espresso.blobs:
+                kind = "INT8" if blob.scale else blob.dtype
+                yield Weight(blob.name, kind, blob.shape, blob.stored, file, blob.offset), blob
+        yield from super().held_weights()
 
     @cached_property
     def faults(self) -> tuple[LoadError, ...]:
         """The problems of the weight files, one error per file."""
-        net, weights = self.root / "model.espresso.net", self.root / _WEIGHTS
+        net = self.root / NET
         if self.model.WhichOneof("Type") in _NETWORKS and not net.is_file():
             return (LoadError(f"{net}: the network is missing", _WHOLE),)
-        if net.is_file() and not weights.is_file():
+        if self.network is None:
+            return super().faults
+        weights = self.network.weights
+        if not weights.is_file():
             return (LoadError(f"{weights}: the weight file is missing", _WHOLE),)
-        if weights.is_file() and _head(weights).startswith(sniff.LFS_MAGIC):
+        if sniff.is_pointer(weights):
             return (LoadError(f"{weights}: {sniff.lfs_text(weights)}", "run `git lfs pull` in its repository"),)
+        try:
+            EspressoWeights(self.network).check()
+        except LoadError as error:
+            return (error,)
         return super().faults
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The weights of Espresso networks, which are not read, and bytes that no constant names, in all stages."""
+        """The weights that could not be read, and bytes that nothing names, in all stages."""
         if self.inner:
             return tuple(item for stage in self.inner for item in stage.left_out)
-        weights = self.root / _WEIGHTS
-        if not weights.is_file() or self.faults:
+        if self.espresso is None or self.faults:
             return super().left_out
-        name = str(weights.relative_to(self.top or self.root))
-        return (LeftOut(name, "the weights of a compiled neural network are not read", weights.stat().st_size),)
+        folder = self.root.relative_to(self.top or self.root)
+        return tuple(replace(item, name=str(folder / item.name)) for item in self.espresso.left_out)
 
 
 def open_compiled(path: Path) -> CompiledPackage:
@@ -102,10 +127,10 @@ def _open_folder(root: Path, top: Path, depth: int) -> CompiledPackage:
     summary = _metadata(root)
     model, note = _read_model(root, summary)
     stages = _stages(root, top, model, depth)
-    layers, unread = _espresso(root / "model.espresso.net")
-    network = tuple(layer for stage in stages for layer in stage.network) or layers
-    main = next((f for f in (root / "model.mil", root / "model.espresso.net") if f.is_file()), root / "coremldata.bin")
-    notes = tuple(note for stage in stages for note in stage.notes) + tuple(filter(None, (note, unread)))
+    network = read_network(root)
+    main = next((f for f in (root / "model.mil", root / NET) if f.is_file()), root / "coremldata.bin")
+    own = (note, network.note if network else "")
+    notes = tuple(note for stage in stages for note in stage.notes) + tuple(filter(None, own))
     extra = {key: summary[key] for key in _TELLING if key in summary}
     package = CompiledPackage(root, main, model, notes, extra, network, tuple(stages), top)
     if not model.description.ListFields() and main.name == "model.mil":
@@ -137,7 +162,7 @@ def _guess(root: Path, summary: Mapping[str, Any]) -> str:
     name = str(said.get("name", "") if isinstance(said, dict) else "").removeprefix("MLModelType_")
     if name in coremldata.kinds():
         return name
-    signs = {"model.mil": "mlProgram", "model.espresso.net": "neuralNetwork", "model0/coremldata.bin": "pipeline"}
+    signs = {"model.mil": "mlProgram", NET: "neuralNetwork", "model0/coremldata.bin": "pipeline"}
     return next((kind for file, kind in signs.items() if (root / file).is_file()), "")
 
 
@@ -155,32 +180,6 @@ def _stages(root: Path, top: Path, model: Any, depth: int) -> list[CompiledPacka
         pipeline.models.add().CopyFrom(stage.model)
         model.specificationVersion = max(model.specificationVersion, stage.model.specificationVersion)
     return stages
-
-
-def _espresso(net: Path) -> tuple[tuple[tuple[str, str, list[str], list[str]], ...], str]:
-    """Return the layers that ``model.espresso.net`` lists, and a note where it cannot be read."""
-    if not net.is_file():
-        return (), ""
-    head = _head(net)
-    if head.startswith((_MAGIC, sniff.LFS_MAGIC)):
-        compressed = "compressed by LZFSE, which tlkit does not read: its layers are not known"
-        return (), f"{net}: {compressed if head.startswith(_MAGIC) else sniff.lfs_text(net)}"
-    layers = _json(net).get("layers")
-    return tuple(_layer(item) for item in layers if isinstance(item, dict)) if isinstance(layers, list) else (), ""
-
-
-def _head(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(len(sniff.LFS_MAGIC))
-
-
-def _layer(item: Mapping[str, Any]) -> tuple[str, str, list[str], list[str]]:
-    inputs, outputs = (_split(item.get(key)) for key in ("bottom", "top"))
-    return str(item.get("name", "")), str(item.get("type", "unknown")), inputs, outputs
-
-
-def _split(names: Any) -> list[str]:
-    return [name for name in names.split(",") if name] if isinstance(names, str) else []
 
 
 def _metadata(root: Path) -> Mapping[str, Any]:

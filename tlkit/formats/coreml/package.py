@@ -62,7 +62,11 @@ class Package:
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
         """The weights of the model itself, one row each; a pipeline's stages have theirs."""
-        return tuple(program_weights(self.program) if self.program else legacy.weights(self.model))
+        return tuple(program_weights(self.program) if self.program else (weight for weight, _ in self.held_weights()))
+
+    def held_weights(self) -> Iterator[tuple[Weight, Any]]:
+        """Yield the weights of a model that is not an mlprogram, each with the message that holds it."""
+        return legacy.weight_messages(self.model)
 
     @property
     def default_function(self) -> str | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tlkit.errors import LoadError
 from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml.espresso.weights import Blob, EspressoWeights
+from tlkit.formats.coreml.mlmodelc import CompiledPackage
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import Weight, program_weights
 from tlkit.mil.program import BlobRef, Operation, TensorType, Value, walk
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
-_TYPES = {"float32": DType.FP32, "int8": DType.INT8, "uint8": DType.UINT8}
+_TYPES = {"float32": DType.FP32, "float16": DType.FP16, "int8": DType.INT8, "uint8": DType.UINT8}
 _DECODED = {
     "float16": "F16",
     "float32": "F32",
@@ -88,7 +90,7 @@ class CoreMLTensors:
             return memoryview(self._values(entry, holder).tobytes())
         if isinstance(holder, Operation):
             raise LoadError(f"{self.path}: '{entry.name}' is compressed ({entry.dtype}): it has parts, not one run")
-        return memoryview(legacy.stored(holder))
+        return self._blobs(entry).raw(holder) if isinstance(holder, Blob) else memoryview(legacy.stored(holder))
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
         """Return a compressed weight's parts by the names of its op's inputs: indices, lut, scale, mask …
@@ -100,7 +102,7 @@ class CoreMLTensors:
             return self._stage_of[entry.name]._parts(holder)
         if isinstance(holder, Value):
             return {"data": holder}
-        arrays = legacy.parts(holder)
+        arrays = self._blobs(entry).parts(holder) if isinstance(holder, Blob) else legacy.parts(holder)
         return {key: Value(TensorType(_TYPES[a.dtype.name], a.shape), a.tobytes()) for key, a in arrays.items()}
 
     def _parts(self, op: Operation, depth: int = 0) -> dict[str, Value]:
@@ -123,6 +125,8 @@ class CoreMLTensors:
     def decoded_type(self, entry: TensorEntry) -> str:
         """Return the type, by SafeTensors' name, of what :meth:`array` gives."""
         _, holder = self._rows[entry.name]
+        if isinstance(holder, Blob) and not holder.scale:
+            return holder.dtype
         kind = holder.outputs[0].type if isinstance(holder, Operation) else getattr(holder, "type", None)
         if not isinstance(kind, TensorType):
             return "F16" if entry.dtype == "F16" else "F32"
@@ -130,7 +134,10 @@ class CoreMLTensors:
 
     def release(self, entry: TensorEntry, nbytes: int) -> None:
         """Release the mapped pages of the weight files, so that reading all weights needs little memory."""
-        for value in self.parts(entry).values():
+        _, holder = self._rows[entry.name]
+        if isinstance(holder, Blob):
+            self._blobs(entry).release()
+        for value in self.parts(entry).values() if isinstance(holder, Value | Operation) else ():
             if isinstance(value.data, BlobRef) and value.data.file is not None:
                 value.data.file.release()
 
@@ -149,7 +156,14 @@ class CoreMLTensors:
             return self._values(entry, holder)
         if isinstance(holder, Operation):
             return self._stage_of[entry.name]._expand(holder)
-        return legacy.values(holder)
+        return self._blobs(entry).values(holder) if isinstance(holder, Blob) else legacy.values(holder)
+
+    def _blobs(self, entry: TensorEntry) -> EspressoWeights:
+        """Return the weights of the Espresso network that ``entry`` is from; LoadError where its file is missing."""
+        package = self._stage_of[entry.name].package
+        package.require_weights()
+        assert isinstance(package, CompiledPackage) and package.espresso
+        return package.espresso
 
     def _values(self, entry: TensorEntry, value: Value) -> NDArray[Any]:
         try:
@@ -158,10 +172,10 @@ class CoreMLTensors:
             raise LoadError(f"{self.path}: '{entry.name}': {error.message}", error.hint) from None
 
     def _weights(self) -> Iterator[tuple[Weight, Any]]:
-        """Yield each weight and its holder: a constant, the op that expands it, or a WeightParams message."""
+        """Yield each weight and its holder: a constant, the op that expands it, a WeightParams message or a blob."""
         program = self.package.program
         if program is None:
-            yield from legacy.weight_messages(self.package.model)
+            yield from self.package.held_weights()
             return
         for weight in program_weights(program):
             yield weight, self._holders.get((weight.name, weight.file, weight.offset)) or self._holders[weight.name]
