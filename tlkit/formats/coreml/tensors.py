@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.errors import LoadError
 from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.coreml import legacy
-from tlkit.formats.coreml.espresso.weights import Blob, EspressoWeights
+from tlkit.formats.coreml.espresso.weights import EspressoTensor, EspressoWeights
 from tlkit.formats.coreml.mlmodelc import CompiledPackage
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.weights import Weight, program_weights
@@ -90,7 +90,9 @@ class CoreMLTensors:
             return memoryview(self._values(entry, holder).tobytes())
         if isinstance(holder, Operation):
             raise LoadError(f"{self.path}: '{entry.name}' is compressed ({entry.dtype}): it has parts, not one run")
-        return self._blobs(entry).raw(holder) if isinstance(holder, Blob) else memoryview(legacy.stored(holder))
+        return (
+            self._blobs(entry).raw(holder) if isinstance(holder, EspressoTensor) else memoryview(legacy.stored(holder))
+        )
 
     def parts(self, entry: TensorEntry) -> Mapping[str, Value]:
         """Return a compressed weight's parts by the names of its op's inputs: indices, lut, scale, mask …
@@ -102,7 +104,7 @@ class CoreMLTensors:
             return self._stage_of[entry.name]._parts(holder)
         if isinstance(holder, Value):
             return {"data": holder}
-        arrays = self._blobs(entry).parts(holder) if isinstance(holder, Blob) else legacy.parts(holder)
+        arrays = self._blobs(entry).parts(holder) if isinstance(holder, EspressoTensor) else legacy.parts(holder)
         return {key: Value(TensorType(_TYPES[a.dtype.name], a.shape), a.tobytes()) for key, a in arrays.items()}
 
     def _parts(self, op: Operation, depth: int = 0) -> dict[str, Value]:
@@ -125,7 +127,7 @@ class CoreMLTensors:
     def decoded_type(self, entry: TensorEntry) -> str:
         """Return the type, by SafeTensors' name, of what :meth:`array` gives."""
         _, holder = self._rows[entry.name]
-        if isinstance(holder, Blob) and not holder.scale:
+        if isinstance(holder, EspressoTensor) and not holder.scale:
             return holder.dtype
         kind = holder.outputs[0].type if isinstance(holder, Operation) else getattr(holder, "type", None)
         if not isinstance(kind, TensorType):
@@ -135,7 +137,7 @@ class CoreMLTensors:
     def release(self, entry: TensorEntry, nbytes: int) -> None:
         """Release the mapped pages of the weight files, so that reading all weights needs little memory."""
         _, holder = self._rows[entry.name]
-        if isinstance(holder, Blob):
+        if isinstance(holder, EspressoTensor):
             self._blobs(entry).release()
         for value in self.parts(entry).values() if isinstance(holder, Value | Operation) else ():
             if isinstance(value.data, BlobRef) and value.data.file is not None:
@@ -156,7 +158,7 @@ class CoreMLTensors:
             return self._values(entry, holder)
         if isinstance(holder, Operation):
             return self._stage_of[entry.name]._expand(holder)
-        return self._blobs(entry).values(holder) if isinstance(holder, Blob) else legacy.values(holder)
+        return self._blobs(entry).values(holder) if isinstance(holder, EspressoTensor) else legacy.values(holder)
 
     def _blobs(self, entry: TensorEntry) -> EspressoWeights:
         """Return the weights of the Espresso network that ``entry`` is from; LoadError where its file is missing."""

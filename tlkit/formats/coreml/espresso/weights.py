@@ -56,7 +56,7 @@ _UNKNOWN = "the type of its values is not known"
 
 
 @dataclass(frozen=True)
-class Blob:
+class EspressoTensor:
     """One tensor of a layer. ``offset`` is None where the weight file is not there (``nbytes`` then says what the
     layer needs); ``shape`` is flat where the layer's attributes do not tell it. Codes (``U8``) with a ``scale`` stand
     for ``code * scale + bias``, both per output channel."""
@@ -67,8 +67,8 @@ class Blob:
     shape: tuple[int, ...]
     nbytes: int
     offset: int | None = None
-    scale: Blob | None = None
-    bias: Blob | None = None
+    scale: EspressoTensor | None = None
+    bias: EspressoTensor | None = None
 
     @property
     def name(self) -> str:
@@ -115,9 +115,9 @@ class EspressoWeights:
         return found
 
     @cached_property
-    def blobs(self) -> tuple[Blob, ...]:
+    def blobs(self) -> tuple[EspressoTensor, ...]:
         """The tensors, in the order of the layers; what cannot be read as one is among :attr:`left_out`."""
-        found = [blob for blob, _ in self._read if isinstance(blob, Blob)]
+        found = [blob for blob, _ in self._read if isinstance(blob, EspressoTensor)]
         parts = {(id(blob.layer), blob.role): blob for blob in found if blob.role in _SCALES}
         quantized = {id(blob.layer) for blob in found if blob.dtype == "U8"}
         scales = [tuple(parts.get((id(blob.layer), role)) for role in _SCALES) for blob in found]
@@ -141,7 +141,7 @@ class EspressoWeights:
         ledger, last = Ledger(), 8 + 16 * len(self.table)
         used: dict[int, int] = {}
         for item, number in self._read:
-            nbytes = item.nbytes if isinstance(item, Blob) else self.table.get(number, (0, 0))[1]
+            nbytes = item.nbytes if isinstance(item, EspressoTensor) else self.table.get(number, (0, 0))[1]
             used[number] = max(nbytes, used.get(number, 0))
         for number, (offset, length) in self.table.items():
             last, begin = offset + length, used.get(number, 0)
@@ -154,7 +154,7 @@ class EspressoWeights:
         unread = tuple(item for item, _ in self._read if isinstance(item, LeftOut))
         return (*unread, *ledger.rest("no layer of the network names these bytes"))
 
-    def raw(self, blob: Blob) -> memoryview:
+    def raw(self, blob: EspressoTensor) -> memoryview:
         """Return a tensor's bytes, mapped; LoadError where its file is missing."""
         if self.file is None or blob.offset is None:
             raise LoadError(f"{self.network.weights}: the weight file is missing", "fetch or copy the whole folder")
@@ -165,19 +165,19 @@ class EspressoWeights:
         if self.file is not None:
             self.file.release(0, self.file.size)
 
-    def array(self, blob: Blob) -> NDArray[Any]:
+    def array(self, blob: EspressoTensor) -> NDArray[Any]:
         """Return a tensor as stored, in its shape: codes where it is quantized."""
         import numpy as np
 
         codes = {"F32": "<f4", "F16": "<f2", "U8": "u1", "I8": "i1"}
         return np.frombuffer(self.raw(blob), codes[blob.dtype]).reshape(blob.shape)
 
-    def parts(self, blob: Blob) -> dict[str, NDArray[Any]]:
+    def parts(self, blob: EspressoTensor) -> dict[str, NDArray[Any]]:
         """Return a tensor's parts: ``data``, and ``scale`` and ``bias`` where it is quantized."""
         parts = {"data": blob, "scale": blob.scale, "bias": blob.bias}
         return {role: self.array(part) for role, part in parts.items() if part}
 
-    def values(self, blob: Blob) -> NDArray[Any]:
+    def values(self, blob: EspressoTensor) -> NDArray[Any]:
         """Return a tensor's values: codes with a scale as float32, ``code * scale + bias`` per output channel."""
         import numpy as np
 
@@ -189,12 +189,12 @@ class EspressoWeights:
         return np.asarray(wide + parts["bias"].reshape(across) if "bias" in parts else wide)
 
     @cached_property
-    def _read(self) -> tuple[tuple[Blob | LeftOut, int], ...]:
+    def _read(self) -> tuple[tuple[EspressoTensor | LeftOut, int], ...]:
         return tuple(
             (self._blob(layer, key, number), number) for layer in self.network.layers for key, number in _named(layer)
         )
 
-    def _blob(self, layer: EspressoLayer, key: str, number: int) -> Blob | LeftOut:
+    def _blob(self, layer: EspressoLayer, key: str, number: int) -> EspressoTensor | LeftOut:
         """Return the tensor that ``layer`` names by ``key``, or why there is none."""
         role, dtype = _ROLES.get(key, (key, ""))
         shape = _shape(layer, key)
@@ -212,7 +212,7 @@ class EspressoWeights:
         nbytes = width * math.prod(shape or ())
         if self.file is not None and nbytes > length:
             return LeftOut(f"{layer.name}.{role}", f"shorter than its layer says ({length:,} of {nbytes:,})", length)
-        return Blob(layer, role, dtype, shape or (), nbytes, offset)
+        return EspressoTensor(layer, role, dtype, shape or (), nbytes, offset)
 
 
 def _named(layer: EspressoLayer) -> Iterator[tuple[str, int]]:
