@@ -128,6 +128,7 @@ def _unique(entries: Sequence[TensorEntry]) -> list[TensorEntry]:
     seen: set[Any] = set()
     kept = []
     for entry in entries:
+        # Without an offset only the name tells one tensor from another.
         place = (entry.file, entry.offset if entry.offset is not None else entry.name, entry.dtype, entry.shape)
         if not entry.storage or place not in seen:
             kept.append(entry)

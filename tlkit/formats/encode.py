@@ -94,12 +94,14 @@ def _count(values: NDArray[Any], found: NDArray[Any], losses: Losses) -> None:
 def _bf16(values: NDArray[np.float32], losses: Losses) -> NDArray[np.uint16]:
     """Round to nearest, ties to even; a NaN stays one, made quiet."""
     bits = values.view(np.uint32)
+    # Half a unit of the last bit kept, less one where that bit is 0: ties go to even.
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     nan = np.isnan(values)
     if nan.any():
         # A NaN whose payload is only in the lower half would become infinity; bit 6 makes it a quiet NaN.
         rounded[nan] = (bits[nan] >> np.uint32(16)) | np.uint32(0x40)
     found = rounded.astype("<u2")
+    # 0x7F80 is infinity; 0x7FFF leaves out the sign.
     losses.overflow += int(np.count_nonzero((found & 0x7FFF) == 0x7F80)) - int(np.count_nonzero(np.isinf(values)))
     losses.underflow += int(np.count_nonzero(values)) - int(np.count_nonzero(found & 0x7FFF))
     return found

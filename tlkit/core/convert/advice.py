@@ -30,6 +30,7 @@ def _kind(info: ModelInfo) -> str:
 
 
 def _batch(info: ModelInfo) -> str:
+    # Of a vector the first axis is its length, not a batch.
     batched = [f"{port.name} ({port.shape[0]})" for port in info.inputs if len(port.shape) > 1 and port.shape[0] > 1]
     if not batched:
         return ""

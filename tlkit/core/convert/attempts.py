@@ -31,6 +31,7 @@ from tlkit.host.allocator import give_back
 from tlkit.ports.port import example, port_text
 from tlkit.types import TensorSpec
 
+# Calls that a stateful model is verified on: what one leaves in a state is seen by the next one only.
 _STEPS = 3
 
 
@@ -146,6 +147,7 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     with order.clock.stage("trace", "finding values to run it on"):
         order.prepare()
     scripted = isinstance(order.module, torch.jit.ScriptModule)  # torch.export does not take it
+    # An exported program is converted as it was captured: there is no module to capture in another way.
     other = auto and order.source.program is None and (export or not scripted)
     try:
         first = attempt(order, path, order.recipe, export)
@@ -156,6 +158,7 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     else:
         made = first if first.ok or not other else _better(order, path, first, export)
     made = _explained(order, path, made, auto=auto)
+    # torch.export stops at a choice that depends on values; a trace records the example's side in silence.
     if isinstance(made.traced.program, torch.jit.ScriptModule) and made.traced.frozen:
         order.notes += _fixed(order)
     return replace(made, notes=(*order.notes, *made.notes, *made.traced.notes))
@@ -169,6 +172,7 @@ def attempt(order: Order, path: Path, recipe: Recipe, export: bool) -> Attempt:
         if recipe.labels:
             check_classifier(traced.outputs, len(recipe.labels))
         check_states(order.states, traced.states)
+        # States exist from iOS18 on.
         if traced.states:
             recipe = replace(recipe, target=target_for_states(recipe.target, order.chosen))
         order.choose(bool(traced.states))  # samples are read before the long part

@@ -63,6 +63,7 @@ def seeded_cases(
             cases.append(Case(name, fixed, found.arrays, found))
     if refused and not cases:
         raise refused[0]
+    # The message begins with the class's name, for which "the source itself" stands.
     notes = (f"the source itself {refused[0].message.partition(' ')[2]}: not checked there",) if refused else ()
     return tuple(cases), notes
 

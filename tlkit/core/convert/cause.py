@@ -173,6 +173,7 @@ def _strayed(step: _Step, other: _Step) -> bool:
 def _translation(traced: Traced, inputs: Sequence[torch.Tensor], exact: list[_Step]) -> Cause | None:
     """Name the first operation whose result differs from torch's value of the same name."""
     inside = values_inside(traced, inputs)
+    # The package's outputs have the user's names, the graph's values coremltools'.
     last = dict(zip((output.name for output in traced.outputs), output_names(traced), strict=False))
     for step in exact:
         name = last.get(step.name, plain_name(step.name))
@@ -221,6 +222,7 @@ def _watched(package: Path, case: Case, precision: str, settings: Settings) -> l
             finite = not floating or bool(np.isfinite(array).all())
             largest = float(np.abs(array[np.isfinite(array)]).max(initial=0)) if floating else 0.0
             room -= array.nbytes
+            # Without its value a step still shows an overflow.
             steps.append(_Step(name, operation.type, largest, finite, array if room > 0 else None))
         return False
 

@@ -128,6 +128,7 @@ def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:
     if program is None or not cases:
         return ()
     ports = zip(cases[0].ports, cases[0].values, strict=True)
+    # A case has an image as C x H x W, the program 1 x C x H x W.
     arrays = {port.name: value[None] if port.image else value for port, value in ports}
     try:
         return sampled_risks(program.function(), arrays)

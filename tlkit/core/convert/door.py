@@ -26,7 +26,9 @@ WEIGHTS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
 """How the names of files of weights end."""
 PROGRAMS = (".pt2", ".onnx")
 """How the names of exported programs end."""
+# What is not passed on: the ends of a conversion, and what only a plan takes.
 _APART = ("source", "output", "plan", "units", "chip")
+# Parameters whose flag has another name.
 _FLAGS = {"inputs": "input", "images": "image", "output_names": "output-name", "states": "state"}
 _FLAGS |= {"all_tensors": "all", "functions": "function"}
 
@@ -84,6 +86,7 @@ def convert(
 
     Raises UsageError for an option that does not apply to the kind of output.
     """
+    # First of all: later locals() would have more than the caller gave.
     given = {name: value for name, value in locals().items() if name not in _APART}
     if plan:
         return _planned(source, output, given, units, chip)
@@ -156,6 +159,7 @@ def _refuse_weights(given: Mapping[str, Any], output: str | Path) -> None:
     from tlkit.core.convert.convert import convert as convert_package
 
     ours = _taken(given, convert_package)
+    # The one option of both: without a checkpoint it can only be meant for a file of weights.
     if not given["checkpoint"]:
         ours.pop("strip_prefix", None)
     from tlkit.core.weights.weights import convert_weights

@@ -149,11 +149,13 @@ def _export(function: Function, info: ModelInfo, precision: str, *, narrow: bool
     module: fx.GraphModule = exportable(function, precision, narrow=narrow, strict_mil=strict_mil)
     given: dict[str, Tensor] = examples(function, info.inputs)
     lengths = {port.name: open_lengths(port) for port in info.inputs}
+    # DYNAMIC fails where an operation fixes a length; AUTO would fix it in silence.
     dims = tuple(
         {axis: Dim.DYNAMIC(min=low, max=high) for axis, (low, high) in lengths[name].items()} for name in given
     )
     try:
         program = torch.export.export(module, tuple(given.values()), dynamic_shapes=dims, strict=False)
+        # With an empty table torch makes the graph functional and decomposes nothing.
         return _without_assertions(program.run_decompositions({}))
     except Exception as error:
         flexible = next((name for name, axes in lengths.items() if axes), None)

@@ -30,6 +30,7 @@ def exportable(function: Function, precision: str, *, narrow: bool = True, stric
     """
     module = lower(function, precision=precision, strict=strict_mil)
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    # A graph's placeholders have to come first.
     with module.graph.inserting_before(places[-1].next if places else None):
         for node, item in zip(places, function.inputs, strict=True):
             if isinstance(item.type, StateType):
@@ -44,6 +45,7 @@ def exportable(function: Function, precision: str, *, narrow: bool = True, stric
 
 
 def _enter(graph: fx.Graph, node: fx.Node, kind: TensorType, precision: str) -> None:
+    # Before the new nodes use it too.
     users = list(node.users)
     value = graph.call_function(torch.reshape, (node, ())) if kind.shape == () else node
     if kind.dtype is DType.FP16 and precision == "f16":

@@ -44,6 +44,7 @@ def check_export(
     return replace(compare([trial], TOLERANCES[precision], named=named), seed=seed)
 
 
+# The file takes f16 ports as float32 (see `exportable`).
 def _carried(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
@@ -63,6 +64,6 @@ def _run_onnx(path: Path, inputs: Arrays, function: Function) -> Arrays:
     except ImportError:
         raise UnavailableError("onnxruntime is not installed: the file was not run") from None
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return dict(zip(function.block.outputs, session.run(None, dict(inputs)), strict=True))

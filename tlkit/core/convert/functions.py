@@ -131,6 +131,7 @@ def combine(
         inherit(path, packages)
         checked = [*found.items(), *_compared(packages, path, seed)] if verify else []
         separate = sum(map(_size, dict.fromkeys(packages.values())))
+        # Read from the staged copy, it names the place where the package will be.
         size, info = _size(path), replace(inspect(path), path=str(goal))
     texts = {name: item if isinstance(item, str) else _text(item) for name, item in sources.items()}
     passed = _passed([item for _, item in checked])
@@ -196,6 +197,7 @@ def _write(sources: Mapping[str, Path], path: Path, report: Report | None) -> No
     target = target_of_version(max(choose_target("iOS18").version, *map(_opset_version, opened.values())))
     for place, package in opened.items():
         if _opset_version(package) < target.version:
+            # The number of files there makes the name a new one.
             newer = path.with_name(f"{target.name}-{len(list(path.parent.iterdir()))}-{path.name}")
             rebuild(package, target, newer, (), report or (lambda what, share: None))
             opened[place] = open_package(newer)

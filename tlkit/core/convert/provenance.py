@@ -16,6 +16,7 @@ from tlkit.formats.hashes import file_hashes, files_of
 if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
 
+# A model folder's weights, settings and tokenizer; what else lies there does not change the model.
 _WEIGHTS = (".safetensors", ".json", ".txt", ".model")
 
 
@@ -25,6 +26,7 @@ def source_hash(text: str) -> str:
     Empty where ``text`` names no file.
     """
     path = Path(text if Path(text).exists() else text.rpartition(":")[0])
+    # A built-in's name has no colon: nothing is left before it, and Path("") is the current folder.
     if not str(path) or str(path) == "." or not path.exists():
         return ""
     if path.is_file():
@@ -76,6 +78,7 @@ def inherit(package: Path, functions: Mapping[str, Path]) -> None:
 def _figures(found: Verification) -> dict[str, object]:
     outputs = {
         name: {
+            # JSON has no infinity.
             key: float(f"{value:.6g}") if abs(value) != float("inf") else str(value)
             for key, value in asdict(item).items()
             if key in ("max_abs", "relative", "cosine", "snr_db")

@@ -107,6 +107,7 @@ def remake(
             _write(start, recipe, path, narrowed, clock)
         if verify:
             with clock.stage("verify", "verifying"):
+                # A new target by itself changes no number: then the strict limits hold.
                 verification = _verified(source, path, recipe.precision if old else "f16" if changed else "f32", seed)
         annotate(path, describe(str(source), recipe.precision, verification))
         notes: tuple[str, ...] = (
@@ -186,7 +187,7 @@ def rebuild(
                 model_description=spec.description,
                 main_pipeline=pipeline,
                 compute_units=ct.ComputeUnit.ALL,
-                skip_model_load=True,
+                skip_model_load=True,  # it would compile the model, which only macOS can
                 package_dir=str(path),
             )
         except (OSError, TlkitError):

@@ -85,7 +85,7 @@ class Clock:
         self._report = report
         self._start = time.perf_counter()
         self._stages: dict[str, float] = {}
-        self._inside = 0.0
+        self._inside = 0.0  # seconds of the stages inside the current one
 
     def report(self, what: str, share: float) -> None:
         """Report progress, and raise an interrupt that a library swallowed."""

@@ -110,6 +110,7 @@ def run_source(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> Iter
         for case in cases:
             with quiet(), torch.no_grad():
                 recorder(*(to_source(port, value) for port, value in zip(case.ports, case.values, strict=True)))
+            # A copy: an output may lie in a buffer that the next case changes.
             yield [value.detach().numpy().copy() for value in recorder.seen.values()]
 
 

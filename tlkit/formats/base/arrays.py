@@ -62,6 +62,7 @@ def _decoded(entry: TensorEntry, raw: memoryview) -> Array:
 def widen(dtype: str, data: NDArray[np.uint8], order: Order = "<") -> Array:
     """Convert types that numpy lacks to float32 (C32: complex64), flat; KeyError for others."""
     if dtype == "BF16":
+        # BF16 is the upper half of an f32.
         return (data.view(f"{order}u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype == "C32":
         return data.view(f"{order}f2").astype(np.float32).view(np.complex64)
@@ -73,6 +74,7 @@ def _codes(dtype: str, data: NDArray[np.uint8]) -> Array:
     if dtype == "F4":
         return np.stack([data & 15, data >> 4], axis=-1).ravel()
     if dtype.startswith("F6"):
+        # Three bytes hold four codes.
         a, b, c = data.reshape(-1, 3).T
         return np.stack([a & 63, (a >> 6) | ((b & 15) << 2), (b >> 4) | ((c & 3) << 4), c >> 2], axis=-1).ravel()
     return data
@@ -86,6 +88,7 @@ def _table(dtype: str) -> NDArray[np.float32]:
 def _shaped(entry: TensorEntry, flat: Array) -> Array:
     if not entry.strides:
         return flat.reshape(entry.shape)
+    # numpy counts its strides in bytes.
     steps = tuple(stride * flat.itemsize for stride in entry.strides)
     return np.lib.stride_tricks.as_strided(flat, entry.shape, steps, writeable=False)
 

@@ -18,6 +18,7 @@ from tlkit.formats.files.mapped import DAMAGED, read_json
 from tlkit.formats.files.paths import inside
 from tlkit.types import LeftOut
 
+# PEFT's adapter: weights to be added to a model's, not a model.
 _ADAPTER = "adapter_model"
 _SHOWN = 4
 
@@ -106,6 +107,7 @@ def unlisted(chosen: Chosen, found: Container[str]) -> list[LeftOut]:
 def below(base: Path, name: str) -> Path:
     """Return ``base/name``, at most one folder below ``base``; LoadError for a name that leads elsewhere."""
     parts = PurePosixPath(name).parts
+    # On Windows a backslash separates folders, too.
     plain = name and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
     target = base / name if plain else base
     if not plain or parts in ((), (".",)) or not target.parent.resolve().is_relative_to(base.resolve()):
@@ -154,6 +156,7 @@ def _unindexed(folder: Path, files: Sequence[Path]) -> Chosen:
     if len(kinds) == 1 and (only := kinds.pop()) is not None:
         stem, count = only
         ending = files[0].name.rpartition(".")[2]
+        # A file's name may claim 99,999 shards.
         wanted = [folder / f"{stem}-{turn:05}-of-{count}.{ending}" for turn in range(1, min(int(count), 9999) + 1)]
         gone = [path for path in wanted if path not in files]
         note = f"{folder}: {len(files)} of {int(count)} shards, and no index that would list their tensors"

@@ -52,6 +52,7 @@ NUMPY_CODES = {
 PACKED = {"F4": (2, 1), "F6_E2M3": (4, 3), "F6_E3M2": (4, 3)}
 """SafeTensors' types below a byte: (elements, bytes) of the smallest whole number of bytes."""
 
+# The numbers between are of types that ggml has removed: 4, 5, 31 to 33, 36 to 38.
 GGML: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),

@@ -59,6 +59,7 @@ _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
 _WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
 _ZIPPED = (".pt", ".pth", ".bin", ".ckpt", ".pt2", ".ptl", ".npz", ".safetensors")
 _INDEX = r"\.(safetensors|bin)\.index(\.[\w-]+)?\.json$"
+# A pickle of the number 0x1950a86a20f9469cfc6c, with which torch before 1.6 begins its files.
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (LFS_MAGIC, Format.LFS_POINTER),
@@ -163,6 +164,7 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
     for magic, found in _MAGIC:
         if head.startswith(magic):
             return found
+    # A FlatBuffer has its identifier behind the root's offset.
     if head[4:8] == b"TFL3":
         return Format.TFLITE
     if head.startswith(b"PK\x03\x04"):
@@ -181,6 +183,7 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
+    # The header's length (u64), of at least `{}`.
     return head[8:].lstrip()[:1] == b"{" and 2 <= struct.unpack_from("<Q", head)[0] <= size - 8
 
 
@@ -199,6 +202,7 @@ def _zip(file: BinaryIO, path: Path) -> Format:
         ) from None
     except (OSError, ValueError, NotImplementedError):
         return Format.ZIP
+    # torch puts all members into one folder, of any name.
     inner = {name.partition("/")[2] for name in names} | {name for name in names if "/" not in name}
     if "Manifest.json" in names or any(name.endswith(".mlpackage/Manifest.json") for name in names):
         return Format.ZIPPED_MLPACKAGE
@@ -217,8 +221,10 @@ def _protobuf(file: BinaryIO, size: int) -> Format | None:
     """Distinguish the two protobufs by their top-level fields: Core ML's kinds are 200 and up, ONNX's graph is 7."""
     seen: dict[int, int] = {}
     for number, wire in _fields(file, size):
+        # Neither format has other wire types at its top.
         if seen.setdefault(number, wire) != wire or wire not in (0, 2):
             break
+        # Field 1 is a number in both: Core ML's specificationVersion, ONNX's ir_version.
         if number >= 200 and seen.get(1) == 0:
             return Format.MLMODEL
         if number == 7 and seen.get(1) == 0:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tlkit.mil import coreml_proto
 
+# A length below 2^40, then the tag of a field that a description begins with: 1, 10, 11 or 20.
 _LENGTH = re.compile(rb"(?=.{5}\x00{3}[\x0a\x52\x5a\xa2])", re.DOTALL)
 _PLACES = 10_000  # where a description could begin
 _VARIANT = 1 << 16  # bytes; a pipeline's names those of its stages, a model's takes seven
@@ -63,6 +64,7 @@ def _head(data: bytes) -> tuple[str, str, int, int]:
     kind = known[number].name if number in known and number >= 200 else ""
     variant, version, place = "", 0, 4
     for _ in range(2):
+        # Four numbers of eight bytes.
         if place + 32 > len(data):
             break
         major, _, _, length = struct.unpack_from("<4Q", data, place)

@@ -81,6 +81,7 @@ def _inputs(model: Any, ports: Any) -> tuple[TensorSpec, ...]:
     content = legacy.body(model)
     if model.WhichOneof("Type") not in legacy.NETWORKS or content.arrayInputShapeMapping != 0:
         return found
+    # A network sees sequence x batch x C x H x W; ports of C or C x H x W may be given the axes before.
     fits = [spec.image is None and spec.kind == "tensor" and len(spec.shape) in (1, 3) for spec in found]
     return tuple(replace(spec, sequences=True) if fit else spec for spec, fit in zip(found, fits, strict=True))
 

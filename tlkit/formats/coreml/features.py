@@ -121,6 +121,7 @@ def describe_shapes(feature: Any, spec: TensorSpec) -> None:
         message.ClearField(flexibility)
     message.shape[:] = spec.shape
     for low, high in spec.ranges:
+        # -1 is FeatureTypes.proto's word for no limit.
         message.shapeRange.sizeRanges.add(lowerBound=low, upperBound=-1 if high is None else high)
     for shape in spec.enumerated:
         message.enumeratedShapes.shapes.add(shape=shape)

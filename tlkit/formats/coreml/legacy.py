@@ -95,6 +95,7 @@ def _layer(name: str, message: Any) -> Iterator[tuple[Weight, Any]]:
 
 
 def _repeated(value: Any) -> bool:
+    # A message has it, a list of messages does not.
     return not hasattr(value, "ListFields")
 
 
@@ -153,7 +154,7 @@ def values(params: Any, shape: tuple[int, ...] | None = None, axis: int = 0) -> 
         along = np.array(part, np.float32)
         if data.size % (outer * along.size) or (shape and along.size not in (1, shape[axis])):
             raise LoadError("a weight's scales do not divide it", "the file is damaged")
-        rows, column = wide.reshape(outer, along.size, -1), along[None, :, None]
+        rows, column = wide.reshape(outer, along.size, -1), along[None, :, None]  # outer x scales x the rest
         wide = rows * column if name == "scale" else rows + column
     return np.asarray(wide.reshape(-1))
 
@@ -164,6 +165,7 @@ def _floats(params: Any) -> NDArray[Any]:
 
     data = memoryview(params.SerializePartialToString())
     for number, wire, start, end in fields(data, 0, len(data)):
+        # Packed, as it is usually written; otherwise each number is a field.
         if (number, wire) == (params.FLOATVALUE_FIELD_NUMBER, 2):
             return np.frombuffer(data[start:end], "<f4")
     return np.array(params.floatValue, np.float32)
@@ -192,4 +194,4 @@ def _codes(params: Any) -> NDArray[Any]:
     if not 0 < bits < 8:
         return data
     rows = np.unpackbits(data)[: data.size * 8 // bits * bits].reshape(-1, bits)
-    return np.asarray(rows @ (1 << np.arange(bits)[::-1]))
+    return np.asarray(rows @ (1 << np.arange(bits)[::-1]))  # the highest bit first

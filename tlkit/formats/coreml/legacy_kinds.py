@@ -97,7 +97,7 @@ def _preprocessing(step: Any) -> str:
 
 def _trees(message: Any) -> Facts:
     nodes = message.treeEnsemble.nodes
-    leaves = sum(1 for node in nodes if node.nodeBehavior == 6)
+    leaves = sum(1 for node in nodes if node.nodeBehavior == 6)  # LeafNode
     return {
         "trees": len({node.treeId for node in nodes}),
         "nodes": len(nodes),

@@ -170,6 +170,7 @@ def _stages(root: Path, top: Path, model: Any, depth: int) -> list[CompiledPacka
     """Open the models inside a pipeline and add them to its message, where callers look for the stages."""
     if model.WhichOneof("Type") not in _PIPELINES:
         return []
+    # By number: model10 comes after model2.
     folders = sorted(
         (p for p in root.glob("model[0-9]*") if p.is_dir() and p.name[5:].isdigit()), key=lambda p: int(p.name[5:])
     )
@@ -232,6 +233,7 @@ def _add_port(ports: Any, item: NamedType) -> None:
         return
     array = port.type.stateType.arrayType if isinstance(item.type, StateType) else port.type.multiArrayType
     array.dataType = kind.dtype.array_number
+    # The description's numbers are signed, of 64 bits.
     dims = [min(dim or 1, 2**63 - 1) for dim in kind.shape or ()]
     array.shape.extend(dims)
     if None in (kind.shape or ()):

@@ -107,6 +107,7 @@ class Package:
 
     def blob_path(self, name: str) -> Path:
         """Return the path of the weight file that the program calls ``name``; LoadError if it leaves the package."""
+        # Of a model file without a package, its own folder is what must not be left.
         return inside(self.root if self.root.is_dir() else self.base, self.base, name.removeprefix(_MODEL_PATH))
 
     def _open_blob(self, name: str) -> BlobFile | None:
@@ -122,6 +123,7 @@ class Package:
         for ref in blob_references(self.program) if self.program else ():
             if ref.file_name not in found:
                 try:
+                    # Reading its record checks that the weight lies in the file.
                     (ref.file or self._weights(ref.file_name)).record(ref.offset)
                 except LoadError as error:
                     found[ref.file_name] = error

@@ -11,6 +11,7 @@ from tlkit.types import ImageSpec, Kind, TensorSpec
 Range = tuple[int, int | None]
 Layout = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
 
+# FeatureTypes.proto's numbers (ImageFeatureType.ColorSpace).
 _LAYOUTS: dict[int, Layout] = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 _DEFAULTS = ("intDefaultValue", "floatDefaultValue", "doubleDefaultValue")
 
@@ -80,4 +81,5 @@ def _dtype(number: int) -> str:
 
 
 def _range(size: Any) -> Range:
+    # A negative bound, -1, is none.
     return size.lowerBound, (size.upperBound if size.upperBound >= 0 else None)

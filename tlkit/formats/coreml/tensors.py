@@ -211,6 +211,7 @@ class CoreMLTensors:
 
     @cached_property
     def _makers(self) -> dict[str, Operation]:
+        # Reversed, so that of equal names in several functions the first counts.
         return {out.name: op for op in reversed(self._operations) for out in op.outputs}
 
     @cached_property

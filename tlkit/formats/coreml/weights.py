@@ -84,6 +84,7 @@ def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
         try:
             for offset in offsets:
                 record = file.record(offset)
+                # The padding after a record belongs to it.
                 end = -(-(record.offset + record.nbytes) // _ALIGNED) * _ALIGNED
                 ledger.claim(key, offset, offset + _ALIGNED)
                 ledger.claim(key, record.offset, min(end, len(file)))
@@ -193,6 +194,7 @@ def _shape(kind: Any) -> tuple[int, ...]:
 
 
 def _bytes(kind: Any) -> int:
+    # Rounded up to whole bytes.
     return -(-math.prod(_shape(kind)) * kind.dtype.bits // 8) if isinstance(kind, TensorType) else 0
 
 

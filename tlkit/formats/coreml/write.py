@@ -47,6 +47,7 @@ def write_package(path: Path, model: Any, program: Program) -> Package:
 def _manifest(items: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the content of a package's Manifest.json: its items by identifiers, which are arbitrary but distinct."""
     entries = {
+        # Made from names, not drawn: the same model gives the same file.
         str(uuid.uuid5(uuid.NAMESPACE_URL, name)).upper(): {
             "author": _FOLDER,
             "description": text,

@@ -14,7 +14,7 @@ from tlkit.host.goals import Kind
 
 _MANIFEST = "Manifest.json"
 _LARGEST = 1 << 20  # bytes of a manifest; they have one or two thousand
-_MADE_BY_SYSTEMS = (".DS_Store",)
+_MADE_BY_SYSTEMS = (".DS_Store",)  # the Finder's
 _WEIGHTS = ".bin"
 
 

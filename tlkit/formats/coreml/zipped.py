@@ -22,7 +22,7 @@ from tlkit.mil import proto
 from tlkit.mil.program import Program
 
 _MODEL_LIMIT = 1 << 30  # bytes of a compressed model.mlmodel: legacy kinds keep their weights in it
-_UNPACK_LIMIT = 1 << 37
+_UNPACK_LIMIT = 1 << 37  # bytes of all files
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def open_zipped(path: Path) -> ZippedPackage:
     archive = Zip(Mapped(path))
     found = [name for name in archive.names if posixpath.basename(name) == "Manifest.json"]
     found = [name for name in found if name == "Manifest.json" or posixpath.dirname(name).endswith(".mlpackage")]
+    # macOS' zip adds a second file for each, of what its file system knows about it.
     found = [name for name in found if not name.startswith("__MACOSX/")]
     if len(found) != 1:
         raise LoadError(f"{path}: it holds {len(found)} Core ML packages", "unzip it and name one of them")

@@ -27,6 +27,8 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
             value, place = varint(data, place, end)
             yield key >> 3, wire, value, 0
             continue
+        # Wire type 1 is eight bytes, 2 a length and that many bytes, 5 four bytes; 3 and 4, groups, are no longer
+        # written.
         length = 8
         if wire == 2:
             length, place = varint(data, place, end)
@@ -43,6 +45,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
 def varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
     """Return the varint at ``place`` and the position after it; WireError where it has no end."""
     value = 0
+    # Ten bytes at most hold 64 bits.
     for shift in range(0, 70, 7):
         if place >= end:
             break

@@ -37,6 +37,7 @@ def capture(
     of the capture.
     """
     if export:
+        # `lowered` asks coremltools which ops it has; a trace needs it only afterwards, and fails sooner without.
         _load_tools(loading)
         traced = run(module, ports, examples, names)
     else:

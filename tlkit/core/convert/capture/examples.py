@@ -16,6 +16,7 @@ from tlkit.core.convert.capture.flow import Use
 from tlkit.types import TensorSpec
 
 Generator = np.random.Generator
+# Spans of integers: of those that nothing restricts, those that become floats, those that Python reads as sizes.
 _WIDE, _MODEST, _FEW = 100_000, (-32, 100), (1, 8)
 _ADDED = -100.0  # what an additive mask adds where it hides: far enough under all scores, and no overflow in f16
 
@@ -59,6 +60,7 @@ def values_for(port: TensorSpec, use: Use) -> Values:
     if use.marks or mask or port.intake.boolean:
         return Values("mask")
     if use.tested:
+        # On both sides of what they are compared with, and those values themselves.
         return Values("whole", -2, 3, (0, 1, *special))
     low, high = _FEW if use.read else _MODEST if use.floats else (-_WIDE, _WIDE)
     return Values("whole", low, high, special, 0 if use.divides else None)
@@ -128,8 +130,9 @@ def _mask(shape: tuple[int, ...], rng: Generator) -> NDArray[np.bool_]:
         flat[rng.integers(count)] = True
         return flat.reshape(shape)
     kept = rng.integers(max(1, width // 2), width + 1, count)
+    # At least one row is padded: a package that ignores the mask would pass otherwise.
     kept[rng.integers(count)] = max(1, width - 1 - int(rng.integers(max(1, width // 4))))
-    rows[:] = np.arange(width) < kept[:, None]
+    rows[:] = np.arange(width) < kept[:, None]  # count x width
     if width >= 4:
         rows[np.arange(count), rng.integers(1, np.maximum(2, kept))] = False
     return rows.reshape(shape)
@@ -145,11 +148,13 @@ def _integers(shape: tuple[int, ...], values: Values, rng: Generator, seed: int)
         flat = np.rint(np.exp(rng.uniform(0, largest, size))).astype(np.int64) * rng.choice((-1, 1), size)
     ends = tuple(dict.fromkeys((values.high, values.low, *values.special)))
     if size < len(ends):
+        # Too few places for all: seeds take turns, and every third draws freely (`cases._few` makes three).
         ends = tuple(ends[(seed + step) % len(ends)] for step in range(size)) if seed % 3 != 2 else ()
     flat[rng.permutation(size)[: len(ends)]] = ends
     if values.without is not None and span > 1:
         flat[flat == values.without] = values.high or values.low
     if values.kind == "length":
+        # As pack_padded_sequence wants lengths, unless it is told otherwise.
         flat = np.sort(flat)[::-1]
     found = flat.reshape(shape)
     return np.sort(found, axis=-1) if values.kind == "sorted" and found.ndim else found
@@ -178,5 +183,6 @@ def to_source(port: TensorSpec, value: NDArray[Any]) -> Tensor:
     if port.image:
         bias = np.asarray(port.intake.bias, np.float32)[:, None, None]
         ratios = np.asarray(port.intake.ratios or 1.0, np.float32).reshape(-1, 1, 1)
+        # C x H x W becomes 1 x C x H x W.
         value = (value.astype(np.float32) * (np.float32(port.intake.scale) * ratios) + bias)[None]
     return torch.from_numpy(np.ascontiguousarray(value)).to(torch.int64 if port.dtype == "int32" else torch.float32)

@@ -33,9 +33,11 @@ def export(
     examples = recorder.unscaled(examples)
     with quiet(), torch.no_grad(), plain_attention(), watching(recorder) as watch:
         try:
+            # For real first: torch.export itself runs the module on tensors without values.
             recorder.eval()(*examples)
             outputs = named_outputs(recorder, ports, names)
             states = found_states(recorder, watch.changed())
+            # The exported program takes the buffers' values along: those before the run.
             watch.restore()
             program = torch.export.export(recorder, examples, dynamic_shapes=_dynamic(ports))
         except Exception as error:
@@ -97,6 +99,7 @@ def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> None
         f"{port.name} {'x'.join(map(str, node.meta['val'].shape))}"
         for port, node in zip(ports, given, strict=False)
         if any(
+            # A size that is still free is a symbol, `s0`.
             low != high and str(size).isdigit()
             for size, (low, high) in zip(node.meta["val"].shape, port.spans, strict=True)
         )
@@ -110,7 +113,9 @@ def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> None
 
 def _dynamic(ports: tuple[TensorSpec, ...]) -> Any:
     shapes = tuple(
+        # AUTO does not fail where torch takes a size for fixed: `_check_free` says that in the user's words.
         {axis: Dim.AUTO(min=low, max=high) for axis, (low, high) in enumerate(port.spans) if low != high} or None
         for port in ports
     )
+    # forward takes *tensors, which torch counts as one argument.
     return (shapes,) if any(shapes) else None

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+# Frames that are not the model's own code; decorators in transformers/utils wrap each forward.
 _LIBRARIES = ("/torch/", "/tlkit/core/", "/transformers/utils/", "/contextlib.py")
 _INT32 = 2**31
 
@@ -78,6 +79,7 @@ class Flow(TorchDispatchMode):
         self.choices: list[Decision] = []
         self.random: dict[str, None] = {}
         self.wide = False
+        # By identity, since == of tensors is elementwise; weakly, so that no intermediate value is kept alive.
         self._trails: Any = WeakIdKeyDictionary()
         self._depends: Any = WeakIdKeyDictionary()
         for name, tensor in inputs.items():
@@ -111,11 +113,14 @@ class Flow(TorchDispatchMode):
             self._compare(name, args[0], args[1])
             self._compare(name, args[1], args[0])
         if name == "_pack_padded_sequence" and (trail := self._trail(args[1])):
+            # args[2] is batch_first; without it the tensor is T x B x features.
             self._count(trail, 1, args[0].shape[1 if args[2] else 0])
         if name == "repeat_interleave" and (trail := self._trail(args[-1])):
+            # Any count is valid; small ones keep the result small.
             self._count(trail, 0, 4)
         if name == "bincount":
             least = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
+            # A value of minlength or more would make the output longer.
             self._index(args[0], max(least, 1), False, False)
         if name in ("logical_not", "bitwise_not", "logical_and", "logical_or", "where") and (
             trail := self._trail(args[0])
@@ -124,6 +129,7 @@ class Flow(TorchDispatchMode):
         if name == "masked_fill" and (trail := self._trail(args[1])):
             self.uses[trail.port].marks = True
         if name == "add" or name.startswith("_scaled_dot_product"):
+            # Of attention: what comes after query, key and value.
             given = args[1:2] if name == "add" else [*args[3:], kwargs.get("attn_mask")]
             for trail in filter(None, map(self._trail, [*given, *(args[:1] if name == "add" else ())])):
                 self.uses[trail.port].added |= trail[1:] == (0, 0, False)
@@ -137,6 +143,7 @@ class Flow(TorchDispatchMode):
             use.marks = True
             return
         use.index, use.unique = True, use.unique or unique
+        # What indexes is the port's value plus the trail's low to high; both ends have to stay inside.
         use.bound((-size if wraps else 0) - trail.low, size - 1 - trail.high)
 
     def _count(self, trail: Trail, low: int, high: int) -> None:
@@ -161,6 +168,7 @@ class Flow(TorchDispatchMode):
             use.tested |= other in (0, 1)
 
     def _follow(self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        # What item(), int() and bool() of a tensor end in.
         if name == "_local_scalar_dense":
             self.choices.append(Decision(place(), float(result)))
             if trail := self._trail(args[0]):
@@ -172,6 +180,7 @@ class Flow(TorchDispatchMode):
         for tensor in _tensors([result]):
             self._depends[tensor] = True
             if tensor.dtype in (torch.int64, torch.int32) and tensor.numel():
+                # A package's integers have 32 bits: values beyond would differ for that reason only.
                 self.wide |= int(tensor.max()) >= _INT32 or int(tensor.min()) < -_INT32
             if trail is None:
                 continue
@@ -184,6 +193,7 @@ class Flow(TorchDispatchMode):
                 self._trails[tensor] = trail
         if func._schema.is_mutable and isinstance(args[0], Tensor):
             self._depends[args[0]] = True
+            # A write into a view changes what it is a view of.
             if args[0]._base is not None:
                 self._depends[args[0]._base] = True
 
@@ -203,6 +213,7 @@ class Flow(TorchDispatchMode):
             return None
         use, other = self.uses[trail.port], args[1] if trails[0] else args[0]
         if name == "mul":
+            # (1 - mask) * -1e4 is the usual way to make an additive mask of a mask.
             large = abs(float(other)) >= 1e3 if isinstance(other, int | float) else _large(other)
             use.marks |= trail.turned and large
             use.floats |= isinstance(other, float) or (isinstance(other, Tensor) and other.is_floating_point())
@@ -215,6 +226,7 @@ class Flow(TorchDispatchMode):
         return _shifted(trail, other, -1 if name == "sub" else 1)
 
 
+# Ops that only move or copy values.
 _KEEPS = {
     *("_to_copy", "view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "expand", "permute"),
     *("transpose", "t", "clone", "alias", "detach", "slice", "select", "narrow", "repeat", "flatten", "cat", "stack"),
@@ -223,6 +235,7 @@ _KEEPS = {
 }
 _DIVIDES = frozenset(["div", "floor_divide", "remainder", "fmod"])
 _COMPARES = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
+# Ops that take only the shape of their operand.
 _SHAPES = {
     *("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like"),
     *("new_ones", "new_zeros", "new_full", "new_empty"),

@@ -44,6 +44,7 @@ def _exported(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, T
                 found[n.name] = value
             return value
 
+    # The graph's placeholders are parameters, buffers and inputs: this puts all of them in order.
     Keeper(program.graph_module).run(*program._graph_module_flat_inputs(tuple(inputs), {}))
     return found
 
@@ -58,6 +59,7 @@ def _scripted(script: Any, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         graph.eraseOutput(0)
     graph.registerOutput(every.output())
     run = torch._C._create_function_from_graph("inside", graph)
+    # coremltools writes _ for the dots in TorchScript's names.
     names = [value.debugName().replace(".", "_") for value in values]
     return dict(zip(names, run(script._c, *inputs), strict=True))
 

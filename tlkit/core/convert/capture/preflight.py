@@ -17,6 +17,7 @@ from tlkit.errors import ConversionError
 _SHOWN = 4
 _TRACED = "it was scripted, whole or in part, and a script's checks stay in it: trace it without torch.jit.script"
 
+# A frame as Python prints it, which torch.export keeps, and as TorchScript does: `net.py(12): forward`.
 _PYTHON = re.compile(r'(?:File "(?P<file>[^"]+)", line (?P<line>\d+))|(?:^(?P<path>[^\n]+?)\((?P<at>\d+)\): )', re.M)
 _TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*")
 
@@ -92,6 +93,7 @@ def _script_named(graph: Any) -> Iterator[tuple[str, str, Place]]:
                 yield from walk(inner)
 
     for node in walk(graph):
+        # A scope's name lists its parents, `__module.inner/__module.inner.fc`, and the last one is the whole path.
         scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
         name = next((value.debugName() for value in node.outputs()), "")
         yield name, node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
@@ -112,6 +114,7 @@ def find_place(program: Any, name: str, kind: str, count: int) -> Place | None:
     if named is not None:
         return named[1]
     found = _named_ops(program)
+    # coremltools has its own names for in-place ops: `_internal_op_tensor_inplace_copy`.
     kinds = {kind.rstrip("_"), "copy" if "inplace_copy" in kind else "fill" if "inplace_fill" in kind else kind}
     alike = [place for _, other, place in found if other.removeprefix("aten::").partition(".")[0].rstrip("_") in kinds]
     return alike[count] if count < len(alike) else None
@@ -153,6 +156,7 @@ def lost_writes(script: Any) -> tuple[str, ...]:
         elif kind in _VIEWS:
             root, sliced = chains.get(names[0], (names[0], True))
             chains[node.output().debugName()] = (root, sliced and kind in _PARTS)
+        # TorchScript's in-place ops end in _.
         elif kind.startswith("aten::") and kind.endswith("_") and names[0] in chains:
             root, sliced = chains[names[0]]
             if kind == "aten::copy_" and names[1] == written.get(root, ("", ""))[0]:
@@ -187,6 +191,7 @@ def _exported_nodes(program: Any) -> Iterator[tuple[Any, tuple[str, Place]]]:
     for node in program.graph_module.graph.nodes:
         if node.op != "call_function":
             continue
+        # Arithmetic on sizes is Python's (operator.mul), which has no overload.
         kind = node.target.name() if hasattr(node.target, "name") else node.target.__name__
         scopes = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
         line = _line(node.meta.get("stack_trace") or "", innermost_first=False)

@@ -28,6 +28,7 @@ class Watch:
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = dict(module.named_buffers())
+        # torch counts the writes to a tensor; comparing values would miss one that writes the same.
         self._before = {name: (buffer._version, buffer.clone()) for name, buffer in self._buffers.items()}
 
     def changed(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from tlkit.types import TensorSpec
 
 Arrays = list[NDArray[Any]]
 Ports = tuple[TensorSpec, ...]
+# From all that the graph allows to ever tamer values.
 _LADDER = ("", "thousand", "positive", "counted", "hundred", "sorted", "few", "bits", "ones", "zeros")
 _DRAWS = 6
 _LEARNED = 8  # runs that each may teach one more bound, before the next rung
@@ -93,6 +94,7 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
             tried.append(values)
             run = _run(recorder, ports, draw(ports, values, seed))
             uses = {name: _merged(use, run.flow.uses[name]) for name, use in uses.items()}
+            # A run without an error is kept even if it tells nothing, until a better one comes.
             if run.error is None and (best is None or (run.right and not best[0].right)):
                 best = run, values
             if _chosen(ports, uses, rung) == values:  # nothing new learned
@@ -135,6 +137,7 @@ def _read(choices: Sequence[Decision], place: str) -> tuple[float, ...]:
 def _full(port: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
     if port.image is None and "mask" in port.name.lower():
         return np.ones_like(array)
+    # Turns the choices that hang on a sign.
     return -array if array.dtype.kind == "f" else array
 
 
@@ -169,16 +172,19 @@ def _as_booleans(
     values: Callable[[Ports], Arrays],
     error: Exception,
 ) -> tuple[Ports, Recorder, _Run] | None:
+    # torch's message for an operand that ought to be a boolean names that type.
     if not re.search(r"\bbool", reason(error), re.IGNORECASE):
         return None
     names = [port.name for port in ports if port.image is None]
     masks = [name for name in names if "mask" in name.lower()]
+    # Masks first, since they are the usual ones; then each port, then all.
     for chosen in [masks, *([name] for name in names), names]:
         tried = tuple(
             replace(port, intake=replace(port.intake, boolean=True)) if port.name in chosen else port for port in ports
         )
         recorder = Recorder(module, tried)
         run = _run(recorder, tried, values(tried))
+        # An error about something else is progress: other values may mend it.
         if chosen and (run.error is None or not re.search(r"\bbool", reason(run.error), re.IGNORECASE)):
             return tried, recorder, run
     return None
@@ -204,6 +210,7 @@ def _run(recorder: Recorder, ports: Ports, arrays: Arrays) -> _Run:
             with flow:
                 recorder(*inputs)
             run.vacuous = not any(map(_tells, recorder.seen.values()))
+        # An output that a package cannot have: no other values would mend that.
         except TlkitError:
             raise
         except Exception as error:

@@ -94,9 +94,11 @@ def trace(
     recorder = Recorder(module, ports)
     examples = recorder.unscaled(examples)
     with quiet(), warnings.catch_warnings(record=True) as caught, torch.no_grad(), plain_attention():
+        # Python shows a warning once per line and process; each trace has to see its own.
         warnings.simplefilter("always")
         with watching(recorder) as watch:
             try:
+                # No check by torch, which would trace again: the package itself is compared.
                 script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
             except Exception as error:
                 _run_again(recorder, examples)
@@ -225,6 +227,7 @@ def _bind(module: nn.Module, ports: tuple[TensorSpec, ...]) -> list[str]:
     signature = inspect.signature(module.forward)
     kinds = [item.kind for item in signature.parameters.values()]
     named = {item.name for item in signature.parameters.values() if item.kind in _BY_NAME}
+    # forward(**inputs) takes any name, unless it takes positions as well.
     anything = inspect.Parameter.VAR_KEYWORD in kinds and not _by_position(kinds)
     keywords = names if anything or set(names) <= named else []
     try:
@@ -263,12 +266,14 @@ def needed(module: nn.Module) -> list[str]:
 def _flatten(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(result, Tensor):
         yield name or "output", result
+    # transformers' outputs are both; as mappings they leave out what is None.
     elif is_dataclass(result) and not isinstance(result, Mapping):
         yield from _flatten({field.name: getattr(result, field.name) for field in fields(result)}, name)
     elif isinstance(result, Mapping):
         for key, value in result.items():
             yield from _flatten(value, f"{name}_{key}" if name else str(key))
     elif isinstance(result, tuple | list):
+        # A named tuple has names of its own.
         names = getattr(result, "_fields", None) or [f"{name or 'output'}_{index}" for index in range(len(result))]
         if len(result) == 1 and not name:
             names = ["output"]
@@ -304,6 +309,7 @@ def capture_error(
     said = reason(error)
     if "data-dependent" in said:
         said = "a choice or a size depends on a value that is known only at run time"
+    # The module itself ran: only the capture failed.
     if recorder.seen:
         return ConversionError(f"cannot {how} the model: {said}{where(error)}", _TRACEABLE[how])
     given = ", ".join(map(port_text, ports))

@@ -32,6 +32,7 @@ def without_writes(script: Any) -> bool:
     if not _written(script.inlined_graph):
         return False
     try:
+        # On a copy first: half way it may turn out that a write cannot be followed.
         _Rewrite(script.inlined_graph.copy()).run()
     except _CannotFollow:
         return False
@@ -47,6 +48,7 @@ def _written(graph: Any) -> bool:
 
 def _writes(node: Any) -> bool:
     kind = node.kind()
+    # `aten::__and__` ends in underscores and writes nothing.
     return bool(kind.startswith("aten::") and kind.endswith("_") and not kind.endswith("__"))
 
 
@@ -58,11 +60,11 @@ class _Tensor:
     value: Any
     parent: _Tensor | None = None
     view: Any = None
-    seen: int = 0
-    writes: int = 0
+    seen: int = 0  # the root's `writes` when `value` was computed
+    writes: int = 0  # of a root: how often it was written
     views: int = 0
-    pinned: bool = False
-    split: bool = False
+    pinned: bool = False  # a buffer: writes into it stay
+    split: bool = False  # seen through a split too, whose parts are not followed
 
     @property
     def root(self) -> _Tensor:
@@ -88,6 +90,7 @@ class _Rewrite:
 
     def _refresh(self, node: Any) -> None:
         """Make ``node`` read the current values of its inputs."""
+        # Control flow: which write is the last one depends on the branch.
         if any(True for _ in node.blocks()) and any(tensor.root.writes for tensor in self.tensors.values()):
             raise _CannotFollow
         for index, value in enumerate(list(node.inputs())):
@@ -136,6 +139,7 @@ class _Rewrite:
             return
         if root.split:
             raise _CannotFollow
+        # coremltools follows a write into a whole tensor by itself.
         if tensor.parent is None and not root.views:
             tensor.value = node.output()
             return
@@ -149,6 +153,7 @@ class _Rewrite:
         """Return the value that ``node`` would have written, as a new tensor."""
         kind, (target, *rest) = node.kind().removesuffix("_"), list(node.inputs())
         if kind == "aten::copy":
+            # copy_ broadcasts its source, and casts it.
             spread = self._insert("aten::expand_as", [rest[0], target], node, like=target)
             return self._insert("aten::type_as", [spread, target], node, like=target)
         if kind == "aten::zero":
@@ -184,6 +189,7 @@ class _Rewrite:
             order = [axis % rank for axis in plain[0]]
             back = self.graph.insertConstant([order.index(axis) for axis in range(rank)])
             return self._insert("aten::permute", [value, back], before, like=base)
+        # There is no narrow_scatter; a narrow is a slice with step 1.
         if kind == "aten::narrow" and None not in plain:
             axis, start, length = plain
             span = [self.graph.insertConstant(number) for number in (axis, start, start + length, 1)]
@@ -199,6 +205,7 @@ def _same_memory(node: Any) -> bool:
         return False
     expected = 1
     for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        # The stride of an axis of 1 means nothing.
         if size != 1 and stride != expected:
             return False
         expected *= size

@@ -45,6 +45,7 @@ def load_checkpoint(module: nn.Module, path: Path, strip_prefix: str | None = No
         raise LoadError(f"{path}: {len(shapes)} weight(s) of another shape: {listed}", "check --kwargs")
     with torch.no_grad():
         for name, value in wanted.items():
+            # A copy: torch warns of memory that it cannot write to, such as a mapped file's.
             value.copy_(torch.from_numpy(stored[name].numpy().copy()))
     return notes
 
@@ -106,6 +107,7 @@ def _prefix(missing: list[str], unexpected: list[str]) -> str:
     none."""
     for shorter, longer in ((missing, unexpected), (unexpected, missing)):
         if shorter and len(shorter) == len(longer):
+            # A common prefix does not change the order: the first of both belong together.
             prefix = sorted(longer)[0].removesuffix(sorted(shorter)[0])
             if {f"{prefix}{name}" for name in shorter} == set(longer):
                 return prefix

@@ -37,6 +37,7 @@ def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn
         if item.exists() and not item.is_dir():
             regular_size(item)
     name = _architecture(path)
+    # Before the import, which reads it: transformers would ask the hub for what the folder lacks.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         with quiet():
@@ -102,6 +103,7 @@ def _load(path: Path, kind: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         said = reason(error, whole=True)
         raise LoadError(f"{path}: transformers cannot load it: {said}", "check its files") from error
+    # transformers fills them at random, and only logs that.
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:4])
         raise LoadError(f"{path}: {len(info['missing_keys'])} weight(s) missing: {missing}", "check its safetensors")
@@ -123,6 +125,7 @@ def _ports(path: Path, kind: Any, longest: Any) -> tuple[TensorSpec, ...]:
         height, width = size if isinstance(size, list) else (size, size)
         return (TensorSpec(main, "float32", (1, int(config.get("num_channels", 3)), int(height), int(width))),)
     if main == "input_features" and "num_mel_bins" in config:
+        # Whisper's second convolution halves the length of the spectrogram.
         return (TensorSpec(main, "float32", (1, int(config["num_mel_bins"]), 2 * int(config["max_source_positions"]))),)
     return ()
 

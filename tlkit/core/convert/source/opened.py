@@ -73,6 +73,7 @@ def _port(name: str, value: torch.Tensor, spans: dict[str, tuple[int, Any]]) -> 
     ranges = []
     for size in value.shape:
         low, high = (size, size) if isinstance(size, int) else spans.get(str(size), (1, LARGEST))
+        # torch's ranges may begin at 0 and end at infinity (int_oo).
         ranges.append((max(int(low), 1), int(min(high, LARGEST))))
     dtype = "float32" if value.is_floating_point() else "int32"
     return flexible_port(name, tuple(ranges), dtype)

@@ -52,4 +52,5 @@ def computes_only(name: str, schema: str) -> bool:
 
 def _takes_text(schema: str) -> bool:
     arguments = schema.partition("(")[2].rpartition("->")[0]
+    # A schema that cannot be read counts as taking text.
     return not arguments or re.search(r"\bstr\b", arguments) is not None

@@ -32,6 +32,7 @@ from tlkit.host.quiet import quiet
 
 _LARGEST = 1 << 28  # bytes of JSON
 _PARTS = 1 << 25  # items in it
+# What torch.export.save writes below the archive's folder; older versions wrote _FLAT, without a folder.
 _MODERN = re.compile(
     r"models/model\.json|data/(weights|constants)/model\.pt|data/weights/(weight_\d+|model_weights_config\.json)|"
     r"data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt|extra/.*|"
@@ -41,6 +42,7 @@ _MODERN = re.compile(
 _FLAT = re.compile(
     r"version|serialized_(exported_program\.json|(state_dict|constants|example_inputs)\.pt)|extra_files/.*"
 )
+# All that a pickle of plain tensors names.
 _GLOBALS = re.compile(
     r"torch\._utils\._rebuild_(tensor_v2|tensor_v3|parameter)|torch\.\w*Storage|torch\.storage\.UntypedStorage|"
     r"collections\.OrderedDict|torch\.(bfloat16|float\w*|u?int\d+|bool|complex\d+)"
@@ -63,6 +65,7 @@ def load_program(path: Path, trust: bool = False) -> ExportedProgram:
         for name in archive.names:
             for _ in archive.pieces(name):  # each against its checksum
                 pass
+        # Of two members of one name torch might read the other.
         archive.require_distinct(archive.names)
         return _Pieces(archive).program()
 
@@ -76,6 +79,7 @@ class _Pieces:
         self._flat = flat
         self._members: dict[str, str] = {}
         for name in archive.names:
+            # miniz, with which torch reads archives, finds members whatever their case.
             inner = (name if flat else name.partition("/")[2]).casefold()
             if not name.endswith("/"):
                 self._check_member(name, inner, _FLAT if flat else _MODERN)
@@ -132,7 +136,9 @@ class _Pieces:
         if view is None or member is None or view.dtype not in _TYPES:
             raise LoadError(f"{self._path}: '{name[:100]}' is in a layout that is not read", _AGAIN)
         if view.storage not in storages:
+            # Not bytes: torch warns of memory that is read-only.
             data = bytearray(self._archive.read(member, self._archive.size(member)))
+            # torch.frombuffer refuses an empty buffer.
             storages[view.storage] = (
                 torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
             )
@@ -141,6 +147,7 @@ class _Pieces:
             raise LoadError(f"{self._path}: '{name[:100]}' repeats the few bytes of {member} without end", _AGAIN)
         if (view.offset + view.span) * width > flat.numel():
             raise LoadError(f"{self._path}: '{name[:100]}' reads past the end of {member}", _AGAIN)
+        # view(dtype) wants a whole number of elements.
         typed = flat[: flat.numel() // width * width].view(_TYPES[view.dtype])
         tensor = typed.as_strided(view.shape, view.strides, view.offset)
         if item.get("is_param") is True:
@@ -155,6 +162,7 @@ def _unpickled(where: str, data: memoryview) -> dict[str, Tensor]:
         with zipfile.ZipFile(io.BytesIO(data)) as inner:
             infos = inner.infolist()
             pickles = [info for info in infos if info.filename.casefold().endswith(".pkl")]
+            # torch stores members as they are; compressed ones could swell.
             if len(pickles) != 1 or any(info.compress_type != zipfile.ZIP_STORED for info in infos):
                 raise refused
             imports = read_pickle(memoryview(inner.read(pickles[0])), where).imports
@@ -163,6 +171,7 @@ def _unpickled(where: str, data: memoryview) -> dict[str, Tensor]:
     if not all(map(_GLOBALS.fullmatch, imports)):
         raise refused
     found: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # No subclass, whose methods torch would call.
     plain = isinstance(found, dict) and all(type(value) in (Tensor, nn.Parameter) for value in found.values())
     if not plain or not all(isinstance(name, str) for name in found):
         raise refused

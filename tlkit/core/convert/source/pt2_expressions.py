@@ -65,6 +65,7 @@ def _cost(node: ast.expr, depth: int) -> Cost:
         raise _TooMuch
     match node:
         case ast.Constant(value=bool()):
+            # Before the integers: True is one.
             cost = (1, 1)
         case ast.Constant(value=int(number)):
             cost = (1, number.bit_length())
@@ -90,6 +91,7 @@ def _cost(node: ast.expr, depth: int) -> Cost:
 
 
 def _sum(costs: list[Cost]) -> Cost:
+    # n numbers of b bits add up to b + log2(n) bits.
     return sum(cost[0] for cost in costs), max((cost[1] for cost in costs), default=0) + len(costs).bit_length()
 
 
@@ -115,6 +117,7 @@ def _power(base: ast.expr, exponent: ast.expr, depth: int) -> Cost:
     size = abs(_number(exponent))
     if size > _POWER:
         raise _TooMuch
+    # As many terms as multiplying it out could give.
     return found[0] ** size, found[1] * size
 
 
@@ -140,6 +143,7 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], depth: i
     if name in _CONSTANTS and not args:
         return 1, 1
     if name == "Integer":
+        # Over the limit, which `_cost` refuses.
         return 1, sum(map(_number, args)).bit_length() if len(args) == 1 else _BITS + 1
     if name in _POWERS and len(args) == 2:
         return _power(args[0], args[1], depth)
@@ -155,6 +159,7 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], depth: i
     if name in _PRODUCTS:
         return _product(costs)
     if name in _FUNCTIONS and costs:
+        # What a function holds is not multiplied out: it is one term.
         return 1, max(cost[1] for cost in costs)
     raise _TooMuch
 
@@ -219,5 +224,6 @@ def _is_port(node: ast.expr) -> bool:
             return False
         node = node.value
         if isinstance(node, ast.Name):
+            # torch's name for the inputs of the exported function.
             return node.id == "L"
     return False

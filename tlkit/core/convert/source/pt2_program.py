@@ -107,6 +107,7 @@ class _Cleaner:
             raise self.refused("a text of many characters")
 
     def _name(self, text: str) -> None:
+        # `from` is an argument of aten's uniform and random.
         if text and (not text.isascii() or not text.isidentifier() or (keyword.iskeyword(text) and text != "from")):
             raise self.refused(f"the name '{text[:40]}'")
 
@@ -132,6 +133,7 @@ class _Cleaner:
 
     def _structure(self, text: str) -> dict[str, Any]:
         content = parse_json(text.encode("utf-8", "replace"), self._where)
+        # [protocol, structure]: torch writes its pytrees by protocol 1.
         if not (isinstance(content, list) and len(content) == 2 and content[0] == 1 and isinstance(content[1], dict)):
             raise self.refused("a structure of an unknown kind")
         specs = [content[1]]
@@ -142,6 +144,7 @@ class _Cleaner:
                 raise self.refused("a structure of an unknown kind")
             if kind is not None and kind not in _CONTAINERS:
                 raise self.refused(f"a container of the type '{str(kind)[:80]}'")
+            # A leaf has neither keys nor children.
             if kind is None and (context is not None or children):
                 raise self.refused("a structure of an unknown kind")
             if any(not isinstance(name, str | int) for name in _keys(context)) or _keys(context) is _STRANGE:

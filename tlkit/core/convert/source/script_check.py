@@ -35,6 +35,7 @@ _GLOBALS = re.compile(
 )
 _QUANTIZED = re.compile(r"\btorch\s*\.\s*classes\s*\.\s*quantized\b")
 _PACKED = "holds weights that torch's quantization has packed, which code in the file unpacks while it loads"
+# A quoted string with its escapes, within one line.
 _STRINGS = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 _CALLED_UNSEEN = re.compile(r"\bdef\s+(__(?!(?:init|len|getitem|contains|call)__)\w+__)|\btorch\s*\.\s*classes\b")
 _NAME = r"(?!torch\b)\w+"
@@ -92,9 +93,11 @@ def nodes(graph: Any) -> Iterator[Any]:
 
 def _check_code(path: Path, name: str, data: bytes) -> None:
     text = data.decode("utf-8", "replace")
+    # _STRINGS does not know triple quotes; torch writes none.
     if "\0" in text or "'''" in text or '"""' in text:
         raise _refused(path, name, "is not written as TorchScript is")
     text = _STRINGS.sub(" 0 ", text).replace("#", " ")  # torch reads types in comments
+    # A quote that is left was never closed.
     if any(mark in text for mark in ("'", '"', "\\")):
         raise _refused(path, name, "is not written as TorchScript is")
     if _QUANTIZED.search(text):
@@ -103,6 +106,7 @@ def _check_code(path: Path, name: str, data: bytes) -> None:
     if found:  # __setstate__ runs while it loads, __lt__ when a list is sorted: no operator in sight
         what = f"defines {found[1]}, which runs without being called" if found[1] else "uses a class of torch.classes"
         raise _refused(path, name, what)
+    # An elif is an if inside an else: each nests one level deeper.
     if max(_depth(text), text.count("elif")) > _DEEPEST or re.search(rf"^[ \t]{{{_INDENT}}}", text, re.MULTILINE):
         raise _refused(path, name, "nests its code too deeply for torch's parser")
 

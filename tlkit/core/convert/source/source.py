@@ -111,6 +111,7 @@ def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None, trust: b
 
 def _from_code(text: str, place: str, attribute: str, kwargs: Mapping[str, Any]) -> nn.Module:
     is_file = place.endswith(".py") or "/" in place or Path(place).is_file()
+    # As Python does: a file imports from its folder, a module from the current one.
     with redirect_stdout(sys.stderr), _import_paths(Path(place).resolve().parent if is_file else Path.cwd()):
         namespace = _guard(text, lambda: _import_file(Path(place)) if is_file else _import_module(place))
         found = _attribute(text, namespace, attribute)
@@ -133,6 +134,7 @@ def _import_paths(folder: Path) -> Iterator[None]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise LoadError(f"{path}: no such file", _FORMS)
+    # Two files may have the same name, so the path is hashed in.
     name = f"_tlkit_source_{path.stem}_{hashlib.sha1(bytes(path.resolve())).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -151,6 +153,7 @@ def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # The module itself is missing, not one that it imports.
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise LoadError(f"no module named '{error.name}'", _FORMS) from error
         raise
@@ -171,6 +174,7 @@ def _attribute(text: str, namespace: ModuleType, dotted: str) -> Any:
 def _module(text: str, found: Any, kwargs: Mapping[str, Any]) -> nn.Module:
     from torch import nn
 
+    # An instance of a module is callable too, and is not to be called.
     made = isinstance(found, nn.Module) or not callable(found)
     if made and kwargs:
         raise UsageError(f"{text}: is {_kind(found)}, which takes no --kwargs", "name a class or a function")

@@ -137,6 +137,7 @@ def _whole_archive(path: Path) -> Zip:
             start = file.read(2)
         if start == b"PK":
             raise LoadError(f"{path}: damaged: {error.message.removeprefix(f'{path}: ')}", error.hint) from error
+        # A pickle of protocol 2 or later begins with 0x80.
         reason = "a pickle, which may run code when opened" if start[:1] == b"\x80" else "not a TorchScript file"
         raise LoadError(f"{path}: {reason}", hint) from error
     names = {name.partition("/")[2] for name in archive.names}

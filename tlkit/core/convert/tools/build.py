@@ -132,7 +132,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
                 minimum_deployment_target=ct.target[recipe.target.name],
                 compute_precision=_precision(ct, recipe),
                 pass_pipeline=pipeline(recipe.precision),
-                skip_model_load=True,
+                skip_model_load=True,  # it would compile the model, which only macOS can
                 package_dir=str(path),
             )
         except OSError:
@@ -218,6 +218,7 @@ def _shape(ct: Any, port: TensorSpec, shared: dict[tuple[int, int, int], Any]) -
         return ct.EnumeratedShapes(shapes=list(port.listed), default=port.shape)
     keys = span_keys(port)
     for key in keys:
+        # Each RangeDim is a length by itself: one that is shared tells coremltools that lengths are equal.
         if key is not None and key not in shared:
             shared[key] = ct.RangeDim(lower_bound=key[0], upper_bound=key[1], default=key[0])
     return tuple(size if key is None else shared[key] for key, size in zip(keys, port.shape, strict=True))
@@ -247,6 +248,7 @@ def _state(ct: Any, state: BufferState) -> Any:
 
 def _name_states(spec: Any, states: Sequence[BufferState]) -> None:
     """Give the states the user's names of the buffers: coremltools uses the traced module's names."""
+    # coremltools writes _ for what no name may have, such as the dots of a buffer's path.
     made = {re.sub(r"\W", "_", state.source): state.name for state in states}
     names = {old: new for old, new in made.items() if old != new}
     if names:
@@ -275,8 +277,10 @@ def _check_outputs(names: Sequence[str]) -> None:
 
 def refused_by_disk(error: Exception, path: Path) -> None:
     """Raise OSError where coremltools' C++ code, which writes the files, met a full disk: it raises RuntimeError."""
+    # C++ says `filesystem error: cannot ...: No space left on device [path]`, or that it cannot open or write a file.
     reason = re.search(r"filesystem error: ([^\[]*)|(.*(?:open|writ\w*) .*(?:file|stream).*)", str(error))
     if not isinstance(error, RuntimeError) or reason is None:
         return
     free = min(shutil.disk_usage(folder).free for folder in (path.parent, tempfile.gettempdir()))
+    # Which error it was, C++ does not tell.
     raise OSError(errno.EIO, f"{(reason[1] or reason[2]).strip()} ({free / 1e6:.0f} MB free)") from error

@@ -93,11 +93,13 @@ def _bound(kind: str, given: Sequence[Any]) -> tuple[Any, list[Any]]:
         found.append((numbers, overload, bound))
     if not found:
         raise ValueError(f"'{kind}' with such arguments")
+    # Of several that fit, the one that takes the most as plain numbers, which are known now.
     _, overload, bound = max(found, key=lambda item: item[0])
     return overload, bound
 
 
 def _is_tensor(value: Any) -> bool:
+    # Only coremltools' Var has it; to ask for the class would import coremltools.
     return hasattr(value, "sym_type")
 
 
@@ -105,6 +107,7 @@ def _named(value: Any, name: str, kind: str) -> Any:
     from coremltools.converters.mil.frontend.torch.utils import NUM_TO_TORCH_DTYPE
 
     if name in ("layout", "device", "pin_memory", "memory_format"):
+        # Where and how a tensor lies in memory means nothing to Core ML.
         return None
     bound = _argument(value, kind)
     return NUM_TO_TORCH_DTYPE[bound] if name in ("dtype", "out_dtype") and bound is not None else bound
@@ -120,6 +123,7 @@ def _argument(value: Any, kind: str) -> Any:
         raise TypeError(kind)
     if kind.startswith("List["):
         inner = kind[5:].removesuffix("]")
+        # coremltools makes one constant of a list of numbers.
         if _is_tensor(value):
             if value.val is None or "Tensor" in inner:
                 raise TypeError(kind)
@@ -152,6 +156,7 @@ def _number(value: Any, kind: str) -> Any:
     value = value.item() if hasattr(value, "item") else value
     if kind == "number":
         return value
+    # Nothing is converted here: the types are what chooses the overload.
     if isinstance(value, str) != (kind == "str") or (kind == "int" and isinstance(value, float)):
         raise TypeError(kind)
     if isinstance(value, bool) != (kind == "bool"):
@@ -169,6 +174,7 @@ def _recorded(
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     tensors: list[Any] = []
+    # Rules make constants of their own, which have values.
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     spec = [_placed(value, tensors) for value in arguments]
     fakes = _fakes(mode, tensors)
@@ -246,6 +252,7 @@ def _fakes(mode: Any, tensors: Sequence[Any]) -> list[Any]:
             int(size) if plain else known.setdefault(str(size), _PRIMES[len(known) % len(_PRIMES)])
             for size, plain in zip(tensor.shape, fixed, strict=True)
         ]
+        # DUCK: equal sizes become one symbol, which is why each unknown length stands as another prime.
         how: Any = StatelessSymbolicContext([DimDynamic.STATIC if plain else DimDynamic.DUCK for plain in fixed])
         empty = torch.empty(sizes, dtype=_torch_dtype(tensor), device="cpu")
         made.append(mode.from_tensor(empty, symbolic_context=how, source=_source(len(made))))
@@ -281,6 +288,7 @@ def _torch_dtype(value: Any) -> torch.dtype:
 def _check_guards(shapes: Any, overload: Any) -> None:
     """Raise ValueError where what was recorded holds for some lengths only: each condition is tried on others."""
     symbols = sorted({symbol for guard in shapes.guards for symbol in guard.expr.free_symbols}, key=str)
+    # Even and odd ones, small and large.
     for start in (16, 37, 1000, 4001):
         lengths = {symbol: start + 7 * index for index, symbol in enumerate(symbols)}
         if any(guard.expr.subs(lengths) == False for guard in shapes.guards):  # noqa: E712  # sympy's own False
@@ -298,6 +306,7 @@ def _translated(context: Any, node: Any, graph: fx.GraphModule, tensors: Sequenc
     given = iter(tensors)
     with _as_exported(context):
         for part in graph.graph.nodes:
+            # An op may come several times, and the whole program shares its names.
             part._rename(f"{node.name}_{part.name}")
             if part.op == "placeholder":
                 value = next(given)
@@ -314,6 +323,7 @@ def _translated(context: Any, node: Any, graph: fx.GraphModule, tensors: Sequenc
 
 
 def _narrow(value: Tensor) -> Any:
+    # Core ML computes with 32 bits at most.
     narrow = {torch.int64: torch.int32, torch.float64: torch.float32}
     return value.detach().to(narrow.get(value.dtype, value.dtype)).numpy()
 

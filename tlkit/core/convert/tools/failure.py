@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 _UNSUPPORTED = re.compile(r"convert function for op '([^']+)' not implemented|Unsupported fx node \S+, kind (\S+)")
 _LOGGED = re.compile(r"ERROR - converting '([^']*)' op \(located at: '([^']*)'\)")
+# Python's own errors from coremltools' code, which tell a user nothing.
 _OPAQUE = re.compile(
     r"<class|np\.\w+\(|\bVar\b|NoneType|KeyError|AssertionError|AttributeError|UnboundLocalError|IndexError|TypeError"
     r"|has no attribute|Cannot delete|pop index|out of range|corresponding var|not iterable|subscriptable"
     r"|unexpected keyword|positional arg|must be a string or a real number|Expected bool|mil\.|^\W*$"
 )
+# `(op_type: relu) Input x="y" expects ... of dtype from type domain ['fp16', 'fp32'] but got tensor[2,int32]`.
 _DOMAIN = re.compile(
     r"\(op_type: (?P<op>\w+)\) Input (?P<input>\w+)=\S* expects .*? of dtype from type domain (?P<takes>\[[^\]]*\]) "
     r"but got (?:tensor\[[^\]]*?,?(?P<dtype>\w+)\]|(?P<scalar>\w+))"
@@ -38,6 +40,7 @@ _WORDS = {
     "grid_sampler": "'grid_sample'",
     "grid_sampler_2d": "'grid_sample'",
 }
+# A symbol of coremltools for a size that it does not know, `is12`.
 _UNKNOWN = re.compile(r"\bis\d+\b")
 
 
@@ -117,6 +120,7 @@ def _pass_of(frame: FrameType) -> str:
         return ""
     owner = frame.f_locals.get("self")
     name = type(owner).__name__ if owner is not None else frame.f_code.co_name
+    # These only call the passes.
     return "" if name in ("PassPipelineManager", "apply_pipeline", "apply", "__call__", "PassRegistry") else f"'{name}'"
 
 

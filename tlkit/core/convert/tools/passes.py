@@ -15,7 +15,7 @@ LARGEST = 65504.0
 """The largest f16 number."""
 _LIKE_INFINITY = 1e38
 """From here on coremltools takes a constant for an infinity; operations with large ones below it stay in f32."""
-_INDEX_LIMIT = 32767
+_INDEX_LIMIT = 32767  # int16's largest
 
 
 def pipeline(precision: str) -> Any:
@@ -28,6 +28,7 @@ def pipeline(precision: str) -> Any:
     names.insert(names.index("common::expand_high_rank_reshape_and_transpose") + 1, "tlkit::fold_large_ranks")
     if precision == "f16":
         names = ["tlkit::narrow_indices" if name == "common::add_int16_cast" else name for name in names]
+        # Before the cast, which would make infinities of them.
         names.insert(names.index("common::add_fp16_cast"), "tlkit::clamp_constants")
     made.passes = names
     return made

@@ -61,9 +61,11 @@ def _transpose(folder: Folder, op: Any) -> Any:
     while len(order) > MOST:
         goal = next(index for index, axis in enumerate(order) if axis != index)
         at = order[goal]
+        # Before the goal, from there to the block, the block, after it: the middle two change places.
         parts = [size_of(sizes[:goal]), size_of(sizes[goal:at]), sizes[at], size_of(sizes[at + 1 :])]
         value = mb.transpose(x=folder.take(value, parts), perm=[0, 2, 1, 3])
         sizes.insert(goal, sizes.pop(at))
+        # What lay between has moved back by one.
         order = [goal if axis == at else axis + 1 if goal <= axis < at else axis for axis in order]
         sizes, order = merged(sizes, order)
     return mb.transpose(x=folder.take(value, sizes), perm=order) if len(order) > 1 else folder.take(value, sizes)
@@ -97,6 +99,7 @@ def _slice(folder: Folder, op: Any) -> Any:
         whole = masks[0][axis] and masks[1][axis] and stride[axis] == 1 and not masks[2][axis]
         if whole:
             continue
+        # A squeezed axis has one element; after -1 comes no index, so that one goes to the end.
         last = begin[axis] + 1 if masks[2][axis] and begin[axis] != -1 else end[axis]
         value = mb.slice_by_index(
             x=folder.take(value, [size_of(sizes[:axis]), sizes[axis], size_of(sizes[axis + 1 :])]),

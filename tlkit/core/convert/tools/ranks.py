@@ -86,6 +86,7 @@ def fold_axes(block: Any, rules: Mapping[str, Rule], folded: dict[Any, Any] | No
             and _rewrite(block, op, rules, folder)
         ):
             done.append(op)
+    # Last first: what used a value goes before what gave it.
     for op in reversed(done):
         if not any(out.child_ops or out in block.outputs for out in op.outputs):
             block.remove_ops([op])
@@ -154,6 +155,7 @@ def merged(sizes: Shape, order: Sequence[int]) -> tuple[Shape, list[int]]:
     order = [axis for axis in order if str(sizes[axis]) != "1"]
     runs: list[list[int]] = []
     for axis in order:
+        # None is not 1: an axis that does not come after the last one begins a new run.
         between = sizes[runs[-1][-1] + 1 : axis] if runs and axis > runs[-1][-1] else [None]
         if all(str(size) == "1" for size in between):
             runs[-1].append(axis)

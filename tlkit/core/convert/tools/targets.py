@@ -32,6 +32,7 @@ def choose_target(name: str | None, ports: tuple[TensorSpec, ...] = (), outputs:
     target = Target(*found)
     half = [f"input '{port.name}'" for port in ports if port.dtype == "float16" or _float_image(port)]
     half += [f"output '{port.name}'" for port in outputs if port.dtype == "float16" or port.layout == _FLOAT_IMAGE]
+    # iOS16's specification version.
     if half and target.version < 7:
         raise UsageError(f"{half[0]} is f16, which {target.name} does not take", "use --target iOS16 or later")
     choices = [port.name for port in ports if port.listed]
@@ -56,6 +57,7 @@ def target_for_states(target: Target, chosen: bool) -> Target:
 
 
 def _with_ios18(target: Target, chosen: bool, what: str) -> Target:
+    # iOS18's specification version.
     if target.version >= 9:
         return target
     if chosen:

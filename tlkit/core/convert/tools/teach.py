@@ -55,7 +55,7 @@ def _name_types() -> None:
     import torch
     from coremltools.converters.mil.frontend.torch import utils
 
-    code = 15
+    code = 15  # torch's number of bfloat16
     utils.NUM_TO_TORCH_DTYPE.setdefault(code, torch.float32)
     utils.NUM_TO_NUMPY_DTYPE.setdefault(code, np.float32)
     utils.NUM_TO_DTYPE_STRING.setdefault(code, "fp32")

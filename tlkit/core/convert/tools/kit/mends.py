@@ -77,6 +77,7 @@ def composed(
 
 
 def _add(entry: Mend) -> None:
+    # Several may stand before one op, each for some of its uses.
     key = f"{entry.op}: {entry.why}" if entry.translate and entry.applies else entry.op
     if key in MENDS:
         raise ValueError(f"two translations of {key}")

@@ -29,6 +29,7 @@ def parts(value: Any) -> tuple[Any, Any]:
     if not is_complex(value):
         real = value if types.is_float(value.dtype) else mb.cast(x=value, dtype="fp32")
         return real, np.float32(0)
+    # `expand` names its results by identities.
     while value.op is not None and value.op.op_type == "identity":
         value = value.op.x
     if value.val is not None:
@@ -55,6 +56,7 @@ def call_of(context: Any, node: Any, kind: str, inputs: Sequence[Any], name: str
     inner = copy(node)
     inner.kind, inner.name, inner.outputs = kind, name, [name]
     inner.inputs = [_bound(context, value, f"{name}_{index}") for index, value in enumerate(inputs)]
+    # coremltools' own translation: a mend that stands before it would end up here again.
     (REPLACED.get(kind) or _TORCH_OPS_REGISTRY.get_func(kind))(context, inner)
     return context[name]
 
@@ -79,6 +81,7 @@ def has_complex(given: Sequence[Any]) -> bool:
     return any(has_complex(item) if isinstance(item, list | tuple) else is_complex(item) for item in given)
 
 
+# What treats both parts alike.
 _MOVED = [
     "view",
     "reshape",
@@ -206,6 +209,7 @@ def product_of(context: Any, node: Any, kind: str, x: Any, y: Any, prefix: Seque
         return times(0, a, c), times(1, b, c)
     if not is_complex(x):
         return times(0, a, c), times(1, a, d)
+    # (a + bi)(c + di) = ac - bd + (ad + bc)i
     real = mb.sub(x=times(0, a, c), y=times(1, b, d))
     return real, mb.add(x=times(2, a, d), y=times(3, b, c))
 
@@ -244,6 +248,7 @@ def _div(context: Any, node: Any) -> None:
         add_complex(context, node, mb.real_div(x=a, y=c), mb.real_div(x=b, y=c))
         return
     (a, b), (c, d) = parts(x), parts(y)
+    # (a + bi) / (c + di) = (ac + bd + (bc - ad)i) / (c^2 + d^2)
     length = mb.add(x=mb.mul(x=c, y=c), y=mb.mul(x=d, y=d))
     real = mb.add(x=mb.mul(x=a, y=c), y=mb.mul(x=b, y=d))
     imag = mb.sub(x=mb.mul(x=b, y=c), y=mb.mul(x=a, y=d))

@@ -16,6 +16,7 @@ Sizes = int | Sequence[int]
 
 
 def _lengthened(given: Sequence[Any]) -> bool:
+    # The operands `transposed` and `output_padding`.
     return any(values_of(given[6])) and any(values_of(given[7]))
 
 
@@ -60,7 +61,9 @@ def _transposed(
     if not any(longer):
         return NotImplemented
     call = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)[rank - 1]
+    # Output padding gives back what padding has cropped; only what exceeds that is new.
     beyond = [max(more - cut, 0) for more, cut in zip(longer, padding, strict=True)]
+    # What is new is the bias and nothing else, so the bias is added when it is there.
     inside = bias if not any(beyond) else None
     full = call(x, weight, inside, stride, [0] * rank, [0] * rank, groups, dilation)
     for axis in range(rank):

@@ -53,6 +53,7 @@ def _ones(size: Sequence[Any], *, dtype: torch.dtype | None = None, **_: Any) ->
 def _full(size: Sequence[Any], value: float, dtype: torch.dtype | None) -> Any:
     import torch
 
+    # coremltools makes f32 anyway.
     if dtype is None or dtype == torch.float32 or dtype.is_complex:
         return NotImplemented
     return torch.full(list(size), value, dtype=dtype)
@@ -63,6 +64,7 @@ def _meshgrid(tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
     axes = [tensor.reshape(-1) for tensor in tensors]
     order = list(range(len(axes)))
     if indexing == "xy" and len(axes) > 1:
+        # In "xy" the first tensor runs along the second axis.
         order[:2] = [1, 0]
     shape = [axes[index].shape[0] for index in order]
     made = []

@@ -47,6 +47,7 @@ def _fmod(x: Tensor, y: Any) -> Any:
 @composed("trunc", "rounding towards zero")
 @composed("fix", "another name of trunc")
 def _trunc(x: Tensor) -> Any:
+    # Integers stay what they are, but an op has to give a new value.
     return x.sign() * x.abs().floor() if x.is_floating_point() else x * 1
 
 
@@ -78,6 +79,7 @@ def _xlogy(x: Any, y: Any) -> Any:
 
     if not hasattr(x, "dim"):
         return y.log() * x if x else torch.zeros_like(y)
+    # The inner where keeps log away from 0: 0 times minus infinity is NaN.
     return torch.where(x == 0, 0.0, x * torch.where(x == 0, 1.0, y).log())
 
 

@@ -75,6 +75,7 @@ def _scattered(x: Any, indices: Any, values: Any, accumulate: bool, name: str) -
     from coremltools.converters.mil.frontend._utils import pymil_broadcast_tensors, pymil_broadcast_to
     from coremltools.converters.mil.mil import types
 
+    # scatter_nd does not take booleans.
     boolean = types.is_bool(x.dtype)
     data = mb.cast(x=x, dtype="int32") if boolean else x
     named = [axis for axis, index in enumerate(indices) if index is not None]
@@ -85,12 +86,14 @@ def _scattered(x: Any, indices: Any, values: Any, accumulate: bool, name: str) -
     together = named == list(range(named[0], named[-1] + 1))
     before = [axis for axis in rest if together and axis < named[0]]
     order = [*before, *rest[len(before) :]]
+    # Torch's order: the axes before, the indices' own, the axes after.
     shape = [*(x.shape[axis] for axis in before), *places[0].shape, *(x.shape[axis] for axis in order[len(before) :])]
     values = (
         pymil_broadcast_to(_cast_like(values, data), shape, f"{name}_values")
         if values.shape != tuple(shape)
         else (_cast_like(values, data))
     )
+    # scatter_nd's order: the indices' own axes come first.
     if before:
         count = len(before)
         values = mb.transpose(
@@ -98,7 +101,7 @@ def _scattered(x: Any, indices: Any, values: Any, accumulate: bool, name: str) -
         )
     turn = [*named, *order]
     data = data if turn == list(range(x.rank)) else mb.transpose(x=data, perm=turn)
-    index = mb.stack(values=places, axis=span)
+    index = mb.stack(values=places, axis=span)  # the indices' own axes x number of axes named
     result = mb.scatter_nd(data=data, indices=index, updates=values, mode="add" if accumulate else "update")
     if turn != list(range(x.rank)):
         result = mb.transpose(x=result, perm=[turn.index(axis) for axis in range(x.rank)])
@@ -173,6 +176,7 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     import torch
 
     mask = mask.expand(x.shape)
+    # The n-th true place takes the source's element n.
     taken = (mask.reshape(-1).to(torch.int64).cumsum(0) - 1).clamp(min=0)
     picked = source.reshape(-1).index_select(0, taken.clamp(max=source.numel() - 1))
     return torch.where(mask, picked.reshape(x.shape), x)
@@ -186,7 +190,7 @@ def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         return torch.where(index == index, value, x).reshape(())
     axis, length = dim % x.dim(), x.shape[dim]
     places = torch.where(index < 0, index + length, index).reshape(1, -1)
-    hit = (torch.arange(length)[:, None] == places).any(1)
+    hit = (torch.arange(length)[:, None] == places).any(1)  # length x places -> length
     return torch.where(hit.reshape([-1 if at == axis else 1 for at in range(x.dim())]), value, x)
 
 
@@ -202,9 +206,10 @@ def _embedding_bag(
     names = ("sparse", "per_sample_weights", "include_last_offset", "padding_idx")
     given = {**dict(zip(names, (False, None, False, -1), strict=True)), **dict(zip(names, rest, strict=False)), **more}
     place = torch.arange(indices.shape[0])
+    # The last bag has no end in `offsets`.
     ends = offsets[1:] if given["include_last_offset"] else torch.cat([offsets[1:], offsets.new_full((1,), 2**31 - 1)])
     starts = offsets[:-1] if given["include_last_offset"] else offsets
-    inside = (place >= starts[:, None]) & (place < ends[:, None])
+    inside = (place >= starts[:, None]) & (place < ends[:, None])  # bags x places
     padding = given["padding_idx"]
     if padding is not None and padding >= 0:
         inside = inside & (indices != padding)
@@ -213,7 +218,8 @@ def _embedding_bag(
         rows = rows * given["per_sample_weights"][:, None]
     count = inside.to(weight.dtype).sum(1)
     if mode == 2:
-        bags = torch.where(inside[..., None], rows, float("-inf")).amax(1)
+        bags = torch.where(inside[..., None], rows, float("-inf")).amax(1)  # bags x places x features
+        # An empty bag's maximum is 0 in torch.
         bags = torch.where((count > 0)[:, None], bags, 0.0)
     else:
         bags = inside.to(weight.dtype) @ rows
@@ -266,12 +272,14 @@ def _reduced(context: Any, node: Any, x: Any, source: Any, how: str, *, include:
     dtype = np.float32 if is_float(x) else np.int32
     if not include:
         limits = np.iinfo(np.int32)
+        # int32 has no infinity: its ends stand for it.
         empty = _EMPTY[how] if is_float(x) else np.clip(_EMPTY[how], limits.min, limits.max)
         x = put(x, _spread_like(dtype(empty), source), "update")
     total = put(x, source, _MODES[how])
     if how == "mean":
         ones = _spread_like(np.float32(1), source)
         count = put(mb.mul(x=x, y=np.float32(0)), ones, "add")
+        # A place's own value counts as one of those averaged.
         count = mb.add(x=count, y=np.float32(1)) if include else mb.maximum(x=count, y=np.float32(1))
         total = mb.real_div(x=total, y=count)
     context.add(mb.identity(x=total, name=node.name))
@@ -354,7 +362,7 @@ def _bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> T
 
     if not minlength:
         raise ValueError("bincount of a length that depends on its values: give minlength")
-    hits = x[:, None] == torch.arange(minlength)
+    hits = x[:, None] == torch.arange(minlength)  # values x minlength
     if weights is None:
         return hits.to(torch.int64).sum(0)
     return (hits.to(weights.dtype) * weights[:, None]).sum(0)

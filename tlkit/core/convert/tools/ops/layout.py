@@ -20,7 +20,7 @@ def _unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
         return x.reshape(1)
     axis = dim % x.dim()
     count = (x.shape[axis] - size) // step + 1
-    places = (torch.arange(count)[:, None] * step + torch.arange(size)).reshape(-1)
+    places = (torch.arange(count)[:, None] * step + torch.arange(size)).reshape(-1)  # count x size, flat
     taken = x.index_select(axis, places)
     windows = taken.reshape([*x.shape[:axis], count, size, *x.shape[axis + 1 :]])
     return windows.movedim(axis + 1, -1)
@@ -53,11 +53,14 @@ def _col2im(
         (length + 2 * pad - span) // step + 1
         for length, pad, span, step in zip(size, padding, spans, stride, strict=True)
     ]
+    # What the last windows do not reach, as output padding.
     longer = [
         length - ((count - 1) * step - 2 * pad + span)
         for length, count, step, pad, span in zip(size, counts, stride, padding, spans, strict=True)
     ]
+    # x is N x (channels * height * width) x windows.
     channels = x.shape[1] // (height * width)
+    # Row k (1 x height x width) is 1 at place k of a window, and 0 elsewhere.
     one = torch.eye(height * width).reshape(height * width, 1, height, width)
     return torch.conv_transpose2d(
         x.reshape(x.shape[0], x.shape[1], *counts),
@@ -91,6 +94,7 @@ def _window(kind: str) -> None:
         import torch
         from coremltools.converters.mil import Builder as mb
 
+        # A trace has one name for both overloads: with `periodic` there are 6 operands, else 5.
         periodic = node.kind.endswith(".periodic") or len(node.inputs) in (2, 6)
         given = inputs_of(context, node, "length periodic")
         flag = bool(values_of(given["periodic"])[0]) if periodic and values_of(given["periodic"]) else True

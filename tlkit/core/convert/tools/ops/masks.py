@@ -72,7 +72,7 @@ def _alias(context: Any, node: Any) -> None:
     context.add(mb.identity(x=inputs_of(context, node, "self")["self"], name=node.name))
 
 
-_BITS = 31
+_BITS = 31  # besides the sign
 
 
 def _logical(context: Any, node: Any, name: str) -> None:
@@ -104,11 +104,12 @@ def _bitwise(x: Any, y: Any, call: Any) -> Any:
 
     def bits(value: Any) -> Any:
         column = mb.reshape(x=value, shape=[1]) if value.rank == 0 else mb.expand_dims(x=value, axes=[value.rank])
-        return mb.cast(x=mb.mod(x=mb.floor_div(x=column, y=powers), y=np.int32(2)), dtype="bool")
+        return mb.cast(x=mb.mod(x=mb.floor_div(x=column, y=powers), y=np.int32(2)), dtype="bool")  # ... x 31
 
     kept = mb.cast(x=call(x=bits(x), y=bits(y)), dtype="int32")
     low = mb.reduce_sum(x=mb.mul(x=kept, y=powers), axes=[-1])
     negative = call(x=mb.less(x=x, y=np.int32(0)), y=mb.less(x=y, y=np.int32(0)))
+    # Less 2^31, in two steps: int32 does not hold that number.
     return mb.sub(
         x=mb.sub(x=low, y=mb.mul(x=mb.cast(x=negative, dtype="int32"), y=np.int32(2**31 - 1))),
         y=mb.cast(x=negative, dtype="int32"),

@@ -34,6 +34,7 @@ def _around(x: Tensor, pad: Sequence[int]) -> Tensor:
     """Continue each axis with its other end; a negative amount cuts."""
     import torch
 
+    # torch names the ends of the last axis first.
     for index in range(0, len(pad), 2):
         axis, (left, right) = x.dim() - 1 - index // 2, pad[index : index + 2]
         length = x.shape[axis]

@@ -31,10 +31,12 @@ def _average(rank: int, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes,
     ceil_mode, count_pad, divisor = how
     pool: Any = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[rank - 1]
     if x.dim() == rank + 1:
+        # avg_pool1d has no divisor.
         return pool(x[None], kernel, stride or None, padding, *how[: 2 if rank == 1 else 3]).squeeze(0)
     if not ceil_mode and divisor is None:
         return NotImplemented
     kernel, padding = _each(kernel, rank), _each(padding, rank)
+    # A stride that is left out is an empty list, and stands for the kernel's size.
     steps = _each(stride, rank) if stride or stride == 0 else kernel
     plan = [_windows(x.shape[2 + axis], kernel[axis], steps[axis], padding[axis], ceil_mode) for axis in range(rank)]
     around = [size for axis in reversed(range(rank)) for size in (padding[axis], plan[axis][1])]
@@ -58,6 +60,7 @@ def _windows(length: Any, kernel: int, step: int, pad: int, ceil_mode: bool) -> 
     if not isinstance(length, int):
         return _unknown_windows(length, kernel, step, pad)
     count = -(-(length + 2 * pad - kernel) // step) + 1
+    # torch leaves out a last window that would begin in the padding after the end.
     count -= (count - 1) * step >= length + pad
     return count, max((count - 1) * step + kernel - length - pad, 0)
 
@@ -89,12 +92,14 @@ def _shares(count: Any, length: Any, kernel: int, step: int, pad: int, count_pad
     import torch
 
     start = torch.arange(count) * step - pad
+    # torch counts padding, and nothing beyond it.
     end = (start + kernel).clamp(max=length + pad)
     places = end - start if count_pad else end.clamp(max=length) - start.clamp(min=0)
     return kernel / places.to(torch.float32)
 
 
 def _unusual(given: Sequence[Any]) -> bool:
+    # Operands 1, 4 and 6 are the kernel, ceil_mode and divisor_override.
     pooled = len(values_of(given[1]))
     return any(values_of(given[4])) or (len(given) == 7 and given[6] is not None) or given[0].rank == pooled + 1
 
@@ -194,6 +199,7 @@ def _compared(
         part = wide
         for axis, index in enumerate(place):
             first = index * dilations[axis]
+            # As far as the last window's element, that included.
             end = first + (plan[axis][0] - 1) * steps[axis] + 1
             part = torch.ops.aten.slice(part, 2 + axis, first, end, steps[axis])
         seen.append(part)
@@ -202,7 +208,7 @@ def _compared(
         for part in seen[1:]:
             best = torch.maximum(best, part)
         return best
-    every = torch.stack(seen)
+    every = torch.stack(seen)  # places of a window x N x C x windows
     which = every.argmax(0)
     flat: Any = 0
     for axis in range(rank):  # row by row: the place in the image, flattened as torch does
@@ -239,7 +245,7 @@ for _rank in (1, 2, 3):
 def _max_unpool2d(x: Tensor, index: Tensor, size: Sequence[int]) -> Tensor:
     import torch
 
-    flat = torch.zeros([*x.shape[:-2], size[0] * size[1]], dtype=x.dtype)
+    flat = torch.zeros([*x.shape[:-2], size[0] * size[1]], dtype=x.dtype)  # N x C x (height * width)
     return flat.scatter(-1, index.flatten(-2), x.flatten(-2)).reshape([*x.shape[:-2], *size])
 
 
@@ -261,7 +267,7 @@ def _adapted(x: Tensor, size: Sequence[Any]) -> Any:
         if isinstance(target, int) and target == 1:
             x = x.mean(axis, keepdim=True)
         elif axis == -1:
-            x = x @ _means(length, target)
+            x = x @ _means(length, target)  # ... x length times length x target
         elif not isinstance(length, int) or target != length:
             x = (x.movedim(axis, -1) @ _means(length, target)).movedim(-1, axis)
     return x
@@ -281,6 +287,7 @@ def _ends(length: Any, target: Any) -> tuple[Tensor, Tensor]:
     import torch
 
     to = torch.arange(target)
+    # torch's rule: from floor(i * length / target) to ceil((i + 1) * length / target).
     return to * length // target, ((to + 1) * length + target - 1) // target
 
 
@@ -299,6 +306,7 @@ def _table(length: Any, target: Any) -> Tensor:
     import torch
 
     start, end = _ends(length, target)
+    # Rounded at both ends, a window may have one element more, unless target divides length.
     most = (length + target - 1) // target + 1
     if isinstance(length, int) and length % target == 0:
         most -= 1
@@ -322,6 +330,7 @@ def _adaptive_maximum(x: Tensor, size: Sequence[Any]) -> tuple[Tensor, Tensor]:
         best, which = taken.max(2)
         at = _pick(table[None, :, :, None].expand(taken.shape), which)
         if places is not None:
+            # The last axis came first: what `places` holds counts within one step of this axis.
             at = at * _product(lengths) + _pick(_taken(places, axis, table), which)
         lengths.append(x.shape[axis])
         x, places = (part.reshape([*before, size[axis - x.dim()], *after]) for part in (best, at))

@@ -45,7 +45,9 @@ def spelled_out(equation: str, ranks: Sequence[int]) -> str:
     letters = "".join(letter for letter in ascii_letters if letter not in equation)[: max(spans)]
     if not arrow:
         named = inputs.replace("...", "").replace(",", "")
+        # Without an output einsum returns `...` and then, sorted, the letters that occur once.
         output = "..." * ("..." in inputs) + "".join(sorted(letter for letter in named if named.count(letter) == 1))
+    # A `...` of fewer axes stands for the last ones, as in broadcasting.
     filled = [term.replace("...", letters[len(letters) - span :]) for term, span in zip(terms, spans, strict=True)]
     return f"{','.join(filled)}->{output.replace('...', letters)}"
 
@@ -68,6 +70,7 @@ def _attention(context: Any, node: Any) -> None:
         for name, part in zip(names, ("key", "value"), strict=True):
             times = given["query"].shape[-3] // given[part].shape[-3]
             context.add(_repeated(given[part], times, name), name)
+        # Without enable_gqa, the last operand.
         node.inputs = [node.inputs[0], *names, *node.inputs[3:7]]
     REPLACED["scaled_dot_product_attention"](context, node)
 

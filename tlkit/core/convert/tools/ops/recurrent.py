@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def _projects(given: Sequence[Any]) -> bool:
     states = given[1]
+    # With a projection h has its size, c the hidden one.
     return isinstance(states, list | tuple) and states[0].shape[-1] != states[1].shape[-1]
 
 

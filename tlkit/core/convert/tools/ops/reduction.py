@@ -65,12 +65,14 @@ def _variance(x: Tensor, dim: Axes, correction: float, keepdim: bool) -> tuple[T
     else:
         var = square.mean(axes, keepdim=True)
     if not keepdim:
+        # The last one first: squeezing moves the axes after it.
         for axis in sorted((axis % max(x.dim(), 1) for axis in axes), reverse=True):
             var, mean = var.squeeze(axis), mean.squeeze(axis)
     return var, mean
 
 
 def _typed(given: Sequence[Any]) -> bool:
+    # The last operand is `dtype`.
     return not is_float(given[0]) or given[-1] is not None
 
 
@@ -102,6 +104,7 @@ def _prod(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
+    # A trace calls both overloads prod; two operands are (self, dtype).
     whole = len(node.inputs) == 2 if node.kind == "prod" and len(node.inputs) != 1 else node.kind == "prod"
     given = inputs_of(context, node, "self dtype" if whole else "self dim keepdim dtype")
     x = given["self"]
@@ -129,7 +132,8 @@ def _running(x: Tensor, dim: int, sign: int) -> tuple[Tensor, Tensor]:
     along = x.movedim(dim, -1)
     length = along.shape[-1]
     place = torch.arange(length)
-    before = place[None, :] <= place[:, None]
+    before = place[None, :] <= place[:, None]  # length x length
+    # Where nothing is to count the first element stands, which counts in any case.
     seen = torch.where(before, along[..., None, :], along[..., :1, None])
     best = seen.amax(-1) if sign > 0 else seen.amin(-1)
     equal = (along[..., None, :] == best[..., None]) & before
@@ -165,7 +169,7 @@ def _histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor
     place = torch.floor((flat - min) * (bins / (max - min)))
     place = torch.where(flat == max, float(bins - 1), place)
     inside = (flat >= min) & (flat <= max)
-    hits = (place[:, None] == torch.arange(bins).to(torch.float32)) & inside[:, None]
+    hits = (place[:, None] == torch.arange(bins).to(torch.float32)) & inside[:, None]  # values x bins
     return hits.to(torch.float32).sum(0).to(x.dtype)
 
 
@@ -182,7 +186,7 @@ def _grouped_mm(x: Tensor, y: Tensor, offs: Tensor | None = None, bias: Any = No
     ends = offs[:, None].to(torch.int64)
     starts = torch.cat([torch.zeros_like(ends[:1]), ends[:-1]])
     member = ((place >= starts) & (place < ends)).to(x.dtype)
-    return ((x[None] @ y) * member[..., None]).sum(0)
+    return ((x[None] @ y) * member[..., None]).sum(0)  # groups x rows x out -> rows x out
 
 
 @composed("median", "the middle of what is sorted, the lower of two")
@@ -202,7 +206,7 @@ def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[
 @composed("_cdist_forward", "distances of each to each")
 @composed("cdist", "distances of each to each")
 def _cdist(x: Tensor, y: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Tensor:
-    apart = (x[..., :, None, :] - y[..., None, :, :]).abs()
+    apart = (x[..., :, None, :] - y[..., None, :, :]).abs()  # ... x rows of x x rows of y x features
     if p == 2:
         return apart.square().sum(-1).sqrt()
     if p == 1:
@@ -281,5 +285,6 @@ def _corrcoef(x: Tensor) -> Tensor:
     rows = x[None] if x.dim() < 2 else x
     apart = rows - rows.mean(1, keepdim=True)
     unit = apart / apart.square().sum(1, keepdim=True).sqrt()
+    # Rounding may lead beyond 1, and torch cuts that too.
     made = (unit @ unit.T).clamp(-1, 1)
     return made.squeeze() if x.dim() < 2 else made

@@ -64,6 +64,7 @@ def _linear(context: Any, node: Any, rank: int, mode: str) -> None:
     if any(not float(scale).is_integer() for scale in given["scales"]) and not given["corners"]:
         _by_matrices_at_run_time(context, node, given, rank, mode, antialias=False)
         return
+    # UNALIGN_CORNERS has torch's places for align_corners=False: (i + 0.5) * ratio - 0.5.
     sampling = "STRICT_ALIGN_CORNERS" if given["corners"] else "UNALIGN_CORNERS"
     _at_run_time(context, node, given, rank, "LINEAR", sampling)
 
@@ -117,6 +118,7 @@ def _given(context: Any, node: Any, rank: int, *, corners: bool) -> dict[str, An
     The overload ``vec`` has a list of factors, the others a factor for each axis.
     """
     flags = "align_corners " if corners else ""
+    # A trace has one name for both: of vec there is one operand for all factors, of the others one per axis.
     vec = node.kind.endswith(".vec") or (len(node.inputs) == 3 + corners and rank > 1)
     names = "scale_factors" if vec else " ".join(f"scales_{axis}" for axis in ("d", "h", "w")[3 - rank :])
     if rank == 1 and not vec:
@@ -219,6 +221,7 @@ def _by_matrices_at_run_time(
         after = mb.squeeze(x=after, axes=[0]) if hasattr(after, "sym_type") else after
         ratio = (before, after)
         if given["corners"]:
+            # One element is at place 0 whatever the ratio; the maximum keeps it from dividing by 0.
             ratio = (mb.sub(x=before, y=1), mb.maximum(x=mb.sub(x=after, y=1), y=1))
         elif given["scales"]:
             factor = _fraction(given["scales"][index])
@@ -236,24 +239,27 @@ def _interpolated(before: Any, after: Any, ratio: tuple[Any, Any], mode: str, co
     """Return each result's (row's) weights of the two or four elements around it."""
     from coremltools.converters.mil import Builder as mb
 
-    step = mb.expand_dims(x=mb.range_1d(start=0, end=after, step=1), axes=[1])
+    step = mb.expand_dims(x=mb.range_1d(start=0, end=after, step=1), axes=[1])  # after x 1
     if corners:
         numerator, denominator = mb.mul(x=step, y=ratio[0]), ratio[1]
     else:
+        # Place (i + 1/2) * ratio - 1/2, in whole numbers: (2i + 1) * top - bottom, over 2 * bottom.
         twice = mb.add(x=mb.mul(x=step, y=2), y=1)
         numerator, denominator = mb.sub(x=mb.mul(x=twice, y=ratio[0]), y=ratio[1]), mb.mul(x=ratio[1], y=2)
+    # torch moves a linear place below 0 to 0; a cubic one repeats the edge's element instead.
     if mode != "bicubic":
         numerator = mb.maximum(x=numerator, y=0)
     low = mb.floor_div(x=numerator, y=denominator)
     rest = mb.sub(x=numerator, y=mb.mul(x=low, y=denominator))
     share = mb.real_div(x=mb.cast(x=rest, dtype="fp32"), y=mb.cast(x=denominator, dtype="fp32"))
-    place = mb.expand_dims(x=mb.range_1d(start=0, end=before, step=1), axes=[0])
+    place = mb.expand_dims(x=mb.range_1d(start=0, end=before, step=1), axes=[0])  # 1 x before
     total: Any = None
     for offset in (-1, 0, 1, 2) if mode == "bicubic" else (0, 1):
         apart = mb.abs(x=mb.sub(x=share, y=float(offset)))
+        # torch's bicubic kernel has a = -0.75, its antialiased one -0.5.
         weight = _cubic(apart, -0.75, inner=offset in (0, 1)) if mode == "bicubic" else mb.sub(x=1.0, y=apart)
         at = mb.minimum(x=mb.maximum(x=mb.add(x=low, y=offset), y=0), y=mb.sub(x=before, y=1))
-        part = mb.mul(x=mb.cast(x=mb.equal(x=place, y=at), dtype="fp32"), y=weight)
+        part = mb.mul(x=mb.cast(x=mb.equal(x=place, y=at), dtype="fp32"), y=weight)  # after x before
         total = part if total is None else mb.add(x=total, y=part)
     return total
 
@@ -262,6 +268,7 @@ def _cubic(x: Any, a: float, *, inner: bool) -> Any:
     """Return Keys' kernel of a distance below 1 (``inner``) or from 1 to 2."""
     from coremltools.converters.mil import Builder as mb
 
+    # By Horner: (a + 2)x^3 - (a + 3)x^2 + 1 within 1, and ax^3 - 5ax^2 + 8ax - 4a beyond.
     factors = (a + 2, -(a + 3), 0.0, 1.0) if inner else (a, -5 * a, 8 * a, -4 * a)
     total: Any = factors[0]
     for factor in factors[1:]:
@@ -274,6 +281,7 @@ def _antialiased(before: Any, after: Any, ratio: tuple[Any, Any], mode: str, cor
     from coremltools.converters.mil import Builder as mb
 
     def odd(end: Any, axis: int, times: Any) -> Any:
+        # Elements have their centres at i + 1/2; twice that is whole: 1, 3, 5 and so on.
         steps = mb.add(x=mb.mul(x=mb.range_1d(start=0, end=end, step=1), y=2), y=1)
         return mb.mul(x=mb.expand_dims(x=steps, axes=[axis]), y=times)
 
@@ -295,7 +303,7 @@ def _matrix(before: int, after: int, scale: float | None, mode: str, corners: bo
     import torch
     from torch.nn import functional
 
-    unit = torch.eye(before)[None, None]
+    unit = torch.eye(before)[None, None]  # 1 x 1 x before x before
     mode = "bicubic" if mode == "bicubic" else "bilinear"
     how: dict[str, Any] = {"mode": mode, "align_corners": corners, "antialias": antialias}
     if scale is None:

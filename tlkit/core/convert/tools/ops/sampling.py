@@ -34,11 +34,12 @@ def _affine_grid(theta: Tensor, size: Sequence[Any], align_corners: bool) -> Ten
     count = 1
     for length in lengths:
         count = count * length
-    grid = places.reshape(1, count, len(lengths) + 1) @ theta.transpose(1, 2)
+    grid = places.reshape(1, count, len(lengths) + 1) @ theta.transpose(1, 2)  # N x count x axes
     return grid.reshape([theta.shape[0], *lengths, len(lengths)])
 
 
 def _beyond_mil(given: Sequence[Any]) -> bool:
+    # Operand 2 is the mode: 0 bilinear, 1 nearest, 2 bicubic.
     return bool(given[0].rank == 5 or getattr(given[2], "val", given[2]) == 2)
 
 
@@ -68,13 +69,15 @@ def _of_volume(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: 
     for axis, size in enumerate(sizes):
         place = grid[..., axis]
         place = (place + 1) / 2 * (size - 1) if align_corners else ((place + 1) * size - 1) / 2
+        # Padding 1 repeats the border.
         places.append(place.clamp(0, size - 1) if padding == 1 else place)
-    flat = x.flatten(2)
+    flat = x.flatten(2)  # N x C x (depth * height * width)
     total: Any = 0
     for corner in [(0, 0, 0)] if mode == 1 else product((0, 1), repeat=3):
         weight: Any = 1
         inside: Any = None
         index: Any = 0
+        # z, y, x, as elements follow each other in memory.
         for axis in (2, 1, 0):
             size = sizes[axis]
             low = places[axis].round() if mode == 1 else places[axis].floor()
@@ -85,7 +88,7 @@ def _of_volume(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: 
             within = (at >= 0) & (at <= size - 1)
             inside = within if inside is None else inside & within
             index = index * size + at.clamp(0, size - 1).to(torch.int64)
-        taken = torch.gather(flat, 2, index.flatten(1)[:, None].expand(-1, x.shape[1], -1))
+        taken = torch.gather(flat, 2, index.flatten(1)[:, None].expand(-1, x.shape[1], -1))  # N x C x places
         factor = (weight * inside.to(x.dtype)) if mode != 1 else inside.to(x.dtype)
         total = total + taken * factor.flatten(1)[:, None]
     sampled: Tensor = total.reshape([x.shape[0], x.shape[1], *grid.shape[1:4]])

@@ -131,6 +131,7 @@ def _along(real: Any, imag: Any, axis: int, asked: Any, norm: str, *, back: bool
     bins = mb.add(x=mb.floor_div(x=length, y=2), y=1) if half else length
     cosines, sines = _waves(bins, length, norm, back=back)
     first, second = _times(real, cosines, axis), _times(real, sines, axis)
+    # Forward waves are cos - i sin, those of the way back cos + i sin.
     second = second if back else mb.mul(x=second, y=-1.0)
     if imag is None:
         return first, second
@@ -151,6 +152,7 @@ def _to_signal(real: Any, imag: Any, axis: int, asked: Any, norm: str) -> Any:
     real, imag = (_fitted(part, axis, bins) for part in (real, imag))
     cosines, sines = _waves(asked, bins, norm, back=True, period=asked)
     index = mb.range_1d(start=0, end=bins, step=1)
+    # In a half spectrum every bin stands for two but the first and, of an even length, the last.
     single = mb.logical_or(x=mb.equal(x=index, y=0), y=mb.equal(x=mb.mul(x=index, y=2), y=asked))
     twice = mb.sub(x=2.0, y=mb.cast(x=single, dtype="fp32"))
     cosines, sines = mb.mul(x=cosines, y=twice), mb.mul(x=sines, y=twice)
@@ -223,6 +225,7 @@ def _istft(context: Any, node: Any) -> None:
     window = np.ones(width, np.float32) if given["window"] is None else plain["window"]
     if window is None or bool(plain["return_complex"]) or plain["onesided"] is False:
         raise ValueError("istft with a window that the model computes, of both sides, or to complex numbers")
+    # torch puts a window that is shorter than a frame in its middle.
     left = (size - width) // 2
     window = np.pad(np.asarray(window, np.float64), (left, size - width - left))
     real, imag = parts(given["self"])
@@ -233,9 +236,9 @@ def _istft(context: Any, node: Any) -> None:
     if not isinstance(frames, int) and not str(frames).isdigit():
         raise ValueError("istft of a number of frames that is known only when the model runs")
     cosines, sines = _inverse(size, window, bool(plain["normalized"]))
-    both = mb.concat(values=[real, imag], axis=1)
-    weight = np.concatenate([cosines, sines])[:, None, :].astype(np.float32)
-    sums = mb.conv_transpose(x=both, weight=weight, strides=[hop])
+    both = mb.concat(values=[real, imag], axis=1)  # N x (2 * bins) x frames
+    weight = np.concatenate([cosines, sines])[:, None, :].astype(np.float32)  # (2 * bins) x 1 x size
+    sums = mb.conv_transpose(x=both, weight=weight, strides=[hop])  # N x 1 x samples
     begin, end, share = _trimmed(window, size, hop, int(frames), plain)
     kept = mb.slice_by_index(
         x=sums, begin=[0, 0, begin], end=[0, 0, end], begin_mask=[True, True, False], end_mask=[True, True, False]
@@ -250,6 +253,7 @@ def _inverse(size: int, window: Any, normalized: bool) -> tuple[Any, Any]:
 
     bins = np.arange(size // 2 + 1)[:, None]
     angle = 2 * np.pi * bins * np.arange(size)[None] / size
+    # A half spectrum has these bins for one, all others for two.
     twice = np.where((bins == 0) | (2 * bins == size), 1.0, 2.0)
     scale = twice * window / (np.sqrt(size) if normalized else size)
     return np.cos(angle) * scale, -np.sin(angle) * scale
@@ -306,6 +310,7 @@ _COMPLEX = (8, 9, 10)
 def _number_of(value: Any) -> Any:
     plain = getattr(value, "val", value)
     array = getattr(plain, "ndim", 0) != 0
+    # Not the number of a type, but a flag, a text or a tensor.
     if isinstance(plain, bool | str) or str(getattr(plain, "dtype", "")) == "bool" or array:
         return None
     return plain
@@ -318,6 +323,7 @@ def _to(context: Any, node: Any) -> Any:
     from coremltools.converters.mil import Builder as mb
 
     given = given_of(context, node)
+    # In a trace the device may come before the type.
     asked = given[1:3] if not node.kwinputs else [inputs_of(context, node, "self dtype")["dtype"]]
     wanted = next((number for number in map(_number_of, asked) if number is not None), None)
     if not is_complex(given[0]) and wanted not in _COMPLEX:
