@@ -81,6 +81,7 @@ class BlobFile:
             raise self._broken(f"the record at offset {offset} has the unknown element type {code}")
         if start + nbytes > len(self._map):
             raise self._broken(f"the record at offset {offset} wants {nbytes} bytes at {start}, past the end")
+        # A last byte has fewer than 8 unused bits: a larger figure is garbage for these types too.
         bits = nbytes * 8 - (padding if dtype.bits < 8 and padding < 8 else 0)
         return Record(dtype, start, nbytes, bits // dtype.bits)
 
@@ -97,6 +98,7 @@ class BlobFile:
 
     def release(self) -> None:
         """Release the mapped pages; they are read from the file again on the next access."""
+        # Windows has no madvise: there the pages stay until the system takes them.
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -111,6 +113,7 @@ class BlobWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._known: dict[tuple[DType, int, int, bytes], int] = {}
+        # All zeros, version 0, until close(): every reader refuses a file that was not finished.
         file.write(bytes(64))
 
     def add(self, dtype: DType, data: bytes | memoryview, padding: int = 0) -> int:
@@ -123,17 +126,21 @@ class BlobWriter:
         import hashlib  # loads OpenSSL, which `inspect` does without
 
         offset, size, digest = self._file.tell(), 0, hashlib.sha256()
+        # Room for the descriptor, which is written once the size is known.
         self._file.write(bytes(64))
         for piece in pieces:
             self._file.write(piece)
             digest.update(piece)
             # Not len(): a memoryview counts items, which may be wider than a byte.
             size += memoryview(piece).nbytes
+        # Equal bytes are found by their digest, so that neither memory nor the file has to be searched.
         key = (dtype, size, padding, digest.digest())
         if key in self._known:
+            # That it is a repetition is known only after the last piece, so what was written is taken back.
             self._file.seek(offset)
             self._file.truncate()
             return self._known[key]
+        # The next descriptor has to begin at a multiple of 64.
         end = self._file.write(bytes(-size % 64)) + offset + 64 + size
         self._file.seek(offset)
         self._file.write(_RECORD.pack(_SENTINEL, dtype.blob_number, size, offset + 64, padding))

@@ -25,6 +25,7 @@ def module(name: str) -> Any:
         if spec is None or not spec.submodule_search_locations:
             raise UnavailableError("coremltools is not installed", "pip install 'coremltools>=9,<10'")
         mount = ModuleType(_MOUNT)
+        # A module with a __path__ is a package to importlib; nothing of coremltools' own __init__ runs.
         mount.__path__ = [f"{spec.submodule_search_locations[0]}/proto"]
         sys.modules[_MOUNT] = mount
     return importlib.import_module(f"{_MOUNT}.{name}")

@@ -37,7 +37,9 @@ def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
         flat = np.array(data, dtype=object)
     else:
         flat = np.array(data, dtype=_numpy(kind.dtype))
+    # Only immediate values are filled: a record of a weight file holds every element.
     if flat.size == 1 and count != 1 and not isinstance(data, BlobRef):
+        # A few bytes in a damaged file can declare terabytes.
         said = budget.over(count)
         if said:
             raise LoadError(f"a constant of equal elements has {said[0]}", said[1])
@@ -53,6 +55,7 @@ def unpack(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarray[Any
     if dtype.bits < 8:
         return _unpack_bits(data, dtype, count)
     stored = _stored(dtype)
+    # A last element that is cut off is dropped here; array() then finds one too few.
     flat: np.ndarray[Any, Any] = np.frombuffer(data, stored, len(data) // stored.itemsize)
     if dtype is DType.BF16:
         # A bf16 is the upper half of an f32.
@@ -77,6 +80,7 @@ def _unpack_bits(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarr
         raise LoadError(f"{count} elements of {dtype.mil} need more than the {len(data)} bytes there are")
     used = -(-count * dtype.bits // 8)
     bits = np.unpackbits(np.frombuffer(data, np.uint8, used), bitorder="little")[: count * dtype.bits]
+    # count x bits becomes count x 8: each element's bits, then zeros, in a byte of its own.
     wide = np.zeros((count, 8), np.uint8)
     wide[:, : dtype.bits] = bits.reshape(count, dtype.bits)
     flat = np.packbits(wide, axis=1, bitorder="little").reshape(count)
@@ -87,6 +91,7 @@ def _unpack_bits(data: bytes | memoryview, dtype: DType, count: int) -> np.ndarr
 
 
 def _numpy(dtype: DType) -> np.dtype[Any]:
+    # numpy has no bf16 and no 8-bit floats: their values are held as float32.
     return np.dtype(dtype.numpy_name or "float32").newbyteorder("<")
 
 

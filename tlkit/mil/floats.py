@@ -19,6 +19,7 @@ def hex_float(value: float) -> str:
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     mantissa, exponent = float(value).hex().split("p")
+    # Python writes all 13 digits of the mantissa, %a none of the zeros at its end.
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}p{exponent}"
 
 
@@ -69,6 +70,7 @@ def bits_of(value: float, dtype: DType) -> int:
         word = int.from_bytes(struct.pack("<f", round_float(value, DType.FP32)), "little")
         # Round to nearest, ties to even: add just under half a unit, and the last kept bit.
         bits = word + 0x7FFF + (word >> 16 & 1) >> 16
+        # 0x7F80 is infinity: a finite number that rounds up to it does not fit.
         if bits & 0x7FFF == 0x7F80 and not math.isinf(value):
             raise problem
         return bits
@@ -115,6 +117,7 @@ def _nearest_fp8(value: float, dtype: DType, problem: ValueError) -> int:
     finite = [entry for entry in table.items() if not math.isinf(entry[0])]
     if magnitude > finite[-1][0]:
         raise problem
+    # Of two codes equally near, the one whose last bit is 0: ties to even.
     return sign | min(finite, key=lambda entry: (abs(entry[0] - magnitude), entry[1] & 1))[1]
 
 
@@ -138,4 +141,5 @@ def _is_nan(bits: int, dtype: DType) -> bool:
     if dtype is DType.FP8E4M3FN:  # OFP8: no infinity, and one NaN per sign
         return bits & 0x7F == 0x7F
     infinity = {DType.FP16: 0x7C00, DType.BF16: 0x7F80, DType.FP8E5M2: 0x7C}[dtype]
+    # In IEEE formats what exceeds infinity, the sign aside, is a NaN.
     return bits & ~(1 << dtype.bits - 1) > infinity

@@ -156,6 +156,7 @@ def _format(dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "?"
     code = _FORMATS[dtype.bits]
+    # Floats of 16 and 8 bits are elements as their bits, which are unsigned.
     return code.upper() if dtype.is_float or dtype.mil.startswith("u") else code
 
 
@@ -166,6 +167,7 @@ def _unpack_bits(data: bytes, dtype: DType) -> list[int]:
     for start in range(0, len(data), bits):  # eight elements fill exactly `bits` bytes
         group = data[start : start + bits]
         word = int.from_bytes(group, "little")
+        # (x ^ half) - half extends the sign of a two's complement; with offset 0 it changes nothing.
         found += [((word >> shift & mask) ^ offset) - offset for shift in range(0, len(group) * 8 - bits + 1, bits)]
     return found
 
@@ -188,6 +190,7 @@ def _pack_bits(values: list[Any], dtype: DType) -> bytes:
 
 def _trimmed(data: bytes, dtype: DType, count: int | None) -> bytes:
     used = len(data) * 8 if count is None else count * dtype.bits
+    # Too short for its type: it stays as it is, and decoding it says so.
     if used > len(data) * 8:
         return data
     data, spare = data[: -(-used // 8)], -used % 8

@@ -74,11 +74,13 @@ class Value:
         """Whether one element fills a large shape: a constant that is small in the file and too large for a
         parameter."""
         size = self.type.size if isinstance(self.type, TensorType) else None
+        # A stored byte holds 8 elements at most (uint1): only a size beyond that is one element repeated.
         return isinstance(self.data, tuple | bytes) and (size or 0) > _LONGEST + 8 * len(self.data)
 
     def python(self) -> Any:
         """Return a small constant as plain Python: a scalar for rank 0, otherwise a (nested) list."""
         if isinstance(self.type, TensorType):
+            # The two most frequent forms, without importing numpy.
             if isinstance(self.data, tuple) and self.type.shape == () and len(self.data) == 1:
                 return self.data[0]
             if isinstance(self.data, tuple) and self.type.shape == (len(self.data),):

@@ -144,6 +144,7 @@ def _tensor_type(message: Any) -> TensorType:
     dtype = BY_NUMBER.get(message.dataType)
     if dtype is None:
         raise LoadError(f"unknown MIL element type {message.dataType}", "the model file is damaged or newer than tlkit")
+    # A negative rank stands for an unknown one.
     if message.rank < 0:
         return TensorType(dtype, None, _type_attributes(message))
     dims = message.dimensions

@@ -31,6 +31,7 @@ class SmallFloat(NamedTuple):
         exponent = code >> self.mantissa & (1 << self.exponent) - 1
         fraction = code & (1 << self.mantissa) - 1
         if exponent:
+            # Normal numbers have a hidden leading 1; exponent 0 is subnormal, on the scale of exponent 1.
             fraction |= 1 << self.mantissa
         magnitude = math.ldexp(fraction, max(exponent, 1) - self.bias - self.mantissa)
         return -magnitude if code >> self.width - 1 & 1 else magnitude
@@ -45,6 +46,7 @@ class SmallFloat(NamedTuple):
 
 SMALL_FLOATS = {
     "F8_E4M3": SmallFloat(4, 3, 7, nans=(0x7F, 0xFF)),
+    # FNUZ: finite, unsigned zero. The code of -0 is the only NaN, and the bias is one higher.
     "F8_E4M3FNUZ": SmallFloat(4, 3, 8, nans=(0x80,)),
     "F8_E5M2": SmallFloat(5, 2, 15, ieee=True),
     "F8_E5M2FNUZ": SmallFloat(5, 2, 16, nans=(0x80,)),

@@ -19,6 +19,7 @@ class DType(Enum):
     there.
     """
 
+    # Array numbers are 0x10000 for floats or 0x20000 for integers, plus the width: 65552 is 0x10010.
     BOOL = ("bool", 8, "bool", 1)
     STRING = ("string", 0, None, 2)
     FP16 = ("fp16", 16, "float16", 10, 65552, 1)

@@ -113,6 +113,7 @@ def steps(function: Function) -> Iterator[Step]:
 def _steps(block: Block, inputs: tuple[NamedType, ...], known: dict[str, Operand]) -> Iterator[Step]:
     known |= {item.name: _operand_of(item) for item in (*inputs, *block.inputs)}
     for operation in block.operations:
+        # Computed while the model is loaded, not at run time.
         if operation.type == "const" or operation.type.startswith("constexpr_"):
             value = operation.attributes.get("val") if operation.type == "const" else None
             known |= {item.name: _operand_of(item, True, value) for item in operation.outputs}
@@ -131,6 +132,7 @@ def _operand_of(item: NamedType, fixed: bool = False, value: Value | None = None
 
 def _read(argument: Argument, known: Mapping[str, Operand]) -> Operand:
     if isinstance(argument, Ref):
+        # A damaged program can name what nothing defines: it counts as one element.
         return known.get(argument.name) or Operand(argument.name, TensorType(DType.FP16, None))
     return Operand("", _tensor(argument.type), True, argument)
 
@@ -149,18 +151,21 @@ def _kernel(step: Step, axes_before: int) -> int:
 
 def _conv(step: Step) -> int:
     weight = step.operand("weight")
+    # C_out x C_in/groups x kernel
     inner = weight.shape[1] or 1 if weight and len(weight.shape) > 1 else 1
     return step.results[0].elements * inner * _kernel(step, 2)
 
 
 def _conv_transpose(step: Step) -> int:
     weight, x = step.operand("weight"), step.operand("x")
+    # C_in x C_out/groups x kernel: each element of x is multiplied by all of its channel's.
     outer = weight.shape[1] or 1 if weight and len(weight.shape) > 1 else 1
     return (x.elements if x else 0) * outer * _kernel(step, 2)
 
 
 def _linear(step: Step) -> int:
     weight = step.operand("weight")
+    # C_out x C_in
     return step.results[0].elements * ((weight.shape[-1] or 1) if weight and weight.shape else 1)
 
 
@@ -173,6 +178,7 @@ def _matmul(step: Step) -> int:
 
 def _attention(step: Step) -> int:
     query, key = step.operand("query"), step.operand("key")
+    # Once for the scores (query times key), once for the sums of values that they weigh.
     return 2 * query.elements * (key.shape[-2] or 1) if query and key and len(key.shape) > 1 else 0
 
 
@@ -180,6 +186,7 @@ def _recurrent(step: Step) -> int:
     x = step.operand("x")
     matrices = [step.operand(name) for name in ("weight_ih", "weight_hh", "weight_ih_back", "weight_hh_back")]
     each = sum(matrix.elements for matrix in matrices if matrix is not None)
+    # x is S x N x C: each matrix is applied once per step and sample.
     return each * math.prod(size or 1 for size in x.shape[:2]) if x else 0
 
 
@@ -189,6 +196,7 @@ def _einsum(step: Step) -> int:
     sizes: dict[str, int] = {}
     for term, item in zip(given.split(","), step.operands.get("values", ()), strict=False):
         sizes |= {letter: size or 1 for letter, size in zip(term.strip(), item.shape, strict=False)}
+    # Each output element adds up products over the letters that it lacks.
     return math.prod(sizes.values()) if sizes else 0
 
 

@@ -61,6 +61,8 @@ class WeightFile:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._writer: BlobWriter | None = None
+        # Spares reading a constant again that several functions name; equal bytes from different records are found by
+        # BlobWriter.
         self._placed: dict[tuple[DType, BlobRef | Deferred], int] = {}
 
     @property
@@ -119,6 +121,7 @@ def _counted(pieces: Iterable[bytes | memoryview], size: int) -> Iterator[bytes 
 @contextmanager
 def weight_file(folder: Path) -> Iterator[WeightFile]:
     """Create the weight file of a model in ``folder``; it is complete once the body has ended without an error."""
+    # Core ML puts the folder of model.mlmodel in the place of @model_path.
     weights, whole = WeightFile(folder / WEIGHTS, f"@model_path/{WEIGHTS}"), False
     try:
         yield weights
@@ -202,6 +205,7 @@ class _Writer:
             self.type(kind.element, message.listType.type)
             _write_dimension(kind.length, message.listType.length, kind.variadic)
         elif isinstance(kind, TupleType):
+            # A tuple without elements has to be set too: a oneof without a member reads as no type at all.
             message.tupleType.SetInParent()
             for element in kind.elements:
                 self.type(element, message.tupleType.types.add())
@@ -261,6 +265,7 @@ class _Writer:
 
 def _write_dimension(length: int | None, message: Any, variadic: bool = False) -> None:
     if length is None:
+        # The message is empty: that it is set is all that it says.
         message.unknown.SetInParent()
         if variadic:
             message.unknown.variadic = True

@@ -34,6 +34,7 @@ class Custom:
         return tuple(np.asarray(item, np.float32) for item in several)
 
 
+# A program can hold text, but not a Python function.
 _HELD: dict[str, Custom] = {}
 
 

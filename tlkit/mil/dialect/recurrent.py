@@ -46,6 +46,7 @@ def _directed(x: Tensor, reverse: bool) -> Tensor:
 
 
 def _steps(found: Sequence[Tensor], sequence: bool) -> Tensor:
+    # [steps, batch, hidden], or [1, batch, hidden]
     return torch.stack(tuple(found)) if sequence else found[-1].unsqueeze(0)
 
 
@@ -64,6 +65,7 @@ def simple_recurrent(
 ) -> tuple[Tensor, Tensor]:
     """h = f(weight_ih x + weight_hh h + bias): each step's h, or only the last one's, and the last."""
     (run,), h, found = _functions(activations, alphas, betas), initial_h, []
+    # The input's part of all steps is one product; only the state's part depends on the step before.
     for part in F.linear(_directed(x, reverse), weight_ih, bias).unbind(0):
         h = run(part + F.linear(h, weight_hh))
         found.append(h)
@@ -88,8 +90,10 @@ def gated_recurrent(
     h, found = initial_h, []
     hidden_r, hidden_o, hidden_z = weight_hh.chunk(3)
     for part in F.linear(_directed(x, reverse), weight_ih, bias).unbind(0):
+        # each [batch, hidden]
         part_r, part_o, part_z = part.chunk(3, -1)
         r, z = gate(part_r + F.linear(h, hidden_r)), gate(part_z + F.linear(h, hidden_z))
+        # As Keras with reset_after=False; torch's own GRU resets after the matrix.
         o = run(part_o + F.linear(r * h, hidden_o))
         h = (1 - z) * o + z * h
         found.append(h)
@@ -122,6 +126,7 @@ def long_short_term(
         i, f, o, z = (part + F.linear(h, weight_hh)).chunk(4, -1)
         i = gate(i + peep_i * c)
         f = 1 - i if coupled else gate(f + peep_f * c)
+        # The cell has a limit of its own, apart from the 50 of what goes into a nonlinearity.
         c = (f * c + i * cell(z)).clamp(-clip, clip)
         h = gate(o + peep_o * c) * run(c)
         found.append(h)

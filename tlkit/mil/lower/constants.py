@@ -46,6 +46,7 @@ class Allowance:
     def fill(self, value: Value) -> None:
         """Count a constant that one element fills; LoadError where such constants together are too large."""
         if isinstance(value.data, tuple | bytes) and isinstance(value.type, TensorType):
+            # A byte stores up to 8 elements (uint1): only those beyond that are filled.
             self._filled += max((value.type.size or 0) - 8 * len(value.data), 0)
             said = budget.over(self._filled, budget.HELD * self.most)
             if said:
@@ -80,6 +81,7 @@ def to_carrier(value: Value) -> torch.Tensor:
     if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
         raise LoadError(f"a constant of type {value.type} is not a tensor")
     array = value.numpy()
+    # torch warns of an array that it could not write to.
     if not array.flags.writeable:
         array = array.copy()
     stored = torch.from_numpy(array)
@@ -183,6 +185,7 @@ def expanded(
 ) -> list[Constant]:
     """Return the outputs of a ``constexpr`` op as constants, computed when one of them is first needed."""
     target = definition.rounded if rounds(operation, rounding) else definition.function
+    # One run serves all outputs.
     run = functools.cache(functools.partial(_constexpr, target, constants, operation, allowed.most))
     keys = tuple((parameter.name, item.key) for parameter, item in constants.items())
     makes = [functools.partial(_part, run, index) for index in range(len(operation.outputs))]
@@ -201,6 +204,7 @@ def decompress(operation: Operation, makers: Mapping[str, Operation], opset: str
     ``makers`` maps the constants it names to their operations. LoadError where one of them is damaged, or where what
     they store does not warrant the size of the result (``host.budget``).
     """
+    # By id, since an operation contains mappings and cannot be hashed.
     feeding: dict[int, Operation] = {}
     _collect(operation, makers, opset, feeding, _CHAIN)
     allowed = Allowance(budget.warranted(stored(feeding.values())))
@@ -234,7 +238,7 @@ def _made(operation: Operation, values: Mapping[str, Constant], opset: str, allo
     if operation.type == "const":
         return [constant(const_value(operation), {}, allowed)]
     definition = ops.lookup(operation.type, opset)
-    assert definition is not None
+    assert definition is not None  # _collect has refused the others
 
     def resolve(item: Argument) -> Constant:
         return constant(item, {}, allowed) if isinstance(item, Value) else values[item.name]

@@ -71,10 +71,12 @@ class Guard(TorchDispatchMode):
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
+        # The storage's address in C++: its Python wrapper is made anew at each call.
         key = storage._cdata
         # Small storages cannot exhaust memory, and tracking them would slow every op down.
         if storage.nbytes() < 1 << 16 or key in self._held:
             return
+        # The weak reference frees the data, but keeps the address from being used by another storage.
         self._held[key] = StorageWeakRef(storage), storage.nbytes()
         self._bytes += storage.nbytes()
         if self._bytes > budget.HELD * _ITEM * self._most:
@@ -142,6 +144,7 @@ def _convolved(
     wide = [0] if isinstance(padding, str) else [padding] if isinstance(padding, int) else list(padding)
     wide = wide * (x.ndim - 2) if len(wide) == 1 else wide
     batch = int(x.shape[0]) if x.ndim == weight.ndim else 1
+    # No kernel or stride makes more positions than a kernel and a stride of 1 do.
     sizes = [int(size) + 2 * int(pad) for size, pad in zip(x.shape[2:], wide, strict=False)]
     return batch * int(weight.shape[0]) * math.prod(sizes)
 
@@ -151,9 +154,11 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, *_: Any) -> int:
 
 
 def _matmul(x: torch.Tensor, y: torch.Tensor, *_: Any) -> int:
+    # Broadcasting makes at most the product of both sides' batches.
     batches = max(math.prod(x.shape[:-2]), 1) * max(math.prod(y.shape[:-2]), 1)
     if x.shape[:-2] == y.shape[:-2]:
         batches = math.prod(x.shape[:-2])
+    # Slices, since a vector has no rows, or no columns.
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
     return batches * math.prod(rows) * math.prod(columns)
 
@@ -167,6 +172,7 @@ def _reduced(x: torch.Tensor, *_: Any) -> int:
 
 
 def _padded(x: torch.Tensor, pad: Sequence[int], *_: Any) -> int:
+    # torch lists the last axis first, each as a pair (low, high).
     wider = [low + high for low, high in zip(pad[::2], pad[1::2], strict=True)]
     fixed = x.shape[: max(x.ndim - len(wider), 0)]
     sizes = zip(reversed(x.shape), wider, strict=False)
@@ -199,6 +205,7 @@ them, two seconds, so that is only done where the bound is exceeded."""
 
 def _settings(func: Any, kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in kwargs.items():
+        # A generator belongs to a device, and none belongs to meta.
         yield key, None if key == "generator" else value
     if any(argument.name == "device" for argument in func._schema.arguments):
         yield "device", torch.device("meta")
@@ -206,6 +213,7 @@ def _settings(func: Any, kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 
 def _without_data(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
+        # Some operations (view) depend on the strides.
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     if isinstance(value, list | tuple):
         return type(value)(_without_data(item) for item in value)

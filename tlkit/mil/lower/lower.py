@@ -105,6 +105,7 @@ class _Lowering:
         for name in (*(item.name for item in inputs), *captured):
             if name in self.defined:
                 raise LoadError(f"the program has two inputs named '{name}'", "the program is damaged")
+            # fx writes `def forward(self, ...)`, so no input can be called self.
             safe = "self_" if name == "self" else name
             self.values[name] = node = self.graph.create_node("placeholder", name, name=safe)
             self.defined.add(name)
@@ -113,12 +114,14 @@ class _Lowering:
             try:
                 self.operation(operation)
             except TlkitError as error:
+                # An error in a nested block names the inner operation already, which is the one to look at.
                 if not error.message.startswith("op '"):
                     raise type(error)(
                         f"op '{operation.name}' ({operation.type}): {error.message}", error.hint
                     ) from None
                 raise
         self.graph.output(tuple(self.operand(Ref(name)) for name in block.outputs))
+        # States are the function's inputs; what a nested block captures is never rewritten.
         if self.depth == 0:
             states.settle(self.graph, self.may_alias)
         return fx.GraphModule(self.root, self.graph)
@@ -148,6 +151,7 @@ class _Lowering:
         """Whether a node's result may share its operands' memory."""
         operation = node.meta.get("mil")
         if operation is None:
+            # ops.host returns Python values, which share no memory with a tensor.
             return node.target is not ops.host
         definition = ops.lookup(operation.type, self.context.opset)
         return definition is None or definition.aliases
@@ -194,6 +198,7 @@ class _Lowering:
         if isinstance(value, fx.Node):
             return value
         tensor = value.tensor
+        # Equal constants share one tensor, and so one buffer.
         node = self.buffers.get(id(tensor))
         if node is None:
             name = _attribute_name(self.root, item.name if isinstance(item, Ref) else "constant")
@@ -222,6 +227,7 @@ class _Lowering:
 
     def nested(self, block: Block) -> tuple[fx.Node, tuple[fx.Node, ...]]:
         """Lower a block inside an op to a submodule; return it with the run-time values it captures."""
+        # A block takes over constants as they are; only run-time values have to be passed in.
         captured = [name for name in _free_names(block) if isinstance(self.values.get(name), fx.Node)]
         outer = {name: value for name, value in self.values.items() if isinstance(value, Constant)}
         inner = _Lowering(self.context, outer, self.depth + 1).block(block, block.inputs, captured)

@@ -56,6 +56,7 @@ def _collect(graph: fx.Graph) -> list[_State]:
         if source is not None:
             state = states.setdefault(source, _State())
             (state.reads if node.target is read_state else state.writes).append(node)
+    # A state that anything else uses (a nested block that captures it) stays as it is.
     return [state for source, state in states.items() if all(_state_of(user) is source for user in source.users)]
 
 
@@ -76,6 +77,7 @@ class _Uses:
         self.place = {node: i for i, node in enumerate(graph.nodes)}
         self.last: dict[fx.Node, int] = {}
         self._may_alias = may_alias
+        # Backwards, so that the last use of a user's result is known before its operands' are.
         for node in reversed(graph.nodes):
             self.last[node] = max((self._use(user) for user in node.users), default=self.place[node])
 
@@ -110,12 +112,14 @@ class _Slice:
             given = {**self.narrow.kwargs, "x": new}
             rounded = self.update.graph.create_node("call_function", self.narrow.target, (), given)
         self.update.kwargs = {**self.update.kwargs, "x": self.read, "update": rounded}
+        # The narrowed whole is now what lies in the state.
         self.narrow.target, self.narrow.kwargs = borrow, {"input": self.update}
 
 
 def _settle(state: _State, uses: _Uses) -> None:
     moments = {write: uses.place[write] for write in state.writes}
     slices = {write: found for write in state.writes if (found := _in_place(state, write, uses))}
+    # What is updated in place changes at the slice_update, before the write.
     moments |= {write: uses.place[found.update] for write, found in slices.items()}
     updated = {found.read for found in slices.values()}
     for read in state.reads:
@@ -132,6 +136,7 @@ def _in_place(state: _State, write: fx.Node, uses: _Uses) -> _Slice | None:
     if found is None or list((found.narrow or found.update).users) != [write] or found.read not in state.reads:
         return None
     update, source = found.update, found.wide or found.read
+    # The slice must not be made from the memory that it overwrites.
     if any(update.kwargs[name] in (source, found.read) for name in update.kwargs if name != "x"):
         return None
     start, end = uses.place[found.read], uses.place[write]
@@ -148,6 +153,7 @@ def _slice(data: object) -> _Slice | None:
     it."""
     narrow = data if _cast(data, DType.FP16) else None
     update = narrow.kwargs["x"] if narrow else data
+    # Another user of the wide result would get the narrowed one.
     if not isinstance(update, fx.Node) or update.target is not slice_update or (narrow and len(update.users) > 1):
         return None
     source = update.kwargs["x"]
