@@ -37,12 +37,14 @@ def while_loop(loop_vars: Tensors, blocks: Any) -> Any:
     (test, test_captured), (body, body_captured) = blocks
     values: Any = tuple(loop_vars)
     with _turning() as turn:
+        # A block returns a tuple, here of one bool.
         while bool(test(*values, *test_captured)[0]):
             turn()
             values = body(*values, *body_captured)
     return _results(values)
 
 
+# Per thread, since several inferences can run at once.
 _loops = threading.local()
 
 

@@ -44,6 +44,7 @@ def conv(
         before, after = pad[::2], pad[1::2]
     else:
         before, after = window_pads(x, weight.shape[2:], strides, pad_type, pad, dilations)
+    # torch's own padding is the same at both ends.
     if before == after:
         return run(x, weight, bias, strides, before, dilations, groups)
     return run(F.pad(x, pairs_for_torch(before, after)), weight, bias, strides, 0, dilations, groups)
@@ -67,6 +68,7 @@ def conv_quantized(
     """Convolve with weight * quant_scale + quant_bias; scale and bias are scalars or vectors [C_out]."""
     if quantization_type != "linear":
         raise LoadError(f"conv_quantized of type '{quantization_type}' has no table to look its weights up in")
+    # [C_out, 1, ...], to broadcast against [C_out, C_in / groups, *K]
     column = (-1, *(1,) * (weight.ndim - 1))
     dense = weight.to(torch.float32) * quant_scale.reshape(column) + quant_bias.reshape(column)
     offset = None if bias is None else bias.to(torch.float32)
@@ -117,6 +119,7 @@ def _cut(
         lengths = [d * s for d, s in zip(x.shape[2:], strides, strict=True)]
         wanted = lengths if output_shape is None else output_shape[2:]
         total = [f - w for f, w in zip(full, wanted, strict=True)]
+        # Of an odd total the larger part is cut off at the end.
         before = [max(t, 0) // 2 for t in total]
     else:
         custom = pad_type == "custom" and pad is not None

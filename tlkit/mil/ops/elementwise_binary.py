@@ -42,6 +42,7 @@ def mod(x: Tensor, y: Tensor) -> Tensor:
     """The remainder of floor_div: it has y's sign."""
     if x.is_floating_point():
         return torch.remainder(x, y)
+    # torch refuses a remainder by 0 on the CPU, as it does a quotient (see _whole).
     return torch.where(y == 0, 0, torch.remainder(x, torch.where(y == 0, 1, y)))
 
 

@@ -77,6 +77,7 @@ def exp(x: Tensor) -> Tensor:
 @op()
 def exp2(x: Tensor) -> Tensor:
     """2 to the power of x."""
+    # torch makes an f32 of an int32; MIL keeps the type.
     return torch.exp2(x).to(x.dtype)
 
 
@@ -95,6 +96,7 @@ def inverse(x: Tensor, epsilon: float = 1e-4) -> Tensor:
 @op()
 def log(x: Tensor, epsilon: float = 1e-45) -> Tensor:
     """The natural logarithm of x + epsilon."""
+    # 1e-45 rounds to the smallest f32: it changes only the logarithm of 0, to -103.
     return torch.log(x + epsilon)
 
 
@@ -182,4 +184,5 @@ def cast(x: Tensor, dtype: str) -> Tensor:
         wide = torch.nan_to_num(x).clamp(-(2.0**33), 2.0**33).to(torch.int64)
         return wide.clamp(low, high).to(carrier)
     whole = x.to(carrier)
+    # It is carried as int32, which has 16 bits more to be cleared.
     return whole & 0xFFFF if target is DType.UINT16 else whole

@@ -19,6 +19,7 @@ def batch_norm(
     epsilon: float = 1e-5,
 ) -> Tensor:
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, one of each per channel (axis 1)."""
+    # Not training, so that the momentum (0.0) is not used.
     return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, True)
 
 
@@ -64,6 +65,8 @@ def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float =
     axis: coremltools' recorded Core ML output for that rank says so, although the op's documentation says [n, C, D].
     """
     squares = x * x if x.ndim > 3 else (x * x).unsqueeze(0)
+    # [N, 1, C, positions]: the window runs along the channels only
     flat = F.pad(squares.flatten(2).unsqueeze(1), (0, 0, size // 2, (size - 1) // 2))
+    # The mean over the window has the formula's division by size in it.
     sums = F.avg_pool2d(flat, (size, 1), stride=1).reshape(x.shape)
     return x * torch.pow(sums * alpha + k, -beta)

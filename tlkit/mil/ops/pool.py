@@ -95,6 +95,7 @@ def _average(
     # The same pool over ones gives the share of each window that counts; dividing by it corrects the means.
     ones = x.new_ones((1, 1, *x.shape[2:]))
     if not exclude:
+        # Declared padding counts as an element, an overhang does not.
         declared = [a - e for a, e in zip(after, extra, strict=True)]
         ones = F.pad(ones, pairs_for_torch(before, declared), value=1.0)
         padding = pairs_for_torch([0] * len(extra), extra)

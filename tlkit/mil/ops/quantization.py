@@ -81,6 +81,7 @@ def constexpr_lut_to_dense_18(indices: Tensor, lut: Tensor, vector_axis: int | N
     if vector_axis is None:
         raise LoadError("a look-up table of vectors without the axis to lay them along")
     axis = vector_axis % indices.ndim
+    # Next to its index's neighbours along the axis: [.., n, length, ..] becomes [.., n * length, ..].
     return values.movedim(-1, axis + 1).flatten(axis, axis + 1)
 
 
@@ -100,6 +101,7 @@ def constexpr_sparse_to_dense_18(nonzero_data: Tensor, mask: Tensor) -> Tensor:
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
     """scale * (data - offset), with one scale and offset per block: each axis of ``scale`` divides that of ``data``."""
     sizes = _block_sizes(data.shape, scale.shape)
+    # [blocks_0, size_0, blocks_1, size_1, ...], and scale as [blocks_0, 1, blocks_1, 1, ...]
     split = [n for pair in zip(scale.shape, sizes, strict=True) for n in pair]
     each = [n for length in scale.shape for n in (length, 1)]
     values = data.to(torch.float32).reshape(split)

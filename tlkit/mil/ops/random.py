@@ -36,6 +36,7 @@ def random_categorical(output_types: Any, x: Tensor, mode: str = "logits", size:
     if mode not in ("logits", "probs"):
         raise ExecutionError(f"unknown mode '{mode}'", "modes are logits, probs")
     weights = x.float().softmax(-1) if mode == "logits" else x.float()
+    # On the CPU, for the reason that _drawn gives.
     rows = weights.reshape(-1, weights.shape[-1]).cpu()
     drawn = torch.multinomial(rows, size, replacement=True, generator=_generator(seed))
     return drawn.reshape(*x.shape[:-1], size).to(x.device, declared_carrier(output_types))

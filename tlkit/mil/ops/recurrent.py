@@ -56,6 +56,7 @@ def rnn(
     """h = activation(weight_ih x + weight_hh h + bias). Returns every step's h (or only the last) and the last h."""
     run = _activation(activation)
     h, steps = initial_h, []
+    # The input's part of all steps is one product; only the state's part depends on the step before.
     for part in F.linear(_directed(x, direction), weight_ih, bias).unbind(0):
         h = run(part + F.linear(h, weight_hh))
         steps.append(h)
@@ -135,10 +136,12 @@ def lstm(
     if weight_ih_back is None or weight_hh_back is None:
         raise LoadError("a bidirectional lstm without weights for the backward direction")
     back = (weight_ih_back, weight_hh_back, bias_back, peephole_back)
+    # [batch, 2 * hidden]: the forward half comes first
     (h_f, h_b), (c_f, c_b) = initial_h.chunk(2, -1), initial_c.chunk(2, -1)
     steps_f, h_f, c_f = _lstm(x, h_f, c_f, ahead, names, clip)
     steps_b, h_b, c_b = _lstm(x.flip(0), h_b, c_b, back, names, clip)
     if output_sequence:
+        # The backward half in the input's order, or its last step, which has seen the whole sequence.
         steps = torch.cat((steps_f, steps_b.flip(0)), -1)
     else:
         steps = torch.cat((steps_f[-1:], steps_b[-1:]), -1)
@@ -158,8 +161,10 @@ def _lstm(
     if names == ("sigmoid", "tanh", "tanh") and peephole is None and clip is None:
         ordered = [_torch_order(w) for w in (weight_ih, weight_hh)]
         if bias is not None:
+            # torch has a second bias, which is added to the state's product.
             ordered += [_torch_order(bias), torch.zeros_like(bias)]
         state = (h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous())
+        # With biases, 1 layer, no dropout, not training, one direction, the sequence as axis 0.
         steps, h, c = torch.lstm(x, state, ordered, bias is not None, 1, 0.0, False, False, False)
         return steps, h[0], c[0]
     gate, cell, run = (_activation(name) for name in names)
@@ -167,6 +172,7 @@ def _lstm(
     found = []
     for part in F.linear(x, weight_ih, bias).unbind(0):
         i, f, o, z = (part + F.linear(h, weight_hh)).chunk(4, -1)
+        # The input's and forget gate's peepholes see the old cell, the output gate's the new one.
         c = gate(f + peep_f * c) * c + gate(i + peep_i * c) * cell(z)
         if clip is not None:
             c = c.clamp(-clip, clip)

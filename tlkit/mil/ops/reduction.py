@@ -31,6 +31,7 @@ def reduce_sum(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> 
     """The sum."""
     if axes is not None and len(axes) == 0:
         return x
+    # torch would widen integers to int64.
     return torch.sum(x, _over(x, axes), keepdim=keep_dims, dtype=x.dtype)
 
 
@@ -43,6 +44,7 @@ def reduce_mean(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) ->
 @op(aliases=True)
 def reduce_prod(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
     """The product."""
+    # torch multiplies along one axis at a time; from the last one on, so that the others keep their numbers.
     for axis in sorted((axis % max(x.ndim, 1) for axis in _over(x, axes)), reverse=True):
         x = torch.prod(x, axis, keepdim=keep_dims, dtype=x.dtype)
     return x

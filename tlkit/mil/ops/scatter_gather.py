@@ -136,11 +136,13 @@ def _wrapped(indices: Tensor, size: int) -> Tensor:
 
 
 def _gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int) -> Tensor:
+    # index_select takes int32 and int64 only; from iOS17 on MIL has indices of 8 and 16 bits too.
     if indices.dtype is not torch.int32:
         indices = indices.int()
     shape = x.shape[:axis] + indices.shape[batch_dims:] + x.shape[axis + 1 :]
     if not batch_dims:
         return x.index_select(axis, indices.reshape(-1)).reshape(shape)
+    # [batches, axis, rest]
     batched = x.flatten(0, batch_dims - 1).movedim(axis - batch_dims + 1, 1)
     flat = indices.reshape(batched.shape[0], -1)
     rows = torch.arange(batched.shape[0], device=x.device).unsqueeze(1)
@@ -148,11 +150,13 @@ def _gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int) -> Tensor:
 
 
 def _gather_nd(x: Tensor, indices: Tensor, batch_dims: int, settle: Callable[[Tensor, int], Tensor]) -> Tensor:
+    # Batch dimension i counts along axis i of the indices, so that it broadcasts with the coordinates.
     batch = [
         torch.arange(x.shape[i], device=x.device).view([-1 if i == j else 1 for j in range(indices.ndim - 1)])
         for i in range(batch_dims)
     ]
     place = [settle(part, x.shape[batch_dims + i]).long() for i, part in enumerate(indices.unbind(-1))]
+    # Without coordinates every place takes the whole of x.
     return x[(*batch, *place)] if batch or place else x.expand(*indices.shape[:-1], *x.shape)
 
 
@@ -173,6 +177,7 @@ def _scatter_nd(
     for part, size in zip(indices.unbind(-1), data.shape[:depth], strict=True):
         part = settle(part, size)
         outside = outside | (part < 0) | (part >= size)
+        # The row-major number of the place among the indexed dimensions.
         place = place * size + part
     # -1 is out of range for _scatter, which drops it.
     place = torch.where(outside, -1, place).reshape(-1)

@@ -36,6 +36,7 @@ def concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
         return torch.stack(tuple(values))
     if interleave:
         axis = axis % values[0].ndim
+        # a0 b0 a1 b1 ...
         return torch.stack(tuple(values), axis + 1).flatten(axis, axis + 1)
     return torch.cat(tuple(values), axis)
 

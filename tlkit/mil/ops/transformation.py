@@ -46,6 +46,7 @@ def expand_dims(x: Tensor, axes: Ints) -> Tensor:
     rank = x.ndim + len(axes)
     if rank > _MOST_AXES:
         raise ExecutionError(f"a tensor of {rank} dimensions", f"PyTorch's have at most {_MOST_AXES}")
+    # In ascending order: positions count in the result.
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
     return x
@@ -153,6 +154,7 @@ def depth_to_space(x: Tensor, block_size: int) -> Tensor:
     """Rearrange blocks of channels to blocks of pixels; the position in the block is the channel's slow part."""
     n, c, h, w = x.shape
     b = block_size
+    # [n, (b, b, c), h, w] becomes [n, c, (h, b), (w, b)].
     return x.reshape(n, b, b, c // (b * b), h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // (b * b), h * b, w * b)
 
 
@@ -161,6 +163,7 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
     """The inverse of ``depth_to_space``."""
     n, c, h, w = x.shape
     b = block_size
+    # [n, c, (h, b), (w, b)] becomes [n, (b, b, c), h, w].
     return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
 
 
@@ -183,6 +186,7 @@ def space_to_batch(x: Tensor, block_shape: Ints, paddings: Any) -> Tensor:
     x = F.pad(x, (left, right, top, bottom))
     n, c, h, w = x.shape
     a, b = block_shape
+    # [n, c, (h, a), (w, b)] becomes [(a, b, n), c, h, w].
     return x.reshape(n, c, h // a, a, w // b, b).permute(3, 5, 0, 1, 2, 4).reshape(n * a * b, c, h // a, w // b)
 
 
@@ -192,6 +196,7 @@ def batch_to_space(x: Tensor, block_shape: Ints, crops: Any) -> Tensor:
     n, c, h, w = x.shape
     a, b = block_shape
     n = n // math.prod(block_shape)
+    # [(a, b, n), c, h, w] becomes [n, c, (h, a), (w, b)].
     x = x.reshape(a, b, n, c, h, w).permute(2, 3, 4, 0, 5, 1).reshape(n, c, h * a, w * b)
     (top, bottom), (left, right) = crops
     return x[:, :, top : h * a - bottom, left : w * b - right]
@@ -218,6 +223,7 @@ def _index(
             index.append(first or 0)
             continue
         if step < 0:
+            # The same places in ascending order; the result is flipped.
             places = range(x.shape[i])[first:last:step]
             first, last, step = (places[-1], places[0] + 1, -step) if len(places) else (0, 0, 1)
             flips.append(kept)

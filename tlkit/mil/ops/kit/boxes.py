@@ -14,6 +14,7 @@ Spans = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 def spans(boxes: Tensor, mode: str, scale: float) -> Spans:
     """Return the boxes [N, 4] in the image's coordinates; ``mode`` is ``box_coordinate_mode``."""
+    # [N, 2] each: the two corners, or centre and size
     first, last = (boxes.to(torch.float32) * scale).reshape(-1, 2, 2).unbind(1)
     if mode.startswith("CENTER_SIZE"):
         first, last = first - last / 2, first + last / 2
@@ -30,7 +31,9 @@ def cut(x: Tensor, image: Tensor, boxes: Spans, target: Ints, normalized: bool, 
         factor = size - 1 if normalized else 1
         span = (last - first) * factor
         steps = sampling.offsets(span.abs(), count, mode)
+        # A box whose last corner lies before its first is read backwards.
         at = (first * factor)[:, None] + torch.where((span < 0)[:, None], -steps, steps)
+        # Reads stay inside; what lies outside is replaced below.
         points.append(at.clamp(0, size - 1))
         inside.append((at >= 0) & (at <= size - 1))
     sampled = sampling.bilinear(x, image, points[0], points[1])

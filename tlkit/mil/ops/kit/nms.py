@@ -26,6 +26,7 @@ def select(
     best, classes = scores.max(-1)
     order = best.argsort(descending=True, stable=True)
     passing = order[best[order] >= score_threshold]
+    # NeuralNetwork.proto: if no box passes the score threshold, the best one is returned.
     left = passing if passing.numel() else order[:1]
     kept: list[Tensor] = []
     # Compared in f32: a Python float is wider.

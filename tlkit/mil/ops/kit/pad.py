@@ -21,10 +21,12 @@ def pad(x: Tensor, amounts: Sequence[int], mode: str, value: Any) -> Tensor:
     pairs = list(zip(amounts[::2], amounts[1::2], strict=True))
     if mode == "constant":
         return F.pad(x, _reversed(pairs), value=value)
+    # torch mirrors three axes at most, so leading ones that are not padded are left out of it.
     while pairs and pairs[0] == (0, 0):
         pairs.pop(0)
     if 1 <= len(pairs) <= 3 and x.is_floating_point():
         inner = x.shape[x.ndim - len(pairs) :]
+        # torch wants a batch and a channel axis before the padded ones.
         padded = F.pad(x.reshape(1, -1, *inner), _reversed(pairs), mode=mode)
         return padded.reshape(x.shape[: x.ndim - len(pairs)] + padded.shape[2:])
     for axis, (before, after) in enumerate(pairs, start=x.ndim - len(pairs)):

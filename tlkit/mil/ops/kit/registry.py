@@ -63,6 +63,7 @@ CARRIERS: Mapping[DType, torch.dtype] = {
     DType.UINT4: torch.uint8,
     DType.UINT6: torch.uint8,
     DType.UINT8: torch.uint8,
+    # torch has these three types too, but few of the operations on them.
     DType.UINT16: torch.int32,
     DType.UINT32: torch.int64,
     DType.UINT64: torch.int64,
@@ -87,6 +88,7 @@ def _is(kind: type, value: Any) -> bool:
     """Whether a constant's value has the type that an op declares; integers are accepted for floats."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
+    # isinstance would take True for a whole number.
     return type(value) is kind
 
 
@@ -166,6 +168,7 @@ def op(
         rounded = function if exact else _rounded(function)
         shares = exact if aliases is None else aliases
         versions.append(OpDef(title, family, since, function, rounded, parameters, special, exact, shares, constexpr))
+        # lookup() takes the last that fits.
         versions.sort(key=lambda version: version.since)
         return function
 
@@ -293,6 +296,7 @@ def _signature(function: Callable[..., Any]) -> tuple[dict[str, Parameter], tupl
         if parameter.name in SPECIAL:
             special.append(parameter.name)
             continue
+        # A name that Python reserves is written with an underscore at its end.
         name, hint = parameter.name.rstrip("_"), hints[parameter.name]
         required = parameter.default is parameter.empty
         parameters[name] = Parameter(parameter.name, _kind(hint), required, _present(hint))

@@ -23,8 +23,10 @@ def offsets(span: Tensor, count: int, mode: str) -> Tensor:
             return span / 2 if mode == "ALIGN_CORNERS" else span * 0
         return steps * (span / (count - 1))
     if mode == "DEFAULT":
+        # span + 1 is the number of pixels.
         points = steps * ((span + 1) / count)
     elif mode == "OFFSET_CORNERS":
+        # As ROI align samples: half a spacing away from the edge.
         points = (steps + 0.5) * (span.clamp(min=1) / count)
     elif mode == "UNALIGN_CORNERS":
         points = (steps + 0.5) * ((span + 1) / count) - 0.5
@@ -40,6 +42,7 @@ def grid(size: int, count: int, mode: str, device: torch.device) -> Tensor:
 
 def linear(x: Tensor, axis: int, points: Tensor) -> Tensor:
     """Interpolate ``x`` linearly at ``points`` of ``axis``."""
+    # Points are not negative, so truncation is floor.
     low = points.to(torch.int64)
     high = (low + 1).clamp(max=x.shape[axis] - 1)
     weight = (points - low).reshape(-1, *(1,) * (x.ndim - 1 - axis % x.ndim))
@@ -53,6 +56,7 @@ def nearest(x: Tensor, axis: int, count: int, mode: str = "DEFAULT") -> Tensor:
     (``upsample_nearest_neighbor``) the one under its start, the other modes the one nearest the grid point.
     """
     size = x.shape[axis]
+    # OFFSET_CORNERS spreads over size - 1 pixels, so that even an unchanged size resamples.
     if size == count and mode != "OFFSET_CORNERS":
         return x
     steps = torch.arange(count, device=x.device)
@@ -74,6 +78,7 @@ def bilinear(x: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     which = image[:, None, None]
 
     def pick(row: Tensor, column: Tensor) -> Tensor:
+        # An index on either side of a slice puts its axes first: [K, h, w, C].
         return x[which, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
 
     upper = torch.lerp(pick(top, left), pick(top, right), across)
@@ -85,6 +90,7 @@ def reflected(at: Tensor, size: int, edge: float) -> Tensor:
     span = size - 1 + 2 * edge
     if span == 0:
         return torch.zeros_like(at)
+    # Mirror images repeat after twice the span.
     within = torch.remainder(at + edge, 2 * span)
     return (torch.where(within > span, 2 * span - within, within) - edge).clamp(0, size - 1)
 
@@ -92,6 +98,7 @@ def reflected(at: Tensor, size: int, edge: float) -> Tensor:
 def pick(x: Tensor, row: Tensor, column: Tensor, outside: float | None) -> Tensor:
     """Take pixels [B, h, w] of x [B, C, H, W]; outside the image, the border's pixels or the value ``outside``."""
     height, width = x.shape[-2:]
+    # One index into the image's pixels in row-major order.
     index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     flat = index.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
     taken = x.flatten(2).gather(2, flat).reshape(*x.shape[:2], *row.shape[1:])

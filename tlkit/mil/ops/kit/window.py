@@ -25,6 +25,7 @@ def window_pads(
     small, large = [], []
     for i, (size, k, s) in enumerate(zip(x.shape[2:], kernel, strides, strict=True)):
         reach = (k - 1) * (dilations[i] if dilations else 1) + 1
+        # SAME means ceil(size / stride) positions.
         total = max(0, (-(-size // s) - 1) * s + reach - size)
         small.append(total // 2)
         large.append(total - total // 2)
