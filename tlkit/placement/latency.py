@@ -89,6 +89,7 @@ def work(step: Step) -> Work:
     """Return what ``step`` has to do."""
     named = kind(step)
     rate = "free" if named in FREE else COMPUTED.get(named, "values")
+    # A product with a constant is a linear layer in other words.
     if rate == "matmul" and step.weights:
         rate = "linear"
     return Work(rate, step.macs, step.nbytes, sum(item.nbytes for item in step.weights))
@@ -103,6 +104,7 @@ def microseconds(done: Iterable[Work], by: Calibration, speed: float) -> float:
             continue
         count += 1
         if item.rate in flops:
+            # FLOP by TFLOPS are 1e-6 microseconds, bytes by GB/s are 1e-3.
             total += max(2 * item.macs / flops[item.rate] / 1e6, item.weights / by.weights / 1e3)
         elif item.rate == "depthwise":
             total += max(item.nbytes / by.depthwise / 1e3, item.weights / by.weights / 1e3)
@@ -135,6 +137,7 @@ def estimate(prediction: Prediction, done: Iterable[Work]) -> Latency:
     total = 0.0
     for unit, region in groupby(zip(units, done, strict=True), key=lambda pair: pair[0]):
         by = calibrations()[unit]
+        # Each region on a unit is a run of its own.
         total += microseconds((item for _, item in region), by, speeds()[prediction.chip.name, unit][0]) + by.run
     spent = total / 1e3
     factor, basis = _basis(prediction, sorted(set(units)), spent)

@@ -126,6 +126,7 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
     """
     if not costs:
         return [], []
+    # ahead: the least that follows an operation on each unit, its end included; behind: the least that precedes it.
     ahead: list[dict[str, float]] = [{} for _ in costs]
     ahead[-1] = {unit: 0.0 if unit == "cpu" else prices.SWITCH for unit in costs[-1]}
     for index in range(len(costs) - 2, -1, -1):
@@ -146,6 +147,7 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
         best = min(total.values())
         equal = tuple(unit for unit, cost in total.items() if cost <= best + TIE * max(best, 1.0))
         ties.append(equal)
+        # In a tie the unit before stays, since a change may not pay.
         chosen.append(
             chosen[-1] if chosen and chosen[-1] in equal else next(u for u in ("ane", "gpu", "cpu") if u in equal)
         )

@@ -92,6 +92,7 @@ def _types(step: Step) -> Iterator[str]:
         yield "ANE-int"
     if step.type == "topk" and any(item.kind.dtype in _INTEGERS for item in step.read):
         yield "ANE-int"
+    # The casts around an f16 body may run there.
     if step.type not in ("cast", "dequantize") and kinds & {DType.FP32, DType.FP64}:
         yield "f32-compute"
 

@@ -47,6 +47,7 @@ class Builder:
                 if kind not in control.KINDS:
                     self._layer(g, kind, message, scope)
             except LoadError as error:
+                # A layer in a branch or a loop has been named already.
                 if error.message.startswith("layer '"):
                     raise
                 raise LoadError(f"layer '{message.name}' ({kind}): {error.message}", error.hint) from None
@@ -74,6 +75,7 @@ class Builder:
             raise LoadError(f"{len(message.input)} inputs where it needs {least}", "the network is damaged")
         g.title, start = message.name or kind, len(g.operations)
         inputs = tuple(scope[name] for name in message.input)
+        # -1 and 0 stand for a length that is not known.
         declared = tuple(tuple(d if d > 0 else None for d in tensor.dimValue) for tensor in message.outputTensor)
         layer = Layer(message.name, getattr(message, kind), inputs, tuple(message.output), declared, self.weights, self)
         made = function(g, layer)
@@ -88,10 +90,12 @@ class Builder:
         constants = {o.outputs[0].name for o in g.operations[start:] if o.type == "const"}
         wanted: dict[str, str] = {}
         for name, blob in zip(message.output, blobs, strict=False):
+            # Constants are shared, an input that is passed on has its name, and no value can have two.
             if blob.name in here - constants and blob.name not in wanted:
                 wanted[blob.name] = g.fresh(name)
             made = wanted.get(blob.name, blob.name)
             scope[name] = Blob(made, blob.shape, blob.lead, blob.trail)
+        # Several layers of a file may have one name.
         title = message.name if message.name and message.name not in self._titles else ""
         self._titles.add(message.name)
         g.settle(start, wanted, title)

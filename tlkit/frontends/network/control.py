@@ -21,8 +21,8 @@ from tlkit.mil.types import DType
 
 KINDS = ("branch", "loop", "loopBreak", "loopContinue")
 _STOP, _BREAK = "\0stop", "\0break"  # no blob can have these names: a file's have no such character
-_NEAR_0 = 1e-6
-_PASSES = 8
+_NEAR_0 = 1e-6  # NeuralNetwork.proto: a condition holds if its absolute value is above this
+_PASSES = 8  # each can only open lengths and add names, so that sound loops settle long before
 Scope = dict[str, Blob]
 Run = Callable[[Graph, Scope], None]
 
@@ -64,6 +64,7 @@ def make(layers: Layers, g: Graph, message: Any, scope: Scope) -> bool:
     g.title = message.name or kind
     if kind == "branch":
         _branch(layers, g, message, scope)
+        # A branch without a break leaves the flag at its known 0.
         return _STOP in scope and g.known(scope[_STOP]) != (0.0,)
     if kind == "loop":
         _Loop(layers, message).make(g, scope)
@@ -86,6 +87,7 @@ def unless_stopped(layers: Layers, g: Graph, scope: Scope, rest: Run) -> None:
 
 
 def _flag(g: Graph, value: int) -> Blob:
+    # An f32 like every value in a scope, so that blocks can yield it.
     return g.know(g.tensor(scalar([float(value)]), "flag"), (float(value),))
 
 
@@ -184,6 +186,8 @@ class _Loop:
             inputs, inside = self._inputs(graph, scope, initial)
             results = self._turn(graph, inside, Blob(inputs[0].name, (1,)), limit, names)
             body = Block(tuple(inputs), tuple(results[name].name for name in results), tuple(graph.operations))
+        # MIL's test yields nothing but a bool, while a condition's network may write names: it runs in the body, at the
+        # end.
         with g.inner() as graph:
             tested, _ = self._inputs(graph, scope, initial)
             test = Block(tuple(tested), (tested[1].name,), ())
@@ -232,6 +236,7 @@ class _Loop:
         del scope[_STOP], scope[_BREAK]
         one = binary(g, "add", count, 1.0)
         going = binary(g, "less", one, float("inf") if limit is None else limit, out=DType.BOOL)
+        # After a break the condition's network does not run again, so it stands in a branch of its own.
         if g.known(broken) != (0.0,):
             going = g.op(
                 "logical_and", (1,), out=DType.BOOL, x=going, y=binary(g, "equal", broken, 0.0, out=DType.BOOL)

@@ -65,6 +65,7 @@ class NeuralNetwork:
         asked = {spec.name: (shapes or {}).get(spec.name, default_shape(spec)) for spec in self.inputs}
         key = tuple(asked.items())
         if key not in self._made:
+            # A caller with ever new shapes must not fill the memory.
             if len(self._made) >= 8:
                 self._made.clear()
             self._made[key] = Program({"main": self._function(asked)})
@@ -83,6 +84,7 @@ class NeuralNetwork:
             exact = self._network.imageInputShapeMapping == 1 if spec.image else self.exact
             blob = ports.entered(spec, shapes[spec.name], exact=exact)
             g.title = spec.name
+            # Networks compute in floats, whatever their ports take.
             scope[spec.name] = g.cast(blob, DType.FP32, kind)
         ports.preprocessed(g, self._network.preprocessing, self.inputs, scope)
         wanted = [spec.name for spec in self.outputs]
@@ -137,6 +139,7 @@ class NeuralNetwork:
         blob = ports.left(g, _found(scope, spec.name), spec, exact=self.exact)
         if ports.element(spec) is DType.INT32:
             blob = g.cast(blob, DType.INT32)
+        # An operation of its own: a layer's value may leave by several ports, or be an input itself.
         blob = g.op("identity", blob.shape, out=ports.element(spec), x=blob)
         g.settle(len(g.operations) - 1, {blob.name: spec.name}, "")
         return spec.name

@@ -94,8 +94,10 @@ def left(g: Graph, x: Blob, spec: TensorSpec, *, exact: bool) -> Blob:
     if exact or x.rank != _RANK:
         fits = wanted and None not in shape and product(wanted) == product(shape)
         return g.reshape(x, tuple(wanted)) if fits else g.lay(x)
+    # Old models often declare nothing, or the channels only: what they make then stays in rank 5.
     if len(wanted) == _RANK or not wanted or None in shape or shape[:2] != (1, 1):
         return g.lay(x)
+    # Declared [C] and made as [1, 1, C, 1, 1]: the program's [C] is the answer.
     if len(wanted) == 1 and shape[3:] == (1, 1):
         return g.lay(x, 2, 2)
     if product(wanted) == product(shape) and len(wanted) not in (1, 3):

@@ -72,6 +72,7 @@ def _labelled(body: Block, labels: Sequence[str], taken: set[str]) -> Block:
     if classify is None:
         body, classify = _with_classify(body, taken)
     _check_count(body, classify, len(labels))
+    # Core ML's probabilities are doubles, whatever type the scores have.
     dictionary = DictType(_STRING, TensorType(DType.FP64))
     label, scores = classify.outputs
     outputs = (NamedType(label.name, _STRING), NamedType(scores.name, dictionary))

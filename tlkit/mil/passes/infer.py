@@ -48,6 +48,7 @@ def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
 
     UsageError names the operation that the shapes do not fit or that does not follow.
     """
+    # Shapes do not depend on rounding, so it is left out.
     walker = _Walker(lower(function, precision="f32"), function)
     held = stored(walk(function.block.operations))
     # A shape that the user typed is trusted more than one from the file.
@@ -96,8 +97,10 @@ class _Walker(fx.Interpreter):
         else:
             self.reshapes[operation.outputs[0].name] = batch
             _, kwargs = self.fetch_args_kwargs_from_env(n)
+            # Run with the shape that the reshape is going to have.
             result = self.call_function(n.target, (), {**kwargs, "shape": batch})
         values = result if isinstance(result, tuple) else (result,)
+        # Not strict: write_state returns None and declares no output.
         for item, value in zip(operation.outputs, values, strict=False):
             if isinstance(value, torch.Tensor):
                 self.found[item.name] = tuple(value.shape)
@@ -108,6 +111,7 @@ class _Walker(fx.Interpreter):
         """Return the declared type of a node that is not an operation: an input, or one of several outputs."""
         if node.op == "placeholder":
             return self._declared[node]
+        # lower's `_item(whole, index)`, one of several outputs
         whole = node.args[0] if len(node.args) == 2 else None
         operation = whole.meta.get("mil") if isinstance(whole, fx.Node) else None
         return operation.outputs[node.args[1]].type if operation is not None else None
@@ -151,18 +155,20 @@ def _follows(operation: Operation, changed: Mapping[str, set[int]], given: Mappi
     axes = changed.get("x", set())
     if operation.type == "gather":
         axis = given.get("axis", 0)
+        # Constant indices may mean other elements in an axis of another length.
         return set(changed) == {"indices"} or (set(changed) == {"x"} and axis >= 0 and axis not in axes)
     if operation.type == "split":
         return given["axis"] >= 0 and given["axis"] not in axes
     if operation.type == "slice_by_index":
         masks = [given.get(name) or () for name in ("begin_mask", "end_mask", "squeeze_mask")]
+        # Along each changed axis the whole has to be taken: begin and end masked, and not squeezed.
         whole = [tuple(mask[axis : axis + 1]) for mask in masks for axis in sorted(axes)]
         return set(changed) == {"x"} and set(whole[: -len(axes)]) == {(True,)} and (True,) not in whole[-len(axes) :]
     if operation.type == "reshape":
         return isinstance(given["shape"], fx.Node)  # computed from what there is
     versions = library().get(operation.type, ())
     known = operation.type in _FOLLOW or any(version.family in _FAMILIES for version in versions)
-    return known and "output_shape" not in operation.inputs
+    return known and "output_shape" not in operation.inputs  # conv_transpose's, a constant length
 
 
 def _different(kind: Any, value: Any) -> set[int]:

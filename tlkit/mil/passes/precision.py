@@ -108,6 +108,7 @@ def _wide_type(kind: Type) -> Type:
 
 
 def _wide_value(name: str, value: Value) -> Value:
+    # An operation may be called fp16 too; its name stays.
     if value.type == TensorType(DType.STRING) and value.data == ("fp16",) and name != "name":
         return replace(value, data=("fp32",))  # a cast's target type
     return _wide_numbers(value)

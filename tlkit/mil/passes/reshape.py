@@ -51,6 +51,7 @@ def _declared(function: Function, shapes: Mapping[str, Shape]) -> Function:
         if item.name not in shapes or not isinstance(kind, TensorType) or kind.shape is None:
             return item
         if len(kind.shape) != len(shapes[item.name]):
+            # run_passes makes a LoadError of it.
             raise ValueError(f"'{item.name}' declares {len(kind.shape)} axes and has {len(shapes[item.name])}")
         return replace(item, type=replace(kind, shape=shapes[item.name]))
 
@@ -74,6 +75,7 @@ def _with_reshapes(function: Function, shapes: Mapping[str, Shape]) -> Function:
                 word = fresh(taken, f"{name}_shape")
                 taken.add(word)
                 replaced += references(item.inputs["shape"])
+                # A new one, since other operations may take the old one.
                 operations.append(constant(word, vector(shapes[name])))
                 item = replace(item, inputs={**item.inputs, "shape": (Ref(word),)})
             operations.append(item)

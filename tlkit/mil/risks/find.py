@@ -35,6 +35,7 @@ def find_risks(
         if places:
             found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
     order = list(Level)
+    # A stable sort: within a level the order of the modules stays.
     return tuple(sorted(found, key=lambda risk: order.index(risk.level)))
 
 

@@ -28,6 +28,7 @@ def _rank(survey: Survey) -> Found:
     for item in survey.operations:
         deep = any(isinstance(out.type, TensorType) and len(out.type.shape or ()) > 5 for out in item.outputs)
         scalar = item.type == "gather" and len(survey.shape(item, "x")) == 5 and survey.tensor(item, "indices")
+        # A known type with an empty shape is a scalar.
         if deep or (scalar and not survey.shape(item, "indices")):
             yield item.name
     for given in survey.function.inputs:
@@ -45,6 +46,7 @@ def _rank(survey: Survey) -> Found:
 def _pad_axes(survey: Survey) -> Found:
     for item in survey.of("pad"):
         amounts = survey.ints(item, "pad")
+        # All but the (before, after) pairs of the last two axes.
         if survey.constant(item, "mode") in ("reflect", "replicate") and any(amounts[:-4]):
             yield item.name
 
@@ -172,6 +174,7 @@ def _inline_half(survey: Survey) -> Found:
 )
 def _left_out(survey: Survey) -> Found:
     for item in survey.operations:
+        # 99 is no release, so nothing is missing.
         since, name = (15, "keep_dims") if item.type.startswith("reduce_") else _NEEDED.get(item.type, (99, ""))
         if survey.release >= since and name not in item.inputs:
             yield item.name
@@ -234,6 +237,7 @@ def _open_range(survey: Survey) -> Found:
     "take and give float32 or int32, and cast inside",
 )
 def _small_ports(survey: Survey) -> Found:
+    # An image's pixels have 8 bits, and Core ML takes those.
     return (
         spec.name for spec in (*survey.inputs, *survey.outputs) if spec.dtype in ("int8", "uint8") and not spec.image
     )

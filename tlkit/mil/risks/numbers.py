@@ -122,6 +122,7 @@ def _one_small_table(survey: Survey) -> Found:
         kind = survey.tensor(item, "lut")
         value = item.attributes.get("lut")  # iOS16 keeps everything in attributes
         shape = kind.shape if kind else value.type.shape if value and isinstance(value.type, TensorType) else ()
+        # [entries] in iOS16; [*blocks, entries, vector] from iOS18 on
         entries = (shape or (0,))[0] if len(shape or ()) == 1 else (shape or (0, 0))[-2]
         if entries == 16 and math.prod(size or 1 for size in (shape or ())) == 16:
             yield item.name
@@ -137,6 +138,7 @@ def _one_small_table(survey: Survey) -> Found:
 def _blocks_of_bytes(survey: Survey) -> Found:
     for item in survey.of("constexpr_blockwise_shift_scale"):
         data, scale = survey.tensor(item, "data"), survey.shape(item, "scale")
+        # Scales that vary along several axes are blocks; channels need one.
         if data and data.dtype in (DType.INT8, DType.UINT8) and sum((size or 0) > 1 for size in scale) > 1:
             yield item.name
 

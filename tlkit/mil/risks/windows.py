@@ -15,6 +15,7 @@ from tlkit.mil.risks.kit import Found, Level, Survey, half, made, rule
 )
 def _pool_7_3_4(survey: Survey) -> Found:
     for item in survey.of("avg_pool"):
+        # Sets, so that any number of axes compares alike.
         kernel, strides, pad = (set(survey.ints(item, name)) for name in ("kernel_sizes", "strides", "pad"))
         if (kernel, strides, pad) == ({7}, {4}, {3}):
             yield item.name
@@ -42,6 +43,7 @@ def _pool_same_lower(survey: Survey) -> Found:
 )
 def _pool_of_padding(survey: Survey) -> Found:
     for item in survey.of("max_pool"):
+        # kernel has one length per axis, pad two amounts.
         kernel, pad = survey.ints(item, "kernel_sizes"), survey.ints(item, "pad")
         if survey.constant(item, "pad_type") == "custom" and any(
             amount >= kernel[place // 2] for place, amount in enumerate(pad[: 2 * len(kernel)])
@@ -162,6 +164,7 @@ def _slice_of_one(survey: Survey) -> Found:
         kind = survey.tensor(item, "x")
         whole = [kept is False for kept in _flags(survey, item, "begin_mask")]
         ends = [kept is False for kept in _flags(survey, item, "end_mask")]
+        # Without masks every axis has its begin and end.
         sliced = [a and b for a, b in zip(whole, ends, strict=False)] or [True] * len(survey.ints(item, "begin"))
         if kind and any(size == 1 and cut for size, cut in zip(kind.shape or (), sliced, strict=False)):
             yield item.name
@@ -252,6 +255,7 @@ def _of_state(survey: Survey, item: Operation) -> bool:
     maker = survey.maker(item, "x")
     return bool(states) and (
         (maker is not None and maker.type == "read_state")
+        # An f32 program narrows the result (cast) before it writes it.
         or any(user.type in ("write_state", "coreml_update_state", "cast") for user in survey.after(item))
     )
 

@@ -28,6 +28,7 @@ class Parser(ValueReader):
             lex.fail("expected 'program'")
         lex.advance()
         lex.expect("(")
+        # The minor number tells how scalars are spelled; the protobuf has no place for it.
         major = lex.number_text().split(".")[0]
         # 18 digits fit in the protobuf's 64 bits.
         if not major.lstrip("-").isdigit() or len(major) > 18:
@@ -122,6 +123,7 @@ class Parser(ValueReader):
         lex = self._lex
         found = []
         while not lex.accept("}"):
+            # A block may have a label (block0), which means nothing.
             if lex.token != "(":
                 lex.name()
             found.append(self.block(self.named_types("(", ")")))
@@ -137,6 +139,7 @@ class Parser(ValueReader):
         if lex.token.startswith('"'):
             return Ref(lex.string())
         word = lex.name()
+        # `fp16(…)` and `tensor<…>(…)` are constants, a word without brackets a reference.
         return self.value(word) if lex.token in ("<", "(") else Ref(word)
 
     def attributes(self) -> dict[str, Value]:

@@ -12,20 +12,21 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@$:]*")
 
 # The quantifiers are possessive: a string that never ends costs one look at the rest of the text, not many.
 _TOKEN = re.compile(
-    r"//[^\n]*+"
-    r'|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-    r"|nan\(0x[0-9a-f]+\)"
-    r"|[A-Za-z_][A-Za-z0-9_.@$:]*+"
+    r"//[^\n]*+"  # a comment
+    r'|"[^"\\]*+(?:\\.[^"\\]*+)*+"'  # a string
+    r"|nan\(0x[0-9a-f]+\)"  # a NaN with its bits
+    r"|[A-Za-z_][A-Za-z0-9_.@$:]*+"  # a name
     r"|->"
+    # a hexadecimal float as C's %a writes it, or an integer
     r"|[-+]?(?:0[xX][0-9a-fA-F]*+(?:\.[0-9a-fA-F]*+)?(?:[pP][-+]?[0-9]++)?"
-    r"|(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?|(?:inf|nan)\b)"
-    r"|\S",
+    r"|(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?|(?:inf|nan)\b)"  # a decimal number, inf or nan
+    r"|\S",  # anything else is a token of one character
     re.DOTALL,
 )
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _UNESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 _ESCAPED = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
-_LONGEST_NUMBER = 400
+_LONGEST_NUMBER = 400  # characters; the largest double has 309 digits before its point
 
 
 class Lexer:
@@ -69,6 +70,7 @@ class Lexer:
     def at_word(self) -> bool:
         """Whether an identifier is next."""
         first = self.token[:1]
+        # nan(0x7e01) begins like a word.
         return (first == "_" or (first.isalpha() and first.isascii())) and self.token[-1] != ")"
 
     def name(self) -> str:
@@ -98,6 +100,7 @@ class Lexer:
         """Return a whole number from 0 to 2**63 - 1: a dimension or an offset."""
         if not (self.token.isascii() and self.token.isdigit()):
             self.fail("expected a whole number")
+        # The length comes first: int() takes quadratic time.
         if len(self.token) > 19 or int(self.token) >= 1 << 63:
             self.fail("a number past 2**63 - 1")
         return int(self.advance())
@@ -139,6 +142,7 @@ def _unescape(match: re.Match[str]) -> str:
     if len(escape) == 1:
         return _UNESCAPED.get(escape, match[0])
     code = int(escape[1:], 16)
+    # A surrogate would make a text that cannot be encoded.
     is_character = code < 0xD800 or 0xE000 <= code <= 0x10FFFF
     return chr(code) if is_character else match[0]
 

@@ -59,6 +59,7 @@ class Printer:
         plain = Block((), function.block.outputs, function.block.operations) if self._is_plain(function) else None
         if plain is not None:
             yield f"{head} {{"
+            # coremlc indents a function's operations by three steps, and its end by two.
             yield from self.body(plain, 3)
             yield f"{_STEP * 2}}} -> ({_names(plain.outputs)});"
             return
@@ -158,6 +159,7 @@ class Printer:
     def _inner(self, value: Value, wanted: Type | None) -> str:
         """Format a constant inside another: with its type only where that is not the expected one."""
         if value.type != wanted:
+            # Spelled `tensor<…>`: by that word the reader sees that a constant inside another has its own type.
             full = Printer(False) if isinstance(value.type, TensorType) else self
             return full.value(value)
         if value.data == () and isinstance(value.type, TensorType):
@@ -193,6 +195,7 @@ def _dimension(dim: Dim) -> str:
 def _opset(name: str) -> str:
     if name in _TEXT_OPSETS:
         return _TEXT_OPSETS[name]
+    # Unquoted it would be read as the text's name of another opset.
     return quote(name) if name in TEXT_OPSETS else _name(name)
 
 

@@ -16,7 +16,7 @@ from tlkit.mil.types import DType
 Input: TypeAlias = Blob | Value | bool | int | float | str | Sequence[Any]
 """What an operation is given: a blob, a constant, a Python scalar or list of them, or a list of blobs."""
 
-_WIDEST = 1 << 31
+_WIDEST = 1 << 31  # Core ML's dimensions are below it
 
 
 class Graph:
@@ -34,6 +34,7 @@ class Graph:
     def inner(self) -> Iterator[Graph]:
         """Open a block whose operations see what this one has made."""
         graph = Graph(self._taken)
+        # Copies, since what a block makes is not seen outside it.
         graph._laid, graph._constants, graph._known = dict(self._laid), dict(self._constants), dict(self._known)
         graph.title = self.title
         yield graph
@@ -97,6 +98,7 @@ class Graph:
 
     def constant(self, hint: str, value: Value) -> Ref:
         """Add a constant once; return where it is."""
+        # Scalars as text, since 0.0 == -0.0 and True == 1; tensors by identity, so that none is decoded.
         key = (repr(value.type), repr(value.data) if isinstance(value.data, tuple) else str(id(value.data)))
         if key not in self._constants:
             name = self.fresh(f"{self.title}_{hint}" if self.title else hint)
@@ -133,6 +135,7 @@ class Graph:
         if lead > end or any(length != 1 for length in (*logical[:lead], *logical[end:])):
             raise LoadError(f"an operation does not take the shape {logical}", "the network is damaged")
         shape, made = logical[lead:end], x
+        # `gone` are axes of what there is, `added` are axes of the result.
         added = [*range(max(x.lead - lead, 0)), *range(len(shape) - max(x.trail - trail, 0), len(shape))]
         gone = [*range(max(lead - x.lead, 0)), *range(len(x.shape) - max(trail - x.trail, 0), len(x.shape))]
         if gone:
@@ -216,6 +219,7 @@ def scalar(value: Any) -> Value:
     items = value if isinstance(value, list | tuple) else (value,)
     first = items[0] if items else 0
     kind = DType.FP32
+    # bool first: a bool is an int too.
     for python, found in ((bool, DType.BOOL), (int, DType.INT32), (str, DType.STRING)):
         if isinstance(first, python):
             kind = found

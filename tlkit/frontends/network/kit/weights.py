@@ -73,6 +73,7 @@ class Weights:
 
         first = (sum(shape[0] for _, shape in parts), *parts[0][1][1:]) if len(parts) > 1 else parts[0][1]
         shape = tuple(first[place] for place in permuted) if permuted else first
+        # Tells the loader's budget how large a constant the file warrants.
         stored = sum(params.ByteSize() for params in several)
         # The messages are kept: a key is their place in memory.
         self._made[key] = Value(TensorType(DType.FP32, shape), Decoded(make, stored))
@@ -101,6 +102,7 @@ def decoded(params: Any, shape: tuple[int, ...], axis: int) -> Array:
 
 def _check(params: Any, shape: tuple[int, ...]) -> None:
     count, there = product(shape), legacy.count(params)
+    # Below 8 bits the last byte may end with elements that are only padding.
     packed = bool(params.rawValue) and params.quantization.numberOfBits < 8
     if count != there and not (packed and count is not None and count <= there < count + 8):
         raise LoadError(f"a weight of shape {shape} has {there} values", "the file is damaged")
