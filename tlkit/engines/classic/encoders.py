@@ -23,7 +23,7 @@ def one_hot(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     def step(features: Features) -> dict[str, Any]:
         category = scalar(given(features, source))
         place = places.get(category)
-        if place is None and message.handleUnknown == 0:
+        if place is None and message.handleUnknown == 0:  # 0 is ErrorOnUnknown
             shown = ", ".join(map(str, categories[:8])) + (", ..." if len(categories) > 8 else "")
             raise ExecutionError(f"the input '{source}' is {category!r}, which is not a category", f"it is {shown}")
         if message.outputSparse:
@@ -63,6 +63,7 @@ def dict_vectorizer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
 
 def feature_vectorizer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return ``featureVectorizer``: its inputs one after another; a dictionary is sparse, its keys are places."""
+    # A size, although the specification's comment speaks of an index.
     columns = [(column.inputColumn, int(column.inputDimensions)) for column in model.featureVectorizer.inputList]
     name = only_output(model)
     said = budget.over(sum(size for _, size in columns))

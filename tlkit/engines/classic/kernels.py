@@ -81,6 +81,7 @@ class _Vectors:
     def beside(self, features: Matrix) -> tuple[Matrix, Matrix]:
         """Return the features [rows, width] and the support vectors [vectors, width]."""
         width = features.shape[1]
+        # Sparse vectors leave zeros out, the last ones too.
         if len(features) and (width < self._width or (width > self._width and not self._sparse)):
             raise ExecutionError(f"{width} features; its support vectors have {self._width}", "give it as many")
         if not self._sparse:
@@ -121,6 +122,7 @@ class _Pairs:
         found = np.empty((len(near), len(self._pairs)))
         for column, (i, j) in enumerate(self._pairs):
             first, second = self._parts[i], self._parts[j]
+            # A class's vectors have a row of coefficients for each other class: libsvm leaves the class itself out.
             found[:, column] = (
                 near[:, first] @ self._coefficients[j - 1][first] + near[:, second] @ self._coefficients[i][second]
             )
@@ -141,6 +143,7 @@ class _Pairs:
         if not self._a.size:
             return None
         first = np.clip(logistic(-(self._a * decisions + self._b)), _LEAST, 1 - _LEAST)
+        # Two classes have one pair: there is nothing to join.
         if self._classes == 2:
             return two_columns(1 - first[:, 0])
         apart = np.zeros((len(decisions), self._classes, self._classes))
@@ -156,6 +159,7 @@ def _joined(apart: Matrix) -> Matrix:
     coupling" (2004), algorithm 2, ended where libsvm ends it: within 0.005 / classes, or after 100 rounds.
     """
     classes = len(apart)
+    # The paper's Q: what is minimised is p'Qp.
     q = -apart.T * apart
     np.fill_diagonal(q, (apart.T**2).sum(1))
     p = np.full(classes, 1 / classes)
@@ -165,6 +169,7 @@ def _joined(apart: Matrix) -> Matrix:
         if np.abs(product - whole).max() < 0.005 / classes:
             break
         for t in range(classes):
+            # The minimum along p[t]; p'Qp, Qp and p then follow the step and the division that makes the sum 1 again.
             step = (whole - product[t]) / q[t, t]
             p[t] += step
             whole = (whole + step * (step * q[t, t] + 2 * product[t])) / (1 + step) ** 2

@@ -42,7 +42,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message = model.glmClassifier
     answer, line = Classification(model, labels_of(message)), _Line(model, message)
     count = len(answer.labels)
-    probit, apart = message.postEvaluationTransform == 1, message.classEncoding == 1
+    probit, apart = message.postEvaluationTransform == 1, message.classEncoding == 1  # 1 is Probit, and OneVsRest
     check_sizes("rows of weights", line.rows, (1,) if count == 2 else (count,) if apart else (count - 1,))
     if probit and count > 2 and not apart:
         raise LoadError("a probit of more than two classes with one as reference", DAMAGED)

@@ -60,10 +60,12 @@ class NonMaximumSuppression:
         message = self._message
         least = _threshold(arrays, message.confidenceThresholdInputFeatureName, message.confidenceThreshold)
         overlap = _threshold(arrays, message.iouThresholdInputFeatureName, message.iouThreshold)
+        # In the confidences' own type: 0.3 as a double is less than 0.3 as an f32.
         passing = np.flatnonzero(confidence.max(-1) >= np.float32(least))
         if not passing.size:
             return passing
         boxes, scores = torch.from_numpy(coordinates[passing]), torch.from_numpy(confidence[passing])
+        # what is below the threshold is gone already
         found = select(boxes, scores, overlap, -np.inf, len(passing), bool(message.pickTop.perClass))
         kept: NDArray[np.int64] = passing[found.numpy()]
         return kept

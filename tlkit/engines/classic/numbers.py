@@ -83,6 +83,7 @@ def normalizer(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     def step(features: Features) -> dict[str, Any]:
         numbers = vector(features, [source])
         # Core ML's maximum norm is the largest element, not the largest magnitude.
+        # 0 is LMax; 1 and 2, L1 and L2, are numpy's orders too.
         size = np.linalg.norm(numbers, kind) if kind else numbers.max(initial=-np.inf)
         return {name: to_port(outputs.get(name), numbers / size if size and numbers.size else numbers)}
 

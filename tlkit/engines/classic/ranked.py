@@ -22,6 +22,7 @@ def recommender(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message = model.itemSimilarityRecommender
     similar = {int(row.itemId): row for row in message.itemItemSimilarities}
     known = list(message.itemStringIds.vector) or list(message.itemInt64Ids.vector)
+    # Without a list of items these are numbered from 0.
     count = 1 + max(_numbers(message), default=-1)
     said = None if known else budget.over(count)
     if said:
@@ -38,6 +39,7 @@ def recommender(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
         left_out = _items(features, message.itemExclusionInputFeatureName, seen)
         only = _items(features, message.itemRestrictionInputFeatureName, names)
         allowed = [place for place, item in enumerate(names) if item not in left_out and item in only]
+        # In a tie the item that is listed first.
         best = sorted(allowed, key=lambda place: (-scores.get(place, 0.0), place))
         count = message.numRecommendationsInputFeatureName
         best = best[: int(scalar(features[count]))] if count and count in features else best

@@ -40,6 +40,7 @@ def preprocessing(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
 
 def log_mel(samples: Matrix) -> Matrix:
     """Return the features [1, 96, 64] of ``samples`` [15600], -1 to 1."""
+    # Periodic: over 400, not 399.
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FRAME) / _FRAME)
     frames = np.stack([samples[begin : begin + _FRAME] for begin in range(0, FRAMES * _HOP, _HOP)])
     magnitudes = np.abs(np.fft.rfft(frames * window, _FFT))
@@ -58,4 +59,4 @@ def _bands() -> Matrix:
 
 
 def _mel(hertz: Matrix) -> Matrix:
-    return 1127 * np.log1p(hertz / 700)
+    return 1127 * np.log1p(hertz / 700)  # HTK's 2595 * log10(1 + hertz / 700)

@@ -24,6 +24,7 @@ from tlkit.errors import ExecutionError, LoadError
 from tlkit.types import TensorSpec
 
 _MAGIC, _CLASSIFIER = 0x0956D3DE, 4
+# Letters, digits and _, also joined by an inner mark (t.co, it's, D-76); or one mark by itself.
 _TOKEN = re.compile(r"[^\W]+(?:[.'’\-:][^\W]+)*|[^\w\s]", re.UNICODE)
 
 
@@ -58,7 +59,7 @@ class _Data:
         if kind != 0:
             named = {1: "a CRF"}.get(kind, "transfer learning") if isinstance(kind, int) else "an unknown kind"
             raise LoadError(f"a text classifier of {named} needs what only Apple's systems contain", "only maxEnt runs")
-        self.labels = tuple(_texts(sections[2])[1:])
+        self.labels = tuple(_texts(sections[2])[1:])  # entry 0 is empty
         words = _texts(sections[3])
         self._places = {word: place for place, word in enumerate(words) if word}
         documents = plist.get("NumberOfTrainingInstances", 0)
@@ -80,11 +81,13 @@ class _Data:
 def _sections(data: bytes) -> list[bytes]:
     try:
         magic, kind = struct.unpack_from("<IH", data)
+        # After the magic, the kind and four more numbers: 16 bytes.
         places = [struct.unpack_from("<II", data, 16 + 8 * number) for number in range(5)]
     except struct.error:
         raise LoadError("a text classifier's data is cut short", DAMAGED) from None
     if magic != _MAGIC or kind != _CLASSIFIER:
         raise LoadError("a text classifier whose data has a form that only Apple's systems read", "only maxEnt runs")
+    # Files say 4 too little here, and only here.
     places[0] = (places[0][0] + 4, places[0][1])
     if any(offset + size > len(data) + 4 for offset, size in places):
         raise LoadError("a text classifier's data is cut short", DAMAGED)

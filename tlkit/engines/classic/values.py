@@ -57,7 +57,7 @@ def scalar(value: Any) -> float | int | str:
     if isinstance(value, str):
         return value
     array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf":
+    if array.size != 1 or array.dtype.kind not in "biuf":  # booleans, integers, floats
         raise ExecutionError(f"{_said(value)} is not one number", "give it a number")
     found: float | int = array.reshape(-1)[0].item()
     return found

@@ -20,7 +20,7 @@ from tlkit.mil.program import Function
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-_KEPT = 8
+_KEPT = 8  # programs; each has a graph of its own, the weights are shared
 
 
 class ShapedEngine:
@@ -52,6 +52,7 @@ class ShapedEngine:
         """Return the engine for inputs of these shapes; LoadError where the network's layers do not fit them."""
         shapes = tuple((name, tuple(array.shape)) for name, array in arrays.items())
         if shapes not in self._engines:
+            # The oldest goes, whose shapes were met first.
             if len(self._engines) >= _KEPT:
                 self._engines.pop(next(iter(self._engines)))
             self._engines[shapes] = self._engine(self._make(dict(shapes)))

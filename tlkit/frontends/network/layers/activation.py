@@ -45,6 +45,7 @@ def _by_channel(g: Graph, layer: Layer, kind: str, **params: Any) -> Blob:
         numbers = layer.weights.numbers(message)
         if len(numbers) not in (1, channels):
             raise LoadError(f"{len(numbers)} values for {channels} channels", "the file is damaged")
+        # MIL wants one number per channel.
         given[name] = array_value(numbers.repeat(channels) if len(numbers) < channels else numbers)
     return g.restored(unary(g, kind, x, **given), layer.x)
 
@@ -55,5 +56,6 @@ def nonlinearity(message: Any) -> tuple[str, float, float]:
     if kind not in (*_PLAIN, *_ALPHA, *_BOTH):
         raise LoadError(f"the nonlinearity '{kind}' in a recurrent layer", "the file is damaged")
     p = getattr(message, kind)
+    # Most messages lack one or both of them.
     fields = {field.name for field in p.DESCRIPTOR.fields}
     return kind, p.alpha if "alpha" in fields else 0.0, p.beta if "beta" in fields else 0.0

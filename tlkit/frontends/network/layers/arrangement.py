@@ -34,6 +34,7 @@ def permute(g: Graph, layer: Layer) -> Blob:
         return g.restored(made, x) if x.rank >= 4 else g.lay(made, 1) if made.shape[0] == 1 else made
     if x.rank != 5:
         raise LoadError(f"a permutation of the sequence of {x.logical}", "the network is damaged")
+    # Sequence, C, H and W among [sequence, batch, C, H, W]
     places = [0, 2, 3, 4]
     order = [places[axis] for axis in axes]
     return transposed(g, x, [order[0], 1, *order[1:]])
@@ -55,7 +56,9 @@ def flatten(g: Graph, layer: Layer) -> Blob:
     if sides[1:] == (1, 1):
         return x
     lead = next((place for place, length in enumerate(before) if length != 1), len(before))
+    # One axis before the vectors stays in the program at least, as their batch.
     lead = min(lead, max(len(before) - 1, 0))
+    # CHANNEL_LAST: Keras lists the pixels' channels side by side.
     if layer.params.mode == 1:
         image = g.images(x)
         shape = (image.shape[0], image.shape[2], image.shape[3], image.shape[1])
@@ -83,6 +86,7 @@ def reshape(g: Graph, layer: Layer) -> Blob:
     wanted = _inferred(x, (*before, *sides))
     if p.mode != 1:
         return g.reshape(x, wanted)
+    # [.., H, W, C]
     order = [*range(x.rank - 3), x.rank - 2, x.rank - 1, x.rank - 3]
     channels, height, width = wanted[-3:]
     filled = g.reshape(transposed(g, x, order), (*wanted[:-3], height, width, channels))
@@ -208,6 +212,7 @@ def reorganize_data(g: Graph, layer: Layer) -> Blob:
     """Blocks of pixels to channels, channels to blocks, or those as PyTorch's pixel shuffle takes them."""
     p, x = layer.params, g.images(layer.x)
     block, (count, channels, height, width) = int(p.blockSize), x.shape
+    # Below 2^15, so that its square stays below 2^31.
     if not 0 < block < 1 << 15 or p.mode not in (0, 1, 2):
         raise LoadError(f"blocks of {block}, mode {p.mode}", "the file is damaged")
     square = block * block

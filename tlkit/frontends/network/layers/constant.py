@@ -17,7 +17,7 @@ from tlkit.frontends.network.layers.arrangement import vector
 from tlkit.host import budget
 from tlkit.mil.types import DType
 
-_SMALL = 64
+_SMALL = 64  # numbers; shapes and indices are shorter, and what is made of known ones has a known shape
 
 
 @layer("loadConstant", inputs=0)
@@ -106,6 +106,7 @@ def range_dynamic(g: Graph, layer: Layer) -> Blob:
 
 def _random(name: str, mil: str, given: Callable[[Any], dict[str, float]]) -> None:
     def settings(p: Any) -> dict[str, Any]:
+        # MIL's seed is an int32: a larger one is left out.
         return {"seed": int(p.seed), **given(p)} if abs(p.seed) < 1 << 31 else given(p)
 
     @layer(f"{name}Like")

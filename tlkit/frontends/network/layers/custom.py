@@ -39,5 +39,6 @@ def _shape(layer: Layer, index: int, whole: Sequence[Blob]) -> Shape:
         return layer.declared[index]
     if not whole:
         raise LoadError("a custom layer without inputs that declares no shape", "tlkit needs the rank of each value")
+    # Of rank 5 the sequence and the batch stay; what becomes of C, H and W only a run tells.
     shape = whole[0].shape
     return (*shape[:2], *(None,) * (len(shape) - 2)) if len(shape) == 5 else (None,) * len(shape)

@@ -11,7 +11,7 @@ from tlkit.mil.types import DType
 
 _PLAIN: tuple[str, ...] = ("ceil", "floor", "sign", "round", "exp2", "sin", "cos", "tan", "asin", "acos", "atan")
 _PLAIN += ("sinh", "cosh", "tanh", "atanh", "erf")
-_EPSILON = 1e-6
+_EPSILON = 1e-6  # NeuralNetwork.proto's, where none is set
 _GELU = {0: "EXACT", 1: "TANH_APPROXIMATION", 2: "SIGMOID_APPROXIMATION"}
 
 
@@ -76,11 +76,13 @@ def unary_function(g: Graph, layer: Layer) -> Blob:
     if p.shift:
         x = binary(g, "add", x, p.shift)
     epsilon = p.epsilon or _EPSILON
+    # By UnaryFunctionLayerParams: 0 sqrt, 1 rsqrt, 2 inverse, 3 power, 4 exp, 5 log, 6 abs, 7 threshold.
     if p.type == 3:
         return binary(g, "pow", x, p.alpha)
     if p.type in (1, 2):
         return unary(g, ("rsqrt", "inverse")[p.type - 1], x, epsilon=epsilon)
     if p.type == 5:
+        # MIL's own log adds 1e-45.
         return unary(g, "log", x, epsilon=0.0)
     if p.type == 7:
         return unary(g, "threshold", x, alpha=p.alpha)
@@ -209,6 +211,7 @@ def _constant(g: Graph, layer: Layer, params: object, shape: object) -> Blob:
     lengths = tuple(int(length) for length in shape) or (1,)  # type: ignore[attr-defined]
     if len(lengths) > 1 or layer.x.rank < 3:
         return g.tensor(layer.weights.tensor(params, lengths))
+    # [C] means [C, 1, 1]; the ones that x has outside the program stay outside here too.
     trail = min(layer.x.trail, 2)
     made = g.tensor(layer.weights.tensor(params, (*lengths, *(1,) * (2 - trail))))
     return Blob(made.name, made.shape, 0, trail)

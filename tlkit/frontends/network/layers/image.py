@@ -9,6 +9,7 @@ from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.registry import Layer, layer, lengths
 
+# By the numbers of SamplingMode, and of BoxCoordinatesMode.
 _SAMPLING = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS")
 _BOXES = ("CORNERS_HEIGHT_FIRST", "CORNERS_WIDTH_FIRST", "CENTER_SIZE_HEIGHT_FIRST", "CENTER_SIZE_WIDTH_FIRST")
 
@@ -22,11 +23,13 @@ def upsample(g: Graph, layer: Layer) -> Blob:
         factors = [float(value) for value in p.fractionalScalingFactor]
     if len(factors) != 2 or not all(0 < value < 1 << 16 for value in factors):
         raise LoadError(f"the factors {factors}", "the file is damaged")
+    # Rounded as _scaled in mil/ops/image.py does.
     sides = [None if d is None else int(d * f * (1 + 2**-24)) for d, f in zip(x.shape[-2:], factors, strict=True)]
     shape = (*x.shape[:2], *sides)
     scales: dict[str, Any] = {"scale_factor_height": float(factors[0]), "scale_factor_width": float(factors[1])}
     if p.mode == 0:
         return g.restored(g.op("upsample_nearest_neighbor", shape, x=x, **scales), layer.x)
+    # 1 is ALIGN_CORNERS_TRUE, 2 is FALSE; 0, the default, samples at i / factor, as only resize_bilinear can say.
     if p.linearUpsampleMode:
         align = p.linearUpsampleMode == 1
         return g.restored(g.op("upsample_bilinear", shape, x=x, **scales, align_corners=align), layer.x)

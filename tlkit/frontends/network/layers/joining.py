@@ -21,6 +21,7 @@ def joined(g: Graph, several: Sequence[Blob], axis: int, *, interleave: bool = F
     if any(x.rank != rank for x in several):
         raise LoadError(f"ranks {[x.rank for x in several]} put together", "the network is damaged")
     place = axis_of(axis, rank)
+    # Ones around all values stay outside the program, unless the axis lies among them.
     lead = min(min(x.lead for x in several), place)
     trail = min(min(x.trail for x in several), rank - place - 1)
     laid = [g.lay(x, lead, trail) for x in several]
@@ -143,11 +144,12 @@ def sliced(
         low = None if begin_mask[axis] else begin[axis]
         high = None if end_mask[axis] else end[axis]
         shape.append(None if length is None else len(range(*slice(low, high, stride[axis]).indices(length))))
+    # MIL has no mask for an axis that goes: a masked begin is its first element, backwards its last.
     begin = [
         (-1 if s < 0 else 0) if q and m else b for b, s, q, m in zip(begin, stride, squeeze, begin_mask, strict=True)
     ]
     begin_mask = [masked and not gone for masked, gone in zip(begin_mask, squeeze, strict=True)]
-    limit = (1 << 31) - 1
+    limit = (1 << 31) - 1  # MIL's limits are int32, a file's int64
     given: dict[str, Any] = {
         "begin": [max(-limit, min(limit, value)) for value in begin],
         "end": [max(-limit, min(limit, value)) for value in end],
@@ -160,7 +162,7 @@ def sliced(
     if rank == 1 and known is not None:
         return _known_slice(g, known, given, not shape)
     if not shape:
-        given["squeeze_mask"][0] = False
+        given["squeeze_mask"][0] = False  # networks have no scalars, so one axis stays
         return g.op("slice_by_index", (1,), x=x, **given)
     return g.op("slice_by_index", tuple(shape), x=x, **given)
 

@@ -63,6 +63,7 @@ def embedding_nd(g: Graph, layer: Layer) -> Blob:
 
 def _looked_up(g: Graph, layer: Layer, places: Blob, rows: int, width: int) -> Blob:
     p = layer.params
+    # The file has [width, rows], an entry in a column; gather takes rows.
     table = layer.weights.tensor(p.weights, (width, rows), permuted=(1, 0))
     shape: Shape = (*places.shape, width)
     made = g.op("gather", shape, x=g.tensor(table, "table"), indices=places, axis=0)
@@ -81,6 +82,7 @@ def batched_matmul(g: Graph, layer: Layer) -> Blob:
     x = g.lay(layer.x)
     if len(layer.inputs) < 2:
         rows, columns = p.weightMatrixFirstDimension, p.weightMatrixSecondDimension
+        # Column by column is row by row of the transpose, which is what linear takes.
         weight = layer.weights.tensor(p.weights, (columns, rows))
         bias = layer.weights.tensor(p.bias, (columns,)) if p.hasBias else None
         if x.shape[-1] not in (rows, None):

@@ -13,7 +13,7 @@ from tlkit.frontends.network.kit.registry import Layer, layer
 from tlkit.frontends.network.layers.arrangement import vector
 from tlkit.mil.types import DType
 
-_MODES = ("update", "add", "sub", "mul", "div", "max", "min")
+_MODES = ("update", "add", "sub", "mul", "div", "max", "min")  # by the numbers of ScatterMode
 
 
 def _mode(number_: int) -> str:
@@ -44,7 +44,7 @@ def gather_nd(g: Graph, layer: Layer) -> Blob:
         raise LoadError(f"places {places.shape} in {x.shape}", "the network is damaged")
     shape = (*places.shape[:-1], *x.shape[depth:])
     made = g.op("gather_nd", shape, x=x, indices=integers(g, places))
-    return made if shape else g.reshape(made, (1,))
+    return made if shape else g.reshape(made, (1,))  # networks have no scalars
 
 
 @layer("gatherAlongAxis", inputs=2)
@@ -115,6 +115,7 @@ def lower_triangular(g: Graph, layer: Layer) -> Blob:
     k, x = int(layer.params.k), g.lay(layer.x)
     if k >= 0:
         return unary(g, "band_part", x, lower=-1, upper=k)
+    # A band always holds the diagonal: what lies below it is what a band leaves out.
     return _outside(g, x, lower=-k - 1, upper=-1)
 
 
@@ -139,6 +140,7 @@ def non_maximum_suppression(g: Graph, layer: Layer) -> Sequence[Blob]:
     """Boxes, scores, places and how many there are, of boxes (B, N, 4) that others do not overlap."""
     p, (boxes, scores) = layer.params, (g.lay(item) for item in layer.inputs[:2])
     settings: list[object] = [float(p.iouThreshold), float(p.scoreThreshold), int(p.maxBoxes)]
+    # Inputs replace the file's numbers, in this order.
     for index, given in enumerate(layer.inputs[2:5]):
         known = g.known(given)
         if known is not None:

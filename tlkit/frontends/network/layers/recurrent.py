@@ -21,9 +21,9 @@ from tlkit.mil.program import Value
 from tlkit.mil.types import DType
 
 _CLIP = 50.0
-_GATES = ("inputGate", "forgetGate", "outputGate", "blockInput")
+_GATES = ("inputGate", "forgetGate", "outputGate", "blockInput")  # in MIL's order: i, f, o, z
 _MIL = {"tanh": "tanh", "sigmoid": "sigmoid", "ReLU": "relu", "sigmoidHard": "sigmoid_hard", "linear": "linear"}
-_PARAMETERS = {"sigmoidHard": (0.2, 0.5), "linear": (1.0, 0.0)}
+_PARAMETERS = {"sigmoidHard": (0.2, 0.5), "linear": (1.0, 0.0)}  # what MIL takes, which cannot be told otherwise
 Nonlinearities = list[tuple[str, float, float]]
 
 
@@ -31,6 +31,7 @@ def _named(found: Nonlinearities) -> list[str] | None:
     """Return MIL's names of nonlinearities, None where it cannot say one."""
     for kind, alpha, beta in found:
         wanted = _PARAMETERS.get(kind, (alpha, beta))
+        # A file has 0.2 as an f32.
         if kind not in _MIL or max(abs(alpha - wanted[0]), abs(beta - wanted[1])) > 1e-6:
             return None
     return [_MIL[kind] for kind, _, _ in found]
@@ -64,6 +65,7 @@ def _sequence(g: Graph, layer: Layer, size: int) -> Blob:
 def _state(g: Graph, given: Blob | None, x: Blob, size: int) -> Blob:
     """Return a state as [batch, size]: what is given, or zeros."""
     if given is not None:
+        # [1, batch, C, 1, 1] without the ones around it
         state = g.lay(given, 1, 2) if given.rank == 5 else g.reshape(given, (x.shape[1], size))
         if state.shape[1] not in (size, None):
             raise LoadError(f"a state of {given.logical} where {size} numbers are needed", "the network is damaged")
@@ -146,6 +148,7 @@ def _lstm_weights(layer: Layer, p: Any, w: Any, size: int, width: int) -> dict[s
 
     bias = peephole = None
     if p.hasBiasVectors:
+        # i, f, o, z: forgetBias adds 1 to the forget gate's.
         bias = stacked("BiasVector", (size,), (0.0, 1.0, 0.0, 0.0) if p.forgetBias else ())
     elif p.forgetBias:
         bias = _forget_bias(size)
@@ -198,6 +201,7 @@ def _direction(
     names = None if how.coupledInputAndForgetGate else _named(found)
     if names:
         said = dict(zip(("recurrent_activation", "cell_activation", "activation"), names, strict=True))
+        # Only then does the cell move by 1 a step at most.
         bounded = names[0] in ("sigmoid", "sigmoid_hard") and names[1] in ("tanh", "sigmoid", "sigmoid_hard")
         clip = _clip(how, x, stateful or not bounded)
         return g.emit("lstm", shapes, **given, **weights, **said, direction=_turned(reverse), clip=clip)
@@ -229,6 +233,7 @@ def bidirectional_lstm(g: Graph, layer: Layer) -> Sequence[Blob]:
     shape = (steps, x.shape[1], size)
     forward, backward = (Blob(names[0], shape) for names in made)
     if how.sequenceOutput:
+        # A reversed direction gives the sequence's end first.
         backward = g.op("reverse", shape, x=backward, axes=[0])
     both = g.op("concat", (steps, x.shape[1], 2 * size), values=[forward, backward], axis=2)
     last = [Blob(name, (x.shape[1], size), 1, 2) for names in made for name in names[1:]]

@@ -11,6 +11,7 @@ from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.registry import Layer, layer
 from tlkit.mil.types import DType
 
+# By the numbers of ReduceLayerParams' operations, and of its axes: CHW, HW, C, H, W.
 _OLD = ("sum", "mean", "prod", "log_sum", "sum_square", "l1_norm", "l2_norm", "max", "min", "argmax")
 _AXES: tuple[tuple[int, ...], ...] = ((-3, -2, -1), (-2, -1), (-3,), (-2,), (-1,))
 _NEW = {"L1": "l1_norm", "L2": "l2_norm", "Max": "max", "Min": "min", "Sum": "sum", "Prod": "prod", "Mean": "mean"}

@@ -11,7 +11,7 @@ from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.registry import Layer, layer, lengths
 
 Pads = list[tuple[int, int]]
-_POOLS = {0: "max_pool", 1: "avg_pool", 2: "l2_pool"}
+_POOLS = {0: "max_pool", 1: "avg_pool", 2: "l2_pool"}  # by the numbers of PoolingLayerParams' types
 
 
 def borders(message: Any) -> Pads:
@@ -48,7 +48,7 @@ def same(size: int | None, kernel: int, stride: int, *, start: bool) -> tuple[in
 def _padding(p: Any, oneof: str, sizes: Sequence[int | None], kernel: Sequence[int], stride: Sequence[int]) -> Pads:
     which = p.WhichOneof(oneof)
     if which == "same":
-        start = p.same.asymmetryMode == 1
+        start = p.same.asymmetryMode == 1  # TOP_LEFT_HEAVY
         return [same(size, k, s, start=start) for size, k, s in zip(sizes, kernel, stride, strict=True)]
     return borders(p.valid.paddingAmounts) if which == "valid" else [(0, 0)] * len(sizes)
 
@@ -74,6 +74,7 @@ def convolution(g: Graph, layer: Layer) -> Blob:
         kernel, channels = _known(weight.shape[-2:]), weight.shape[0]
     else:
         kernel, channels = lengths(p.kernelSize, 2, 3), int(p.outputChannels)
+        # kernelChannels are those of one group, or of all groups where the convolution is transposed.
         shape = (p.kernelChannels, channels // groups) if p.isDeconvolution else (channels, p.kernelChannels)
         weight = layer.weights.tensor(p.weights, (*shape, *kernel), axis=1 if p.isDeconvolution else 0)
     offset = layer.input(2)
@@ -104,6 +105,7 @@ def _transposed(
     g: Graph, p: Any, x: Blob, kernel: list[int], stride: list[int], channels: int | None, common: dict[str, Any]
 ) -> Blob:
     sizes = _known(x.shape[-2:])
+    # NeuralNetwork.proto: a transposed convolution ignores the dilation.
     full = [(n - 1) * s + k for n, s, k in zip(sizes, stride, kernel, strict=True)]
     wanted = [int(length) for length in p.outputShape]
     if p.WhichOneof("ConvolutionPaddingType") == "same":
@@ -166,6 +168,7 @@ def _volume(p: Any, field: str) -> list[int]:
 
 
 def _volume_pads(p: Any, sizes: Sequence[int | None], kernel: list[int], stride: list[int]) -> Pads:
+    # 0 is custom, 1 valid, 2 same.
     if p.paddingType == 2:
         return [same(n, k, s, start=False) for n, k, s in zip(sizes, kernel, stride, strict=True)]
     if p.paddingType == 1:
