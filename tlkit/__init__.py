@@ -98,6 +98,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tlkit' has no attribute '{name}'")
+    # Kept, so that only the first access comes here.
     value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
     return value
 

@@ -46,9 +46,11 @@ def install() -> None:
     if is_mac() or isinstance(sys.modules.get(_MODULE), _Stand):
         return
     stand = sys.modules[_MODULE] = _Stand(_MODULE, "Stands in for Core ML's extension module off a Mac.")
+    # Only now: while it is imported, coremltools takes its proxies from the stand-in.
     import coremltools
 
     coremltools.libcoremlpython = stand
+    # Modules import the probes by name, so each has its own to be replaced.
     for module in [m for name, m in sys.modules.items() if name.partition(".")[0] == "coremltools"]:
         for name, value in _REPLACED.items():
             if name in vars(module) and module is not stand:

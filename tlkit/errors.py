@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 
 # Patterns are text, not compiled: re keeps those it has compiled, and `inspect` starts without compiling these.
-_BREAKS = r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*"
+_BREAKS = r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*"  # every line end of str.splitlines, with the blanks around it
 NO_MEMORY = "not enough memory"
 """How what :func:`reason` says of memory that ran out begins."""
 _ALLOCATOR = r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)"
 _SCRIPT = "Traceback of TorchScript"
-_RAISED = r"^(?:builtins\.)?\w+(?:Error|Exception): "
+_RAISED = r"^(?:builtins\.)?\w+(?:Error|Exception): "  # how TorchScript's last line names an exception
 _LONGEST = 1000  # characters of a message, which may quote names from a file that are as long as the file
 
 
@@ -93,6 +93,7 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
         return error.message
     kind, text = type(error).__name__, str(error)
     refused = re.search(_ALLOCATOR, text)
+    # torch's own class is known by its name, since torch is not imported here.
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
         return one_line(f"{NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
     if isinstance(error, RecursionError):

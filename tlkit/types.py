@@ -132,6 +132,7 @@ class TensorSpec:
             return replace(self, shape=shape, ranges=ranges, enumerated=enumerated)
         sizes = tuple((width, height) for _, _, height, width in enumerated)
         tall, wide = ranges[2:] or (None, None)
+        # Sizes are (width, height), while shapes end in (height, width).
         image = ImageSpec(self.image.layout, shape[3], shape[2], sizes, wide, tall)
         return replace(self, shape=shape, ranges=(), enumerated=(), image=image)
 

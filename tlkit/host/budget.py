@@ -37,6 +37,7 @@ TURNS = 50_000
 VARIABLE = "TLKIT_BUDGET"
 """The environment variable with the factor."""
 
+# Context variables, so that each thread has its own bounds.
 _factor: ContextVar[float | None] = ContextVar("factor", default=None)
 _drawn: ContextVar[bool] = ContextVar("drawn", default=False)
 

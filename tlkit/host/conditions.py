@@ -46,8 +46,10 @@ def watch() -> Callable[[], Conditions]:
     def end() -> Conditions:
         after = _busy()
         others = None
+        # The kernel counts ticks of some milliseconds: perhaps none has passed.
         if before is not None and after is not None and after[1] > before[1]:
             theirs = (after[0] - before[0]) - (_own() - own)
+            # For the same reason the difference can come out slightly negative.
             others = min(1.0, max(0.0, theirs / (after[1] - before[1])))
         return _read(average, others, heat)
 
@@ -131,6 +133,7 @@ def _mac_power() -> str | None:
 
 
 def _mac_low_power() -> bool | None:
+    # Newer Macs have powermode (0 automatic, 1 low, 2 high), others lowpowermode (0 or 1).
     found = re.search(r"^\s*(?:lowpowermode|powermode)\s+(\d)", _pmset(), re.MULTILINE)
     return found[1] == "1" if found else None
 

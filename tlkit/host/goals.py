@@ -41,6 +41,7 @@ def files_named(*texts: object) -> Iterator[Path]:
         if isinstance(text, str | os.PathLike):
             whole = os.fspath(text)
             value = whole.partition("=")[2]
+            # The whole text first: a file's name can contain = and :.
             for name in (whole, whole.rpartition(":")[0], value, value.rpartition(":")[0]):
                 if name and _identity(Path(name)):
                     yield Path(name)
@@ -121,7 +122,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     """Return the device and inode of what ``path`` resolves to, or None where nothing is there."""
     try:
         found = path.stat()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     return found.st_dev, found.st_ino
 

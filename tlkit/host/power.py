@@ -117,6 +117,7 @@ def energy(used: Mapping[str, float], idle: Mapping[str, float], seconds: float,
 
     ``device`` is what ran them: ``cpu``, ``gpu``, or a Core ML setting, which may use all of a chip.
     """
+    # A Core ML setting may use every part of a chip; its counters come with the CPU's.
     needed = device if device in ("cpu", "gpu") else "cpu"
     if needed not in used:
         return Energy(
@@ -168,6 +169,7 @@ class Rapl:
         found: dict[str, float] = {}
         for zone, channel in self._zones.items():
             now = int((zone / "energy_uj").read_text())
+            # It has wrapped since the last reading.
             if now < self._last.get(zone, 0):
                 self._wrapped[zone] += int((zone / "max_energy_range_uj").read_text())
             self._last[zone] = now
@@ -197,6 +199,7 @@ def _nvidia() -> tuple[Meter | None, str]:
     try:
         nvml.nvmlInit()
         meter = _Nvidia(nvml, nvml.nvmlDeviceGetHandleByIndex(_first_gpu()))
+        # Older GPUs have no such counter, and say so only when asked.
         meter.joules()
     except Exception as error:
         return None, f"NVML shows no energy counter: {reason(error)}"
@@ -206,15 +209,18 @@ def _nvidia() -> tuple[Meter | None, str]:
 def _first_gpu() -> int:
     """Return NVML's index of PyTorch's first GPU: NVML ignores CUDA_VISIBLE_DEVICES."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    # It may also list UUIDs, which NVML does not number.
     return int(first) if first.isdigit() else 0
 
 
 def _rapl() -> tuple[Meter | None, str]:
+    # AMD's zones have this name too.
     zones = {zone: channel for zone in sorted(POWERCAP.glob("intel-rapl:*")) if (channel := _zone(zone))}
     if "cpu" not in zones.values():
         return None, "no CPU energy counter: this machine does not expose RAPL (virtual machines rarely do)"
     try:
         meter = Rapl(zones)
+        # The files are there for everybody, but often only root may read them.
         meter.joules()
     except PermissionError:
         return None, f"RAPL is readable only by root here: sudo chmod a+r {POWERCAP}/intel-rapl:*/energy_uj"

@@ -62,6 +62,7 @@ def quiet(listener: LineListener | None = None) -> Iterator[Heard]:
         yield heard
 
 
+# E.g. `Running MIL default pipeline:  40%|████      | 2/5 [00:00<00:01, 3.2 passes/s]`.
 _BAR = re.compile(r"^(?P<what>[^:|]+):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)")
 
 

@@ -80,7 +80,7 @@ def _fork(action: str, words: Sequence[str], memory: int, seconds: float) -> tup
                 os.dup2(os.open(os.devnull, os.O_RDWR), stream)
             _perform(action, words, memory, seconds, end)
         finally:
-            os._exit(70)
+            os._exit(70)  # EX_SOFTWARE: only reached if it could not even answer
     os.close(end)
     return pid, answers
 

@@ -16,6 +16,7 @@ from pathlib import Path
 _AT_FDCWD = -100
 _NEW, _EXCHANGE = (4, 2) if sys.platform == "darwin" else (1, 2)
 """Linux: RENAME_NOREPLACE, RENAME_EXCHANGE; macOS: RENAME_EXCL, RENAME_SWAP."""
+# the kernel does not have it, or the file system does not
 _ABSENT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 

@@ -46,7 +46,7 @@ def temporary_files(prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         tempfile.tempdir = before
-        del owner
+        del owner  # the folder goes with it
 
 
 def _remove(folder: Path, lock: int) -> None:

@@ -106,13 +106,14 @@ def _wait_for(descriptor: int, parent: Path) -> None:
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
-                return
+                return  # a file system without locks, so there is nobody to wait for
             if time.monotonic() > end:
                 raise WriteError(f"{parent}: another process keeps it locked", "wait until it has ended") from None
             time.sleep(0.01)
 
 
 def _prefix(name: str) -> str:
+    # The cut may go through a character, of which nothing is left.
     short = os.fsencode(name)[:_LONGEST].decode("utf-8", "ignore")
     return f".{short}.tlkit-"
 

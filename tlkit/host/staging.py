@@ -92,6 +92,7 @@ def staged_set(
     stages: dict[Path, Staging] = {}
     with interruptible(), _nested() as inner, _write_errors([called or output.path for output in outputs]):
         try:
+            # A signal between making a folder and remembering it would leave the folder behind.
             with held():
                 placed = [_place(output, stages, called) for output in outputs]
             yield [item.new for item in placed]
@@ -104,6 +105,7 @@ def staged_set(
                     for item in placed:  # another process may have written one of them meanwhile
                         check_goal(item.goal, force=force, kind=item.output.kind, inputs=inputs)
                     _publish(placed, list(stages.values()), force)
+                # What is made inside another output is not yet the command's result.
                 if not inner:
                     done()
         finally:
@@ -185,6 +187,7 @@ def _replaced(item: _Placed) -> bool:
 
 def _take_back(placed: Sequence[_Placed]) -> None:
     for item in placed:
+        # What is no longer in the stage has its name already.
         if not os.path.lexists(item.new) and os.path.lexists(item.goal):
             item.goal.rename(item.new)
     for item in placed:

@@ -110,6 +110,7 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
             if file.read(4) in _ICONS:
                 raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
         with warnings.catch_warnings():
+            # PIL only warns of pictures up to twice its limit.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # From memory: of a file, PIL asks for as many bytes as a damaged length says, there or not.
             with Image.open(BytesIO(path.read_bytes())) as picture:

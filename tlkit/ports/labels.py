@@ -27,6 +27,7 @@ def class_labels(classes: str | Path | Sequence[str] | None) -> tuple[str, ...]:
 
 def _read_labels(path: Path) -> tuple[str, ...]:
     try:
+        # utf-8-sig: Windows' editors begin a file with a byte order mark.
         lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise LoadError(f"{path}: {reason(error)}", "--classes takes a text file with one label per line") from error
