@@ -91,7 +91,9 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
         from tlkit.formats.coreml.zipped import ZippedPackage, unpack
 
         assert isinstance(package, ZippedPackage)
-        return CoreMLTensors(open_package(unpack(package)), keep=package)
+        tensors = CoreMLTensors(open_package(unpack(package)), keep=package)
+        tensors.left_out = package.left_out  # what is not unpacked counts, too
+        return tensors
     return CoreMLTensors(package)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from tests.formats import packages
 from tests.real_models import MODELS, needs_models
 from tlkit.errors import LoadError
 from tlkit.formats.base.tensors import TensorFile, Tensors
+from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml.describe import describe
 from tlkit.formats.coreml.legacy import values
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.tensors import CoreMLTensors
+from tlkit.formats.describe import open_tensors
 from tlkit.mil import coreml_proto
 
 
@@ -108,3 +112,43 @@ def test_an_index_past_its_table_is_refused() -> None:
 def test_scales_that_do_not_divide_are_refused() -> None:
     with pytest.raises(LoadError, match="do not divide"):
         values(params(8, b"\x05\x06\x07", None, [1.0, 2.0], [0.0, 0.0]))
+
+
+def test_weight_files_that_no_program_names_are_left_out(tmp_path: Path) -> None:
+    package = packages.classifier(tmp_path / "net.mlpackage")
+    folder = package / "Data/com.apple.CoreML/weights"
+    assert describe(package).left_out == ()
+    (folder / "old.bin").write_bytes(bytes(192))
+    (folder / ".DS_Store").write_bytes(b"not a weight")
+    (package / "Data/com.apple.CoreML/extra.weights").write_bytes(bytes(7))
+    path = tmp_path / "net.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(package.rglob("*")):
+            archive.write(file, f"net.mlpackage/{file.relative_to(package)}")
+    wanted = [("Data/com.apple.CoreML/extra.weights", 7), ("Data/com.apple.CoreML/weights/old.bin", 192)]
+    for source in (package, path):
+        assert [(item.name, item.bytes) for item in describe(source).left_out] == wanted
+        assert [(item.name, item.bytes) for item in open_tensors(source).left_out] == wanted
+
+
+def test_bytes_behind_the_last_constant_are_left_out_in_a_zip_too(tmp_path: Path) -> None:
+    package = packages.classifier(tmp_path / "net.mlpackage")
+    file = package / "Data/com.apple.CoreML/weights/weight.bin"
+    file.write_bytes(file.read_bytes() + bytes(300))
+    path = tmp_path / "net.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for item in sorted(package.rglob("*")):
+            archive.write(item, item.relative_to(package))
+    for source in (package, path):
+        (left,) = describe(source).left_out
+        assert (left.name, left.bytes, left.kind) == ("weight.bin", 300, "unnamed")
+
+
+def test_a_quantized_weights_bytes_include_its_table() -> None:
+    model = coreml_proto.module("Model_pb2").Model()
+    layer = model.neuralNetwork.layers.add(name="l")
+    layer.innerProduct.weights.rawValue = bytes(4)
+    layer.innerProduct.weights.quantization.numberOfBits = 4
+    layer.innerProduct.weights.quantization.lookupTableQuantization.floatValue.extend(range(16))
+    (weight,) = legacy.weights(model)
+    assert (weight.dtype, weight.elements, weight.bytes) == ("PAL4", 8, 4 + 64)

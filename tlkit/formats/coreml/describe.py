@@ -19,7 +19,7 @@ from tlkit.formats.coreml import legacy_kinds as _legacy_kinds
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.ports import read_ports
-from tlkit.formats.coreml.weights import Weight, stored_name
+from tlkit.formats.coreml.weights import Weight, is_weight_file, stored_name
 from tlkit.mil.opsets import system_of
 from tlkit.mil.program import Function, ListType, Program, Ref, TensorType, Value, walk
 from tlkit.mil.types import DType
@@ -227,7 +227,6 @@ def _sizes(package: Package) -> dict[str, int]:
             path = Path(folder, name)
             if not path.is_file():
                 continue
-            weights = Path(folder).name == "weights" or name.endswith(".espresso.weights")
-            part = "program" if path.resolve() == program else "weights" if weights else "other"
+            part = "program" if path.resolve() == program else "weights" if is_weight_file(str(path)) else "other"
             sizes[part] += path.stat().st_size
     return sizes

@@ -106,10 +106,18 @@ def _weight(name: str, params: Any) -> Iterator[Weight]:
     elif params.float16Value:
         yield Weight(name, "F16", (len(params.float16Value) // 2,), len(params.float16Value))
     elif params.int8RawValue:
-        yield Weight(name, "INT8", (len(params.int8RawValue),), len(params.int8RawValue))
+        yield Weight(name, "INT8", (len(params.int8RawValue),), len(params.int8RawValue) + _beside(params))
     elif params.rawValue and bits:
         stored = "PAL" if params.quantization.WhichOneof("QuantizationType") == "lookupTableQuantization" else "INT"
-        yield Weight(name, f"{stored}{bits}", (len(params.rawValue) * 8 // bits,), len(params.rawValue))
+        yield Weight(
+            name, f"{stored}{bits}", (len(params.rawValue) * 8 // bits,), len(params.rawValue) + _beside(params)
+        )
+
+
+def _beside(params: Any) -> int:
+    """Return the bytes of a quantized weight's scales or look-up table."""
+    linear, table = params.quantization.linearQuantization, params.quantization.lookupTableQuantization
+    return 4 * (len(linear.scale) + len(linear.bias) + len(table.floatValue))
 
 
 def count(params: Any) -> int:

@@ -7,7 +7,8 @@ missing description becomes a note, and an mlprogram's ports are then those of i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from tlkit.formats.coreml.package import LARGEST, Package
 from tlkit.formats.coreml.weights import Weight
 from tlkit.formats.files.mapped import read_json, read_whole
 from tlkit.formats.files.paths import inside
-from tlkit.mil.program import Function, NamedType, Program, StateType, TensorType
+from tlkit.mil.program import BlobRef, Function, NamedType, Program, StateType, TensorType
 from tlkit.mil.text import api as text
 from tlkit.types import LeftOut
 
@@ -102,12 +103,17 @@ class CompiledPackage(Package):
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
         """The weights that could not be read, and bytes that nothing names, in all stages."""
-        if self.inner:
-            return tuple(item for stage in self.inner for item in stage.left_out)
-        if self.espresso is None or self.faults:
-            return super().left_out
-        folder = self.root.relative_to(self.top or self.root)
-        return tuple(replace(item, name=str(folder / item.name)) for item in self.espresso.left_out)
+        own = super().left_out
+        if self.espresso and not self.faults:
+            own = (*self.espresso.left_out, *own)
+        folder = str(self.root.relative_to(self.top or self.root))
+        named = own if folder == "." else [replace(item, name=f"{folder}/{item.name}") for item in own]
+        return (*named, *(item for stage in self.inner for item in stage.left_out))
+
+    def _named(self, references: Iterable[BlobRef]) -> Iterator[str]:
+        yield from super()._named(references)
+        if self.network:
+            yield os.path.relpath(self.network.weights, self.root)
 
 
 def open_compiled(path: Path) -> CompiledPackage:

@@ -6,7 +6,8 @@ resolved and must stay inside the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,12 +17,12 @@ from typing import Any
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
-from tlkit.formats.coreml.weights import Weight, blob_references, program_weights, unnamed
+from tlkit.formats.coreml.weights import Weight, blob_references, program_weights, strays, unnamed
 from tlkit.formats.files.mapped import read_json
 from tlkit.formats.files.paths import inside
 from tlkit.mil import proto
 from tlkit.mil.blob import BlobFile
-from tlkit.mil.program import Program
+from tlkit.mil.program import BlobRef, Program
 from tlkit.types import LeftOut
 
 LARGEST = (1 << 31) - 1
@@ -131,9 +132,31 @@ class Package:
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Bytes of the weight files that no constant of the program names, except padding; of all stages."""
+        """Bytes of the weight files that no constant of the program names, except padding, and weight files that no
+        program names; of all stages."""
         programs = [leaf.program for leaf in self.leaves() if leaf.program]
-        return tuple(unnamed(ref for program in programs for ref in blob_references(program)))
+        references = [ref for program in programs for ref in blob_references(program)]
+        return (*unnamed(references), *strays(self._files(), self._named(references)))
+
+    def _named(self, references: Iterable[BlobRef]) -> Iterator[str]:
+        """Yield the paths, in the package, of the weight files that the programs name."""
+        for name in {ref.file_name for ref in references}:
+            try:
+                yield os.path.relpath(self.blob_path(name), self.root)
+            except LoadError:  # `faults` says what is wrong
+                continue
+
+    def _files(self) -> dict[str, int]:
+        """Return the bytes of each file in the package, by its path there; nothing for a single file."""
+        inner = {stage.root for stage in self.stages()} - {self.root}
+        found = {}
+        for folder, folders, names in os.walk(self.root) if self.root.is_dir() else ():
+            folders[:] = [name for name in folders if Path(folder, name) not in inner]
+            for name in names:
+                path = Path(folder, name)
+                if path.is_file():
+                    found[os.path.relpath(path, self.root)] = path.stat().st_size
+        return found
 
     def _weights(self, name: str) -> BlobFile:
         path = self.blob_path(name)

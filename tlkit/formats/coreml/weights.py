@@ -8,7 +8,7 @@ all its parts (indices, look-up table, scales, mask).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from tlkit.types import LeftOut
 
 _NAMES = {DType.FP16: "F16", DType.FP32: "F32", DType.FP64: "F64", DType.BF16: "BF16"}
 _ALIGNED = 64  # bytes: records, their descriptors and the file's header begin at multiples of it
+_UNNAMED = "no constant of the program names these bytes"
 _CHAIN = 8  # constexpr ops feed one another at most twice; a damaged program may name itself
 
 
@@ -60,11 +61,16 @@ def program_weights(program: Program) -> tuple[Weight, ...]:
 
 def blob_references(program: Program) -> Iterator[BlobRef]:
     """Yield every reference to a weight file, in all functions."""
+    return (ref for ref, _ in blob_constants(program))
+
+
+def blob_constants(program: Program) -> Iterator[tuple[BlobRef, int]]:
+    """Yield every reference to a weight file with the bytes that its constant takes, by its type."""
     for function in program.functions.values():
         for operation in walk(function.block.operations):
             for _, value in _values(operation):
                 if isinstance(value.data, BlobRef):
-                    yield value.data
+                    yield value.data, _bytes(value.type)
 
 
 def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
@@ -90,7 +96,34 @@ def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
                 ledger.claim(key, record.offset, min(end, len(file)))
         except LoadError:
             ledger.claim(key)
-    yield from ledger.rest("no constant of the program names these bytes")
+    yield from ledger.rest(_UNNAMED)
+
+
+def unnamed_in(files: Mapping[str, int], constants: Iterable[tuple[BlobRef, int]]) -> Iterator[LeftOut]:
+    """Yield what :func:`unnamed` does for weight files that are not open: ``files`` has the size of each by the name
+    that the program gives it. Each constant counts by its type, with its record and the padding behind it."""
+    taken: dict[str, dict[int, int]] = {name: {} for name in files}
+    for ref, nbytes in constants:
+        taken.setdefault(ref.file_name, {})[ref.offset] = nbytes
+    for name, size in files.items():
+        used = _ALIGNED + sum(_ALIGNED - (-nbytes // _ALIGNED) * _ALIGNED for nbytes in taken[name].values())
+        if size - used > 0:
+            yield LeftOut(name.rpartition("/")[2], _UNNAMED, size - used, "unnamed")
+
+
+def strays(sizes: Mapping[str, int], used: Iterable[str]) -> Iterator[LeftOut]:
+    """Yield the weight files among ``sizes``, bytes by path, that are not among ``used``."""
+    known = set(used)
+    for path, size in sorted(sizes.items()):
+        if is_weight_file(path) and path not in known:
+            yield LeftOut(path, "no program of the model names this weight file", size, "unnamed")
+
+
+def is_weight_file(path: str) -> bool:
+    """Whether a package's file, by its path in it, can only be one of weights."""
+    folder, _, name = path.rpartition("/")
+    inside = folder.rpartition("/")[2] == "weights" and not name.startswith(".")
+    return inside or name.endswith(".weights") or (name.endswith(".bin") and name != "coremldata.bin")
 
 
 def stored_name(dtype: DType) -> str:

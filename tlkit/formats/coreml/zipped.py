@@ -13,13 +13,14 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.package import Package, blamed_on
-from tlkit.formats.coreml.weights import blob_references
+from tlkit.formats.coreml.weights import blob_constants, blob_references, strays, unnamed_in
 from tlkit.formats.files.mapped import DAMAGED, Mapped, parse_json, without_mark
 from tlkit.formats.files.paths import inside
 from tlkit.formats.files.zip import Zip, leads_out
 from tlkit.host.scratch import scratch_folder
 from tlkit.mil import proto
 from tlkit.mil.program import Program
+from tlkit.types import LeftOut
 
 _MODEL_LIMIT = 1 << 30  # bytes of a compressed model.mlmodel: legacy kinds keep their weights in it
 _UNPACK_LIMIT = 1 << 37  # bytes of all files
@@ -54,6 +55,19 @@ class ZippedPackage(Package):
         folder = posixpath.dirname(self.member)
         missing = [n for n in sorted(names) if f"{folder}/{n.removeprefix('@model_path/')}" not in self.archive]
         return tuple(LoadError(f"{self.root}: it lacks the weights '{name}'", DAMAGED) for name in missing)
+
+    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Bytes of the weight files, by the archive's list, that no constant names, and files that no program names."""
+        assert self.archive is not None
+        constants = [pair for leaf in self.leaves() if leaf.program for pair in blob_constants(leaf.program)]
+        folder = posixpath.dirname(self.member)
+        members = {ref.file_name: f"{folder}/{ref.file_name.removeprefix('@model_path/')}" for ref, _ in constants}
+        sizes = {name: self.archive.size(member) for name, member in members.items() if member in self.archive}
+        inside = (name for name in self.archive.names if name.startswith(self.prefix) and not name.endswith("/"))
+        others = {name.removeprefix(self.prefix): self.archive.size(name) for name in inside}
+        used = [member.removeprefix(self.prefix) for member in members.values()]
+        return (*unnamed_in(sizes, constants), *strays(others, used))
 
     def stages(self) -> Iterator[ZippedPackage]:
         """Yield the models of a pipeline, in order, each as a package in the same archive."""
