@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tlkit.formats.base.tensors import TensorEntry
 
+# ASCII digits that stand by themselves: of `h.0.fc1` only the 0.
 _NUMBER = r"(?a:(?<![A-Za-z0-9])\d+(?![A-Za-z0-9]))"
 
 

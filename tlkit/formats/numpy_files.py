@@ -12,6 +12,7 @@ from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 
+# The dictionary as numpy writes it, and as Python 2 did, where numbers could end in L.
 _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*(?P<descr>'[^']*'|\[.*\]),\s*'fortran_order':\s*(?P<fortran>True|False),\s*"
     r"'shape':\s*\((?P<shape>(?:\d{1,19}L?\s*,\s*){0,64}(?:\d{1,19}L?)?\s*)\),?\s*\}\s*",
@@ -41,6 +42,7 @@ class NumpyFile(MappedTensors):
         if entry.offset is not None or not self._zip:
             return super().raw(entry)
         member = f"{entry.name}.npy"
+        # What follows the header; of an empty array -0 would be all.
         return self._zip.read(member, self._zip.size(member))[-entry.nbytes or self._zip.size(member) :]
 
     def _members(self, archive: Zip) -> Iterator[TensorEntry]:
@@ -54,6 +56,7 @@ class NumpyFile(MappedTensors):
         major = data[6] if len(data) > 10 and bytes(data[:6]) == b"\x93NUMPY" else 0
         if major not in (1, 2, 3):
             raise self._file.broken(f"'{name[:100]}' is not a numpy array")
+        # The header's length has two bytes, from version 2 on four.
         begin = 10 if major == 1 else 12
         length = int.from_bytes(data[8:begin], "little")
         if length > _HEADER_LIMIT or begin + length > len(data):
@@ -61,7 +64,7 @@ class NumpyFile(MappedTensors):
         found = _HEADER.fullmatch(bytes(data[begin : begin + length]).decode("latin-1"))
         if not found:
             raise self._file.broken(f"the header of '{name[:100]}' is not numpy's")
-        dtype = NUMPY_CODES.get(found["descr"].strip("'")[1:])
+        dtype = NUMPY_CODES.get(found["descr"].strip("'")[1:])  # without the mark of its byte order
         if dtype is None:
             self.notes.append(f"'{name}' holds {found['descr'][:60]}, which is not read")
             return
@@ -70,6 +73,7 @@ class NumpyFile(MappedTensors):
             raise self._file.broken(f"'{name[:100]}' has a shape that is not a size")
         offset = None if start is None else start + begin + length
         big = found["descr"].startswith("'>")
+        # With one axis longer than 1, both orders are the same.
         strides = _fortran(shape) if found["fortran"] == "True" and sum(dim > 1 for dim in shape) > 1 else ()
         entry = TensorEntry(name, dtype, shape, 0, str(self.path), offset, strides, big)
         nbytes = entry.elements * PLAIN[dtype]

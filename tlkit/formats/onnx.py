@@ -87,6 +87,7 @@ class OnnxFile(MappedTensors):
             raise self._file.broken(error.message) from None
         self._entries = tuple(self._found.values())
         self.left_out = tuple(self._left)
+        # Before IR version 4 the initializers had to be listed among the inputs.
         self.inputs = [port for port in self.inputs if port[0] not in self._found]
 
     def _fields(self, start: int, end: int) -> Iterator[Field]:
@@ -102,6 +103,7 @@ class OnnxFile(MappedTensors):
 
     def _model(self) -> None:
         names = {2: "", 3: ""}
+        # ModelProto: 1 ir_version, 2 and 3 producer, 6 doc, 7 graph, 8 opset_import, 14 metadata_props, 25 functions.
         for number, wire, start, end in self._fields(0, self._file.size):
             if number == 1 and wire == 0:
                 self.ir_version = start
@@ -126,6 +128,7 @@ class OnnxFile(MappedTensors):
     def _pair(self, start: int, end: int) -> tuple[str, Any]:
         """Return fields 1 (text) and 2 (text or number) of a message."""
         key, value = "", None
+        # OperatorSetIdProto and StringStringEntryProto: a key and its value, in one form.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 2:
                 key = self._text(begin, stop)
@@ -136,6 +139,7 @@ class OnnxFile(MappedTensors):
     def _graph(self, start: int, end: int, depth: int) -> None:
         if depth > _NESTED:
             raise WireError(f"graphs nested over {_NESTED} deep")
+        # GraphProto: 1 node, 2 name, 5 initializer, 11 input, 12 output, 15 sparse_initializer.
         for number, wire, begin, stop in self._fields(start, end):
             if wire != 2:
                 continue
@@ -154,6 +158,7 @@ class OnnxFile(MappedTensors):
         self._seen += 2  # what an empty one takes
         kind = domain = output = ""
         attributes = []
+        # NodeProto: 2 output, 4 op_type, 5 attribute, 7 domain.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 2 and wire == 2:
                 output = output or self._text(begin, stop)
@@ -183,6 +188,7 @@ class OnnxFile(MappedTensors):
                 numbers.append((number, wire, begin, stop))
         if called in _CONSTANTS:
             own, dtype = _CONSTANTS[called]
+            # Numbered as TensorProto's float_data (4) and int64_data (7).
             values = [(4 if dtype == 1 else 7, *field[1:]) for field in numbers if field[0] == own]
             count = sum(self._count(field, dtype) for field in values)
             shape = (count,) if called.endswith("s") else ()
@@ -198,6 +204,7 @@ class OnnxFile(MappedTensors):
     def _port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
         name, dtype = "", ""
         shape: list[int | str] = []
+        # ValueInfoProto: 1 name, 2 type.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 2:
                 name = self._text(begin, stop)
@@ -209,6 +216,7 @@ class OnnxFile(MappedTensors):
 
     def _type(self, start: int, end: int) -> tuple[str, list[int | str]]:
         dtype, shape = "", []
+        # TypeProto.Tensor: 1 elem_type, 2 shape.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 0:
                 dtype = TYPES.get(begin, f"type {begin}")
@@ -217,6 +225,7 @@ class OnnxFile(MappedTensors):
         return dtype, shape
 
     def _dim(self, start: int, end: int) -> int | str:
+        # Dimension: 1 dim_value, 2 dim_param.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 0:
                 return begin
@@ -226,6 +235,7 @@ class OnnxFile(MappedTensors):
 
     def _sparse(self, start: int, end: int, name: str = "") -> None:
         """Report a sparse tensor by name; its values, the first field, carry the name of the whole."""
+        # SparseTensorProto: 1 values, a TensorProto, whose field 8 is the name.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1 and wire == 2 and not name:
                 named = (field for field in self._fields(begin, stop) if field[0] == 8 and field[1] == 2)
@@ -236,6 +246,7 @@ class OnnxFile(MappedTensors):
         name, dtype, dims, place = "", 0, list[int](), (0, 0)
         external: dict[str, Any] = {}
         typed: list[Field] = []
+        # TensorProto: 1 dims, 2 data_type, 8 name, 9 raw_data, 13 external_data; the others hold typed numbers.
         for number, wire, begin, stop in self._fields(start, end):
             if number == 1:
                 dims += [begin] if wire == 0 else islice(varints(self._data, begin, stop), _RANK + 1)

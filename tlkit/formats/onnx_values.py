@@ -52,4 +52,5 @@ def unpacked(raw: memoryview, entry: TensorEntry, bits: int) -> NDArray[Any]:
     flat = np.stack(parts, axis=-1).reshape(-1)[: entry.elements].reshape(entry.shape)
     if entry.dtype.startswith("U"):
         return flat
+    # Two's complement in few bits: turn the sign's bit round, then take off what it stands for.
     return ((flat.astype(np.int8) ^ (1 << (bits - 1))) - (1 << (bits - 1))).astype(np.int8)

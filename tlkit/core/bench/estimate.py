@@ -87,7 +87,7 @@ def _row(prediction: Prediction, done: Sequence[Work]) -> EstimatedRow:
     counts = {unit: prediction.count(unit) for unit in ("ane", "gpu", "cpu")}
     used = [unit for unit, count in counts.items() if count]
     power = powers()[used[0]] if len(used) == 1 else EstimatedPower(None, None, None, "split between units")
-    energy = power.watts * took.milliseconds if power.watts is not None else None
+    energy = power.watts * took.milliseconds if power.watts is not None else None  # W x ms = mJ
     setting = prediction.setting
     return EstimatedRow(
         setting, used[0] if len(used) == 1 else None, counts, took, power, energy, 1e3 / energy if energy else None

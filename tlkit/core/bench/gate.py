@@ -150,6 +150,7 @@ def _latency(row: Row, limits: Limits) -> float | None:
     named = {"median": row.summary.median_ns, "mean": row.summary.mean_ns, "max": float(row.summary.max_ns)}
     if limits.percentile is None:
         return named[limits.at]
+    # From the samples: the summary has only the percentiles that were asked for.
     return summarize(row.samples_ns, [limits.percentile]).percentiles_ns[f"p{limits.percentile:g}"]
 
 

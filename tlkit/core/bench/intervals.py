@@ -144,9 +144,11 @@ def _welch(one: list[float], other: list[float]) -> tuple[float, float]:
     """
     if min(len(one), len(other)) == 1:
         several = one if len(one) > 1 else other
+        # The single value is one more draw of the same spread: s^2 / n + s^2.
         return variance(several) * (1 + 1 / len(several)), len(several) - 1
     parts = [(variance(values) / len(values), len(values) - 1) for values in (one, other)]
     square = sum(part for part, _ in parts)
+    # The degrees of freedom are Welch and Satterthwaite's.
     return square, square**2 / sum(part**2 / count for part, count in parts) if square else 1.0
 
 

@@ -50,6 +50,7 @@ def load_run(path: Path) -> BenchResult:
     try:
         if path.stat().st_size > _LARGEST:
             raise LoadError(f"{path}: too large for a saved run")
+        # Python's json takes NaN and Infinity, which JSON does not have; `_scalar` reads them as text.
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise LoadError(f"{path}: {reason(error)}", "give a file that `tlkit bench --save` wrote") from None
@@ -89,6 +90,7 @@ def _require_percentiles(result: BenchResult) -> None:
         for share in result.method.percentiles if row.summary else ():
             name = f"p{share:g}"
             where = f"run.rows[{index}].summary.percentiles_ns.{name}"
+            # p50 is the median, which every summary has.
             _require(row.summary is not None and (share == 50 or name in row.summary.percentiles_ns), where, "there")
 
 
@@ -103,6 +105,7 @@ def structure(data: Any, kind: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if data is None and type(None) in arguments:
             return None
+        # Every union here is of one type and None.
         return structure(data, next(a for a in arguments if a is not type(None)), where)
     if origin is tuple:
         _require(isinstance(data, list), where, "a list")
@@ -135,6 +138,7 @@ def _scalar(data: Any, kind: Any, where: str) -> Any:
     _require(not isinstance(data, int) or abs(data) < _MOST, where, "a number of at most 64 bits")
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    # To Python True is an int.
     _require(isinstance(data, kind) and not (kind is int and isinstance(data, bool)), where, f"of type {kind.__name__}")
     _require(not (isinstance(data, float) and not math.isfinite(data)), where, "finite")
     return data

@@ -64,4 +64,5 @@ def samples_for(p: float) -> int:
     the extremes themselves.
     """
     tail = min(p, 100 - p)
+    # 100 - 99.9 is a little more than 0.1: rounding keeps ceil from a sample too many.
     return 1 if tail in (0, 50) else math.ceil(round(100 / tail, 9))

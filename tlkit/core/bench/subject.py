@@ -146,6 +146,7 @@ class SourceSubject:
             isinstance(model, torch.jit.ScriptModule) and not self._target.trust
         )  # a stranger's, not the user's code
         if watched and self._target.engine == "compile":
+            # Once as it is and guarded, before torch compiles a stranger's code.
             self._guarded(waiting_call(model, operands, self._device))()
         forward = torch.compile(model, dynamic=False) if self._target.engine == "compile" else model
         call = waiting_call(forward, operands, self._device)

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from tlkit.errors import LoadError, reason
 from tlkit.formats.files.mapped import DAMAGED, Mapped
 
+# The end record and a member's own header: APPNOTE.TXT 4.3.16 and 4.3.7.
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
 DIRECTORY_LIMIT = 1 << 22
@@ -42,6 +43,7 @@ def directory(file: BinaryIO) -> tuple[tuple[zipfile.ZipInfo, ...], int]:
     if not 0 <= claimed <= DIRECTORY_LIMIT:
         raise zipfile.BadZipFile("its directory of members is missing, or too long for a model")
     size = file.seek(0, os.SEEK_END)
+    # Behind the directory come the end records, and a comment of at most 64 KiB.
     file.seek(max(size - claimed - (1 << 16) - 256, 0))
     key = (size, file.read())
     if key not in _kept:
@@ -76,8 +78,8 @@ def directory_size(file: BinaryIO) -> int:
         return -1
     record = tail.rfind(b"PK\x06\x06", 0, found)  # zip64 overrules, where it is there
     if 0 <= record <= len(tail) - 56:
-        return int(struct.unpack_from("<Q", tail, record + 40)[0])
-    return int(_END.unpack_from(tail, found)[5])
+        return int(struct.unpack_from("<Q", tail, record + 40)[0])  # the directory's size
+    return int(_END.unpack_from(tail, found)[5])  # the same, in 32 bits
 
 
 class Zip:
@@ -92,6 +94,7 @@ class Zip:
             raise LoadError(f"{file.path}: not a readable zip archive: {reason(error)}", DAMAGED) from None
         self._infos = {info.filename: info for info in infos}
         for name, info in self._infos.items():
+            # zipfile cuts a name at its first zero byte, and on Windows turns backslashes.
             if leads_out(name.removesuffix("/")) or info.orig_filename != name:
                 raise self._distrusted(f"its member '{info.orig_filename[:100]}' leads out of it")
         if len(self._infos) != len(infos):
@@ -140,6 +143,7 @@ class Zip:
         if info.compress_type == zipfile.ZIP_STORED:
             return bytes(data[:limit])
         try:
+            # Deflate without zlib's header, as in zip archives.
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit)
         except zlib.error as error:
             raise self.file.broken(f"its member '{name[:100]}' cannot be expanded: {reason(error)}") from None
@@ -200,8 +204,10 @@ class Zip:
         info = self._infos.get(name)
         if info is None:
             raise self.file.broken(f"its member '{name[:100]}' is missing")
+        # Bits 0 and 6: encrypted, strongly encrypted.
         if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise self.file.broken(f"its member '{name[:100]}' is encrypted, or compressed in a way that is not read")
+        # Unix writers put the file's mode into the upper half; others leave 0 there.
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise self._distrusted(f"its member '{name[:100]}' is a link or a device, not a file")
         return info
@@ -221,6 +227,7 @@ class Zip:
                 continue
             try:
                 while data and not inflater.eof:
+                    # A piece at most comes of one call, however much the data expand.
                     yield inflater.decompress(data, _PIECE)
                     data = inflater.unconsumed_tail
             except zlib.error as error:
@@ -234,6 +241,7 @@ class Zip:
         fields = _LOCAL.unpack_from(self.file.view, info.header_offset)
         if fields[0] != b"PK\x03\x04":
             raise self.file.broken(f"its member '{info.filename[:100]}' is not where its directory says")
+        # The header's own lengths of name and extra field: those in the directory may differ.
         return int(info.header_offset + _LOCAL.size + fields[9] + fields[10])
 
     def _end(self, info: zipfile.ZipInfo) -> int:
@@ -253,12 +261,14 @@ def _ends_plainly(file: BinaryIO, size: int, directory: int) -> bool:
         return False
     _, disk, first, _, _, length, offset, comment = _END.unpack_from(tail, end)
     place = base + end
+    # The locator, which zip64 puts between its record and the end record.
     if tail[max(end - 20, 0) : end].startswith(b"PK\x06\x07"):
         _, _, record, disks = struct.unpack_from("<4sLQL", tail, end - 20)
         if disks > 1 or record < base or tail[record - base : record - base + 4] != b"PK\x06\x06":
             return False
         (record_size,) = struct.unpack_from("<Q", tail, record - base + 4)
         length, offset = struct.unpack_from("<QQ", tail, record - base + 40)
+        # The record's size leaves out its own first 12 bytes.
         if record + 12 + record_size != base + end - 20:
             return False
         place = record

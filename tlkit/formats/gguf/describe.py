@@ -10,6 +10,7 @@ from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.gguf.header import GGUFArray
 from tlkit.formats.gguf.read import GGUFFile, text_of
 
+# The numbers between are of recipes that llama.cpp has removed: 4 to 6, 33 to 35.
 FILE_TYPES = {
     0: "F32",
     1: "F16",
@@ -93,6 +94,7 @@ def quantization(file: GGUFFile) -> str:
     named = file.metadata.get("general.file_type")
     recipe = FILE_TYPES.get(named, "") if isinstance(named, int) else ""
     stem = re.sub(r"_[SML]$", "", recipe)
+    # IQ recipes mix types, and some (IQ3_XS) are named after none.
     return recipe if stem in counts or recipe.startswith("IQ") else max(counts, key=lambda name: counts[name])
 
 
@@ -124,6 +126,7 @@ def memory(own: Mapping[str, Any], weights: int) -> dict[str, int]:
     """
     layers, heads, width = (_number(own.get(k)) for k in ("block_count", "attention.head_count", "embedding_length"))
     per_layer = own.get("attention.head_count_kv", heads)
+    # Latent attention and state-space layers keep something else than keys and values.
     if not layers or not heads or "attention.kv_lora_rank" in own or "ssm.state_size" in own or layers > 10_000:
         return {}
     keys = [_number(head) for head in per_layer] if isinstance(per_layer, Sequence) else [_number(per_layer)] * layers

@@ -20,6 +20,7 @@ def iq2_xxs(blocks: Bytes, out: Floats) -> None:
     words = field(blocks, 2, 66, np.uint32).reshape(-1, 8, 2)
     codes = field(blocks, 2, 66).reshape(-1, 8, 8)[:, :, :4]
     _pick(out, _grid("IQ2_XXS"), codes, _even_signs(words[..., 1]))
+    # A word's upper 4 bits are the scale; below are four times 7 bits of signs.
     scale(out, _quarter(half(blocks, 0), words[..., 1] >> 28, 0.25))
 
 
@@ -59,6 +60,7 @@ def iq3_s(blocks: Bytes, out: Floats) -> None:
 def iq1_s(blocks: Bytes, out: Floats) -> None:
     """Decode codes of 11 bits; 16 bits for each 32 elements hold the upper ones, a scale and a shift's sign."""
     words = field(blocks, 34, 50, np.uint16)
+    # Three upper bits for each of four codes; bit 15 is the shift's sign, bits 12 to 14 are the scale.
     high = (words[..., None] >> np.array([0, 3, 6, 9], np.uint16)) & 7
     codes = field(blocks, 2, 34) | ((high | ((words >> 15) << 3)[..., None]) << 8).reshape(len(blocks), -1)
     _rows(out, _shifted_grid(), codes)
@@ -84,6 +86,7 @@ def _pick(out: Floats, grid: Floats, codes: NDArray[Any], signs: Floats) -> None
 
 
 def _rows(out: Floats, grid: Floats, codes: NDArray[Any]) -> None:
+    # "clip" saves numpy's check of the bounds, which no code exceeds.
     np.take(grid, codes.reshape(-1), axis=0, out=out.reshape(-1, grid.shape[1]), mode="clip")
 
 
@@ -99,6 +102,7 @@ def _pairs(packed: Bytes) -> Bytes:
 
 
 def _quarter(whole: Floats, factors: NDArray[Any], share: float) -> Floats:
+    # In ggml's order, so that every bit is the same.
     return whole * (np.float32(0.5) + factors.astype(np.float32)) * np.float32(share)
 
 

@@ -156,13 +156,14 @@ class Reader:
         left = count
         while left:
             window = bytes(self.file.view[self.offset : self.offset + _WINDOW])
+            # The iterator knows how many are left, so that the loop need not count.
             offset, steps = 0, repeat(None, left)
             left = 0
             try:
                 for _ in steps:
                     offset += unpack(window, offset)[0] + step
             except struct.error:  # the next length lies past the window
-                left = length_hint(steps) + 1
+                left = length_hint(steps) + 1  # the string in hand is read again
             self.offset += offset
             self._within(step if left else 0)
             self.file.release(self.offset - offset, self.offset)

@@ -13,6 +13,7 @@ from tlkit.formats.gguf.bits import Bytes, Floats, decoder, field, half, halves,
 @decoder("Q2_K")
 def q2_k(blocks: Bytes, out: Floats) -> None:
     """Decode 2-bit codes; scale and minimum of a group have 4 bits each."""
+    # A block: 16 bytes of scales and minima, 64 of codes, two f16 factors.
     put(out, weave(parts(field(blocks, 16, 80), 2), 32))
     low, high = (part.reshape(-1, 16).astype(np.float32) for part in parts(field(blocks, 0, 16), 4))
     scale(out, half(blocks, 80) * low, subtract=half(blocks, 82) * high)
@@ -21,6 +22,7 @@ def q2_k(blocks: Bytes, out: Floats) -> None:
 @decoder("Q3_K")
 def q3_k(blocks: Bytes, out: Floats) -> None:
     """Decode 3-bit codes less 4, the third bits apart, and 6-bit scales less 32 whose upper bits lie apart."""
+    # A block: 32 bytes of third bits, 64 of the lower two, 12 of scales, one f16 factor.
     codes = weave(parts(field(blocks, 32, 96), 2), 32)
     put(out, np.bitwise_or(codes, weave(parts(field(blocks, 0, 32), 1, up=2), 32), out=codes), less=4)
     low = nibbles(field(blocks, 96, 104), 8)
@@ -32,6 +34,7 @@ def q3_k(blocks: Bytes, out: Floats) -> None:
 @decoder("Q4_K")
 def q4_k(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit codes in groups of 32 with 6-bit scales and minima."""
+    # A block: two f16 factors, 12 bytes of scales and minima, 128 of codes.
     put(out, nibbles(field(blocks, 16, 144), 32))
     _scale(blocks, out)
 
@@ -39,6 +42,7 @@ def q4_k(blocks: Bytes, out: Floats) -> None:
 @decoder("Q5_K")
 def q5_k(blocks: Bytes, out: Floats) -> None:
     """Decode 5-bit codes, the fifth bits apart, with scales and minima as in Q4_K."""
+    # A block: two f16 factors, 12 bytes of scales and minima, 32 of fifth bits, 128 of the lower four.
     codes = nibbles(field(blocks, 48, 176), 32)
     put(out, np.bitwise_or(codes, weave(parts(field(blocks, 16, 48), 1, up=4), 32), out=codes))
     _scale(blocks, out)
@@ -47,6 +51,7 @@ def q5_k(blocks: Bytes, out: Floats) -> None:
 @decoder("Q6_K")
 def q6_k(blocks: Bytes, out: Floats) -> None:
     """Decode 6-bit codes less 32, the upper two bits apart, in groups of 16 with 8-bit scales."""
+    # A block: 128 bytes of the lower four bits, 64 of the upper two, 16 scales, one f16 factor.
     codes = nibbles(field(blocks, 0, 128), 64)
     put(out, np.bitwise_or(codes, weave(parts(field(blocks, 128, 192), 2, up=4), 32), out=codes), less=32)
     scale(out, half(blocks, 208) * field(blocks, 192, 208, np.int8).astype(np.float32))
@@ -60,6 +65,7 @@ def _scale(blocks: Bytes, out: Floats) -> None:
     """
     both = np.ascontiguousarray(blocks[:, 4:12].view(np.uint64)[:, 0])  # scales and minima are handled at once
     rest = _word(blocks, 12).astype(np.uint64)
+    # The lower halves of `rest` belong to the scales, the upper ones to the minima: 28 bits up are 32 less 4.
     last = ((rest | (rest << 28)) & 0x0F0F0F0F_0F0F0F0F) | ((both >> 2) & 0x30303030_30303030)
     codes = np.empty((2, len(blocks), 2), np.uint32)  # scales, then minima; groups 0 to 3 and 4 to 7 of each block
     for index, words in enumerate((both & 0x3F3F3F3F_3F3F3F3F, last)):

@@ -46,6 +46,7 @@ def q5_1(blocks: Bytes, out: Floats) -> None:
 
 
 def _fives(blocks: Bytes, start: int) -> Bytes:
+    # Four bytes of fifth bits, then 16 of the lower four.
     codes = nibbles(field(blocks, start + 4, start + 20), 16)
     high = np.unpackbits(field(blocks, start, start + 4).reshape(-1), bitorder="little")
     np.bitwise_or(codes, np.left_shift(high, 4, out=high), out=codes)
@@ -90,6 +91,7 @@ def iq4_xs(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit codes through a table, in groups of 32, each with a 6-bit scale less 32."""
     look_up(out, _IQ4, nibbles(field(blocks, 8, 136), 16))
     low = field(blocks, 4, 8)
+    # Two upper bits for each of the eight groups.
     high = field(blocks, 2, 4, np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16)
     factors = np.stack([low & 15, low >> 4], axis=-1).reshape(-1, 8) | ((high.astype(np.uint8) & 3) << 4)
     scale(out, half(blocks, 0) * (factors.astype(np.float32) - 32))
@@ -112,6 +114,7 @@ def nvfp4(blocks: Bytes, out: Floats) -> None:
 @cache
 def _half_powers() -> Floats:
     """Return half of 2 to the power that each byte stands for (E8M0); the lowest two are denormal."""
+    # 2^(e - 127), halved since the table of values is doubled.
     return np.asarray(np.ldexp(np.float32(1), np.arange(256) - 128), np.float32)
 
 

@@ -28,6 +28,7 @@ def floats(count: int) -> NDArray[np.float32]:
         return np.empty(count, np.float32)
     memory = _fitting(count)
     found = np.frombuffer(memory.data, np.float32, count)  # whatever is a view of it keeps it alive
+    # When the process ends, there is nobody to keep memory for.
     weakref.finalize(found, _give_back, memory).atexit = False
     return found
 

@@ -73,6 +73,7 @@ def quantize(values: Floats, dtype: str) -> NDArray[np.uint8]:
 
 def _in_parallel(work: Callable[[int], None], items: range) -> None:
     """Call ``work`` with each of ``items``, in threads where that is worthwhile."""
+    # The processors that this process may use, which containers restrict.
     threads = min(_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if threads < 2 or len(items) < 2:
         for item in items:

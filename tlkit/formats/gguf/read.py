@@ -47,6 +47,7 @@ class GGUFFile(MappedTensors):
         for part in parts:
             left += part.rest()
             self._files[str(part.file.path)] = part.file
+            # The first part's entries count: it has the model's, the others only their own numbers.
             self.metadata = {**part.metadata, **self.metadata}
             self.types = {**part.types, **self.types}
             for entry in part.entries:
@@ -118,9 +119,11 @@ class _Part:
     def __init__(self, file: Mapped) -> None:
         self.file = file
         self.ledger = Ledger()
+        # Version 1 counts in 32 bits, so that its header may end after 16 bytes.
         if file.size < 24 and not (file.size >= 16 and file.view[4] == 1):
             raise file.broken(f"it is {file.size} bytes long, shorter than GGUF's header")
         little = int.from_bytes(file.view[4:8], "little")
+        # A version has an empty lower half only where it was written in the other byte order.
         order = "<" if little & 0xFFFF else ">"
         self.version = little if order == "<" else int.from_bytes(file.view[4:8], "big")
         if bytes(file.view[:4]) != b"GGUF" or not 1 <= self.version <= 3:
@@ -146,6 +149,7 @@ class _Part:
 
     def _pairs(self, count: int) -> tuple[dict[str, Any], dict[str, str]]:
         reader, values, types = self.reader, {}, {}
+        # In 9 bytes fit a key's length, a type and a value (version 1).
         reader.afford(count, 9, "metadata entries", 16)
         for _ in range(count):
             key = reader.text()

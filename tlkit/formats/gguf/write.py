@@ -70,6 +70,7 @@ def write_gguf(path: Path, tensors: Sequence[Planned], metadata: Mapping[str, Ty
         for tensor in tensors:
             file.write(bytes(-file.tell() % alignment))
             copy_data(file, tensor, data)
+        # After the last one too: ggml reads its padding as data.
         file.write(bytes(-file.tell() % alignment))
 
 

@@ -60,6 +60,7 @@ def scheme(config: Mapping[str, Any]) -> Scheme | None:
     said = config.get("quantization_config")
     method = ""
     if isinstance(said, Mapping):
+        # Older configs of bitsandbytes name no method.
         method = str(said.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in said else ""))[:60]
         method = _variant(method, said)
     if not method and isinstance(config.get("quantization"), Mapping):
@@ -110,6 +111,7 @@ def unread(how: Scheme, entries: Mapping[str, TensorEntry], packed: Mapping[str,
     """Yield the tensors packed in a layout that tlkit does not read."""
     for entry in entries.values():
         integers = entry.dtype in _INTEGERS and len(entry.shape) > 1
+        # Of bitsandbytes' 4 bits, of its 8 bits, and of other methods.
         companions = any(f"{entry.name}{end}" in entries for end in (".absmax", ".quant_map", ".SCB", "_scale"))
         if entry.name not in packed and (integers or entry.dtype in _FP8 or companions):
             yield LeftOut(entry.name, f"packed by {how.method}, in a layout that tlkit does not read", entry.nbytes)
@@ -133,6 +135,7 @@ def _groups(how: Scheme, found: Mapping[str, TensorEntry]) -> Iterator[tuple[str
             roles = {"weight": entry, "scales": found.get(f"{base}.scales"), "biases": found.get(f"{base}.biases")}
             yield name, _sound(how, "mlx", roles, name) if all(roles.values()) else None
         elif entry.dtype in _FP8:
+            # DeepSeek's name for it (a factor all the same), then the others'.
             scale = found.get(f"{name}_scale_inv") or found.get(f"{name}_scale")
             yield name, _sound(how, "fp8", {"weight": entry, "scale": scale}) if scale else None
 
@@ -149,14 +152,15 @@ def _sound(how: Scheme, kind: str, roles: Mapping[str, TensorEntry | None], name
         return None
     codes = 32 // bits
     if kind == "mlx":
-        (rows, words), (_, groups) = shapes["weight"], shapes["scales"]
+        (rows, words), (_, groups) = shapes["weight"], shapes["scales"]  # outputs x words, outputs x groups
+        # MLX's groups have 64 weights where nothing is said.
         fits = shapes["scales"] == shapes["biases"] == (rows, groups) and groups * (group or 64) * bits == words * 32
     elif kind == "awq":
-        (rows, words), (groups, _) = shapes["qweight"], shapes["scales"]
+        (rows, words), (groups, _) = shapes["qweight"], shapes["scales"]  # inputs x words, groups x outputs
         fits = shapes["scales"] == (groups, words * codes) and shapes["qzeros"] == (groups, words)
         fits = fits and groups > 0 and rows % groups == 0
     else:
-        (words, columns), (groups, _) = shapes["qweight"], shapes["scales"]
+        (words, columns), (groups, _) = shapes["qweight"], shapes["scales"]  # words x outputs, groups x outputs
         inputs = words * 32 // bits
         fits = shapes["scales"] == (groups, columns) and shapes["qzeros"] == (groups, columns * bits // 32)
         fits = fits and groups > 0 and words * 32 % bits == 0 and columns * bits % 32 == 0
@@ -185,6 +189,7 @@ def values(how: Scheme, packed: Packed, read: Read) -> NDArray[np.float32]:
         assert scale is not None
         spread = parts["scale"].astype(np.float32).reshape(scale[0])
         for axis, (times, size) in enumerate(zip(scale[1], parts["weight"].shape, strict=True)):
+            # The last block may hang over the weight's edge: cut off what is beyond.
             spread = spread.repeat(times, axis).take(range(size), axis) if times > 1 else spread
         found: NDArray[np.float32] = parts["weight"].astype(np.float32) * spread
         return found
@@ -205,6 +210,7 @@ def values(how: Scheme, packed: Packed, read: Read) -> NDArray[np.float32]:
     groups = parts["g_idx"] if "g_idx" in parts else np.arange(len(codes)) // (len(codes) // len(scales))
     if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < len(scales):
         raise LoadError(f"{packed.parts['scales'].file}: {packed.parts['qweight'].name}: a group without a scale")
+    # Stored as inputs x outputs.
     return np.ascontiguousarray(((codes - zeros[groups]).astype(np.float32) * scales[groups]).T)
 
 

@@ -114,6 +114,7 @@ def _header(mapped: Mapped) -> tuple[dict[str, Any], int]:
     if length > HEADER_LIMIT:
         raise mapped.broken(f"its header should have {length:,} bytes; at most {HEADER_LIMIT:,} are read")
     text = bytes(mapped.view[8 : 8 + length])
+    # As many items as its tensors warrant, counted before anything is parsed.
     tensors = min(text.count(b'"data_offsets"'), _TENSORS)
     header = parse_json(text, str(mapped.path), _ITEMS * tensors + JSON_ITEMS)
     if not isinstance(header, dict):

@@ -31,6 +31,7 @@ def write_safetensors(path: Path, tensors: Sequence[Planned], metadata: Mapping[
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": span}
         place += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    # Blanks are JSON too: with them the data begin at a multiple of 8, as in the safetensors package's files.
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_LIMIT:
         raise ConversionError(

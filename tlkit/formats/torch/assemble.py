@@ -107,6 +107,7 @@ class Assembly:
             nbytes = sum(self.ledger.size(key) for key in keys if not self.ledger.claimed(key))
             self.leave_out(LeftOut(name, found.reason, nbytes, "other" if found.other else "unread"), keys)
         elif isinstance(found, Array):
+            # A single byte has no order.
             big = found.big_endian and PLAIN[found.dtype] > 1
             self.entries[name] = TensorEntry(
                 name, found.dtype, found.shape, found.nbytes, where, None, found.strides, big, role=role

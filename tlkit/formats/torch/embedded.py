@@ -84,6 +84,7 @@ def _reference(call: Call, file: Mapped, store: Store) -> Persistent:
     inner = parts[2].root
     if storage_key(inner) is None or place + 8 > len(view):
         raise LoadError(f"{where} holds no storage", DAMAGED)
+    # ("storage", class, key, device, number of elements, ...)
     _, kind, _, _, count, *_ = inner.id
     width = PLAIN[STORAGES.get(str(getattr(kind, "name", "")), "U8")]
     if type(count) is not int or count != int.from_bytes(view[place : place + 8], "little"):

@@ -94,6 +94,7 @@ class View:
         expected = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
             if size != 1 and stride != expected:
+                # Of no elements, any order is in order.
                 return 0 in self.shape
             expected *= size
         return True
@@ -168,6 +169,7 @@ def view_of(args: tuple[Any, ...], where: str, dtype: Any = None, marks: Any = N
         raise LoadError(f"{where}: a tensor that refers to no storage", "the file is damaged") from None
     shape, strides = (tuple(_sizes(sizes)) for sizes in (shape, strides))
     numbers = (*shape, *strides, offset, count)
+    # With 16 bytes each, more elements than that are more bytes than 63 bits count.
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers) or math.prod(shape) >= 1 << 59:
         raise LoadError(f"{where}: a shape, stride or offset that is not a size", "the file is damaged")
     if len(shape) != len(strides) or len(shape) > _RANK:
@@ -175,11 +177,13 @@ def view_of(args: tuple[Any, ...], where: str, dtype: Any = None, marks: Any = N
     name = str(getattr(dtype if isinstance(dtype, Global) else kind, "name", ""))
     stored = DTYPES.get(name) if isinstance(dtype, Global) else STORAGES.get(name)
     if name == _PACKED and _dense(shape, strides):
+        # PyTorch's shape counts bytes here, and each holds two values.
         shape, stored, offset = (*shape[:-1], 2 * shape[-1]), "F4", 2 * offset
         strides = row_major(shape)
     if stored is None:
         return Unread(f"its type, {one_line(name[:60]) or 'unnamed'}, is not one that tlkit reads", reference)
     offset, room = _window(offset, count, more)
+    # The count is of the storage's own elements: bytes, where it is untyped.
     width = PLAIN[STORAGES.get(getattr(kind, "name", ""), "U8" if stored == "F4" else stored)]
     conj, neg = (_marked(marks, mark) for mark in ("conj", "neg"))
     return View(str(key), stored, offset, shape, strides, room * width, conj, neg)
@@ -231,6 +235,7 @@ def array_of(dtype: Any, shape: Any, fortran: bool, data: Any, where: str, types
     code = dtype.args[0] if isinstance(dtype, Call) and isinstance(dtype.args, tuple) and dtype.args else ""
     stored = types.get(code) if isinstance(code, str) else None
     state = dtype.state if isinstance(dtype, Call) and isinstance(dtype.state, tuple) else ()
+    # A dtype's state: version, order, subarray, names, fields. The last two are those of a record.
     if stored is None or (len(state) > 4 and (state[3] is not None or state[4] is not None)):
         return Unread(f"an array of {one_line(str(code)[:40]) or 'no type'}, not of numbers", data, other=True)
     shape = tuple(_sizes(shape))

@@ -148,6 +148,7 @@ class _Source:
             self._kept += count
             return bytes(self._data[start : self.position])
         self._stepped = (start, count)
+        # Cut at a whole character: where it is text, pickletools decodes it.
         return _Claimed(bytes(self._data[start : start + 64]).decode("utf-8", "ignore").encode(), count)
 
     def readline(self) -> bytes:

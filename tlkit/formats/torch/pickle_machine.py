@@ -105,6 +105,7 @@ class PickleMachine:
     def _pop(self, _: Any) -> None:
         if self.stack:
             self.stack.pop()
+        # Where nothing is left above a mark, POP takes the mark.
         else:
             self._since_mark()
 
@@ -158,6 +159,7 @@ class PickleMachine:
         self.stack[-1].pairs.extend(_pairs(found))
 
     def _imported(self, argument: str) -> None:
+        # pickletools joins module and name by a blank.
         module, _, name = argument.partition(" ")
         self.stack.append(self._global(module, name))
 
@@ -220,6 +222,7 @@ _STEPS: dict[str, Callable[[PickleMachine, Any], None]] = {
     "TUPLE2": lambda machine, _: machine._tuple_of(2),
     "TUPLE3": lambda machine, _: machine._tuple_of(3),
     "LIST": PickleMachine._list,
+    # Sets are lists here: their items may be stand-ins that have no hash.
     "FROZENSET": PickleMachine._list,
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_SET": lambda machine, _: machine.stack.append([]),

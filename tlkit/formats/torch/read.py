@@ -192,6 +192,7 @@ class PyTorchFile(MappedTensors):
             body = source.partition(f"class {name.rpartition('.')[2]}(")[2].partition("\nclass ")[0]
             forward = _FORWARD.search(body)
             if forward:
+                # Without self.
                 arguments = " ".join(forward[1].split()).partition(", ")[2]
                 self.details["forward"] = f"({arguments}) -> {forward[2]}"
         self._store_members(archive, names, "constants/", "constants/")

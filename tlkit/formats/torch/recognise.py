@@ -75,6 +75,7 @@ def _rebuilt(name: str, args: tuple[Any, ...], where: str, depth: int) -> tuple[
     if name in ("tensor", "tensor_v2"):
         return view_of(args, where, marks=args[6] if len(args) > 6 else None), None
     if name == "tensor_v3":
+        # storage, offset, size, stride, requires_grad, hooks, dtype, metadata; tensor_v2 has no dtype.
         return view_of(args, where, args[6] if len(args) > 6 else None, args[7] if len(args) > 7 else None), None
     if name == "qtensor":
         return quantized_of(args, where, lambda part: recognise(part, where, depth + 1)[0]), None
@@ -144,6 +145,7 @@ def _numpy(name: str, args: tuple[Any, ...], state: Any, where: str) -> Array | 
     if name in _FROM_BUFFER and len(args) == 4:
         return array_of(args[1], args[2], args[3] == "F", _bytes(args[0]), where, NUMPY_CODES)
     if isinstance(state, tuple) and len(state) == 5:
+        # ndarray.__setstate__: version, shape, dtype, Fortran's order, data.
         _, shape, dtype, fortran, data = state
         if isinstance(data, list):
             return None

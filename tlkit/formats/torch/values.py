@@ -24,6 +24,7 @@ def array_bytes(array: Array, pickle: memoryview) -> memoryview:
     if isinstance(data, LongBytes | LongText):
         run = pickle[data.start : data.start + data.length]
         encoded = isinstance(data, LongText) and data.encoded
+        # Each character is a byte (latin-1), written in UTF-8.
         found = memoryview(str(run, "utf-8").encode("latin-1")) if encoded else run
     else:
         found = memoryview(data.encode("latin-1") if isinstance(data, str) else bytes(data))

@@ -63,6 +63,7 @@ class _Walk:
                 continue
             seen.add(id(value))
             inner = [(path if key == () else (*path, key), item) for key, item in self._inside(value, path)]
+            # Reversed, since a stack gives the last one first.
             stack.extend((place, item, above | {id(value)}) for place, item in reversed(inner))
         absorbed = tuple(more for _, more in self._known.values() if isinstance(more, Absorbed))
         return Walked(tuple(found), once, absorbed)
@@ -86,6 +87,7 @@ class _Walk:
         stack: list[tuple[Any, Path, list[Any] | None]] = [(self._root, (), None)]
         while stack:
             value, path, inner = stack.pop()
+            # It comes a second time, and now its children are counted.
             if inner is not None:
                 self._counts[id(value)] += sum(self._counts.get(id(item), 0) for item in inner)
             elif id(value) not in self._counts:
@@ -160,6 +162,7 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _arguments(value)
             yield from _last(value.pairs)
             yield from enumerate(value.items)
+            # The versions of a state_dict's modules: no tensors.
             yield from ((key, item) for key, item in state.items() if key != "_metadata")
             if value.state is not None and not state:
                 yield (), value.state

@@ -48,10 +48,12 @@ def _padding(place: int, name: int) -> bytes:
     """Return the extra field that makes the data after a header at ``place`` start at a multiple of 64 bytes."""
     header = 30 + name + 20 + 4  # the local header, its name, zip64's sizes, and this field's own head
     size = -(place + header) % _ALIGNMENT
+    # The field with which PyTorch itself pads.
     return b"FB" + struct.pack("<H", size) + b"Z" * size
 
 
 def _pickle(tensors: Sequence[Planned]) -> bytes:
+    # PROTO 2, OrderedDict() and a mark; after the pairs SETITEMS (u) and STOP (.).
     parts = [b"\x80\x02ccollections\nOrderedDict\n)R("]
     for index, tensor in enumerate(tensors):
         parts += [_text(tensor.name), _tensor(tensor, index)]
@@ -71,9 +73,11 @@ def _tensor(tensor: Planned, index: int) -> bytes:
     else:  # newer types have no storage class: bytes, and the type itself
         function, last = b"_rebuild_tensor_v3", f"ctorch\n{_DTYPES[tensor.dtype]}\n".encode()
         kind, count = "torch.storage\nUntypedStorage", tensor.nbytes
+    # ("storage", class, key, "cpu", count), which BINPERSID (Q) makes a reference.
     storage = b"(" + _text("storage") + f"c{kind}\n".encode() + _text(str(index)) + _text("cpu") + _int(count) + b"tQ"
     place = _int(0) + _ints(tensor.shape) + _ints(strides)
     return (
+        # NEWFALSE is requires_grad, the OrderedDict the hooks.
         b"ctorch._utils\n" + function + b"\n(" + storage + place + b"\x89ccollections\nOrderedDict\n)R" + last + b"tR"
     )
 

@@ -73,9 +73,13 @@ _ROWS: dict[str, ChangeKind] = {
 }
 _NORMS = ("attn_norm", "ffn_norm", "output_norm", "post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm")
 _ONE_MORE: dict[str, ChangeKind] = {f"{name}.weight": "one more" for name in _NORMS}
+# A model that sees images keeps its language model inside, under names that changed with transformers.
 _DECODER = ((r"^(model\.)?language_model\.(model\.)?", "model."), (r"^model\.lm_head\.", "lm_head."))
+# A base model (LlamaModel) is saved without `model.` before its names.
 _BARE = ((r"^(?=(layers|embed_tokens|norm)\.)", "model."),)
+# It follows from rope_theta; older checkpoints store it.
 _UNUSED = (r"\.rotary_emb\.inv_freq$",)
+# What sees images: llama.cpp takes that from a file of its own.
 _TOWERS = (r"^(model\.)?(vision_tower|multi_modal_projector|vision_model)\.",)
 _HEAD = (r"^lm_head\.",)
 

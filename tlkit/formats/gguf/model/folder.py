@@ -28,6 +28,7 @@ _EXPERT = re.compile(r"(.*\.experts)\.(\d{1,4})\.(.*)")
 _BLOCKS = 1 << 12
 _FULL = re.compile(r"(.*_norm\.weight|.*ffn_gate_inp\.weight|position_embd\.weight|token_types\.weight)")
 _PHI_TOKENS = frozenset(("<s>", "</s>", "<unk>", "<|endoftext|>"))
+# sentence-transformers' settings, and llama.cpp's numbers (LLAMA_POOLING_TYPE).
 _POOLING = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
 
 
@@ -109,6 +110,7 @@ def _weights(
         elif change:
             found.changes[name] = change
     for members in found.stacks.values():
+        # The stack's first axis is the expert's number.
         members.sort(key=lambda name: int((_EXPERT.fullmatch(usual[name]) or ("", "", "0"))[2]))
     _check(found, row, config, [name for name in plain if name not in found.names])
 

@@ -54,6 +54,7 @@ class Config:
     def rope(self) -> Mapping[str, Any]:
         """How positions rotate: of transformers 5 and later ``rope_parameters``, before that ``rope_scaling``."""
         found = self.get("rope_parameters") or self.get("rope_scaling")
+        # Models whose layers rotate in two ways have one for each.
         if isinstance(found, Mapping) and isinstance(found.get("full_attention"), Mapping):
             return dict(found["full_attention"])
         return found if isinstance(found, Mapping) else {}
@@ -84,6 +85,7 @@ def hyperparameters(
         if value is not None:
             found[f"{row.name}.{key}"] = Typed(kind, value)
     if "sliding_window" in row.keys and f"{row.name}.attention.sliding_window" not in found and row.name == "phi3":
+        # llama.cpp asks phi3 for the key; 0 means no window.
         found["phi3.attention.sliding_window"] = Typed("u32", 0)
     found |= {f"{row.name}.{key}": typed for key, typed in turn.keys.items()}
     if row.name == "gemma3" and config.local_base != _LOCAL_BASE:
@@ -105,6 +107,7 @@ def _derived(config: Config) -> dict[str, Any]:
     """Return what follows from other entries where the config does not say it."""
     width, count = config.number("hidden_size", "n_embd"), config.number("num_attention_heads", "n_head")
     head = config.number("head_dim") or (width // count if width and count else None)
+    # GPT-2's n_inner may be None, which stands for four times the width.
     inner = config.get("intermediate_size", "n_inner") or (4 * width if width else None)
     return {
         "head_dim": head,

@@ -79,7 +79,7 @@ def _llama3(rope: Mapping[str, Any], base: float, dimensions: int, number: Numbe
     original = float(rope["original_max_position_embeddings"])
     factors = []
     for index in range(0, dimensions, 2):
-        length = 2 * math.pi * base ** (index / dimensions)
+        length = 2 * math.pi * base ** (index / dimensions)  # positions for one turn of the pair
         smooth = min(max((original / length - low) / (high - low), 0.0), 1.0)
         factors.append(1 / ((1 - smooth) / factor + smooth))
     return {}, {"rope_freqs.weight": factors}

@@ -11,8 +11,8 @@ from tlkit.formats.files.mapped import DAMAGED, read_whole
 from tlkit.formats.files.wire import WireError, fields
 
 _LIMIT = 1 << 26  # bytes: ten times the largest known
-_UNIGRAM = 1
-_NORMAL = 1
+_UNIGRAM = 1  # TrainerSpec.ModelType
+_NORMAL = 1  # SentencePiece.Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ def read_pieces(path: Path) -> SentencePieces:
 
 def _read(data: memoryview) -> SentencePieces:
     found: list[tuple[str, float, int]] = []
+    # The specification's defaults.
     unigram, prefix, squeezes, charsmap = True, True, True, b""
     for number, wire, start, end in fields(data, 0, len(data)):
         if wire != 2:
@@ -47,9 +48,11 @@ def _read(data: memoryview) -> SentencePieces:
         if number == 1:
             found.append(_piece(data, start, end))
         elif number == 2:  # TrainerSpec
+            # model_type is field 3.
             kinds = [value for key, kind, value, _ in fields(data, start, end) if (key, kind) == (3, 0)]
             unigram = not kinds or kinds[-1] == _UNIGRAM
         elif number == 3:  # NormalizerSpec
+            # 2 is precompiled_charsmap, 3 add_dummy_prefix, 4 remove_extra_whitespaces.
             for key, kind, value, stop in fields(data, start, end):
                 if (key, kind) == (2, 2):
                     charsmap = bytes(data[value:stop])
@@ -65,6 +68,7 @@ def _read(data: memoryview) -> SentencePieces:
 
 def _piece(data: memoryview, start: int, end: int) -> tuple[str, float, int]:
     text, score, kind = "", 0.0, _NORMAL
+    # 1 is the piece, 2 its score, 3 its type.
     for number, wire, value, stop in fields(data, start, end):
         if (number, wire) == (1, 2):
             text = str(data[value:stop], "utf-8")

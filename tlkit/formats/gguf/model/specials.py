@@ -32,6 +32,7 @@ def specials(files: TokenizerFiles, vocabulary: Vocabulary, config: Mapping[str,
     for role in _ROLES:
         said = files.config.get(f"{role}_token")
         text = said.get("content") if isinstance(said, Mapping) else said
+        # In llama.cpp's form of WordPiece a word's first part begins so (`vocabulary.py`).
         spelled = "▁" + text if vocabulary.model == "bert" and isinstance(text, str) and text not in places else text
         number = places.get(spelled) if isinstance(spelled, str) else config.get(f"{role}_token_id")
         number = number[0] if isinstance(number, list) and number else number
@@ -78,6 +79,7 @@ def _template(described: Any, depth: int = 0) -> tuple[str, str]:
     if not isinstance(single, list):
         return "", ""
     ids = [item["SpecialToken"].get("id") if _is_special(item) else None for item in single]
+    # What is not a special token is the text itself.
     text = next((index for index, item in enumerate(ids) if item is None), len(ids))
     return next(_texts(ids[:text]), ""), next(_texts(ids[text:]), "")
 

@@ -14,6 +14,7 @@ from tlkit.formats.gguf.model.pretokenizers import GPT2
 
 _LIMIT = 1 << 27  # bytes: four times the largest known
 _TOKENS = 1 << 23
+# How a class splits text where no tokenizer.json says so; the end of the pattern is the same for all.
 _SPLITS = {"Qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"}
 
 
@@ -55,6 +56,7 @@ class TokenizerFiles:
         if file is None:
             return self._older()
         text = read_whole(file, _LIMIT)
+        # Every item takes two characters at least.
         found = parse_json(text, str(file), max(len(text) // 2, 1))
         return found if isinstance(found, Mapping) else {}
 

@@ -21,7 +21,7 @@ NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 _ADDED_SCORE = -1000.0  # what llama.cpp's converter gives tokens that no merge makes
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_SPACE = "\u2581"
+_SPACE = "\u2581"  # SentencePiece's mark for a blank
 _TOKENS = 1 << 23
 _LENGTH = 1 << 10  # characters of a token whose splits are looked at
 
@@ -43,6 +43,8 @@ class Vocabulary:
         """Put tokens in that were added to the trained vocabulary, over what is at their place."""
         for token in added:
             self.pad(token.id + 1)
+            # As llama.cpp's converter: tokens that are not special are looked for in text whose blanks are not marked
+            # yet.
             text = token.text if token.special else token.text.replace(_SPACE, " ")
             self.tokens[token.id] = text
             if self.types[token.id] not in (UNKNOWN, BYTE):
@@ -177,6 +179,7 @@ def _is_byte_level(described: Mapping[str, Any]) -> bool:
 def _byte_level(described: Mapping[str, Any], tokens: list[str], merges: list[tuple[str, str]]) -> Vocabulary:
     pre = pre_tokenizer(described)
     # A token may hold a blank, which parts the two tokens of a merge in GGUF: byte-level text writes it otherwise.
+    # chr(288) is Ġ, the blank of byte-level text.
     joined = [f"{first.replace(' ', chr(288))} {second.replace(' ', chr(288))}" for first, second in merges]
     types = [UNUSED if token == f"[PAD{index}]" else NORMAL for index, token in enumerate(tokens)]
     doubts = [] if pre else ["llama.cpp has no name for how its tokenizer splits text: some text becomes other tokens"]
@@ -233,6 +236,7 @@ def _word_piece(described: Mapping[str, Any], model: Mapping[str, Any], tokens: 
 
     def told(token: str) -> str:
         if token.startswith("[") and token.endswith("]"):
+            # [CLS], [SEP] and the like are not parts of words.
             return token
         return token[len(prefix) :] if token.startswith(prefix) else _SPACE + token
 
