@@ -52,6 +52,7 @@ def _rate(name: str, unit: str, chip: str, table: Rates) -> Rate:
     while kinds[-1] in _LIKE:
         kinds.append(_LIKE[kinds[-1]])
     for priced in [*kinds, "other"]:
+        # Another chip's price of this kind comes before any price of another kind.
         for where in dict.fromkeys((chip, "M4", "M4 Pro")):
             if found := table.get((where, priced, unit)):
                 return found

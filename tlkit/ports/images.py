@@ -58,6 +58,7 @@ def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = 
     picture = _size(spec, _open(spec, value), note)
     # Float first: the model may take f16 or f32, and PIL gives uint8 or f32.
     pixels = np.asarray(_mode(picture, spec.image.layout), np.float32)
+    # PIL gives [H, W] or [H, W, C]; a port takes [C, H, W].
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if spec.image.layout == "BGR":
         planes = planes[::-1]
@@ -178,6 +179,7 @@ def _size(spec: TensorSpec, picture: Picture, note: Callable[[str], None] | None
     if allows_size(spec.image, picture.size):
         return picture
     width, height = _wanted(spec.image)
+    # The larger ratio, so that the port's size is covered and only edges are cropped.
     scale = max(width / picture.width, height / picture.height)
     across, down = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
     if note:

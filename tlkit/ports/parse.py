@@ -71,6 +71,7 @@ def parse_image(text: str) -> TensorSpec:
     """
     port, options = _split("--image", text)
     shape = port.shape
+    # An image port may vary in height and width only.
     if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or any(low != high for low, high in port.spans[:2]):
         raise UsageError(
             f"--image {text}: an image is 1xCHANNELSxHEIGHTxWIDTH with 1 or 3 channels", "e.g. 1x3x224x224"

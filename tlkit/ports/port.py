@@ -74,6 +74,7 @@ def parse_dims(text: str) -> tuple[Ranges, tuple[Shape, ...]] | None:
 
     Dimensions are separated by x or commas, several shapes by commas.
     """
+    # Typeset sizes have × for x.
     text = re.sub(r"\s*([x×,])\s*", r"\1", text.strip()).replace("×", "x")
     if "x" in text and "," in text:
         shapes = [_ranges(part, "x") for part in text.split(",")]

@@ -76,6 +76,7 @@ class NeuralNetwork:
         return self.program(shapes).function()
 
     def _function(self, shapes: Shapes) -> Function:
+        # Ports keep their names; a layer's value that wants one gets another.
         taken = {spec.name for spec in (*self.inputs, *self.outputs)}
         g, scope, inputs = Graph(taken), {}, []
         for spec in self.inputs:
@@ -92,6 +93,7 @@ class NeuralNetwork:
         constant_rank = 0 if self.exact else 5
         Builder(self._network, self._weights, self.hooks, constant_rank, wanted).network(g, self._network, scope)
         outputs = self._outputs(g, scope)
+        # Constants that only led to a known shape are left out.
         block = Block((), outputs, tuple(_needed(g.operations, outputs)))
         return Function(tuple(inputs), OPSET, {OPSET: block})
 

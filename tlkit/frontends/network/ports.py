@@ -65,6 +65,7 @@ def _scaled(g: Graph, x: Blob, scaler: Any, spec: TensorSpec) -> Blob:
     made = binary(g, "mul", x, scale) if scale != 1 else x
     order = _ORDERS.get(spec.image.layout if spec.image else "", _COLORS)
     channels = x.logical[-3]
+    # One channel has the grey bias, whatever the port says.
     order = order if channels == len(order) else ("grayBias",) if channels == 1 else order
     biases = [float(getattr(scaler, color)) for color in order]
     if not any(biases):

@@ -80,6 +80,7 @@ class Graph:
             attributes = {"name": text(title)} if title and index == last else operation.attributes
             made = replace(operation, inputs=inputs, outputs=outputs, blocks=blocks, attributes=attributes)
             self.operations[index] = made
+        # What is remembered of values goes with their new names.
         for old, new in wanted.items():
             if old in self._known:
                 self._known[new] = self._known[old]

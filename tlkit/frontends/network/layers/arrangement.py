@@ -80,6 +80,7 @@ def reshape(g: Graph, layer: Layer) -> Blob:
     sequence = target[0] if len(target) == 4 else None
     before: Shape = x.logical[:-3]
     if x.rank == 5:
+        # The batch is not among [Seq, C, H, W]: it stays.
         before = (sequence or before[0], *before[1:])
     elif sequence not in (None, 1):
         raise LoadError(f"a sequence of {sequence} in a rank of {x.rank}", "the network is damaged")
@@ -132,6 +133,7 @@ def reshape_dynamic(g: Graph, layer: Layer) -> Blob:
     known = g.known(given)
     if known is not None:
         return g.reshape(x, _inferred(x, [int(length) for length in known]))
+    # A shape of n numbers makes a tensor of rank n, whatever they are.
     count = _count(given)
     return g.op("reshape", (None,) * count, x=g.lay(x), shape=integers(g, g.lay(given)))
 

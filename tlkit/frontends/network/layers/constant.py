@@ -92,6 +92,7 @@ def range_static(g: Graph, layer: Layer) -> Blob:
 def range_dynamic(g: Graph, layer: Layer) -> Blob:
     """Numbers up to the first input; start and step may be inputs, too."""
     p = layer.params
+    # In the order of the inputs: end, start, step.
     values: list[Any] = [0.0, float(p.startValue), float(p.stepSizeValue)]
     known = [g.known(item) for item in layer.inputs[:3]]
     for index, item in enumerate(layer.inputs[:3]):
@@ -138,6 +139,7 @@ def categorical_distribution(g: Graph, layer: Layer) -> Blob:
     p, x = layer.params, g.lay(layer.x)
     if not p.isLogits:
         x = unary(g, "log", binary(g, "add", x, p.eps) if p.eps else x, epsilon=0.0)
+    # 0 is unset.
     if p.temperature not in (0, 1):
         x = binary(g, "mul", x, 1 / p.temperature)
     size = max(1, int(p.numSamples))

@@ -22,7 +22,7 @@ def custom(g: Graph, layer: Layer) -> Sequence[Blob]:
         raise LoadError(
             f"nothing runs the class {p.className}", f"give a function: --custom {p.className}=module:function"
         )
-    from tlkit.mil.dialect.custom import Custom, hold
+    from tlkit.mil.dialect.custom import Custom, hold  # late: it imports torch
 
     parameters = {name: getattr(value, value.WhichOneof("value")) for name, value in p.parameters.items()}
     weights = [np.asarray(layer.weights.numbers(params)) for params in p.weights]

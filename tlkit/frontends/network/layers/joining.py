@@ -315,6 +315,7 @@ def tile(g: Graph, layer: Layer) -> Blob:
     reps = [1] * (x.rank - len(reps)) + reps
     if min(reps, default=0) < 1:
         raise LoadError(f"{reps} repetitions of {x.logical}", "the network is damaged")
+    # More repetitions than axes: numpy's tile, too, puts axes in front.
     whole = g.reshape(whole, (*(1,) * (len(reps) - x.rank), *whole.shape)) if len(reps) > x.rank else whole
     shape = tuple(None if d is None else d * times for d, times in zip(whole.shape, reps, strict=True))
     return g.op("tile", shape, x=whole, reps=reps)

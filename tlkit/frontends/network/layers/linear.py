@@ -31,6 +31,7 @@ def inner_product(g: Graph, layer: Layer) -> Blob:
 def _vectors(g: Graph, x: Blob) -> Blob:
     """Return [.., C, H, W] as vectors in the program, with as few axes before them as there can be."""
     before, sides = x.logical[:-3], x.logical[-3:]
+    # Leading ones stay outside the program.
     lead = next((place for place, length in enumerate(before) if length != 1), len(before))
     lead = min(lead, len(before) - 1)
     if sides[1:] == (1, 1):

@@ -27,6 +27,7 @@ def gather(g: Graph, layer: Layer) -> Blob:
     """The slices along an axis that the second input names."""
     x, places = (g.lay(item) for item in layer.inputs[:2])
     axis, known, at = axis_of(layer.params.axis, len(x.shape)), g.known(x), g.known(places)
+    # Taking places of a known shape gives a known one, so that what is reshaped to it has one too.
     if known is not None and at is not None and len(x.shape) == 1 and len(places.shape) == 1:
         if any(not -len(known) <= place < len(known) for place in at):
             raise LoadError(f"the places {at} of {len(known)}", "the network is damaged")

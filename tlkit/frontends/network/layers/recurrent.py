@@ -70,6 +70,7 @@ def _state(g: Graph, given: Blob | None, x: Blob, size: int) -> Blob:
         if state.shape[1] not in (size, None):
             raise LoadError(f"a state of {given.logical} where {size} numbers are needed", "the network is damaged")
         return Blob(state.name, state.shape)
+    # The zeros' size has to be known when the program is made.
     if x.shape[1] is None:
         raise LoadError("a batch of an open size", "give the model a fixed shape")
     return g.tensor(zeros((x.shape[1], size)), "zeros")

@@ -25,7 +25,7 @@ def reduced(g: Graph, kind: str, x: Blob, axes: Sequence[int], *, keep: bool) ->
     kept = tuple(1 if axis in places else d for axis, d in enumerate(whole.shape))
     if keep:
         return g.op(f"reduce_{kind}", kept, x=whole, axes=places, keep_dims=True)
-    if len(places) == x.rank:
+    if len(places) == x.rank:  # networks have no scalars
         return g.reshape(g.op(f"reduce_{kind}", kept, x=whole, axes=places, keep_dims=True), (1,))
     left = tuple(d for axis, d in enumerate(whole.shape) if axis not in places)
     return g.op(f"reduce_{kind}", left, x=whole, axes=places, keep_dims=False)
