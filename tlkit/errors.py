@@ -93,7 +93,7 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
         return error.message
     kind, text = type(error).__name__, str(error)
     refused = re.search(_ALLOCATOR, text)
-    # torch's own class is known by its name, since torch is not imported here.
+    # torch's own class is recognised by name, so that torch need not be imported.
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
         return one_line(f"{NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
     if isinstance(error, RecursionError):

@@ -47,7 +47,7 @@ class PipelineEngine:
         """Run every stage once for each of ``rows``; return all features of each."""
         features = [dict(row) for row in rows]
         for stage in self._stages:
-            # A stage is given only what it takes: features of other stages would be unknown inputs.
+            # A stage is given only what it takes: other features would be refused as unknown inputs.
             names = [spec.name for spec in stage.inputs]
             given = [{name: row[name] for name in names if name in row} for row in features]
             for row, found in zip(features, stage.predict_rows(given), strict=True):

@@ -29,8 +29,7 @@ def keep_freed() -> None:
     if mallopt is None or any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return
     for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-        # The first keeps what is free at the heap's end; by the second, large arrays come from the heap in the first
-        # place.
+        # The first keeps free memory at the heap's end; the second makes large arrays come from the heap at all.
         mallopt(option, _KEPT)
 
 

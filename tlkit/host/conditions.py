@@ -46,7 +46,7 @@ def watch() -> Callable[[], Conditions]:
     def end() -> Conditions:
         after = _busy()
         others = None
-        # The kernel counts ticks of some milliseconds: perhaps none has passed.
+        # The kernel counts in ticks of some milliseconds: none may have passed.
         if before is not None and after is not None and after[1] > before[1]:
             theirs = (after[0] - before[0]) - (_own() - own)
             # For the same reason the difference can come out slightly negative.

@@ -169,7 +169,7 @@ class Rapl:
         found: dict[str, float] = {}
         for zone, channel in self._zones.items():
             now = int((zone / "energy_uj").read_text())
-            # It has wrapped since the last reading.
+            # The counter has wrapped since the last reading.
             if now < self._last.get(zone, 0):
                 self._wrapped[zone] += int((zone / "max_energy_range_uj").read_text())
             self._last[zone] = now
@@ -209,7 +209,7 @@ def _nvidia() -> tuple[Meter | None, str]:
 def _first_gpu() -> int:
     """Return NVML's index of PyTorch's first GPU: NVML ignores CUDA_VISIBLE_DEVICES."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    # It may also list UUIDs, which NVML does not number.
+    # It may list UUIDs instead; then the first GPU is taken.
     return int(first) if first.isdigit() else 0
 
 
@@ -220,7 +220,7 @@ def _rapl() -> tuple[Meter | None, str]:
         return None, "no CPU energy counter: this machine does not expose RAPL (virtual machines rarely do)"
     try:
         meter = Rapl(zones)
-        # The files are there for everybody, but often only root may read them.
+        # A trial: everybody sees the files, but often only root may read them.
         meter.joules()
     except PermissionError:
         return None, f"RAPL is readable only by root here: sudo chmod a+r {POWERCAP}/intel-rapl:*/energy_uj"

@@ -113,7 +113,7 @@ def _wait_for(descriptor: int, parent: Path) -> None:
 
 
 def _prefix(name: str) -> str:
-    # The cut may go through a character, of which nothing is left.
+    # The cut may split a character, whose remaining bytes are dropped.
     short = os.fsencode(name)[:_LONGEST].decode("utf-8", "ignore")
     return f".{short}.tlkit-"
 

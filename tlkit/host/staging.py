@@ -187,7 +187,7 @@ def _replaced(item: _Placed) -> bool:
 
 def _take_back(placed: Sequence[_Placed]) -> None:
     for item in placed:
-        # What is no longer in the stage has its name already.
+        # An output that is no longer in the stage has been given its name already.
         if not os.path.lexists(item.new) and os.path.lexists(item.goal):
             item.goal.rename(item.new)
     for item in placed:

@@ -81,7 +81,7 @@ class BlobFile:
             raise self._broken(f"the record at offset {offset} has the unknown element type {code}")
         if start + nbytes > len(self._map):
             raise self._broken(f"the record at offset {offset} wants {nbytes} bytes at {start}, past the end")
-        # A last byte has fewer than 8 unused bits: a larger figure is garbage for these types too.
+        # Fewer than 8 bits of the last byte can be unused: a larger figure is garbage.
         bits = nbytes * 8 - (padding if dtype.bits < 8 and padding < 8 else 0)
         return Record(dtype, start, nbytes, bits // dtype.bits)
 
@@ -98,7 +98,7 @@ class BlobFile:
 
     def release(self) -> None:
         """Release the mapped pages; they are read from the file again on the next access."""
-        # Windows has no madvise: there the pages stay until the system takes them.
+        # Windows has no madvise: there pages stay until the system reclaims them.
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -113,7 +113,7 @@ class BlobWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._known: dict[tuple[DType, int, int, bytes], int] = {}
-        # All zeros, version 0, until close(): every reader refuses a file that was not finished.
+        # Zeros until close(): version 0, so that a file that was not finished is refused.
         file.write(bytes(64))
 
     def add(self, dtype: DType, data: bytes | memoryview, padding: int = 0) -> int:
@@ -136,7 +136,7 @@ class BlobWriter:
         # Equal bytes are found by their digest, so that neither memory nor the file has to be searched.
         key = (dtype, size, padding, digest.digest())
         if key in self._known:
-            # That it is a repetition is known only after the last piece, so what was written is taken back.
+            # A repetition is recognised only after its last piece, so it is removed again.
             self._file.seek(offset)
             self._file.truncate()
             return self._known[key]

@@ -141,5 +141,5 @@ def _is_nan(bits: int, dtype: DType) -> bool:
     if dtype is DType.FP8E4M3FN:  # OFP8: no infinity, and one NaN per sign
         return bits & 0x7F == 0x7F
     infinity = {DType.FP16: 0x7C00, DType.BF16: 0x7F80, DType.FP8E5M2: 0x7C}[dtype]
-    # In IEEE formats what exceeds infinity, the sign aside, is a NaN.
+    # In IEEE formats a code above infinity's, the sign bit aside, is a NaN.
     return bits & ~(1 << dtype.bits - 1) > infinity

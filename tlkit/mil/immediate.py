@@ -156,7 +156,7 @@ def _format(dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "?"
     code = _FORMATS[dtype.bits]
-    # Floats of 16 and 8 bits are elements as their bits, which are unsigned.
+    # Floats of 16 and 8 bits are handled as their bits, which are unsigned.
     return code.upper() if dtype.is_float or dtype.mil.startswith("u") else code
 
 
@@ -190,7 +190,7 @@ def _pack_bits(values: list[Any], dtype: DType) -> bytes:
 
 def _trimmed(data: bytes, dtype: DType, count: int | None) -> bytes:
     used = len(data) * 8 if count is None else count * dtype.bits
-    # Too short for its type: it stays as it is, and decoding it says so.
+    # Too short for its type: left as it is, and refused when it is decoded.
     if used > len(data) * 8:
         return data
     data, spare = data[: -(-used // 8)], -used % 8

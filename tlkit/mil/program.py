@@ -80,7 +80,7 @@ class Value:
     def python(self) -> Any:
         """Return a small constant as plain Python: a scalar for rank 0, otherwise a (nested) list."""
         if isinstance(self.type, TensorType):
-            # The two most frequent forms, without importing numpy.
+            # The two most common forms are handled without importing numpy.
             if isinstance(self.data, tuple) and self.type.shape == () and len(self.data) == 1:
                 return self.data[0]
             if isinstance(self.data, tuple) and self.type.shape == (len(self.data),):

@@ -89,7 +89,7 @@ def work(step: Step) -> Work:
     """Return what ``step`` has to do."""
     named = kind(step)
     rate = "free" if named in FREE else COMPUTED.get(named, "values")
-    # A product with a constant is a linear layer in other words.
+    # A product with a constant is a linear layer by another name.
     if rate == "matmul" and step.weights:
         rate = "linear"
     return Work(rate, step.macs, step.nbytes, sum(item.nbytes for item in step.weights))
@@ -148,7 +148,7 @@ def _basis(prediction: Prediction, units: list[str], spent: float) -> tuple[floa
     if not units:
         return 1.0, "an empty program"
     used = [calibrations()[unit] for unit in units]
-    # The least known unit decides.
+    # The unit with the fewest figures decides.
     known = min(speeds()[prediction.chip.name, unit][1] for unit in units)
     factor = max(by.factor for by in used)
     told = " and ".join(f"{by.figures} published figures of {by.networks} networks ({by.unit})" for by in used)
@@ -159,7 +159,7 @@ def _basis(prediction: Prediction, units: list[str], spent: float) -> tuple[floa
     parts.append(f"this network is {'inside' if inside else 'outside'} their span")
     if prediction.setting == "all" and len(units) > 1:
         parts.append("no figure of a network split between units is among them")
-    # What no figure covers has the widest range.
+    # Where no published figure applies, the range is the widest.
     if not known or not inside or len(units) > 1:
         factor = max(factor, WIDEST)
     return min(factor, WIDEST), "; ".join(parts)

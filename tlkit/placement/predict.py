@@ -164,7 +164,7 @@ def _change(before: str, after: str) -> float:
 def _placed(step: Step, cost: Mapping[str, float], reasons: tuple[str, ...], unit: str, tied: Iterable[str]) -> Placed:
     told = reasons
     if unit != "ane" and not reasons and "ane" in cost:
-        # Cheaper there by itself: it is the changes of unit that do not pay.
+        # Cheaper there on its own, but not by enough to pay for changing the unit.
         told = ("island",) if cost["ane"] < cost[unit] else ("cheaper-elsewhere",)
     confidence = "unknown" if "unknown-op" in reasons else _least(told)
     equal = tuple(other for other in tied if other != unit)

@@ -34,7 +34,7 @@ class Classification:
         if len(labels) < 1:
             raise LoadError("a classifier without class labels", DAMAGED)
         description = model.description
-        # A description need not name them; then the first output of a fitting type it is.
+        # A description need not name them: then it is the first output of the right type.
         kinds = {feature.name: feature.type.WhichOneof("Type") for feature in description.output}
         plain = (name for name, kind in kinds.items() if kind in ("stringType", "int64Type"))
         tables = (name for name, kind in kinds.items() if kind == "dictionaryType")
@@ -59,7 +59,7 @@ def labels_of(message: Any) -> Labels:
 
 def softmax(scores: Matrix) -> Matrix:
     """Return the softmax of each row."""
-    # Less the largest score, so that no power overflows.
+    # Subtracting the largest score keeps exp from overflowing.
     powers = np.exp(scores - scores.max(1, keepdims=True))
     found: Matrix = powers / powers.sum(1, keepdims=True)
     return found

@@ -81,7 +81,7 @@ class _Vectors:
     def beside(self, features: Matrix) -> tuple[Matrix, Matrix]:
         """Return the features [rows, width] and the support vectors [vectors, width]."""
         width = features.shape[1]
-        # Sparse vectors leave zeros out, the last ones too.
+        # Sparse vectors leave out zeros, trailing ones included.
         if len(features) and (width < self._width or (width > self._width and not self._sparse)):
             raise ExecutionError(f"{width} features; its support vectors have {self._width}", "give it as many")
         if not self._sparse:
@@ -122,7 +122,7 @@ class _Pairs:
         found = np.empty((len(near), len(self._pairs)))
         for column, (i, j) in enumerate(self._pairs):
             first, second = self._parts[i], self._parts[j]
-            # A class's vectors have a row of coefficients for each other class: libsvm leaves the class itself out.
+            # libsvm keeps one row of coefficients per other class, so rows after a class's own move up by one.
             found[:, column] = (
                 near[:, first] @ self._coefficients[j - 1][first] + near[:, second] @ self._coefficients[i][second]
             )
@@ -143,7 +143,7 @@ class _Pairs:
         if not self._a.size:
             return None
         first = np.clip(logistic(-(self._a * decisions + self._b)), _LEAST, 1 - _LEAST)
-        # Two classes have one pair: there is nothing to join.
+        # Two classes make one pair: there is nothing to combine.
         if self._classes == 2:
             return two_columns(1 - first[:, 0])
         apart = np.zeros((len(decisions), self._classes, self._classes))

@@ -35,16 +35,16 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     inverse = message.WhichOneof("WeightingScheme") == "inverseDistanceWeighting"
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
-        # Samples are f32: rounded alike, a point that is one of them has a distance of 0.
+        # Samples are stored as f32: rounded the same way, a point equal to one is at distance 0.
         given = matrix(features, names, samples.shape[1], exact=True).astype(np.float32).astype(np.float64)
         votes = np.zeros((len(given), len(answer.labels)))
         chosen = np.zeros(len(given), np.int64)
         for row, point in enumerate(given):
             apart = ((samples - point) ** 2).sum(1)
-            # Of samples at one distance the first comes first.
+            # Samples at the same distance keep their order.
             nearest = np.argsort(apart, kind="stable")[:wanted]
             np.add.at(votes[row], classes[nearest], _weights(np.sqrt(apart[nearest]), inverse))
-            # Equal but for the order in which the weights were added up.
+            # Equal except for rounding: the weights were added up in different orders.
             best = np.flatnonzero(votes[row] >= votes[row].max() * (1 - 1e-12))
             chosen[row] = next(label for label in classes[nearest] if label in best)
         return answer.rows(chosen, votes / votes.sum(1, keepdims=True))

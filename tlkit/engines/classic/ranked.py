@@ -39,7 +39,7 @@ def recommender(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
         left_out = _items(features, message.itemExclusionInputFeatureName, seen)
         only = _items(features, message.itemRestrictionInputFeatureName, names)
         allowed = [place for place, item in enumerate(names) if item not in left_out and item in only]
-        # In a tie the item that is listed first.
+        # Ties go to the item that is listed first.
         best = sorted(allowed, key=lambda place: (-scores.get(place, 0.0), place))
         count = message.numRecommendationsInputFeatureName
         best = best[: int(scalar(features[count]))] if count and count in features else best

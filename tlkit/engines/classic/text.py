@@ -87,7 +87,7 @@ def _sections(data: bytes) -> list[bytes]:
         raise LoadError("a text classifier's data is cut short", DAMAGED) from None
     if magic != _MAGIC or kind != _CLASSIFIER:
         raise LoadError("a text classifier whose data has a form that only Apple's systems read", "only maxEnt runs")
-    # Files say 4 too little here, and only here.
+    # In every file met this offset is 4 too small, and only this one.
     places[0] = (places[0][0] + 4, places[0][1])
     if any(offset + size > len(data) + 4 for offset, size in places):
         raise LoadError("a text classifier's data is cut short", DAMAGED)

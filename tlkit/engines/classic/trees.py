@@ -45,7 +45,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message = model.treeEnsembleClassifier
     answer, ensemble = Classification(model, labels_of(message)), _Ensemble(message.treeEnsemble)
     names = input_names(model)
-    # A trial, so that sizes that do not fit are an error of loading.
+    # A trial run, so that sizes that do not fit are reported when the model is loaded.
     _probabilities(np.zeros((1, ensemble.dimensions)), message.postEvaluationTransform, len(answer.labels))
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
@@ -146,10 +146,10 @@ class _Ensemble:
     def _walk(self, features: NDArray[Any], roots: Places, gaps: bool) -> Places:
         """Return the leaf [rows, trees] at which each row arrives in each of some trees."""
         nodes = np.broadcast_to(roots, (len(features), len(roots))).copy()
-        # Where each row begins in the flat features.
+        # Where each row begins in the flattened features.
         rows = np.arange(len(features))[:, None] * features.shape[1]
         flat = features.reshape(-1)
-        # Ways that end early stay at their leaf.
+        # A way that has ended stays at its leaf.
         for _ in range(self._depth):
             places = self._feature.take(nodes)
             places += rows
@@ -160,7 +160,7 @@ class _Ensemble:
                 true = np.where(self._equal.take(nodes), values == thresholds, true)
             if gaps:
                 true = np.where(np.isnan(values), self._missing.take(nodes), true)
-            # Children lie in pairs: the true one at 2 * node, the false one behind it.
+            # Children are stored in pairs: the true one at 2 * node, the false one after it.
             nodes *= 2
             nodes += ~true
             nodes = self._children.take(nodes)
@@ -172,7 +172,7 @@ class _Ensemble:
         total = counts.sum(1)
         flat = counts.reshape(-1)
         begins = np.cumsum(flat) - flat
-        # All the leaves' entries in a row: where the leaf's begin, and a count from 0 within it.
+        # The index of every entry: where its leaf's entries begin, plus a count from 0 within the leaf.
         entries = np.repeat(self._starts[leaves].reshape(-1) - begins, flat) + np.arange(int(flat.sum()))
         rows = np.repeat(np.arange(len(leaves)), total)
         size = len(leaves) * self.dimensions
@@ -210,7 +210,7 @@ def _linked(nodes: Any, places: dict[tuple[int, int], int]) -> tuple[Places, Pla
             raise LoadError(said, DAMAGED) from None
         if place in children[place]:
             raise LoadError(f"node {node.nodeId} of tree {node.treeId} is its own child", DAMAGED)
-    # Leaves are their own children, which does not make them anybody's.
+    # A leaf is stored as its own child, which does not count here.
     below = children[children[:, 0] != np.arange(len(nodes))] if len(nodes) else children
     parents = np.bincount(below.reshape(-1), minlength=len(nodes))
     if parents.max(initial=0) > 1:

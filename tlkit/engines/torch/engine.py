@@ -256,9 +256,9 @@ class TorchEngine:
 
     def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type) -> torch.Tensor:
         assert isinstance(kind, TensorType)  # as __init__ made sure
-        # A copy, in the order that torch takes: numpy's views may go backwards.
+        # A copy in C order: torch refuses numpy's views with negative strides.
         tensor = torch.from_numpy(np.array(array, order="C")).to(self.device, ops.CARRIERS[kind.dtype])
-        # A port has one axis at least, a scalar of the program none.
+        # A port has at least one axis; a scalar in the program has none.
         if kind.shape == ():
             tensor = tensor.reshape(())
         return ops.round_f16(tensor) if kind.dtype is DType.FP16 and self._rounding else tensor

@@ -52,7 +52,7 @@ class ShapedEngine:
         """Return the engine for inputs of these shapes; LoadError where the network's layers do not fit them."""
         shapes = tuple((name, tuple(array.shape)) for name, array in arrays.items())
         if shapes not in self._engines:
-            # The oldest goes, whose shapes were met first.
+            # The oldest is dropped: the one whose shapes were met first.
             if len(self._engines) >= _KEPT:
                 self._engines.pop(next(iter(self._engines)))
             self._engines[shapes] = self._engine(self._make(dict(shapes)))

@@ -90,12 +90,12 @@ class Builder:
         constants = {o.outputs[0].name for o in g.operations[start:] if o.type == "const"}
         wanted: dict[str, str] = {}
         for name, blob in zip(message.output, blobs, strict=False):
-            # Constants are shared, an input that is passed on has its name, and no value can have two.
+            # Not renamed: constants, which are shared, and inputs passed on; no value can have two names.
             if blob.name in here - constants and blob.name not in wanted:
                 wanted[blob.name] = g.fresh(name)
             made = wanted.get(blob.name, blob.name)
             scope[name] = Blob(made, blob.shape, blob.lead, blob.trail)
-        # Several layers of a file may have one name.
+        # A file may give several layers the same name.
         title = message.name if message.name and message.name not in self._titles else ""
         self._titles.add(message.name)
         g.settle(start, wanted, title)

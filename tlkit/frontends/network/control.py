@@ -186,8 +186,7 @@ class _Loop:
             inputs, inside = self._inputs(graph, scope, initial)
             results = self._turn(graph, inside, Blob(inputs[0].name, (1,)), limit, names)
             body = Block(tuple(inputs), tuple(results[name].name for name in results), tuple(graph.operations))
-        # MIL's test yields nothing but a bool, while a condition's network may write names: it runs in the body, at the
-        # end.
+        # MIL's test block yields only a bool, but a condition's network may write names: it runs at the body's end.
         with g.inner() as graph:
             tested, _ = self._inputs(graph, scope, initial)
             test = Block(tuple(tested), (tested[1].name,), ())

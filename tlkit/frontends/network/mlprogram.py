@@ -28,7 +28,7 @@ def as_mlprogram(model: Any) -> tuple[Any, Program]:
     made = type(model)(specificationVersion=version_of(OPSET))
     made.mlProgram.SetInParent()
     made.description.CopyFrom(model.description)
-    # Only networks can be trained on a device.
+    # An mlprogram cannot be trained on a device.
     del made.description.trainingInput[:]
     for feature, spec in zip(made.description.input, network.inputs, strict=True):
         _settle(feature, default_shape(spec))

@@ -65,7 +65,7 @@ class NeuralNetwork:
         asked = {spec.name: (shapes or {}).get(spec.name, default_shape(spec)) for spec in self.inputs}
         key = tuple(asked.items())
         if key not in self._made:
-            # A caller with ever new shapes must not fill the memory.
+            # Bounded, for callers whose shapes differ every time.
             if len(self._made) >= 8:
                 self._made.clear()
             self._made[key] = Program({"main": self._function(asked)})
@@ -76,7 +76,7 @@ class NeuralNetwork:
         return self.program(shapes).function()
 
     def _function(self, shapes: Shapes) -> Function:
-        # Ports keep their names; a layer's value that wants one gets another.
+        # Ports keep their names; a layer's value that wants the same name gets another.
         taken = {spec.name for spec in (*self.inputs, *self.outputs)}
         g, scope, inputs = Graph(taken), {}, []
         for spec in self.inputs:
@@ -141,7 +141,7 @@ class NeuralNetwork:
         blob = ports.left(g, _found(scope, spec.name), spec, exact=self.exact)
         if ports.element(spec) is DType.INT32:
             blob = g.cast(blob, DType.INT32)
-        # An operation of its own: a layer's value may leave by several ports, or be an input itself.
+        # A separate operation: one value may leave through several ports, or be an input itself.
         blob = g.op("identity", blob.shape, out=ports.element(spec), x=blob)
         g.settle(len(g.operations) - 1, {blob.name: spec.name}, "")
         return spec.name

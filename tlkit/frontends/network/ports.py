@@ -65,7 +65,7 @@ def _scaled(g: Graph, x: Blob, scaler: Any, spec: TensorSpec) -> Blob:
     made = binary(g, "mul", x, scale) if scale != 1 else x
     order = _ORDERS.get(spec.image.layout if spec.image else "", _COLORS)
     channels = x.logical[-3]
-    # One channel has the grey bias, whatever the port says.
+    # A single channel takes the grey bias, whatever layout the port declares.
     order = order if channels == len(order) else ("grayBias",) if channels == 1 else order
     biases = [float(getattr(scaler, color)) for color in order]
     if not any(biases):
@@ -95,10 +95,10 @@ def left(g: Graph, x: Blob, spec: TensorSpec, *, exact: bool) -> Blob:
     if exact or x.rank != _RANK:
         fits = wanted and None not in shape and product(wanted) == product(shape)
         return g.reshape(x, tuple(wanted)) if fits else g.lay(x)
-    # Old models often declare nothing, or the channels only: what they make then stays in rank 5.
+    # Old models often declare no shape, or only the channels: their results then stay in rank 5.
     if len(wanted) == _RANK or not wanted or None in shape or shape[:2] != (1, 1):
         return g.lay(x)
-    # Declared [C] and made as [1, 1, C, 1, 1]: the program's [C] is the answer.
+    # Declared as [C] and made as [1, 1, C, 1, 1], which is [C] in the program.
     if len(wanted) == 1 and shape[3:] == (1, 1):
         return g.lay(x, 2, 2)
     if product(wanted) == product(shape) and len(wanted) not in (1, 3):

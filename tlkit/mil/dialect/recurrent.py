@@ -65,7 +65,7 @@ def simple_recurrent(
 ) -> tuple[Tensor, Tensor]:
     """h = f(weight_ih x + weight_hh h + bias): each step's h, or only the last one's, and the last."""
     (run,), h, found = _functions(activations, alphas, betas), initial_h, []
-    # The input's part of all steps is one product; only the state's part depends on the step before.
+    # The input's share for all steps is one product; only the state's share depends on the previous step.
     for part in F.linear(_directed(x, reverse), weight_ih, bias).unbind(0):
         h = run(part + F.linear(h, weight_hh))
         found.append(h)
@@ -93,7 +93,7 @@ def gated_recurrent(
         # each [batch, hidden]
         part_r, part_o, part_z = part.chunk(3, -1)
         r, z = gate(part_r + F.linear(h, hidden_r)), gate(part_z + F.linear(h, hidden_z))
-        # As Keras with reset_after=False; torch's own GRU resets after the matrix.
+        # Like Keras with reset_after=False; torch's own GRU resets after the matrix.
         o = run(part_o + F.linear(r * h, hidden_o))
         h = (1 - z) * o + z * h
         found.append(h)

@@ -71,12 +71,12 @@ class Guard(TorchDispatchMode):
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        # The storage's address in C++: its Python wrapper is made anew at each call.
+        # The storage's address in C++: untyped_storage() returns a new wrapper each time.
         key = storage._cdata
         # Small storages cannot exhaust memory, and tracking them would slow every op down.
         if storage.nbytes() < 1 << 16 or key in self._held:
             return
-        # The weak reference frees the data, but keeps the address from being used by another storage.
+        # The weak reference lets the data be freed, but keeps another storage from getting the same address.
         self._held[key] = StorageWeakRef(storage), storage.nbytes()
         self._bytes += storage.nbytes()
         if self._bytes > budget.HELD * _ITEM * self._most:
@@ -144,7 +144,7 @@ def _convolved(
     wide = [0] if isinstance(padding, str) else [padding] if isinstance(padding, int) else list(padding)
     wide = wide * (x.ndim - 2) if len(wide) == 1 else wide
     batch = int(x.shape[0]) if x.ndim == weight.ndim else 1
-    # No kernel or stride makes more positions than a kernel and a stride of 1 do.
+    # A kernel and stride of 1 make the most positions.
     sizes = [int(size) + 2 * int(pad) for size, pad in zip(x.shape[2:], wide, strict=False)]
     return batch * int(weight.shape[0]) * math.prod(sizes)
 
@@ -158,7 +158,7 @@ def _matmul(x: torch.Tensor, y: torch.Tensor, *_: Any) -> int:
     batches = max(math.prod(x.shape[:-2]), 1) * max(math.prod(y.shape[:-2]), 1)
     if x.shape[:-2] == y.shape[:-2]:
         batches = math.prod(x.shape[:-2])
-    # Slices, since a vector has no rows, or no columns.
+    # Slices, because a vector lacks one of the two.
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
     return batches * math.prod(rows) * math.prod(columns)
 

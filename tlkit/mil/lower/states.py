@@ -112,14 +112,14 @@ class _Slice:
             given = {**self.narrow.kwargs, "x": new}
             rounded = self.update.graph.create_node("call_function", self.narrow.target, (), given)
         self.update.kwargs = {**self.update.kwargs, "x": self.read, "update": rounded}
-        # The narrowed whole is now what lies in the state.
+        # The narrowed value is now the state itself.
         self.narrow.target, self.narrow.kwargs = borrow, {"input": self.update}
 
 
 def _settle(state: _State, uses: _Uses) -> None:
     moments = {write: uses.place[write] for write in state.writes}
     slices = {write: found for write in state.writes if (found := _in_place(state, write, uses))}
-    # What is updated in place changes at the slice_update, before the write.
+    # An update in place takes effect at the slice_update, before the write.
     moments |= {write: uses.place[found.update] for write, found in slices.items()}
     updated = {found.read for found in slices.values()}
     for read in state.reads:
@@ -153,7 +153,7 @@ def _slice(data: object) -> _Slice | None:
     it."""
     narrow = data if _cast(data, DType.FP16) else None
     update = narrow.kwargs["x"] if narrow else data
-    # Another user of the wide result would get the narrowed one.
+    # Another user of the wide result would get the narrowed one instead.
     if not isinstance(update, fx.Node) or update.target is not slice_update or (narrow and len(update.users) > 1):
         return None
     source = update.kwargs["x"]

@@ -184,5 +184,5 @@ def cast(x: Tensor, dtype: str) -> Tensor:
         wide = torch.nan_to_num(x).clamp(-(2.0**33), 2.0**33).to(torch.int64)
         return wide.clamp(low, high).to(carrier)
     whole = x.to(carrier)
-    # It is carried as int32, which has 16 bits more to be cleared.
+    # uint16 is carried as int32, whose upper bits have to be cleared.
     return whole & 0xFFFF if target is DType.UINT16 else whole

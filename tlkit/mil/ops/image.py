@@ -23,7 +23,7 @@ def _scaled(size: int, factor: float) -> int:
 
 
 def _resize(x: Tensor, height: int, width: int, mode: str) -> Tensor:
-    # Of an output of 1 torch takes the first pixel, MIL's ALIGN_CORNERS the middle.
+    # For an output of length 1 torch samples the first pixel, MIL's ALIGN_CORNERS the middle.
     if x.ndim == 4 and mode in _TORCH_ALIGNS and (mode != "ALIGN_CORNERS" or min(height, width) > 1):
         return F.interpolate(x, (height, width), mode="bilinear", align_corners=_TORCH_ALIGNS[mode])
     rows = _sampling.grid(x.shape[-2], height, mode, x.device)
@@ -121,7 +121,7 @@ def crop_resize(
     if boxes.shape[1] == 5:
         image, boxes = boxes[:, 0].to(torch.int64), boxes[:, 1:]
     else:
-        # Every box is cut from every image; the box is the outer index.
+        # Every box is cut from every image, with the box as the outer index.
         image = torch.arange(batch, device=x.device).repeat(count)
         boxes = boxes.repeat_interleave(batch, 0)
     spans = _boxes.spans(boxes, box_coordinate_mode, spatial_scale)
@@ -171,7 +171,7 @@ def resample(
     coordinates = coordinates.to(torch.float32)
     padding = _TORCH_PADDING.get((padding_mode, align_corners))
     plain = sampling_mode == "bilinear" and coordinates_mode == "normalized_minus_one_to_one"
-    # torch's constant is always 0.
+    # grid_sample pads with zeros only.
     if plain and padding is not None and (padding != "zeros" or padding_value == 0):
         return F.grid_sample(x, coordinates, "bilinear", padding, align_corners)
     # The last axis holds (column, row), x before y.
@@ -200,7 +200,7 @@ def _pixels(at: Tensor, size: int, mode: str, align_corners: bool) -> Tensor:
     if mode not in ("normalized_minus_one_to_one", "normalized_zero_to_one"):
         raise LoadError(f"unknown coordinates_mode '{mode}'")
     part = (at + 1) / 2 if mode == "normalized_minus_one_to_one" else at
-    # The range's ends are the outer pixels' centres, or else the image's borders.
+    # The ends of the range are the outer pixels' centres with align_corners, else the image's borders.
     return part * (size - 1) if align_corners else part * size - 0.5
 
 

@@ -81,7 +81,7 @@ def constexpr_lut_to_dense_18(indices: Tensor, lut: Tensor, vector_axis: int | N
     if vector_axis is None:
         raise LoadError("a look-up table of vectors without the axis to lay them along")
     axis = vector_axis % indices.ndim
-    # Next to its index's neighbours along the axis: [.., n, length, ..] becomes [.., n * length, ..].
+    # [.., n, length, ..] becomes [.., n * length, ..]: each index's vector along the axis.
     return values.movedim(-1, axis + 1).flatten(axis, axis + 1)
 
 

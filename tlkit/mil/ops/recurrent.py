@@ -56,7 +56,7 @@ def rnn(
     """h = activation(weight_ih x + weight_hh h + bias). Returns every step's h (or only the last) and the last h."""
     run = _activation(activation)
     h, steps = initial_h, []
-    # The input's part of all steps is one product; only the state's part depends on the step before.
+    # The input's share for all steps is one product; only the state's share depends on the previous step.
     for part in F.linear(_directed(x, direction), weight_ih, bias).unbind(0):
         h = run(part + F.linear(h, weight_hh))
         steps.append(h)

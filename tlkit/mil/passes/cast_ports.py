@@ -106,10 +106,10 @@ def _cast_input(body: Block, given: NamedType, dtype: DType, taken: set[str]) ->
         raise UsageError(f"'{name}' is both an input and an output", "convert the model again with the other type")
     inside = fresh(taken, f"{name}_as_{before.mil}")
     body = substitute(body, {name: inside})
-    # Where the program widens the port at once, the port itself is now the wide value.
+    # Where the program itself casts the port to the new type, that cast is replaced by the port.
     for operation in body.operations:
         if _holds(dtype, before) and _source(operation) == inside and _is(operation.outputs[0].type, dtype):
-            # The result is a port too: it cannot take the input's name.
+            # The result is a port too, and cannot take the input's name.
             if operation.outputs[0].name in body.outputs:
                 body = _as_identity(body, operation, name)
             else:

@@ -129,7 +129,7 @@ class _Walker(fx.Interpreter):
     def _batch(self, node: fx.Node, operation: Operation, changed: Mapping[str, set[int]]) -> Shape | None:
         """Return the shape for a larger batch of a reshape to a batch of 1; None for anything else."""
         shape = node.kwargs.get("shape")
-        # Nothing but the batch has changed, and the target says a batch of 1.
+        # Only where nothing but the batch has changed, and the target fixes a batch of 1.
         if operation.type != "reshape" or changed != {"x": {0}} or not isinstance(shape, tuple) or shape[:1] != (1,):
             return None
         source = node.kwargs["x"]
@@ -176,7 +176,7 @@ def _different(kind: Any, value: Any) -> set[int]:
     """Return the axes of a value whose size differs from the declared one."""
     if not (isinstance(kind, TensorType) and isinstance(value, torch.Tensor)) or kind.shape is None:
         return set()
-    # Another rank: no axis is known to be the same.
+    # Another rank: no axis can be said to be unchanged.
     if len(kind.shape) != value.ndim:
         return set(range(max(1, value.ndim)))
     return {axis for axis, (was, now) in enumerate(zip(kind.shape, value.shape, strict=True)) if was != now}

@@ -30,7 +30,7 @@ class Rename(Pass):
         return Outcome(changed, tuple(f"{old} → {new}" for old, new in names.items() if old != new))
 
     def _check(self, here: set[str], names: Mapping[str, str], where: str) -> None:
-        # A name that is given away may be taken: two values can swap.
+        # Names that are given up may be taken, so that two values can swap.
         taken = here - set(names)
         for old, new in names.items():
             if new in taken:

@@ -73,7 +73,7 @@ def defined(function: Function) -> set[str]:
 
 def fresh(taken: set[str], base: str) -> str:
     """Return a name that is not ``taken``: ``base``, or ``base`` with a number."""
-    # One name more than are taken, so one of them is free.
+    # One candidate more than there are taken names, so one is free.
     return next(name for name in (base, *(f"{base}_{count}" for count in range(len(taken)))) if name not in taken)
 
 

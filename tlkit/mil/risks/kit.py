@@ -128,7 +128,7 @@ class Survey:
         """The operations that take each value."""
         found: dict[str, list[Operation]] = {}
         for item in self.operations:
-            # A set, so that an operation that takes a value twice is one user.
+            # A set: an operation that takes a value twice counts as one user.
             for name in {arg.name for given in item.inputs.values() for arg in given if isinstance(arg, Ref)}:
                 found.setdefault(name, []).append(item)
         return found

@@ -28,7 +28,7 @@ def _rank(survey: Survey) -> Found:
     for item in survey.operations:
         deep = any(isinstance(out.type, TensorType) and len(out.type.shape or ()) > 5 for out in item.outputs)
         scalar = item.type == "gather" and len(survey.shape(item, "x")) == 5 and survey.tensor(item, "indices")
-        # A known type with an empty shape is a scalar.
+        # An empty shape of a known type means a scalar.
         if deep or (scalar and not survey.shape(item, "indices")):
             yield item.name
     for given in survey.function.inputs:
@@ -174,7 +174,7 @@ def _inline_half(survey: Survey) -> Found:
 )
 def _left_out(survey: Survey) -> Found:
     for item in survey.operations:
-        # 99 is no release, so nothing is missing.
+        # No release has the number 99: nothing is missing then.
         since, name = (15, "keep_dims") if item.type.startswith("reduce_") else _NEEDED.get(item.type, (99, ""))
         if survey.release >= since and name not in item.inputs:
             yield item.name

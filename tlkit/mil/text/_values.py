@@ -216,7 +216,7 @@ class ValueReader:
                 depth += 1
                 if depth > RANK:
                     lex.fail(f"brackets deeper than {RANK} levels")
-                # Empty brackets hold no element to be read.
+                # Empty brackets hold no element to read.
                 if lex.token != "]":
                     continue
             else:

@@ -100,7 +100,7 @@ class Lexer:
         """Return a whole number from 0 to 2**63 - 1: a dimension or an offset."""
         if not (self.token.isascii() and self.token.isdigit()):
             self.fail("expected a whole number")
-        # The length comes first: int() takes quadratic time.
+        # The length is checked first, since int() takes quadratic time.
         if len(self.token) > 19 or int(self.token) >= 1 << 63:
             self.fail("a number past 2**63 - 1")
         return int(self.advance())

@@ -21,7 +21,7 @@ def binary(g: Graph, kind: str, x: Blob, y: Blob | float, *, out: DType = DType.
         return g.op(kind, x.shape, like=x, out=out, x=x, y=float(y))
     x, y = aligned(g, (x, y))
     shape = broadcast(x.shape, y.shape)
-    # Whatever rank is left over are ones in front.
+    # The rest of the rank are ones in front.
     lead = max(x.rank, y.rank) - len(shape) - x.trail
     made = g.op(kind, shape, out=out, x=x, y=y)
     return Blob(made.name, shape, lead, x.trail)
@@ -30,7 +30,7 @@ def binary(g: Graph, kind: str, x: Blob, y: Blob | float, *, out: DType = DType.
 def aligned(g: Graph, several: Sequence[Blob]) -> tuple[Blob, ...]:
     """Return values with as many ones after each, so that they broadcast in the program as the network means it."""
     trail = min(x.trail for x in several)
-    # A value of nothing but ones keeps no more of them in front than the others leave.
+    # For a value that is only ones, those in front and behind must not overlap.
     return tuple(g.lay(x, min(x.lead, x.rank - trail), trail) for x in several)
 
 

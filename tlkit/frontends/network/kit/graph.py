@@ -34,7 +34,7 @@ class Graph:
     def inner(self) -> Iterator[Graph]:
         """Open a block whose operations see what this one has made."""
         graph = Graph(self._taken)
-        # Copies, since what a block makes is not seen outside it.
+        # Copies, because what is made in a block is not visible outside it.
         graph._laid, graph._constants, graph._known = dict(self._laid), dict(self._constants), dict(self._known)
         graph.title = self.title
         yield graph
@@ -136,7 +136,7 @@ class Graph:
         if lead > end or any(length != 1 for length in (*logical[:lead], *logical[end:])):
             raise LoadError(f"an operation does not take the shape {logical}", "the network is damaged")
         shape, made = logical[lead:end], x
-        # `gone` are axes of what there is, `added` are axes of the result.
+        # `gone` counts axes of x.shape, `added` those of the result.
         added = [*range(max(x.lead - lead, 0)), *range(len(shape) - max(x.trail - trail, 0), len(shape))]
         gone = [*range(max(lead - x.lead, 0)), *range(len(x.shape) - max(trail - x.trail, 0), len(x.shape))]
         if gone:

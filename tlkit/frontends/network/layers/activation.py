@@ -45,7 +45,7 @@ def _by_channel(g: Graph, layer: Layer, kind: str, **params: Any) -> Blob:
         numbers = layer.weights.numbers(message)
         if len(numbers) not in (1, channels):
             raise LoadError(f"{len(numbers)} values for {channels} channels", "the file is damaged")
-        # MIL wants one number per channel.
+        # MIL takes one number per channel.
         given[name] = array_value(numbers.repeat(channels) if len(numbers) < channels else numbers)
     return g.restored(unary(g, kind, x, **given), layer.x)
 

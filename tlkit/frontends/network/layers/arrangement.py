@@ -56,7 +56,7 @@ def flatten(g: Graph, layer: Layer) -> Blob:
     if sides[1:] == (1, 1):
         return x
     lead = next((place for place, length in enumerate(before) if length != 1), len(before))
-    # One axis before the vectors stays in the program at least, as their batch.
+    # At least one axis before the vectors stays in the program, as their batch.
     lead = min(lead, max(len(before) - 1, 0))
     # CHANNEL_LAST: Keras lists the pixels' channels side by side.
     if layer.params.mode == 1:
@@ -133,7 +133,7 @@ def reshape_dynamic(g: Graph, layer: Layer) -> Blob:
     known = g.known(given)
     if known is not None:
         return g.reshape(x, _inferred(x, [int(length) for length in known]))
-    # A shape of n numbers makes a tensor of rank n, whatever they are.
+    # Only the rank is known now: it is the number of lengths.
     count = _count(given)
     return g.op("reshape", (None,) * count, x=g.lay(x), shape=integers(g, g.lay(given)))
 

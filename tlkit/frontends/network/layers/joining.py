@@ -144,7 +144,7 @@ def sliced(
         low = None if begin_mask[axis] else begin[axis]
         high = None if end_mask[axis] else end[axis]
         shape.append(None if length is None else len(range(*slice(low, high, stride[axis]).indices(length))))
-    # MIL has no mask for an axis that goes: a masked begin is its first element, backwards its last.
+    # MIL has no mask for a squeezed axis: a masked begin is its first element, or its last when going backwards.
     begin = [
         (-1 if s < 0 else 0) if q and m else b for b, s, q, m in zip(begin, stride, squeeze, begin_mask, strict=True)
     ]
@@ -162,7 +162,7 @@ def sliced(
     if rank == 1 and known is not None:
         return _known_slice(g, known, given, not shape)
     if not shape:
-        given["squeeze_mask"][0] = False  # networks have no scalars, so one axis stays
+        given["squeeze_mask"][0] = False  # networks have no scalars: one axis stays
         return g.op("slice_by_index", (1,), x=x, **given)
     return g.op("slice_by_index", tuple(shape), x=x, **given)
 
@@ -315,7 +315,7 @@ def tile(g: Graph, layer: Layer) -> Blob:
     reps = [1] * (x.rank - len(reps)) + reps
     if min(reps, default=0) < 1:
         raise LoadError(f"{reps} repetitions of {x.logical}", "the network is damaged")
-    # More repetitions than axes: numpy's tile, too, puts axes in front.
+    # More repetitions than axes: axes are added in front, as numpy's tile does.
     whole = g.reshape(whole, (*(1,) * (len(reps) - x.rank), *whole.shape)) if len(reps) > x.rank else whole
     shape = tuple(None if d is None else d * times for d, times in zip(whole.shape, reps, strict=True))
     return g.op("tile", shape, x=whole, reps=reps)

@@ -24,7 +24,7 @@ def batchnorm(g: Graph, layer: Layer) -> Blob:
     if p.instanceNormalization:
         return g.restored(unary(g, "instance_norm", x, gamma=gamma, beta=beta, epsilon=epsilon), layer.x)
     normal = _standard(g, x, [0, 2, 3], epsilon)
-    # [C] with two ones behind it, so that it goes along the channels
+    # [C] seen as [C, 1, 1], so that it goes along the channels
     scaled = binary(g, "mul", normal, Blob(g.tensor(gamma).name, shape, 0, 2))
     return g.restored(g.lay(binary(g, "add", scaled, Blob(g.tensor(beta).name, shape, 0, 2))), layer.x)
 
@@ -93,6 +93,6 @@ def softmax_nd(g: Graph, layer: Layer) -> Blob:
 
 def _softmax(g: Graph, x: Blob, axis: int) -> Blob:
     if not x.lead <= axis < x.lead + len(x.shape):
-        # An axis of 1 that is outside has to come into the program.
+        # An axis of 1 outside the program has to come into it.
         x = g.lay(x)
     return unary(g, "softmax", x, axis=axis - x.lead - len(x.shape))

@@ -27,7 +27,7 @@ def gather(g: Graph, layer: Layer) -> Blob:
     """The slices along an axis that the second input names."""
     x, places = (g.lay(item) for item in layer.inputs[:2])
     axis, known, at = axis_of(layer.params.axis, len(x.shape)), g.known(x), g.known(places)
-    # Taking places of a known shape gives a known one, so that what is reshaped to it has one too.
+    # Elements of a known shape are known, so that a reshape to them has a known shape too.
     if known is not None and at is not None and len(x.shape) == 1 and len(places.shape) == 1:
         if any(not -len(known) <= place < len(known) for place in at):
             raise LoadError(f"the places {at} of {len(known)}", "the network is damaged")
@@ -116,7 +116,7 @@ def lower_triangular(g: Graph, layer: Layer) -> Blob:
     k, x = int(layer.params.k), g.lay(layer.x)
     if k >= 0:
         return unary(g, "band_part", x, lower=-1, upper=k)
-    # A band always holds the diagonal: what lies below it is what a band leaves out.
+    # A band always contains the diagonal; what lies below it is the complement of a band.
     return _outside(g, x, lower=-k - 1, upper=-1)
 
 

@@ -23,7 +23,7 @@ from tlkit.mil.types import DType
 _CLIP = 50.0
 _GATES = ("inputGate", "forgetGate", "outputGate", "blockInput")  # in MIL's order: i, f, o, z
 _MIL = {"tanh": "tanh", "sigmoid": "sigmoid", "ReLU": "relu", "sigmoidHard": "sigmoid_hard", "linear": "linear"}
-_PARAMETERS = {"sigmoidHard": (0.2, 0.5), "linear": (1.0, 0.0)}  # what MIL takes, which cannot be told otherwise
+_PARAMETERS = {"sigmoidHard": (0.2, 0.5), "linear": (1.0, 0.0)}  # what MIL uses, where they cannot be given
 Nonlinearities = list[tuple[str, float, float]]
 
 
@@ -31,7 +31,7 @@ def _named(found: Nonlinearities) -> list[str] | None:
     """Return MIL's names of nonlinearities, None where it cannot say one."""
     for kind, alpha, beta in found:
         wanted = _PARAMETERS.get(kind, (alpha, beta))
-        # A file has 0.2 as an f32.
+        # A file holds 0.2 as an f32.
         if kind not in _MIL or max(abs(alpha - wanted[0]), abs(beta - wanted[1])) > 1e-6:
             return None
     return [_MIL[kind] for kind, _, _ in found]
@@ -65,7 +65,7 @@ def _sequence(g: Graph, layer: Layer, size: int) -> Blob:
 def _state(g: Graph, given: Blob | None, x: Blob, size: int) -> Blob:
     """Return a state as [batch, size]: what is given, or zeros."""
     if given is not None:
-        # [1, batch, C, 1, 1] without the ones around it
+        # [1, batch, C, 1, 1] becomes [batch, C].
         state = g.lay(given, 1, 2) if given.rank == 5 else g.reshape(given, (x.shape[1], size))
         if state.shape[1] not in (size, None):
             raise LoadError(f"a state of {given.logical} where {size} numbers are needed", "the network is damaged")
@@ -202,7 +202,7 @@ def _direction(
     names = None if how.coupledInputAndForgetGate else _named(found)
     if names:
         said = dict(zip(("recurrent_activation", "cell_activation", "activation"), names, strict=True))
-        # Only then does the cell move by 1 a step at most.
+        # Only then does the cell move by at most 1 per step.
         bounded = names[0] in ("sigmoid", "sigmoid_hard") and names[1] in ("tanh", "sigmoid", "sigmoid_hard")
         clip = _clip(how, x, stateful or not bounded)
         return g.emit("lstm", shapes, **given, **weights, **said, direction=_turned(reverse), clip=clip)
@@ -234,7 +234,7 @@ def bidirectional_lstm(g: Graph, layer: Layer) -> Sequence[Blob]:
     shape = (steps, x.shape[1], size)
     forward, backward = (Blob(names[0], shape) for names in made)
     if how.sequenceOutput:
-        # A reversed direction gives the sequence's end first.
+        # A reversed direction returns its steps in its own order, the sequence's end first.
         backward = g.op("reverse", shape, x=backward, axes=[0])
     both = g.op("concat", (steps, x.shape[1], 2 * size), values=[forward, backward], axis=2)
     last = [Blob(name, (x.shape[1], size), 1, 2) for names in made for name in names[1:]]

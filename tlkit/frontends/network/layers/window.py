@@ -71,7 +71,7 @@ def convolution(g: Graph, layer: Layer) -> Blob:
     given = layer.input(1)
     if given is not None:
         weight: Any = g.lay(given)
-        # [C_out, C_in / groups, kH, kW], as constants are
+        # [C_out, C_in / groups, kH, kW], like a constant weight
         kernel, channels = _known(weight.shape[-2:]), weight.shape[0]
     else:
         kernel, channels = lengths(p.kernelSize, 2, 3), int(p.outputChannels)

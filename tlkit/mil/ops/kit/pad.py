@@ -21,7 +21,7 @@ def pad(x: Tensor, amounts: Sequence[int], mode: str, value: Any) -> Tensor:
     pairs = list(zip(amounts[::2], amounts[1::2], strict=True))
     if mode == "constant":
         return F.pad(x, _reversed(pairs), value=value)
-    # torch mirrors three axes at most, so leading ones that are not padded are left out of it.
+    # torch mirrors at most three axes, so leading axes without padding are left out.
     while pairs and pairs[0] == (0, 0):
         pairs.pop(0)
     if 1 <= len(pairs) <= 3 and x.is_floating_point():

@@ -88,7 +88,7 @@ def _is(kind: type, value: Any) -> bool:
     """Whether a constant's value has the type that an op declares; integers are accepted for floats."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    # isinstance would take True for a whole number.
+    # Not isinstance, which accepts True as an int.
     return type(value) is kind
 
 
