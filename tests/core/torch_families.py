@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.core.torch_writes import WRITES
+
 Sample = Callable[..., Any]
 Spans = dict[int, tuple[int, int]]
 
@@ -55,57 +57,6 @@ def layers(call: Callable[..., Any], **made: Callable[[], nn.Module]) -> nn.Modu
     """Return a :class:`Holder` of what ``made`` makes, from one seed."""
     torch.manual_seed(0)
     return Holder(call, **{name: make() for name, make in made.items()})
-
-
-def _column(a: Tensor, b: Tensor) -> Tensor:
-    c = a * 1
-    c[:, 1] = b[:, 0]
-    return c
-
-
-def _in_place(a: Tensor, b: Tensor) -> Tensor:
-    c = a * 1
-    c[0].mul_(2)
-    c[1, 2:].add_(1)
-    return c
-
-
-def _interleaved(a: Tensor, b: Tensor) -> Tensor:
-    c = torch.zeros(2, 6)
-    c[:, ::2] = a
-    c[:, 1::2] = -b
-    return c
-
-
-def _through_views(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    c = a * 1
-    t = c.t()
-    t[0] = 5
-    c.view(-1)[3] = 7
-    return c + 1, t * 2
-
-
-def _seen_by_views(a: Tensor, b: Tensor) -> Tensor:
-    c = a * 1
-    d = c[:1]
-    c.add_(1)
-    return d * 2
-
-
-def _shifted(a: Tensor, b: Tensor) -> Tensor:
-    c = torch.zeros_like(a)
-    c[:, 1:] = b[:, :-1]
-    c[c > 0.5] = 9
-    c[0, 0] += 1
-    return c
-
-
-def _chained_views(a: Tensor, b: Tensor) -> Tensor:
-    c = a * 1
-    c.unsqueeze(0)[0, :, 1].fill_(3.0)
-    c.narrow(1, 0, 1).copy_(c[:, 2:])
-    c[None].transpose(1, 2)[0, 0, 0] = 1.5
-    return c
 
 
 def written_spectrum(x: Tensor) -> Tensor:
@@ -250,18 +201,7 @@ FAMILIES: dict[str, Family] = {
         },
         (some(4, 6), PLACES),
     ),
-    "writes": Family(
-        {
-            "a column": _column,
-            "in place": _in_place,
-            "interleaved": _interleaved,
-            "through views": _through_views,
-            "seen by views": _seen_by_views,
-            "shifted": _shifted,
-            "chained views": _chained_views,
-        },
-        (some(2, 3), some(2, 3, seed=1)),
-    ),
+    "writes": Family(WRITES, (some(2, 3), some(2, 3, seed=1))),
     "pooling": Family(
         {
             "avg_pool over the end": lambda x: F.avg_pool2d(x, 2, 3, ceil_mode=True),
@@ -280,6 +220,13 @@ FAMILIES: dict[str, Family] = {
     "volumes": Family(
         {
             "adaptive_avg_pool3d": lambda v: F.adaptive_avg_pool3d(v, (2, 3, 7)),
+            "diagonals": lambda v: (
+                v.diagonal(1, 2, 4),
+                v.diagonal(-2, -1, 1),
+                v.diagonal(),
+                v[0, 0].diagonal(9, 0, 2),
+            ),
+            "movedim": lambda v: (v.movedim((1, -1), (4, 0)), v.movedim(2, 0)),
             "adaptive_avg_pool3d to one": lambda v: F.adaptive_avg_pool3d(v, 1),
             "adaptive_max_pool3d": lambda v: F.adaptive_max_pool3d(v, (2, 3, 7)),
             "upsample_nearest3d": lambda v: F.interpolate(v, scale_factor=2),

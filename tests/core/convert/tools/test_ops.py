@@ -50,18 +50,8 @@ def _values(tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
     }
 
 
-# torch's own passes over a traced graph of this family crash the process now and then (torch 2.13; 2.11 each time).
-CRASHING = ("writes", "trace")
-
-
-@pytest.mark.parametrize(
-    ("name", "way"),
-    [
-        pytest.param(name, way, marks=[pytest.mark.slow] if (name, way) == CRASHING else [])
-        for name in FAMILIES
-        for way in ("trace", "export")
-    ],
-)
+@pytest.mark.parametrize("way", ["trace", "export"])
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_values(name: str, way: str, tmp_path: Path) -> None:
     family, module = FAMILIES[name], Together(name).eval()

@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 
-_SHAPES = {f"aten::{name}" for name in ("view", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as")}
+_SHAPES = {f"aten::{name}" for name in ("view", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "ravel")}
 _COPIES = {"aten::reshape", "aten::contiguous", "aten::reshape_as"}
 _PARTS = {f"aten::{name}" for name in ("select", "slice", "narrow", "diagonal")}
-_TURNS = {f"aten::{name}" for name in ("transpose", "t", "permute", "detach", "alias")}
+_TURNS = {f"aten::{name}" for name in ("transpose", "t", "numpy_T", "mT", "mH", "matrix_H", "permute", "movedim")}
+_SAME = {"aten::detach", "aten::alias", "aten::to"}
+_SPREAD = {f"aten::{name}" for name in ("expand", "expand_as", "broadcast_to", "unfold", "real", "imag")}
 _MANY = {f"aten::{name}" for name in ("chunk", "unsafe_chunk", "split", "split_with_sizes", "unbind", "tensor_split")}
-_VIEWS = _SHAPES | _COPIES | _PARTS | _TURNS
+_MANY |= {f"aten::{name}" for name in ("hsplit", "vsplit", "dsplit", "as_strided", "view_as_real", "view_as_complex")}
+_VIEWS = _SHAPES | _COPIES | _PARTS | _TURNS | _SAME | _SPREAD
 
 
 class _CannotFollow(Exception):
@@ -120,9 +123,18 @@ class _Rewrite:
         self.tensors.pop(node.output().debugName(), None)
         return node.output()
 
+    def _constant(self, value: Any, before: Any) -> Any:
+        """Insert a constant. The graph keeps its place of insertion, which torch's passes return to later: left at a
+        node that is destroyed afterwards, it makes them read freed memory."""
+        place = self.graph.insertPoint()
+        self.graph.setInsertPoint(before)
+        constant = self.graph.insertConstant(value)
+        self.graph.setInsertPoint(place)
+        return constant
+
     def _follow(self, node: Any) -> None:
         kind = node.kind()
-        if kind in _VIEWS and (kind not in _COPIES or _same_memory(node)):
+        if kind in _VIEWS and _same_memory(node):
             parent = self._tensor(next(node.inputs()))
             parent.root.views += 1
             self.tensors[node.output().debugName()] = _Tensor(node.output(), parent, node, parent.root.writes)
@@ -157,8 +169,7 @@ class _Rewrite:
             spread = self._insert("aten::expand_as", [rest[0], target], node, like=target)
             return self._insert("aten::type_as", [spread, target], node, like=target)
         if kind == "aten::zero":
-            self.graph.setInsertPoint(node)
-            kind, rest = "aten::fill", [self.graph.insertConstant(0.0)]
+            kind, rest = "aten::fill", [self._constant(0.0, node)]
         return self._insert(kind, [target, *rest], node, like=target)
 
     def _put(self, tensor: _Tensor, value: Any, before: Any) -> None:
@@ -176,30 +187,49 @@ class _Rewrite:
         kind, arguments = view.kind(), list(view.inputs())[1:]
         if kind in _SHAPES | _COPIES:
             return self._insert("aten::reshape_as", [value, base], before, like=base)
-        if kind in ("aten::transpose", "aten::t"):
+        if kind in _TURNS - {"aten::permute", "aten::movedim"}:
             return self._insert(kind, [value, *arguments], before, like=base)
-        if kind in ("aten::detach", "aten::alias"):
+        if kind == "aten::movedim":
+            return self._insert(kind, [value, *reversed(arguments)], before, like=base)
+        if kind in _SAME:
             return value
         if kind in ("aten::select", "aten::slice", "aten::diagonal"):
             return self._insert(f"{kind}_scatter", [base, value, *arguments], before, like=base)
-        self.graph.setInsertPoint(before)
-        plain = [argument.toIValue() for argument in arguments]
-        if kind == "aten::permute" and plain[0] is not None:
-            rank = len(plain[0])
-            order = [axis % rank for axis in plain[0]]
-            back = self.graph.insertConstant([order.index(axis) for axis in range(rank)])
+        if kind == "aten::permute":
+            axes = _numbers(arguments[0])
+            rank = len(axes)
+            order = [axis % rank for axis in axes]
+            back = self._constant([order.index(axis) for axis in range(rank)], before)
             return self._insert("aten::permute", [value, back], before, like=base)
         # There is no narrow_scatter; a narrow is a slice with step 1.
-        if kind == "aten::narrow" and None not in plain:
-            axis, start, length = plain
-            span = [self.graph.insertConstant(number) for number in (axis, start, start + length, 1)]
+        if kind == "aten::narrow":
+            axis, start, length = (number for argument in arguments for number in _numbers(argument))
+            span = [self._constant(number, before) for number in (axis, start, start + length, 1)]
             return self._insert("aten::slice_scatter", [base, value, *span], before, like=base)
         raise _CannotFollow
 
 
+def _numbers(value: Any) -> list[int]:
+    """Return the integers of a constant, or of a list of constants."""
+    node = value.node()
+    parts = list(node.inputs()) if node.kind() == "prim::ListConstruct" else [value]
+    found = [part.toIValue() for part in parts]
+    if any(number is None for number in found):
+        raise _CannotFollow
+    return [number for part in found for number in (part if isinstance(part, list) else [part])]
+
+
 def _same_memory(node: Any) -> bool:
-    """Whether a reshape needed no copy at the strides seen in the trace."""
-    kind = next(node.inputs()).type()
+    """Whether a node that may copy needed no copy at the types and strides seen in the trace."""
+    kind, given = node.kind(), next(node.inputs()).type()
+    if kind == "aten::to":
+        *_, copied, _memory_format = node.inputs()
+        same = hasattr(given, "dtype") and given.dtype() == node.output().type().dtype()
+        return bool(same and copied.toIValue() is not True)
+    return kind not in _COPIES or _contiguous(given)
+
+
+def _contiguous(kind: Any) -> bool:
     sizes, strides = (kind.sizes(), kind.strides()) if hasattr(kind, "strides") else (None, None)
     if not sizes or not strides:
         return False

@@ -38,6 +38,47 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_o
     return x.reshape(-1).index_select(0, places.reshape(-1)).reshape(list(size))
 
 
+@composed("movedim", "axes in another order; torch's own rule of it has no end in a trace")
+def _movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    moved, goals = (
+        [axis % max(x.dim(), 1) for axis in ([axes] if isinstance(axes, int) else axes)]
+        for axes in (source, destination)
+    )
+    left = iter([axis for axis in range(x.dim()) if axis not in moved])
+    return x.permute([moved[goals.index(axis)] if axis in goals else next(left) for axis in range(x.dim())])
+
+
+def _last_two(rank: int, dim1: int, dim2: int) -> list[int]:
+    """Return the order of axes that puts ``dim1`` and ``dim2`` last."""
+    pair = [dim1 % rank, dim2 % rank]
+    return [axis for axis in range(rank) if axis not in pair] + pair
+
+
+@composed("diagonal", "coremltools only takes the main one of the first two axes", replaces=True)
+def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    import torch
+
+    turned = x.permute(_last_two(x.dim(), dim1, dim2))
+    *outer, rows, columns = turned.shape
+    top, left = max(-offset, 0), max(offset, 0)
+    length = max(min(rows - top, columns - left), 0)
+    places = torch.arange(length) * (columns + 1) + (top * columns + left)
+    return turned.reshape([*outer, rows * columns]).index_select(-1, places)
+
+
+@composed("diagonal_scatter", "torch's own rule of it writes into a view, which no capture follows")
+def _diagonal_scatter(x: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    import torch
+
+    order = _last_two(x.dim(), dim1, dim2)
+    turned = x.permute(order)
+    *_, rows, columns = turned.shape
+    top = max(-offset, 0)
+    by_row = torch.nn.functional.pad(src, (top, rows - top - src.shape[-1]))[..., None]
+    on_it = torch.arange(columns) - torch.arange(rows)[:, None] == offset
+    return torch.where(on_it, by_row.to(x.dtype), turned).permute([order.index(axis) for axis in range(x.dim())])
+
+
 @composed("col2im", "coremltools only folds windows that do not overlap", replaces=True)
 def _col2im(
     x: Tensor, size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Any
