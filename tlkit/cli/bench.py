@@ -299,6 +299,7 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
 
     if save is None and report is None:
         return
+    # As --json would print it: a saved run is the same document.
     whole = {"schema_version": output.SCHEMA_VERSION} | output.jsonable(document(result, [], ()))
     run = None if save is None else (Path(save), dumps(whole) + "\n")
     with last_output():
@@ -309,11 +310,13 @@ def _leave(
     result: BenchResult, checks: tuple[Check, ...], limits: Limits, interrupted: int = 0, strict: bool = False
 ) -> None:
     """Exit with the result's code; ``strict``: the user named units, so a missing one is an error."""
+    # The gravest first: one code has to stand for all rows.
     if interrupted:
         raise typer.Exit(interrupted)
     if result.failed:
         raise typer.Exit(4)
     here = {row.unit for row in result.rows if row.summary}
+    # A PyTorch source has no ane row, which says nothing of a machine that measured its package's.
     if strict and any(row.status == "absent" and row.unit not in here for row in result.rows):
         raise typer.Exit(3)
     if any(check.passed is False for check in checks):

@@ -221,6 +221,7 @@ def convert(
         except ConversionError as error:
             _say_more(sink, error)
             raise
+    # By name: to ask for the classes themselves would import every way to convert.
     views: dict[str, Callable[[output.Sink, Any], None]] = {
         "WeightsResult": weights.answer,
         "ExportResult": exports.answer,

@@ -64,6 +64,7 @@ def _list_rules(asked: bool) -> None:
 
 Rules = Annotated[
     bool,
+    # Eager: answered before typer misses the MODEL.
     typer.Option(
         "--rules", is_eager=True, callback=_list_rules, help="List the rules of --placement: source and trust."
     ),

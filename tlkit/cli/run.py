@@ -86,6 +86,7 @@ def run(
     from tlkit.core.run.run import run as execute
 
     with sink.progress(f"running {model}"):
+        # Told when the bar is gone, which they would break.
         notes: list[str] = []
         result = execute(
             model,

@@ -108,6 +108,7 @@ def plain_text(what: RenderableType) -> str:
     words = _words(wide)
     for width in _widths(what, room, widest):
         lines = _lines(what, width)
+        # The same words: none was broken or cut.
         if _words(lines) == words:
             return lines
     return wide

@@ -22,6 +22,7 @@ def number(value: float | None, divisor: float = 1.0) -> str:
     shown = value / divisor
     if shown == 0 or not math.isfinite(shown):
         return f"{shown:g}"
+    # Three figures: two decimals from 1 on, one from 10 on, none from 100 on, and six at most.
     return f"{shown:.{min(6, max(0, 2 - math.floor(math.log10(abs(shown)))))}f}"
 
 
@@ -42,5 +43,6 @@ def rate(per_second: float | None) -> str:
 
 def percent(share: float, signed: bool = False) -> str:
     """Write a share in percent, with one decimal below ten."""
+    # From 9.95 % on, one decimal would round to 10.0.
     decimals = 1 if abs(share) < 0.0995 else 0
     return f"{100 * share:{'+' if signed else ''}.{decimals}f} %"

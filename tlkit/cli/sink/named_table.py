@@ -43,5 +43,6 @@ class NamedTable(Table):
 
 def _plain(table: Table) -> Table:
     """Return ``table`` as one of rich's own."""
+    # Printed as what it is, it would end up in its own __rich_console__ again.
     table.__class__ = Table
     return table

@@ -158,6 +158,7 @@ _current: Sink | None = None
 
 def jsonable(value: Any) -> Any:
     """Return ``value`` as plain JSON data; floats that JSON cannot hold become ``"NaN"`` and ``"±Infinity"``."""
+    # An IntEnum is an int too.
     if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
         return value
     if isinstance(value, float):
@@ -165,6 +166,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Enum):
         return jsonable(value.value)
     if isinstance(value, str | PurePath):
+        # Halves of surrogate pairs, which file names may hold, have no UTF-8.
         return str(value).encode("utf-8", "backslashreplace").decode()
     if is_dataclass(value) and not isinstance(value, type):
         return {

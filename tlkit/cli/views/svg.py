@@ -21,6 +21,7 @@ COLOURS = {"cpu": "--cpu", "gpu": "--gpu", "ane": "--ane", "all": "--all"}
 def bars(values: Sequence[tuple[str, float, str]], width: float = 2 * WIDTH, name: str = "") -> str:
     """Horizontal bars from zero: (label, length, text at the end). ``name`` is a class for the page's style."""
     longest = max((length for _, length, _ in values), default=1.0) or 1.0
+    # Some seven pixels a character: nothing here can measure text.
     label = min(width / 2, 7 * max((len(text) for text, _, _ in values), default=1) + 14)
     room = width - label - 80
     rows = []
@@ -49,6 +50,7 @@ def stacked(shares: Mapping[str, float]) -> str:
 def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
     """The distribution of latencies (ns), with lines at ``marks``; rare outliers are counted, not drawn."""
     ordered = sorted(samples)
+    # Equal samples, too, need a width to divide by.
     low, high = ordered[0], max(_reach(ordered), ordered[0] * 1.001)
     counts = [0] * _BINS
     beyond = 0
@@ -86,6 +88,7 @@ def timeline(samples: Sequence[float]) -> str:
         if value <= high:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" class="dot"/>')
         else:
+            # A small triangle at the top, beyond the scale.
             parts.append(f'<path d="M{x - 2.5:.1f} 10h5l-2.5 -5z" class="far"/>')
     if high < (most := max(samples)):
         beyond = sum(value > high for value in samples)
@@ -125,6 +128,7 @@ def _marked(marks: Mapping[str, float], floor: float, room: float) -> list[str]:
 def _thinned(samples: Sequence[float]) -> list[tuple[int, float]]:
     if len(samples) <= _POINTS:
         return list(enumerate(samples))
+    # Each piece gives two points, its lowest and its highest.
     size = -(-len(samples) // (_POINTS // 2))
     found: list[tuple[int, float]] = []
     for start in range(0, len(samples), size):

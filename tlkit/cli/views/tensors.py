@@ -196,6 +196,7 @@ def _count(count: int) -> str:
 def _share(count: int, total: int) -> str:
     if not count:
         return ""
+    # Below a thousandth a percentage would read 0.0 %.
     return f"{100 * count / total:.1f} %" if count * 1000 >= total else f"{count:,}"
 
 

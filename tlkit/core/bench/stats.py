@@ -64,5 +64,5 @@ def samples_for(p: float) -> int:
     the extremes themselves.
     """
     tail = min(p, 100 - p)
-    # 100 - 99.9 is a little more than 0.1: rounding keeps ceil from a sample too many.
+    # 100 - 99.9 is a little less than 0.1, and 100 over it more than 1000: rounding keeps ceil at that.
     return 1 if tail in (0, 50) else math.ceil(round(100 / tail, 9))

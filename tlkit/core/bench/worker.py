@@ -204,6 +204,7 @@ def _obey(method: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> d
     except TlkitError as error:
         return {"error": packed(error)}
     except Exception as error:
+        # To stderr, where the parent keeps this child's last words.
         traceback.print_exc()
         return {"error": packed(error)}
 

@@ -99,6 +99,7 @@ def difference(reference: Array, actual: Array) -> Difference:
         raise UsageError(f"shapes differ: {_shape(reference)} and {_shape(actual)}")
     r, a = reference.ravel(), actual.ravel()
     finite = np.isfinite(r) & np.isfinite(a)
+    # Equal infinities compare equal; a NaN does not, not even to itself.
     same = (r == a) | (np.isnan(r) & np.isnan(a)) if not finite.all() else finite
     strays = int((~finite & ~same).sum())
     if not finite.all():
@@ -150,6 +151,7 @@ class Tolerance:
             if found.equal < self.equal:
                 phrases.append(f"{found.equal:.2%} of the integers equal, under {self.equal:.0%}")
             return tuple(phrases)
+        # Asked this way round, a NaN is a breach.
         if self.max_abs is not None and not found.max_abs <= self.max_abs:
             phrases.append(f"max abs {found.max_abs:.2g}, over {self.max_abs:g}")
         if not found.cosine >= self.cosine:
@@ -167,6 +169,7 @@ TOLERANCES = {
     "f32": Tolerance(cosine=0.9999, relative=1e-4),
 }
 """Limits by a package's compute precision, as measured from the source model in float32."""
+# A cosine is never below -1: this limits nothing.
 EXACT = Tolerance(cosine=-1.0, equal=1.0, max_abs=0.0)
 """Limits for two models that are one program: the same numbers, NaN and infinity in the same places."""
 

@@ -180,5 +180,6 @@ def _array(value: Any) -> Array:
 
 def _tells(reference: Array) -> bool:
     """Whether agreeing with ``reference`` means anything: it has a finite value other than 0, or is a few integers."""
+    # A class's index may well be 0.
     few = reference.dtype.kind in "iub" and reference.size < 8
     return few or not reference.size or bool((np.isfinite(reference) & (reference != 0)).any())

@@ -118,6 +118,7 @@ class _Sums:
         self.unequal = self.not_finite = 0
 
     def add(self, a: NDArray[Any], b: NDArray[Any]) -> None:
+        # Equal pieces, which most are, need no masks.
         if np.array_equal(a, b):
             a = a.astype(np.float64)
             square = float(a @ a)
@@ -160,6 +161,7 @@ def _compare(first: TensorFile, a: TensorEntry, second: TensorFile, b: TensorEnt
 def _pieces(source: TensorFile, entry: TensorEntry) -> Iterator[NDArray[Any]]:
     """Yield the values in pieces of equal size, whatever pieces the file yields."""
     for piece in chunks(source, entry, _PIECE):
+        # Complex numbers as pairs of reals.
         values = piece.view(piece.real.dtype) if piece.dtype.kind == "c" else piece
         for start in range(0, values.size, _PIECE):
             yield values[start : start + _PIECE]

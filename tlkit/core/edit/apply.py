@@ -78,6 +78,7 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> None:
     editing.set_dtypes("input", wanted.input_dtypes)
     editing.set_dtypes("output", wanted.output_dtypes)
     editing.set_labels(wanted.labels)
+    # Last: all other changes go by the old names.
     editing.rename({old: check_name(new) for old, new in wanted.rename.items()})
     if editing.program != package.program:
         write_program(editing.program, model.mlProgram)

@@ -101,6 +101,7 @@ def edit(
     with staged(goal, read_package, force=force, kind=kind, inputs=inputs) as path:
         write_beside(package, changed, path)
         check = None
+        # Texts do not change what is computed.
         if verify and edits.program:
             from tlkit.core.compare.packages import compare_packages  # late: it imports numpy and the engines
 

@@ -18,6 +18,7 @@ def parse_shapes(name: str, text: str, spec: TensorSpec) -> TensorSpec:
     keeps the port's default shape where it holds it. UsageError where the text is none of these.
     """
     flag = f"--input-shape {name}={text}"
+    # parse_dims wants both ends: an open one gets the largest length.
     parsed = parse_dims(re.sub(r"\.\.(?=\s*([x×,]|$))", f"..{LARGEST}", text))
     lows = [low for low, _ in parsed[0]] + [size for shape in parsed[1] for size in shape] if parsed else [0]
     if parsed is None or not 1 <= min(lows) <= max(lows) <= LARGEST:

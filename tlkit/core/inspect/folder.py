@@ -35,6 +35,7 @@ def is_collection(path: Path) -> bool:
     try:
         sniff.detect(path)
     except LoadError:
+        # A damaged package is a model, not a folder of models.
         return path.suffix.lower() not in (".mlpackage", ".mlmodelc")
     return False
 
@@ -54,6 +55,7 @@ def _models(root: Path) -> Iterator[Path]:
         here = Path(folder)
         deep = len(here.relative_to(root).parts) >= _DEPTH
         models = sorted(name for name in folders if not name.startswith(".") and _is_model(here / name))
+        # os.walk goes on into what is left in its list.
         folders[:] = [] if deep else sorted(n for n in folders if n not in models and not n.startswith("."))
         seen += len(files)
         if seen > _FILES:

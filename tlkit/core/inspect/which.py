@@ -64,6 +64,7 @@ def _coreml(info: ModelInfo) -> tuple[str, str]:
 
 def _pytorch(info: ModelInfo) -> tuple[str, str]:
     if info.kind == "TorchScript":
+        # The first argument's name in `(x: Tensor, ...)`.
         name = re.match(r"\((\w+):", str(info.details.get("forward", "")))
         port = f"--input {name[1] if name else 'x'}=DIMS"
         return "for running with PyTorch, without its Python source; for Apple devices:", _to(info, ".mlpackage", port)

@@ -15,6 +15,7 @@ from tlkit.formats.base import sniff
 from tlkit.formats.numpy_files import NumpyFile
 
 Array = np.ndarray[Any, Any]
+# All that numpy, zipfile and zlib raise for damaged files.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),

@@ -138,6 +138,7 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
 
 
 def _shaped(spec: TensorSpec, array: Array) -> Array:
+    # A number fits a port of one element, whatever its rank.
     if array.size == 1 and not array.shape:
         array = array.reshape((1,) * max(1, len(spec.shape)))
     return array.reshape(check_shape(spec, array.shape))

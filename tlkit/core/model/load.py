@@ -220,6 +220,7 @@ class Model:
     def _pipeline(self, package: Package) -> Engine:
         stages = [self._stage(stage) for stage in package.stages()]
         outer = package.model.description
+        # A pipeline may call a classifier's outputs otherwise than its last stage does.
         inner = stages[-1]._package.model.description if stages and stages[-1]._package else outer
         names = ("predictedFeatureName", "predictedProbabilitiesName")
         renamed = {getattr(inner, name): getattr(outer, name) for name in names if getattr(outer, name)}

@@ -106,6 +106,7 @@ def _shapes(ports: Sequence[TensorSpec], texts: Iterable[str]) -> dict[str, tupl
 
 def _assignments(ports: Sequence[TensorSpec], text: str) -> Mapping[str, Any]:
     name, equals, value = text.partition("=")
+    # A file's name may hold an = too.
     if equals and (any(spec.name == name for spec in ports) or not Path(text).is_file()):
         return {name: _read(port_named(ports, name), value)}
     if holds_arrays(text):
@@ -140,6 +141,7 @@ def _literal(text: str, name: str, what: str = "a list of numbers", example: str
 
 def _file(text: str, name: str) -> tuple[Path, str | None]:
     head, colon, key = text.rpartition(":")
+    # A file's name may hold a colon too.
     path, wanted = (
         (Path(head), key) if colon and not Path(text).is_file() and Path(head).is_file() else (Path(text), None)
     )

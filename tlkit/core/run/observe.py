@@ -65,6 +65,7 @@ class Observer:
 
     def _keep(self, operation: Operation, name: str, array: np.ndarray[Any, Any]) -> Dumped:
         assert self.folder is not None
+        # Numbered: two names may become one where marks are replaced.
         file = f"{len(self.dumped):05d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:100]}.npy"
         np.save(self.folder / file, array)
         finite = array[np.isfinite(array)]
@@ -94,6 +95,7 @@ def observing(
 def read_dump(folder: Path) -> None:
     """Open every value of a folder of dumped values; ValueError or OSError where one is not as the index says."""
     for item in json.loads((folder / INDEX).read_text()):
+        # An empty array cannot be mapped.
         array = np.load(folder / item["file"], mmap_mode="r" if 0 not in item["shape"] else None)
         if list(array.shape) != item["shape"]:
             raise ValueError(f"{item['file']} is not the value that was dumped")

@@ -131,6 +131,7 @@ def run(
     wanted = _wanted(dump, save_outputs, ops)
     files = tuple(files_named(model, inputs))
     for item in wanted:
+        # Before the model is loaded, which may take long.
         prepare(item.path, force=force, kind=item.kind, inputs=files)
     check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
@@ -156,6 +157,7 @@ def run(
             with observing(until, paths[0] if dump else None, ops, loaded.function()) as observer:
                 outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
         if save_outputs is not None:
+            # `_wanted` names these outputs last.
             save(outputs, paths[-1])
     given = tuple(_as_given(ports[name], value) for name, value in arrays.items())
     specs = {spec.name: spec for spec in loaded.outputs}
@@ -257,7 +259,7 @@ def _read_saved(path: Path) -> None:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
-                archive[name]
+                archive[name]  # reads it
     else:
         from safetensors import safe_open
 

@@ -20,6 +20,7 @@ from tlkit.mil.types import DType
 Array = np.ndarray[Any, Any]
 _READ = 1 << 20  # elements of a constant operand that are read for a check
 
+# docs/fidelity.md: where the Neural Engine's sums end, where its products vanish, what f32 holds of whole numbers.
 _LARGEST_SUM = 32752.0
 _SMALLEST_PRODUCT = 2.0**-14
 _WHOLE = 2**24
@@ -103,6 +104,7 @@ class _Watcher:
 
     def __post_init__(self) -> None:
         types = {kind for item in _CHECKS for kind in item.types}
+        # How many operations that are checked still take a value: after the last it is let go.
         self._users: dict[str, int] = {}
         for operation in self.survey.of(*types):
             for name in _names(operation):
@@ -261,6 +263,7 @@ def _out_of_range(moment: Moment) -> bool:
         limits = sizes[skipped : skipped + indices.shape[-1]]
     else:
         limits = (sizes[int(moment.given.get("axis", np.array(0)))],)
+    # From iOS17 on negative indices no longer count from the end.
     wraps = moment.survey.release < 17 and not item.type.endswith("_nd")
     columns = indices.reshape(-1, len(limits)) if item.type.endswith("_nd") else indices.reshape(-1, 1)
     pairs = zip(columns.T, limits, strict=True)
@@ -305,6 +308,7 @@ def _large_exponent(moment: Moment) -> bool:
         return False
     terms = max(1, x.size // max(1, moment.made.size))
     largest = 65504.0 if _half(moment) else float(np.finfo(np.float32).max)
+    # The sum of so many exponentials is at most that many times the largest.
     return bool(x.max() > math.log(largest / terms))
 
 
@@ -321,6 +325,7 @@ def _no_variance(moment: Moment) -> bool:
     if x is None or not _half(moment):
         return False
     axes = moment.given.get("axes")
+    # Without axes it is an instance norm: over all after N x C.
     over = tuple(int(axis) for axis in axes) if axes is not None else tuple(range(2, x.ndim))
     return bool(math.prod(x.shape[axis] for axis in over) > 1 and (x.max(over) == x.min(over)).any())
 

@@ -41,6 +41,7 @@ def choose(
     does); without one, and if ``cut``, a wrapper's prefix that all names share. Types in ``able`` are kept as they are.
     """
     entries = tuple(entry for entry in opened.entries() if everything or not entry.role)
+    # A file of nothing but training state was named for just that.
     entries = entries or tuple(opened.entries())
     left = [*opened.left_out, *_training(opened, entries), *_unreadable(opened, entries, able)]
     lost = [item for item in left if item.lost]
@@ -97,6 +98,7 @@ def _cut(names: Sequence[str], prefix: str | None, cut: bool) -> tuple[dict[str,
         return _without(names, prefix), []
     found: dict[str, str] = {}
     notes = []
+    # Wrappers nest: `module._orig_mod.`.
     while cut:
         now = [found.get(name, name) for name in names]
         shared = next((one for one in _WRAPPERS if all(name.startswith(one) and name != one for name in now)), None)

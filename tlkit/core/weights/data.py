@@ -83,6 +83,7 @@ class JobReader:
 def _in_order(raw: memoryview, entry: TensorEntry) -> memoryview:
     """Return the elements of a tensor that is not contiguous, row by row."""
     _, size = BLOCKS[entry.dtype]
+    # Items of so many bytes, whatever they mean.
     items = np.frombuffer(raw, f"V{size}")
     strides = tuple(stride * size for stride in entry.strides)
     viewed = np.lib.stride_tricks.as_strided(items, entry.shape, strides, writeable=False)

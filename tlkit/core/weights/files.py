@@ -80,6 +80,7 @@ def _write_gguf(
                 "split.count": Typed("u16", len(files)),
                 "split.tensors.count": Typed("i32", total),
             }
+            # All metadata are in the first file, where llama.cpp looks for them.
             said = metadata if len(files) == 1 else {**(metadata if index == 0 else {}), **split}
             write_gguf(path, tensors, said, reader)
     return files

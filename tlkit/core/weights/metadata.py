@@ -56,6 +56,7 @@ def _is_type(kind: Any) -> TypeGuard[str]:
     inner = kind
     while inner.startswith("arr[") and inner.endswith("]"):
         inner = inner[4:-1]
+    # A text is stored as it is; only arrays of texts are JSON.
     return inner in SCALARS or (inner == "str" and inner != kind)
 
 
@@ -155,6 +156,7 @@ def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -
         if types and types[0] in _FILE_TYPES:
             found["general.file_type"] = Typed("u32", _FILE_TYPES[types[0]])
     if "general.file_type" in found and any(name in QUANTIZED for name in types):
+        # ggml's GGML_QNT_VERSION.
         found.setdefault("general.quantization_version", Typed("u32", 2))
     _check_alignment(found)
     return dict(sorted(found.items(), key=lambda item: item[0] != "general.architecture"))

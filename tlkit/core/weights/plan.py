@@ -251,6 +251,7 @@ def parse_size(text: str | int | None) -> int | None:
         match = _SIZE.fullmatch(text.strip())
         if not match:
             raise UsageError(f"'{text}' is not a size", "write 5GB, 500MB or 2GiB")
+        # Each letter's place is the power of a thousand.
         found = int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2].lower() or " "))
     if found is not None and found < 1:
         raise UsageError(f"'{text}' is not a size for a file", "write 5GB, 500MB or 2GiB")

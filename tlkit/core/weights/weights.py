@@ -114,6 +114,7 @@ def convert_weights(
     current = {choice.renamed.get(entry.name, entry.name): entry for entry in choice.entries}
     given = naming(opened, current, wishes.format, carried) if names == "auto" else Naming()
     notes += [*given.notes, *sentences(given.left_out)]
+    # What a file says of itself comes before what its folder's config does.
     carried = edit_metadata({**given.metadata, **carried}, metadata)
     arch = given.architecture
     renamed = {entry.name: given.names.get(entry.name, name) for name, entry in current.items()}
