@@ -38,6 +38,7 @@ RELEASES = (
     Release(7, ("iOS16", "macOS13", "watchOS9", "tvOS16"), "CoreML6"),
     Release(8, ("iOS17", "macOS14", "watchOS10", "tvOS17"), "CoreML7"),
     Release(9, ("iOS18", "macOS15", "watchOS11", "tvOS18"), "CoreML8"),
+    # Apple numbers all its systems alike from here on: 26 follows iOS 18 and macOS 15.
     Release(10, ("iOS26", "macOS26", "watchOS26", "tvOS26"), "CoreML9"),
 )
 """Every release that Core ML has had, oldest first."""

@@ -33,6 +33,7 @@ class DType(Enum):
     INT16 = ("int16", 16, "int16", 22, 0, 6)
     INT32 = ("int32", 32, "int32", 23, 131104, 14)
     INT64 = ("int64", 64, "int64", 24)
+    # Numbered in the order in which MIL.proto got them, not by width.
     UINT1 = ("uint1", 1, "uint8", 37, 0, 9)
     UINT2 = ("uint2", 2, "uint8", 36, 0, 10)
     UINT3 = ("uint3", 3, "uint8", 39, 0, 12)

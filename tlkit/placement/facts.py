@@ -71,6 +71,7 @@ def _text(name: str) -> str:
 
 def data_rows(name: str) -> list[dict[str, str]]:
     """Read a table beside this module: its rows, without the comments at its head."""
+    # The lines with # at a table's head name its sources.
     return list(csv.DictReader(line for line in _text(name).splitlines() if not line.startswith("#")))
 
 

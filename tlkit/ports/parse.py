@@ -20,6 +20,7 @@ _CHANNELS: dict[str, int] = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1, "GRAYSCALE_FLOA
 _DTYPES = {
     "float32": ("f32", "float32", "float", "fp32"),
     "float16": ("f16", "float16", "half", "fp16"),
+    # Core ML's ports have no 64-bit integers: int64 means int32 there.
     "int32": ("i32", "int32", "int", "i64", "int64", "long"),
 }
 _DTYPE_OF = {spelling: dtype for dtype, spellings in _DTYPES.items() for spelling in spellings}

@@ -56,7 +56,7 @@ def _planned(plan: Any, function: str) -> Iterator[PlannedOp]:
         for body in [functions[function]] if function in functions else functions.values():
             for operation in _walk(body.block.operations):
                 usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
-                # Core ML writes the opset in front (ios17.const), and plans no constants.
+                # Core ML may write the opset in front (ios17.conv), and plans no constants.
                 if usage is None and operation.operator_name.split(".")[-1] == "const":
                     continue
                 cost = plan.get_estimated_cost_for_mlprogram_operation(operation)

@@ -60,6 +60,7 @@ def _arguments(inputs: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
     def binding(item: Any) -> Any:
         if isinstance(item, Ref):
             return MLModelStructureProgramBinding(item.name, None)
+        # coremltools' classes for values and types have no fields: there is nothing to fill in.
         return MLModelStructureProgramBinding(None, MLModelStructureProgramValue())
 
     return {name: MLModelStructureProgramArgument([binding(item) for item in given]) for name, given in inputs.items()}

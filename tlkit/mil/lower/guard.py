@@ -71,7 +71,7 @@ class Guard(TorchDispatchMode):
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        # The storage's address in C++: untyped_storage() returns a new wrapper each time.
+        # Identifies the storage in C++, whichever Python object stands for it.
         key = storage._cdata
         # Small storages cannot exhaust memory, and tracking them would slow every op down.
         if storage.nbytes() < 1 << 16 or key in self._held:

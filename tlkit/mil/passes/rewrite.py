@@ -79,6 +79,7 @@ def fresh(taken: set[str], base: str) -> str:
 
 def uses(block: Block, name: str) -> int:
     """Return how often ``name`` is used in ``block``, its outputs and its nested blocks."""
+    # Counts a nested block's own value of the same name too, which errs on the side of keeping an operation.
     count = block.outputs.count(name)
     for operation in walk(block.operations):
         count += sum(item == Ref(name) for given in operation.inputs.values() for item in given)

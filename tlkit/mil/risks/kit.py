@@ -165,6 +165,7 @@ class Survey:
     def is_constant(self, operation: Operation, name: str) -> bool:
         """Whether an input is known before the program runs (as decompressed weights are)."""
         found = self.given(operation, name)
+        # An input that is left out has its default, which is known too.
         if found is None or isinstance(found, Value) or found.name in self.constants:
             return True
         maker = self.makers.get(found.name)

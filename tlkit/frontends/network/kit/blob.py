@@ -57,6 +57,7 @@ def broadcast(*shapes: Shape) -> Shape:
         if len(known) > 1:
             told = " and ".join(map(str, shapes))
             raise LoadError(f"shapes {told} do not broadcast", "the network is damaged")
+        # An open length beside a known one has to be that one, or 1.
         result.append(known.pop() if known else (None if None in lengths else 1))
     return tuple(result)
 
