@@ -142,6 +142,10 @@ def convert(
     all_tensors: weights.All = False,
     allow_missing: weights.AllowMissing = False,
     strip_prefix: weights.StripPrefix = None,
+    ane: Annotated[
+        bool,
+        typer.Option("--ane", help="Rewrite the program for the Neural Engine where that improves the prediction."),
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Write nothing: predict where the package's operations would run, and why.")
     ] = False,
@@ -211,6 +215,7 @@ def convert(
                 raw=raw,
                 all_tensors=all_tensors,
                 allow_missing=allow_missing,
+                ane=ane,
                 plan=plan,
                 units=units.split(",") if units else ("ane",),
                 chip=chip,
@@ -285,8 +290,9 @@ def _show_unsupported(error: PreflightError) -> RenderableType:
 
 def _show(result: ConversionResult) -> RenderableType:
     from tlkit.cli.sink.card import card
+    from tlkit.cli.views.placement import with_rewrites
 
-    return card(_rows(result))
+    return with_rewrites(card(_rows(result)), result.rewrites)
 
 
 def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:

@@ -53,6 +53,10 @@ SpecVersion = Annotated[
         "--spec-version", metavar="N", help="Specification version: 6 is iOS15's, 7 iOS16's, ... 9 iOS18's, 10 iOS26's."
     ),
 ]
+Ane = Annotated[
+    bool,
+    typer.Option("--ane", help="Rewrite the program for the Neural Engine where that improves the prediction."),
+]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Run both models on one seeded input; exit 1 where they differ.")
 ]
@@ -72,6 +76,8 @@ def edit(
     version: Version = None,
     classes: Classes = None,
     spec_version: SpecVersion = None,
+    ane: Ane = False,
+    chip: options.Chip = None,
     verify: Verify = True,
     seed: options.Seed = 0,
     force: options.Force = False,
@@ -85,6 +91,7 @@ def edit(
     tlkit edit net.mlpackage --rename var_75=scores --author "A. Person" -o named.mlpackage
     tlkit edit net.mlpackage --input-dtype x=f16 --output-dtype y=f16 --spec-version 7 -o half.mlpackage
     tlkit edit net.mlpackage --input-shape x=1..64x8 -o flexible.mlpackage
+    tlkit edit net.mlpackage --ane --chip m4 -o faster.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
     become another fixed one if the program's operations follow it.
@@ -107,6 +114,8 @@ def edit(
             version=version,
             classes=classes,
             spec_version=spec_version,
+            ane=ane,
+            chip=chip,
             verify=verify,
             seed=seed,
             force=force,
@@ -126,9 +135,11 @@ def _document(result: EditResult) -> dict[str, Any]:
 
 def _show(result: EditResult) -> RenderableType:
     from tlkit.cli.sink.card import card
+    from tlkit.cli.views.placement import with_rewrites
 
     changes = [("" if index else "changed", change, "") for index, change in enumerate(result.changes)]
-    return card([("model", str(result.path), "bold"), ("source", result.source, ""), *changes, *_verdict(result)])
+    rows = [("model", str(result.path), "bold"), ("source", result.source, ""), *changes, *_verdict(result)]
+    return with_rewrites(card(rows), result.rewrites)
 
 
 def _verdict(result: EditResult) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,6 +15,9 @@ from tlkit.core.inspect.placement import Reason, reasons
 from tlkit.placement.facts import all_rules
 from tlkit.placement.predict import Prediction
 from tlkit.types import Unit
+
+if TYPE_CHECKING:
+    from tlkit.core.edit.ane import Rewrite
 
 NAMES = {"ane": "the Neural Engine", "gpu": "the GPU", "cpu": "the CPU"}
 _STYLES = {"ane": "green", "gpu": "cyan", "cpu": "yellow"}
@@ -102,3 +106,22 @@ def rules_view() -> RenderableType:
     for rule in all_rules().values():
         table.add_row(rule.id, rule.why, rule.mend, rule.source, rule.trust)
     return table
+
+
+def with_rewrites(view: RenderableType, rewrites: Sequence[Rewrite]) -> RenderableType:
+    """Return ``view`` with a table of ``rewrites`` below it, if there are any."""
+    if not rewrites:
+        return view
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("rewrite", "", "Neural Engine's share", "estimated ms"):
+        table.add_column(heading, overflow="fold")
+    for item in rewrites:
+        where = f"{item.function}: " if len({other.function for other in rewrites}) > 1 else ""
+        made = Text("made", "green") if item.made else Text("not made: it does not help", "yellow")
+        told = Text(f"{where}{item.change}")
+        if item.caution:
+            told.append(f"\n{item.caution}", "dim")
+        share = f"{percent(item.before.share)} → {percent(item.after.share)}"
+        table.add_row(told, made, share, f"{item.before.milliseconds:.3g} → {item.after.milliseconds:.3g}")
+    note = Text("predicted from published figures, not measured", "dim")
+    return Group(view, Text(), table, note)

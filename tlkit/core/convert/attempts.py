@@ -26,7 +26,10 @@ from tlkit.core.convert.source.source import Source
 from tlkit.core.convert.tools.build import Recipe, check_classifier, write_package
 from tlkit.core.convert.tools.targets import target_for_states
 from tlkit.core.convert.verify import Settings, verify
+from tlkit.core.edit.ane import Rewrite, for_ane
 from tlkit.errors import ConversionError, UsageError
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.write import write_package as package_written
 from tlkit.host.allocator import give_back
 from tlkit.ports.port import example, port_text
 from tlkit.types import TensorSpec
@@ -43,6 +46,7 @@ class Attempt:
     recipe: Recipe
     verification: Verification | None
     notes: tuple[str, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -188,6 +192,34 @@ def attempt(order: Order, path: Path, recipe: Recipe, export: bool) -> Attempt:
         give_back()  # the program that coremltools built, before the package's weights are loaded beside the source's
         found = verify(path, order.module, traced, order.cases, order.settings(recipe))
     return Attempt(traced, recipe, found)
+
+
+def neural(order: Order, path: Path, made: Attempt, chip: str | None) -> Attempt:
+    """Rewrite the package at ``path`` for the Neural Engine of ``chip`` where that improves the prediction.
+
+    What differs from the source where the package did not is not kept, and a note says so.
+    """
+    package = open_package(path)
+    if package.program is None:
+        return made
+    program, rewrites = for_ane(package.program, chip)
+    if program == package.program:
+        return replace(made, rewrites=rewrites)
+    beside = path.with_name(f"ane-{path.name}")
+    with order.clock.stage("convert", "rewriting"):
+        package_written(beside, package.model, program)
+    found = None
+    if order.checks.verify:
+        with order.clock.stage("verify", "verifying"):
+            found = verify(beside, order.module, made.traced, order.cases, order.settings(made.recipe))
+        if made.ok and not found.ok:
+            _clear(beside)
+            undone = tuple(replace(item, made=False) for item in rewrites)
+            note = "rewritten for the Neural Engine it differs: it is written as it was"
+            return replace(made, rewrites=undone, notes=(*made.notes, note))
+    _clear(path)
+    beside.rename(path)
+    return replace(made, verification=found, rewrites=rewrites)
 
 
 def _captured(order: Order, export: bool) -> Traced:

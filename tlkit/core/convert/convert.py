@@ -7,6 +7,7 @@ torch or coremltools prints reaches the user's streams.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import interruptible
 from tlkit.host.staging import prepare, staged
+from tlkit.placement.facts import chip_named
 from tlkit.ports.labels import class_labels
 from tlkit.ports.parse import Ports, parse_output, parse_ports
 
@@ -60,6 +62,8 @@ def convert(
     example: str | Path | None = None,
     seed: int = 0,
     strict_mil: bool = False,
+    ane: bool = False,
+    chip: str | None = None,
     force: bool = False,
     trust: bool = False,
     report: Report | None = None,
@@ -79,7 +83,8 @@ def convert(
     ``NAME=SHAPE``, checks that. ``samples`` is a folder of images or ``.npz`` to verify on, ``example`` is one such
     file; the model is captured on the first of them too. With ``auto`` the other way of capturing is tried where the
     first fails or the package differs, and taken where it does better: ``notes`` say so. ``strict_mil`` verifies what
-    MIL specifies where Core ML was measured to depart from it.
+    MIL specifies where Core ML was measured to depart from it. ``ane`` rewrites the program for the Neural Engine of
+    ``chip`` where that improves the prediction (``result.rewrites``); the rewritten package is verified as well.
 
     A package that fails verification is still written: check ``result.ok``. Any other failure raises
     :class:`TlkitError` and leaves nothing behind.
@@ -88,12 +93,13 @@ def convert(
     clock = Clock(report or (lambda what, share: None))
     about = About(author, description, version, license)
     _check_precision(precision)
+    chip_named(chip)
     named = tuple(files_named(source, checkpoint, classes, samples, example, kwargs))
     _check_output(goal, force, named)
     if is_package(source):
         refuse({"kwargs": kwargs, "checkpoint": checkpoint, "strip-prefix": strip_prefix, "input": inputs})
         refuse({"image": images, "classes": classes, "output-name": output_names, "state": states})
-        refuse({"samples": samples, "example": example, "export": export})
+        refuse({"samples": samples, "example": example, "export": export, "ane": ane})
         package = Path(str(source))
         return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
     ports = parse_ports(inputs, images)
@@ -103,7 +109,7 @@ def convert(
     check_versions()
     with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source, kwargs, checkpoint, trust, strip_prefix)
-        from tlkit.core.convert.attempts import Checks, Order, convert_verified
+        from tlkit.core.convert.attempts import Checks, Order, convert_verified, neural
         from tlkit.core.convert.capture.trace import prepared
     files = (Path(example) if example else None, Path(samples) if samples else None)
     names = tuple(output_names)
@@ -112,6 +118,7 @@ def convert(
         checks = Checks(*files, seed, verify, strict_mil)
         order = Order(module, loaded, ports, recipe, names, tuple(states), checks, clock, target is not None)
         made = convert_verified(order, path, export=export, auto=auto)
+        made = neural(order, path, made, chip) if ane else made
         sampled: tuple[Risk, ...] = ()
         if made.verification is not None and made.verification.passed is not None:
             with clock.stage("verify", "verifying"):
@@ -119,7 +126,7 @@ def convert(
         annotate(path, describe(loaded.text, made.recipe.precision, made.verification))
         notes = (*loaded.notes, *made.notes)
         told = result(path, goal, loaded.text, made.recipe, made.verification, clock, notes, sampled)
-    return told
+    return replace(told, rewrites=made.rewrites)
 
 
 def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:

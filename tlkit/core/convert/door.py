@@ -67,6 +67,7 @@ def convert(
     raw: bool = False,
     all_tensors: bool = False,
     allow_missing: bool = False,
+    ane: bool = False,
     plan: bool = False,
     units: Sequence[str | Unit] = (Unit.ANE,),
     chip: str | None = None,
@@ -82,16 +83,17 @@ def convert(
     options and errors are documented where they are used: :func:`tlkit.core.convert.convert.convert`,
     :func:`~tlkit.core.convert.functions.combine`, :func:`~tlkit.core.convert.export.export`,
     :func:`~tlkit.core.weights.weights.convert_weights`. With ``plan`` nothing is written: a Plan says where the
-    package's operations would run under ``units`` on ``chip``.
+    package's operations would run under ``units`` on ``chip``, for which ``ane`` rewrites the package's program.
 
     Raises UsageError for an option that does not apply to the kind of output.
     """
     # First of all: later locals() would have more than the caller gave.
     given = {name: value for name, value in locals().items() if name not in _APART}
+    given["chip"] = chip if ane else None
     if plan:
         return _planned(source, output, given, units, chip)
-    if chip is not None:
-        raise UsageError("--chip goes with --plan", "what is written does not depend on the chip")
+    if chip is not None and not ane:
+        raise UsageError("--chip goes with --plan or --ane", "else nothing that is written depends on the chip")
     if output is None:
         raise UsageError("nowhere to write to", "name the output: -o net.mlpackage (or --plan, to write nothing)")
     kind = Path(output).suffix.lower()

@@ -20,6 +20,7 @@ from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
+    from tlkit.core.edit.ane import Rewrite
     from tlkit.mil.risks.kit import Risk
 
 
@@ -28,7 +29,8 @@ class ConversionResult:
     """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
 
     ``verification`` is None where it was not asked for; ``notes`` are about this conversion, ``version_notes`` about
-    the versions in use, ``risks`` are known problems of such a program on Apple's units.
+    the versions in use, ``risks`` are known problems of such a program on Apple's units, ``rewrites`` what ``ane``
+    tried and made.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class ConversionResult:
     version_notes: tuple[str, ...]
     timings: Mapping[str, float]
     risks: tuple[Risk, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tlkit.core.edit.ane import Rewrite, for_ane
 from tlkit.core.edit.shapes import fixed_elsewhere, parse_shapes, program_shape
 from tlkit.errors import UsageError
 from tlkit.formats.coreml.describe import describe_package
@@ -51,23 +52,34 @@ class Edits:
     fields: Mapping[str, str | None]
     labels: Sequence[str]
     spec_version: int | None
+    ane: bool = False
+    chip: str | None = None
 
     @property
     def program(self) -> bool:
         """Whether the program changes, not only the description's texts."""
-        return bool(self.rename or self.input_shapes or self.input_dtypes or self.output_dtypes or self.labels)
+        ports = self.rename or self.input_shapes or self.input_dtypes or self.output_dtypes
+        return bool(ports or self.labels or self.ane)
 
 
-def apply(package: Package, model: Any, wanted: Edits) -> None:
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """``program`` where it has weights to be computed, so that weights are to be written as well; and the rewrites."""
+
+    program: Program | None = None
+    rewrites: tuple[Rewrite, ...] = ()
+
+
+def apply(package: Package, model: Any, wanted: Edits) -> Applied:
     """Apply ``wanted`` to ``model`` (a copy of the package's message); UsageError where the model does not allow a
     change."""
-    if wanted.program:
-        _change_program(package, model, wanted)
+    made = _change_program(package, model, wanted) if wanted.program else Applied()
     _describe(model, wanted)
     _check_version(model, wanted.spec_version)
+    return made
 
 
-def _change_program(package: Package, model: Any, wanted: Edits) -> None:
+def _change_program(package: Package, model: Any, wanted: Edits) -> Applied:
     if package.program is None:
         kind = model.WhichOneof("Type") or "unknown"
         raise UsageError(
@@ -80,8 +92,16 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> None:
     editing.set_labels(wanted.labels)
     # Last: all other changes go by the old names.
     editing.rename({old: check_name(new) for old, new in wanted.rename.items()})
+    rewrites: tuple[Rewrite, ...] = ()
+    before = editing.program
+    if wanted.ane:
+        package.require_weights()
+        editing.program, rewrites = for_ane(before, wanted.chip)
+    if editing.program != before:
+        return Applied(editing.program, rewrites)
     if editing.program != package.program:
         write_program(editing.program, model.mlProgram)
+    return Applied(rewrites=rewrites)
 
 
 class _Editing:

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlkit.core.edit.ane import Rewrite
 from tlkit.core.edit.apply import Edits, apply, changes
 from tlkit.errors import UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package, blamed_on
-from tlkit.formats.coreml.write import write_beside
+from tlkit.formats.coreml.write import write_beside, write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.goals import FILE, Kind, files_named
 from tlkit.host.staging import prepare, staged
+from tlkit.placement.facts import chip_named
 from tlkit.ports.labels import class_labels
 from tlkit.types import ModelInfo
 
@@ -41,6 +43,7 @@ class EditResult:
     changes: tuple[str, ...]
     info: ModelInfo
     check: Verification | None
+    rewrites: tuple[Rewrite, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -63,6 +66,8 @@ def edit(
     version: str | None = None,
     classes: str | Path | Sequence[str] | None = None,
     spec_version: int | None = None,
+    ane: bool = False,
+    chip: str | None = None,
     verify: bool = True,
     seed: int = 0,
     force: bool = False,
@@ -72,7 +77,8 @@ def edit(
     ``rename`` maps ports to new names; the other options go by the old ones. ``input_shapes`` are ``1x3x224x224``,
     ranges ``1x1..512`` or lists ``1x128,1x256``; types are ``f16``, ``f32`` and ``i32``. ``metadata`` sets entries of
     the user's metadata; an empty value removes one. ``classes`` replaces a classifier's labels, or makes a classifier
-    of a model with one output. Nothing raises the specification version by itself: ``spec_version`` does.
+    of a model with one output. Nothing raises the specification version by itself: ``spec_version`` does. ``ane``
+    rewrites the program for the Neural Engine where that improves the prediction for ``chip`` (``result.rewrites``).
 
     Raises UsageError (nothing to change, an unknown or taken name, a shape or type that the program rules out) or
     LoadError, and writes nothing then. A model that fails the check is still written: check ``result.ok``.
@@ -87,9 +93,14 @@ def edit(
         fields,
         tuple(class_labels(classes)),
         spec_version,
+        ane,
+        chip,
     )
     if not (edits.program or edits.metadata or spec_version or any(text is not None for text in fields.values())):
-        raise UsageError("nothing to change", "say what: --rename, --input-shape, --metadata, ... (tlkit edit --help)")
+        raise UsageError("nothing to change", "say what: --rename, --input-shape, --ane, ... (tlkit edit --help)")
+    chip_named(chip)
+    if chip is not None and not ane:
+        raise UsageError("--chip goes with --ane", "only what --ane writes depends on the chip")
     goal = Path(output)
     package, kind = _open(Path(model), goal)
     inputs = tuple(files_named(model, classes))
@@ -97,17 +108,28 @@ def edit(
     changed = type(package.model)()
     changed.CopyFrom(package.model)
     with blamed_on(package.file):
-        apply(package, changed, edits)
+        made = apply(package, changed, edits)
     with staged(goal, read_package, force=force, kind=kind, inputs=inputs) as path:
-        write_beside(package, changed, path)
+        if made.program is None:
+            write_beside(package, changed, path)
+        elif package.root.is_dir():
+            write_package(path, changed, made.program)
+        else:
+            raise UsageError(f"{package.root}: --ane writes weights, which a .mlmodel has no place for", _PACKAGE)
         check = None
         # Texts do not change what is computed.
         if verify and edits.program:
+            from tlkit.core.compare.difference import TOLERANCES
             from tlkit.core.compare.packages import compare_packages  # late: it imports numpy and the engines
 
-            check = compare_packages(package.root, path, seed)
+            limits = TOLERANCES["f16" if made.program is not None else "f32"]
+            check = compare_packages(package.root, path, seed, limits)
         info = replace(describe(path), path=str(goal))
-    return EditResult(goal, os.fspath(model), changes(package.model, changed, edits), info, check)
+    told = (*changes(package.model, changed, edits), *(item.change for item in made.rewrites if item.made))
+    return EditResult(goal, os.fspath(model), told, info, check, made.rewrites)
+
+
+_PACKAGE = "make a package of it: coremltools.models.MLModel(...).save('net.mlpackage')"
 
 
 def _open(source: Path, goal: Path) -> tuple[Package, Kind]:

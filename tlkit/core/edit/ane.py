@@ -1,0 +1,103 @@
+"""``--ane``: rewrites of a program for the Neural Engine, each made only where it improves the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tlkit.mil.passes.ane.embeddings import GatherAlong
+from tlkit.mil.passes.ane.kernels import SmallKernels
+from tlkit.mil.passes.ane.layout import ChannelsFirst
+from tlkit.mil.passes.ane.order import First
+from tlkit.mil.passes.base import Pass, run_passes
+from tlkit.mil.program import Function, Program
+from tlkit.mil.work import steps
+from tlkit.placement.latency import estimate, work
+from tlkit.placement.predict import predict
+from tlkit.types import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is predicted of a function under CPU_AND_NE: the Neural Engine's share of the planner's cost (0..1), that
+    cost elsewhere in microseconds, the estimated latency in milliseconds, and the operations by unit."""
+
+    share: float
+    elsewhere: float
+    milliseconds: float
+    operations: int
+    on_ane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One rewrite: what it does, whether it was made, the prediction before and with it.
+
+    ``caution`` says what is not known about it; empty where nothing is.
+    """
+
+    function: str
+    change: str
+    made: bool
+    before: Judged
+    after: Judged
+    caution: str = ""
+
+
+_CAUTION: Mapping[type[Pass], str] = {
+    GatherAlong: "a guess: published is only that an M4 lists the Neural Engine for it, not how fast it is there",
+}
+
+
+def judged(function: Function, chip: str | None = None) -> Judged:
+    """Return what is predicted of ``function`` on ``chip``."""
+    prediction = predict(function, Unit.ANE, chip)
+    spent = {placed.name: placed.microseconds[placed.unit] for placed in prediction.operations if placed.unit != "ane"}
+    latency = estimate(prediction, map(work, steps(function)))
+    count = len(prediction.operations)
+    return Judged(prediction.share("ane"), sum(spent.values()), latency.milliseconds, count, prediction.count("ane"))
+
+
+def for_ane(program: Program, chip: str | None = None) -> tuple[Program, tuple[Rewrite, ...]]:
+    """Return ``program`` with the rewrites that help on ``chip``, and every rewrite that applied, made or not.
+
+    A rewrite helps if it lowers the estimated latency, or takes cost off the other units while the latency stays below
+    the original's. So no function is predicted to be slower than it was.
+    """
+    told: list[Rewrite] = []
+    for name in program.functions:
+        first = best = judged(program.functions[name], chip)
+        for make in _REWRITES:
+            for change in make(program, name):
+                outcome = run_passes(program, [change])
+                if not outcome.changes:
+                    continue
+                after = judged(outcome.program.functions[name], chip)
+                helps = _helps(first, best, after)
+                caution = _CAUTION.get(type(change), "")
+                told.append(Rewrite(name, outcome.changes[0], helps, best, after, caution))
+                if helps:
+                    program, best = outcome.program, after
+    return program, tuple(told)
+
+
+_LEAST = 1e-3  # of a latency or a cost: less is not an improvement
+
+
+def _helps(first: Judged, before: Judged, after: Judged) -> bool:
+    if after.milliseconds > first.milliseconds:
+        return False
+    faster = after.milliseconds < before.milliseconds * (1 - _LEAST)
+    return faster or (after.elsewhere < before.elsewhere * (1 - _LEAST) and after.share >= before.share)
+
+
+def _early(program: Program, name: str) -> Iterator[Pass]:
+    """The operations on integers and truth values first: they are the CPU's, and cut a region where they stand."""
+    found = steps(program.functions[name])
+    yield First(name, frozenset(item.name for step in found for item in step.results if not item.kind.dtype.is_float))
+
+
+_REWRITES: tuple[Callable[[Program, str], Iterator[Pass]], ...] = (
+    lambda program, name: iter((SmallKernels(name), ChannelsFirst(name), GatherAlong(name))),
+    _early,
+)
