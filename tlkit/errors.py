@@ -8,6 +8,8 @@ line that says what to do next.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Patterns are text, not compiled: re keeps those it has compiled, and `inspect` starts without compiling these.
 _BREAKS = r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*"  # every line end of str.splitlines, with the blanks around it
@@ -80,6 +82,24 @@ class WriteError(TlkitError):
     """An output could not be written: the folder is read-only, the disk is full, or the result cannot be read back."""
 
     exit_code = 4
+
+
+CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What parts of a file that do not fit each other end as: a text where a number should be, arrays of other sizes."""
+
+
+@contextmanager
+def contradictions(
+    said: str, hint: str, kind: type[TlkitError] = LoadError, also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn :data:`CONTRADICTIONS` in the body, and what is ``also`` one there, into a ``kind`` that says so.
+
+    Its message begins with ``said``. A TlkitError passes.
+    """
+    try:
+        yield
+    except (*CONTRADICTIONS, *also) as error:
+        raise kind(f"{said} ({reason(error)})", hint) from error
 
 
 def reason(error: BaseException, *, whole: bool = False, named: bool = False) -> str:

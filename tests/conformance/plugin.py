@@ -16,9 +16,11 @@ Used as ``pytest -p tlkit.anywhere -p tests.conformance.plugin <the wheel's test
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import random
 import re
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Generator
@@ -49,9 +51,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     boxes.stand_in()
+    _old_svm_names()
     config.pluginmanager.register(_Judge(config.getoption("--off-by")))
     if config.getoption("--table") and not hasattr(config, "workerinput"):  # xdist's workers report to this one
         config.pluginmanager.register(_Table(Path(config.getoption("--table"))))
+
+
+def _old_svm_names() -> None:
+    """Let tests written for a libsvm whose modules stood by themselves find them in today's package, if it is here."""
+    if importlib.util.find_spec("libsvm") is not None:
+        for name in ("svm", "svmutil"):
+            sys.modules.setdefault(name, importlib.import_module(f"libsvm.{name}"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,6 +13,8 @@ from tlkit.host import budget
 def test_little_may_make_little_and_much_more() -> None:
     assert budget.warranted() == budget.warranted(stored=1000, inputs=1000) == budget.FLOOR
     assert budget.warranted(stored=10**9) == budget.STORED * 10**9
+    assert budget.warranted(stored=10**6) == budget.SPARING * 10**6  # a network that enlarges pictures
+    assert budget.warranted(stored=5 * 10**6) == budget.SPARED
     assert budget.warranted(inputs=10**6) == budget.GIVEN * 10**6
 
 
@@ -27,6 +29,8 @@ def test_the_advice_is_as_much_as_is_needed(monkeypatch: pytest.MonkeyPatch) -> 
     assert budget.over(budget.FLOOR) is None
     said = budget.over(5 * budget.FLOOR + 1)
     assert said is not None and "TLKIT_BUDGET=6" in said[1] and str(budget.FLOOR) in said[0]
+    said = budget.over(5 * budget.FLOOR + 1, coming=7 * budget.FLOOR)
+    assert said is not None and "TLKIT_BUDGET=7" in said[1] and str(5 * budget.FLOOR + 1) in said[0]
     monkeypatch.setenv("TLKIT_BUDGET", "5")
     assert budget.over(5 * budget.FLOOR + 1) is not None
     assert budget.turns() == 5 * budget.TURNS

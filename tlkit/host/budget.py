@@ -22,6 +22,10 @@ FLOOR = 1 << 23
 STORED = 32
 """Elements per byte stored in the file: a convolution's outputs are many times larger than its weights."""
 
+SPARING, SPARED = 192, 1 << 28
+"""Elements per byte as long as they are no more than these (1 GiB as f32): networks that enlarge pictures have a
+megabyte of weights and 256 channels of a million pixels."""
+
 GIVEN = 512
 """Elements per element of an input that the user gave: an image becomes many channels, and may be upscaled."""
 
@@ -86,17 +90,18 @@ def is_drawn() -> bool:
 def warranted(stored: int = 0, inputs: int = 0) -> float:
     """Return how many elements one value may have: ``stored`` bytes in the file, ``inputs`` elements in its inputs."""
     each = DRAWN if is_drawn() else GIVEN
-    return factor() * max(FLOOR, STORED * stored + each * inputs)
+    return factor() * max(FLOOR, STORED * stored + each * inputs, min(SPARING * stored, SPARED))
 
 
-def over(elements: float, allowed: float | None = None) -> tuple[str, str] | None:
+def over(elements: float, allowed: float | None = None, coming: float = 0) -> tuple[str, str] | None:
     """Return (message, hint) for a value of more than ``allowed`` elements, None for one within it. ``allowed``
-    defaults to what any program may have (:func:`warranted` without arguments)."""
+    defaults to what any program may have (:func:`warranted` without arguments); the hint is enough for a value of
+    ``coming`` elements, too."""
     allowed = warranted() if allowed is None else allowed
     if elements <= allowed:
         return None
     # ``allowed`` contains the current factor, so the factor to suggest is relative to it.
-    wanted = math.ceil(factor() * elements / allowed)
+    wanted = math.ceil(factor() * max(elements, coming) / allowed)
     said = f"{elements:.15g} elements, where the file and its inputs warrant {allowed:.15g}"
     return said, f"if you trust the file, set {VARIABLE}={wanted} in the environment"
 

@@ -19,6 +19,7 @@ from tests.frontends.network.nets import layer, model, run
 from tests.real_models import MODELS, needs_models
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.frontends.network.network import NeuralNetwork
+from tlkit.host import budget
 
 RNG = np.random.default_rng(2)
 
@@ -276,3 +277,44 @@ def test_real_networks_cost_no_operation_for_ones_around_them(name):
     loaded = tlkit.load_model(MODELS / f"mlmodel/{name}.mlmodel")
     kinds = [operation.type for operation in loaded.function().block.operations]
     assert kinds.count("expand_dims") + kinds.count("squeeze") <= 2
+
+
+def sequences(folder: Path) -> Path:
+    """A network that joins each three steps of a sequence, twice: it takes five or more."""
+    turn = {"axis": [3, 1, 2, 0]}
+    windows = {"kernelSize": [1, 3], "outputChannels": 4, "kernelChannels": 4, "nGroups": 1, "valid": {}}
+    convs = [
+        layer("convolution", before, after, weights=drawn(4, 4, 1, 3), **windows) for before, after in ("ab", "bc")
+    ]
+    made = model(
+        [layer("permute", "x", "a", **turn), *convs, layer("permute", "c", "y", **turn)], {"x": (4,)}, exact=False
+    )
+    return saved(made, folder)
+
+
+def test_who_gives_a_network_of_sequences_too_few_is_told_a_length_that_it_takes(tmp_path):
+    path = sequences(tmp_path)
+    with pytest.raises(LoadError, match="window of 3 does not fit into 1") as refused:
+        tlkit.run(str(path))
+    advice = refused.value.hint.partition("--shape ")[2]
+    assert advice == "x=8,1,4"
+    assert tlkit.run(str(path), shapes=[advice]).outputs["y"].shape == (4, 1, 4, 1, 1)
+
+
+def test_values_are_dumped_at_the_length_that_was_given(tmp_path):
+    found = tlkit.run(str(sequences(tmp_path)), shapes=["x=9,1,4"], dump=str(tmp_path / "values"))
+    assert [item.shape for item in found.dumped if item.type == "conv"] == [(1, 4, 1, 7), (1, 4, 1, 5)]
+
+
+def test_the_advice_on_memory_is_enough_for_all_that_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "FLOOR", 100)
+    monkeypatch.setattr(budget, "STORED", 0)
+    monkeypatch.setattr(budget, "SPARING", 0)
+    many = [layer("tile", before, after, reps=[1, times]) for before, after, times in (("a", "b", 10), ("b", "y", 5))]
+    path = saved(model(many, {"a": (1, 40)}), tmp_path)
+    with budget.drawn(), pytest.raises(ExecutionError, match="of 400 elements") as refused:
+        tlkit.load_model(path).predict({"a": drawn(1, 40)})
+    factor = int(refused.value.hint.partition("TLKIT_BUDGET=")[2].split()[0])
+    monkeypatch.setenv("TLKIT_BUDGET", str(factor))
+    with budget.drawn():
+        assert tlkit.load_model(path).predict({"a": drawn(1, 40)})["y"].shape == (1, 2000)

@@ -179,3 +179,21 @@ def test_the_usual_lstm_is_an_operation_of_mil_and_others_are_tlkits():
         made = layer("uniDirectionalLSTM", activations=activations, weightParams=lstm_weights(), **plain())
         program = NeuralNetwork(model([made], {"x": seen(X).shape})).program()
         assert wanted in [operation.type for operation in program.function().block.operations]
+
+
+def test_a_nonlinearity_that_says_nothing_is_the_usual_one():
+    """coremltools' builder writes them so for Keras' hard sigmoid: with slope and offset 0, gates would stay shut."""
+    weights = lstm_weights()
+    several = [{"sigmoidHard": {}}, TANH, {"linear": {}}]
+    made = layer("uniDirectionalLSTM", activations=several, weightParams=weights, **plain())
+    hard = (lambda x: np.clip(0.2 * x + 0.5, 0, 1), np.tanh, lambda x: x)
+    wanted = formula(weights, X, hard, clip=50000.0, peepholes=False)
+    np.testing.assert_allclose(run(made, {"x": seen(X)})["y"], seen(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_a_nonlinearity_that_says_something_is_that():
+    weights = lstm_weights()
+    several = [{"sigmoidHard": {"alpha": 0.4}}, TANH, TANH]
+    made = layer("uniDirectionalLSTM", activations=several, weightParams=weights, **plain())
+    wanted = formula(weights, X, (lambda x: np.clip(0.4 * x, 0, 1), np.tanh, np.tanh), clip=50000.0, peepholes=False)
+    np.testing.assert_allclose(run(made, {"x": seen(X)})["y"], seen(wanted), rtol=1e-4, atol=1e-5)

@@ -169,10 +169,13 @@ class Model:
         """The MIL program, or None for a model of another kind."""
         return self._package.program if self._package else None
 
-    def function(self) -> Function:
-        """Return the MIL function that runs, a neural network's at its ports' shapes; LoadError for other models."""
+    def function(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Function:
+        """Return the MIL function that runs; LoadError for models without one.
+
+        A neural network's is made for inputs of ``shapes``, for its ports' own where they are left out.
+        """
         if self._network is not None:
-            return self._network.program().function()
+            return self._network.function(shapes)
         if self.program is None:
             raise LoadError(f"{self.path}: a {self.info.kind} model has no MIL program", "this needs an mlprogram")
         return self.program.function(self._function)
@@ -278,11 +281,11 @@ class Model:
         PyTorch to one thread; a later ``torch.set_num_threads`` takes precedence. A CUDA device cannot be used in a
         fork.
         """
-        from tlkit.core.model.outputs import from_port
+        from tlkit.core.model.outputs import from_ports
 
         with budget.drawn(_all_drawn(inputs)):
             raw = self.engine.run(self.arrays(inputs), state)
-        return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}
+        return from_ports(self.outputs, raw)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run one inference for each of ``rows``, as :meth:`predict` does; return their outputs.
@@ -291,7 +294,7 @@ class Model:
         """
         import numpy as np
 
-        from tlkit.core.model.outputs import from_port
+        from tlkit.core.model.outputs import from_ports
 
         together = getattr(self.engine, "run_rows", None)
         if together is None:
@@ -300,7 +303,7 @@ class Model:
         wanted = {spec.name: (spec.shape, np.dtype(spec.dtype)) for spec in self.inputs} if plain else {}
         found = together([row if plain and _are_ready(wanted, row) else self.arrays(row) for row in rows])
         outputs = [spec for spec in self.outputs if found and spec.name in found[0]]
-        return [{spec.name: from_port(spec, raw[spec.name]) for spec in outputs} for raw in found]
+        return [from_ports(outputs, raw) for raw in found]
 
     def watch(self, inputs: Mapping[str, Any], seen: Seen, state: State | None = None) -> dict[str, Any] | None:
         """Run one inference operation by operation, with torch (on a Mac too), and show each to ``seen``.
@@ -308,12 +311,11 @@ class Model:
         ``seen`` is called with the operation and a function that returns its values by name, and returns True to stop:
         None is returned then, otherwise the outputs as :meth:`predict` gives them.
         """
-        from tlkit.core.model.outputs import from_port
+        from tlkit.core.model.outputs import from_ports
 
         engine = cast("Watching", self._load(frozenset({Can.WATCH})))
         raw = engine.watch(self.arrays(inputs), seen, state)
-        specs = {spec.name: spec for spec in self.outputs}
-        return raw and {name: from_port(specs[name], value) for name, value in raw.items() if name in specs}
+        return raw and from_ports(self.outputs, raw)
 
     @property
     def checkable(self) -> bool:
@@ -324,11 +326,11 @@ class Model:
     def check(self, inputs: Mapping[str, Any], state: State | None = None) -> tuple[dict[str, Any], Stray | None]:
         """Run one inference with torch; return what :meth:`predict` does, and the first operation that made something
         infinite or NaN of finite values."""
-        from tlkit.core.model.outputs import from_port
+        from tlkit.core.model.outputs import from_ports
 
         engine = cast("Checking", self._load(frozenset({Can.CHECK})))
         raw, stray = engine.check(self.arrays(inputs), state)
-        return {spec.name: from_port(spec, raw[spec.name]) for spec in self.outputs if spec.name in raw}, stray
+        return from_ports(self.outputs, raw), stray
 
     def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
         """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from tlkit.types import TensorSpec
 
 _RETURNED = {"float64": "float64", "int64": "int64", "int8": "int8"}
 """Core ML hands float16 out as float32, and bool and the narrower integers as int32; these stay themselves."""
+
+
+def from_ports(specs: Iterable[TensorSpec], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an engine gave as the ports ``specs`` give it, by name, in their order."""
+    return {spec.name: from_port(spec, raw[spec.name]) for spec in specs if spec.name in raw}
 
 
 def from_port(spec: TensorSpec, value: Any) -> Any:

@@ -154,7 +154,8 @@ def run(
             look = check_nan or loaded.checkable
             outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
         else:
-            with observing(until, paths[0] if dump else None, ops, loaded.function()) as observer:
+            shaped = loaded.function({name: np.shape(array) for name, array in arrays.items()})
+            with observing(until, paths[0] if dump else None, ops, shaped) as observer:
                 outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
         if save_outputs is not None:
             # `_wanted` names these outputs last.

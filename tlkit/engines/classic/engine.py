@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tlkit.engines.classic.values import Features, Rows
-from tlkit.errors import ExecutionError, reason
+from tlkit.errors import ExecutionError, contradictions
 
-CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError)
-"""What a model's parts that do not fit each other end as: a text where a number should be, arrays of other sizes."""
+ALSO = (RuntimeError, MemoryError)
+"""What torch and numpy make of sizes that a model contradicts itself in."""
 
 
 class ClassicEngine:
@@ -29,11 +29,9 @@ class ClassicEngine:
 
     def run_rows(self, rows: Sequence[Features]) -> list[dict[str, Any]]:
         """Run for each of ``rows``, together where that is faster; return the outputs of each."""
-        try:
+        said, hint = "the model contradicts itself or its inputs", "compare its ports with `tlkit inspect`"
+        with contradictions(said, hint, ExecutionError, ALSO):
             return self._rows(rows)
-        except CONTRADICTIONS as error:
-            said = f"the model contradicts itself or its inputs ({reason(error)})"
-            raise ExecutionError(said, "compare its ports with `tlkit inspect`") from error
 
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], dict[str, Any]]:
         """Return a call that runs it once."""

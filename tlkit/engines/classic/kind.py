@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable
-from tlkit.errors import LoadError, reason
+from tlkit.errors import LoadError, contradictions
 
 _ROOM = "tlkit.engines.classic."
 RUN_BY = {
@@ -65,7 +65,7 @@ class ClassicKind(EngineKind):
 
     def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Read the model's part of the protobuf; LoadError for what contradicts itself, or cannot be run here."""
-        from tlkit.engines.classic.engine import CONTRADICTIONS, ClassicEngine
+        from tlkit.engines.classic.engine import ALSO, ClassicEngine
         from tlkit.engines.classic.values import DAMAGED
 
         kind = model.message.WhichOneof("Type")
@@ -73,8 +73,5 @@ class ClassicKind(EngineKind):
             raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", _PART if settings.part else _WHOLE)
         module, _, function = RUN_BY[kind].partition(".")
         make = getattr(import_module(_ROOM + module), function)
-        try:
+        with contradictions("the model contradicts itself", DAMAGED, also=ALSO):
             return ClassicEngine(make(model.message, {spec.name: spec for spec in model.outputs}))
-        except CONTRADICTIONS as error:
-            said = f"the model contradicts itself ({reason(error)})"
-            raise LoadError(said, DAMAGED) from error

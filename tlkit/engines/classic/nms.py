@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.engines.classic.values import Rows, each
+from tlkit.engines.classic.values import Rows, each, given
 from tlkit.errors import ExecutionError
 from tlkit.types import TensorSpec
 
@@ -34,8 +34,8 @@ class NonMaximumSuppression:
     def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Return the confidences and coordinates of the boxes that are kept, best first."""
         message = self._message
-        coordinates = _required(arrays, message.coordinatesInputFeatureName, "coordinates")
-        confidence = _required(arrays, message.confidenceInputFeatureName, "confidences")
+        names = (message.coordinatesInputFeatureName, message.confidenceInputFeatureName)
+        coordinates, confidence = (np.asarray(given(arrays, name), np.float32) for name in names)
         if coordinates.size % 4:
             raise ExecutionError(f"{coordinates.shape} coordinates are no boxes", "a box has four")
         coordinates = coordinates.reshape(-1, 4)
@@ -78,13 +78,6 @@ class NonMaximumSuppression:
         low, high = spec.ranges[0] if spec.ranges else (spec.shape[0], spec.shape[0])
         cut = found if high is None else found[:high]
         return np.pad(cut, ((0, max(low - len(cut), 0)), (0, 0)))
-
-
-def _required(arrays: Mapping[str, Any], name: str, what: str) -> NDArray[np.float32]:
-    """Return the input that the model names for its boxes' ``what``; ExecutionError where it has none."""
-    if name not in arrays:
-        raise ExecutionError(f"the boxes' {what} are to be its input '{name}', which is not there", "give it that one")
-    return np.asarray(arrays[name], np.float32)
 
 
 def _threshold(arrays: Mapping[str, Any], name: str, otherwise: float) -> float:

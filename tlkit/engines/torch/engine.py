@@ -154,7 +154,7 @@ class TorchEngine:
         if self.compiled or not self._unknown(shapes):
             return call
         passed, where = (lambda: self._seen.add(shapes)), (lambda: self._failing(arrays, state))
-        return FirstGuarded(call, self._warranted(arrays), passed, where)
+        return FirstGuarded(call, self._warranted(arrays), passed, where, self._largest)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
@@ -206,7 +206,7 @@ class TorchEngine:
         if not self._unknown(shapes):
             yield
             return
-        with Guard(self._warranted(arrays)):
+        with Guard(self._warranted(arrays), self._largest):
             yield
         self._seen.add(shapes)
 
@@ -215,6 +215,12 @@ class TorchEngine:
 
     def _warranted(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> float:
         return budget.warranted(self._stored, sum(array.size for array in arrays.values()))
+
+    def _largest(self) -> float:
+        """Return the elements of the largest value whose shape the program says."""
+        kinds = (item.type for operation in walk(self._function.block.operations) for item in operation.outputs)
+        shapes = (kind.shape for kind in kinds if isinstance(kind, TensorType))
+        return max((math.prod(size or 0 for size in shape) for shape in shapes if shape is not None), default=0)
 
     def _failing(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> str:
         """Return a text that names the refused operation, found by running again; empty where that run succeeds."""

@@ -21,16 +21,17 @@ class FirstGuarded:
         most: float,
         passed: Callable[[], None] = lambda: None,
         where: Callable[[], str] = lambda: "",
+        coming: Callable[[], float] = lambda: 0,
     ) -> None:
         self.direct = direct
-        self._most, self._passed, self._where = most, passed, where
+        self._most, self._passed, self._where, self._coming = most, passed, where, coming
         self._done = False
 
     def __call__(self) -> Any:
         """Run once. Raises ExecutionError where a value is made that is not warranted, beginning with ``where()``."""
         if self._done:
             return self.direct()
-        guard = Guard(self._most)
+        guard = Guard(self._most, self._coming)
         try:
             with guard:
                 outputs = self.direct()

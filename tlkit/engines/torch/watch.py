@@ -43,8 +43,7 @@ class Tracker(fx.Interpreter):
         """Run one node; raise :class:`Stopped` when the watcher says so."""
         self._node = n
         _, kwargs = self.fetch_args_kwargs_from_env(n)
-        tensors = [(name, value) for name, value in kwargs.items() if isinstance(value, torch.Tensor)]
-        self._inputs = [f"{name} {_describe(value)}" for name, value in tensors]
+        self._inputs = [f"{name} {text}" for name, value in kwargs.items() if (text := _described(value))]
         result = super().run_node(n)
         operation = n.meta.get("mil")
         if self._seen and operation is not None and self._seen(operation, lambda: self._values(operation, result)):
@@ -82,6 +81,14 @@ def origin(operation: Operation) -> dict[str, str]:
     texts = {key: value for key, value in operation.attributes.items() if key not in ("name", "val")}
     strings = {key: value for key, value in texts.items() if getattr(value.type, "dtype", None) is DType.STRING}
     return {key: str(value.data[0]) for key, value in strings.items() if isinstance(value.data, tuple) and value.data}
+
+
+def _described(value: Any) -> str:
+    """Return a text about a tensor or a list of tensors; empty for anything else."""
+    if isinstance(value, torch.Tensor):
+        return _describe(value)
+    parts = value if isinstance(value, list | tuple) else ()
+    return " and ".join(_describe(part) for part in parts if isinstance(part, torch.Tensor))
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError, UsageError, reason
+from tlkit.errors import LoadError, UsageError, contradictions
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.weights import Weight, blob_references, program_weights, strays, unnamed
@@ -30,7 +30,6 @@ LARGEST = (1 << 31) - 1
 
 _MODEL_PATH = "@model_path/"
 _MANIFEST = 1 << 20  # bytes; they have one or two thousand
-_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # text where numbers should be
 
 
 @dataclass(frozen=True)
@@ -176,14 +175,12 @@ class Package:
 def blamed_on(file: Path) -> Iterator[None]:
     """Turn exceptions that a damaged model causes in the body into a LoadError that names ``file``."""
     try:
-        yield
+        with contradictions("the model contradicts itself", "the file is damaged: fetch it again"):
+            yield
     except LoadError as error:
         if str(file) in error.message:
             raise
-        raise LoadError(f"{file}: {error.message}", error.hint) from None
-    except _CONTRADICTIONS as error:
-        said = f"the model contradicts itself ({reason(error)})"
-        raise LoadError(f"{file}: {said}", "the file is damaged: fetch it again") from error
+        raise LoadError(f"{file}: {error.message}", error.hint) from error.__cause__
 
 
 def root_model(path: Path) -> Path:

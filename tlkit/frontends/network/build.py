@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tlkit.errors import LoadError, reason
+from tlkit.errors import LoadError, contradictions
 from tlkit.frontends.network import control, layers
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.registry import Layer, lookup
 from tlkit.frontends.network.kit.weights import Weights
 
-_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 FAMILIES = layers.__name__
 """The layer kinds, which importing it registers."""
 
@@ -42,18 +41,17 @@ class Builder:
     def _layers(self, g: Graph, messages: Sequence[Any], scope: dict[str, Blob]) -> None:
         for index, message in enumerate(messages):
             kind = message.WhichOneof("layer") or ""
+            said = f"layer '{message.name}' ({kind})"
             try:
-                done = kind in control.KINDS and control.make(self, g, message, scope)
-                if kind not in control.KINDS:
-                    self._layer(g, kind, message, scope)
+                with contradictions(f"{said} contradicts itself", "the network is damaged"):
+                    done = kind in control.KINDS and control.make(self, g, message, scope)
+                    if kind not in control.KINDS:
+                        self._layer(g, kind, message, scope)
             except LoadError as error:
                 # A layer in a branch or a loop has been named already.
                 if error.message.startswith("layer '"):
                     raise
-                raise LoadError(f"layer '{message.name}' ({kind}): {error.message}", error.hint) from None
-            except _CONTRADICTIONS as error:
-                said = f"layer '{message.name}' ({kind}) contradicts itself ({reason(error)})"
-                raise LoadError(said, "the network is damaged") from error
+                raise LoadError(f"{said}: {error.message}", error.hint) from None
             if done:  # nothing after a break is reached, or only sometimes
                 control.unless_stopped(self, g, scope, partial(self._rest, messages[index + 1 :]))
                 return

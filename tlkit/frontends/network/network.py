@@ -33,6 +33,8 @@ from tlkit.types import TensorSpec
 OPSET = "CoreML5"
 """The operations that networks become: those of the first opset say them all."""
 _CUSTOM = "give each class of custom layers a function: --custom CLASS=module:function"
+_LENGTHS = (2, 4, 8, 16, 32, 64, 128)
+"""Lengths of sequences that are tried for advice."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -68,8 +70,24 @@ class NeuralNetwork:
             # Bounded, for callers whose shapes differ every time.
             if len(self._made) >= 8:
                 self._made.clear()
-            self._made[key] = Program({"main": self._function(asked)})
+            try:
+                self._made[key] = Program({"main": self._function(asked)})
+            except LoadError as error:
+                raise LoadError(error.message, self._longer(asked) if shapes else error.hint) from error.__cause__
         return self._made[key]
+
+    def _longer(self, asked: Shapes) -> str:
+        """Return what to do about a network that does not take ``asked``: a sequence that it takes, where one is."""
+        names = [spec.name for spec in self.inputs if len(spec.shape) == 1 and not (self.exact or spec.optional)]
+        for length in _LENGTHS if names else ():
+            tried = dict(asked) | {name: (length, 1, asked[name][-1]) for name in names}
+            try:
+                self._function(tried)
+            except LoadError:
+                continue
+            flags = " ".join(f"--shape {name}={','.join(map(str, tried[name]))}" for name in names)
+            return f"it takes sequences, of {length} for example: {flags}"
+        return "the network is damaged, or takes other shapes"
 
     def function(self, shapes: Shapes | None = None) -> Function:
         """Return the one function of :meth:`program`."""

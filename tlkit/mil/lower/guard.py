@@ -29,12 +29,13 @@ class TooLargeError(ExecutionError):
 class Guard(TorchDispatchMode):
     """Raises TooLargeError before a result has more than ``most`` elements (see ``host.budget``).
 
-    ``refused`` is that error without its traceback: what TorchScript raises in its place has no message.
+    ``refused`` is that error without its traceback: what TorchScript raises in its place has no message. ``coming``
+    returns the elements of the largest value that the program is known to make, for the advice.
     """
 
-    def __init__(self, most: float) -> None:
+    def __init__(self, most: float, coming: Callable[[], float] = lambda: 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._most = most
+        self._most, self._coming = most, coming
         self.refused: TooLargeError | None = None
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
         self._bytes = 0
@@ -65,8 +66,9 @@ class Guard(TorchDispatchMode):
         return result
 
     def _check(self, elements: int) -> None:
-        said = budget.over(elements, self._most)
-        if said:
+        if elements > self._most:
+            said = budget.over(elements, self._most, self._coming())
+            assert said is not None
             self._refuse(f"it makes a value of {said[0]}", said[1])
 
     def _hold(self, tensor: torch.Tensor) -> None:

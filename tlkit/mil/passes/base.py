@@ -10,11 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tlkit.errors import LoadError, TlkitError, reason
+from tlkit.errors import CONTRADICTIONS, LoadError, TlkitError, reason
 from tlkit.mil.program import Program
-
-_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
-"""The exceptions that a malformed program, which no converter writes, may cause in a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ def run_passes(program: Program, passes: Iterable[Pass]) -> Outcome:
         except TlkitError as error:
             error.add_note(f"raised by the pass {item.name}")
             raise
-        except _CONTRADICTIONS as error:
+        except CONTRADICTIONS as error:
             said = f"the model contradicts itself ({reason(error)}), found by the pass {item.name}"
             raise LoadError(said, "the file is damaged: fetch it again") from error
         program = outcome.program

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tlkit.errors import LoadError
+from tlkit.errors import CONTRADICTIONS, LoadError
 from tlkit.mil.program import Function
 from tlkit.mil.risks import loading, numbers, placing, windows
 from tlkit.mil.risks.kit import Level, Risk, Survey, rules
 from tlkit.types import TensorSpec
-
-_CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 
 FAMILIES = (loading, numbers, windows, placing)
 """The modules with the rules, most serious first."""
@@ -30,7 +28,7 @@ def find_risks(
         try:
             # Without repetitions, in program order.
             places = tuple(dict.fromkeys(item.find(survey)))
-        except (LoadError, *_CONTRADICTIONS):
+        except (LoadError, *CONTRADICTIONS):
             continue  # a damaged program: running it will say so
         if places:
             found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))

@@ -14,6 +14,7 @@ from tlkit.frontends.network.kit.weights import array_value
 _PLAIN = {"ReLU": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softsign": "softsign", "softplus": "softplus"}
 _ALPHA = {"leakyReLU": "leaky_relu", "thresholdedReLU": "thresholded_relu", "ELU": "elu"}
 _BOTH = {"linear": "linear_activation", "scaledTanh": "scaled_tanh", "sigmoidHard": "sigmoid_hard"}
+_USUAL = {"sigmoidHard": (0.2, 0.5), "linear": (1.0, 0.0), "scaledTanh": (1.0, 1.0)}
 
 
 @layer("activation")
@@ -51,11 +52,15 @@ def _by_channel(g: Graph, layer: Layer, kind: str, **params: Any) -> Blob:
 
 
 def nonlinearity(message: Any) -> tuple[str, float, float]:
-    """Return what a recurrent layer applies: the kind as the specification names it, alpha and beta."""
+    """Return what a recurrent layer applies: the kind as the specification names it, alpha and beta.
+
+    Converters leave both out in recurrent layers (as coremltools' builder does), and mean :data:`_USUAL`.
+    """
     kind = message.WhichOneof("NonlinearityType") or ""
     if kind not in (*_PLAIN, *_ALPHA, *_BOTH):
         raise LoadError(f"the nonlinearity '{kind}' in a recurrent layer", "the file is damaged")
     p = getattr(message, kind)
     # Most messages lack one or both of them.
     fields = {field.name for field in p.DESCRIPTOR.fields}
-    return kind, p.alpha if "alpha" in fields else 0.0, p.beta if "beta" in fields else 0.0
+    given = (p.alpha if "alpha" in fields else 0.0, p.beta if "beta" in fields else 0.0)
+    return (kind, *(given if any(given) else _USUAL.get(kind, given)))
