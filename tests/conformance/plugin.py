@@ -58,10 +58,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _old_svm_names() -> None:
-    """Let tests written for a libsvm whose modules stood by themselves find them in today's package, if it is here."""
-    if importlib.util.find_spec("libsvm") is not None:
-        for name in ("svm", "svmutil"):
-            sys.modules.setdefault(name, importlib.import_module(f"libsvm.{name}"))
+    """Let what was written for libsvm's modules of before 3.35 find their names in today's package, if it is here."""
+    if importlib.util.find_spec("libsvm") is None:
+        return
+    modules = {name: importlib.import_module(f"libsvm.{name}") for name in ("svm", "svmutil")}
+    for kinds in ("svm_forms", "kernel_names"):
+        for kind in getattr(modules["svm"], kinds, ()):
+            for module in modules.values():
+                vars(module).setdefault(kind.name, kind)
+    sys.modules.update(modules)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
