@@ -84,7 +84,14 @@ class WriteError(TlkitError):
     exit_code = 4
 
 
-CONTRADICTIONS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+CONTRADICTIONS: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+)
 """What parts of a file that do not fit each other end as: a text where a number should be, arrays of other sizes."""
 
 
