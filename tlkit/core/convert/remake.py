@@ -8,7 +8,6 @@ on one seeded input. A program in f16 is made one in f32 by :mod:`tlkit.mil.pass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.ports import read_ports
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.frontends.espresso.model import network_of
 from tlkit.frontends.network.mlprogram import as_mlprogram
 from tlkit.host.quiet import quiet
 from tlkit.host.scratch import temporary_files
@@ -130,8 +130,8 @@ def _open(source: Path) -> tuple[Package, Program]:
     sniff.expect_coreml(source)
     package = open_package(source)
     if package.model.WhichOneof("Type") in NETWORKS:
-        model, made = as_mlprogram(package.model)
-        return replace(package, model=model), made
+        model, made = as_mlprogram(network_of(package))
+        return Package(package.root, package.file, model), made
     if package.root != source or not package.root.is_dir() or package.file.suffix != ".mlmodel":
         raise UsageError(f"{source}: only a .mlpackage folder can be rebuilt", "use the package it was made from")
     program = package.program

@@ -150,9 +150,13 @@ class Model:
         """The neural network of before mlprograms that the model is, if it is one."""
         if self._package is None or self.info.kind not in NETWORKS:
             return None
+        from tlkit.frontends.espresso.model import network_of
         from tlkit.frontends.network.network import NeuralNetwork
 
-        return NeuralNetwork(self._package.model, self._custom)
+        try:
+            return NeuralNetwork(network_of(self._unpacked(self._package)), self._custom)
+        except LoadError as error:
+            raise error if str(self.path) in error.message else self._blamed(error) from None
 
     @property
     def stored(self) -> int:

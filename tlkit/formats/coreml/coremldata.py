@@ -4,13 +4,16 @@ The file has no published layout. All known ones begin with a kind (u32: the num
 protobuf) and two records (u64 major, minor, patch, u64 length, text): the one with a text is the container's version
 and variant, the other the specification version. Compilers of 2017 write the latter first, later ones last. Variant
 ``spec`` (the small kinds): the rest is the whole serialised Model. Variant ``generic``: the ModelDescription, preceded
-by its length in eight bytes, then data of the kind.
+by its length in eight bytes, then data of the kind. For a neural network that is the kind again (u64), a classifier's
+labels (u64: 100 for texts, 101 for integers; u64 count; the labels) and the name of the value with their probabilities,
+then the names of the values that are the outputs (u64 count); a text is a u64 length and its bytes.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -21,10 +24,11 @@ _LENGTH = re.compile(rb"(?=.{5}\x00{3}[\x0a\x52\x5a\xa2])", re.DOTALL)
 _PLACES = 10_000  # where a description could begin
 _VARIANT = 1 << 16  # bytes; a pipeline's names those of its stages, a model's takes seven
 _NEWEST = 1000  # specification versions are below
+_NETWORK, _CLASSIFIER, _TEXTS = 500, 403, 100
 
 
 def decode(data: bytes, guess: str) -> Any | None:
-    """Return the Model that ``data`` describes (its body empty, but for the small kinds), or None.
+    """Return the Model that ``data`` describes (its body empty but for the small kinds and labels), or None.
 
     ``guess`` is the kind to assume where the file's number is unknown ("" leaves the message without one).
     """
@@ -32,14 +36,86 @@ def decode(data: bytes, guess: str) -> Any | None:
     if variant.startswith("spec"):
         model = _parsed("Model", data[end:])
         return model if model is not None and model.WhichOneof("Type") else None
-    description = _find_description(data, end)
+    description, end = _find_description(data, end)
     if description is None:
         return None
     model = empty_model(kind or guess)
     model.description.CopyFrom(description)
     if version:
         model.specificationVersion = version
+    if model.WhichOneof("Type") == "neuralNetworkClassifier":
+        tail, network = _tail(data, end), model.neuralNetworkClassifier
+        if tail and tail.labels:
+            texts = isinstance(tail.labels[0], str)
+            getattr(network, "stringClassLabels" if texts else "int64ClassLabels").vector.extend(tail.labels)
+        network.labelProbabilityLayerName = tail.scores if tail else ""
     return model
+
+
+def output_values(data: bytes) -> tuple[str, ...]:
+    """Return the values that are a compiled network's outputs, in the description's order; empty where unknown."""
+    _, variant, _, end = _head(data)
+    description, end = (None, 0) if variant.startswith("spec") else _find_description(data, end)
+    if description is None:
+        return ()
+    tail = _tail(data, end)
+    return tail.outputs if tail and len(tail.outputs) == len(description.output) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...] | tuple[int, ...] = ()
+    scores: str = ""
+
+
+def _tail(data: bytes, begin: int) -> _Tail | None:
+    """Return what follows a neural network's description; None where it is not as expected."""
+    reader = _Tape(data, begin)
+    try:
+        kind = reader.number()
+        if kind == _CLASSIFIER:
+            as_text, count = reader.number() == _TEXTS, reader.count()
+            labels: Any = tuple(reader.text() if as_text else reader.signed() for _ in range(count))
+            scores = reader.text()
+            return _Tail(tuple(reader.text() for _ in range(reader.count())), labels, scores)
+        return _Tail(tuple(reader.text() for _ in range(reader.count()))) if kind == _NETWORK else None
+    except (struct.error, ValueError):
+        return None
+
+
+class _Tape:
+    def __init__(self, data: bytes, place: int) -> None:
+        self._data, self._place = data, place
+
+    def number(self) -> int:
+        """Read a u64."""
+        return self._read("<Q")
+
+    def signed(self) -> int:
+        """Read an i64."""
+        return self._read("<q")
+
+    def count(self) -> int:
+        """Read how many items of 8 bytes or more follow; ValueError where the file is too short for them."""
+        found = self.number()
+        if 8 * found > len(self._data) - self._place:
+            raise ValueError("more items than bytes")
+        return found
+
+    def text(self) -> str:
+        """Read a length and so many bytes of UTF-8."""
+        begin = self._place + 8
+        size = self.number()
+        if size > len(self._data) - begin:
+            raise ValueError("a text past the end")
+        self._place = begin + size
+        return self._data[begin : self._place].decode()
+
+    def _read(self, code: str) -> int:
+        found: int = struct.unpack_from(code, self._data, self._place)[0]
+        self._place += 8
+        return found
 
 
 def empty_model(kind: str) -> Any:
@@ -79,8 +155,8 @@ def _head(data: bytes) -> tuple[str, str, int, int]:
     return kind, variant, version, place
 
 
-def _find_description(data: bytes, begin: int) -> Any | None:
-    """Search from ``begin`` for a length followed by a description; the work is bounded."""
+def _find_description(data: bytes, begin: int) -> tuple[Any | None, int]:
+    """Search from ``begin`` for a length followed by a description and return where that ends; the work is bounded."""
     budget = 8 * len(data)
     for match in islice(_LENGTH.finditer(data, begin), _PLACES):
         start = match.start() + 8
@@ -89,11 +165,11 @@ def _find_description(data: bytes, begin: int) -> Any | None:
             continue
         budget -= size
         if budget < 0:
-            return None
+            break
         found = _parsed("ModelDescription", data[start : start + size])
         if found is not None and _is_description(found):
-            return found
-    return None
+            return found, start + size
+    return None, 0
 
 
 def _is_description(message: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml import coremldata, legacy
-from tlkit.formats.coreml.espresso.network import NET, Network, read_network
+from tlkit.formats.coreml.espresso.network import NET, Network, describe_ports, read_network
 from tlkit.formats.coreml.espresso.weights import EspressoWeights
 from tlkit.formats.coreml.package import LARGEST, Package
 from tlkit.formats.coreml.weights import Weight
@@ -71,6 +71,12 @@ class CompiledPackage(Package):
         """The weights of the Espresso network, without their bytes where :attr:`faults` has a problem of their file;
         None where the model has no such network."""
         return EspressoWeights(self.network, present=not self.faults) if self.network else None
+
+    @cached_property
+    def output_values(self) -> tuple[str, ...]:
+        """The values of the network that are the outputs, in their order; empty where that is not known."""
+        file = self.root / "coremldata.bin"
+        return coremldata.output_values(read_whole(file, LARGEST)) if file.is_file() else ()
 
     def held_weights(self) -> Iterator[tuple[Weight, Any]]:
         """Yield the weights of a model that is not an mlprogram, each with what holds it: a message or a blob."""
@@ -141,6 +147,8 @@ def _open_folder(root: Path, top: Path, depth: int) -> CompiledPackage:
     package = CompiledPackage(root, main, model, notes, extra, network, tuple(stages), top)
     if not model.description.ListFields() and main.name == "model.mil":
         _describe_ports(package)
+    if network and not model.description.ListFields():
+        describe_ports(model.description, network)
     return package
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from tlkit.errors import CONTRADICTIONS, LoadError
@@ -25,13 +26,11 @@ def find_risks(
     survey = Survey(function, inputs, outputs, weights)
     found = []
     for item in rules():
-        try:
+        with suppress(LoadError, *CONTRADICTIONS):  # a damaged program: running it will say so
             # Without repetitions, in program order.
             places = tuple(dict.fromkeys(item.find(survey)))
-        except (LoadError, *CONTRADICTIONS):
-            continue  # a damaged program: running it will say so
-        if places:
-            found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
+            if places:
+                found.append(Risk(item.row, item.level, item.units, item.text, item.mend, places))
     order = list(Level)
     # A stable sort: within a level the order of the modules stays.
     return tuple(sorted(found, key=lambda risk: order.index(risk.level)))

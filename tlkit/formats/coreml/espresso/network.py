@@ -25,6 +25,7 @@ _WEIGHTS = "model.espresso.weights"  # unless the network's ``storage`` names an
 
 _COMPRESSED = b"pbze"  # LZFSE, as the networks of the system are
 _DIMENSIONS = 1 << 31
+_FLOAT = 65568  # of a port's values
 
 
 @dataclass(frozen=True)
@@ -142,3 +143,24 @@ def _object(content: Any) -> Mapping[str, Any]:
 
 def _values(content: Any) -> list[Any]:
     return list(content.values()) if isinstance(content, dict) else content if isinstance(content, list) else []
+
+
+def describe_ports(description: Any, network: Network) -> None:
+    """Fill a ``ModelDescription`` from a network, for a bundle whose own is missing: inputs are the values that no
+    layer makes, outputs those that none reads. A value with a preprocessing is an image."""
+    made = dict.fromkeys(name for layer in network.layers for name in layer.outputs)
+    read = dict.fromkeys(name for layer in network.layers for name in layer.inputs)
+    for name in (name for name in read if name not in made):
+        extent = network.extents.get(name)
+        port = description.input.add(name=name)
+        if extent is not None and name in network.transforms and extent.k in (1, 3):
+            image = port.type.imageType
+            image.width, image.height, image.colorSpace = extent.w, extent.h, 10 if extent.k == 1 else 20
+            continue
+        array = port.type.multiArrayType
+        array.dataType = _FLOAT
+        if extent is not None:
+            five = extent.five
+            array.shape.extend(five[5 - extent.rank :] if extent.rank else five if max(five[:2]) > 1 else five[2:])
+    for name in (name for name in made if name not in read):
+        description.output.add(name=name).type.multiArrayType.dataType = _FLOAT

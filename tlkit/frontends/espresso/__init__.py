@@ -1,0 +1,1 @@
+"""Compiled neural networks (Espresso): their layers as those of the network that they were compiled from."""

@@ -1,0 +1,1 @@
+"""What the kinds of Espresso layers are written with."""
