@@ -39,6 +39,7 @@ def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with the subcommands ``names``."""
     # Plain help, not rich's: rendering it with rich costs three times the rest of `tlkit --help`.
     app = typer.Typer(name="tlkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    # With a callback typer keeps a subcommand's name even where it is the only one.
     app.callback()(_tlkit)
     for name in names:
         command = getattr(import_module(f"tlkit.cli.{name}"), name)

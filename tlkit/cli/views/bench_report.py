@@ -132,6 +132,7 @@ def _energy(result: BenchResult) -> Iterable[str]:
     for row in result.rows:
         energy, gain = row.energy, over_cpu(row, result.rows)
         if energy is None:
+            # The name is there, and two headings follow.
             rows.append(_row([_text(row.name), *["n/a"] * (len(heads) + 1)]))
             continue
         cells = [_figures.number(energy.watts.get(channel)) for channel in result.power_channels]

@@ -62,11 +62,13 @@ def settings(
     variants = sweep.variants()
     for subject, step, batch in product(subjects, range(len(variants)), sweep.batches or (None,)):
         notes, arrays, items = _inputs(subject, variants[step], batch, given, seed)
+        # One file for each set of inputs, however many settings read it.
         file = folder / f"inputs{len(found)}.npz"
         store_inputs(arrays, file)
         base: dict[str, Any] = {"path": subject.path, "arrays": str(file), "compiled": subject.compiled}
         base |= {"drawn": not given, **common}
         for threads, unit in product(sweep.threads, sweep.units):
+            # Only what varies is in the name.
             parts = [
                 subject.name if len(subjects) > 1 else "",
                 str(unit),
@@ -108,6 +110,7 @@ def source_ports(text: str, packages: Sequence[Subject], shapes: Shapes) -> tupl
 
 
 def _plain(spec: TensorSpec) -> TensorSpec:
+    # As written, a module computes in f32.
     dtype = "float32" if spec.dtype.startswith("float") else spec.dtype
     return TensorSpec(spec.name, dtype, spec.shape, optional=spec.optional)
 

@@ -149,6 +149,7 @@ class _Rounds:
         """Return how much of all samples has been taken, and how much there will be."""
         share = self._method.goal / self._method.processes
         alive = [group for group in self.groups if not any(run.error for run in group)]
+        # A last turn may go beyond the share.
         done = sum(min(self._method.done(run.samples), share) for group in alive for run in group)
         return done, self._method.goal * max(1, len(alive))
 

@@ -153,6 +153,7 @@ def _compare(found: _Findings, name: str, reference: Any, actual: Any, limits: T
         found.reasons[f"{name}: {error.message}{where}"] = None
         return
     if isinstance(actual, Mapping):
+        # Both are in the order of the reference's labels.
         found.same.append(bool(np.argmax(expected) == np.argmax(got)))
     found.outputs.setdefault(name, []).append(item)
     if _tells(expected):

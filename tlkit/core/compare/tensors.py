@@ -104,6 +104,7 @@ def _names(first: TensorFile, second: TensorFile) -> dict[str, str]:
     styles = [_gguf_names.are_gguf_names(side) for side in names]
     if styles[0] == styles[1]:
         return {}
+    # The side with GGUF's names says which architecture it is.
     said = str((first if styles[0] else second).metadata.get("general.architecture", ""))
     arch = _gguf_names.find_architecture(said) if said else ""
     if not arch:

@@ -90,7 +90,7 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> Applied:
     editing.set_dtypes("input", wanted.input_dtypes)
     editing.set_dtypes("output", wanted.output_dtypes)
     editing.set_labels(wanted.labels)
-    # Last: all other changes go by the old names.
+    # After what goes by the old names.
     editing.rename({old: check_name(new) for old, new in wanted.rename.items()})
     rewrites: tuple[Rewrite, ...] = ()
     before = editing.program
@@ -99,6 +99,7 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> Applied:
         editing.program, rewrites = for_ane(before, wanted.chip)
     if editing.program != before:
         return Applied(editing.program, rewrites)
+    # What no pass changed keeps its message as it is.
     if editing.program != package.program:
         write_program(editing.program, model.mlProgram)
     return Applied(rewrites=rewrites)
@@ -125,6 +126,7 @@ class _Editing:
             ports = {spec.name: spec for spec in describe_package(self._package, target.name or None).inputs}
             asked = {name: parse_shapes(name, text, ports[name]) for name, text in wanted.items() if name in ports}
             if self._stuck(target, asked):
+                # The program is run at the new shape, which reads them.
                 self._package.require_weights()
                 self._run(Reshape(target.function, {name: spec.shape for name, spec in asked.items()}))
                 describe_outputs(target, self._function(target))

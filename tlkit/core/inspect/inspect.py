@@ -81,6 +81,7 @@ def _stats(found: Inspection, pattern: str | None, report: Report) -> Any:
 def _hashes(found: Inspection, report: Report) -> dict[str, Any]:
     from tlkit.formats.hashes import file_hashes, files_of, weights_hash
 
+    # Of a model in several files, one may have been named.
     files = sorted({*files_of(Path(found.path)), *(getattr(found.opened, "shards", None) or ())})
     total = sum(file.stat().st_size for file in files) + sum(entry.nbytes for entry in found.entries)
     share = _Share(report, "hashing", total)

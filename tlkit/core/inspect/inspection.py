@@ -142,6 +142,7 @@ def listed(package: Package, wanted: str | None) -> Iterator[dict[str, Any]]:
             continue
         for op in walk(function.block.operations):
             if op.type != "const":
+                # A constant has no name.
                 given = {key: [a.name if isinstance(a, Ref) else None for a in args] for key, args in op.inputs.items()}
                 made = [out.name for out in op.outputs]
                 yield {"function": name, "name": op.name, "type": op.type, "inputs": given, "outputs": made}

@@ -58,6 +58,7 @@ def _entry(name: str, releases: Sequence[int], versions: Sequence[object]) -> Op
     known = [version for version in versions if isinstance(version, OpDef)]
     opsets = tuple(f"iOS{release}" for release in releases or [version.since for version in known])
     if known:
+        # Those of the newest version.
         inputs = tuple(f"{key}{'' if item.required else '?'}" for key, item in known[-1].parameters.items())
         return OpEntry(name, known[-1].family, opsets, inputs)
     if name in _IN_LOWERING:

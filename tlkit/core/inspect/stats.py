@@ -104,6 +104,7 @@ def tensor_stats(
     totals = _Totals()
     for values in chunks(source, entry):
         totals.add(_floats(values))
+        # Pieces are counted in elements, progress in bytes.
         advance(entry.nbytes * values.size // max(entry.elements, 1))
     some = totals.count > 0
     return TensorStats(
@@ -129,5 +130,6 @@ def _floats(values: NDArray[Any]) -> NDArray[Any]:
         values = values.view(values.real.dtype)
     if values.dtype == np.float32 or values.dtype == np.float64:
         return values
+    # f32 holds all integers of 16 bits, and not those of 32.
     narrow = values.dtype.itemsize <= 2 or values.dtype == np.bool_
     return values.astype(np.float32 if narrow else np.float64)

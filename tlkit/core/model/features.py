@@ -69,6 +69,7 @@ def listed(spec: TensorSpec) -> bool:
 def _places(spec: TensorSpec, shape: tuple[int, ...]) -> set[int]:
     if spec.image is not None:
         height, width = shape[-2:]
+        # A size is (width, height), an array's shape ends the other way round.
         return {place for place, size in enumerate(spec.image.sizes) if size == (width, height)}
     return {place for place, other in enumerate(spec.enumerated) if other == shape} or {-1}  # the default, unlisted
 

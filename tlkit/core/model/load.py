@@ -201,12 +201,14 @@ class Model:
         from tlkit.formats.base.sniff import Format, detect
         from tlkit.formats.coreml.open import open_package
 
+        # Once it is unpacked, the package's root is the folder.
         if detect(self.path) is Format.ZIPPED_MLPACKAGE and package.root == self.path:
             from tlkit.formats.coreml.zipped import ZippedPackage, unpack
 
             assert isinstance(package, ZippedPackage)
             self._archive = package  # the unpacked files live as long as the archive does
             self._package = package = open_package(unpack(package))
+            # The stage was one of the archive's: take the same one of the files.
             if self._which is not None:
                 self._package = package = package.stage(self._which)
         return package
@@ -220,6 +222,7 @@ class Model:
                 "`tlkit inspect` shows what the file can be used for",
             )
         package = self._unpacked(self._package)
+        # Core ML runs a pipeline by itself; elsewhere its stages run one after another.
         if choose(self._settings, self.info.kind) is None and self.info.kind.startswith("pipeline"):
             return self._pipeline(package)
         return self._load(frozenset())
@@ -319,6 +322,7 @@ class Model:
 
         engine = cast("Watching", self._load(frozenset({Can.WATCH})))
         raw = engine.watch(self.arrays(inputs), seen, state)
+        # None where `seen` stopped it.
         return raw and from_ports(self.outputs, raw)
 
     @property
@@ -357,6 +361,7 @@ class Model:
         asked = [spec for spec in self.inputs if spec.name in inputs or not self.may_lack(spec)]
         arrays = {spec.name: to_port(spec, self._given(spec, inputs), stored=self.stored) for spec in asked}
         specs = {spec.name: spec for spec in self.inputs}
+        # Core ML's own restriction, which MIL does not have.
         if not self._settings.strict_mil:
             check_choice(self.inputs, {name: np.shape(arrays[name]) for name in inputs if listed(specs[name])})
         return arrays

@@ -97,6 +97,7 @@ def parse_dims(text: str, flag: str) -> tuple[int, ...]:
 def _shapes(ports: Sequence[TensorSpec], texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for text in texts:
+        # From the right: a name may hold an =, dimensions cannot.
         name, equals, dims = text.rpartition("=")
         if not equals:
             raise UsageError(f"--shape {text}: not NAME=DIMS", "write it as --shape NAME=1,3,224,224")

@@ -232,6 +232,7 @@ def save(outputs: Mapping[str, Any], path: Path) -> None:
         else:
             arrays[name] = np.ascontiguousarray(value)
     if path.suffix == ".npz":
+        # Texts become arrays of characters: as objects they would need a pickle.
         np.savez(path, **(arrays | {name: np.array(text) for name, text in texts.items()}))
     else:
         from safetensors.numpy import save

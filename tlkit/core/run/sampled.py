@@ -113,6 +113,7 @@ class _Watcher:
 
     def __call__(self, operation: Operation, values: Callable[[], Mapping[str, Array]]) -> bool:
         wanted = [output.name for output in operation.outputs if output.name in self._users]
+        # Values that no check looks at are not even read.
         if operation.type not in self._types and not wanted:
             return False
         results = values()

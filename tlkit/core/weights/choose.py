@@ -69,6 +69,7 @@ def _unreadable(opened: TensorFile, entries: Sequence[TensorEntry], able: Collec
         if entry.dtype in able and not entry.big_endian:
             continue
         try:
+            # Asked for its error: what has a type can be decoded.
             opened.decoded_type(entry)
         except TlkitError as error:
             reason = error.message.partition(f"{entry.name}: ")[2] or error.message
@@ -101,6 +102,7 @@ def _cut(names: Sequence[str], prefix: str | None, cut: bool) -> tuple[dict[str,
     # Wrappers nest: `module._orig_mod.`.
     while cut:
         now = [found.get(name, name) for name in names]
+        # A name that is only the prefix would be empty.
         shared = next((one for one in _WRAPPERS if all(name.startswith(one) and name != one for name in now)), None)
         if shared is None:
             break

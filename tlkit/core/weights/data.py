@@ -39,6 +39,7 @@ class JobReader:
     def __call__(self, tensor: Planned) -> Iterator[Any]:
         """Give the bytes of one tensor, piece by piece."""
         for piece in self._pieces(self._jobs[tensor.name]):
+            # Between two pieces an interrupt may end it.
             self._check()
             yield piece
             self._done += piece.nbytes
@@ -63,6 +64,7 @@ class JobReader:
             yield np.array(job.made, np.float32)
         elif job.part:
             yield source.parts(job.entry)[job.part].numpy().reshape(-1)
+            # What is read is let go, so that memory does not grow with the file.
             source.release(job.entry, job.entry.nbytes)
         elif job.change:
             yield job.change.apply(source.array(job.entry)).reshape(-1)

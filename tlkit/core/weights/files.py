@@ -103,6 +103,7 @@ def _write_safetensors(
         if several:
             write_index(paths[0], {file.name: tensors for file, tensors in zip(files, plans, strict=True)})
         for path, tensors in zip(paths[several:], plans, strict=True):
+            # Each file has to name its framework; all other entries are in the first.
             said = metadata if path.name == files[0].name else {"format": metadata["format"]}
             write_safetensors(path, tensors, said, reader)
     return made

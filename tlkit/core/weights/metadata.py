@@ -69,6 +69,7 @@ def edit_metadata(carried: Carried, edits: Mapping[str, str] | Sequence[str]) ->
     found = dict(carried)
     pairs = list(edits.items()) if isinstance(edits, Mapping) else [_pair(edit) for edit in edits]
     for key, value in pairs:
+        # A key may hold colons: only what names a type after the last one counts as a type.
         name, _, kind = key.rpartition(":")
         if not name or not (_is_type(kind) or kind == "str"):
             name, kind = key, carried[key].type if key in carried else _guess(key, value)
@@ -91,6 +92,7 @@ def _guess(key: str, value: str) -> str:
         return "u32" if key in ("general.alignment", "general.file_type", "general.quantization_version") else "str"
     if value in ("true", "false"):
         return "bool"
+    # A whole number becomes u32 where it fits, as most of llama.cpp's keys are.
     for kind, convert in (("i64", int), ("f32", float)):
         try:
             number = convert(value)
@@ -151,6 +153,7 @@ def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -
     found = {f"general.{key}" if key in _GENERAL else key: typed for key, typed in carried.items() if key != "format"}
     if arch and "general.architecture" not in found:
         found["general.architecture"] = Typed("str", arch)
+    # The recipe that the file names is not what it was made by any more.
     if changed and "general.file_type" in found:
         del found["general.file_type"]
         if types and types[0] in _FILE_TYPES:

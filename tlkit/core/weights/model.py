@@ -43,6 +43,7 @@ def naming(opened: TensorFile, entries: Mapping[str, TensorEntry], form: str, ca
     current = {name: entry.name for name, entry in entries.items()}
     if opened.format == "CoreML":
         short = {name: name.removesuffix(_SUFFIX) for name in current if name.endswith(_SUFFIX)}
+        # Two parameters may differ in the suffix only.
         taken = Counter(short.get(name, name) for name in current)
         return Naming({current[old]: new for old, new in short.items() if taken[new] == 1})
     said = carried.get("general.architecture")

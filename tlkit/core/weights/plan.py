@@ -167,6 +167,7 @@ def _jobs(source: TensorFile, entry: TensorEntry, wishes: Wishes, name: str, sha
                 shape = tuple(length or 0 for length in kind.shape or ())
                 yield _job(entry, wishes, f"{name}.{key}", shape, stored, part=key)
         return
+    # What the goal holds as it is need not be decodable.
     kept = entry.dtype in TYPES[wishes.format] and not compressed and not entry.big_endian
     values = entry.dtype if kept else source.decoded_type(entry)
     change = shaping.changes.get(entry.name)
@@ -207,6 +208,7 @@ def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plai
             return "F32"
         if wishes.dtype:
             return wishes.dtype
+    # A block type needs whole blocks in each row.
     if stored in able and (stored not in QUANTIZED or write_gguf.fits(stored, shape)):
         return stored
     while values not in able and values in _WIDER:

@@ -102,6 +102,7 @@ def chunks(source: TensorFile, entry: TensorEntry, elements: int = 1 << 16) -> I
         yield source.array(entry).reshape(-1)
         return
     block, size = BLOCKS[entry.dtype]
+    # Whole blocks, so that each piece can be decoded by itself.
     step = max(elements // block, 1)
     raw = source.raw(entry)
     held = 0

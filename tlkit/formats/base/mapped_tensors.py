@@ -44,6 +44,7 @@ class MappedTensors:
             return memoryview(b"")
         if entry.offset is None:
             raise LoadError(f"{entry.file}: {entry.name}: its bytes do not lie in the file as they are")
+        # setdefault by itself would make another Mapped each time.
         file = self._files.get(entry.file) or self._files.setdefault(entry.file, Mapped(Path(entry.file)))
         if entry.offset + entry.nbytes > file.size:
             raise file.broken(f"{entry.name} ends at {entry.offset + entry.nbytes}, past the end ({file.size})")

@@ -137,6 +137,7 @@ def _head(data: bytes) -> tuple[str, str, int, int]:
     """Return the kind, the variant and the specification version (or "", "" and 0), and where they end."""
     known = coreml_proto.module("Model_pb2").Model.DESCRIPTOR.fields_by_number
     number = int.from_bytes(data[:4], "little") if len(data) >= 4 else 0
+    # A Model's kinds are its fields from 200 on.
     kind = known[number].name if number in known and number >= 200 else ""
     variant, version, place = "", 0, 4
     for _ in range(2):

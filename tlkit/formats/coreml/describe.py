@@ -57,6 +57,7 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
         states=read_ports(ports.state),
         labels=_labels(program, function) if program else _stage_labels(model, programs),
         functions=tuple(program.functions) if program else (),
+        # A pipeline is as new as its newest stage.
         spec_version=max(versions) or None,
         opset=_opset(program, function) if program else next((_opset(stage, None) for stage in programs), ""),
         parameters=sum(weight.elements for weight in table),
@@ -79,6 +80,7 @@ def _inputs(model: Any, ports: Any) -> tuple[TensorSpec, ...]:
     """Return the inputs; those of a neural network that sees arrays in rank 5 take sequences of batches, too."""
     found = read_ports(ports.input)
     content = legacy.body(model)
+    # 0 is RANK5_ARRAY_MAPPING: arrays are seen in five dimensions.
     if model.WhichOneof("Type") not in legacy.NETWORKS or content.arrayInputShapeMapping != 0:
         return found
     # A network sees sequence x batch x C x H x W; ports of C or C x H x W may be given the axes before.

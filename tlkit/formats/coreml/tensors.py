@@ -84,6 +84,7 @@ class CoreMLTensors:
             if isinstance(holder.data, BlobRef):
                 file = holder.data.file
                 if file is None:
+                    # This says which file is missing, where that is known; the next line, where it is not.
                     self.package.require_weights()
                     raise LoadError(f"{self.path}: the weights of '{entry.name}' are missing")
                 return file.data(file.record(holder.data.offset))

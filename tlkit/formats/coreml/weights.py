@@ -197,6 +197,7 @@ class _Table:
                 return self._label(maker, depth + 1)
         if "lut" in op.type:
             return f"{sparse}PAL{self._index_bits(op)}"
+        # The input that holds the codes has another name in each op.
         kinds = (self._type(op, key) for key in ("quantized_data", "data", "nonzero_data", "source_val"))
         return sparse + next((stored_name(kind.dtype) for kind in kinds if kind), "")
 

@@ -27,8 +27,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
             value, place = varint(data, place, end)
             yield key >> 3, wire, value, 0
             continue
-        # Wire type 1 is eight bytes, 2 a length and that many bytes, 5 four bytes; 3 and 4, groups, are no longer
-        # written.
+        # Wire type 1 is eight bytes, 2 a length and that many bytes, 5 four; groups (3, 4) are no longer written.
         length = 8
         if wire == 2:
             length, place = varint(data, place, end)

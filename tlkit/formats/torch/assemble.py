@@ -176,6 +176,7 @@ def _training(root: Any) -> set[Path]:
         if (isinstance(key, str) and _TRAINING.fullmatch(key.lower())) or _is_optimizer(value):
             found.add((key,))
         elif isinstance(value, Dict | list | tuple):
+            # Optimizers in a list or a dictionary of any name.
             found |= {(key, inner) for inner, item in children(value) if _is_optimizer(item)}
     return found
 

@@ -28,6 +28,7 @@ Store = Callable[[str, Storage, str], None]
 
 def adopt(root: Any, file: Mapped, store: Store) -> Any:
     """Return ``root`` with references in place of embedded storages, each of which is given to ``store``."""
+    # Each call is kept beside its id, which another object could get otherwise.
     found = {id(call): (call, _reference(call, file, store)) for call in _calls(root)}
 
     def put(value: Any) -> Any:
@@ -35,6 +36,7 @@ def adopt(root: Any, file: Mapped, store: Store) -> Any:
 
     for holder in _holders(root):
         if isinstance(holder, list):
+            # In place: others may hold the same list.
             holder[:] = map(put, holder)
         elif isinstance(holder, Dict):
             holder.pairs[:] = [(key, put(value)) for key, value in holder.pairs]

@@ -129,6 +129,7 @@ class _Source:
         self.position += 1
         name, reader = found
         self._stepped = None
+        # pickletools' readers take a file, and this reads like one.
         argument = reader(cast(Any, self)) if reader else None
         if self._stepped and isinstance(argument, str):
             return name, LongText(argument, *self._stepped, encoded="UNICODE" in name)
@@ -142,6 +143,7 @@ class _Source:
     def read(self, count: int) -> bytes:
         left = len(self._data) - self.position
         if not 0 <= count <= left:
+            # Too few bytes, which the reader refuses.
             count = left
         start, self.position = self.position, self.position + count
         if count <= _ELIDE and (count <= 64 or self._kept < _KEPT):

@@ -115,6 +115,7 @@ def _key(key: Any) -> str:
         return f"({inside}{',' if len(key) == 1 else ''})"
     if isinstance(key, int | float | bytes | bool) or key is None:
         return repr(key)[:100]
+    # Bytes, as protocols up to 2 write them.
     if isinstance(key, Call) and str(key.func) == "_codecs.encode" and isinstance(key.args, tuple) and key.args:
         return repr(str(key.args[0]).encode("latin-1", "replace"))[:100]
     return (
@@ -160,6 +161,7 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from ((key, item) for key, item in state.items() if key not in _PARTS)
         else:
             yield from _arguments(value)
+            # What a subclass of dict or list holds.
             yield from _last(value.pairs)
             yield from enumerate(value.items)
             # The versions of a state_dict's modules: no tensors.

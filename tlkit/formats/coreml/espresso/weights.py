@@ -100,6 +100,7 @@ class EspressoWeights:
         if self.file is None:
             return {}
         view, size = self.file.view, self.file.size
+        # A file that is too short for a count is too short for one blob: the next check refuses it.
         count = struct.unpack_from("<Q", view)[0] if size >= 8 else 1
         if 8 + 16 * count > size or count > _BLOBS:
             raise self.file.broken(f"its table of {count:,} blobs does not fit into {size:,} bytes")
@@ -118,6 +119,7 @@ class EspressoWeights:
     def blobs(self) -> tuple[EspressoTensor, ...]:
         """The tensors, in the order of the layers; what cannot be read as one is among :attr:`left_out`."""
         found = [blob for blob, _ in self._read if isinstance(blob, EspressoTensor)]
+        # By identity: layers may share a name.
         parts = {(id(blob.layer), blob.role): blob for blob in found if blob.role in _SCALES}
         quantized = {id(blob.layer) for blob in found if blob.dtype == "U8"}
         scales = [tuple(parts.get((id(blob.layer), role)) for role in _SCALES) for blob in found]
@@ -142,6 +144,7 @@ class EspressoWeights:
         used: dict[int, int] = {}
         for item, number in self._read:
             nbytes = item.nbytes if isinstance(item, EspressoTensor) else self.table.get(number, (0, 0))[1]
+            # Several layers may name one blob: what the longest of them takes is used.
             used[number] = max(nbytes, used.get(number, 0))
         for number, (offset, length) in self.table.items():
             last, begin = offset + length, used.get(number, 0)
@@ -184,7 +187,7 @@ class EspressoWeights:
         parts = self.parts(blob)
         if "scale" not in parts:
             return parts["data"]
-        across = (-1, *(1,) * (len(blob.shape) - 1))
+        across = (-1, *(1,) * (len(blob.shape) - 1))  # channels x 1 x ...
         wide = parts["data"].astype(np.float32) * parts["scale"].reshape(across)
         return np.asarray(wide + parts["bias"].reshape(across) if "bias" in parts else wide)
 
@@ -202,6 +205,7 @@ class EspressoWeights:
         if self.file is not None and offset is None:
             return LeftOut(f"{layer.name}.{role}", f"the weight file has no blob {number}", kind="missing")
         elements = math.prod(shape) if shape else 0
+        # A recurrent layer's matrices may be f16 under the same keys: their length tells.
         if dtype == "F32" and key.startswith(("W_", "b")) and layer.kind == "rnn_arch" and length == 2 * elements:
             dtype = "F16"
         if not dtype or (self.file is None and not shape):
@@ -229,11 +233,12 @@ def _shape(layer: EspressoLayer, key: str) -> tuple[int, ...] | None:
     weight, groups = key in ("blob_weights", "blob_weights_f16", "W_U8"), get("n_groups", 1) or 1
     found: tuple[int, ...] = ()
     if layer.kind in ("convolution", "deconvolution"):
+        # C counts outputs and K inputs; a deconvolution's kernel has its inputs first.
         outer, inner = ("C", "K") if layer.kind == "convolution" else ("K", "C")
         kernel = (get(outer), get(inner) // groups, get("Ny"), get("Nx"))
         found = kernel if weight else (get("C"),) if key in ("blob_biases", "per_ch_qscale", "per_ch_qbias") else ()
     elif layer.kind == "inner_product":
-        sizes = get("nC"), get("nB")
+        sizes = get("nC"), get("nB")  # outputs, inputs
         bias = (sizes[0],) if key == "blob_biases" else ()
         found = sizes if weight else sizes[::-1] if key == "w_f16_t" else bias
     elif layer.kind == "batchnorm" and key == "blob_batchnorm_params":
@@ -251,4 +256,5 @@ def _recurrent(layer: EspressoLayer, key: str) -> tuple[int, ...]:
     hidden = layer.integer("hidden_size")
     if "lstm_forget_bias" not in layer.attributes and "lstm_has_peepholes" not in layer.attributes:
         return ()
+    # The four gates, one after another.
     return (4 * hidden * layer.integer(_GATES[key]),) if key in _GATES else ()

@@ -43,8 +43,7 @@ class Vocabulary:
         """Put tokens in that were added to the trained vocabulary, over what is at their place."""
         for token in added:
             self.pad(token.id + 1)
-            # As llama.cpp's converter: tokens that are not special are looked for in text whose blanks are not marked
-            # yet.
+            # As llama.cpp's converter: ordinary tokens are looked for in text before its blanks are marked.
             text = token.text if token.special else token.text.replace(_SPACE, " ")
             self.tokens[token.id] = text
             if self.types[token.id] not in (UNKNOWN, BYTE):
