@@ -109,3 +109,8 @@ def over(elements: float, allowed: float | None = None, coming: float = 0) -> tu
 def turns() -> float:
     """Return how many iterations a loop may run."""
     return factor() * TURNS
+
+
+def longer() -> str:
+    """Return the hint for a loop that has had all its :func:`turns`."""
+    return f"to let it run longer, set {VARIABLE}={math.ceil(10 * factor())} in the environment"

@@ -74,7 +74,9 @@ def to_pixels(layout: Layout, values: Array) -> Array:
     planes = values.reshape(values.shape[-3:])
     if layout == "GRAYSCALE_FLOAT16":
         return np.asarray(planes[0], np.float32)
-    whole: Array = np.clip(np.rint(planes), 0, 255).astype(np.uint8)
+    whole: Array = np.empty(planes.shape, np.uint8)
+    for plane, into in zip(planes, whole, strict=True):  # one at a time: a large picture's floats need four times more
+        into[...] = np.clip(np.rint(plane), 0, 255)
     if layout == "GRAYSCALE":
         grey: Array = whole[0]
         return grey

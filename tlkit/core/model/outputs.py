@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,8 +28,8 @@ def from_port(spec: TensorSpec, value: Any) -> Any:
         return value
     if spec.image is not None:
         channels = 1 if spec.image.layout.startswith("GRAYSCALE") else 3
-        if value.shape[-3:-2] != (channels,):
-            said = f"the output '{spec.name}' is an image of {channels} channels, and its values have the shape"
+        if value.shape[-3:-2] != (channels,) or value.size != math.prod(value.shape[-3:]):  # one picture, not several
+            said = f"the output '{spec.name}' is one image of {channels} channels, and its values have the shape"
             raise ExecutionError(f"{said} {shape_text(value.shape)}", "compare the program with its description")
         return to_picture(spec.image.layout, value)
     default = "float32" if value.dtype.kind == "f" else "int32"

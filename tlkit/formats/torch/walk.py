@@ -192,5 +192,14 @@ def _last(pairs: Any) -> list[tuple[Any, Any]]:
     found: dict[tuple[str, Any], tuple[Any, Any]] = {}
     for index, (key, item) in enumerate(pairs):
         mark = ("key", key) if isinstance(key, str | int | float | bytes) or key is None else ("place", index)
-        found[mark] = (key, item)
+        found[mark] = (key if _hashable(key) else str(key), item)
     return list(found.values())
+
+
+def _hashable(key: Any) -> bool:
+    """Whether a dictionary could have the key: a damaged pickle names lists."""
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True

@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tlkit.errors import ExecutionError
 from tlkit.host import budget
 
+_RANK = 64
+"""The dimensions that PyTorch's own operations go up to (Core ML's to 5)."""
 _ITEM = 4  # bytes of an element, for what may be held at one time
 
 
@@ -48,6 +50,8 @@ class Guard(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        for given in (*args, *kwargs.values()):
+            self._check_rank(func, given)
         if not func.is_view:
             new = not any(
                 result.alias_info for result in func._schema.returns
@@ -64,6 +68,12 @@ class Guard(TorchDispatchMode):
                 self._check(tensor.numel())
             self._hold(tensor)
         return result
+
+    def _check_rank(self, func: Any, given: Any) -> None:
+        # A list of numbers is a shape, or one number per dimension; torch takes quadratic time before it refuses.
+        listed = isinstance(given, list | tuple) and len(given) > _RANK and type(given[0]) is int
+        if listed and "split" not in func.__name__:  # the sizes of a split are one per part
+            self._refuse(f"it makes a value of {len(given):,} dimensions", "Core ML knows 5: make the model again")
 
     def _check(self, elements: int) -> None:
         if elements > self._most:

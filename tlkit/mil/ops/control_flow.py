@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,8 +57,7 @@ def _turning() -> Iterator[Callable[[], None]]:
     def turn() -> None:
         _loops.left -= 1
         if _loops.left < 0:
-            hint = f"to let it run longer, set {budget.VARIABLE}={math.ceil(10 * budget.factor())} in the environment"
-            raise ExecutionError(f"a loop has turned {budget.turns():.15g} times and does not end", hint)
+            raise ExecutionError(f"a loop has turned {budget.turns():.15g} times and does not end", budget.longer())
 
     try:
         yield turn
