@@ -154,16 +154,19 @@ def inspect(
 
 
 def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
-    from tlkit.core.inspect.placement import document
+    from tlkit.core.inspect.placement import document, offered
 
     predictions = found.placement or ()
+    asked = any(item.setting in ("ane", "all") for item in predictions)
+    offer = offered(found.package, predictions[0].chip.name, found.function) if asked and found.package else None
 
     def show() -> Any:
         from tlkit.cli.views.placement import placement_view
 
-        return placement_view(found.path, predictions, per_op)
+        return placement_view(found.path, predictions, per_op, offer)
 
-    sink.answer({"model": found.path, "placement": [document(item) for item in predictions]}, show)
+    told = {"model": found.path, "placement": [document(item) for item in predictions], "offer": offer}
+    sink.answer(told, show)
 
 
 def _page(goal: Path, found: Inspection, force: bool) -> None:

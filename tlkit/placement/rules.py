@@ -49,6 +49,7 @@ def _against(step: Step, largest: int) -> Iterator[str]:
         yield "ANE-state"
     elif step.type == "custom_layer":
         yield "custom-layer"
+        return
     elif units is None:
         yield "unknown-op"
     elif "ane" not in units:

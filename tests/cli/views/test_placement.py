@@ -16,6 +16,8 @@ TEXT = """program(1.3) { func main<ios18>(tensor<fp16, [1, 512, 32, 32]> x) {
   tensor<fp16, [1, 512, 30, 30]> a = conv(x = x, weight = w);
   tensor<fp16, [1, 512, 30, 30]> y = sinh(x = a); } -> (y); }"""
 
+MODELS = Path(__file__).resolve().parents[3].parent / "shared/models"
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -31,7 +33,7 @@ def test_text_says_that_it_is_predicted_and_what_keeps_operations_away(tlkit: Sh
     assert "for M4, not measured" in told
     assert "1 of 2 operations" in told and "the Neural Engine; 1 change of unit" in told
     assert "ANE-op: the Neural Engine has no such operation" in told
-    assert "guess:" in done.out
+    assert "guess:" in done.out and "tried:" not in done.out  # a text is not edited
 
 
 def test_json_has_every_operation_with_its_prices(tlkit: Shell, model: Path) -> None:
@@ -54,6 +56,19 @@ def test_wrong_words_are_told(tlkit: Shell, model: Path, words: tuple[str, ...],
     done = tlkit("inspect", model, "--placement", *words)
     assert done.code == 2
     assert message in done.err
+
+
+@pytest.mark.skipif(not MODELS.exists(), reason="the published models are not in the repository")
+def test_networks_of_before_programs_are_predicted_with_low_confidence(tlkit: Shell) -> None:
+    (found,) = tlkit("inspect", MODELS / "mlmodel/waifu2x_anime_noise0_model.mlmodel", "--placement",
+                     "--json").json()["placement"]  # fmt: skip
+    assert found["counts"]["ane"] == found["operations"] == 16
+    assert {row["confidence"] for row in found["per_op"]} == {"low"} and "not for neural networks" in found["basis"]
+    (custom,) = tlkit("inspect", MODELS / "mlmodel/lstsq_custom_layer.mlmodel", "--placement",
+                      "--json").json()["placement"]  # fmt: skip
+    assert [row["reasons"] for row in custom["per_op"] if row["type"] == "custom_layer"] == [["custom-layer"]]
+    done = tlkit("inspect", MODELS / "mlmodelc/waifu2x_anime_noise0_model.mlmodelc", "--placement")
+    assert done.code == 2 and "the layers of a compiled neural network are not read" in done.err
 
 
 def test_rules_are_listed_without_a_model(tlkit: Shell) -> None:

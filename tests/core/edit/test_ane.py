@@ -14,8 +14,10 @@ from tests.core.edit.test_edit import coremltools_program, ops
 from tests.formats import packages
 from tlkit.core.edit.ane import for_ane, judged
 from tlkit.core.edit.edit import edit
+from tlkit.core.inspect.placement import offered
 from tlkit.core.model.load import load_model
 from tlkit.errors import UsageError
+from tlkit.formats.coreml.open import open_package
 from tlkit.mil.text.api import parse_program
 
 
@@ -48,6 +50,9 @@ def test_layers_become_convolutions_where_that_is_predicted_to_be_faster(tmp_pat
     made = [item for item in result.rewrites if item.made]
     assert [item.change for item in made] == ["2 linear layers as 1x1 convolutions on [B, C, 1, S]"]
     assert made[0].after.milliseconds < made[0].before.milliseconds
+    offer = offered(open_package(net))
+    assert offer is not None and (offer.before, offer.after) == (made[0].before, made[0].after)
+    assert offered(open_package(result.path)) is None
     assert [kind for kind in ops(result.path) if kind in ("conv", "linear", "gelu")] == ["conv", "gelu", "conv"]
     coremltools_program(result.path)  # which infers every type again
     x = np.random.default_rng(1).standard_normal((1, 512, 256)).astype(np.float32)

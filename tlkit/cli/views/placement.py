@@ -18,6 +18,7 @@ from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from tlkit.core.edit.ane import Rewrite
+    from tlkit.core.inspect.placement import Offer
 
 NAMES = {"ane": "the Neural Engine", "gpu": "the GPU", "cpu": "the CPU"}
 _STYLES = {"ane": "green", "gpu": "cyan", "cpu": "yellow"}
@@ -25,8 +26,13 @@ _BAR = 60
 _NAMED = 3  # operations that a line names
 
 
-def placement_view(model: str, predictions: Sequence[Prediction], per_op: bool) -> RenderableType:
-    """Return a summary, a bar and the reasons for each setting; with ``per_op`` a line for each operation."""
+def placement_view(
+    model: str, predictions: Sequence[Prediction], per_op: bool, offer: Offer | None = None
+) -> RenderableType:
+    """Return a summary, a bar and the reasons for each setting; with ``per_op`` a line for each operation.
+
+    ``offer`` is what ``tlkit edit --ane`` would improve.
+    """
     parts: list[RenderableType] = [
         card(
             [
@@ -42,7 +48,17 @@ def placement_view(model: str, predictions: Sequence[Prediction], per_op: bool) 
             parts.append(_reasons(reasons(prediction)))
         if per_op:
             parts.append(_per_op(prediction))
-    return Group(*parts)
+    return Group(*parts, *_offer(offer))
+
+
+def _offer(offer: Offer | None) -> list[RenderableType]:
+    if offer is None:
+        return []
+    before, after = offer.before, offer.after
+    told = Text("\ntried: ", "bold").append(offer.command, "green")
+    told.append(f" puts {percent(after.share)} of the cost on the Neural Engine ({percent(before.share)} now); ")
+    told.append(f"estimated {after.milliseconds:.3g} ms ({before.milliseconds:.3g} ms now)")
+    return [told]
 
 
 def _summary(prediction: Prediction) -> Text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tlkit.mil.passes.ane.embeddings import GatherAlong
@@ -66,19 +66,31 @@ def for_ane(program: Program, chip: str | None = None) -> tuple[Program, tuple[R
     """
     told: list[Rewrite] = []
     for name in program.functions:
-        first = best = judged(program.functions[name], chip)
-        for make in _REWRITES:
-            for change in make(program, name):
-                outcome = run_passes(program, [change])
-                if not outcome.changes:
-                    continue
-                after = judged(outcome.program.functions[name], chip)
-                helps = _helps(first, best, after)
-                caution = _CAUTION.get(type(change), "")
-                told.append(Rewrite(name, outcome.changes[0], helps, best, after, caution))
-                if helps:
-                    program, best = outcome.program, after
+        program, found = _of_function(program, name, chip)
+        told += found
     return program, tuple(told)
+
+
+def _of_function(program: Program, name: str, chip: str | None) -> tuple[Program, list[Rewrite]]:
+    """Try the rewrites in rounds, until a round makes none: one may help only after another."""
+    first = best = judged(program.functions[name], chip)
+    told: dict[type[Pass], Rewrite] = {}
+    again = True
+    while again:
+        again = False
+        for change in _rewrites(program, name):
+            if type(change) in told and told[type(change)].made:
+                continue
+            outcome = run_passes(program, [change])
+            if not outcome.changes:
+                continue
+            after = judged(outcome.program.functions[name], chip)
+            helps, caution = _helps(first, best, after), _CAUTION.get(type(change), "")
+            told.pop(type(change), None)  # the order is that in which they were made
+            told[type(change)] = Rewrite(name, outcome.changes[0], helps, best, after, caution)
+            if helps:
+                program, best, again = outcome.program, after, True
+    return program, sorted(told.values(), key=lambda item: not item.made)
 
 
 _LEAST = 1e-3  # of a latency or a cost: less is not an improvement
@@ -91,13 +103,8 @@ def _helps(first: Judged, before: Judged, after: Judged) -> bool:
     return faster or (after.elsewhere < before.elsewhere * (1 - _LEAST) and after.share >= before.share)
 
 
-def _early(program: Program, name: str) -> Iterator[Pass]:
-    """The operations on integers and truth values first: they are the CPU's, and cut a region where they stand."""
+def _rewrites(program: Program, name: str) -> Iterator[Pass]:
+    yield from (SmallKernels(name), ChannelsFirst(name), GatherAlong(name))
+    # Operations on integers and truth values are the CPU's, and cut a region where they stand.
     found = steps(program.functions[name])
     yield First(name, frozenset(item.name for step in found for item in step.results if not item.kind.dtype.is_float))
-
-
-_REWRITES: tuple[Callable[[Program, str], Iterator[Pass]], ...] = (
-    lambda program, name: iter((SmallKernels(name), ChannelsFirst(name), GatherAlong(name))),
-    _early,
-)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tlkit.core.edit.ane import Judged, for_ane, judged
 from tlkit.errors import UsageError
+from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.formats.coreml.package import Package
+from tlkit.mil.passes.rewrite import change_bodies, change_operations
+from tlkit.mil.program import Function, NamedType, Operation, TensorType
+from tlkit.mil.types import DType
 from tlkit.placement.facts import PlacementRule, all_rules
 from tlkit.placement.predict import Placed, Prediction, predict
 from tlkit.types import Unit
@@ -25,12 +31,79 @@ def placements(
     package: Package, units: Sequence[Unit] = (Unit.ANE,), chip: str | None = None, function: str | None = None
 ) -> tuple[Prediction, ...]:
     """Return the prediction for each of ``units``; UsageError for an unknown chip, or no program."""
+    if package.program is None and package.model.WhichOneof("Type") in NETWORKS:
+        network = _network(package)
+        return tuple(_less_sure(predict(network, unit, chip)) for unit in units)
     if package.program is None:
         raise UsageError(
-            f"{package.root}: --placement reads MIL programs, and this model has none",
-            "Core ML documents the placement of older kinds too little to predict it",
+            f"{package.root}: --placement reads programs and neural networks, and this is neither",
+            "trees and other classic models run on the CPU; a pipeline's stages are not predicted",
         )
     return tuple(predict(package.program.function(function), unit, chip) for unit in units)
+
+
+def _network(package: Package) -> Function:
+    """A network of before mlprograms as the operations that its layers mean, in f16: so the Neural Engine runs them."""
+    from tlkit.frontends.network.network import NeuralNetwork  # late: it imports numpy
+
+    layers = legacy.body(package.model).layers
+    if not layers:
+        raise UsageError(
+            f"{package.root}: the layers of a compiled neural network are not read", "use the .mlmodel it was made from"
+        )
+    named = {layer.custom.className: None for layer in layers if layer.WhichOneof("layer") == "custom"}
+    function = NeuralNetwork(package.model, named).function()
+
+    def half(operation: Operation) -> Operation:
+        return replace(operation, outputs=tuple(map(_half, operation.outputs)))
+
+    halved = replace(function, inputs=tuple(map(_half, function.inputs)))
+    return change_bodies(halved, lambda body: change_operations(body, half))
+
+
+def _half(item: NamedType) -> NamedType:
+    kind = item.type
+    if isinstance(kind, TensorType) and kind.dtype is DType.FP32:
+        return replace(item, type=replace(kind, dtype=DType.FP16))
+    return item
+
+
+def _less_sure(prediction: Prediction) -> Prediction:
+    """A prediction for a network, of whose placement nothing is published: known rules, applied to another kind."""
+    operations = tuple(
+        replace(placed, confidence=placed.confidence if placed.confidence == "unknown" else "low")
+        for placed in prediction.operations
+    )
+    said = f"{prediction.basis}; published for mlprograms, not for neural networks: of low confidence"
+    return replace(prediction, operations=operations, basis=said)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What ``tlkit edit --ane`` would do to the prediction: it was tried, and nothing was written."""
+
+    command: str
+    before: Judged
+    after: Judged
+
+
+_MOST = 3000  # operations of a program on which rewrites are tried while it is inspected
+
+
+def offered(package: Package, chip: str | None = None, function: str | None = None) -> Offer | None:
+    """Return what ``tlkit edit --ane`` would improve of ``package`` on ``chip``; None where it improves nothing, or
+    where it was not tried: it edits packages only, and large programs take their time."""
+    if package.program is None or package.root.suffix != ".mlpackage" or not package.root.is_dir():
+        return None
+    before = package.program.function(function)
+    if len(before.block.operations) > _MOST:
+        return None
+    name = next(name for name, item in package.program.functions.items() if item is before)
+    made, rewrites = for_ane(replace(package.program, functions={name: before}), chip)
+    if not any(item.made for item in rewrites):
+        return None
+    command = f"tlkit edit {package.root.name} --ane"
+    return Offer(command, judged(before, chip), judged(made.functions[name], chip))
 
 
 def reasons(prediction: Prediction) -> tuple[Reason, ...]:

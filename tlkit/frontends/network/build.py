@@ -17,8 +17,8 @@ from tlkit.frontends.network.kit.weights import Weights
 FAMILIES = layers.__name__
 """The layer kinds, which importing it registers."""
 
-Hooks = Mapping[str, Callable[..., Any]]
-"""What runs custom layers, by the class that they name."""
+Hooks = Mapping[str, Callable[..., Any] | None]
+"""What runs custom layers, by the class that they name; None where the program is looked at and not run."""
 
 
 class Builder:

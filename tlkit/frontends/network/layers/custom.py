@@ -18,18 +18,24 @@ def custom(g: Graph, layer: Layer) -> Sequence[Blob]:
     """What the function named for the layer's class makes of the inputs."""
     p = layer.params
     function = layer.network.hooks.get(p.className)
-    if function is None:
+    if p.className not in layer.network.hooks:
         raise LoadError(
             f"nothing runs the class {p.className}", f"give a function: --custom {p.className}=module:function"
         )
+    whole = [g.lay(x) for x in layer.inputs]
+    shapes = [_shape(layer, index, whole) for index in range(len(layer.outputs))]
+    kinds = [(shape, DType.FP32) for shape in shapes]
+    if function is None:
+        return _blobs(g.emit("custom_layer", kinds, inputs=whole), shapes)
     from tlkit.mil.dialect.custom import Custom, hold  # late: it imports torch
 
     parameters = {name: getattr(value, value.WhichOneof("value")) for name, value in p.parameters.items()}
     weights = [np.asarray(layer.weights.numbers(params)) for params in p.weights]
     handle = hold(Custom(p.className, function, parameters, weights))
-    whole = [g.lay(x) for x in layer.inputs]
-    shapes = [_shape(layer, index, whole) for index in range(len(layer.outputs))]
-    names = g.emit("tlkit.custom", [(shape, DType.FP32) for shape in shapes], values=whole, handle=handle)
+    return _blobs(g.emit("tlkit.custom", kinds, values=whole, handle=handle), shapes)
+
+
+def _blobs(names: Sequence[str], shapes: Sequence[Shape]) -> list[Blob]:
     return [Blob(name, shape) for name, shape in zip(names, shapes, strict=True)]
 
 
