@@ -209,4 +209,5 @@ def _tensors(summaries: list[OutputSummary]) -> RenderableType:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
+    # Integers in full, not rounded to five digits.
     return str(value) if isinstance(value, int) else f"{value:.5g}"

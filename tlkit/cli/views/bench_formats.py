@@ -138,6 +138,7 @@ def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Chec
 
 
 def _line(cells: Sequence[str]) -> str:
+    # Verdicts are Markdown already.
     verdicts = _VERDICTS.values()
     return "| " + " | ".join(cell if cell in verdicts else _marked(cell) for cell in cells) + " |"
 
@@ -198,6 +199,7 @@ def junit(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[C
     suite = ElementTree.Element("testsuite", attributes)
     suite.extend(cases)
     for element in suite.iter():
+        # XML has no way to write control characters.
         element.attrib = {key: clean(value) for key, value in element.attrib.items()}
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"

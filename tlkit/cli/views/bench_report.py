@@ -211,6 +211,7 @@ def _trust(result: BenchResult) -> Iterable[str]:
         figures = [_figures.percent(trust.variation), _figures.percent(trust.drift, signed=True)]
         level = f'<span class="{trust.level}">{trust.level}</span>'
         rows.append(
+            # One more cell, which is not a figure.
             _row([_text(row.name), level, *figures]).replace("</tr>", f'<td class="why">{_text(why)}</td></tr>')
         )
     yield "<h2>How far to trust it</h2>"

@@ -97,6 +97,7 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> Applied:
     if wanted.ane:
         package.require_weights()
         editing.program, rewrites = for_ane(before, wanted.chip)
+    # Rewrites compute weights, which are then written with the program.
     if editing.program != before:
         return Applied(editing.program, rewrites)
     # What no pass changed keeps its message as it is.

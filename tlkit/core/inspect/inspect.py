@@ -40,6 +40,7 @@ def inspect(
     """
     found = examine(Path(path), format, function)
     if placement:
+        # The dataclass beneath is frozen: what is found is added past it.
         found.__dict__["placement"] = _placement(found, units, chip)
     if stats:
         found.__dict__["stats"] = _stats(found, tensors, report)

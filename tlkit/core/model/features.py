@@ -20,6 +20,7 @@ from tlkit.types import TensorSpec
 _TAKEN = ("int32", "int8", "float32", "float64", "float16")
 """Element types that the binding knows (float16 it makes float32 of, int8 is macOS 26's); it has no int64."""
 
+# PIL's modes for each layout, the one to convert to first.
 _MODES = {"RGB": ("RGB", "RGBA"), "BGR": ("RGB", "RGBA"), "GRAYSCALE": ("L",), "GRAYSCALE_FLOAT16": ("F",)}
 _BUFFERS = {"RGB": "32-BGRA", "RGBA": "32-BGRA", "L": "Grayscale (8-bit)", "F": "Grayscale (16-bit float)"}
 

@@ -20,6 +20,7 @@ from tlkit.types import TensorSpec
 
 Note = Callable[[str], None]
 Array = np.ndarray[Any, Any]
+# Ports of one number, for which a description has no shape.
 _PLAIN_SHAPES = {"double": (1,), "int64": (1,)}
 _LARGEST = 2**31  # elements: a damaged description must not ask for the machine's memory
 

@@ -16,7 +16,9 @@ from tlkit.core.model.plain import KINDS, read_plain
 from tlkit.errors import LoadError, UsageError
 from tlkit.types import TensorSpec
 
+# Such as `1.`, `.5`, `1e-3`, `nan` and `-inf`.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
+# How Python's json spells them.
 _JSON_WORDS = {"nan": "NaN", "inf": "Infinity"}
 
 

@@ -88,6 +88,7 @@ def _pair(edit: str) -> tuple[str, str]:
 
 
 def _guess(key: str, value: str) -> str:
+    # These are texts, but for three.
     if key.startswith("general.") or "." not in key:
         return "u32" if key in ("general.alignment", "general.file_type", "general.quantization_version") else "str"
     if value in ("true", "false"):

@@ -69,6 +69,7 @@ def _by_metadata(
 ) -> Naming:
     """Return the naming for a source that carries GGUF's metadata: a GGUF file, or SafeTensors made of one."""
     row, theirs = by_gguf_name(arch), are_gguf_names(current)
+    # The names are those of the goal already.
     if not arch or theirs == (form == "GGUF"):
         return Naming(architecture=arch)
     known = to_gguf(current, arch) if form == "GGUF" else to_hugging_face(current, arch)

@@ -187,6 +187,7 @@ def _job(
     change: Change | None = None,
     full: bool = False,
 ) -> Job:
+    # A type without a fixed size counts as what it decodes to.
     stored = entry.dtype if not part and not compressed and entry.dtype in BLOCKS else values
     goal = "F32" if full and is_float(stored) else _goal(stored, values, shape, wishes, plain=bool(part))
     if goal is None:

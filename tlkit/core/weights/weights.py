@@ -99,6 +99,7 @@ def convert_weights(
         raise UsageError("a PyTorch state_dict is one file", "write .safetensors to split it")
     prepare(goal, force=force, inputs=files_named(source))
     opened = _open(Path(source))
+    # What no output may replace.
     inputs = (Path(source), *_files(opened))
     choice = choose(
         opened,

@@ -53,6 +53,7 @@ class Ledger:
 
 def _covered(spans: Sequence[tuple[int, int]]) -> int:
     """Return the number of bytes in the union of ``spans``."""
+    # Spans may overlap: tensors share bytes.
     total, last = 0, 0
     for start, end in sorted(spans):
         if end > last:

@@ -45,6 +45,7 @@ def copy_data(file: IO[bytes], tensor: Planned, data: Data) -> None:
         view = memoryview(piece)
         left -= view.nbytes
         if view.nbytes:
+            # A piece may be an array of wider items.
             file.write(view.cast("B"))
     if left:
         raise ConversionError(f"{tensor.name}: {abs(left):,} bytes too {'few' if left > 0 else 'many'} were read")

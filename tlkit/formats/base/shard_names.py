@@ -21,6 +21,7 @@ def ending_of(folder: Path) -> str | None:
     for ending, stems in STEMS.items():
         if any(f"{stem}.{ending}" in names or f"{stem}.{ending}.index.json" in names for stem in stems):
             return ending
+    # A folder that holds other models too is not one model.
     others = any(name.endswith((".gguf", ".pt", ".pth", ".mlmodel", ".onnx")) for name in names)
     for ending in () if others else STEMS:
         files = [name for name in names if name.endswith(f".{ending}")]

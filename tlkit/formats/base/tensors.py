@@ -148,6 +148,7 @@ class LazyTensor:
         """Return the values; a plain type is a read-only view of the file, anything else is decoded to float32."""
         return self._source.array(self.entry)
 
+    # numpy calls this, and since version 2 says whether it wants a copy.
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         import numpy as np
 

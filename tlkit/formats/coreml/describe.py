@@ -163,6 +163,7 @@ def _labels(program: Program, name: str | None) -> tuple[str, ...]:
     """Return the labels that the program's ``classify`` op names, integers as text."""
     function = _function(program, name)
     operations = list(walk(function.block.operations)) if function else []
+    # The labels are usually a constant beside the op.
     constants = {op.outputs[0].name: op.attributes.get("val") for op in operations if op.type == "const" and op.outputs}
     for op in operations:
         argument = next(iter(op.inputs.get("classes", ())), None) if op.type == "classify" else None

@@ -62,6 +62,7 @@ def check_names(targets: Sequence[Interface], names: Mapping[str, str]) -> None:
             raise UsageError(f"no input, output or state is named '{old}'", f"they are: {', '.join(known)}")
     for target in targets:
         where = f" of the function '{target.name}'" if target.name else ""
+        # Names that are given up are free, so that two ports may swap.
         taken = set(target.names()) - set(names)
         for old, new in names.items():
             if old in target.names():

@@ -18,6 +18,7 @@ _FIELDS = 10_000  # at the top of a Model; it has four or so
 
 def open_package(path: Path) -> Package:
     """Open a ``.mlpackage``, a ``.mlmodel``, an ``.mlmodelc`` or a MIL text; LoadError says what is wrong with it."""
+    # What is missing is refused where it is opened.
     found = sniff.detect(path) if path.exists() else None
     if found is sniff.Format.ZIPPED_MLPACKAGE:
         from tlkit.formats.coreml.zipped import open_zipped  # late: the other forms need no zip reader

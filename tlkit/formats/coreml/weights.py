@@ -54,6 +54,7 @@ def program_weights(program: Program) -> tuple[Weight, ...]:
     found: dict[tuple[Any, ...], Weight] = {}
     for function in program.functions.values():
         for weight in _Table(function.block.operations).rows():
+            # Functions may share one record under several names.
             key = (weight.file, weight.offset, weight.dtype) if weight.file else (weight.name, weight.shape)
             found.setdefault(key, weight)
     return tuple(found.values())
@@ -179,6 +180,7 @@ class _Table:
     def _leaves(self, op: Operation, seen: set[str] | None = None) -> Iterator[Value]:
         """Yield the constants that ``op`` expands, itself or through other constexpr ops, each once."""
         seen = set() if seen is None else seen
+        # Neither holds weights: what the op is called, and what shape it expands to.
         yield from (value for key, value in op.attributes.items() if key not in ("name", "shape"))
         for argument in (argument for arguments in op.inputs.values() for argument in arguments):
             if isinstance(argument, Value):

@@ -112,6 +112,7 @@ def _link(source: Path, goal: Path) -> None:
 def oldest_version(model: Any) -> tuple[int, str]:
     """Return the lowest specification version that ``model`` may have, and the feature that requires it."""
     program = model.WhichOneof("Type") == "mlProgram"
+    # Specification versions: 6 is iOS15's, 7 iOS16's, 9 iOS18's.
     asks = [(6, "an mlprogram") if program else (1, "any model")]
     if model.description.functions:
         asks.append((9, "several functions"))

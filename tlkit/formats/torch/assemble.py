@@ -60,6 +60,7 @@ class Assembly:
             self._left.append(LeftOut("", "second names of shared containers, of which there are too many", 0, "other"))
         training = _training(root)
         for name, path, found in self._named([((*above, *path), found) for path, found in walked.tensors]):
+            # `_training` gives paths of one key or two.
             role = "training" if any(path[:length] in training for length in (1, 2)) else ""
             self._take(name, found, pickle, prefix, role)
         for absorbed in walked.absorbed:
@@ -119,6 +120,7 @@ class Assembly:
                 _prefixed(part, prefix) if isinstance(part, View) else part for part in (found.scale, found.zero)
             )
             entry = self.entry(name, view)
+            # For their claims: scales and zeros have storages too.
             for part in (scale, zero):
                 if isinstance(part, View):
                     self.entry(name, part)

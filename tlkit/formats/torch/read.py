@@ -105,6 +105,7 @@ class PyTorchFile(MappedTensors):
     def _read_zip(self) -> None:
         archive = self._zip = Zip(self._file)
         names = _inner(archive.names)
+        # Files without it are little-endian.
         if "byteorder" in names:
             self._made.big_endian = bytes(archive.read(names["byteorder"], 64)) == b"big"
         if "data.pkl" not in names:

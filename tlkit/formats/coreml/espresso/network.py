@@ -155,12 +155,14 @@ def describe_ports(description: Any, network: Network) -> None:
         port = description.input.add(name=name)
         if extent is not None and name in network.transforms and extent.k in (1, 3):
             image = port.type.imageType
+            # FeatureTypes.proto: 10 is GRAYSCALE, 20 RGB.
             image.width, image.height, image.colorSpace = extent.w, extent.h, 10 if extent.k == 1 else 20
             continue
         array = port.type.multiArrayType
         array.dataType = _FLOAT
         if extent is not None:
             five = extent.five
+            # Without a rank, a sequence and a batch of 1 are left away.
             array.shape.extend(five[5 - extent.rank :] if extent.rank else five if max(five[:2]) > 1 else five[2:])
     for name in (name for name in made if name not in read):
         description.output.add(name=name).type.multiArrayType.dataType = _FLOAT
