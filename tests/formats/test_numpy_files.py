@@ -84,7 +84,30 @@ def test_hostile_headers_are_refused(tmp_path: Path, case: str, packed: bool) ->
 def test_objects_are_named_and_never_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", odd=np.array([{}], object), text=np.array(["a"]), good=np.ones(1))
     found = NumpyFile(tmp_path / "x.npz")
-    assert [entry.name for entry in found.entries()] == ["good"] and len(found.notes) == 2
+    assert [entry.name for entry in found.entries()] == ["good"]
+    assert [(item.name, item.kind) for item in found.left_out] == [("odd", "other"), ("text", "other")]
+
+
+def test_numbers_that_are_not_read_are_left_out_with_their_bytes(tmp_path: Path) -> None:
+    wide, record = np.ones(2, np.longdouble), np.zeros(3, [("a", "<f4"), ("b", "<i8")])
+    np.savez(tmp_path / "x.npz", wide=wide, record=record)
+    left = [(item.name, item.bytes, item.kind) for item in NumpyFile(tmp_path / "x.npz").left_out]
+    assert left == [("wide", wide.nbytes, "unread"), ("record", 36, "unread")]
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_second_array_in_a_member_is_named_and_does_not_move_the_first(tmp_path: Path, packed: int) -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    np.save(first, np.arange(3.0))
+    np.save(second, np.ones(7))
+    (tmp_path / "x.npy").write_bytes(first.getvalue() + second.getvalue())
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", packed) as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+    for path in (tmp_path / "x.npy", tmp_path / "x.npz"):
+        found = NumpyFile(path)
+        np.testing.assert_array_equal(found.array(found.entries()[0]), np.arange(3.0))
+        ((size, kind),) = [(item.bytes, item.kind) for item in found.left_out]
+        assert (size, kind) == (len(second.getvalue()), "unread")
 
 
 def bomb(tmp_path: Path, name: str = "a.npy", size: int = 400 << 20) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.base.sniff import COREML, Format
+from tlkit.formats.base.strangers import zip_stranger
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.types import Metadata, ModelInfo, TensorSpec
 
@@ -55,6 +56,8 @@ def find_format(path: Path, wanted: str | None = None) -> Format:
     found = sniff.detect(path) if wanted is None or path.is_dir() else FORMATS[wanted]
     if found is Format.LFS_POINTER:
         raise LoadError(f"{path}: {sniff.lfs_text(path)}", "run `git lfs pull` in its repository")
+    if found is Format.ZIP and (inside := zip_stranger(path)) is not None:
+        raise LoadError(f"{path}: {inside[0]}", inside[1])
     if found in _UNREAD:
         raise LoadError(f"{path}: {found}, which tlkit does not read", _UNREAD[found])
     return found

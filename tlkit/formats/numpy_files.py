@@ -11,6 +11,7 @@ from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
+from tlkit.types import LeftOut
 
 # The dictionary as numpy writes it, and as Python 2 did, where numbers could end in L.
 _HEADER = re.compile(
@@ -22,7 +23,7 @@ _HEADER_LIMIT = 1 << 16
 
 
 class NumpyFile(MappedTensors):
-    """One array, named after its file, or an archive's. ``notes`` name arrays of objects, which are never read."""
+    """One array, named after its file, or an archive's. ``left_out`` names arrays of objects, which are never read."""
 
     format: FormatName = "numpy"
 
@@ -31,28 +32,32 @@ class NumpyFile(MappedTensors):
         self._file = Mapped(path)
         self._files[str(path)] = self._file
         self._zip: Zip | None = None
+        self._left: list[LeftOut] = []
+        self._packed: dict[str, tuple[str, int]] = {}  # the member of each array, and where its bytes begin in it
         if bytes(self._file.view[:4]) == b"PK\x03\x04":
             self._zip = Zip(self._file)
             self._entries = tuple(self._members(self._zip))
         else:
             self._entries = tuple(self._array(path.stem, self._file.view, 0, self._file.size))
+        self.left_out = tuple(self._left)
 
     def raw(self, entry: TensorEntry) -> memoryview:
         """Return an array's stored bytes: mapped, or expanded where the archive compressed them."""
         if entry.offset is not None or not self._zip:
             return super().raw(entry)
-        member = f"{entry.name}.npy"
-        # What follows the header; of an empty array -0 would be all.
-        return self._zip.read(member, self._zip.size(member))[-entry.nbytes or self._zip.size(member) :]
+        member, start = self._packed[entry.name]
+        return self._zip.read(member, self._zip.size(member))[start : start + entry.nbytes]
 
     def _members(self, archive: Zip) -> Iterator[TensorEntry]:
         for name in archive.names:
             start, size = archive.offset(name), archive.size(name)
             head = archive.read(name) if start is not None else memoryview(archive.head(name, _HEADER_LIMIT))
-            yield from self._array(name.removesuffix(".npy"), head, start, size)
+            yield from self._array(name.removesuffix(".npy"), head, start, size, name)
 
-    def _array(self, name: str, data: memoryview, start: int | None, size: int) -> Iterator[TensorEntry]:
-        """Yield the array whose file begins with ``data``; ``start`` is None if it is compressed."""
+    def _array(
+        self, name: str, data: memoryview, start: int | None, size: int, member: str = ""
+    ) -> Iterator[TensorEntry]:
+        """Yield the array whose file begins with ``data``; ``start`` is None if it is compressed, in ``member``."""
         major = data[6] if len(data) > 10 and bytes(data[:6]) == b"\x93NUMPY" else 0
         if major not in (1, 2, 3):
             raise self._file.broken(f"'{name[:100]}' is not a numpy array")
@@ -66,7 +71,10 @@ class NumpyFile(MappedTensors):
             raise self._file.broken(f"the header of '{name[:100]}' is not numpy's")
         dtype = NUMPY_CODES.get(found["descr"].strip("'")[1:])  # without the mark of its byte order
         if dtype is None:
-            self.notes.append(f"'{name}' holds {found['descr'][:60]}, which is not read")
+            kind = found["descr"].strip("'")
+            numbers = kind[1:2] not in "OUSMm"  # records of several fields are numbers, too
+            why = f"an array of {kind[:60]}, which tlkit does not read"
+            self._left.append(LeftOut(name, why, size - begin - length, "unread" if numbers else "other"))
             return
         shape = tuple(int(size.strip(" L")) for size in found["shape"].split(",") if size.strip(" L"))
         if len(shape) > 64 or any(dim >= 1 << 63 for dim in shape):
@@ -81,6 +89,12 @@ class NumpyFile(MappedTensors):
             raise self._file.broken(
                 f"'{name[:100]}' should have {nbytes:,} bytes, and {size - begin - length:,} follow"
             )
+        end = begin + length + nbytes
+        if end < size:
+            another = bytes(data[end : end + 6]) == b"\x93NUMPY"
+            why = "another array follows in the same file" if another else "these bytes follow the array"
+            self._left.append(LeftOut(f"{name}: its end", why, size - end, "unread" if another else "unnamed"))
+        self._packed[name] = (member, begin + length)
         yield TensorEntry(name, dtype, shape, nbytes, str(self.path), offset, strides, big)
 
 

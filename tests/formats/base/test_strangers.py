@@ -28,6 +28,23 @@ from tlkit.formats.describe import open_tensors
         ("x.onnx", b"Entry not found", "a server's error message"),
         ("x.bin", b"Invalid username or password.", "a server's error message"),
         ("x.safetensors", struct.pack("<Q", 5000) + b'{"a":{"dtype":"F32"', "its header should have 5,000 bytes"),
+        ("x.pt", b"\x1f\x8b\x08" + bytes(60), "a gzip archive"),
+        ("x.bin", b"BZh9" + bytes(60), "a bzip2 archive"),
+        ("net.xml", b'<?xml version="1.0"?>\n<net name="m" version="11">', "OpenVINO's network"),
+        ("m.xml", b'<?xml version="1.0"?>\n<PMML version="4.3">', "a PMML document"),
+        ("x.engine", b"ftrt" + bytes(300), "a TensorRT engine"),
+        ("x.so", b"\x7fELF\x02" + bytes(300), "a program or library"),
+        ("x.gguf", bytes(4096), "a file of zeros"),
+        ("x.safetensors", b"\x10\0\0", "cut short: it has 3 bytes"),
+        ("x.onnx", b"<ir_version: 8>\nagraph (float[1] x) => (float[1] y) {}", "ONNX as text"),
+        ("xgb.json", b'{"learner":{"attributes":{}}}', "an XGBoost model"),
+        ("weight.bin", struct.pack("<II56x", 1, 2) + bytes(64), "the weights of a Core ML model"),
+        ("coremldata.bin", b"\xf4\x01\0\0" + bytes(100), "a part of a compiled model"),
+        ("config.json", b'{"model_type": "llama"}', "a model's configuration"),
+        ("model.py", b"import torch\n", "Python source"),
+        ("other.json", b'{"a": 1}', "JSON text, not a model"),
+        ("m.onnx.data", b"\x7b" * 99, "the weights of an ONNX model"),
+        ("xet.bin", b"# xet version 0\nfilesize = 12\n", "a pointer of Hugging Face's store"),
         ("x.what", b"nothing in particular" * 9, "not a model file that tlkit knows"),
     ],
 )
@@ -70,3 +87,21 @@ def test_tar_archives(tmp_path: Path) -> None:
             archive.addfile(info, io.BytesIO(b"data"))
         with pytest.raises(LoadError, match=said):
             open_tensors(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (("m.mlmodelc/coremldata.bin", "m.mlmodelc/model.mil"), "a compiled Core ML model in a zip archive"),
+        (("m.mlmodel",), "a Core ML model in a zip archive"),
+        (("m/model.safetensors", "m/config.json"), "a zip archive with a model inside"),
+        (("p/.data/extern_modules", "p/m/m.pkl"), "an archive of torch.package"),
+        (("notes.doc",), "zip archive, which tlkit does not read"),
+    ],
+)
+def test_archives_are_called_by_what_is_inside(tmp_path: Path, members: tuple[str, ...], said: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for member in members:
+            archive.writestr(member, b"x")
+    with pytest.raises(LoadError, match=said):
+        open_tensors(tmp_path / "x.zip")

@@ -168,7 +168,7 @@ HOSTILE = {
     "name twice": (head(tensors=2) + record(b"t", (4,), 0, 0) + record(b"t", (4,), 0, 32) + bytes(99), "twice"),
     "half a block": (head(tensors=1) + record(b"t", (16,), 8, 0) + bytes(99), "not Q8_0 blocks"),
     "rows of half blocks": (head(tensors=1) + record(b"t", (16, 2), 8, 0) + bytes(99), "not Q8_0 blocks"),
-    "version 4": (head(4) + bytes(99), "version field 4"),
+    "version 4": (head(4) + bytes(99), "GGUF of version 4"),
     "cut in the header": (head(pairs=1)[:20], "shorter than GGUF's header"),
     "no tensors left": (head(tensors=1) + record(b"t", (1,), 0, 0), "past its end"),
 }

@@ -59,8 +59,13 @@ _READ = "tlkit reads .mlpackage, .mlmodel, .mlmodelc and .mil"
 _WEIGHTS = "tlkit reads Core ML, SafeTensors, GGUF, PyTorch, ONNX and numpy files"
 _ZIPPED = (".pt", ".pth", ".bin", ".ckpt", ".pt2", ".ptl", ".npz", ".safetensors")
 _INDEX = r"\.(safetensors|bin)\.index(\.[\w-]+)?\.json$"
-# A pickle of the number 0x1950a86a20f9469cfc6c, with which torch before 1.6 begins its files.
-_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+LEGACY_TORCH = re.compile(
+    rb"(?s)(\x80[\x02-\x05](\x95.{8})?)?(\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19|L119547037146038801333356L\n)\."
+)
+"""A pickle, by any protocol, of the number 0x1950a86a20f9469cfc6c, with which torch before 1.6 begins its files."""
+
+_PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".bin", ".ckpt")
+_OLD_PICKLE = rb"\((dp?|lp?|tp?)0?\n|c[\w.]+\n\w+\n|[}\])]q\x00"  # protocols 0 and 1 have no mark
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (LFS_MAGIC, Format.LFS_POINTER),
     (b"GGUF", Format.GGUF),
@@ -69,7 +74,6 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"\x89PNG\r\n", Format.IMAGE),
     (b"\xff\xd8\xff", Format.IMAGE),
     (b"program(", Format.MIL_TEXT),
-    (_LEGACY_TORCH, Format.PYTORCH),
 )
 
 
@@ -172,7 +176,9 @@ def _file(file: BinaryIO, path: Path) -> Format | None:
     # Before a pickle: a header of 0x380 bytes begins with a pickle's first two.
     if _is_safetensors(head, size):
         return Format.SAFETENSORS
-    if re.match(rb"\x80[\x02-\x05]", head):
+    if LEGACY_TORCH.match(head):
+        return Format.PYTORCH
+    if re.match(rb"\x80[\x02-\x05]", head) or (path.suffix.lower() in _PICKLES and re.match(_OLD_PICKLE, head)):
         return Format.PICKLE
     if path.suffix.lower() == ".safetensors" and head[8:].lstrip()[:1] == b"{":  # cut short in its header
         return Format.SAFETENSORS

@@ -206,7 +206,10 @@ class Zip:
             raise self.file.broken(f"its member '{name[:100]}' is missing")
         # Bits 0 and 6: encrypted, strongly encrypted.
         if info.flag_bits & 0x41 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise self.file.broken(f"its member '{name[:100]}' is encrypted, or compressed in a way that is not read")
+            how = "encrypted" if info.flag_bits & 0x41 else "compressed in a way that tlkit does not read"
+            raise LoadError(
+                f"{self.file.path}: its member '{name[:100]}' is {how}", "unzip it, and zip it again plainly"
+            )
         # Unix writers put the file's mode into the upper half; others leave 0 there.
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise self._distrusted(f"its member '{name[:100]}' is a link or a device, not a file")

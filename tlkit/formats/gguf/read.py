@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.errors import LoadError
 from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import GGML, stored_bytes
 from tlkit.formats.base.ledger import Ledger
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RANK = 8  # ggml itself knows 4
+_NEWEST = 64  # a larger version is damage
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -126,6 +128,9 @@ class _Part:
         # A version has an empty lower half only where it was written in the other byte order.
         order = "<" if little & 0xFFFF else ">"
         self.version = little if order == "<" else int.from_bytes(file.view[4:8], "big")
+        if bytes(file.view[:4]) == b"GGUF" and 3 < self.version < _NEWEST:
+            said = f"{file.path}: GGUF of version {self.version}, and tlkit reads versions 1 to 3"
+            raise LoadError(said, "write it again with the gguf package, or see whether a newer tlkit reads it")
         if bytes(file.view[:4]) != b"GGUF" or not 1 <= self.version <= 3:
             raise file.broken(f"not a GGUF file of version 1 to 3 (version field {self.version})")
         reader = self.reader = Reader(file, order, self.version > 1, 8)

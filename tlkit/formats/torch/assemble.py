@@ -105,7 +105,7 @@ class Assembly:
         where = str(self.file.path)
         if isinstance(found, Unread):
             keys = [f"{prefix}{key}" for key in storages_in(found.holds)]
-            nbytes = sum(self.ledger.size(key) for key in keys if not self.ledger.claimed(key))
+            nbytes = found.nbytes + sum(self.ledger.size(key) for key in keys if not self.ledger.claimed(key))
             self.leave_out(LeftOut(name, found.reason, nbytes, "other" if found.other else "unread"), keys)
         elif isinstance(found, Array):
             # A single byte has no order.

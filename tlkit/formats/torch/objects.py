@@ -125,11 +125,13 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A tensor that cannot be read, and why; ``holds`` are its parts. ``other``: it does not hold numbers."""
+    """A tensor that cannot be read, and why; ``holds`` are its parts. ``other``: it does not hold numbers. ``nbytes``
+    are those that it has in the pickle itself."""
 
     reason: str
     holds: Any = None
     other: bool = False
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,11 @@ def array_of(dtype: Any, shape: Any, fortran: bool, data: Any, where: str, types
     state = dtype.state if isinstance(dtype, Call) and isinstance(dtype.state, tuple) else ()
     # A dtype's state: version, order, subarray, names, fields. The last two are those of a record.
     if stored is None or (len(state) > 4 and (state[3] is not None or state[4] is not None)):
-        return Unread(f"an array of {one_line(str(code)[:40]) or 'no type'}, not of numbers", data, other=True)
+        name = one_line(str(code)[:40]) or "no type"
+        size = len(data) if isinstance(data, bytes | str) else 0
+        if name[0] in "fciuV":
+            return Unread(f"an array of numpy's type {name}, which tlkit does not read", data, nbytes=size)
+        return Unread(f"an array of {name}, not of numbers", data, other=True, nbytes=size)
     shape = tuple(_sizes(shape))
     if len(shape) > _RANK or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
         raise LoadError(f"{where}: an array whose shape is not a size", "the file is damaged")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import PLAIN
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import FormatName, TensorEntry
@@ -21,12 +22,14 @@ from tlkit.formats.torch.assemble import Assembly, Storage, bytes_of
 from tlkit.formats.torch.describe import top_level
 from tlkit.formats.torch.embedded import LOADER, adopt
 from tlkit.formats.torch.objects import STORAGES, Array, Quantized, View, storage_key
-from tlkit.formats.torch.pickle import LEGACY_MAGIC, Pickle, read_pickle
+from tlkit.formats.torch.pickle import Pickle, read_pickle
 from tlkit.formats.torch.pickle_machine import Call, Dict, Global, Persistent
+from tlkit.types import LeftOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_BEHIND = "these bytes follow what was saved"
 _FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.+?):$", re.DOTALL | re.MULTILINE)
 
 
@@ -129,12 +132,13 @@ class PyTorchFile(MappedTensors):
 
     def _read_plain(self) -> None:
         """Read a bare pickle, or the older layout: five pickles, then each storage's length and bytes."""
-        if bytes(self._file.view[: len(LEGACY_MAGIC)]) != LEGACY_MAGIC:
+        place = self._after_magic(0)
+        if not place:
             found = self._describe(self._file.view, 0)
             self.kind = "pickle"
             self._made.add(found.root, found.references, self._file.view)
+            self._rest(found.end)
             return
-        place = len(LEGACY_MAGIC)
         for _ in range(2):  # the protocol's number and the writer's byte order and sizes
             head = read_pickle(self._file.view, str(self.path), place)
             place = head.end
@@ -146,6 +150,20 @@ class PyTorchFile(MappedTensors):
         self._store_runs(found.references, keys.root, keys.end)
         self._made.add(found.root, found.references, self._file.view)
 
+    def _after_magic(self, place: int) -> int:
+        """Return where the number ends with which the older layout begins at ``place``; 0 where there is none."""
+        found = sniff.LEGACY_TORCH.match(bytes(self._file.view[place : place + 64]))
+        return place + found.end() if found else 0
+
+    def _rest(self, end: int) -> None:
+        """Report what follows the pickles and storages that were read: ``end`` is where they do."""
+        size = self._file.size - end
+        another = size > 1 and (self._file.view[end] == 0x80 or bool(self._after_magic(end)))
+        why = "another pickle follows the first; save what it holds to a file of its own" if another else _BEHIND
+        if size > 0:
+            item = LeftOut(f"from byte {end:,} on", why, size, "unread" if another else "unnamed")
+            self._made.leave_out(item, ())
+
     def _store_runs(self, references: Iterable[Persistent], keys: Any, place: int) -> None:
         """Enter the storages that follow the pickles of the older layout: a count of elements each, then its bytes."""
         widths = {
@@ -155,10 +173,11 @@ class PyTorchFile(MappedTensors):
         }
         for key in map(str, keys if isinstance(keys, list) else ()):
             if place + 8 > self._file.size or key not in widths:
-                break
+                break  # what is left is reported as such
             nbytes = int.from_bytes(self._file.view[place : place + 8], "little") * widths[key]
             self._made.store(key, Storage(nbytes, place + 8), f"storage {key}")
             place += 8 + nbytes
+        self._rest(place)
 
     def _describe(self, data: memoryview, start: int) -> Pickle:
         found = read_pickle(data, str(self.path), start)

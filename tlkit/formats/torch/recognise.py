@@ -30,6 +30,8 @@ _HOLDERS = ("torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "torch.
 _COPIES = ("device_tensor_from_cpu_tensor", "device_tensor_from_numpy", "xla_tensor")
 _RECONSTRUCT = tuple(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core"))
 _FROM_BUFFER = tuple(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core"))
+_MASKED = ("numpy.ma.core._mareconstruct", "numpy.ma._mareconstruct")
+_UNFILLED = ("torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer")
 _DTENSOR = (
     "torch.distributed.tensor.DTensor",
     "torch.distributed._tensor.api.DTensor",
@@ -53,6 +55,10 @@ def recognise(value: Any, where: str, depth: int = 0) -> tuple[Found | None, Any
         return _typed(args, where, depth)
     if name in _HOLDERS and args:
         return recognise(args[0], where, depth + 1)[0], value.state
+    if name in _UNFILLED:
+        return Unread("an uninitialized parameter: it has neither a shape nor values", args), None
+    if name in _MASKED:
+        return Unread("a masked array of numpy; store its .filled()", args, nbytes=_held(value.state)), None
     if name in _RECONSTRUCT or name in _FROM_BUFFER:
         return _numpy(name, args, value.state, where), None
     if name.endswith(_SHARDED):
@@ -151,6 +157,12 @@ def _numpy(name: str, args: tuple[Any, ...], state: Any, where: str) -> Array | 
             return None
         return array_of(dtype, shape, fortran is True, _bytes(data), where, NUMPY_CODES)
     return Unread("a numpy array whose data are not in the pickle", args)
+
+
+def _held(state: Any) -> int:
+    """Return how many bytes an array's state holds."""
+    held = map(_bytes, state) if isinstance(state, tuple) else ()
+    return sum(len(item) for item in held if isinstance(item, bytes | str))
 
 
 def _bytes(data: Any) -> Any:

@@ -118,9 +118,10 @@ def _key(key: Any) -> str:
     # Bytes, as protocols up to 2 write them.
     if isinstance(key, Call) and str(key.func) == "_codecs.encode" and isinstance(key.args, tuple) and key.args:
         return repr(str(key.args[0]).encode("latin-1", "replace"))[:100]
-    return (
-        str(key.func if isinstance(key, Call) else key)[:100] if isinstance(key, Call | Global) else type(key).__name__
-    )
+    if isinstance(key, Call) and isinstance(key.func, Global) and isinstance(key.args, tuple):
+        inside = ", ".join(repr(item)[:40] for item in key.args if isinstance(item, str | int | float))
+        return f"{key.func}({inside})"[:100]  # a member of an enumeration
+    return str(key)[:100] if isinstance(key, Global) else type(key).__name__
 
 
 def storages_in(value: Any) -> Iterator[str]:
