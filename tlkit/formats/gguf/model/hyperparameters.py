@@ -85,7 +85,7 @@ def hyperparameters(
         if value is not None:
             found[f"{row.name}.{key}"] = Typed(kind, value)
     if "sliding_window" in row.keys and f"{row.name}.attention.sliding_window" not in found and row.name == "phi3":
-        # llama.cpp asks phi3 for the key; 0 means no window.
+        # llama.cpp's own converter writes the key for every phi3; 0 means no window.
         found["phi3.attention.sliding_window"] = Typed("u32", 0)
     found |= {f"{row.name}.{key}": typed for key, typed in turn.keys.items()}
     if row.name == "gemma3" and config.local_base != _LOCAL_BASE:
