@@ -29,7 +29,7 @@ Kernel = Callable[[Matrix, Matrix], Matrix]
 def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``supportVectorRegressor`` computes: sum(alpha * kernel) - rho."""
     message, answer = model.supportVectorRegressor, Regression(model, outputs)
-    vectors, kernel = _Vectors(message), _kernel(message.kernel)
+    vectors, kernel = Vectors(message), _kernel(message.kernel)
     alpha = np.array(message.coefficients.alpha)
     check_sizes("coefficients", len(alpha), (vectors.count,))
     names = input_names(model)
@@ -44,8 +44,8 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
 def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``supportVectorClassifier`` computes."""
     message = model.supportVectorClassifier
-    answer, vectors, kernel = Classification(model, labels_of(message)), _Vectors(message), _kernel(message.kernel)
-    pairs = _Pairs(message, len(answer.labels), vectors.count)
+    answer, vectors, kernel = Classification(model, labels_of(message)), Vectors(message), _kernel(message.kernel)
+    pairs = Pairs(message, len(answer.labels), vectors.count)
     names = input_names(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     return rows
 
 
-class _Vectors:
+class Vectors:
     """The support vectors: dense ones as they are, sparse ones (numbered from 1) once the input's width is known."""
 
     def __init__(self, message: Any) -> None:
@@ -96,7 +96,7 @@ class _Vectors:
         return features, dense
 
 
-class _Pairs:
+class Pairs:
     """The decisions between every two classes."""
 
     def __init__(self, message: Any, classes: int, vectors: int) -> None:

@@ -25,7 +25,7 @@ from tlkit.types import TensorSpec
 def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``glmRegressor`` computes: no link, the logistic function, or the normal distribution's."""
     message, answer = model.glmRegressor, Regression(model, outputs)
-    line = _Line(model, message)
+    line = Line(model, message)
     link = {0: lambda scores: scores, 1: logistic, 2: normal}.get(message.postEvaluationTransform)
     if link is None:
         raise LoadError(f"unknown transform {message.postEvaluationTransform}", DAMAGED)
@@ -40,7 +40,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     divided by their sum.
     """
     message = model.glmClassifier
-    answer, line = Classification(model, labels_of(message)), _Line(model, message)
+    answer, line = Classification(model, labels_of(message)), Line(model, message)
     count = len(answer.labels)
     probit, apart = message.postEvaluationTransform == 1, message.classEncoding == 1  # 1 is Probit, and OneVsRest
     check_sizes("rows of weights", line.rows, (1,) if count == 2 else (count,) if apart else (count - 1,))
@@ -62,8 +62,8 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     return rows
 
 
-class _Line:
-    """weights . features + offset."""
+class Line:
+    """``weights`` [values, features] . features + ``offset`` [values]."""
 
     def __init__(self, model: Any, message: Any) -> None:
         self._names = input_names(model)
@@ -71,15 +71,15 @@ class _Line:
         if not weights or len({len(row) for row in weights}) > 1:
             raise LoadError("weights that are missing or of different lengths", DAMAGED)
         check_sizes("offsets", len(message.offset), (len(weights),))
-        self._weights, self._offset = np.array(weights), np.array(message.offset)
+        self.weights, self.offset = np.array(weights), np.array(message.offset)
 
     @property
     def rows(self) -> int:
         """How many values it gives."""
-        return len(self._weights)
+        return len(self.weights)
 
     def scores(self, rows: Sequence[Features]) -> Matrix:
         """Return the values [rows, values]."""
-        features = matrix(rows, self._names, self._weights.shape[1], exact=True)
-        found: Matrix = features @ self._weights.T + self._offset
+        features = matrix(rows, self._names, self.weights.shape[1], exact=True)
+        found: Matrix = features @ self.weights.T + self.offset
         return found

@@ -30,7 +30,7 @@ Places = NDArray[np.int64]
 def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``treeEnsembleRegressor`` computes."""
     message, answer = model.treeEnsembleRegressor, Regression(model, outputs)
-    ensemble = _Ensemble(message.treeEnsemble)
+    ensemble = Ensemble(message.treeEnsemble)
     names = input_names(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
 def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     """Return what a ``treeEnsembleClassifier`` computes."""
     message = model.treeEnsembleClassifier
-    answer, ensemble = Classification(model, labels_of(message)), _Ensemble(message.treeEnsemble)
+    answer, ensemble = Classification(model, labels_of(message)), Ensemble(message.treeEnsemble)
     names = input_names(model)
     # A trial run, so that sizes that do not fit are reported when the model is loaded.
     _probabilities(np.zeros((1, ensemble.dimensions)), message.postEvaluationTransform, len(answer.labels))
@@ -80,8 +80,12 @@ def _probabilities(values: Matrix, transform: int, classes: int) -> Matrix:
     return _transformed(values, transform)
 
 
-class _Ensemble:
-    """All trees in arrays of one entry a node; a leaf's children are itself."""
+class Ensemble:
+    """All trees in arrays of one entry a node; a leaf's children are itself.
+
+    A row goes from the ``roots`` to ``children[2 * node]`` where its ``feature`` is at most the threshold (where
+    ``equal``: is it; where ``missing``: is NaN), else to ``children[2 * node + 1]``, ``depth`` times.
+    """
 
     def __init__(self, parameters: Any) -> None:
         nodes = parameters.nodes
@@ -89,10 +93,10 @@ class _Ensemble:
         said = budget.over(self.dimensions)
         if not self.dimensions or said:
             raise LoadError(f"trees of {self.dimensions} values", said[1] if said else DAMAGED)
-        self._base = _base(list(parameters.basePredictionValue), self.dimensions)
+        self.base = _base(list(parameters.basePredictionValue), self.dimensions)
         places = _places(nodes)
-        self._children, self._roots = _linked(nodes, places)
-        self._depth = _depth(self._children, self._roots, len(nodes))
+        self.children, self.roots = _linked(nodes, places)
+        self.depth = _depth(self.children, self.roots, len(nodes))
         self._read_branches(nodes)
         self._read_leaves(nodes)
 
@@ -100,22 +104,22 @@ class _Ensemble:
         branches = np.array([node.nodeBehavior != _LEAF for node in nodes], bool)
         modes = np.array([node.nodeBehavior for node in nodes], np.int64)
         # A leaf reads feature 0: whichever way its comparison goes, it leads back to the leaf.
-        self._feature = np.array([int(node.branchFeatureIndex) for node in nodes], np.int64) * branches
-        self.least = int(self._feature.max(initial=-1)) + 1
+        self.feature = np.array([int(node.branchFeatureIndex) for node in nodes], np.int64) * branches
+        self.least = int(self.feature.max(initial=-1)) + 1
         thresholds = np.array([node.branchFeatureValue for node in nodes], np.float64) * branches
         kept = thresholds.astype(np.float32)
         exact = np.array_equal(kept.astype(np.float64), thresholds)
-        self._thresholds: NDArray[Any] = kept if exact else thresholds
+        self.thresholds: NDArray[Any] = kept if exact else thresholds
         missing = np.array([node.missingValueTracksTrueChild for node in nodes], bool)
         # x >= t is not x < t, x > t not x <= t, x != t not x == t: those take the other child.
         swapped = np.isin(modes, (2, 3, 5))
-        self._children = np.where(swapped[:, None], self._children[:, ::-1], self._children).reshape(-1)
-        self._missing = missing ^ swapped
+        self.children = np.where(swapped[:, None], self.children[:, ::-1], self.children).reshape(-1)
+        self.missing = missing ^ swapped
         # x < t is x <= the number before t, in the type that is compared.
-        before = np.nextafter(self._thresholds, np.array(-np.inf, self._thresholds.dtype))
-        self._thresholds = np.where(np.isin(modes, (1, 2)), before, self._thresholds)
-        self._equal = np.isin(modes, (4, 5))
-        self._any_equal = bool(self._equal.any())
+        before = np.nextafter(self.thresholds, np.array(-np.inf, self.thresholds.dtype))
+        self.thresholds = np.where(np.isin(modes, (1, 2)), before, self.thresholds)
+        self.equal = np.isin(modes, (4, 5))
+        self._any_equal = bool(self.equal.any())
 
     def _read_leaves(self, nodes: Any) -> None:
         infos = [node.evaluationInfo for node in nodes]
@@ -129,14 +133,23 @@ class _Ensemble:
         self._single = np.zeros(len(nodes))
         np.add.at(self._single, np.repeat(np.arange(len(nodes)), self._counts), self._what)
 
+    def leaves(self) -> Matrix:
+        """Return what each node adds [nodes, dimensions], zeros where it is not a leaf."""
+        said = budget.over(len(self._counts) * self.dimensions)
+        if said:
+            raise LoadError(f"its leaves' values have {said[0]}", said[1])
+        found = np.zeros((len(self._counts), self.dimensions))
+        np.add.at(found, (np.repeat(np.arange(len(self._counts)), self._counts), self._where), self._what)
+        return found
+
     def values(self, features: Matrix) -> Matrix:
         """Return the values [rows, dimensions] of ``features`` [rows, features]."""
-        compared = np.ascontiguousarray(features.astype(self._thresholds.dtype))
-        found = np.tile(self._base, (len(features), 1))
+        compared = np.ascontiguousarray(features.astype(self.thresholds.dtype))
+        found = np.tile(self.base, (len(features), 1))
         together = max(1, _BLOCK // max(1, len(features)))
         gaps = bool(np.isnan(compared).any())
-        for begin in range(0, len(self._roots), together):
-            leaves = self._walk(compared, self._roots[begin : begin + together], gaps)
+        for begin in range(0, len(self.roots), together):
+            leaves = self._walk(compared, self.roots[begin : begin + together], gaps)
             if self.dimensions == 1:
                 found[:, 0] += self._single[leaves].sum(1)
             else:
@@ -150,20 +163,20 @@ class _Ensemble:
         rows = np.arange(len(features))[:, None] * features.shape[1]
         flat = features.reshape(-1)
         # A way that has ended stays at its leaf.
-        for _ in range(self._depth):
-            places = self._feature.take(nodes)
+        for _ in range(self.depth):
+            places = self.feature.take(nodes)
             places += rows
             values = flat.take(places) if flat.size else np.zeros(nodes.shape)
-            thresholds = self._thresholds.take(nodes)
+            thresholds = self.thresholds.take(nodes)
             true = values <= thresholds
             if self._any_equal:
-                true = np.where(self._equal.take(nodes), values == thresholds, true)
+                true = np.where(self.equal.take(nodes), values == thresholds, true)
             if gaps:
-                true = np.where(np.isnan(values), self._missing.take(nodes), true)
+                true = np.where(np.isnan(values), self.missing.take(nodes), true)
             # Children are stored in pairs: the true one at 2 * node, the false one after it.
             nodes *= 2
             nodes += ~true
-            nodes = self._children.take(nodes)
+            nodes = self.children.take(nodes)
         return nodes
 
     def _summed(self, leaves: Places) -> Matrix:
