@@ -148,8 +148,11 @@ class Graph:
 
     def images(self, x: Blob) -> Blob:
         """Return ``x`` as [batch, C, H, W] in the program: what stands before is one batch (see :meth:`restored`)."""
-        if x.rank < 4:
-            return self.lay(x, x.rank - 3, 0) if x.rank >= 3 else self._refused(x)
+        if x.rank < 3:
+            return self._refused(x)
+        if x.rank == 3:
+            full = self.lay(x)
+            return self.op("expand_dims", (1, *full.shape), x=full, axes=[0])
         return self.lay(x, x.rank - 4, 0) if all(d == 1 for d in x.logical[: x.rank - 4]) else self._merged(x)
 
     def _merged(self, x: Blob) -> Blob:
@@ -162,6 +165,8 @@ class Graph:
 
     def restored(self, made: Blob, x: Blob) -> Blob:
         """Return a result [batch, C, H, W] with what :meth:`images` put together in ``x`` apart again."""
+        if x.rank == 3:
+            return self.op("squeeze", made.shape[1:], x=made, axes=[0])
         before = x.logical[: x.rank - 3]
         if all(d == 1 for d in before[:-1]):
             return Blob(made.name, made.shape, x.rank - 4)

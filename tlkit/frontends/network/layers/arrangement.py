@@ -31,7 +31,7 @@ def permute(g: Graph, layer: Layer) -> Blob:
         image = g.images(x)
         shape = (image.shape[0], *(image.shape[axis] for axis in axes[1:]))
         made = image if axes == [0, 1, 2, 3] else g.op("transpose", shape, x=image, perm=[0, *axes[1:]])
-        return g.restored(made, x) if x.rank >= 4 else g.lay(made, 1) if made.shape[0] == 1 else made
+        return g.restored(made, x)
     if x.rank != 5:
         raise LoadError(f"a permutation of the sequence of {x.logical}", "the network is damaged")
     # Sequence, C, H and W among [sequence, batch, C, H, W]

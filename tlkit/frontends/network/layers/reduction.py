@@ -44,9 +44,10 @@ def reduce(g: Graph, layer: Layer) -> Blob:
         return arg(g, "argmax", x, axes[0], keep=True)
     if kind == "log_sum":
         x = binary(g, "add", x, p.epsilon)
-    shown = g.images(x) if x.rank >= 3 else g.lay(x)
-    made = reduced(g, kind, shown, axes, keep=True)
-    return g.restored(made, x) if x.rank >= 4 else made
+    if x.rank < 3:
+        return reduced(g, kind, x, axes, keep=True)
+    image = g.images(x)
+    return g.restored(reduced(g, kind, Blob(image.name, image.shape), axes, keep=True), x)
 
 
 def _new(kind: str, mil: str) -> None:
