@@ -666,16 +666,35 @@ def test_a_damaged_layer_is_named(damaged):
     ("kind", "fields", "expected"),
     [
         ("upsample", {"scalingFactor": [2, 2]}, lambda x: x.repeat(2, -2).repeat(2, -1)),
-        ("padding", {"constant": {"value": 3.0}, **borders(1, 0, 0, 2)}, lambda x: np.pad(x, [(0, 0), (1, 0), (0, 2)], constant_values=3)),
+        (
+            "padding",
+            {"constant": {"value": 3.0}, **borders(1, 0, 0, 2)},
+            lambda x: np.pad(x, [(0, 0), (1, 0), (0, 2)], constant_values=3),
+        ),
         ("l2normalize", {"epsilon": 1e-9}, lambda x: x / np.sqrt((x * x).sum())),
         ("crop", {"cropAmounts": borders(1, 1, 2, 0)["paddingAmounts"]}, lambda x: x[:, 1:-1, 2:]),
         ("pooling", {"type": 0, "globalPooling": True}, lambda x: x.max((1, 2), keepdims=True)),
         ("permute", {"axis": [0, 2, 3, 1]}, lambda x: x.transpose(1, 2, 0)),
         ("reduce", {"mode": 0, "axis": 0}, lambda x: x.sum(keepdims=True)),
-        ("activation", {"PReLU": {"alpha": np.array([0.1, 0.2, 0.3])}}, lambda x: np.where(x > 0, x, x * np.array([[[0.1]], [[0.2]], [[0.3]]]))),
-        ("batchnorm", {"channels": 3, "gamma": np.array([1.0, 2, 3]), "beta": np.zeros(3), "mean": np.ones(3), "variance": np.ones(3), "epsilon": 0.0}, lambda x: (x - 1) * np.array([[[1.0]], [[2]], [[3]]])),
+        (
+            "activation",
+            {"PReLU": {"alpha": np.array([0.1, 0.2, 0.3])}},
+            lambda x: np.where(x > 0, x, x * np.array([[[0.1]], [[0.2]], [[0.3]]])),
+        ),
+        (
+            "batchnorm",
+            {
+                "channels": 3,
+                "gamma": np.array([1.0, 2, 3]),
+                "beta": np.zeros(3),
+                "mean": np.ones(3),
+                "variance": np.ones(3),
+                "epsilon": 0.0,
+            },
+            lambda x: (x - 1) * np.array([[[1.0]], [[2]], [[3]]]),
+        ),
     ],
-)  # fmt: skip
+)
 def test_layers_of_images_take_any_batch_and_none(kind, fields, expected):
     image = X[0]
     wanted = expected(image)
