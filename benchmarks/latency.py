@@ -4,9 +4,9 @@
 chip to ``latency.csv`` (published figures, with sources) and ``latency_networks.csv`` (what the networks' operations
 have to do), prints them, then **leave-one-network-out**: every figure of a network estimated by a fit without any
 figure of it (all sizes of it count as one network). ``--write`` writes the data files that tlkit estimates with; a
-unit's range is the factor within which nine of ten left-out figures are, at least 1.5, and 2 where the figures are few:
-what rates and speeds are held near was chosen with the figures in view. Rates are held near what is known of the
-hardware and speeds near their chip's generation, as some chips have one figure only.
+unit's range is the factor within which nine of ten left-out figures are, at least 1.5, and 2 where the figures are few.
+Rates and speeds are held near what is published of the hardware (``NEAR``, ``NEURAL``, ``CPU``, ``GPU``), as some chips
+have one figure only: none of these was chosen on the figures that are scored.
 """
 
 from __future__ import annotations
@@ -29,19 +29,31 @@ minimize: Any = import_module("scipy.optimize").minimize
 HERE, DATA = ROOT / "benchmarks", ROOT / "tlkit/placement/data"
 RATES = ("conv", "linear", "matmul", "weights", "values", "depthwise", "operation", "run")
 NEAR = {
-    "ane": (5.0, 3.0, 2.0, 40.0, 60.0, 60.0, 2.0, 80.0),
-    "gpu": (1.5, 1.5, 1.5, 50.0, 50.0, 50.0, 15.0, 300.0),
-    "cpu": (0.4, 0.4, 0.4, 30.0, 30.0, 8.0, 4.0, 20.0),
+    "ane": (9.6, 3.4, 2.0, 61.0, 61.0, 61.0, 1.0, 118.0),
+    "gpu": (1.3, 1.3, 1.3, 60.0, 60.0, 60.0, 19.0, 118.0),
+    "cpu": (0.377, 0.4, 0.4, 30.4, 30.4, 3.0, 4.0, 20.0),
 }
-"""What rates are held near, at speed 1 (an M1): TFLOPS (three), GB/s (three), microseconds (two)."""
-NEURAL = {"A12": 0.3, "A13": 0.6, "A14": 1.0, "A15": 1.2, "A16": 1.35, "A17 Pro": 1.5, "A18": 1.7, "A18 Pro": 1.7}
-NEURAL |= {"A19": 2.2, "A19 Pro": 2.4, "M1": 1.0, "M2": 1.2, "M3": 1.4, "M4": 1.7, "M5": 2.2, "A10": 1.0, "A11": 1.0}
-CPU = {"A10": 0.15, "A11": 0.2, "A12": 0.3, "A13": 0.4, "A14": 0.8, "A15": 0.9, "A16": 1.0, "A17 Pro": 1.1}
-CPU |= {"A18": 1.3, "A18 Pro": 1.3, "A19": 1.5, "A19 Pro": 1.5, "M1": 1.0, "M2": 1.1, "M3": 1.3, "M4": 2.0, "M5": 2.4}
-GPU = {"A10": 0.3, "A11": 0.35, "A12": 0.4, "A13": 0.5, "A14": 0.6, "A15": 0.7, "A16": 0.75, "A17 Pro": 0.85}
-GPU |= {"A18": 0.95, "A18 Pro": 1.1, "A19": 1.3, "A19 Pro": 1.6, "M1": 1.0, "M2": 1.2, "M3": 1.3, "M4": 1.5, "M5": 2.2}
-WIDER = {"": 1.0, "Pro": 1.3, "Max": 1.5, "Ultra": 1.7}
-"""A GPU of twice the cores is not twice as fast on networks of many small operations."""
+"""What rates are held near, at speed 1 (an M1): TFLOPS (three), GB/s (three), microseconds (two).
+
+None was chosen on the figures that are scored. Neural Engine: a published chain of convolutions, the middle of published
+matrix products and of the 1 to 4 of transformers, its published bandwidth, a microsecond, the middle of the published
+0.07 to 0.2 ms of a run. GPU: half the M1's 2.6 TFLOPS, nearly its 68 GB/s, a published 18 to 20 microseconds an
+operation, the same run. CPU: the planner's own published rates for an M4 over 2; for matrix products the 0.4 TFLOPS that
+were published of numpy's on two chips."""
+_TOPS = {"A12": 5.0, "A13": 5.75, "A14": 11.0, "A15": 15.8, "A16": 17.0, "A17 Pro": 17.5, "A18": 17.5, "A18 Pro": 17.5}
+_TOPS |= {"A10": 11.0, "A11": 11.0, "A19": 22.0, "A19 Pro": 22.0, "M1": 11.0, "M2": 15.8, "M3": 18.0, "M4": 19.0}
+NEURAL = {chip: tops / 11.0 for chip, tops in (_TOPS | {"M5": 24.0}).items()}
+"""Published TOPS in f16 (half of those that count int8) over the M1's; A19 and M5 are guesses."""
+_CORES = {"A10": 950, "A11": 1600, "A12": 2700, "A13": 3900, "A14": 4600, "A15": 5600, "A16": 6300, "A17 Pro": 7200}
+_CORES |= {"A18": 8100, "A18 Pro": 8600, "A19": 9400, "A19 Pro": 9900, "M1": 8300, "M2": 9600, "M3": 11900, "M4": 14700}
+CPU = {chip: score / 8300 for chip, score in (_CORES | {"M5": 17800}).items()}
+"""What a general benchmark of all cores says over the M1's, roughly; of larger chips as of the base."""
+_TFLOPS = {"A10": 0.65, "A11": 0.98, "A12": 1.3, "A13": 1.3, "A14": 1.3, "A15": 1.6, "A16": 1.95, "A17 Pro": 2.2}
+_TFLOPS |= {"A18": 2.3, "A18 Pro": 2.5, "A19": 3.1, "A19 Pro": 3.4, "M1": 2.6, "M2": 3.6, "M3": 4.1, "M4": 4.45}
+GPU = {chip: tflops / 2.6 for chip, tflops in (_TFLOPS | {"M5": 5.5}).items()}
+"""Published TFLOPS over the M1's; of phones their cores (0.325 each until A15, more later)."""
+WIDER = {"": 1.0, "Pro": 2**0.5, "Max": 2.0, "Ultra": 8**0.5}
+"""A GPU of twice the cores is not twice as fast on networks of many small operations: the root is taken."""
 
 
 @dataclass(frozen=True)

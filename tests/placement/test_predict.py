@@ -10,7 +10,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.placement import built
@@ -51,6 +51,7 @@ COSTS = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(COSTS)
 def test_no_path_is_cheaper(costs: list[dict[str, float]]) -> None:
     chosen, ties = cheapest_path(costs)
