@@ -35,11 +35,11 @@ NEAR = {
 }
 """What rates are held near, at speed 1 (an M1): TFLOPS (three), GB/s (three), microseconds (two).
 
-None was chosen on the figures that are scored. Neural Engine: a published chain of convolutions, the middle of published
-matrix products and of the 1 to 4 of transformers, its published bandwidth, a microsecond, the middle of the published
-0.07 to 0.2 ms of a run. GPU: half the M1's 2.6 TFLOPS, nearly its 68 GB/s, a published 18 to 20 microseconds an
-operation, the same run. CPU: the planner's own published rates for an M4 over 2; for matrix products the 0.4 TFLOPS that
-were published of numpy's on two chips."""
+None was chosen on the figures that are scored. Neural Engine: a published chain of convolutions, the middle of
+published matrix products and of the 1 to 4 of transformers, its published bandwidth, a microsecond, the middle of the
+published 0.07 to 0.2 ms of a run. GPU: half the M1's 2.6 TFLOPS, nearly its 68 GB/s, a published 18 to 20 microseconds
+an operation, the same run. CPU: the planner's own published rates for an M4 over 2; for matrix products the 0.4 TFLOPS
+that were published of numpy's on two chips."""
 _TOPS = {"A12": 5.0, "A13": 5.75, "A14": 11.0, "A15": 15.8, "A16": 17.0, "A17 Pro": 17.5, "A18": 17.5, "A18 Pro": 17.5}
 _TOPS |= {"A10": 11.0, "A11": 11.0, "A19": 22.0, "A19 Pro": 22.0, "M1": 11.0, "M2": 15.8, "M3": 18.0, "M4": 19.0}
 NEURAL = {chip: tops / 11.0 for chip, tops in (_TOPS | {"M5": 24.0}).items()}
