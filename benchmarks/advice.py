@@ -138,10 +138,18 @@ def agrees(package: Path, subject: Subject) -> bool:
     import torch
 
     import tlkit
+    from tlkit.core.convert.capture.examples import to_source
+    from tlkit.ports.images import to_picture
+    from tlkit.ports.parse import parse_ports
 
-    model, values = tlkit.load_model(package), subject.example()
-    arrays = [value.float().numpy() if value.is_floating_point() else value.int().numpy() for value in values]
-    found = list(model.predict(dict(zip((port.name for port in model.inputs), arrays, strict=True))).values())
+    model, values, given = tlkit.load_model(package), list(subject.example()), dict[str, Any]()
+    ports = parse_ports(subject.options.get("inputs", ()), subject.options.get("images", ()))
+    for index, (port, value) in enumerate(zip(ports, values, strict=True)):
+        given[port.name] = (value.float() if value.is_floating_point() else value.int()).numpy()
+        if port.image is not None:  # pixels, of which the module then gets what the package makes of them
+            pixels = _pixels(port, given[port.name])
+            given[port.name], values[index] = to_picture(port.image.layout, pixels), to_source(port, pixels)
+    found = list(model.predict(given).values())
     with torch.no_grad():
         wanted = subject.module()(*values)
     wanted = (
@@ -159,6 +167,15 @@ def agrees(package: Path, subject: Subject) -> bool:
         if not worst <= 0.02 * max(np.abs(expected).max(), 1e-9):
             return False
     return True
+
+
+def _pixels(port: Any, value: Any) -> Any:
+    """Return the pixels (C, H, W) that come nearest to ``value`` (1, C, H, W) after scale and bias."""
+    import numpy as np
+
+    bias = np.asarray(port.intake.bias, np.float32)[:, None, None]
+    ratios = np.asarray(port.intake.ratios or 1.0, np.float32).reshape(-1, 1, 1)
+    return np.clip(np.rint((value[0] - bias) / (port.intake.scale * ratios)), 0, 255).astype(np.uint8)
 
 
 def _saved(subject: Subject, file: Path) -> Path:

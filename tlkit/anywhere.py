@@ -168,8 +168,7 @@ class _ModelProxy:
     def create_model_asset_from_path(path: str) -> Any:
         from coremltools.models.model import MLModelAsset
 
-        if not Path(path).is_dir() or Path(path).suffix != ".mlmodelc":
-            raise UsageError(f"{path}: an asset is made of a compiled model", "compile it first: compile_model")
+        _check_compiled(path, "an asset is made of")
         return MLModelAsset(_AssetProxy(Path(path)))
 
     @staticmethod
@@ -196,6 +195,7 @@ class _ModelProxy:
         from tlkit.engines.coreml.structure import model_structure
         from tlkit.formats.coreml.open import open_package
 
+        _check_compiled(path, "a structure is read from")
         return model_structure(open_package(Path(path)))
 
     @staticmethod
@@ -229,6 +229,11 @@ class _AssetProxy:
 
 class _DeviceProxy:
     """Stands in for the device classes, of which there is none here."""
+
+
+def _check_compiled(path: str, purpose: str) -> None:
+    if not Path(path).is_dir() or Path(path).suffix != ".mlmodelc":
+        raise UsageError(f"{path}: {purpose} a compiled model", "compile it first: compile_model")
 
 
 def _compile(path: Path, folder: Path, *, linked: bool = False) -> Path:

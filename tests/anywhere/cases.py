@@ -166,6 +166,12 @@ def test_the_structure_of_a_program(doubler: ct.models.MLModel) -> None:
     assert multiply.inputs.keys() == {"x", "y"} and multiply.blocks == []
 
 
+def test_the_structure_is_a_compiled_models(doubler: ct.models.MLModel, tmp_path: Path) -> None:
+    doubler.save(str(tmp_path / "m.mlpackage"))
+    with pytest.raises(RuntimeError, match="a structure is read from a compiled model"):
+        ct.models.compute_plan.MLModelStructure.load_from_path(str(tmp_path / "m.mlpackage"))
+
+
 def test_the_structure_of_a_pipeline(doubler: ct.models.MLModel, tmp_path: Path) -> None:
     @mb.program(input_specs=[mb.TensorSpec((2, 3))], opset_version=ct.target.iOS17)
     def program(y):

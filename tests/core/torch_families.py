@@ -338,6 +338,11 @@ FAMILIES: dict[str, Family] = {
     ),
     "flexible signals": Family(
         {
+            "pad from inside": lambda x: tuple(
+                F.pad(x, (x.shape[-1] % 5, (-x.shape[-1]) % 7), mode=mode).cumsum(-1)[..., -3:]
+                for mode in ("replicate", "reflect", "circular")
+            ),
+            "linspace": lambda x: x + torch.linspace(-1, 2, x.shape[-1]),
             "pad to a stride": lambda x: F.pad(x, (0, (-(x.shape[-1] - 8)) % 4)).sum(-1),
             "nearest": lambda x: F.interpolate(x[..., ::2], size=x.shape[2:]),
             "linear": lambda x: F.interpolate(x[..., ::2], size=x.shape[2:], mode="linear"),

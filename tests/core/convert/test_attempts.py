@@ -97,6 +97,38 @@ def test_what_f16_cannot_hold_is_computed_in_f32_and_the_rest_in_f16(tmp_path: P
     torch.testing.assert_close(torch.tensor(found), Net(heavy)(x).detach(), rtol=1e-2, atol=1e-3)
 
 
+def near_ties(net: Net, x: Tensor) -> Tensor:
+    places = (x + 1000).topk(3, dim=-1).indices  # f16 has steps of 0.5 there: ties
+    result: Tensor = net.linear(net.table.weight[places].flatten(1)[:, :8])
+    return result
+
+
+def amplified(net: Net, x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    for _ in range(10):
+        y = 3.9 * y * (1 - y)  # each step nearly doubles what was rounded before
+    for _ in range(20):
+        y = torch.relu(y * 1.01 + 0.01)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [(near_ties, "what its last 'topk' chooses by stays"), (amplified, "the first half of its operations stays")],
+)
+def test_where_roundings_decide_part_of_it_is_computed_in_f32(
+    tmp_path: Path, body: Callable[..., Any], kept: str
+) -> None:
+    assert not converted(tmp_path, body, "x=4x8", auto=False).ok
+    result = converted(tmp_path, body, "x=4x8", force=True)
+    assert result.ok
+    assert any(f"{kept} in f32, the rest is f16; it agrees" in note for note in result.notes)
+    assert result.info.compute["F16"] and result.info.compute["F32"]
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(5))
+    found = load_model(result.path).predict({"x": x.numpy()})["output"]
+    torch.testing.assert_close(torch.tensor(found), Net(body)(x).detach(), rtol=1e-2, atol=1e-2)
+
+
 def test_a_length_that_a_trace_froze_is_a_difference_with_its_line(tmp_path: Path) -> None:
     def frozen(net: Net, x: Tensor) -> Tensor:
         return x * torch.tensor([float(i) for i in range(x.shape[1])]).exp().cos()

@@ -19,7 +19,7 @@ from tlkit.core.convert.capture.states import check_states
 from tlkit.core.convert.capture.study import Study, study, study_given, varying
 from tlkit.core.convert.capture.trace import Traced, needed
 from tlkit.core.convert.cases import Case, example_case, sample_cases, seeded_cases
-from tlkit.core.convert.cause import find_cause, wide_values
+from tlkit.core.convert.cause import Cause, find_cause, wide_choices
 from tlkit.core.convert.result import Clock
 from tlkit.core.convert.source.opened import ordered
 from tlkit.core.convert.source.source import Source
@@ -284,40 +284,58 @@ def _explained(order: Order, path: Path, made: Attempt, *, auto: bool) -> Attemp
     if found is None or found.passed or found.random or not found.reasons or not found.outputs:
         return made
     cause = find_cause(path, order.module, made.traced, order.cases, found, order.settings(made.recipe))
+    if made.recipe.precision == "f16" and (cause is None or not cause.frozen):
+        return _wider(order, path, made, cause, auto=auto)
     if cause is None:
         return made
-    if cause.rounding and made.recipe.precision == "f16":
-        return _wider(order, path, made, cause.text, auto=auto)
     text = f"{cause.text}; {_fixed_shape(order, path, made)}" if cause.frozen and auto else cause.text
     return replace(made, verification=replace(found, cause=text.removesuffix("; ")))
 
 
-def _wider(order: Order, path: Path, made: Attempt, why: str, *, auto: bool) -> Attempt:
-    """Convert the same graph in f32, away from ``path``, and say what comes of it, or take what is f32 only in part."""
+_ADDED_UP = "the roundings of f16 add up, weights included"
+
+
+def _wider(order: Order, path: Path, made: Attempt, cause: Cause | None, *, auto: bool) -> Attempt:
+    """Convert the same graph in f32, away from ``path``, and say what comes of it, or take what is f32 only in part.
+
+    Whatever ``cause`` was found, roundings are it where f32 agrees.
+    """
     beside = path.with_name(f"f32-{path.name}")
     found = _tried(order, beside, made.traced, replace(made.recipe, precision="f32"))
     agrees = found is not None and bool(found.passed)
-    if agrees and auto:
-        wide = wide_values(beside, order.cases, order.settings(made.recipe))
-        _clear(beside)
-        recipe = replace(made.recipe, wide=wide)
-        mixed = _tried(order, beside, made.traced, recipe) if wide else None
-        if mixed is not None and mixed.passed:
-            _clear(path)
-            beside.rename(path)
-            note = (
-                f"in f16 it differs ({why}): what gives or takes such values stays in f32, the rest is f16; it agrees"
-            )
-            return Attempt(made.traced, recipe, mixed, (note,))
+    why = cause.text if cause is not None and (cause.rounding or not agrees) else _ADDED_UP if agrees else ""
+    mixed = _in_part(order, path, made, why) if agrees and auto else None
     _clear(beside)
+    if mixed is not None:
+        _clear(path)
+        _mixed(path).rename(path)
+        return mixed
     tried = (
         "was tried, and does not convert"
         if found is None
         else f"was tried: it {'agrees' if agrees else 'differs as well'}"
     )
     assert made.verification is not None
-    cause = f"{why}; --precision f32 {tried}"
-    return replace(made, verification=replace(made.verification, cause=cause))
+    told = "; ".join(filter(None, (why, f"--precision f32 {tried}")))
+    return replace(made, verification=replace(made.verification, cause=told))
+
+
+def _mixed(path: Path) -> Path:
+    return path.with_name(f"mixed-{path.name}")
+
+
+def _in_part(order: Order, path: Path, made: Attempt, why: str) -> Attempt | None:
+    """Return a package beside the one at ``path`` and its f32 twin that is f16 where that agrees; None if none does."""
+    goal, exact = _mixed(path), path.with_name(f"f32-{path.name}")
+    for told, wide in wide_choices(exact, path, order.cases, order.settings(made.recipe)):
+        recipe = replace(made.recipe, wide=wide)
+        mixed = _tried(order, goal, made.traced, recipe)
+        if mixed is not None and mixed.passed:
+            return Attempt(
+                made.traced, recipe, mixed, (f"in f16 it differs ({why}): {told}, the rest is f16; it agrees",)
+            )
+        _clear(goal)
+    return None
 
 
 def _tried(order: Order, path: Path, traced: Traced, recipe: Recipe) -> Verification | None:

@@ -3,7 +3,7 @@ in turn, and the first operation that departs is named. Importing this imports t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,49 @@ def _found(
     return _rounding(module, traced, exact, rounded, settings) or _translation(traced, inputs, exact)
 
 
-def wide_values(package: Path, cases: Sequence[Case], settings: Settings) -> frozenset[str]:
-    """Return the values of the f32 ``package`` that f16 does not hold with some room, by what ``wide`` takes."""
-    found: set[str] = set()
-    for case in cases[:_LOOKED_AT]:
-        for step in _watched(package, case, "f32", settings):
-            if step.value is not None and step.value.dtype.kind != "f":
-                continue
-            if not step.finite or step.largest > LARGEST / _ROOM or 0 < step.largest < _NORMAL:
-                found.add(plain_name(step.name))
-    return frozenset(found)
+def wide_choices(
+    package: Path, half: Path, cases: Sequence[Case], settings: Settings
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield what of the f32 ``package`` to keep in f32 so that the rest may be f16, least first: values by what
+    ``wide`` takes, and a text that says which they are. ``half`` is the same in f16.
+
+    First what f16 does not hold with some room; then all before the last choice that f16 makes otherwise (``topk``
+    among scores that it cannot tell apart); then either half, where roundings add up.
+    """
+    steps = _watched(package, cases[0], "f32", settings)
+    others = [step for case in cases[1:_LOOKED_AT] for step in _watched(package, case, "f32", settings)]
+    large = {plain_name(step.name) for step in (*steps, *others) if _unfit(step)}
+    if large:
+        yield "what gives or takes such values stays in f32", frozenset(large)
+    exact, rounded = (_watched(half, cases[0], precision, settings) for precision in ("f32", "f16"))
+    chosen = [index for index, pair in enumerate(zip(exact, rounded, strict=False)) if _chose_otherwise(*pair)]
+    if chosen:
+        before = {plain_name(step.name) for step in exact[: chosen[-1] + 1]}
+        yield f"what its last '{exact[chosen[-1]].type}' chooses by stays in f32", frozenset(before | large)
+    names = [plain_name(step.name) for step in steps]
+    middle = len(names) // 2
+    yield "the first half of its operations stays in f32", frozenset([*names[:middle], *large])
+    yield "the second half of its operations stays in f32", frozenset([*names[middle:], *large])
+
+
+def _unfit(step: _Step) -> bool:
+    """Whether f16 does not hold an operation's values with some room, or not with all their digits."""
+    if step.value is not None and step.value.dtype.kind != "f":
+        return False
+    return not step.finite or step.largest > LARGEST / _ROOM or 0 < step.largest < _NORMAL
+
+
+_CHOOSES = frozenset(
+    {"topk", "argsort", "reduce_argmax", "reduce_argmin", "non_maximum_suppression", "cast"}
+    | {"equal", "not_equal", "greater", "greater_equal", "less", "less_equal"}
+)
+
+
+def _chose_otherwise(exact: _Step, rounded: _Step) -> bool:
+    """Whether an operation that makes integers or booleans of numbers gave others in f16 than without rounding."""
+    if exact.type not in _CHOOSES or exact.value is None or rounded.value is None or exact.value.dtype.kind == "f":
+        return False
+    return exact.value.shape != rounded.value.shape or bool((exact.value != rounded.value).any())
 
 
 def _frozen(traced: Traced, inputs: Sequence[torch.Tensor], source: Sequence[Array], case: Case) -> Cause | None:

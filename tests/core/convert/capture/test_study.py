@@ -133,6 +133,14 @@ def test_what_no_value_helps_says_the_models_own_reason() -> None:
     assert "--example FILE.npz" in caught.value.hint
 
 
+def test_of_several_errors_the_one_furthest_in_is_told() -> None:
+    def misfit(net: Net, corners: Tensor) -> Tensor:
+        return boxes(net, corners) @ torch.zeros(77, 2)
+
+    with pytest.raises(UsageError, match="shapes cannot be multiplied"):
+        studied(misfit, "corners=5x2:i32")
+
+
 def test_random_operations_are_named_with_their_line() -> None:
     found = studied(lambda net, x: x + torch.randn_like(x) * nn.functional.dropout(x), "x=3")
     assert [place.partition(" at ")[0] for place in found.random] == ["randn_like", "bernoulli"] or len(

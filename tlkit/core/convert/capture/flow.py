@@ -70,7 +70,8 @@ class Flow(TorchDispatchMode):
     """While active, sees every operation of a run on ``inputs`` (tensors by port).
 
     ``uses`` says how the ports are used, ``choices`` which numbers that depend on input values were read in Python,
-    ``random`` which operations draw random numbers, ``wide`` whether an integer exceeded 32 bits.
+    ``random`` which operations draw random numbers, ``wide`` whether an integer exceeded 32 bits, ``steps`` how many
+    operations ran.
     """
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
@@ -79,6 +80,7 @@ class Flow(TorchDispatchMode):
         self.choices: list[Decision] = []
         self.random: dict[str, None] = {}
         self.wide = False
+        self.steps = 0
         # By identity, since == of tensors is elementwise; weakly, so that no intermediate value is kept alive.
         self._trails: Any = WeakIdKeyDictionary()
         self._depends: Any = WeakIdKeyDictionary()
@@ -97,6 +99,7 @@ class Flow(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags:
             self.random[f"{name.rstrip('_')} at {place()}" if place() else name.rstrip("_")] = None
         result = func(*args, **kwargs)
+        self.steps += 1
         if depends:
             self._follow(func, name.rstrip("_"), args, kwargs, result)
         return result

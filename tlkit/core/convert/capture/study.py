@@ -83,6 +83,7 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
     """
     ports, recorder, run = _started(module, ports, seed)
     uses, tried, refused = run.flow.uses, list[Mapping[str, Values]](), list[tuple[str, Exception]]()
+    furthest = run
     best: tuple[_Run, Mapping[str, Values]] | None = None
     if run.right and _chosen(ports, uses, "") == (start := {port.name: _start(port) for port in ports}):
         return run.study(ports, start)  # nothing but pixels and normals: one run is enough
@@ -95,6 +96,7 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
             run = _run(recorder, ports, draw(ports, values, seed))
             uses = {name: _merged(use, run.flow.uses[name]) for name, use in uses.items()}
             # A run without an error is kept even if it tells nothing, until a better one comes.
+            furthest = run if run.flow.steps > furthest.flow.steps else furthest
             if run.error is None and (best is None or (run.right and not best[0].right)):
                 best = run, values
             if _chosen(ports, uses, rung) == values:  # nothing new learned
@@ -104,7 +106,7 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
         if best is not None and best[0].right:
             break
     if best is None:
-        error = refused[0][1] if refused else run.error
+        error = furthest.error  # not of values, perhaps, which others may be right for
         assert error is not None
         raise capture_error(error, recorder, ports, tried=True)
     return best[0].study(ports, best[1], _note(module, refused, best[1]))

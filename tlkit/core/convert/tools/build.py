@@ -169,9 +169,8 @@ def _precision(ct: Any, recipe: Recipe) -> Any:
 
 def plain_name(name: str) -> str:
     """Return a value's name as the captured graph has it: coremltools prefixes numbers, and its casts have suffixes."""
-    return re.sub(
-        r"^(?:op|var)_(?=\d)", "", re.sub(r"\W", "_", name).removesuffix("_cast_fp16").removesuffix("_cast_fp32")
-    )
+    plain = re.sub(r"_cast_(?:fp16|fp32|u?int16)(?=_|$)", "", re.sub(r"\W", "_", name))
+    return re.sub(r"^(?:op|var)_(?=\d)", "", plain)
 
 
 def progress(report: Report) -> Callable[[str], None]:

@@ -72,3 +72,25 @@ def _meshgrid(tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
         place = order.index(index)
         made.append(axis.reshape([-1 if at == place else 1 for at in range(len(axes))]).expand(shape))
     return made
+
+
+def _open_steps(given: Sequence[Any]) -> bool:
+    return getattr(given[2], "val", given[2]) is None
+
+
+@composed(
+    "linspace",
+    "coremltools takes no number of steps that is known only when the model runs",
+    applies=_open_steps,
+    replaces=True,
+)
+def _linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    import torch
+
+    if isinstance(steps, int):
+        return NotImplemented
+    count = torch.arange(steps).to(torch.float32)
+    # From the nearer end, as torch does: the last value is ``end`` itself, of one step ``start``.
+    share = count / count[-1:].clamp(min=1)
+    made = torch.where(share < 0.5, start + (end - start) * share, end - (end - start) * (1 - share))
+    return made.to(dtype or torch.float32)

@@ -23,11 +23,29 @@ def _cuts(given: Sequence[Any]) -> bool:
 
 @composed("pad", _WHY, replaces=True, applies=_cuts)
 def _pad(x: Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
-    if mode == "circular":
-        return _around(x, pad)
-    if mode != "constant":
-        return NotImplemented
-    return _padded(x, pad, value or 0.0)
+    if mode == "constant":
+        return _padded(x, pad, value or 0.0)
+    if not all(isinstance(amount, int) for amount in pad):
+        return _from_inside(x, pad, mode)
+    return _around(x, pad) if mode == "circular" else NotImplemented
+
+
+def _from_inside(x: Tensor, pad: Sequence[Any], mode: str) -> Tensor:
+    """Take what lies beyond an end from where ``mode`` says, by amounts that are known only when the model runs."""
+    import torch
+
+    for index in range(0, len(pad), 2):
+        axis, (left, right) = x.dim() - 1 - index // 2, pad[index : index + 2]
+        last = x.shape[axis] - 1
+        place = torch.arange(last + 1 + left + right) - left
+        if mode == "replicate":
+            place = place.clamp(0, last)
+        elif mode == "reflect":
+            place = last - (last - place.abs()).abs()
+        else:
+            place = torch.remainder(place, last + 1)
+        x = x.index_select(axis, place)
+    return x
 
 
 def _around(x: Tensor, pad: Sequence[int]) -> Tensor:
