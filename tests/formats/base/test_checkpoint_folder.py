@@ -250,3 +250,24 @@ def test_parts_joined_by_cat_are_told(tmp_path: Path) -> None:
         convert_weights(tmp_path / "joined.gguf", tmp_path / "x.safetensors")
     shutil.copy(parts[0], tmp_path / "alone.gguf")
     assert [item.name for item in open_tensors(tmp_path / "alone.gguf").left_out] == ["2 other parts"]
+
+
+def test_shards_of_two_counts_are_not_one_whole_model(tmp_path: Path) -> None:
+    for name, tensor in (("model-00001-of-00002", "a"), ("model-00002-of-00003", "b")):
+        save_file({tensor: np.ones(2, np.float32)}, tmp_path / f"{name}.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    assert {item.name for item in open_tensors(tmp_path).left_out} == {
+        "model-00002-of-00002.safetensors",
+        "model-00001-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+    }
+    with pytest.raises(LoadError, match="part of it is missing"):
+        convert_weights(tmp_path, tmp_path / "x.gguf")
+
+
+def test_several_files_without_an_index_are_said_to_be_read_as_one(tmp_path: Path) -> None:
+    for name in "ab":
+        save_file({name: np.ones(2, np.float32)}, tmp_path / f"{name}.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    found = open_tensors(tmp_path)
+    assert len(found.entries()) == 2 and "2 files and no index: they are read as one model" in found.notes[0]

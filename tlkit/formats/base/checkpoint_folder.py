@@ -151,16 +151,22 @@ def _said(found: Chosen, everything: Iterable[Path], index: Path) -> Chosen:
 
 
 def _unindexed(folder: Path, files: Sequence[Path]) -> Chosen:
-    """Choose among files without an index and with unusual names."""
-    kinds = {series(file.name) for file in files}
-    if len(kinds) == 1 and (only := kinds.pop()) is not None:
-        stem, count = only
-        ending = files[0].name.rpartition(".")[2]
+    """Choose among files without an index and with unusual names: all that are not an adapter are one model's.
+
+    Shards that their names promise are missing; where there are shards of two counts, those of both.
+    """
+    models = [file for file in files if file.name.rpartition(".")[0] != _ADAPTER] or list(files)
+    gone: list[Path] = []
+    notes: list[str] = []
+    for stem, count in sorted({kind for file in models if (kind := series(file.name))}):
+        ending = models[0].name.rpartition(".")[2]
         # A file's name may claim 99,999 shards.
         wanted = [folder / f"{stem}-{turn:05}-of-{count}.{ending}" for turn in range(1, min(int(count), 9999) + 1)]
-        gone = [path for path in wanted if path not in files]
-        note = f"{folder}: {len(files)} of {int(count)} shards, and no index that would list their tensors"
-        left = [LeftOut(path.name, "this shard is missing", None, "missing") for path in gone]
-        return Chosen(tuple(files), tuple(left), (note,), missing=tuple(gone))
-    models = [file for file in files if file.name.rpartition(".")[0] != _ADAPTER]
-    return _said(Chosen(tuple(models or files)), files, folder)
+        lost = [path for path in wanted if path not in files]
+        said = f"{len(wanted) - len(lost)} of {int(count)} shards, and no index that would list their tensors"
+        notes.append(f"{folder}: {said}")
+        gone += lost
+    if len(models) > 1 and not notes:
+        notes.append(f"{folder}: {len(models)} files and no index: they are read as one model")
+    left = tuple(LeftOut(path.name, "this shard is missing", None, "missing") for path in gone)
+    return _said(Chosen(tuple(models), left, tuple(notes), missing=tuple(gone)), files, folder)
