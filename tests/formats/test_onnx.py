@@ -98,6 +98,62 @@ def test_external_weights_that_are_not_here_are_a_note(tmp_path: Path) -> None:
     assert "external weights is missing" in OnnxFile(path).notes[0]
 
 
+def test_external_weights_that_are_a_git_lfs_pointer_say_so(tmp_path: Path) -> None:
+    path = external(tmp_path, "data.bin")
+    (tmp_path / "data.bin").write_text("version https://git-lfs.github.com/spec/v1\nsize 24\n")
+    found = OnnxFile(path)
+    assert "a git-lfs pointer in place of the 24 bytes" in found.notes[0]
+    with pytest.raises(LoadError, match="a git-lfs pointer"):
+        found.array(found.entries()[0])
+
+
+def test_bytes_of_external_weights_that_no_tensor_names_are_left_out(tmp_path: Path) -> None:
+    path = external(tmp_path, "data.bin")
+    file = tmp_path / "data.bin"
+    assert OnnxFile(path).left_out == ()
+    file.write_bytes(file.read_bytes() + bytes(100))
+    assert [(item.name, item.bytes, item.kind) for item in OnnxFile(path).left_out] == [("data.bin", 100, "unnamed")]
+
+
+def test_zeros_that_align_external_weights_are_not_left_out(tmp_path: Path) -> None:
+    weights = {"a": np.ones(5, np.float32), "b": np.ones(3, np.float32)}
+    for name, place in (("a", 0), ("b", 4096)):
+        with (tmp_path / "data.bin").open("ab") as file:
+            file.write(bytes(place - file.tell()) + weights[name].tobytes())
+    listed = []
+    for name, place in (("b", 4096), ("a", 0)):
+        tensor = numpy_helper.from_array(weights[name], name)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "data.bin"), ("offset", place), ("length", weights[name].nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        listed.append(tensor)
+    (tmp_path / "x.onnx").write_bytes(model(listed).SerializeToString())
+    found = OnnxFile(tmp_path / "x.onnx")
+    assert found.left_out == ()
+    for entry in found.entries():
+        np.testing.assert_array_equal(found.array(entry), weights[entry.name])
+
+
+def test_tensors_of_the_training_graphs_are_there_for_training(tmp_path: Path) -> None:
+    whole = model([numpy_helper.from_array(np.ones(4, np.float32), "w")])
+    training = whole.training_info.add()
+    for graph, name in ((training.initialization, "start"), (training.algorithm, "rate")):
+        graph.name = name
+        graph.initializer.append(numpy_helper.from_array(np.full(2, 3, np.float32), name))
+    (tmp_path / "x.onnx").write_bytes(whole.SerializeToString())
+    found = OnnxFile(tmp_path / "x.onnx")
+    assert {entry.name: entry.role for entry in found.entries()} == {"w": "", "start": "training", "rate": "training"}
+    assert found.array(found.entries()[1]).tolist() == [3, 3]
+
+
+def test_an_odd_number_of_f4_values(tmp_path: Path) -> None:
+    tensor = onnx.helper.make_tensor("q", onnx.TensorProto.FLOAT4E2M1, [3], [1.0, -2.0, 3.0])
+    (tmp_path / "x.onnx").write_bytes(model([tensor]).SerializeToString())
+    found = OnnxFile(tmp_path / "x.onnx")
+    assert found.array(found.entries()[0]).tolist() == [1, -2, 3]
+
+
 @pytest.mark.parametrize("location", ["../data.bin", "/etc/passwd", "a/../../data.bin"])
 def test_external_weights_must_lie_beside_the_model(tmp_path: Path, location: str) -> None:
     (tmp_path / "sub").mkdir()

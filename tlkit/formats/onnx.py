@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.errors import LoadError
+from tlkit.formats.base import sniff
 from tlkit.formats.base.dtypes import PLAIN
+from tlkit.formats.base.ledger import Ledger
 from tlkit.formats.base.mapped_tensors import MappedTensors
 from tlkit.formats.base.tensors import FormatName, TensorEntry
 from tlkit.formats.files.mapped import Mapped
@@ -58,6 +62,7 @@ _CONSTANTS = {"value_float": (2, 1), "value_floats": (7, 1), "value_int": (3, 7)
 """Attributes of a Constant node by name: the field that holds the values, and their type."""
 _FIELDS = 1_000_000  # a graph of 50,000 nodes has some 600,000
 _RANK = 64
+_ALIGNED = 1 << 16  # bytes: writers align external weights to pages, on Windows to 64 KiB
 _NESTED = 16  # graphs in the attributes of nodes: If, Loop, Scan
 
 
@@ -81,12 +86,14 @@ class OnnxFile(MappedTensors):
         self._found: dict[str, TensorEntry] = {}
         self._typed: dict[str, list[Field]] = {}
         self._left: list[LeftOut] = []
+        self._absent: dict[str, str] = {}  # why files of external weights cannot be read
+        self._role = ""
         try:
             self._model()
         except WireError as error:
             raise self._file.broken(error.message) from None
         self._entries = tuple(self._found.values())
-        self.left_out = tuple(self._left)
+        self.left_out = (*self._left, *self._beside())
         # Before IR version 4 the initializers had to be listed among the inputs.
         self.inputs = [port for port in self.inputs if port[0] not in self._found]
 
@@ -103,7 +110,8 @@ class OnnxFile(MappedTensors):
 
     def _model(self) -> None:
         names = {2: "", 3: ""}
-        # ModelProto: 1 ir_version, 2 and 3 producer, 6 doc, 7 graph, 8 opset_import, 14 metadata_props, 25 functions.
+        # ModelProto: 1 ir_version, 2 and 3 producer, 6 doc, 7 graph, 8 opset_import, 14 metadata_props,
+        # 20 training_info, 25 functions.
         for number, wire, start, end in self._fields(0, self._file.size):
             if number == 1 and wire == 0:
                 self.ir_version = start
@@ -113,6 +121,8 @@ class OnnxFile(MappedTensors):
                 self.metadata["doc"] = self._text(start, end)
             elif number == 7 and wire == 2:
                 self._graph(start, end, 0)
+            elif number == 20 and wire == 2:
+                self._training(start, end)
             elif number == 25 and wire == 2:  # a function: its nodes may hold constants
                 for inner, inner_wire, first, last in self._fields(start, end):
                     if inner == 7 and inner_wire == 2:
@@ -124,6 +134,14 @@ class OnnxFile(MappedTensors):
                 key, value = self._pair(start, end)
                 self.metadata[key] = value
         self.producer = " ".join(name for name in names.values() if name)
+
+    def _training(self, start: int, end: int) -> None:
+        """Collect the tensors of a TrainingInfo: of the graphs that set the weights up, and that change them."""
+        self._role = "training"
+        for number, wire, begin, stop in self._fields(start, end):
+            if number in (1, 2) and wire == 2:
+                self._graph(begin, stop, 1)
+        self._role = ""
 
     def _pair(self, start: int, end: int) -> tuple[str, Any]:
         """Return fields 1 (text) and 2 (text or number) of a message."""
@@ -296,11 +314,31 @@ class OnnxFile(MappedTensors):
 
     def raw(self, entry: TensorEntry) -> memoryview:
         """Return the tensor's stored bytes; numbers in typed fields are packed as in raw data."""
+        if entry.file in self._absent:
+            hint = "run `git lfs pull`, or fetch the file that belongs beside the model"
+            raise LoadError(f"{entry.file}: {self._absent[entry.file]}", hint)
         if entry.name not in self._typed:
             return super().raw(entry)
         from tlkit.formats.onnx_values import packed
 
         return packed(self._data, entry, self._typed[entry.name], _BITS.get(entry.dtype))
+
+    def _beside(self) -> Iterator[LeftOut]:
+        """Yield the bytes of files of external weights that no tensor names, except padding of zeros."""
+        ledger = Ledger()
+        placed = (entry for entry in self._found.values() if entry.file != str(self.path) and entry.offset is not None)
+        ends: dict[str, int] = {}
+        for entry in sorted(placed, key=lambda entry: (entry.file, entry.offset)):
+            if entry.file in self._absent:
+                continue
+            file = self._files.setdefault(entry.file, Mapped(Path(entry.file)))
+            start, end = entry.offset or 0, ends.get(entry.file, 0)
+            ledger.enter(entry.file, file.size, file.path.name)
+            ledger.claim(entry.file, start, start + entry.nbytes)
+            if 0 < start - end < _ALIGNED and not bytes(file.view[end:start]).strip(b"\0"):
+                ledger.claim(entry.file, end, start)
+            ends[entry.file] = max(end, start + entry.nbytes)
+        yield from ledger.rest("no tensor of the model names these bytes")
 
     def is_compressed(self, entry: TensorEntry) -> bool:
         """Whether several values share a byte, in ONNX's own packing."""
@@ -331,7 +369,7 @@ class OnnxFile(MappedTensors):
             if end > start and size and end - start != size:
                 raise WireError(f"'{name[:100]}' should have {size:,} bytes and has {end - start:,}")
             entry = TensorEntry(name, dtype, shape, (end - start) or size, str(self.path), inside)
-        self._found[name] = entry
+        self._found[name] = replace(entry, role=self._role) if self._role else entry
 
     def _external(
         self, name: str, dtype: str, shape: tuple[int, ...], size: int, external: dict[str, Any]
@@ -342,10 +380,11 @@ class OnnxFile(MappedTensors):
         if not all(number.isdecimal() and len(number) < 20 for number in numbers):
             raise WireError(f"'{name[:100]}' lies at no readable place in {target.name}")
         offset, length = map(int, numbers)
-        note = f"{target}: the file of external weights is missing"
-        if not target.is_file():
-            if note not in self.notes:
-                self.notes.append(note)
+        if not target.is_file() or sniff.is_pointer(target):
+            why = sniff.lfs_text(target) if target.is_file() else "the file of external weights is missing"
+            if str(target) not in self._absent:
+                self.notes.append(f"{target}: {why}")
+            self._absent[str(target)] = why
         elif offset + length > target.stat().st_size or (size and length != size):
             raise Mapped(target).broken(f"'{name[:100]}' is not in it whole")
         return TensorEntry(name, dtype, shape, length, str(target), offset)

@@ -262,7 +262,7 @@ def test_shards_of_two_counts_are_not_one_whole_model(tmp_path: Path) -> None:
         "model-00003-of-00003.safetensors",
     }
     with pytest.raises(LoadError, match="part of it is missing"):
-        convert_weights(tmp_path, tmp_path / "x.gguf")
+        convert_weights(tmp_path, tmp_path.with_suffix(".gguf"))
 
 
 def test_several_files_without_an_index_are_said_to_be_read_as_one(tmp_path: Path) -> None:

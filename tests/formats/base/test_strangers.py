@@ -32,6 +32,7 @@ from tlkit.formats.describe import open_tensors
         ("x.bin", b"BZh9" + bytes(60), "a bzip2 archive"),
         ("net.xml", b'<?xml version="1.0"?>\n<net name="m" version="11">', "OpenVINO's network"),
         ("m.xml", b'<?xml version="1.0"?>\n<PMML version="4.3">', "a PMML document"),
+        ("x.ort", struct.pack("<I", 32) + b"ORTM" + bytes(99), "an ONNX Runtime model"),
         ("x.engine", b"ftrt" + bytes(300), "a TensorRT engine"),
         ("x.so", b"\x7fELF\x02" + bytes(300), "a program or library"),
         ("x.gguf", bytes(4096), "a file of zeros"),

@@ -56,7 +56,9 @@ def _decoded(entry: TensorEntry, raw: memoryview) -> Array:
     if entry.dtype in NUMPY:
         flat = np.frombuffer(raw, np.dtype(NUMPY[entry.dtype]).newbyteorder(order))
         return _shaped(entry, flat.astype(flat.dtype.newbyteorder("="), copy=False))
-    return _shaped(entry, widen(entry.dtype, np.frombuffer(raw, np.uint8), order))
+    wide = widen(entry.dtype, np.frombuffer(raw, np.uint8), order)
+    # The last byte of an odd number of F4 has one value more.
+    return _shaped(entry, wide[: entry.elements] if entry.dtype == "F4" and not entry.strides else wide)
 
 
 def widen(dtype: str, data: NDArray[np.uint8], order: Order = "<") -> Array:

@@ -40,6 +40,7 @@ _MARKS: tuple[tuple[bytes, str, str], ...] = (
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x {name}"),
     (rb"Rar!\x1a\x07", "a RAR archive", "unpack it: unrar x {name}"),
     (rb"PK\x05\x06", "an empty zip archive", _FETCH),
+    (rb"(?s).{4}ORTM", "an ONNX Runtime model (.ort)", "give the .onnx that it was made from"),
     (rb"ftrt|ptrt", "a TensorRT engine", "give the ONNX model that it was built from"),
     (rb"MZqFpD", "a llamafile: a program with a GGUF inside", "unzip it and name the .gguf"),
     (rb"\x7fELF|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe|MZ", "a program or library, not a model", _SOURCE),
