@@ -74,6 +74,11 @@ Format = Annotated[
     typer.Option("--format", metavar="NAME", help="Read as coreml, safetensors, gguf, pytorch, onnx or numpy."),
 ]
 
+Measured = Annotated[
+    bool,
+    typer.Option("--measured", help="With --placement, on a Mac: Core ML's own plan beside it, differences first."),
+]
+
 
 def inspect(
     model: options.Model,
@@ -87,6 +92,7 @@ def inspect(
     placement: Placed = False,
     units: options.Units = None,
     chip: options.Chip = None,
+    measured: Measured = False,
     per_op: options.PerOp = False,
     rules: Rules = False,
     html: Html = None,
@@ -133,6 +139,7 @@ def inspect(
             placement=placement,
             units=units.split(",") if units else ("ane",),
             chip=chip,
+            measured=measured,
             diff=diff,
             report=report,
         )
@@ -163,9 +170,11 @@ def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
     def show() -> Any:
         from tlkit.cli.views.placement import placement_view
 
-        return placement_view(found.path, predictions, per_op, offer)
+        return placement_view(found.path, predictions, per_op, offer, found.measured or ())
 
-    told = {"model": found.path, "placement": [document(item) for item in predictions], "offer": offer}
+    told: dict[str, Any] = {"model": found.path, "placement": [document(item) for item in predictions], "offer": offer}
+    if found.measured is not None:
+        told["measured"] = found.measured
     sink.answer(told, show)
 
 

@@ -38,7 +38,8 @@ TIE = 1e-9  # of the price: the planner's own figures are equal to nine digits w
 @dataclass(frozen=True, slots=True)
 class Placed:
     """One operation: the units that can run it, the one predicted, its price there, and why it is not on the ANE.
-    ``microseconds`` is the planner's estimate for each unit that can run it; ``tied`` are units of equal cost.
+    ``microseconds`` is the planner's estimate for each unit that can run it; ``tied`` are units of equal cost;
+    ``result`` is the name of what it makes.
 
     ``confidence`` is ``high``, ``medium``, ``low``, or ``unknown`` where no rule knows the operation.
     """
@@ -53,6 +54,7 @@ class Placed:
     confidence: str
     macs: int
     nbytes: int
+    result: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,17 @@ def _placed(step: Step, cost: Mapping[str, float], reasons: tuple[str, ...], uni
     confidence = "unknown" if "unknown-op" in reasons else _least(told)
     equal = tuple(other for other in tied if other != unit)
     return Placed(
-        step.operation.name, step.type, tuple(cost), unit, equal, cost, told, confidence, step.macs, step.nbytes
+        step.operation.name,
+        step.type,
+        tuple(cost),
+        unit,
+        equal,
+        cost,
+        told,
+        confidence,
+        step.macs,
+        step.nbytes,
+        step.results[0].name if step.results else "",
     )
 
 

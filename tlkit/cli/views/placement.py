@@ -18,6 +18,7 @@ from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from tlkit.core.edit.ane import Rewrite
+    from tlkit.core.inspect.measured import Beside
     from tlkit.core.inspect.placement import Offer
 
 NAMES = {"ane": "the Neural Engine", "gpu": "the GPU", "cpu": "the CPU"}
@@ -27,11 +28,15 @@ _NAMED = 3  # operations that a line names
 
 
 def placement_view(
-    model: str, predictions: Sequence[Prediction], per_op: bool, offer: Offer | None = None
+    model: str,
+    predictions: Sequence[Prediction],
+    per_op: bool,
+    offer: Offer | None = None,
+    plans: Sequence[Beside] = (),
 ) -> RenderableType:
     """Return a summary, a bar and the reasons for each setting; with ``per_op`` a line for each operation.
 
-    ``offer`` is what ``tlkit edit --ane`` would improve.
+    ``offer`` is what ``tlkit edit --ane`` would improve, ``plans`` are Core ML's own, beside the predictions.
     """
     parts: list[RenderableType] = [
         card(
@@ -48,7 +53,21 @@ def placement_view(
             parts.append(_reasons(reasons(prediction)))
         if per_op:
             parts.append(_per_op(prediction))
-    return Group(*parts, *_offer(offer))
+    return Group(*parts, *(part for plan in plans for part in _beside(plan, per_op)), *_offer(offer))
+
+
+def _beside(plan: Beside, per_op: bool) -> list[RenderableType]:
+    """Core ML's plan beside the prediction: differences, and with ``per_op`` everything."""
+    shown = [pair for pair in plan.pairs if per_op or pair.agrees is False]
+    told = "nothing to compare" if plan.agreement is None else f"{percent(plan.agreement)} of operations as predicted"
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("operation", "type", "planned by Core ML", "predicted"):
+        table.add_column(heading, overflow="fold")
+    for pair in shown:
+        style = "yellow" if pair.agrees is False else ""
+        table.add_row(pair.name, pair.type, Text(pair.planned or "-", style), pair.predicted or "-")
+    head = Text(f"\n{plan.setting}, planned by Core ML: ", "bold").append(told, "")
+    return [head, table] if shown else [head]
 
 
 def _offer(offer: Offer | None) -> list[RenderableType]:

@@ -25,6 +25,7 @@ def inspect(
     placement: bool = False,
     units: Sequence[str | Unit] = (Unit.ANE,),
     chip: str | None = None,
+    measured: bool = False,
     diff: str | os.PathLike[str] | None = None,
     report: Report = lambda what, share: None,
 ) -> Inspection:
@@ -32,7 +33,8 @@ def inspect(
 
     ``format`` (coreml, safetensors, gguf, pytorch, onnx, numpy) overrides what the content says; ``function`` is one of
     a multifunction package's. ``stats`` reads every value of the tensors that match ``tensors`` (all of them for None),
-    ``hashes`` every byte. ``placement`` predicts the unit of each operation for each of ``units`` on ``chip``. ``diff``
+    ``hashes`` every byte. ``placement`` predicts the unit of each operation for each of ``units`` on ``chip``, and
+    ``measured`` asks Core ML for its own plans as well (on a Mac). ``diff``
     is another file, of any format, to compare with: tensors are matched by name. ``report`` is called with what is
     being done and the share that is finished.
 
@@ -42,6 +44,8 @@ def inspect(
     if placement:
         # The dataclass beneath is frozen: what is found is added past it.
         found.__dict__["placement"] = _placement(found, units, chip)
+    if measured:
+        found.__dict__["measured"] = _measured(found)
     if stats:
         found.__dict__["stats"] = _stats(found, tensors, report)
     if hashes:
@@ -58,6 +62,14 @@ def _placement(found: Inspection, units: Sequence[str | Unit], chip: str | None)
         raise UsageError(f"{found.path}: --placement is for Core ML models", "convert it first: tlkit convert")
     wanted = [unit if isinstance(unit, Unit) else Unit.parse(unit) for unit in units]
     return placements(found.package, wanted, chip, found.function)
+
+
+def _measured(found: Inspection) -> Any:
+    from tlkit.core.inspect.measured import measured
+
+    if found.placement is None or found.package is None:
+        raise UsageError("--measured goes with --placement", "add --placement")
+    return measured(found.package.root, found.placement, found.function)
 
 
 class _Share:

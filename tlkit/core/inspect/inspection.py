@@ -18,6 +18,7 @@ from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.core.compare.tensors import FileDifference
+    from tlkit.core.inspect.measured import Beside
     from tlkit.core.inspect.stats import TensorStats
     from tlkit.formats.coreml.package import Package
     from tlkit.mil.risks.kit import Risk
@@ -44,7 +45,7 @@ class Inspection(ModelInfo):
     ) -> None:
         super().__init__(**{field.name: getattr(info, field.name) for field in fields(info)})
         self.__dict__.update(entries=entries, package=package, opened=opened, function=function)
-        self.__dict__.update(stats=None, hashes=None, placement=None, difference=None)
+        self.__dict__.update(stats=None, hashes=None, placement=None, measured=None, difference=None)
 
     entries: tuple[TensorEntry, ...]
     """The stored tensors: name, type, shape, bytes, and where in which file."""
@@ -57,6 +58,8 @@ class Inspection(ModelInfo):
     """Of each tensor that was asked for: range, mean, standard deviation, zeros, NaN, infinities."""
     hashes: Mapping[str, Any] | None
     """SHA-256 by file (``files``), and one of the weights whatever file or order they are in (``weights``)."""
+    measured: tuple[Beside, ...] | None
+    """Core ML's own plan beside each prediction."""
     placement: tuple[Prediction, ...] | None
     """Where Core ML would run each operation, a prediction for each setting."""
     difference: FileDifference | None
