@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from tests.core.edit.test_edit import coremltools_program, ops
 from tests.formats import packages
+from tlkit.core.convert.convert import convert
 from tlkit.core.edit.ane import for_ane, judged
 from tlkit.core.edit.edit import edit
 from tlkit.core.inspect.placement import offered
@@ -100,3 +102,66 @@ def test_the_chip_is_checked_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--chip goes with --ane"):
         edit(net, tmp_path / "b.mlpackage", version="1", chip="m1")
     assert edit(net, tmp_path / "b.mlpackage", ane=True).ok
+
+
+def vit() -> torch.nn.Module:
+    from transformers import ViTConfig, ViTModel
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = ViTModel(ViTConfig(num_hidden_layers=2), add_pooling_layer=False).eval()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.inner(x).last_hidden_state
+
+    return Net()
+
+
+def bert() -> torch.nn.Module:
+    from transformers import BertConfig, BertModel
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = BertModel(BertConfig(num_hidden_layers=5), add_pooling_layer=False).eval()
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+            return self.inner(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    return Net()
+
+
+def gpt2() -> torch.nn.Module:
+    from transformers import GPT2Config
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = GPT2Block(GPT2Config(), layer_idx=0).eval()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            made = self.inner(x)
+            return made[0] if isinstance(made, tuple) else made
+
+    return Net()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "inputs"),
+    [(vit, ["x=1x3x224x224"]), (bert, ["ids=1x128:i32", "mask=1x128:i32"]), (gpt2, ["x=1x128x768"])],
+)
+def test_transformers_are_converted_to_run_on_the_neural_engine(
+    make: Callable[[], torch.nn.Module], inputs: list[str], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    result = convert(make(), tmp_path / "net.mlpackage", inputs=inputs, ane=True)
+    assert result.ok and result.verification is not None and result.verification.passed
+    made = [item for item in result.rewrites if item.made]
+    program = open_package(tmp_path / "net.mlpackage").program
+    assert program is not None and made
+    after = judged(program.function())
+    assert after.share >= 0.99
+    assert after.milliseconds <= made[0].before.milliseconds

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -48,9 +48,9 @@ def placement_view(
         )
     ]
     for prediction in predictions:
-        parts += [Text(), _summary(prediction), _bar(prediction)]
+        parts += [Text(), _summary(prediction), _Bar(prediction)]
         if Unit(prediction.setting) in (Unit.ANE, Unit.ALL):
-            parts.append(_reasons(reasons(prediction)))
+            parts.append(_reasons(reasons(prediction), offer))
         if per_op:
             parts.append(_per_op(prediction))
     return Group(*parts, *(part for plan in plans for part in _beside(plan, per_op)), *_offer(offer))
@@ -92,19 +92,27 @@ def _summary(prediction: Prediction) -> Text:
     return text.append(f"; {unknown} of them unknown to every rule", "yellow") if unknown else text
 
 
-def _bar(prediction: Prediction) -> Text:
+class _Bar:
     """The program as a bar: each cell covers an equal number of operations, coloured by their most frequent unit."""
-    found, text = prediction.operations, Text()
-    for cell in range(min(_BAR, len(found))):
-        width = min(_BAR, len(found))
-        part = found[cell * len(found) // width : (cell + 1) * len(found) // width] or found[-1:]
-        units = [placed.unit for placed in part]
-        most = max(dict.fromkeys(units), key=units.count)
-        text.append({"ane": "█", "gpu": "▓", "cpu": "░"}[most], _STYLES[most])
-    return text.append("  █ Neural Engine  ▓ GPU  ░ CPU", "dim")
+
+    def __init__(self, prediction: Prediction) -> None:
+        self._units = [placed.unit for placed in prediction.operations]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        units, text = self._units, Text()
+        width = min(_BAR, options.max_width, len(units))
+        for cell in range(width):
+            part = units[cell * len(units) // width : (cell + 1) * len(units) // width]
+            most = max(dict.fromkeys(part), key=part.count)
+            text.append(_CELLS[most], _STYLES[most])
+        yield text
+        yield Text("█ Neural Engine  ▓ GPU  ░ CPU", "dim")
 
 
-def _reasons(found: Sequence[Reason]) -> RenderableType:
+_CELLS = {"ane": "█", "gpu": "▓", "cpu": "░"}
+
+
+def _reasons(found: Sequence[Reason], offer: Offer | None) -> RenderableType:
     table = grid()
     for justify in ("right", "right"):
         table.add_column(justify=justify, no_wrap=True)
@@ -115,8 +123,9 @@ def _reasons(found: Sequence[Reason]) -> RenderableType:
         told = Text(f"{reason.rule.id}: {reason.rule.why}\n")
         told.append(f"{named}{more}", "dim")
         if reason.rule.mend:
-            told.append(f"\nguess: {reason.rule.mend}", "")
-        table.add_row(percent(reason.share), f"{len(reason.operations)} ops", told)
+            tried = offer is not None and "--ane" in reason.rule.mend
+            told.append(f"\n{'tried (see below)' if tried else 'guess'}: {reason.rule.mend}", "")
+        table.add_row(percent(reason.share), f"{len(reason.operations)} op{'s' * (len(reason.operations) != 1)}", told)
     return table
 
 
@@ -153,10 +162,9 @@ def with_rewrites(view: RenderableType, rewrites: Sequence[Rewrite]) -> Renderab
     for item in rewrites:
         where = f"{item.function}: " if len({other.function for other in rewrites}) > 1 else ""
         made = Text("made", "green") if item.made else Text("not made: it does not help", "yellow")
-        told = Text(f"{where}{item.change}")
-        if item.caution:
-            told.append(f"\n{item.caution}", "dim")
         share = f"{percent(item.before.share)} → {percent(item.after.share)}"
-        table.add_row(told, made, share, f"{item.before.milliseconds:.3g} → {item.after.milliseconds:.3g}")
-    note = Text("predicted from published figures, not measured", "dim")
-    return Group(view, Text(), table, note)
+        table.add_row(
+            f"{where}{item.change}", made, share, f"{item.before.milliseconds:.3g} → {item.after.milliseconds:.3g}"
+        )
+    notes = [Text(f"{item.change}: {item.caution}", "yellow") for item in rewrites if item.made and item.caution]
+    return Group(view, Text(), table, *notes, Text("predicted from published figures, not measured", "dim"))
