@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from tlkit.core.convert.capture.lengths import in_integers
 from tlkit.core.convert.capture.states import found_states, start_notes, watching
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
 from tlkit.core.convert.tools.teach import decompositions
@@ -88,6 +89,7 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
             whole: ExportedProgram = program.run_decompositions(decompositions())
         except Exception as error:  # of a mend that does not take an operation in this form
             raise ConversionError(f"cannot convert an operation of the exported graph: {reason(error)}") from error
+        in_integers(whole.graph)
         return whole
 
 
