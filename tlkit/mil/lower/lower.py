@@ -161,7 +161,7 @@ class _Lowering:
             self.values[operation.outputs[0].name] = node
             return
         for index, item in enumerate(operation.outputs):
-            part = self.graph.call_function(_item, (node, index))
+            part = self.graph.call_function(item_of, (node, index))
             self.values[item.name] = part
 
     def bind(self, definition: OpDef, operation: Operation) -> dict[str, Any]:
@@ -236,7 +236,8 @@ class _Lowering:
         return self.graph.get_attr(name), tuple(self.values[name] for name in captured)
 
 
-def _item(values: Sequence[Any], index: int) -> Any:
+def item_of(values: Sequence[Any], index: int) -> Any:
+    """Return one of an operation's several results; the nodes of a graph that do this have it as their target."""
     return values[index]
 
 

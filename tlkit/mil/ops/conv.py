@@ -99,7 +99,7 @@ def conv_transpose(
         (d - 1) * s + (k - 1) * e + 1
         for d, s, k, e in zip(x.shape[2:], strides, weight.shape[2:], dilations, strict=True)
     ]
-    before, after = _cut(x, full, pad_type, pad, output_shape, strides)
+    before, after = transposed_cut(x, full, pad_type, pad, output_shape, strides)
     added = [b - a for b, a in zip(before, after, strict=True)]
     # torch takes an output_padding only below the stride or the dilation, and no negative padding.
     limits = [max(s, e) for s, e in zip(strides, dilations, strict=True)]
@@ -110,7 +110,7 @@ def conv_transpose(
     return cut if bias is None else cut + bias.reshape(each(bias, x.ndim))
 
 
-def _cut(
+def transposed_cut(
     x: Tensor, full: Sequence[int], pad_type: str, pad: Ints | None, output_shape: Ints | None, strides: Ints
 ) -> Pads:
     """Return what to cut off the full result before and after; negative where the result is longer than the full

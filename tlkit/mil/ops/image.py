@@ -12,12 +12,12 @@ from tlkit.mil.ops.kit.registry import Ints, Tensor, op
 
 _TORCH_ALIGNS = {"STRICT_ALIGN_CORNERS": True, "ALIGN_CORNERS": True, "UNALIGN_CORNERS": False}
 # The (padding_mode, align_corners) pairs that torch's grid_sample computes as MIL does.
-_TORCH_PADDING = {("constant", True): "zeros", ("constant", False): "zeros"}
-_TORCH_PADDING |= {("border", True): "border", ("border", False): "border"}
-_TORCH_PADDING |= {("reflection", True): "reflection", ("symmetric", False): "reflection"}
+TORCH_PADDING = {("constant", True): "zeros", ("constant", False): "zeros"}
+TORCH_PADDING |= {("border", True): "border", ("border", False): "border"}
+TORCH_PADDING |= {("reflection", True): "reflection", ("symmetric", False): "reflection"}
 
 
-def _scaled(size: int, factor: float) -> int:
+def scaled(size: int, factor: float) -> int:
     """Scale an axis's length by ``factor``, an f32; the margin makes up for what f32 loses of it."""
     return int(size * factor * (1 + 2**-24))
 
@@ -54,7 +54,7 @@ def upsample_bilinear(
     half_pixel_centers: bool | None = None,
 ) -> Tensor:
     """Scale by bilinear interpolation; ``half_pixel_centers`` (iOS16) is ``not align_corners`` if it is not given."""
-    height, width = _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
+    height, width = scaled(x.shape[-2], scale_factor_height), scaled(x.shape[-1], scale_factor_width)
     if align_corners:
         return _resize(x, height, width, "STRICT_ALIGN_CORNERS")
     return _resize(x, height, width, "DEFAULT" if half_pixel_centers is False else "UNALIGN_CORNERS")
@@ -63,7 +63,7 @@ def upsample_bilinear(
 @op(exact=True)
 def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Tensor:
     """Scale by taking, for output i of n, the input at floor(i * size / n)."""
-    height, width = _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
+    height, width = scaled(x.shape[-2], scale_factor_height), scaled(x.shape[-1], scale_factor_width)
     if x.ndim == 4 and height % x.shape[-2] == 0 and width % x.shape[-1] == 0:
         return x.repeat_interleave(height // x.shape[-2], -2).repeat_interleave(width // x.shape[-1], -1)
     return _sampling.nearest(_sampling.nearest(x, -2, height, "FLOOR"), -1, width, "FLOOR")
@@ -169,7 +169,7 @@ def resample(
     iOS16 takes f16 coordinates, iOS17 8 and 16-bit integers too.
     """
     coordinates = coordinates.to(torch.float32)
-    padding = _TORCH_PADDING.get((padding_mode, align_corners))
+    padding = TORCH_PADDING.get((padding_mode, align_corners))
     plain = sampling_mode == "bilinear" and coordinates_mode == "normalized_minus_one_to_one"
     # grid_sample pads with zeros only.
     if plain and padding is not None and (padding != "zeros" or padding_value == 0):

@@ -28,7 +28,7 @@ def max_pool(
     strides = strides or (1,) * len(kernel_sizes)
     if pad_type == "valid" and not ceil_mode:
         return run(x, kernel_sizes, strides)
-    before, after, _ = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    before, after, _ = pool_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if _fits(before, after, kernel_sizes):
         return run(x, kernel_sizes, strides, before)
     # -inf never is the maximum, unless a window is all padding.
@@ -85,7 +85,7 @@ def _average(
     strides = strides or (1,) * len(kernel_sizes)
     if pad_type == "valid" and not ceil_mode:
         return run(x, kernel_sizes, strides)
-    before, after, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    before, after, extra = pool_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if _fits(before, after, kernel_sizes):
         return run(x, kernel_sizes, strides, before, False, not exclude)
     padding = pairs_for_torch(before, after)
@@ -114,7 +114,7 @@ def l2_pool(
 ) -> Tensor:
     """The square root of each window's sum of squares."""
     strides = strides or (1,) * len(kernel_sizes)
-    before, after, _ = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    before, after, _ = pool_pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     run = _AVERAGE[x.ndim]
     means = run(F.pad(x * x, pairs_for_torch(before, after)), kernel_sizes, strides)
     size = 1
@@ -129,7 +129,7 @@ def _fits(before: Sequence[int], after: Sequence[int], kernel: Ints) -> bool:
     return list(before) == list(after) and all(2 * b <= k for b, k in zip(before, kernel, strict=True))
 
 
-def _pads(
+def pool_pads(
     x: Tensor, kernel: Ints, strides: Ints, pad_type: str, pad: Ints | None, ceil_mode: bool
 ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
     """Return the padding before and after each axis, and the part of the latter that only ``ceil_mode`` adds."""

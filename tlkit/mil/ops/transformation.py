@@ -75,7 +75,7 @@ def slice_by_index(
     squeeze_mask: Bools | None = None,
 ) -> Tensor:
     """numpy's ``x[begin:end:stride, ...]``; masks ignore a begin or an end, or index only at begin."""
-    index, flips = _index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    index, flips = slice_index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     return x[index].flip(flips) if flips else x[index]
 
 
@@ -105,7 +105,7 @@ def slice_update_(
     squeeze_mask: Bools | None = None,
 ) -> Tensor:
     """The same, in place."""
-    index, flips = _index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    index, flips = slice_index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     target = x[index]
     update = update.reshape(target.shape)
     target.copy_(update.flip(flips) if flips else update)
@@ -202,7 +202,7 @@ def batch_to_space(x: Tensor, block_shape: Ints, crops: Any) -> Tensor:
     return x[:, :, top : h * a - bottom, left : w * b - right]
 
 
-def _index(
+def slice_index(
     x: Tensor,
     begin: Ints,
     end: Ints,

@@ -1,0 +1,1 @@
+"""From a lowered MIL function to an ONNX graph: one typed function for each operation."""

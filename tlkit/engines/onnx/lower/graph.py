@@ -1,0 +1,178 @@
+"""An ONNX graph in the making: values, nodes, constants; and the graph as a serialized model.
+
+Shapes are fixed: a graph is made for one set of input shapes. ``Value.shape`` is known for what the program names, and
+unknown for what a lowering makes on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlkit.errors import LoadError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 20
+"""The opset of ONNX that lowerings are written in (Gelu came with it)."""
+LARGEST = 1_900_000_000
+"""Bytes of constants: a model is one protobuf message, which ends at 2 GiB."""
+F32, I32, I64, BOOL = "float32", "int32", "int64", "bool"
+
+
+class Unsupported(LoadError):
+    """What a graph cannot hold; the message says which operation, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of the graph: ``dtype`` is numpy's name, ``array`` is there for a constant.
+
+    ``raw`` marks a float that is not rounded to f16 yet, and ``clamp`` the bounds (f16 values) that it still has to be
+    brought within; both are done together when something needs the value. ``positive`` marks a float that is never
+    negative, ``small`` one whose magnitude stays below f16's largest number.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None = None
+    array: np.ndarray[Any, Any] | None = None
+    raw: bool = False
+    clamp: tuple[float, float] | None = None
+    positive: bool = False
+    small: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions; Unsupported where the lowering has not said."""
+        return len(self.known)
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """The shape, which a value that the program names has."""
+        if self.shape is None:
+            raise Unsupported(f"the shape of '{self.name}' is not known")
+        return self.shape
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is a float."""
+        return self.dtype == F32
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a graph is spelt for a runtime.
+
+    ``rounding`` is how f16's rounding is written: ``"arithmetic"`` (see ``rounding.py``), ``"casts"`` to f16 and back,
+    or ``""`` for none. The arithmetic is for a runtime whose minima and maxima lose a NaN, so that these are written
+    with comparisons there (``careful``).
+    """
+
+    rounding: str
+
+    @property
+    def careful(self) -> bool:
+        """Whether the runtime's own minima and maxima would lose a NaN that counts."""
+        return self.rounding == "arithmetic"
+
+
+Operand = Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any]
+
+
+@dataclass
+class Graph:
+    """Nodes in order, constants, and the ports; ``spelling`` is the runtime's."""
+
+    spelling: Spelling
+    scope: str = "graph"
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    states: dict[str, Value] = field(default_factory=dict)
+    """The current contents of each state by name; those at the end are outputs."""
+    _constants: dict[Any, Value] = field(default_factory=dict)
+    _arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+
+    def op(self, kind: str, *operands: Operand | None, dtype: str | None = None, count: int = 1, **attributes: Any) -> Value:
+        """Add a node; return its (first) output, of the first operand's type unless ``dtype`` says another."""
+        return self.ops(kind, *operands, dtype=dtype, count=count, **attributes)[0]
+
+    def ops(
+        self, kind: str, *operands: Operand | None, dtype: str | None = None, count: int = 1, **attributes: Any
+    ) -> list[Value]:
+        """Add a node with ``count`` outputs and return them. Plain numbers take the type of
+        the first value that is no boolean."""
+        from onnx import helper
+
+        kinds = [item.dtype for item in operands if isinstance(item, Value)]
+        first = kinds[0] if kinds else F32
+        number = next((kind for kind in kinds if kind != BOOL), first)
+        given = [self.value(item, number) for item in operands]
+        names = [self.fresh() for _ in range(count)]
+        self.nodes.append(helper.make_node(kind, [item.name if item else "" for item in given], names, **attributes))
+        return [Value(name, dtype or first) for name in names]
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        """Return ``x`` converted to numpy's type ``dtype`` by ONNX's own rules."""
+        from onnx import helper
+
+        return self.op("Cast", x, dtype=dtype, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def value(self, operand: Operand | None, dtype: str) -> Value | None:
+        """Return an operand as a value: numbers as constants of ``dtype``, lists as int64."""
+        if operand is None or isinstance(operand, Value):
+            return operand
+        if isinstance(operand, np.ndarray):
+            return self.constant(operand)
+        return self.constant(np.array(operand, I64 if isinstance(operand, Sequence) else dtype))
+
+    def constant(self, array: np.ndarray[Any, Any]) -> Value:
+        """Return a constant; small ones of equal contents are shared."""
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= 256 else None
+        if key is not None and key in self._constants:
+            return self._constants[key]
+        name = self.fresh("constant")
+        self._arrays[name] = array
+        made = Value(name, str(array.dtype), tuple(array.shape), array)
+        if key is not None:
+            self._constants[key] = made
+        return made
+
+    def fresh(self, base: str | None = None) -> str:
+        """Return a name that nothing has yet, after the operation at hand."""
+        base = base or self.scope
+        count = self._names[base] = self._names.get(base, -1) + 1
+        return f"{base}.{count}" if count else base
+
+    def model(self) -> bytes:
+        """Return the graph as a serialized ONNX model; Unsupported where its constants are too large for one."""
+        from onnx import TensorProto, helper
+
+        used = {name for node in self.nodes for name in node.input} | {item.name for item in self.outputs}
+        arrays = {name: array for name, array in self._arrays.items() if name in used}
+        if sum(array.nbytes for array in arrays.values()) > LARGEST:
+            raise Unsupported("its weights do not fit into one ONNX model")
+        constants = []
+        for name, array in arrays.items():
+            tensor = TensorProto(name=name, dims=array.shape, raw_data=np.ascontiguousarray(array).tobytes())
+            tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+            constants.append(tensor)
+        inputs, outputs = [_port(item) for item in self.inputs], [_port(item) for item in self.outputs]
+        graph = helper.make_graph(self.nodes, "program", inputs, outputs, constants)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+        data: bytes = made.SerializeToString()
+        return data
+
+
+def _port(value: Value) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
+    return helper.make_tensor_value_info(value.name, kind, value.shape)
+

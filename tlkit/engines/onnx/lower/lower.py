@@ -1,0 +1,241 @@
+"""A lowered function and what one run of it showed, made an ONNX graph.
+
+The source is the graph of ``mil/lower`` with its bound arguments. One run by PyTorch (:class:`Recorder`) gives every
+value's shape; what depends on nothing but constants and shapes is a constant here. A value that has to be rounded to
+f16 is rounded when something needs it rounded: operations that commute with the rounding go first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from tlkit.engines.onnx.lower import ops as lowerings
+from tlkit.engines.onnx.lower.graph import Graph, Spelling, Unsupported, Value
+from tlkit.engines.onnx.lower.registry import lowering
+from tlkit.engines.onnx.lower.rounding import clamped, clamped_raw, rounded
+from tlkit.mil import ops
+from tlkit.mil.lower.lower import item_of
+from tlkit.mil.program import Function, StateType, walk
+
+FAMILIES = lowerings.__name__
+"""The lowerings, which importing them registers."""
+_STATES = ("read_state", "write_state", "coreml_update_state")
+_UNDECIDED = ("random_bernoulli", "random_categorical", "random_normal", "random_uniform")
+
+
+def unsupported(function: Function, *, strict: bool = False) -> str | None:
+    """Return an operation of ``function`` that has no lowering to ONNX, or None; cheap, and not the last word."""
+    for operation in walk(function.block.operations):
+        definition = ops.lookup(operation.type, function.opset, strict=strict)
+        if operation.type == "const" or definition is None or definition.constexpr or operation.type == "shape":
+            continue
+        if lowering(definition.function) is None:
+            return operation.type
+    return None
+
+
+class Recorder(fx.Interpreter):
+    """Runs a lowered function and keeps each value's shape and type, and what depends on shapes only whole."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.extra_traceback = False
+        self.fixed = fixed_nodes(module.graph)
+        self.found: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node and keep what it shows."""
+        result = super().run_node(n)
+        self.found[n] = _kept(result, whole=n in self.fixed and n.op != "get_attr")
+        return result
+
+
+def _kept(result: Any, *, whole: bool) -> Any:
+    if isinstance(result, torch.Tensor):
+        return result.detach().cpu().numpy().copy() if whole else (tuple(result.shape), _name(result.dtype))
+    if isinstance(result, tuple | list) and not whole:
+        return tuple(_kept(item, whole=False) for item in result)
+    return result
+
+
+def fixed_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """Return the nodes whose values are the same for all inputs of the same shapes."""
+    fixed: set[fx.Node] = set()
+    for node in graph.nodes:
+        operation = node.meta.get("mil")
+        kind = operation.type if operation is not None else ""
+        if node.op == "get_attr" or kind == "shape":
+            fixed.add(node)
+        elif node.op == "call_function" and kind not in (*_STATES, *_UNDECIDED):
+            given = node.all_input_nodes
+            if given and all(item in fixed for item in given) or (not given and kind):
+                fixed.add(node)
+    return fixed
+
+
+def lower_to_onnx(module: fx.GraphModule, function: Function, seen: Recorder, spelling: Spelling) -> Graph:
+    """Return the ONNX graph of a lowered function at the shapes that ``seen`` has recorded.
+
+    Inputs and outputs are the function's, in order; the states are inputs of their names, and what they hold in the
+    end are further outputs, in order. Raises Unsupported, which names the operation.
+    """
+    return _Lowering(module, function, seen, spelling).run()
+
+
+class _Lowering:
+    def __init__(self, module: fx.GraphModule, function: Function, seen: Recorder, spelling: Spelling) -> None:
+        self.module, self.function, self.seen = module, function, seen
+        self.graph = Graph(spelling)
+        self.values: dict[fx.Node, Any] = {}
+        self.settled: dict[str, Value] = {}
+
+    def run(self) -> Graph:
+        inputs = iter(self.function.inputs)
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                self.port(node, next(inputs))
+            elif node.op == "output":
+                self.finish(node.args[0])
+            else:
+                self.node(node)
+        return self.graph
+
+    def port(self, node: fx.Node, item: Any) -> None:
+        shape, dtype = self.seen.found[node]
+        value = Value(self.graph.fresh(item.name), dtype, shape)
+        self.graph.inputs.append(value)
+        if isinstance(item.type, StateType):
+            self.graph.states[node.name] = value
+            value = replace(value, name=node.name)  # a state is referred to by the node's name
+        self.values[node] = value
+
+    def finish(self, outputs: Sequence[fx.Node]) -> None:
+        for name, node in zip(self.function.block.outputs, outputs, strict=True):
+            value = self.ready(self.values[node]) if node in self.values else None
+            if not isinstance(value, Value):
+                raise Unsupported(f"the output '{name}' is not a tensor")
+            self.graph.outputs.append(self.output(name, value))
+        for name, value in self.graph.states.items():
+            self.graph.outputs.append(self.output(f"{name}.after", self.ready(value)))
+
+    def output(self, name: str, value: Value) -> Value:
+        made = replace(self.graph.op("Identity", value), shape=value.known, dtype=value.dtype)
+        return made
+
+    def node(self, node: fx.Node) -> None:
+        if node in self.seen.fixed:
+            self.values[node] = self.constant(node)
+        elif node.target is item_of:
+            whole, index = node.args
+            assert isinstance(whole, fx.Node) and isinstance(index, int)
+            self.values[node] = self.values[whole][index]
+        elif node.target is ops.host:
+            raise Unsupported(f"{_of(node)} takes a size or a parameter that depends on values")
+        else:
+            self.operation(node)
+
+    def constant(self, node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            found = getattr(self.module, str(node.target))
+            if not isinstance(found, torch.Tensor):
+                return None  # a nested block, which whoever uses it refuses
+            return self.graph.constant(found.detach().cpu().numpy())
+        value = self.seen.found[node]
+        if isinstance(value, tuple) and any(isinstance(item, torch.Tensor) for item in value):
+            return tuple(self.graph.constant(item.numpy()) for item in value)
+        return self.graph.constant(value) if isinstance(value, np.ndarray) else value
+
+    def operation(self, node: fx.Node) -> None:
+        assert callable(node.target)
+        entry = lowering(node.target)
+        if entry is None:
+            raise Unsupported(f"{_of(node)} has no counterpart in ONNX here")
+        self.graph.scope = node.name
+        early = entry.commutes(node.kwargs) and self.may_wait(node)
+        given = {name: self.argument(item, early) for name, item in node.kwargs.items()}
+        clamps = {item.clamp for item in _floats(given.values())} if early and not entry.bounding else set()
+        if len(clamps) > 1:
+            given = {name: _deep(item, lambda value: clamped_raw(self.graph, value)) for name, item in given.items()}
+            clamps = set()
+        try:
+            made = entry.function(self.graph, **given)
+        except Unsupported as error:
+            raise Unsupported(f"{_of(node)}: {error.message}") from None
+        waits = _rounds(node.target) or (early and any(_is_raw(item) for item in given.values()))
+        made = _deep(made, lambda value: replace(value, clamp=value.clamp or next(iter(clamps), None)))
+        self.values[node] = self.shaped(made, self.seen.found[node], waits)
+
+    def may_wait(self, node: fx.Node) -> bool:
+        """Whether what a node takes is used by nothing else, so that its rounding may come after the node."""
+        return all(len(item.users) == 1 for item in node.all_input_nodes if _is_raw(self.values.get(item)))
+
+    def argument(self, item: Any, early: bool) -> Any:
+        if isinstance(item, fx.Node):
+            value = self.values.get(item)
+            if value is None:
+                raise Unsupported(f"{_of(item)} is no tensor")
+            return value if early else self.ready(value)
+        if isinstance(item, tuple | list):
+            return tuple(self.argument(part, early) for part in item)
+        return item
+
+    def ready(self, value: Any) -> Any:
+        """Return a value rounded, if it has to be; each is rounded once."""
+        if not isinstance(value, Value) or not value.raw:
+            return value
+        if value.name not in self.settled:
+            self.settled[value.name] = rounded(self.graph, value)
+        return self.settled[value.name]
+
+    def shaped(self, made: Any, found: Any, waits: bool) -> Any:
+        if isinstance(made, tuple | list):
+            return tuple(self.shaped(item, kept, waits) for item, kept in zip(made, found, strict=True))
+        if made is None or not isinstance(found, tuple):
+            return made
+        shape, dtype = found
+        if made.dtype != dtype:
+            made = self.graph.cast(made, dtype)
+        if not (waits and made.is_float):
+            made = clamped(self.graph, made)
+        return replace(made, shape=shape, raw=waits and made.is_float)
+
+
+def _deep(item: Any, change: Callable[[Value], Value]) -> Any:
+    """Return values, or lists of them, changed; anything else as it is."""
+    if isinstance(item, tuple | list):
+        return tuple(_deep(part, change) for part in item)
+    return change(item) if isinstance(item, Value) else item
+
+
+def _floats(items: Iterable[Any]) -> Iterator[Value]:
+    for item in items:
+        if isinstance(item, tuple | list):
+            yield from _floats(item)
+        elif isinstance(item, Value) and item.is_float:
+            yield item
+
+
+def _rounds(target: Callable[..., Any]) -> bool:
+    """Whether a node's function is an operation with its rounding."""
+    return hasattr(target, "__wrapped__")
+
+
+def _is_raw(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(_is_raw(item) for item in value)
+    return isinstance(value, Value) and value.raw
+
+
+def _of(node: fx.Node) -> str:
+    operation = node.meta.get("mil")
+    return f"op '{operation.name}' ({operation.type})" if operation is not None else f"'{node.name}'"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

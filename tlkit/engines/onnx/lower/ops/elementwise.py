@@ -1,0 +1,250 @@
+"""Elementwise operations on one and two tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tlkit.engines.onnx.lower.graph import BOOL, F32, I32, Graph, Unsupported, Value
+from tlkit.engines.onnx.lower.ops.kit import bounded, need_floats
+from tlkit.engines.onnx.lower.registry import lowers
+from tlkit.engines.onnx.lower.rounding import clamped_raw
+from tlkit.mil.ops import elementwise_binary as two
+from tlkit.mil.ops import elementwise_unary as one
+from tlkit.mil.types import DType
+
+_UNARY: dict[Callable[..., Any], str] = {
+    one.acos: "Acos", one.asin: "Asin", one.atan: "Atan", one.atanh: "Atanh", one.cos: "Cos", one.cosh: "Cosh",
+    one.erf: "Erf", one.exp: "Exp", one.sin: "Sin", one.sinh: "Sinh", one.sqrt: "Sqrt", one.tan: "Tan",
+    one.tanh: "Tanh",
+}  # fmt: skip
+_STEPS: dict[Callable[..., Any], str] = {
+    one.ceil: "Ceil", one.floor: "Floor", one.round_: "Round", one.sign: "Sign",
+}  # fmt: skip
+_WITHIN_ONE = {"Erf", "Sin", "Cos", "Tanh"}
+_COMPARED: dict[Callable[..., Any], str] = {
+    two.equal: "Equal", two.greater: "Greater", two.greater_equal: "GreaterOrEqual", two.less: "Less",
+    two.less_equal: "LessOrEqual",
+}  # fmt: skip
+_ORDER = (BOOL, "uint8", "int8", "int16", I32, "int64", F32)
+
+
+def _register() -> None:
+    for operation, kind in _UNARY.items():
+        lowers(operation)(_unary(kind))
+    for operation, kind in _STEPS.items():
+        lowers(operation)(_step(kind))
+    for operation, kind in _COMPARED.items():
+        lowers(operation)(_comparison(kind))
+    for operation, kind in ((two.logical_and, "And"), (two.logical_or, "Or"), (two.logical_xor, "Xor")):
+        lowers(operation)(_logical(kind))
+    for operation, kind in ((two.add, "Add"), (two.sub, "Sub"), (two.mul, "Mul")):
+        lowers(operation)(_arithmetic(kind))
+
+
+def _unary(kind: str) -> Callable[..., Value]:
+    def lowering(g: Graph, x: Value) -> Value:
+        need_floats(x)
+        return replace(g.op(kind, x), positive=kind in ("Exp", "Sqrt"), small=kind in _WITHIN_ONE)
+
+    return lowering
+
+
+def _step(kind: str) -> Callable[..., Value]:
+    def lowering(g: Graph, x: Value) -> Value:
+        return g.op(kind, x) if x.is_float or kind == "Sign" else x
+
+    return lowering
+
+
+def _alike(g: Graph, x: Value, y: Value) -> tuple[Value, Value]:
+    """Return two operands in their common type."""
+    if x.dtype == y.dtype:
+        return x, y
+    common = max((x.dtype, y.dtype), key=lambda name: _ORDER.index(name) if name in _ORDER else -1)
+    return tuple(item if item.dtype == common else g.cast(item, common) for item in (x, y))  # type: ignore[return-value]
+
+
+def _comparison(kind: str) -> Callable[..., Value]:
+    def lowering(g: Graph, x: Value, y: Value) -> Value:
+        x, y = _alike(g, x, y)
+        if x.dtype == BOOL and kind != "Equal":
+            raise Unsupported("it compares booleans by size")
+        return g.op(kind, x, y, dtype=BOOL)
+
+    return lowering
+
+
+def _logical(kind: str) -> Callable[..., Value]:
+    def lowering(g: Graph, x: Value, y: Value) -> Value:
+        return g.op(kind, truth(g, x), truth(g, y), dtype=BOOL)
+
+    return lowering
+
+
+def _arithmetic(kind: str) -> Callable[..., Value]:
+    def lowering(g: Graph, x: Value, y: Value) -> Value:
+        x, y = _alike(g, x, y)
+        if x.dtype == BOOL:
+            raise Unsupported("it computes with booleans")
+        return g.op(kind, x, y)
+
+    return lowering
+
+
+def truth(g: Graph, x: Value) -> Value:
+    """Return x != 0."""
+    return x if x.dtype == BOOL else g.op("Not", g.op("Equal", x, 0, dtype=BOOL), dtype=BOOL)
+
+
+@lowers(two.not_equal)
+def not_equal(g: Graph, x: Value, y: Value) -> Value:
+    """x != y."""
+    return g.op("Not", g.op("Equal", *_alike(g, x, y), dtype=BOOL), dtype=BOOL)
+
+
+@lowers(two.real_div)
+def real_div(g: Graph, x: Value, y: Value) -> Value:
+    """x / y."""
+    need_floats(x, y)
+    return g.op("Div", x, y)
+
+
+@lowers(two.mod)
+def mod(g: Graph, x: Value, y: Value) -> Value:
+    """The remainder, with y's sign."""
+    need_floats(x, y)
+    rest = g.op("Mod", x, y, fmod=1)
+    other = g.op("Less", g.op("Mul", g.op("Sign", rest), g.op("Sign", y)), 0.0, dtype=BOOL)
+    return g.op("Where", other, g.op("Add", rest, y), rest, dtype=F32)
+
+
+@lowers(two.pow_)
+def power(g: Graph, x: Value, y: Value) -> Value:
+    """x to the power of y."""
+    need_floats(x, y)
+    return g.op("Pow", x, y)
+
+
+def _extreme(g: Graph, x: Value, y: Value, kind: str, beats: str) -> Value:
+    x, y = (clamped_raw(g, item) for item in _alike(g, x, y))
+    if not (g.spelling.careful and x.is_float):
+        return g.op(kind, x, y)
+    # y is taken unless x is better or a NaN; a NaN of y is taken because no comparison with it holds.
+    first = g.op("Where", g.op(beats, x, y, dtype=BOOL), x, y, dtype=F32)
+    return g.op("Where", g.op("LessOrEqual", x, math.inf, dtype=BOOL), first, x, dtype=F32)
+
+
+def _bound(x: Value, y: Value) -> tuple[Value, float] | None:
+    """Return one operand, and the other if that is one finite constant of f16 (its value then)."""
+    for item, other in ((x, y), (y, x)):
+        if item.is_float and other.array is not None and other.array.size == 1 and other.rank <= item.rank:
+            value = float(other.array.item())
+            if is_half(value):
+                return item, value
+    return None
+
+
+@lowers(two.maximum, monotone=True, bounding=True)
+def maximum(g: Graph, x: Value, y: Value) -> Value:
+    """The larger one."""
+    found = _bound(x, y)
+    return bounded(g, found[0], found[1], math.inf) if found else _extreme(g, x, y, "Max", "Greater")
+
+
+@lowers(two.minimum, monotone=True, bounding=True)
+def minimum(g: Graph, x: Value, y: Value) -> Value:
+    """The smaller one."""
+    found = _bound(x, y)
+    return bounded(g, found[0], -math.inf, found[1]) if found else _extreme(g, x, y, "Min", "Less")
+
+
+@lowers(one.abs_, monotone=True, bounding=True)
+def absolute(g: Graph, x: Value) -> Value:
+    """The absolute value; rounding is the same on both sides of 0."""
+    return replace(g.op("Abs", clamped_raw(g, x)), positive=True, small=x.small)
+
+
+def is_half(value: Any) -> bool:
+    """Whether it is a number that f16 has."""
+    return isinstance(value, int | float) and (
+        math.isinf(value) or (abs(value) <= 65504 and float(np.float16(value)) == value)
+    )
+
+
+@lowers(one.clip, monotone=lambda given: is_half(given["alpha"]) and is_half(given["beta"]), bounding=True)
+def clip(g: Graph, x: Value, alpha: float, beta: float) -> Value:
+    """min(max(x, alpha), beta)."""
+    return bounded(g, x, alpha, beta)
+
+
+@lowers(one.threshold, monotone=lambda given: is_half(given["alpha"]), bounding=True)
+def threshold(g: Graph, x: Value, alpha: float) -> Value:
+    """max(x, alpha)."""
+    return bounded(g, x, alpha, math.inf)
+
+
+@lowers(one.exp2)
+def exp2(g: Graph, x: Value) -> Value:
+    """2 to the power of x."""
+    need_floats(x)
+    return g.op("Pow", g.constant(np.array(2.0, np.float32)), x)
+
+
+@lowers(one.inverse)
+def inverse(g: Graph, x: Value, epsilon: float = 1e-4) -> Value:
+    """1 / (x + epsilon)."""
+    need_floats(x)
+    return g.op("Reciprocal", g.op("Add", x, epsilon))
+
+
+@lowers(one.log)
+def log(g: Graph, x: Value, epsilon: float = 1e-45) -> Value:
+    """The natural logarithm of x + epsilon."""
+    need_floats(x)
+    return g.op("Log", g.op("Add", x, epsilon))
+
+
+@lowers(one.rsqrt)
+def rsqrt(g: Graph, x: Value, epsilon: float = 1e-12) -> Value:
+    """1 / sqrt(x + epsilon)."""
+    need_floats(x)
+    return g.op("Reciprocal", g.op("Sqrt", g.op("Add", x, epsilon)))
+
+
+@lowers(one.square)
+def square(g: Graph, x: Value) -> Value:
+    """x * x."""
+    return replace(g.op("Mul", x, x), positive=x.is_float)
+
+
+@lowers(one.logical_not)
+def logical_not(g: Graph, x: Value) -> Value:
+    """Whether x is false."""
+    return g.op("Not", truth(g, x), dtype=BOOL)
+
+
+@lowers(one.cast)
+def cast(g: Graph, x: Value, dtype: str) -> Value:
+    """x as MIL's ``dtype``: a float is cut toward 0 and clamped, with NaN as 0."""
+    target = DType.named(dtype)
+    if target is DType.BOOL:
+        return truth(g, x)
+    if target in (DType.FP16, DType.FP32):
+        return g.op("Identity", x) if x.is_float else g.cast(x, F32)
+    if target is not DType.INT32:
+        raise Unsupported(f"a cast to {dtype}")
+    if not x.is_float:
+        return x if x.dtype == I32 else g.cast(x, I32)
+    number = g.op("Where", g.op("Equal", x, x, dtype=BOOL), x, 0.0, dtype=F32)
+    # f32's largest number below 2^31; what lies above becomes int32's largest, which f32 does not have.
+    within = g.cast(g.op("Clip", number, -(2.0**31), 2147483520.0), I32)
+    above = g.op("GreaterOrEqual", number, 2.0**31, dtype=BOOL)
+    return g.op("Where", above, g.constant(np.array(2**31 - 1, np.int32)), within, dtype=I32)
+
+
+_register()

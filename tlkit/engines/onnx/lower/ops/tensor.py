@@ -1,0 +1,148 @@
+"""Operations that create, join, split and pad tensors, and a classifier's last one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tlkit.engines.onnx.lower.graph import BOOL, I64, Graph, Unsupported, Value
+from tlkit.engines.onnx.lower.ops.kit import reshaped
+from tlkit.engines.onnx.lower.registry import lowers
+from tlkit.mil.ops import classify as classifier
+from tlkit.mil.ops import tensor as mil
+from tlkit.mil.ops.kit.registry import Ints, declared_carrier
+
+
+@lowers(mil.identity, monotone=True)
+def identity(g: Graph, x: Value) -> Value:
+    """x."""
+    return replace(g.op("Identity", x), positive=x.positive, small=x.small)
+
+
+def _marks(values: Sequence[Value]) -> dict[str, bool]:
+    return {"positive": all(item.positive for item in values), "small": all(item.small for item in values)}
+
+
+@lowers(mil.concat, monotone=lambda given: not given.get("interleave"))
+def concat(g: Graph, values: Sequence[Value], axis: int, interleave: bool = False) -> Value:
+    """Join along ``axis``, one after another or interleaved."""
+    if values[0].rank == 0:
+        return g.op("Concat", *(reshaped(g, item, (1,)) for item in values), axis=0)
+    if not interleave:
+        return replace(g.op("Concat", *values, axis=axis), **_marks(values))
+    axis = axis % values[0].rank
+    shape = values[0].known
+    joined = stack(g, values, axis + 1)
+    return reshaped(g, joined, (*shape[:axis], shape[axis] * len(values), *shape[axis + 1 :]))
+
+
+@lowers(mil.stack, monotone=True)
+def stack(g: Graph, values: Sequence[Value], axis: int) -> Value:
+    """Join along a new dimension."""
+    rank = values[0].rank + 1
+    axis = axis % rank
+    shape = [*values[0].known]
+    shape.insert(axis, 1)
+    return replace(g.op("Concat", *(reshaped(g, item, shape) for item in values), axis=axis), **_marks(values))
+
+
+@lowers(mil.split)
+def split(g: Graph, x: Value, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None) -> Any:
+    """Cut along ``axis``."""
+    size = x.known[axis]
+    part = size // (num_splits or 1)
+    sizes = [*split_sizes] if split_sizes is not None else [part] * -(-size // part)
+    if len(sizes) == 1:
+        return g.op("Identity", x)
+    if sum(sizes) != size:
+        raise Unsupported("its parts do not make up the axis")
+    parts = g.ops("Split", x, np.array(sizes, I64), axis=axis % x.rank, count=len(sizes))
+    return tuple(replace(item, positive=x.positive, small=x.small) for item in parts)
+
+
+@lowers(mil.tile)
+def tile(g: Graph, x: Value, reps: Ints) -> Value:
+    """Repeat along each dimension."""
+    if len(reps) != x.rank:
+        raise Unsupported("it adds dimensions")
+    return g.op("Tile", x, np.array(reps, I64))
+
+
+@lowers(mil.flatten2d, monotone=True)
+def flatten2d(g: Graph, x: Value, axis: int = 1) -> Value:
+    """The dimensions before ``axis`` as one, the others as one."""
+    shape = x.known
+    return reshaped(g, x, (int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))))
+
+
+@lowers(mil.fill_like)
+def fill_like(g: Graph, output_types: Any, ref_tensor: Value, value: Any = 0.0) -> Value:
+    """A tensor in the shape of ``ref_tensor`` full of ``value``."""
+    dtype = str(declared_carrier(output_types)).removeprefix("torch.")
+    return g.constant(np.full(ref_tensor.known, value, dtype))
+
+
+@lowers(mil.one_hot)
+def one_hot(
+    g: Graph,
+    output_types: Any,
+    indices: Value,
+    one_hot_vector_size: int,
+    axis: int = -1,
+    on_value: Any = 1,
+    off_value: Any = 0,
+) -> Value:
+    """``on_value`` at each index along a new dimension, ``off_value`` elsewhere."""
+    axis = axis % (indices.rank + 1)
+    dtype = str(declared_carrier(output_types)).removeprefix("torch.")
+    shape = [*indices.known]
+    shape.insert(axis, 1)
+    places = np.arange(one_hot_vector_size, dtype=indices.dtype).reshape(-1, *(1,) * (indices.rank - axis))
+    hot = g.op("Equal", reshaped(g, indices, shape), places, dtype=BOOL)
+    on, off = (g.constant(np.array(item, dtype)) for item in (on_value, off_value))
+    return g.op("Where", hot, on, off, dtype=dtype)
+
+
+@lowers(mil.band_part)
+def band_part(g: Graph, x: Value, lower: int = -1, upper: int = -1) -> Value:
+    """The innermost matrices with zeros outside a band."""
+    rows, columns = x.known[-2:]
+    ahead = np.arange(columns)[None, :] - np.arange(rows)[:, None]
+    inside = np.ones((rows, columns), bool)
+    inside &= (ahead >= -lower) if lower >= 0 else True
+    inside &= (ahead <= upper) if upper >= 0 else True
+    return g.op("Where", inside, x, 0, dtype=x.dtype)
+
+
+@lowers(mil.cumsum)
+def cumsum(g: Graph, x: Value, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Value:
+    """Running sums along ``axis``."""
+    return g.op("CumSum", x, np.array(axis % x.rank, I64), exclusive=int(exclusive), reverse=int(reverse))
+
+
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+@lowers(mil.pad)
+def pad(g: Graph, x: Value, pad: Ints, mode: str = "constant", constant_val: Any = 0.0) -> Value:
+    """Pad each of the last dimensions by (before, after) elements."""
+    if mode not in _PAD_MODES or isinstance(constant_val, Value) or min(pad, default=0) < 0:
+        raise Unsupported(f"a padding of mode '{mode}' by {tuple(pad)}")
+    whole = [0] * (2 * x.rank - len(pad)) + [int(n) for n in pad]
+    amounts = np.array([*whole[::2], *whole[1::2]], I64)
+    value = g.constant(np.array(constant_val, x.dtype)) if mode == "constant" else None
+    made = g.op("Pad", x, amounts, value, mode=_PAD_MODES[mode])
+    return made if mode == "constant" else replace(made, positive=x.positive, small=x.small)
+
+
+@lowers(classifier.classify)
+def classify(g: Graph, probabilities: Value, classes: Any) -> tuple[Value, Value]:
+    """The index of the largest probability, and all of them, flat."""
+    size = int(np.prod(probabilities.known))
+    flat = reshaped(g, probabilities, (size,))
+    return g.op("ArgMax", flat, axis=0, keepdims=0, dtype="int64"), flat
+
+
