@@ -28,8 +28,8 @@ from tests.cli.commands import Shell
 from tlkit.core.bench.bench import _processes, bench
 from tlkit.core.bench.stats import summarize
 from tlkit.core.bench.subject import make_source
-from tlkit.core.convert import builtin
 from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.host.cache import cache_folder
 from tlkit.host.machine import gpu_expected
 
 on_torch = pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac, Core ML runs the model")
@@ -378,10 +378,10 @@ def test_the_cache_folder_follows_the_system(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     expected = tmp_path / ("Library/Caches/tlkit" if sys.platform == "darwin" else "cache/tlkit")
-    assert builtin.cache_folder() == expected
+    assert cache_folder() == expected
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/to/be/ignored")
     if sys.platform != "darwin":
-        assert builtin.cache_folder() == tmp_path / ".cache" / "tlkit"
+        assert cache_folder() == tmp_path / ".cache" / "tlkit"
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tlkit.core.bench.bench import bench
 from tlkit.core.bench.subject import make, store_inputs
 from tlkit.core.model import engines
 from tlkit.core.model.load import load_model
+from tlkit.engines.auto.engine import AutoEngine
 from tlkit.engines.coreml import kind as coreml_kind
 from tlkit.engines.coreml.kind import CoreMLKind
 from tlkit.engines.engine import Allocation, Can, EngineKind, HowToRun, Loadable
@@ -99,10 +100,11 @@ def test_a_third_engine_runs_models_once_it_is_in_the_table(relu: Path) -> None:
     model = load_model(relu, engine="numpy")
     assert isinstance(model.engine, NumpyEngine)
     np.testing.assert_array_equal(model.predict({"x": X})["y"], [[0, 2, 3]])
-    assert isinstance(load_model(relu).engine, TorchEngine)
+    assert isinstance(load_model(relu, engine="eager").engine, TorchEngine)
+    assert isinstance(load_model(relu).engine, AutoEngine)
     with pytest.raises(UsageError, match="unknown engine 'gpu'") as caught:
         load_model(relu, engine="gpu")
-    assert caught.value.hint == "it is eager or compile or numpy"
+    assert caught.value.hint == "it is auto or eager or compile or openvino or onnxruntime or numpy"
 
 
 def test_the_command_line_names_all_engines() -> None:

@@ -49,7 +49,15 @@ def _render(found: Diagnosis) -> RenderableType:
     ]
     if found.conditions.load_average is not None:
         facts.append(("load", f"{found.conditions.load_average:.2f} processes per core, over the last minute"))
-    parts = (card(facts), Text(), _list("Units", found.units), Text(), _list("To measure", found.measurable))
+    parts = (
+        card(facts),
+        Text(),
+        _list("Units", found.units),
+        Text(),
+        _list("Engines", found.engines),
+        Text(),
+        _list("To measure", found.measurable),
+    )
     return Group(*parts)
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tlkit.host.cache import Store
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.machine import Machine, describe_machine, gpu_expected, is_mac, sysctl, versions
 from tlkit.host.power import Power
+from tlkit.words import byte_text
 
-_OPTIONAL = ("onnx", "onnxruntime", "nvidia-ml-py", "zeus-apple-silicon")
+_OPTIONAL = ("onnx", "onnxruntime", "openvino", "nvidia-ml-py", "zeus-apple-silicon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,14 @@ class Diagnosis:
     conditions: Conditions
     versions: dict[str, str | None]
     units: tuple[Finding, ...]
+    engines: tuple[Finding, ...]
     measurable: tuple[Finding, ...]
 
 
 def doctor() -> Diagnosis:
     """Look at this machine. Reads files and asks system tools; imports neither torch nor coremltools."""
     wanted = versions() | {name: _version(name) for name in _OPTIONAL}
-    return Diagnosis(describe_machine(), watch()(), wanted, tuple(_units()), tuple(_measurable()))
+    return Diagnosis(describe_machine(), watch()(), wanted, tuple(_units()), tuple(_engines()), tuple(_measurable()))
 
 
 def _units() -> Iterator[Finding]:
@@ -62,6 +65,21 @@ def _units() -> Iterator[Finding]:
     yield Finding("gpu", "yes" if gpu else "no", detail, "" if gpu else "measure on a machine with one")
     yield Finding("ane", "no", "it is reached through Core ML, only on a Mac", "measure on a Mac with Apple silicon")
     yield Finding("all", "limited", "what PyTorch would choose: a GPU where there is one, else the CPU")
+
+
+def _engines() -> Iterator[Finding]:
+    """What ``--engine`` may name, the one that ``auto`` prefers first; and what is kept of what they compile."""
+    title = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+    for name, says in title.items():
+        here = all(importlib.util.find_spec(item) is not None for item in (name, "onnx"))
+        detail = f"{says} {_version(name)}, on the CPU" if here else f"{says} is not installed"
+        yield Finding(name, "yes" if here else "no", detail, "" if here else f"pip install 'tlkit[{name}]'")
+    torch = importlib.util.find_spec("torch") is not None
+    detail = f"PyTorch {_version('torch')}" if torch else "PyTorch is not installed"
+    yield Finding("eager, compile", "yes" if torch else "no", detail, "" if torch else "pip install torch")
+    kept = Store().contents()
+    size = f"{kept.entries} compiled models, {byte_text(kept.size)} of at most {byte_text(kept.limit)}"
+    yield Finding("cache", "yes", f"{size}, in {kept.folder}")
 
 
 def _measurable() -> Iterator[Finding]:

@@ -33,7 +33,8 @@ class Can(Enum):
 class HowToRun:
     """How to run a model: ``mode`` is the value of ``--engine``, ``threads`` None leaves the choice to the engine.
 
-    ``part`` says that it is one stage of a pipeline, without a file of its own.
+    ``part`` says that it is one stage of a pipeline, without a file of its own. ``cache`` lets engines keep what they
+    compile in the user's cache folder.
     """
 
     precision: str = "f16"
@@ -42,6 +43,7 @@ class HowToRun:
     strict_mil: bool = False
     threads: int | None = None
     part: bool = False
+    cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)

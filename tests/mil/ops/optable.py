@@ -114,12 +114,17 @@ def check(row: Case) -> None:
 def run(function: Function, row: Case, precision: str) -> tuple[Any, ...]:
     """Lower a row's function and run it on the row's inputs (and fresh copies of its states)."""
     module = lower.lower(function, precision=precision, strict=row.strict)
-    given = {f"{name}_{i}" if many else name: array for name, many, i, array in _flat(row.inputs)}
-    given |= {name: array.copy() for name, array in row.states.items()}
-    tensors = [_tensor(given[item.name], item.type) for item in function.inputs]
+    tensors = feeds(function, row)
     with torch.inference_mode():
         result: tuple[Any, ...] = module(*tensors)
     return result
+
+
+def feeds(function: Function, row: Case) -> list[torch.Tensor]:
+    """Return a row's inputs (and fresh copies of its states) as the lowered function takes them."""
+    given = {f"{name}_{i}" if many else name: array for name, many, i, array in _flat(row.inputs)}
+    given |= {name: array.copy() for name, array in row.states.items()}
+    return [_tensor(given[item.name], item.type) for item in function.inputs]
 
 
 def read(row: Case) -> Function:

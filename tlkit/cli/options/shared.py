@@ -48,14 +48,28 @@ Shapes = Annotated[
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of random inputs.")]
 Precision = Annotated[
     str,
-    typer.Option("--precision", metavar="f16|f32", help="f16 rounds as the model declares, f32 skips the rounding."),
+    typer.Option(
+        "--precision",
+        metavar="f16|f32|bf16",
+        help="f16 rounds as declared, f32 never; bf16 (OpenVINO) is fast, not faithful.",
+    ),
 ]
 StrictMil = Annotated[
     bool,
     typer.Option("--strict-mil", help="Follow MIL's specification where Core ML was measured to depart from it."),
 ]
 # Written out, since every command's help would import the table of engines for it; a test compares the two.
-Engine = Annotated[str, typer.Option("--engine", metavar="eager|compile", help="Run op by op, or compiled.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="auto|eager|compile|openvino|onnxruntime",
+        help="What runs the model; auto picks the fastest that is installed and faithful.",
+    ),
+]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep compiled models in the cache folder, and use those kept.")
+]
 
 Iterations = Annotated[
     int, typer.Option("--iterations", "-n", metavar="N", min=1, help="Timed inferences per setting.")

@@ -27,6 +27,7 @@ class Task:
     compiled: str = ""
     function: str | None = None
     strict_mil: bool = False
+    cache: bool = True
     trust: bool = False
     drawn: bool = False
     """Whether the inputs were drawn, in shapes that the file asks for."""
@@ -34,7 +35,7 @@ class Task:
     @property
     def settings(self) -> HowToRun:
         """The setting, as engines take it."""
-        return HowToRun(self.precision, self.engine, Unit(self.unit), self.strict_mil)
+        return HowToRun(self.precision, self.engine, Unit(self.unit), self.strict_mil, cache=self.cache)
 
 
 def make(**arguments: Any) -> EngineSubject:
@@ -65,6 +66,7 @@ class EngineSubject:
         self._kind.begin(self._settings)
         self._inputs = _inputs(target)
         self._compiled: Loadable | None = None
+        self._bound: Any = None
         if target.compiled:
             model = load_model(target.path, function=target.function)
             self._compiled = model.loadable(Path(target.compiled))
@@ -78,19 +80,24 @@ class EngineSubject:
 
         target = self._target
         options: dict[str, Any] = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
-        model = load_model(target.path, **options, function=target.function, strict_mil=target.strict_mil)
+        model = load_model(
+            target.path, **options, function=target.function, strict_mil=target.strict_mil, cache=target.cache
+        )
         model.prepare()
         return model
 
     def bind(self, model: Any) -> Callable[[], object]:
         """Return the call to time."""
+        self._bound = model
         with budget.drawn(self._target.drawn):
             call: Callable[[], object] = model.bind(self._inputs)
         return call
 
     def describe(self) -> dict[str, Any]:
-        """Return what runs the model."""
-        return self._kind.describe(self._settings)
+        """Return what runs the model; an engine that chooses another one knows it once inputs are bound."""
+        told = getattr(getattr(self._bound, "engine", None), "describe", None)
+        found: dict[str, Any] = told() if told else self._kind.describe(self._settings)
+        return found
 
     def placement(self, model: Any, per_op: bool) -> dict[str, Any]:
         """Return which unit runs which operation, or why nobody knows; what costs a run only if that is asked for."""
@@ -99,7 +106,9 @@ class EngineSubject:
         whole = self._compiled is None
         engine, arrays = (model.engine, model.arrays(self._inputs)) if whole else (model, self._inputs)
         try:
-            found = self._kind.placement(engine, arrays, self._compiled or model.loadable(), self._settings)
+            loadable = self._compiled or model.loadable()
+            tell = getattr(engine, "placement", None)
+            found = tell(arrays, loadable) if tell else self._kind.placement(engine, arrays, loadable, self._settings)
         except TlkitError as error:
             return {"note": error.message}
         return _placement(found.source, found.operations, per_op)

@@ -70,7 +70,8 @@ class Run:
         ready = child.ask("prepare", factory=self.setting.factory, arguments=self.setting.arguments)
         loaded = child.ask("load")
         self._facts = ready | {"load_first_ns": loaded.pop("ns")} | loaded
-        self._facts |= child.ask("first")
+        first = child.ask("first")
+        self._facts |= first.pop("by") | first  # what runs the model may be chosen when its inputs are bound
 
     def warm_up(self, child: Child) -> None:
         """Run without keeping the times: as often as asked, then until the last windows agree, within bounds."""

@@ -81,7 +81,7 @@ class Worker:
         bind_ns, self._call = _timed(lambda: self._subject.bind(self._model))
         ns, _ = _timed(self._call)
         self._call = _direct(self._call)
-        return {"bind_ns": bind_ns, "first_inference_ns": ns}
+        return {"bind_ns": bind_ns, "first_inference_ns": ns, "by": self._subject.describe()}
 
     def run(self, count: int, seconds: float, settle: int = 0) -> dict[str, Any]:
         """Time at most ``count`` inferences, and stop early once they have taken ``seconds``; at least one."""

@@ -60,7 +60,7 @@ def _models(
         names = load_model(made).info.functions
         functions = {name: name for name in names} if len(names) > 1 else None
     for new, old in functions.items() if functions else ((None, None),):
-        models = load_model(original, function=old), load_model(made, function=new)
+        models = load_model(original, engine="eager", function=old), load_model(made, engine="eager", function=new)
         # Where the original cannot be loaded, that is said before anything runs.
         models[0].prepare()
         yield *models, new

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from tlkit import models
 from tlkit.errors import UsageError
-from tlkit.host.machine import is_mac, versions
+from tlkit.host.cache import cache_folder
+from tlkit.host.machine import versions
 
 
 def known(name: str) -> bool:
     """Whether a built-in network has this name."""
     return name in models.BUILTINS
-
-
-def cache_folder() -> Path:
-    """Return tlkit's cache folder: ``~/Library/Caches/tlkit`` on a Mac, elsewhere ``tlkit`` in XDG_CACHE_HOME."""
-    if is_mac():
-        return Path.home() / "Library" / "Caches" / "tlkit"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a path that is not absolute is to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tlkit"
 
 
 def package(name: str) -> Path:

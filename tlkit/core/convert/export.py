@@ -91,7 +91,7 @@ def export(
     if not Path(model).exists():
         hint = f"{goal.suffix} is made of a Core ML model; convert PyTorch to a .mlpackage first"
         raise LoadError(f"{model}: no such model file", hint)
-    loaded = load_model(model, function=function)
+    loaded = load_model(model, engine="eager", function=function)
     info, package = loaded.info, open_package(Path(model))
     if package.program is None and info.kind not in NETWORKS:
         raise LoadError(f"{model}: a {info.kind} model; tlkit exports mlprograms", "convert its source instead")

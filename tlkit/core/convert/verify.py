@@ -137,7 +137,7 @@ class _Package:
 
     def __init__(self, package: Path, stateful: bool, strict_mil: bool) -> None:
         with quiet():
-            self._model = load_model(package, strict_mil=strict_mil)
+            self._model = load_model(package, engine="eager", strict_mil=strict_mil)
             self._state = self._model.make_state() if stateful else None
 
     def predict(self, case: Case) -> Mapping[str, Any]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from tlkit.engines.auto.kind import AutoKind
 from tlkit.engines.classic.kind import ClassicKind
 from tlkit.engines.coreml.kind import CoreMLKind
 from tlkit.engines.engine import Can, EngineKind, HowToRun
+from tlkit.engines.onnxruntime.kind import OnnxRuntimeKind
+from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import UsageError
 
-ENGINES: tuple[EngineKind, ...] = (CoreMLKind(), TorchKind(), ClassicKind())
+ENGINES: tuple[EngineKind, ...] = (
+    CoreMLKind(),
+    AutoKind((OpenVINOKind(), OnnxRuntimeKind()), TorchKind()),
+    TorchKind(),
+    OpenVINOKind(),
+    OnnxRuntimeKind(),
+    ClassicKind(),
+)
 """The kinds of engine, the one to prefer first."""
-PRECISIONS = ("f16", "f32")
+PRECISIONS = ("f16", "f32", "bf16")
 
 
 def modes() -> tuple[str, ...]:
@@ -32,15 +42,19 @@ def choose(settings: HowToRun, kind: str, needs: frozenset[Can] = frozenset()) -
     return next((item for item in able if item.refuses(settings) is None), None)
 
 
-def check_refusals(settings: HowToRun, kind: str) -> None:
-    """Raise UsageError where an engine runs models of ``kind``, but not with ``settings``."""
-    for item in reversed(ENGINES):
-        refusal = item.refuses(settings) if item.available() and item.runs(kind) else None
+def check_refusals(settings: HowToRun, kind: str, needs: frozenset[Can] = frozenset()) -> None:
+    """Raise UsageError where an engine runs models of ``kind`` and can do ``needs``, but not with ``settings``."""
+    named = [item for item in ENGINES if settings.mode in item.modes]
+    for item in (*named, *reversed(ENGINES)):
+        able = item.available() and item.runs(kind) and needs <= item.can
+        refusal = item.refuses(settings) if able else None
         if refusal is not None:
             raise UsageError(refusal.message, refusal.hint)
 
 
 def measured(mode: str = "") -> EngineKind:
-    """Return the kind to measure on this machine: the one that ``mode`` names, else the first available."""
+    """Return the kind to measure on this machine: the one that ``mode`` names, else the first that has the mode or
+    has none (Core ML)."""
     here = [kind for kind in ENGINES if kind.available(stand_in=True)]
-    return next((kind for kind in here if kind.name == mode), here[0])
+    named = next((kind for kind in here if kind.name == mode != "auto"), None)
+    return named or next((kind for kind in here if mode in kind.modes or not kind.modes), here[0])

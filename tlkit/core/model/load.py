@@ -63,17 +63,22 @@ def load_model(
     path: str | os.PathLike[str],
     *,
     precision: str = "f16",
-    engine: str = "eager",
+    engine: str = "auto",
     unit: str | Unit = Unit.CPU,
     function: str | None = None,
     strict_mil: bool = False,
     stage: int | str | None = None,
     custom: Mapping[str, Any] | None = None,
+    cache: bool = True,
 ) -> Model:
     """Load the model at ``path``, whatever its format (told from the content, not the extension).
 
     ``precision="f16"`` runs the program as it is written, rounding what it declares fp16; ``"f32"`` skips the rounding.
-    ``engine`` is ``"eager"`` or ``"compile"`` (``torch.compile``). ``function`` picks one of a multifunction package.
+    ``engine`` is ``"eager"`` (PyTorch, the reference), ``"compile"`` (``torch.compile``), ``"openvino"`` or
+    ``"onnxruntime"`` (extras of those names), or ``"auto"``: PyTorch for the first inferences, and then the fastest of
+    them that is installed and takes the program (``docs/engines.md``). With OpenVINO there is ``precision="bf16"``,
+    which is fast and not faithful. ``cache=False`` keeps compiled models out of the user's cache folder.
+    ``function`` picks one of a multifunction package.
     On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch. Where Core ML was measured
     to depart from MIL's specification, torch does what Core ML does; ``strict_mil`` asks for the specification (which
     is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places. ``stage`` is one stage of a pipeline by its
@@ -85,7 +90,7 @@ def load_model(
     arrays are of rank 5.
     """
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
-    settings = HowToRun(precision, engine, unit, strict_mil, part=stage is not None)
+    settings = HowToRun(precision, engine, unit, strict_mil, part=stage is not None, cache=cache)
     check_settings(settings)
     return _open(Path(path), settings, function, stage, hooks(custom or {}))
 
@@ -240,7 +245,7 @@ class Model:
         """Return the first engine that can do ``needs``, with the model loaded; each is made once."""
         kind = choose(self._settings, self.info.kind, needs)
         if kind is None:
-            check_refusals(self._settings, self.info.kind)
+            check_refusals(self._settings, self.info.kind, needs)
             raise LoadError(
                 f"{self.path}: a {self.info.kind} model, which tlkit does not run",
                 "convert its source with `tlkit convert`",

@@ -97,10 +97,11 @@ def run(
     *,
     seed: int = 0,
     precision: str = "f16",
-    engine: str = "eager",
+    engine: str = "auto",
     unit: str | Unit = Unit.CPU,
     function: str | None = None,
     strict_mil: bool = False,
+    cache: bool = True,
     stage: int | str | None = None,
     custom: Iterable[str] = (),
     until: str | None = None,
@@ -117,6 +118,8 @@ def run(
     which images had to be resized. ``function`` is one of a multifunction package's, ``strict_mil`` takes MIL's
     specification where Core ML was measured to depart from it. ``stage`` is one stage of a pipeline, by its number
     (from 0) or name, to be run by itself.
+
+    ``cache=False`` neither keeps a compiled model nor uses one that was kept.
 
     ``custom`` are texts ``CLASS=module:function``: what runs a neural network's custom layers (:func:`load_model`).
 
@@ -135,6 +138,7 @@ def run(
         prepare(item.path, force=force, kind=item.kind, inputs=files)
     check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
+    how["cache"] = cache
     loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for

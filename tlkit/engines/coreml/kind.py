@@ -28,7 +28,8 @@ class CoreMLKind(EngineKind):
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
-        asked = (settings.precision, settings.mode, settings.strict_mil, settings.threads)
+        mode = "eager" if settings.mode == "auto" else settings.mode
+        asked = (settings.precision, mode, settings.strict_mil, settings.threads)
         if settings.part:
             return Refusal("Core ML runs a pipeline as a whole", "run a stage without --units")
         if asked == ("f16", "eager", False, None):

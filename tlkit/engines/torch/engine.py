@@ -183,6 +183,11 @@ class TorchEngine:
         except Exception as error:
             raise ExecutionError(f"{tracker.where()}: {reason(error)}") from error
 
+    def through(self, runner: fx.Interpreter, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Run once, on states of zeros, through an interpreter of :attr:`module`, watched for values too large."""
+        with torch.inference_mode(), self._guarded(arrays):
+            runner.run(*self.operands(arrays))
+
     def check(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None
     ) -> tuple[dict[str, Any], Stray | None]:

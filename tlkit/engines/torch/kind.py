@@ -30,13 +30,15 @@ class TorchKind(EngineKind):
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
-        if settings.mode in self.modes:
+        if settings.precision == "bf16":
+            return Refusal("PyTorch does not run at precision 'bf16' here", "use --engine openvino")
+        if settings.mode in (*self.modes, "auto"):
             return None
         return Refusal(f"PyTorch has no engine '{settings.mode}'", f"it is {' or '.join(self.modes)}")
 
     def checks(self, settings: HowToRun) -> bool:
         """Whether a check executes a model exactly as running it does: not where it is compiled."""
-        return settings.mode == "eager"
+        return settings.mode != "compile"
 
     def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Lower the program and move its weights to the device."""

@@ -12,7 +12,7 @@ from tlkit.mil.ops.kit import nms
 from tlkit.mil.ops.kit import pad as _pad
 from tlkit.mil.ops.kit.registry import Ints, Tensor, Tensors, declared_carrier, measured, op
 
-_STABLE = 1024
+STABLE = 1024
 """Up to this many elements ``topk`` sorts stably (the lower index first among equal values). On longer axes torch's
 topk is several times faster, with PyTorch's order among equal values."""
 
@@ -159,7 +159,7 @@ def topk(
     k = size if k == -1 else k
     if k > size:
         raise ExecutionError(f"k is {k} but axis {axis} has {size} elements")
-    if size <= _STABLE:
+    if size <= STABLE:
         values, indices = x.sort(dim=axis, descending=not ascending, stable=True)
         values, indices = values.narrow(axis, 0, k), indices.narrow(axis, 0, k)
     else:

@@ -6,7 +6,7 @@ unknown for what a lowering makes on the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,11 @@ class Value:
     def rank(self) -> int:
         """The number of dimensions; Unsupported where the lowering has not said."""
         return len(self.known)
+
+    @property
+    def ndim(self) -> int:
+        """The same, as torch calls it: helpers of ``mil/ops`` ask for no more than this and ``shape``."""
+        return self.rank
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -99,7 +104,9 @@ class Graph:
     _arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
 
-    def op(self, kind: str, *operands: Operand | None, dtype: str | None = None, count: int = 1, **attributes: Any) -> Value:
+    def op(
+        self, kind: str, *operands: Operand | None, dtype: str | None = None, count: int = 1, **attributes: Any
+    ) -> Value:
         """Add a node; return its (first) output, of the first operand's type unless ``dtype`` says another."""
         return self.ops(kind, *operands, dtype=dtype, count=count, **attributes)[0]
 
@@ -170,9 +177,21 @@ class Graph:
         return data
 
 
+_INPUT = "input:"
+
+
+def input_name(place: int) -> str:
+    """Return the name of an input; a runtime may leave out one that nothing uses."""
+    return f"{_INPUT}{place}"
+
+
+def input_place(names: Iterable[str]) -> int:
+    """Return which input a port is, by its names (OpenVINO adds those of values that are equal to it)."""
+    return next(int(name.removeprefix(_INPUT)) for name in names if name.startswith(_INPUT))
+
+
 def _port(value: Value) -> onnx.ValueInfoProto:
     from onnx import helper
 
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
     return helper.make_tensor_value_info(value.name, kind, value.shape)
-

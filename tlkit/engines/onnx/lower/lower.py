@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from tlkit.engines.onnx.lower import ops as lowerings
-from tlkit.engines.onnx.lower.graph import Graph, Spelling, Unsupported, Value
+from tlkit.engines.onnx.lower.graph import Graph, Spelling, Unsupported, Value, input_name
 from tlkit.engines.onnx.lower.registry import lowering
 from tlkit.engines.onnx.lower.rounding import clamped, clamped_raw, rounded
 from tlkit.mil import ops
@@ -74,7 +74,7 @@ def fixed_nodes(graph: fx.Graph) -> set[fx.Node]:
             fixed.add(node)
         elif node.op == "call_function" and kind not in (*_STATES, *_UNDECIDED):
             given = node.all_input_nodes
-            if given and all(item in fixed for item in given) or (not given and kind):
+            if (given and all(item in fixed for item in given)) or (not given and kind):
                 fixed.add(node)
     return fixed
 
@@ -108,7 +108,7 @@ class _Lowering:
 
     def port(self, node: fx.Node, item: Any) -> None:
         shape, dtype = self.seen.found[node]
-        value = Value(self.graph.fresh(item.name), dtype, shape)
+        value = Value(input_name(len(self.graph.inputs)), dtype, shape)
         self.graph.inputs.append(value)
         if isinstance(item.type, StateType):
             self.graph.states[node.name] = value
@@ -125,8 +125,8 @@ class _Lowering:
             self.graph.outputs.append(self.output(f"{name}.after", self.ready(value)))
 
     def output(self, name: str, value: Value) -> Value:
-        made = replace(self.graph.op("Identity", value), shape=value.known, dtype=value.dtype)
-        return made
+        self.graph.scope = name
+        return replace(self.graph.op("Identity", value), shape=value.known, dtype=value.dtype)
 
     def node(self, node: fx.Node) -> None:
         if node in self.seen.fixed:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -39,14 +40,11 @@ def rounded(graph: Graph, x: Value) -> Value:
     """Return ``x`` clamped and rounded to f16, carried in f32; not rounded where the graph does not round."""
     if not graph.spelling.rounding or not x.is_float:
         return clamped(graph, x)
-    if graph.spelling.rounding == "casts":
-        made = _casts(graph, clamped(graph, x))
-    else:
-        made = _arithmetic(graph, x)
+    made = _casts(graph, clamped(graph, x)) if graph.spelling.rounding == "casts" else _arithmetic(graph, x)
     return replace(made, shape=x.shape, raw=False, clamp=None, **_marks(x))
 
 
-def _marks(x: Value) -> dict[str, bool]:
+def _marks(x: Value) -> dict[str, Any]:
     low, high = x.clamp or (-math.inf, math.inf)
     return {"positive": x.positive or low >= 0, "small": x.small or max(-low, high) <= _LARGEST}
 

@@ -30,7 +30,12 @@ def conv(
     rank, kernel = x.rank - 2, weight.known[2:]
     strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
     around = pads(*window_pads(size, kernel, strides, pad_type, pad, dilations))
-    shape = {"kernel_shape": list(kernel), "strides": list(strides), "dilations": list(dilations), "pads": around}
+    shape: dict[str, Any] = {
+        "kernel_shape": list(kernel),
+        "strides": list(strides),
+        "dilations": list(dilations),
+        "pads": around,
+    }
     return g.op("Conv", x, weight, bias, group=groups, **shape)
 
 
@@ -60,5 +65,10 @@ def conv_transpose(
     if any(more >= limit for more, limit in zip(added, limits, strict=True)):
         raise Unsupported("it adds more than a stride at the end")
     around = pads(before, [a + more for a, more in zip(after, added, strict=True)])
-    shape = {"kernel_shape": list(kernel), "strides": list(strides), "dilations": list(dilations), "pads": around}
+    shape: dict[str, Any] = {
+        "kernel_shape": list(kernel),
+        "strides": list(strides),
+        "dilations": list(dilations),
+        "pads": around,
+    }
     return g.op("ConvTranspose", x, weight, bias, group=groups, output_padding=added, **shape)

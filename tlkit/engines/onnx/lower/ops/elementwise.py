@@ -13,6 +13,7 @@ from tlkit.engines.onnx.lower.graph import BOOL, F32, I32, Graph, Unsupported, V
 from tlkit.engines.onnx.lower.ops.kit import bounded, need_floats
 from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.engines.onnx.lower.rounding import clamped_raw
+from tlkit.mil.ops import control_flow
 from tlkit.mil.ops import elementwise_binary as two
 from tlkit.mil.ops import elementwise_unary as one
 from tlkit.mil.types import DType
@@ -226,6 +227,13 @@ def square(g: Graph, x: Value) -> Value:
 def logical_not(g: Graph, x: Value) -> Value:
     """Whether x is false."""
     return g.op("Not", truth(g, x), dtype=BOOL)
+
+
+@lowers(control_flow.select)
+def select(g: Graph, cond: Value, a: Value, b: Value) -> Value:
+    """a where ``cond`` holds, b elsewhere."""
+    a, b = _alike(g, a, b)
+    return g.op("Where", truth(g, cond), a, b, dtype=a.dtype)
 
 
 @lowers(one.cast)

@@ -137,9 +137,7 @@ def _slices(g: Graph, data: Value, indices: Value, updates: Value, axis: int, mo
 
 
 @lowers(mil.scatter_wrapping)
-def scatter_wrapping(
-    g: Graph, data: Value, indices: Value, updates: Value, axis: int = 0, mode: str = "add"
-) -> Value:
+def scatter_wrapping(g: Graph, data: Value, indices: Value, updates: Value, axis: int = 0, mode: str = "add") -> Value:
     """``data`` with slices of ``updates``."""
     return _slices(g, data, indices, updates, axis, mode, True)
 

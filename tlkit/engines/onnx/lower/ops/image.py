@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def upsample_nearest_neighbor(
     height, width = mil.scaled(x.known[-2], scale_factor_height), mil.scaled(x.known[-1], scale_factor_width)
     if x.rank == 4 and x.is_float and height % x.known[-2] == 0 and width % x.known[-1] == 0:
         sizes = np.array([*x.known[:2], height, width], I64)
-        how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        how: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return replace(g.op("Resize", x, None, None, sizes, mode="nearest", **how), positive=x.positive, small=x.small)
     return _picked(g, _picked(g, x, -2, height, "FLOOR"), -1, width, "FLOOR")
 
@@ -140,5 +141,5 @@ def resample(
     plain = sampling_mode == "bilinear" and coordinates_mode == "normalized_minus_one_to_one"
     if not plain or padding is None or (padding == "zeros" and padding_value != 0):
         raise Unsupported(f"{sampling_mode} sampling with {padding_mode} padding, {coordinates_mode}")
-    how = {"mode": "linear", "padding_mode": padding, "align_corners": int(align_corners)}
+    how: dict[str, Any] = {"mode": "linear", "padding_mode": padding, "align_corners": int(align_corners)}
     return g.op("GridSample", x, coordinates, **how)

@@ -48,7 +48,9 @@ def max_pool(
     lost = g.op("Where", g.op("Equal", x, x, dtype=BOOL), g.constant(np.array(0, np.float32)), 1.0, dtype=F32)
     lost = g.op("MaxPool", lost, **window)
     none = g.op("LessOrEqual", lost, 0.5, dtype=BOOL)
-    return replace(g.op("Where", none, found, g.constant(np.array(np.nan, np.float32)), dtype=F32), positive=found.positive)
+    return replace(
+        g.op("Where", none, found, g.constant(np.array(np.nan, np.float32)), dtype=F32), positive=found.positive
+    )
 
 
 @lowers(mil.avg_pool, mil.avg_pool_measured)

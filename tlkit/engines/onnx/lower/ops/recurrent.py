@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def lstm(
     states = [_directions(g, state, batch, size, two) for state in (initial_h, initial_c)]
     sequence = reverse(g, x, (0,)) if direction == "reverse" else x
     both = np.concatenate((b, np.zeros_like(b)), 1)
-    how = {"direction": "bidirectional" if two else "forward", "hidden_size": size}
+    how: dict[str, Any] = {"direction": "bidirectional" if two else "forward", "hidden_size": size}
     steps, h, c = g.ops("LSTM", sequence, w, r, both, None, *states, count=3, **how)
     return _steps(g, x, steps, h, size, two, output_sequence), _joined(g, h, two), _joined(g, c, two)
 
@@ -90,7 +91,7 @@ def gru(
     sequence = reverse(g, x, (0,)) if direction == "reverse" else x
     state = reshaped(g, initial_h, (1, x.known[1], size))
     both = np.concatenate((wb, rb), 1)
-    how = {"hidden_size": size, "linear_before_reset": int(reset_after)}
+    how: dict[str, Any] = {"hidden_size": size, "linear_before_reset": int(reset_after)}
     steps, h = g.ops("GRU", sequence, w, r, both, None, state, count=2, **how)
     return _steps(g, x, steps, h, size, False, output_sequence), _joined(g, h, False)
 

@@ -11,11 +11,8 @@ from tlkit.mil.ops import reduction as mil
 from tlkit.mil.ops.kit.registry import Ints
 
 
-def _reduce(g: Graph, kind: str, x: Value, axes: Ints | None, keep_dims: bool) -> Value:
-    if axes is not None and len(axes) == 0:
-        raise Unsupported("a reduction over no axis")
-    over = list(range(x.rank)) if axes is None else [axis % x.rank for axis in axes]
-    return g.op(kind, x, over, keepdims=int(keep_dims))
+def _reduce(g: Graph, kind: str, x: Value, axes: Ints, keep_dims: bool) -> Value:
+    return g.op(kind, x, list(axes), keepdims=int(keep_dims))
 
 
 def _register() -> None:
@@ -35,7 +32,7 @@ def _plain(kind: str, *, floats_only: bool) -> Callable[..., Value]:
     def lowering(g: Graph, x: Value, axes: Ints | None = None, keep_dims: bool = False) -> Value:
         if floats_only:
             need_floats(x)
-        return _reduce(g, kind, x, axes, keep_dims)
+        return _reduce(g, kind, x, _all(x, axes), keep_dims)
 
     return lowering
 
@@ -51,7 +48,7 @@ def l2_norm(g: Graph, x: Value, axes: Ints | None = None, keep_dims: bool = Fals
 def log_sum(g: Graph, x: Value, axes: Ints | None = None, keep_dims: bool = False) -> Value:
     """The natural logarithm of the sum."""
     need_floats(x)
-    return g.op("Log", _reduce(g, "ReduceSum", x, axes, keep_dims))
+    return g.op("Log", _reduce(g, "ReduceSum", x, _all(x, axes), keep_dims))
 
 
 @lowers(mil.reduce_log_sum_exp_measured)
@@ -62,6 +59,8 @@ def log_sum_exp(g: Graph, x: Value, axes: Ints | None = None, keep_dims: bool = 
 
 
 def _all(x: Value, axes: Ints | None) -> Ints:
+    if axes is not None and len(axes) == 0:
+        raise Unsupported("a reduction over no axis")
     return tuple(range(x.rank)) if axes is None else tuple(axis % x.rank for axis in axes)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.engines.onnx.lower.graph import BOOL, I64, Graph, Unsupported, Value
-from tlkit.engines.onnx.lower.ops.kit import reshaped
+from tlkit.engines.onnx.lower.ops.kit import need_floats, reshaped
 from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import classify as classifier
 from tlkit.mil.ops import tensor as mil
@@ -22,7 +22,7 @@ def identity(g: Graph, x: Value) -> Value:
     return replace(g.op("Identity", x), positive=x.positive, small=x.small)
 
 
-def _marks(values: Sequence[Value]) -> dict[str, bool]:
+def _marks(values: Sequence[Value]) -> dict[str, Any]:
     return {"positive": all(item.positive for item in values), "small": all(item.small for item in values)}
 
 
@@ -123,6 +123,39 @@ def cumsum(g: Graph, x: Value, axis: int = 0, exclusive: bool = False, reverse: 
     return g.op("CumSum", x, np.array(axis % x.rank, I64), exclusive=int(exclusive), reverse=int(reverse))
 
 
+def _ranked(g: Graph, x: Value, k: int, axis: int, ascending: bool) -> list[Value]:
+    """Return the first values along an axis, in order, and their indices; of equals the first comes first."""
+    need_floats(x)
+    how: dict[str, Any] = {"axis": axis % x.rank, "largest": int(not ascending), "sorted": 1}
+    values, indices = g.ops("TopK", x, [k], count=2, **how)
+    return [values, replace(indices, dtype=I64)]
+
+
+@lowers(mil.argsort)
+def argsort(g: Graph, x: Value, axis: int = -1, ascending: bool = False) -> Value:
+    """The indices that sort x along ``axis``, stably."""
+    return _ranked(g, x, x.known[axis], axis, ascending)[1]
+
+
+@lowers(mil.topk)
+def topk(
+    g: Graph,
+    x: Value,
+    k: int = 1,
+    axis: int = -1,
+    ascending: bool = False,
+    sort: bool = True,
+    return_indices: bool = True,
+    output_indices_dtype: str = "int32",
+) -> Any:
+    """The first ``k`` along ``axis``, in order, and their indices."""
+    size = x.known[axis]
+    if not -1 <= k <= size or size > mil.STABLE:
+        raise Unsupported(f"the first {k} of {size}")
+    values, indices = _ranked(g, x, size if k == -1 else k, axis, ascending)
+    return (values, indices) if return_indices else values
+
+
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
@@ -144,5 +177,3 @@ def classify(g: Graph, probabilities: Value, classes: Any) -> tuple[Value, Value
     size = int(np.prod(probabilities.known))
     flat = reshaped(g, probabilities, (size,))
     return g.op("ArgMax", flat, axis=0, keepdims=0, dtype="int64"), flat
-
-

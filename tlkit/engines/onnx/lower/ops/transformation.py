@@ -31,9 +31,7 @@ def reshape(g: Graph, x: Value, shape: Ints) -> Value:
 
 
 @lowers(mil.reshape_like, monotone=True)
-def reshape_like(
-    g: Graph, x: Value, ref_tensors: Sequence[Value], begins: Ints, ends: Ints, end_masks: Bools
-) -> Value:
+def reshape_like(g: Graph, x: Value, ref_tensors: Sequence[Value], begins: Ints, ends: Ints, end_masks: Bools) -> Value:
     """x in the shape that slices of the references' shapes give."""
     shape: list[int] = []
     many = [item if isinstance(item, tuple | list) else (item,) for item in (begins, ends, end_masks)]

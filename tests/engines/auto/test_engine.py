@@ -1,0 +1,105 @@
+"""``auto``: PyTorch first, a graph when it pays, PyTorch again for what has no graph.
+
+Covers tlkit/engines/auto/kind.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.formats import packages
+from tests.mil.programs import call, function, tensor
+from tlkit.core.model.load import load_model
+from tlkit.engines.auto.engine import FIRST, AutoEngine
+from tlkit.engines.auto.kind import AutoKind
+from tlkit.engines.engine import HowToRun, Loadable
+from tlkit.engines.onnx.lower.graph import Unsupported
+from tlkit.engines.onnxruntime.kind import OnnxRuntimeKind
+from tlkit.engines.torch.kind import TorchKind
+from tlkit.errors import UsageError
+from tlkit.types import Unit
+
+X = np.array([[1.0, -2.0, 0.1, 3.0]], np.float32)
+KIND = AutoKind((OnnxRuntimeKind(),), TorchKind())
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def loaded(tmp_path: Path, **settings: object) -> AutoEngine:
+    path = tmp_path / "net.mlpackage"
+    model = load_model(path if path.exists() else packages.linear(path))
+    made = KIND.load(model.loadable(), HowToRun(mode="auto", **settings))  # type: ignore[arg-type]
+    assert isinstance(made, AutoEngine)
+    return made
+
+
+def test_the_first_inferences_are_pytorchs_and_later_ones_a_graphs(tmp_path: Path) -> None:
+    engine = loaded(tmp_path)
+    found = []
+    for _ in range(FIRST):
+        found.append(engine.run({"x": X})["y"])
+        assert engine.why.startswith("PyTorch, eager, for the first")
+    found.append(engine.run({"x": X})["y"])
+    assert engine.why.startswith("ONNX Runtime") and engine.describe()["backend"].startswith("ONNX Runtime")
+    for each in found:
+        np.testing.assert_array_equal(each, found[0])
+
+
+def test_binding_and_what_was_compiled_before_start_with_the_graph(tmp_path: Path) -> None:
+    engine = loaded(tmp_path)
+    (bound,) = engine.bind({"x": X})()
+    again = loaded(tmp_path)
+    np.testing.assert_array_equal(again.run({"x": X})["y"], bound)
+    assert again.why.startswith("ONNX Runtime")
+
+
+def test_a_program_without_a_graph_stays_on_pytorch(tmp_path: Path) -> None:
+    kind = tensor("fp32", 2, 3)
+    program = function({"x": kind}, [call("non_zero", "y", tensor("int32", None, 2), x="x")], ["y"])
+    engine = KIND.load(Loadable(tmp_path, (), (), None, lambda: program), HowToRun(mode="auto"))
+    assert isinstance(engine, AutoEngine)
+    assert engine.why == "PyTorch, eager: 'non_zero' has no counterpart in ONNX here"
+
+
+def test_an_engine_that_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlkit.engines.onnxruntime.runtime import OnnxRuntime
+
+    engine = loaded(tmp_path)
+    wanted = engine.run({"x": X})["y"]
+
+    def refuse(self: object, model: bytes) -> object:
+        raise Unsupported("no such graph")
+
+    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)
+    monkeypatch.setattr(OnnxRuntime, "compile", refuse)
+    np.testing.assert_array_equal(engine.bind({"x": X})()[0], wanted)
+    assert engine.why == "PyTorch, eager: ONNX Runtime was left out: no such graph"
+    np.testing.assert_array_equal(engine.run({"x": X})["y"], wanted)
+
+
+def test_a_runtime_that_loses_the_rounding_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: False)
+    engine = loaded(tmp_path)
+    engine.bind({"x": X})
+    assert "does not keep f16's rounding" in engine.why and engine.why.startswith("PyTorch")
+
+
+def test_a_gpu_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert KIND.candidates(HowToRun(mode="auto")) == KIND.faster
+    assert KIND.candidates(HowToRun(mode="auto", unit=Unit.GPU)) == ()
+    monkeypatch.setattr("tlkit.engines.auto.kind.gpu_expected", lambda: True)
+    assert KIND.candidates(HowToRun(mode="auto", unit=Unit.ALL)) == ()
+
+
+def test_bf16_without_openvino_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = KIND.refuses(HowToRun("bf16", "auto"))
+    assert refusal is not None and refusal.hint == "pip install 'tlkit[openvino]'"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="bf16"):
+        load_model(packages.linear(tmp_path / "net.mlpackage"), precision="bf16").prepare()

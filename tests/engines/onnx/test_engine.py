@@ -1,0 +1,188 @@
+"""The engines that run ONNX graphs: ports, classifiers, states, shapes, what is kept, and what they refuse.
+
+Covers tlkit/engines/onnx/engine.py, tlkit/engines/onnx/keep.py, tlkit/engines/onnx/kind.py,
+tlkit/engines/openvino/kind.py, tlkit/engines/onnxruntime/kind.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.formats import packages
+from tests.mil.programs import call, function, tensor
+from tlkit.core.model.load import load_model
+from tlkit.engines.engine import HowToRun, Loadable
+from tlkit.engines.onnx.engine import GraphEngine
+from tlkit.engines.onnx.keep import Keep, keep_for
+from tlkit.engines.openvino.kind import OpenVINOKind
+from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.host.cache import Store
+from tlkit.types import Unit
+
+NAMES = [pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINOKind().installed(), reason="no OpenVINO"))]
+NAMES += [pytest.param("onnxruntime")]
+X = np.array([[1.0, -2.0, 0.1, 3.0]], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tlkit" / "compiled"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ports_are_the_models_own_and_values_rounded(name: str, tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    found = load_model(path, engine=name).predict({"x": X})["y"]
+    half = X.astype(np.float16).astype(np.float64)
+    exact = half @ packages.MATRIX.T.astype(np.float64) + packages.BIAS
+    np.testing.assert_array_equal(found, exact.astype(np.float16).astype(np.float32))
+    assert not np.array_equal(load_model(path, engine=name, precision="f32").predict({"x": X})["y"], found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_classifier_gives_its_label_and_probabilities(name: str, tmp_path: Path) -> None:
+    path = packages.classifier(tmp_path / "net.mlpackage")
+    image = np.array([[[[255, 0], [0, 255]]]], np.float32)
+    found, wanted = (load_model(path, engine=engine).predict({"image": image}) for engine in (name, "eager"))
+    assert found["label"] == wanted["label"]
+    assert found["label_probs"].keys() == wanted["label_probs"].keys()
+    assert found["label_probs"] == pytest.approx(wanted["label_probs"], abs=2**-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_states_live_on_in_the_callers_hands(name: str, tmp_path: Path) -> None:
+    model = load_model(packages.accumulator(tmp_path / "net.mlpackage"), engine=name, function="second")
+    state, other = model.make_state(), model.make_state()
+    assert state is not None and other is not None
+    sums = [float(model.predict({"x": np.array([x], np.float32)}, state)["y"][0]) for x in (1.0, 2.0, 3.5)]
+    assert sums == [1.0, 3.0, 6.5]
+    assert float(state.read("sum")[0]) == 6.5 and float(other.read("sum")[0]) == 0
+    state.write("sum", [10.0])
+    assert float(model.predict({"x": np.array([1], np.float32)}, state)["y"][0]) == 11
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_shape_has_its_graph_and_few_are_held(name: str, tmp_path: Path) -> None:
+    path = packages.relu(tmp_path / "net.mlpackage", (None, 3), (1, 3))
+    program = load_model(path).function
+    engine = _engine(name, program, path)
+    for rows in (1, 4, *range(2, 14), 4):
+        x = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3) - 2
+        np.testing.assert_array_equal(engine.run({"x": x})["y"], np.maximum(x, 0))
+    assert len(engine._sessions) == 8
+
+
+def _engine(name: str, program: Any, path: Path) -> GraphEngine:
+    from tlkit.core.model.engines import ENGINES
+
+    kind = next(kind for kind in ENGINES if kind.name == name)
+    made = kind.load(Loadable(path, (), (), None, program), HowToRun(mode=name))
+    assert isinstance(made, GraphEngine)
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overflow_and_nan_appear_and_pass_through_activations(name: str, tmp_path: Path) -> None:
+    kind = tensor("fp16", 1, 4, 2, 2)
+    ops = [
+        call("mul", "m", kind, x="x", y="x"),
+        call("sub", "n", kind, x="m", y="m"),
+        call("relu", "r", kind, x="n"),
+        call("relu", "s", kind, x="m"),
+    ]
+    program = function({"x": kind}, ops, ["m", "n", "r", "s"])
+    x = np.array([300.0, 255.9, -256, 1], np.float32).reshape(1, 4, 1, 1).repeat(2, 2).repeat(2, 3)
+    found = _engine(name, lambda: program, tmp_path).run({"x": x})
+    assert np.isposinf(found["m"][0, 0]).all() and np.isfinite(found["m"][0, 1]).all()
+    assert np.isposinf(found["m"][0, 2]).all() and np.isposinf(found["s"][0, 2]).all()
+    for output in ("n", "r"):
+        assert np.isnan(found[output][0, 0]).all() and not np.isnan(found[output][0, 1]).any()
+
+
+def test_what_was_compiled_is_kept_and_a_damaged_entry_is_made_again(folder: Path, tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    wanted = load_model(path, engine="onnxruntime").predict({"x": X})["y"]
+    (entry,) = folder.iterdir()
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[:-9] + bytes(9))
+    np.testing.assert_array_equal(load_model(path, engine="onnxruntime").predict({"x": X})["y"], wanted)
+    assert entry.read_bytes() != whole[:-9] + bytes(9)
+    load_model(path, engine="onnxruntime", precision="f32").predict({"x": X})
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_kept_graph_needs_no_second_compilation(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    wanted = load_model(path, engine="onnxruntime").predict({"x": X})["y"]
+    from tlkit.engines.onnxruntime.runtime import OnnxRuntime
+
+    def refuse(self: object, model: bytes) -> object:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(OnnxRuntime, "compile", refuse)
+    np.testing.assert_array_equal(load_model(path, engine="onnxruntime").predict({"x": X})["y"], wanted)
+    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)
+    with pytest.raises(AssertionError, match="compiled again"):
+        load_model(path, engine="onnxruntime", cache=False).predict({"x": X})
+
+
+def test_another_weight_is_another_key(tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    before = load_model(path, engine="onnxruntime").predict({"x": X})["y"]
+    (weights,) = path.rglob("weight.bin")
+    data = weights.read_bytes()
+    matrix = packages.MATRIX.tobytes()
+    weights.write_bytes(data.replace(matrix, (2 * packages.MATRIX).tobytes()))
+    after = load_model(path, engine="onnxruntime").predict({"x": X})["y"]
+    np.testing.assert_array_equal(after - packages.BIAS, 2 * (before - packages.BIAS))
+
+
+def test_an_unwritable_folder_is_a_note(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("not a folder")
+    heard: list[str] = []
+    keep = Keep("model", heard.append, Store(place / "compiled"))
+    keep.store("graph", lambda: b"compiled")
+    keep.store("graph", lambda: b"compiled")
+    assert len(heard) == 1 and heard[0].startswith("compiled models are not kept")
+    assert keep.load("graph") is None and not keep.has("graph")
+
+
+def test_a_stage_is_not_kept(tmp_path: Path) -> None:
+    model = Loadable(tmp_path, (), (), None, lambda: pytest.fail("not read"))
+    keep = keep_for(model, HowToRun(part=True))
+    keep.store("graph", lambda: pytest.fail("asked for"))
+    assert not keep.has("graph")
+
+
+def test_a_missing_library_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    path = packages.linear(tmp_path / "net.mlpackage")
+    with pytest.raises(UnavailableError, match="openvino and onnx not installed") as error:
+        load_model(path, engine="openvino").predict({"x": X})
+    assert error.value.hint == "pip install 'tlkit[openvino]'" and error.value.exit_code == 3
+
+
+def test_settings_that_it_does_not_take_are_refused(tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    with pytest.raises(UsageError, match="ONNX Runtime does not run at precision 'bf16'"):
+        load_model(path, engine="onnxruntime", precision="bf16").predict({"x": X})
+    with pytest.raises(UsageError, match="PyTorch does not run at precision 'bf16'"):
+        load_model(path, engine="eager", precision="bf16").predict({"x": X})
+    with pytest.raises(UsageError, match="runs on the CPU here"):
+        load_model(path, engine="onnxruntime", unit=Unit.GPU).predict({"x": X})
+
+
+def test_an_operation_without_a_graph_is_named(tmp_path: Path) -> None:
+    kind = tensor("fp32", 2, 3)
+    program = function({"x": kind}, [call("non_zero", "y", tensor("int32", None, 2), x="x")], ["y"])
+    with pytest.raises(LoadError, match=r"op 'y' \(non_zero\) has no counterpart in ONNX here") as error:
+        _engine("onnxruntime", lambda: program, tmp_path).run({"x": np.ones((2, 3), np.float32)})
+    assert error.value.exit_code == 3

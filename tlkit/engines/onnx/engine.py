@@ -1,0 +1,159 @@
+"""An engine that runs a MIL function as an ONNX graph, by one of the runtimes.
+
+A graph is made and compiled for each set of input shapes that is met, a bounded number of them. Making it costs one
+inference by PyTorch, which shows the shapes and is watched for values that are too large (``mil/lower/guard.py``).
+What was compiled is kept (``keep.py``), and then neither is needed. States are inputs and outputs of the graph, and
+stay in the tensors of :class:`~tlkit.engines.torch.engine.State`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlkit.engines.engine import HowToRun, Loadable
+from tlkit.engines.onnx.keep import Keep
+from tlkit.engines.onnx.lower.graph import Unsupported
+from tlkit.engines.onnx.runtime import Array, Runtime, Session
+from tlkit.engines.torch.engine import State, TorchEngine
+from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
+from tlkit.host.forked import use_one_thread
+from tlkit.mil.ops import CARRIERS
+from tlkit.mil.ops.classify import presenters
+from tlkit.mil.program import StateType, TensorType
+from tlkit.mil.types import DType
+
+Shapes = tuple[tuple[int, ...], ...]
+_KEPT = 8
+"""Compiled graphs that are held, each for one set of shapes."""
+
+
+class GraphEngine:
+    """Runs one function of a model on the CPU. Arrays in and out are numpy's, as :class:`TorchEngine`'s are."""
+
+    def __init__(self, model: Loadable, settings: HowToRun, runtime: Runtime, keep: Keep) -> None:
+        self.name = runtime.name
+        self._runtime, self._settings, self._keep = runtime, settings, keep
+        self._shaped = model.shaped
+        self._function = model.program() if model.shaped is None else model.shaped(None)
+        self._rounding = settings.precision == "f16"
+        self._sessions: dict[Shapes, Session] = {}
+        self._reference: TorchEngine | None = None
+
+    def make_state(self) -> State:
+        """Return a fresh state: a tensor of zeros for each of the function's states."""
+        return self._torch().make_state()
+
+    def run(self, arrays: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
+        found = self.bind(arrays, state)()
+        present: Mapping[str, Callable[[Any], Any]] = presenters(self._function)
+        named = zip(self._function.block.outputs, found, strict=True)
+        return {name: present[name](value) if name in present else _own(value) for name, value in named}
+
+    def bind(self, arrays: Mapping[str, Any], state: State | None = None) -> Callable[[], Sequence[Array]]:
+        """Convert the inputs once, compiling if that is needed; return a call that runs exactly one inference."""
+        use_one_thread()
+        session = self._session(arrays)
+        kinds = [item.type for item in self._function.inputs]
+        states = [item.name for item in self._function.inputs if isinstance(item.type, StateType)]
+        held = (state or self.make_state()).tensors if states else {}
+        inputs = [
+            held[item.name].numpy() if isinstance(kind, StateType) else self._carried(arrays[item.name], kind)
+            for item, kind in zip(self._function.inputs, kinds, strict=True)
+        ]
+        call = session.bind(inputs)
+        if not states:
+            return call
+        count = len(self._function.block.outputs)
+
+        def updating() -> Sequence[Array]:
+            found = call()
+            for name, value in zip(states, found[count:], strict=True):
+                held[name].numpy()[...] = value
+            return found[:count]
+
+        return updating
+
+    def ready(self, arrays: Mapping[str, Any]) -> bool:
+        """Whether inputs of these shapes would run without anything being compiled."""
+        shapes = _shapes(arrays)
+        return shapes in self._sessions or self._keep.has(self._key(shapes))
+
+    def _key(self, shapes: Shapes) -> str:
+        return f"{self._runtime.name} {self._runtime.version()} {self._settings.precision} {shapes}"
+
+    def _session(self, arrays: Mapping[str, Any]) -> Session:
+        shapes = _shapes(arrays)
+        found = self._sessions.get(shapes)
+        if found is None:
+            if len(self._sessions) >= _KEPT:
+                self._sessions.pop(next(iter(self._sessions)))
+            if self._shaped is not None:
+                named = {name: tuple(array.shape) for name, array in arrays.items()}
+                self._function, self._reference = self._shaped(named), None
+            found = self._sessions[shapes] = self._restored(shapes) or self._compiled(arrays, shapes)
+        return found
+
+    def _restored(self, shapes: Shapes) -> Session | None:
+        """Return what an earlier process compiled, or None."""
+        blob = self._keep.load(self._key(shapes))
+        if blob is None:
+            return None
+        try:
+            return self._runtime.restore(blob)
+        except Unsupported:
+            self._keep.drop(self._key(shapes))
+            return None
+
+    def _compiled(self, arrays: Mapping[str, Any], shapes: Shapes) -> Session:
+        from tlkit.engines.onnx.lower.lower import Recorder, lower_to_onnx
+        from tlkit.engines.onnx.selftest import keeps_rounding
+
+        if self._rounding and not keeps_rounding(self._runtime):
+            raise UnavailableError(
+                f"{self._runtime.name} {self._runtime.version()} does not keep f16's rounding on this machine",
+                "use --engine eager, or --precision f32",
+            )
+        reference = self._torch()
+        recorder = Recorder(reference.module)
+        try:
+            reference.through(recorder, arrays)
+        except TlkitError:
+            raise
+        except Exception as error:
+            reference.run(arrays)  # which says where it fails
+            raise ExecutionError(reason(error)) from error
+        graph = lower_to_onnx(reference.module, self._function, recorder, self._runtime.spelling)
+        session = self._runtime.compile(graph.model())
+        self._reference = None  # its weights are the session's now
+        self._keep.store(self._key(shapes), session.blob)
+        return session
+
+    def _torch(self) -> TorchEngine:
+        """Return the reference: made when it is needed, and let go once a graph is compiled."""
+        if self._reference is None:
+            precision = "f16" if self._rounding else "f32"
+            self._reference = TorchEngine(self._function, precision=precision, strict_mil=self._settings.strict_mil)
+        return self._reference
+
+    def _carried(self, array: Any, kind: Any) -> Array:
+        """Return an input in its carrier, rounded where the port is f16; always a copy."""
+        assert isinstance(kind, TensorType)
+        carrier = str(CARRIERS[kind.dtype]).removeprefix("torch.")
+        found = np.array(array, carrier, order="C").reshape(() if kind.shape == () else np.shape(array))
+        if kind.dtype is DType.FP16 and self._rounding:
+            with np.errstate(over="ignore"):
+                return found.astype(np.float16).astype(np.float32)
+        return found
+
+
+def _shapes(arrays: Mapping[str, Any]) -> Shapes:
+    return tuple(tuple(np.shape(array)) for array in arrays.values())
+
+
+def _own(value: Array) -> Array:
+    """Return an output as an array of its own; Core ML has no rank 0."""
+    return np.array(value).reshape(value.shape or (1,))

@@ -1,0 +1,101 @@
+"""Compiled graphs kept in the user's cache folder, for one model: the key names all that a compiled graph depends on.
+
+That is the model's files, the function, tlkit's version and its lowering, the processor and its number of threads; the
+engine adds the runtime, the precision and the shapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from tlkit import __version__
+from tlkit.engines.engine import HowToRun, Loadable
+from tlkit.errors import reason
+from tlkit.host.cache import Store
+from tlkit.host.machine import describe_machine
+
+_PIECE = 1 << 20
+
+
+class Keep:
+    """What was compiled of one model; ``note`` hears, once, why nothing can be kept. With no key it keeps nothing."""
+
+    def __init__(
+        self, key: str | None, note: Callable[[str], None] = lambda _: None, store: Store | None = None
+    ) -> None:
+        self._key, self._note, self._store = key, note, store or Store()
+
+    def has(self, what: str) -> bool:
+        """Whether there is a compiled graph for ``what``."""
+        return self._key is not None and self._store.has(f"{self._key} {what}")
+
+    def load(self, what: str) -> bytes | None:
+        """Return the compiled graph for ``what``, or None."""
+        return None if self._key is None else self._store.load(f"{self._key} {what}")
+
+    def drop(self, what: str) -> None:
+        """Forget the compiled graph for ``what``: its runtime refused it."""
+        if self._key is not None:
+            self._store.drop(f"{self._key} {what}")
+
+    def store(self, what: str, blob: Callable[[], bytes | None]) -> None:
+        """Keep a compiled graph, unless its runtime has no form for that; a full or unwritable folder is a note."""
+        if self._key is None:
+            return
+        try:
+            contents = blob()
+            if contents is not None:
+                self._store.store(f"{self._key} {what}", contents)
+        except OSError as error:
+            self._key = None
+            self._note(f"compiled models are not kept: {self._store.folder}: {reason(error)}")
+
+
+def keep_for(model: Loadable, settings: HowToRun, note: Callable[[str], None] = lambda _: None) -> Keep:
+    """Return what is kept of ``model``; nothing for a stage of a pipeline, or where the settings say so."""
+    if settings.part or not settings.cache or os.environ.get("TLKIT_NO_CACHE"):
+        return Keep(None)
+    try:
+        return Keep(_model_key(model, settings), note)
+    except OSError:
+        return Keep(None)
+
+
+def _model_key(model: Loadable, settings: HowToRun) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    files = sorted(path for path in model.path.rglob("*") if path.is_file()) if model.path.is_dir() else [model.path]
+    for path in files:
+        digest.update(str(path.relative_to(model.path)).encode() + b"\0")
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+    machine = describe_machine()
+    facts = [digest.hexdigest(), model.function, settings.strict_mil, __version__, _lowering(), torch.__version__]
+    return json.dumps([*facts, machine.cpu, _features(), torch.get_num_threads()])
+
+
+@cache
+def _lowering() -> str:
+    """Return a hash of the modules that make graphs: another tlkit makes other ones."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _features() -> str:
+    """Return a hash of the processor's features, as far as the system tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(flags.encode()).hexdigest()[:16]

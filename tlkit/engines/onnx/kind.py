@@ -1,0 +1,96 @@
+"""What the engines that run ONNX graphs are before a model is loaded; imports neither onnx nor a runtime."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable, Refusal
+from tlkit.errors import UnavailableError
+from tlkit.formats.coreml.legacy import NETWORKS
+from tlkit.types import Unit
+
+
+class GraphKind(EngineKind):
+    """MIL programs as ONNX graphs, run on the CPU by a library that is an extra of tlkit's."""
+
+    title: str
+    """What the library calls itself."""
+    module: str
+    """What has to be importable beside ``onnx``."""
+    extra: str
+    precisions: tuple[str, ...] = ("f16", "f32")
+
+    def installed(self) -> bool:
+        """Whether the library and onnx are here; imports neither."""
+        return all(importlib.util.find_spec(name) is not None for name in (self.module, "onnx"))
+
+    def available(self, *, stand_in: bool = False) -> bool:
+        """Whether it may be asked for: always; loading says what is not installed."""
+        return True
+
+    def runs(self, kind: str) -> bool:
+        """Whether it runs models of ``kind``: mlprograms, and neural networks of before them."""
+        return kind == "mlProgram" or kind in NETWORKS
+
+    def refuses(self, settings: HowToRun) -> Refusal | None:
+        """Return why it cannot run models with ``settings``, or None."""
+        if settings.mode not in self.modes:
+            return Refusal(f"{self.title} is not engine '{settings.mode}'", f"use --engine {self.modes[0]}")
+        if settings.precision not in self.precisions:
+            known = " or ".join(self.precisions)
+            return Refusal(f"{self.title} does not run at precision '{settings.precision}'", f"it is {known}")
+        if settings.unit not in (Unit.CPU, Unit.ALL):
+            return Refusal(f"{self.title} runs on the CPU here", "use --units cpu, or leave --engine out")
+        return None
+
+    def load(self, model: Loadable, settings: HowToRun) -> Engine:
+        """Make the model ready to be compiled; UnavailableError where the library is not installed."""
+        from tlkit.engines.onnx.engine import GraphEngine
+        from tlkit.engines.onnx.keep import keep_for
+
+        self.require()
+        return GraphEngine(model, settings, self.runtime(settings.precision), keep_for(model, settings, self.note))
+
+    note: Callable[[str], None] = staticmethod(lambda _: None)
+    """Hears, once for a model, that compiled graphs cannot be kept."""
+
+    def require(self) -> None:
+        """Raise UnavailableError, naming the extra, where the library is not installed."""
+        missing = [name for name in (self.module, "onnx") if importlib.util.find_spec(name) is None]
+        if missing:
+            wanted = " and ".join(missing)
+            raise UnavailableError(
+                f"{wanted} not installed: needed for --engine {self.name}", f"pip install 'tlkit[{self.extra}]'"
+            )
+
+    def runtime(self, precision: str) -> Any:
+        """Return the library as a runtime of ONNX graphs."""
+        raise NotImplementedError
+
+    def begin(self, settings: HowToRun) -> None:
+        """Import what loading needs."""
+        self.require()
+        import tlkit.engines.onnx.engine
+        import tlkit.engines.onnx.lower.lower  # noqa: F401
+
+        self.runtime(settings.precision)
+
+    def rebinds(self, settings: HowToRun) -> bool:
+        """Whether inputs can be bound again without compiling: not the first time."""
+        return False
+
+    def describe(self, settings: HowToRun) -> dict[str, Any]:
+        """Return what runs the model."""
+        import torch
+
+        how = settings.precision + (", not faithful to f16" if settings.precision == "bf16" else "")
+        version = importlib.metadata.version(self.module)
+        return {
+            "backend": f"{self.title} {version}, {how}",
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "kind": "cpu",
+        }

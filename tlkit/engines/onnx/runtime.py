@@ -1,0 +1,43 @@
+"""What an ONNX runtime is asked for: to compile a graph, to keep what it compiled, and to take that back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tlkit.engines.onnx.lower.graph import Spelling
+
+Array = np.ndarray[Any, Any]
+
+
+class Session(Protocol):
+    """A compiled graph."""
+
+    def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
+        """Return a call that runs once on ``inputs`` (read at each call) and returns the outputs, valid until the
+        next call."""
+
+    def blob(self) -> bytes | None:
+        """Return the compiled graph for :meth:`Runtime.restore`, or None where it cannot be kept."""
+
+
+class Runtime(Protocol):
+    """A library that runs ONNX graphs on the CPU."""
+
+    name: str
+    precision: str
+
+    @property
+    def spelling(self) -> Spelling:
+        """How graphs are spelt for it."""
+
+    def version(self) -> str:
+        """Return the library's version and settings: what it compiles for another one is of no use."""
+
+    def compile(self, model: bytes) -> Session:
+        """Compile a serialized ONNX model; UnsupportedGraph where the library refuses it."""
+
+    def restore(self, blob: bytes) -> Session:
+        """Return what :meth:`Session.blob` gave; UnsupportedGraph where the library refuses it."""
