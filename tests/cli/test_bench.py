@@ -29,8 +29,7 @@ from tlkit.core.bench.bench import _processes, bench
 from tlkit.core.bench.stats import summarize
 from tlkit.core.bench.subject import make_source
 from tlkit.errors import LoadError, UnavailableError, UsageError
-from tlkit.host.cache import cache_folder
-from tlkit.host.machine import gpu_expected
+from tlkit.host.machine import cache_folder, gpu_expected
 
 on_torch = pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac, Core ML runs the model")
 QUICK = ("-n", "12", "--warmup", "1")

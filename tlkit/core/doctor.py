@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tlkit.host.cache import Store
+from tlkit.engines.onnx.store import Store
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.machine import Machine, describe_machine, gpu_expected, is_mac, sysctl, versions
 from tlkit.host.power import Power

@@ -51,6 +51,14 @@ def versions() -> dict[str, str | None]:
     return {name: _version(name) for name in _REPORTED}
 
 
+def cache_folder() -> Path:
+    """Return tlkit's cache folder: ``~/Library/Caches/tlkit`` on a Mac, elsewhere ``tlkit`` in XDG_CACHE_HOME."""
+    if is_mac():
+        return Path.home() / "Library" / "Caches" / "tlkit"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tlkit"
+
+
 def gpu_expected() -> bool:
     """Whether this machine, not a Mac, has a GPU device node that PyTorch may support (NVIDIA, AMD, WSL)."""
     return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -16,13 +16,14 @@ from tlkit.core.model.load import load_model
 from tlkit.engines.auto.engine import FIRST, AutoEngine
 from tlkit.engines.auto.kind import AutoKind
 from tlkit.engines.engine import HowToRun, Loadable
-from tlkit.engines.onnx.lower.graph import Unsupported
+from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnxruntime.kind import OnnxRuntimeKind
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import UsageError
-from tlkit.types import Unit
+from tlkit.types import TensorSpec, Unit
 
 X = np.array([[1.0, -2.0, 0.1, 3.0]], np.float32)
+PORTS = (TensorSpec("x", "float32", (2, 3)), TensorSpec("y", "int32", (1, 2)))
 KIND = AutoKind((OnnxRuntimeKind(),), TorchKind())
 
 
@@ -62,7 +63,7 @@ def test_binding_and_what_was_compiled_before_start_with_the_graph(tmp_path: Pat
 def test_a_program_without_a_graph_stays_on_pytorch(tmp_path: Path) -> None:
     kind = tensor("fp32", 2, 3)
     program = function({"x": kind}, [call("non_zero", "y", tensor("int32", None, 2), x="x")], ["y"])
-    engine = KIND.load(Loadable(tmp_path, (), (), None, lambda: program), HowToRun(mode="auto"))
+    engine = KIND.load(Loadable(tmp_path, PORTS[:1], PORTS[1:], None, lambda: program), HowToRun(mode="auto"))
     assert isinstance(engine, AutoEngine)
     assert engine.why == "PyTorch, eager: 'non_zero' has no counterpart in ONNX here"
 
@@ -74,7 +75,7 @@ def test_an_engine_that_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.
     wanted = engine.run({"x": X})["y"]
 
     def refuse(self: object, model: bytes) -> object:
-        raise Unsupported("no such graph")
+        raise UnsupportedGraph("no such graph")
 
     monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)
     monkeypatch.setattr(OnnxRuntime, "compile", refuse)

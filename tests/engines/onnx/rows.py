@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from tests.mil.ops.optable import Case, feeds, read
-from tlkit.engines.onnx.lower.graph import Unsupported
-from tlkit.engines.onnx.lower.lower import Recorder, lower_to_onnx
+from tlkit.engines.onnx.kit.graph import UnsupportedGraph
+from tlkit.engines.onnx.lower.lower import ShapeRecorder, lower_to_onnx
 from tlkit.mil.lower import lower
 
 FAMILIES = Path(__file__).parents[2] / "mil" / "ops"
@@ -37,11 +37,11 @@ def rows() -> dict[str, list[Case]]:
 
 
 def both(row: Case, runtime: Any) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
-    """Return a row's outputs by the runtime and by PyTorch; Unsupported where the row has no graph."""
+    """Return a row's outputs by the runtime and by PyTorch; UnsupportedGraph where the row has no graph."""
     function = read(row)
     module = lower.lower(function, precision="f16" if runtime.precision == "f16" else "f32", strict=row.strict)
     given = feeds(function, row)
-    recorder = Recorder(module)
+    recorder = ShapeRecorder(module)
     with torch.inference_mode():
         recorder.run(*[item.clone() for item in given])
         wanted = module(*[item.clone() for item in given])
@@ -49,7 +49,7 @@ def both(row: Case, runtime: Any) -> tuple[Sequence[np.ndarray], Sequence[np.nda
     found = runtime.compile(graph.model()).bind([item.numpy() for item in given])()
     outputs = [item.numpy() for item in wanted if isinstance(item, torch.Tensor)]
     if len(outputs) != len(wanted):
-        raise Unsupported("an output is not a tensor")
+        raise UnsupportedGraph("an output is not a tensor")
     return [np.array(item) for item in found[: len(wanted)]], outputs
 
 

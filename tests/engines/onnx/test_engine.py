@@ -18,9 +18,9 @@ from tlkit.core.model.load import load_model
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
 from tlkit.engines.onnx.keep import Keep, keep_for
+from tlkit.engines.onnx.store import Store
 from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.errors import LoadError, UnavailableError, UsageError
-from tlkit.host.cache import Store
 from tlkit.types import Unit
 
 NAMES = [pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINOKind().installed(), reason="no OpenVINO"))]

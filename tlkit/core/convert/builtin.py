@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tlkit import models
 from tlkit.errors import UsageError
-from tlkit.host.cache import cache_folder
-from tlkit.host.machine import versions
+from tlkit.host.machine import cache_folder, versions
 
 
 def known(name: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from tlkit.engines.engine import Allocation, Engine, HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
 from tlkit.engines.onnx.kind import GraphKind
-from tlkit.engines.onnx.lower.graph import Unsupported
+from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import LoadError, UnavailableError
 from tlkit.mil.program import Function, walk
@@ -44,6 +44,7 @@ class AutoEngine:
 
     def _consider(self, model: Loadable) -> None:
         """Drop all candidates for a program that has no graph."""
+        # Only where a faster engine is installed: the lowerings take a while to import.
         from tlkit.engines.onnx.lower.lower import unsupported
 
         function = model.program() if model.shaped is None else _at_ports(model)
@@ -67,7 +68,7 @@ class AutoEngine:
         self._count += 1
         try:
             return engine.run(arrays, state)
-        except (Unsupported, UnavailableError) as error:
+        except (UnsupportedGraph, UnavailableError) as error:
             return self._next(engine, error).run(arrays, state)
 
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], Any]:
@@ -76,7 +77,7 @@ class AutoEngine:
         while True:
             try:
                 return engine.bind(arrays, state)
-            except (Unsupported, UnavailableError) as error:
+            except (UnsupportedGraph, UnavailableError) as error:
                 engine = self._next(engine, error)
 
     def _engine(self, arrays: Mapping[str, Any], pays: bool) -> Engine:

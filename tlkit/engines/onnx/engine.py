@@ -15,8 +15,8 @@ import numpy as np
 
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.keep import Keep
-from tlkit.engines.onnx.lower.graph import Unsupported
-from tlkit.engines.onnx.runtime import Array, Runtime, Session
+from tlkit.engines.onnx.kit.graph import UnsupportedGraph
+from tlkit.engines.onnx.runtime import Array, CompiledGraph, Runtime
 from tlkit.engines.torch.engine import State, TorchEngine
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
 from tlkit.host.forked import use_one_thread
@@ -39,7 +39,7 @@ class GraphEngine:
         self._shaped = model.shaped
         self._function = model.program() if model.shaped is None else model.shaped(None)
         self._rounding = settings.precision == "f16"
-        self._sessions: dict[Shapes, Session] = {}
+        self._sessions: dict[Shapes, CompiledGraph] = {}
         self._reference: TorchEngine | None = None
 
     def make_state(self) -> State:
@@ -85,7 +85,7 @@ class GraphEngine:
     def _key(self, shapes: Shapes) -> str:
         return f"{self._runtime.name} {self._runtime.version()} {self._settings.precision} {shapes}"
 
-    def _session(self, arrays: Mapping[str, Any]) -> Session:
+    def _session(self, arrays: Mapping[str, Any]) -> CompiledGraph:
         shapes = _shapes(arrays)
         found = self._sessions.get(shapes)
         if found is None:
@@ -97,20 +97,21 @@ class GraphEngine:
             found = self._sessions[shapes] = self._restored(shapes) or self._compiled(arrays, shapes)
         return found
 
-    def _restored(self, shapes: Shapes) -> Session | None:
+    def _restored(self, shapes: Shapes) -> CompiledGraph | None:
         """Return what an earlier process compiled, or None."""
         blob = self._keep.load(self._key(shapes))
         if blob is None:
             return None
         try:
             return self._runtime.restore(blob)
-        except Unsupported:
+        except UnsupportedGraph:
             self._keep.drop(self._key(shapes))
             return None
 
-    def _compiled(self, arrays: Mapping[str, Any], shapes: Shapes) -> Session:
-        from tlkit.engines.onnx.lower.lower import Recorder, lower_to_onnx
-        from tlkit.engines.onnx.selftest import keeps_rounding
+    def _compiled(self, arrays: Mapping[str, Any], shapes: Shapes) -> CompiledGraph:
+        # What was compiled before needs none of it.
+        from tlkit.engines.onnx.lower.lower import ShapeRecorder, lower_to_onnx
+        from tlkit.engines.onnx.selftest import keeps_rounding  # nor of this
 
         if self._rounding and not keeps_rounding(self._runtime):
             raise UnavailableError(
@@ -118,7 +119,7 @@ class GraphEngine:
                 "use --engine eager, or --precision f32",
             )
         reference = self._torch()
-        recorder = Recorder(reference.module)
+        recorder = ShapeRecorder(reference.module)
         try:
             reference.through(recorder, arrays)
         except TlkitError:

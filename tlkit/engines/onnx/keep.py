@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tlkit import __version__
 from tlkit.engines.engine import HowToRun, Loadable
+from tlkit.engines.onnx.store import Store
 from tlkit.errors import reason
-from tlkit.host.cache import Store
 from tlkit.host.machine import describe_machine
 
 _PIECE = 1 << 20

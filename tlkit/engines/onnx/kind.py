@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable, Refusal
+from tlkit.engines.onnx.keep import keep_for
 from tlkit.errors import UnavailableError
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.types import Unit
@@ -49,7 +50,6 @@ class GraphKind(EngineKind):
     def load(self, model: Loadable, settings: HowToRun) -> Engine:
         """Make the model ready to be compiled; UnavailableError where the library is not installed."""
         from tlkit.engines.onnx.engine import GraphEngine
-        from tlkit.engines.onnx.keep import keep_for
 
         self.require()
         return GraphEngine(model, settings, self.runtime(settings.precision), keep_for(model, settings, self.note))

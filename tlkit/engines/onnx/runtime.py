@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import Spelling
+from tlkit.engines.onnx.kit.graph import Spelling
 
 Array = np.ndarray[Any, Any]
 
 
-class Session(Protocol):
+class CompiledGraph(Protocol):
     """A compiled graph."""
 
     def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
@@ -36,8 +36,8 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Return the library's version and settings: what it compiles for another one is of no use."""
 
-    def compile(self, model: bytes) -> Session:
+    def compile(self, model: bytes) -> CompiledGraph:
         """Compile a serialized ONNX model; UnsupportedGraph where the library refuses it."""
 
-    def restore(self, blob: bytes) -> Session:
-        """Return what :meth:`Session.blob` gave; UnsupportedGraph where the library refuses it."""
+    def restore(self, blob: bytes) -> CompiledGraph:
+        """Return what :meth:`CompiledGraph.blob` gave; UnsupportedGraph where the library refuses it."""

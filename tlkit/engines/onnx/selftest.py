@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import F32, Graph, Spelling, Value, input_name
-from tlkit.engines.onnx.lower.rounding import rounded
+from tlkit.engines.onnx.kit.graph import F32, GraphValue, OnnxGraph, Spelling, input_name
+from tlkit.engines.onnx.kit.rounding import rounded
 from tlkit.engines.onnx.runtime import Array, Runtime
 
 _FACTOR = 1.0009765625
@@ -40,10 +40,10 @@ def _keeps(runtime: Runtime) -> bool:
     return all(_same(got, want) for got, want in zip(found, expected(values), strict=True))
 
 
-def check_graph(spelling: Spelling, shape: tuple[int, ...]) -> Graph:
+def check_graph(spelling: Spelling, shape: tuple[int, ...]) -> OnnxGraph:
     """Return the graph: a convolution by 1 and its rounding, clamped at 0, and multiplied and rounded again."""
-    graph = Graph(spelling)
-    x = Value(input_name(0), F32, shape)
+    graph = OnnxGraph(spelling)
+    x = GraphValue(input_name(0), F32, shape)
     graph.inputs.append(x)
     ones = np.ones((shape[1], 1, 1, 1), np.float32)
     made = replace(graph.op("Conv", x, ones, group=shape[1]), shape=shape, raw=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tlkit.engines.onnx.lower.graph import Spelling, Unsupported, input_place
+from tlkit.engines.onnx.kit.graph import Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
 from tlkit.errors import ExecutionError, reason
 from tlkit.host.scratch import temporary_files
@@ -61,7 +61,7 @@ def _session(model: bytes, optimized: Path | None) -> Any:
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise Unsupported(f"ONNX Runtime refuses the graph: {reason(error)}") from None
+        raise UnsupportedGraph(f"ONNX Runtime refuses the graph: {reason(error)}") from None
 
 
 class OnnxRuntimeSession:

@@ -10,7 +10,7 @@ from typing import Any
 import openvino
 import torch
 
-from tlkit.engines.onnx.lower.graph import Spelling, Unsupported, input_place
+from tlkit.engines.onnx.kit.graph import Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
 from tlkit.errors import ExecutionError, UnavailableError, reason
 
@@ -41,14 +41,14 @@ class OpenVINORuntime:
         try:
             return OpenVINOSession(_core().compile_model(_core().read_model(model), "CPU", self._settings()))
         except RuntimeError as error:
-            raise Unsupported(f"OpenVINO refuses the graph: {_last_line(error)}") from None
+            raise UnsupportedGraph(f"OpenVINO refuses the graph: {_last_line(error)}") from None
 
     def restore(self, blob: bytes) -> OpenVINOSession:
         """Return what was exported."""
         try:
             return OpenVINOSession(_core().import_model(io.BytesIO(blob), "CPU", self._settings()))
         except RuntimeError as error:
-            raise Unsupported(f"OpenVINO refuses what it compiled before: {_last_line(error)}") from None
+            raise UnsupportedGraph(f"OpenVINO refuses what it compiled before: {_last_line(error)}") from None
 
     def _settings(self) -> dict[str, Any]:
         computed = "bf16" if self.precision == "bf16" else "f32"

@@ -8,7 +8,7 @@ tlkit/engines/onnx/lower/ops/image.py, tlkit/engines/onnx/lower/ops/kit.py, tlki
 tlkit/engines/onnx/lower/ops/normalization.py, tlkit/engines/onnx/lower/ops/pool.py,
 tlkit/engines/onnx/lower/ops/recurrent.py, tlkit/engines/onnx/lower/ops/reduction.py,
 tlkit/engines/onnx/lower/ops/state.py, tlkit/engines/onnx/lower/ops/tensor.py,
-tlkit/engines/onnx/lower/ops/transformation.py, tlkit/engines/onnx/lower/registry.py,
+tlkit/engines/onnx/lower/ops/transformation.py, tlkit/engines/onnx/kit/registry.py,
 tlkit/engines/onnx/lower/lower.py.
 """
 
@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.onnx.lower.test_rounding import runtime
+from tests.engines.onnx.kit.test_rounding import runtime
 from tests.engines.onnx.rows import HALF, SINGLE, both, difference, rows
 from tests.mil.ops.optable import Case
-from tlkit.engines.onnx.lower.graph import Unsupported
-from tlkit.engines.onnx.lower.registry import lowering, lowers, table
+from tlkit.engines.onnx.kit.graph import UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowering, lowers, table
 from tlkit.mil.ops import library
 from tlkit.mil.ops.activation import relu
 
@@ -38,7 +38,7 @@ FEW = [(op, found[0]) for op, found in rows().items() if op not in WITHOUT][::8]
 def agrees(row: Case, name: str, precision: str) -> None:
     try:
         found, wanted = both(row, runtime(name, precision))
-    except Unsupported as error:
+    except UnsupportedGraph as error:
         pytest.skip(error.message)
     for ours, theirs in zip(found, wanted, strict=True):
         assert difference(ours, theirs) <= (HALF if precision == "f16" else SINGLE)

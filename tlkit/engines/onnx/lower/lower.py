@@ -1,6 +1,6 @@
 """A lowered function and what one run of it showed, made an ONNX graph.
 
-The source is the graph of ``mil/lower`` with its bound arguments. One run by PyTorch (:class:`Recorder`) gives every
+The source is the graph of ``mil/lower`` with its bound arguments. One run by PyTorch (:class:`ShapeRecorder`) gives every
 value's shape; what depends on nothing but constants and shapes is a constant here. A value that has to be rounded to
 f16 is rounded when something needs it rounded: operations that commute with the rounding go first.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import fx
 
+from tlkit.engines.onnx.kit.graph import GraphValue, OnnxGraph, Spelling, UnsupportedGraph, input_name
+from tlkit.engines.onnx.kit.registry import lowering
+from tlkit.engines.onnx.kit.rounding import clamped, clamped_raw, rounded
 from tlkit.engines.onnx.lower import ops as lowerings
-from tlkit.engines.onnx.lower.graph import Graph, Spelling, Unsupported, Value, input_name
-from tlkit.engines.onnx.lower.registry import lowering
-from tlkit.engines.onnx.lower.rounding import clamped, clamped_raw, rounded
 from tlkit.mil import ops
 from tlkit.mil.lower.lower import item_of
 from tlkit.mil.program import Function, StateType, walk
@@ -40,7 +40,7 @@ def unsupported(function: Function, *, strict: bool = False) -> str | None:
     return None
 
 
-class Recorder(fx.Interpreter):
+class ShapeRecorder(fx.Interpreter):
     """Runs a lowered function and keeps each value's shape and type, and what depends on shapes only whole."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -79,23 +79,23 @@ def fixed_nodes(graph: fx.Graph) -> set[fx.Node]:
     return fixed
 
 
-def lower_to_onnx(module: fx.GraphModule, function: Function, seen: Recorder, spelling: Spelling) -> Graph:
+def lower_to_onnx(module: fx.GraphModule, function: Function, seen: ShapeRecorder, spelling: Spelling) -> OnnxGraph:
     """Return the ONNX graph of a lowered function at the shapes that ``seen`` has recorded.
 
     Inputs and outputs are the function's, in order; the states are inputs of their names, and what they hold in the
-    end are further outputs, in order. Raises Unsupported, which names the operation.
+    end are further outputs, in order. Raises UnsupportedGraph, which names the operation.
     """
-    return _Lowering(module, function, seen, spelling).run()
+    return _Lowerer(module, function, seen, spelling).run()
 
 
-class _Lowering:
-    def __init__(self, module: fx.GraphModule, function: Function, seen: Recorder, spelling: Spelling) -> None:
+class _Lowerer:
+    def __init__(self, module: fx.GraphModule, function: Function, seen: ShapeRecorder, spelling: Spelling) -> None:
         self.module, self.function, self.seen = module, function, seen
-        self.graph = Graph(spelling)
+        self.graph = OnnxGraph(spelling)
         self.values: dict[fx.Node, Any] = {}
-        self.settled: dict[str, Value] = {}
+        self.settled: dict[str, GraphValue] = {}
 
-    def run(self) -> Graph:
+    def run(self) -> OnnxGraph:
         inputs = iter(self.function.inputs)
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
@@ -108,7 +108,7 @@ class _Lowering:
 
     def port(self, node: fx.Node, item: Any) -> None:
         shape, dtype = self.seen.found[node]
-        value = Value(input_name(len(self.graph.inputs)), dtype, shape)
+        value = GraphValue(input_name(len(self.graph.inputs)), dtype, shape)
         self.graph.inputs.append(value)
         if isinstance(item.type, StateType):
             self.graph.states[node.name] = value
@@ -118,13 +118,13 @@ class _Lowering:
     def finish(self, outputs: Sequence[fx.Node]) -> None:
         for name, node in zip(self.function.block.outputs, outputs, strict=True):
             value = self.ready(self.values[node]) if node in self.values else None
-            if not isinstance(value, Value):
-                raise Unsupported(f"the output '{name}' is not a tensor")
+            if not isinstance(value, GraphValue):
+                raise UnsupportedGraph(f"the output '{name}' is not a tensor")
             self.graph.outputs.append(self.output(name, value))
         for name, value in self.graph.states.items():
             self.graph.outputs.append(self.output(f"{name}.after", self.ready(value)))
 
-    def output(self, name: str, value: Value) -> Value:
+    def output(self, name: str, value: GraphValue) -> GraphValue:
         self.graph.scope = name
         return replace(self.graph.op("Identity", value), shape=value.known, dtype=value.dtype)
 
@@ -136,7 +136,7 @@ class _Lowering:
             assert isinstance(whole, fx.Node) and isinstance(index, int)
             self.values[node] = self.values[whole][index]
         elif node.target is ops.host:
-            raise Unsupported(f"{_of(node)} takes a size or a parameter that depends on values")
+            raise UnsupportedGraph(f"{_of(node)} takes a size or a parameter that depends on values")
         else:
             self.operation(node)
 
@@ -155,7 +155,7 @@ class _Lowering:
         assert callable(node.target)
         entry = lowering(node.target)
         if entry is None:
-            raise Unsupported(f"{_of(node)} has no counterpart in ONNX here")
+            raise UnsupportedGraph(f"{_of(node)} has no counterpart in ONNX here")
         self.graph.scope = node.name
         early = entry.commutes(node.kwargs) and self.may_wait(node)
         given = {name: self.argument(item, early) for name, item in node.kwargs.items()}
@@ -165,8 +165,8 @@ class _Lowering:
             clamps = set()
         try:
             made = entry.function(self.graph, **given)
-        except Unsupported as error:
-            raise Unsupported(f"{_of(node)}: {error.message}") from None
+        except UnsupportedGraph as error:
+            raise UnsupportedGraph(f"{_of(node)}: {error.message}") from None
         waits = _rounds(node.target) or (early and any(_is_raw(item) for item in given.values()))
         made = _deep(made, lambda value: replace(value, clamp=value.clamp or next(iter(clamps), None)))
         self.values[node] = self.shaped(made, self.seen.found[node], waits)
@@ -179,7 +179,7 @@ class _Lowering:
         if isinstance(item, fx.Node):
             value = self.values.get(item)
             if value is None:
-                raise Unsupported(f"{_of(item)} is no tensor")
+                raise UnsupportedGraph(f"{_of(item)} is no tensor")
             return value if early else self.ready(value)
         if isinstance(item, tuple | list):
             return tuple(self.argument(part, early) for part in item)
@@ -187,7 +187,7 @@ class _Lowering:
 
     def ready(self, value: Any) -> Any:
         """Return a value rounded, if it has to be; each is rounded once."""
-        if not isinstance(value, Value) or not value.raw:
+        if not isinstance(value, GraphValue) or not value.raw:
             return value
         if value.name not in self.settled:
             self.settled[value.name] = rounded(self.graph, value)
@@ -206,18 +206,18 @@ class _Lowering:
         return replace(made, shape=shape, raw=waits and made.is_float)
 
 
-def _deep(item: Any, change: Callable[[Value], Value]) -> Any:
+def _deep(item: Any, change: Callable[[GraphValue], GraphValue]) -> Any:
     """Return values, or lists of them, changed; anything else as it is."""
     if isinstance(item, tuple | list):
         return tuple(_deep(part, change) for part in item)
-    return change(item) if isinstance(item, Value) else item
+    return change(item) if isinstance(item, GraphValue) else item
 
 
-def _floats(items: Iterable[Any]) -> Iterator[Value]:
+def _floats(items: Iterable[Any]) -> Iterator[GraphValue]:
     for item in items:
         if isinstance(item, tuple | list):
             yield from _floats(item)
-        elif isinstance(item, Value) and item.is_float:
+        elif isinstance(item, GraphValue) and item.is_float:
             yield item
 
 
@@ -229,7 +229,7 @@ def _rounds(target: Callable[..., Any]) -> bool:
 def _is_raw(value: Any) -> bool:
     if isinstance(value, tuple):
         return any(_is_raw(item) for item in value)
-    return isinstance(value, Value) and value.raw
+    return isinstance(value, GraphValue) and value.raw
 
 
 def _of(node: fx.Node) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlkit.engines.onnx.lower.graph import Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import need_floats, pads
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import conv as mil
 from tlkit.mil.ops.kit.registry import Ints
 from tlkit.mil.ops.kit.window import window_pads
@@ -14,16 +14,16 @@ from tlkit.mil.ops.kit.window import window_pads
 
 @lowers(mil.conv)
 def conv(
-    g: Graph,
-    x: Value,
-    weight: Value,
-    bias: Value | None = None,
+    g: OnnxGraph,
+    x: GraphValue,
+    weight: GraphValue,
+    bias: GraphValue | None = None,
     strides: Ints | None = None,
     pad_type: str = "valid",
     pad: Ints | None = None,
     dilations: Ints | None = None,
     groups: int = 1,
-) -> Value:
+) -> GraphValue:
     """Convolve x with weight and add bias."""
     need_floats(x, weight, bias)
     size: Any = x
@@ -41,17 +41,17 @@ def conv(
 
 @lowers(mil.conv_transpose)
 def conv_transpose(
-    g: Graph,
-    x: Value,
-    weight: Value,
-    bias: Value | None = None,
+    g: OnnxGraph,
+    x: GraphValue,
+    weight: GraphValue,
+    bias: GraphValue | None = None,
     pad: Ints | None = None,
     output_shape: Ints | None = None,
     pad_type: str = "valid",
     strides: Ints | None = None,
     dilations: Ints | None = None,
     groups: int = 1,
-) -> Value:
+) -> GraphValue:
     """The transposed convolution."""
     need_floats(x, weight, bias)
     size: Any = x
@@ -63,7 +63,7 @@ def conv_transpose(
     added = [max(0, b - a) for b, a in zip(before, after, strict=True)]
     limits = [max(s, e) for s, e in zip(strides, dilations, strict=True)]
     if any(more >= limit for more, limit in zip(added, limits, strict=True)):
-        raise Unsupported("it adds more than a stride at the end")
+        raise UnsupportedGraph("it adds more than a stride at the end")
     around = pads(before, [a + more for a, more in zip(after, added, strict=True)])
     shape: dict[str, Any] = {
         "kernel_shape": list(kernel),

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import BOOL, F32, I32, Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import BOOL, F32, I32, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
+from tlkit.engines.onnx.kit.rounding import clamped_raw
 from tlkit.engines.onnx.lower.ops.kit import bounded, need_floats
-from tlkit.engines.onnx.lower.registry import lowers
-from tlkit.engines.onnx.lower.rounding import clamped_raw
 from tlkit.mil.ops import control_flow
 from tlkit.mil.ops import elementwise_binary as two
 from tlkit.mil.ops import elementwise_unary as one
@@ -47,22 +47,22 @@ def _register() -> None:
         lowers(operation)(_arithmetic(kind))
 
 
-def _unary(kind: str) -> Callable[..., Value]:
-    def lowering(g: Graph, x: Value) -> Value:
+def _unary(kind: str) -> Callable[..., GraphValue]:
+    def lowering(g: OnnxGraph, x: GraphValue) -> GraphValue:
         need_floats(x)
         return replace(g.op(kind, x), positive=kind in ("Exp", "Sqrt"), small=kind in _WITHIN_ONE)
 
     return lowering
 
 
-def _step(kind: str) -> Callable[..., Value]:
-    def lowering(g: Graph, x: Value) -> Value:
+def _step(kind: str) -> Callable[..., GraphValue]:
+    def lowering(g: OnnxGraph, x: GraphValue) -> GraphValue:
         return g.op(kind, x) if x.is_float or kind == "Sign" else x
 
     return lowering
 
 
-def _alike(g: Graph, x: Value, y: Value) -> tuple[Value, Value]:
+def _alike(g: OnnxGraph, x: GraphValue, y: GraphValue) -> tuple[GraphValue, GraphValue]:
     """Return two operands in their common type."""
     if x.dtype == y.dtype:
         return x, y
@@ -70,53 +70,53 @@ def _alike(g: Graph, x: Value, y: Value) -> tuple[Value, Value]:
     return tuple(item if item.dtype == common else g.cast(item, common) for item in (x, y))  # type: ignore[return-value]
 
 
-def _comparison(kind: str) -> Callable[..., Value]:
-    def lowering(g: Graph, x: Value, y: Value) -> Value:
+def _comparison(kind: str) -> Callable[..., GraphValue]:
+    def lowering(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
         x, y = _alike(g, x, y)
         if x.dtype == BOOL and kind != "Equal":
-            raise Unsupported("it compares booleans by size")
+            raise UnsupportedGraph("it compares booleans by size")
         return g.op(kind, x, y, dtype=BOOL)
 
     return lowering
 
 
-def _logical(kind: str) -> Callable[..., Value]:
-    def lowering(g: Graph, x: Value, y: Value) -> Value:
+def _logical(kind: str) -> Callable[..., GraphValue]:
+    def lowering(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
         return g.op(kind, truth(g, x), truth(g, y), dtype=BOOL)
 
     return lowering
 
 
-def _arithmetic(kind: str) -> Callable[..., Value]:
-    def lowering(g: Graph, x: Value, y: Value) -> Value:
+def _arithmetic(kind: str) -> Callable[..., GraphValue]:
+    def lowering(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
         x, y = _alike(g, x, y)
         if x.dtype == BOOL:
-            raise Unsupported("it computes with booleans")
+            raise UnsupportedGraph("it computes with booleans")
         return g.op(kind, x, y)
 
     return lowering
 
 
-def truth(g: Graph, x: Value) -> Value:
+def truth(g: OnnxGraph, x: GraphValue) -> GraphValue:
     """Return x != 0."""
     return x if x.dtype == BOOL else g.op("Not", g.op("Equal", x, 0, dtype=BOOL), dtype=BOOL)
 
 
 @lowers(two.not_equal)
-def not_equal(g: Graph, x: Value, y: Value) -> Value:
+def not_equal(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     """x != y."""
     return g.op("Not", g.op("Equal", *_alike(g, x, y), dtype=BOOL), dtype=BOOL)
 
 
 @lowers(two.real_div)
-def real_div(g: Graph, x: Value, y: Value) -> Value:
+def real_div(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     """x / y."""
     need_floats(x, y)
     return g.op("Div", x, y)
 
 
 @lowers(two.mod)
-def mod(g: Graph, x: Value, y: Value) -> Value:
+def mod(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     """The remainder, with y's sign."""
     need_floats(x, y)
     rest = g.op("Mod", x, y, fmod=1)
@@ -125,13 +125,13 @@ def mod(g: Graph, x: Value, y: Value) -> Value:
 
 
 @lowers(two.pow_)
-def power(g: Graph, x: Value, y: Value) -> Value:
+def power(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     """x to the power of y."""
     need_floats(x, y)
     return g.op("Pow", x, y)
 
 
-def _extreme(g: Graph, x: Value, y: Value, kind: str, beats: str) -> Value:
+def _extreme(g: OnnxGraph, x: GraphValue, y: GraphValue, kind: str, beats: str) -> GraphValue:
     x, y = (clamped_raw(g, item) for item in _alike(g, x, y))
     if not (g.spelling.careful and x.is_float):
         return g.op(kind, x, y)
@@ -140,7 +140,7 @@ def _extreme(g: Graph, x: Value, y: Value, kind: str, beats: str) -> Value:
     return g.op("Where", g.op("LessOrEqual", x, math.inf, dtype=BOOL), first, x, dtype=F32)
 
 
-def _bound(x: Value, y: Value) -> tuple[Value, float] | None:
+def _bound(x: GraphValue, y: GraphValue) -> tuple[GraphValue, float] | None:
     """Return one operand, and the other if that is one finite constant of f16 (its value then)."""
     for item, other in ((x, y), (y, x)):
         if item.is_float and other.array is not None and other.array.size == 1 and other.rank <= item.rank:
@@ -151,21 +151,21 @@ def _bound(x: Value, y: Value) -> tuple[Value, float] | None:
 
 
 @lowers(two.maximum, monotone=True, bounding=True)
-def maximum(g: Graph, x: Value, y: Value) -> Value:
+def maximum(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     """The larger one."""
     found = _bound(x, y)
     return bounded(g, found[0], found[1], math.inf) if found else _extreme(g, x, y, "Max", "Greater")
 
 
 @lowers(two.minimum, monotone=True, bounding=True)
-def minimum(g: Graph, x: Value, y: Value) -> Value:
+def minimum(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     """The smaller one."""
     found = _bound(x, y)
     return bounded(g, found[0], -math.inf, found[1]) if found else _extreme(g, x, y, "Min", "Less")
 
 
 @lowers(one.abs_, monotone=True, bounding=True)
-def absolute(g: Graph, x: Value) -> Value:
+def absolute(g: OnnxGraph, x: GraphValue) -> GraphValue:
     """The absolute value; rounding is the same on both sides of 0."""
     return replace(g.op("Abs", clamped_raw(g, x)), positive=True, small=x.small)
 
@@ -178,66 +178,66 @@ def is_half(value: Any) -> bool:
 
 
 @lowers(one.clip, monotone=lambda given: is_half(given["alpha"]) and is_half(given["beta"]), bounding=True)
-def clip(g: Graph, x: Value, alpha: float, beta: float) -> Value:
+def clip(g: OnnxGraph, x: GraphValue, alpha: float, beta: float) -> GraphValue:
     """min(max(x, alpha), beta)."""
     return bounded(g, x, alpha, beta)
 
 
 @lowers(one.threshold, monotone=lambda given: is_half(given["alpha"]), bounding=True)
-def threshold(g: Graph, x: Value, alpha: float) -> Value:
+def threshold(g: OnnxGraph, x: GraphValue, alpha: float) -> GraphValue:
     """max(x, alpha)."""
     return bounded(g, x, alpha, math.inf)
 
 
 @lowers(one.exp2)
-def exp2(g: Graph, x: Value) -> Value:
+def exp2(g: OnnxGraph, x: GraphValue) -> GraphValue:
     """2 to the power of x."""
     need_floats(x)
     return g.op("Pow", g.constant(np.array(2.0, np.float32)), x)
 
 
 @lowers(one.inverse)
-def inverse(g: Graph, x: Value, epsilon: float = 1e-4) -> Value:
+def inverse(g: OnnxGraph, x: GraphValue, epsilon: float = 1e-4) -> GraphValue:
     """1 / (x + epsilon)."""
     need_floats(x)
     return g.op("Reciprocal", g.op("Add", x, epsilon))
 
 
 @lowers(one.log)
-def log(g: Graph, x: Value, epsilon: float = 1e-45) -> Value:
+def log(g: OnnxGraph, x: GraphValue, epsilon: float = 1e-45) -> GraphValue:
     """The natural logarithm of x + epsilon."""
     need_floats(x)
     return g.op("Log", g.op("Add", x, epsilon))
 
 
 @lowers(one.rsqrt)
-def rsqrt(g: Graph, x: Value, epsilon: float = 1e-12) -> Value:
+def rsqrt(g: OnnxGraph, x: GraphValue, epsilon: float = 1e-12) -> GraphValue:
     """1 / sqrt(x + epsilon)."""
     need_floats(x)
     return g.op("Reciprocal", g.op("Sqrt", g.op("Add", x, epsilon)))
 
 
 @lowers(one.square)
-def square(g: Graph, x: Value) -> Value:
+def square(g: OnnxGraph, x: GraphValue) -> GraphValue:
     """x * x."""
     return replace(g.op("Mul", x, x), positive=x.is_float)
 
 
 @lowers(one.logical_not)
-def logical_not(g: Graph, x: Value) -> Value:
+def logical_not(g: OnnxGraph, x: GraphValue) -> GraphValue:
     """Whether x is false."""
     return g.op("Not", truth(g, x), dtype=BOOL)
 
 
 @lowers(control_flow.select)
-def select(g: Graph, cond: Value, a: Value, b: Value) -> Value:
+def select(g: OnnxGraph, cond: GraphValue, a: GraphValue, b: GraphValue) -> GraphValue:
     """a where ``cond`` holds, b elsewhere."""
     a, b = _alike(g, a, b)
     return g.op("Where", truth(g, cond), a, b, dtype=a.dtype)
 
 
 @lowers(one.cast)
-def cast(g: Graph, x: Value, dtype: str) -> Value:
+def cast(g: OnnxGraph, x: GraphValue, dtype: str) -> GraphValue:
     """x as MIL's ``dtype``: a float is cut toward 0 and clamped, with NaN as 0."""
     target = DType.named(dtype)
     if target is DType.BOOL:
@@ -245,7 +245,7 @@ def cast(g: Graph, x: Value, dtype: str) -> Value:
     if target in (DType.FP16, DType.FP32):
         return g.op("Identity", x) if x.is_float else g.cast(x, F32)
     if target is not DType.INT32:
-        raise Unsupported(f"a cast to {dtype}")
+        raise UnsupportedGraph(f"a cast to {dtype}")
     if not x.is_float:
         return x if x.dtype == I32 else g.cast(x, I32)
     number = g.op("Where", g.op("Equal", x, x, dtype=BOOL), x, 0.0, dtype=F32)

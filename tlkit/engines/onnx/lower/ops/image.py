@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlkit.engines.onnx.lower.graph import I64, Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import I64, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import need_floats
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import image as mil
 from tlkit.mil.ops.kit import sampling
 from tlkit.mil.ops.kit.registry import Ints
@@ -19,7 +19,7 @@ _ALIGNED = {"STRICT_ALIGN_CORNERS": "align_corners", "ALIGN_CORNERS": "align_cor
 _CPU = torch.device("cpu")
 
 
-def _picked(g: Graph, x: Value, axis: int, count: int, mode: str = "DEFAULT") -> Value:
+def _picked(g: OnnxGraph, x: GraphValue, axis: int, count: int, mode: str = "DEFAULT") -> GraphValue:
     """Take the ``count`` elements of an axis that ``sampling.nearest`` takes."""
     axis = axis % x.rank
     index = sampling.nearest(torch.arange(x.known[axis]), 0, count, mode).numpy()
@@ -29,7 +29,7 @@ def _picked(g: Graph, x: Value, axis: int, count: int, mode: str = "DEFAULT") ->
     return replace(g.op("Gather", x, index, axis=axis), shape=shape, positive=x.positive, small=x.small)
 
 
-def _interpolated(g: Graph, x: Value, axis: int, points: np.ndarray) -> Value:
+def _interpolated(g: OnnxGraph, x: GraphValue, axis: int, points: np.ndarray) -> GraphValue:
     """Interpolate linearly at ``points`` of an axis."""
     axis = axis % x.rank
     low = points.astype(I64)
@@ -40,7 +40,7 @@ def _interpolated(g: Graph, x: Value, axis: int, points: np.ndarray) -> Value:
     return replace(made, shape=tuple(len(low) if i == axis else size for i, size in enumerate(x.known)))
 
 
-def _resized(g: Graph, x: Value, height: int, width: int, mode: str) -> Value:
+def _resized(g: OnnxGraph, x: GraphValue, height: int, width: int, mode: str) -> GraphValue:
     need_floats(x)
     if x.rank == 4 and mode in _ALIGNED and min(height, width) > 1:
         sizes = np.array([*x.known[:2], height, width], I64)
@@ -53,27 +53,27 @@ def _resized(g: Graph, x: Value, height: int, width: int, mode: str) -> Value:
 
 @lowers(mil.resize_bilinear)
 def resize_bilinear(
-    g: Graph, x: Value, target_size_height: int = 1, target_size_width: int = 1, sampling_mode: str = "DEFAULT"
-) -> Value:
+    g: OnnxGraph, x: GraphValue, target_size_height: int = 1, target_size_width: int = 1, sampling_mode: str = "DEFAULT"
+) -> GraphValue:
     """Resize by bilinear interpolation."""
     return _resized(g, x, target_size_height, target_size_width, sampling_mode)
 
 
 @lowers(mil.resize_nearest_neighbor)
-def resize_nearest_neighbor(g: Graph, x: Value, target_size_height: int, target_size_width: int) -> Value:
+def resize_nearest_neighbor(g: OnnxGraph, x: GraphValue, target_size_height: int, target_size_width: int) -> GraphValue:
     """Resize by taking the input under each output's middle."""
     return _picked(g, _picked(g, x, -2, target_size_height), -1, target_size_width)
 
 
 @lowers(mil.upsample_bilinear)
 def upsample_bilinear(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     scale_factor_height: float = 1,
     scale_factor_width: float = 1,
     align_corners: bool = True,
     half_pixel_centers: bool | None = None,
-) -> Value:
+) -> GraphValue:
     """Scale by bilinear interpolation."""
     height, width = mil.scaled(x.known[-2], scale_factor_height), mil.scaled(x.known[-1], scale_factor_width)
     mode = "DEFAULT" if half_pixel_centers is False else "UNALIGN_CORNERS"
@@ -82,8 +82,8 @@ def upsample_bilinear(
 
 @lowers(mil.upsample_nearest_neighbor)
 def upsample_nearest_neighbor(
-    g: Graph, x: Value, scale_factor_height: float = 1, scale_factor_width: float = 1
-) -> Value:
+    g: OnnxGraph, x: GraphValue, scale_factor_height: float = 1, scale_factor_width: float = 1
+) -> GraphValue:
     """Scale by taking the input under each output's start."""
     height, width = mil.scaled(x.known[-2], scale_factor_height), mil.scaled(x.known[-1], scale_factor_width)
     if x.rank == 4 and x.is_float and height % x.known[-2] == 0 and width % x.known[-1] == 0:
@@ -95,13 +95,13 @@ def upsample_nearest_neighbor(
 
 @lowers(mil.resize)
 def resize(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     shape: Ints,
     resized_dims: int,
     interpolation_mode: str = "LINEAR",
     sampling_mode: str = "DEFAULT",
-) -> Value:
+) -> GraphValue:
     """Resize the last axes."""
     for axis in range(-resized_dims, 0):
         count = shape[axis] or x.known[axis]
@@ -114,32 +114,32 @@ def resize(
 
 
 @lowers(mil.crop)
-def crop(g: Graph, x: Value, crop_height: Ints, crop_width: Ints) -> Value:
+def crop(g: OnnxGraph, x: GraphValue, crop_height: Ints, crop_width: Ints) -> GraphValue:
     """Cut (top, bottom) rows and (left, right) columns off."""
     rank = x.rank
     firsts = np.array([crop_height[0], crop_width[0]], I64)
     ends = np.array([x.known[-2] - crop_height[1], x.known[-1] - crop_width[1]], I64)
     if (ends <= firsts).any():
-        raise Unsupported("nothing is left")
+        raise UnsupportedGraph("nothing is left")
     return replace(g.op("Slice", x, firsts, ends, [rank - 2, rank - 1]), positive=x.positive, small=x.small)
 
 
 @lowers(mil.resample)
 def resample(
-    g: Graph,
-    x: Value,
-    coordinates: Value,
+    g: OnnxGraph,
+    x: GraphValue,
+    coordinates: GraphValue,
     sampling_mode: str,
     padding_mode: str,
     padding_value: float,
     coordinates_mode: str,
     align_corners: bool,
-) -> Value:
+) -> GraphValue:
     """Sample x at coordinates from -1 to 1."""
     need_floats(x, coordinates)
     padding = mil.TORCH_PADDING.get((padding_mode, align_corners))
     plain = sampling_mode == "bilinear" and coordinates_mode == "normalized_minus_one_to_one"
     if not plain or padding is None or (padding == "zeros" and padding_value != 0):
-        raise Unsupported(f"{sampling_mode} sampling with {padding_mode} padding, {coordinates_mode}")
+        raise UnsupportedGraph(f"{sampling_mode} sampling with {padding_mode} padding, {coordinates_mode}")
     how: dict[str, Any] = {"mode": "linear", "padding_mode": padding, "align_corners": int(align_corners)}
     return g.op("GridSample", x, coordinates, **how)

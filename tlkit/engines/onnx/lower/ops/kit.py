@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import I64, Graph, Unsupported, Value
-from tlkit.engines.onnx.lower.rounding import clamped
+from tlkit.engines.onnx.kit.graph import I64, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.rounding import clamped
 
 
-def bounded(g: Graph, x: Value, low: float, high: float) -> Value:
+def bounded(g: OnnxGraph, x: GraphValue, low: float, high: float) -> GraphValue:
     """Return min(max(x, low), high), where a NaN stays one: at once, or as a clamp that waits for the rounding."""
     if not x.is_float:
-        raise Unsupported(f"its operand is of type {x.dtype}")
+        raise UnsupportedGraph(f"its operand is of type {x.dtype}")
     before, bottom, top = x.clamp or (-math.inf, math.inf), low, high
     if before[0] <= before[1]:
         bottom, top = (min(max(bound, low), high) for bound in before)
@@ -25,12 +25,12 @@ def bounded(g: Graph, x: Value, low: float, high: float) -> Value:
     return waiting if x.raw else clamped(g, waiting)
 
 
-def column(g: Graph, x: Value, rank: int) -> Value:
+def column(g: OnnxGraph, x: GraphValue, rank: int) -> GraphValue:
     """Return a vector [C] so that it aligns with axis 1 of a tensor of ``rank``."""
     return reshaped(g, x, (-1, *(1,) * (rank - 2))) if rank > 2 else x
 
 
-def reshaped(g: Graph, x: Value, shape: Sequence[int]) -> Value:
+def reshaped(g: OnnxGraph, x: GraphValue, shape: Sequence[int]) -> GraphValue:
     """Return x in another shape (-1 once for what is left)."""
     if x.array is not None:
         return g.constant(x.array.reshape(tuple(shape)))
@@ -38,14 +38,14 @@ def reshaped(g: Graph, x: Value, shape: Sequence[int]) -> Value:
     return replace(made, shape=tuple(shape) if -1 not in shape else None, positive=x.positive, small=x.small)
 
 
-def permuted(g: Graph, x: Value, perm: Sequence[int]) -> Value:
+def permuted(g: OnnxGraph, x: GraphValue, perm: Sequence[int]) -> GraphValue:
     """Return x with its dimensions in another order."""
     shape = None if x.shape is None else tuple(x.shape[axis] for axis in perm)
     made = g.op("Transpose", x, perm=list(perm))
     return replace(made, shape=shape, positive=x.positive, small=x.small)
 
 
-def swapped(g: Graph, x: Value, rank: int) -> Value:
+def swapped(g: OnnxGraph, x: GraphValue, rank: int) -> GraphValue:
     """Return x with its last two dimensions exchanged."""
     if x.array is not None:
         return g.constant(np.ascontiguousarray(x.array.swapaxes(-1, -2)))
@@ -53,22 +53,22 @@ def swapped(g: Graph, x: Value, rank: int) -> Value:
 
 
 def pads(before: Sequence[int], after: Sequence[int], kernel: Sequence[int] | None = None) -> list[int]:
-    """Return the padding as ONNX lists it; Unsupported where it is negative, or a pool's is as wide as its window."""
+    """Return the padding as ONNX lists it; UnsupportedGraph where it is negative, or as wide as a pool's window."""
     found = [int(n) for n in (*before, *after)]
     if min(found, default=0) < 0 or (kernel and any(n >= k for n, k in zip(found, (*kernel, *kernel), strict=True))):
-        raise Unsupported(f"a padding of {found}")
+        raise UnsupportedGraph(f"a padding of {found}")
     return found
 
 
-def need_floats(*values: Value | None) -> None:
-    """Raise Unsupported where one of the values is an integer or a boolean."""
+def need_floats(*values: GraphValue | None) -> None:
+    """Raise UnsupportedGraph where one of the values is an integer or a boolean."""
     for value in values:
         if value is not None and not value.is_float:
-            raise Unsupported(f"its operand is of type {value.dtype}")
+            raise UnsupportedGraph(f"its operand is of type {value.dtype}")
 
 
-def known(value: Value) -> np.ndarray:
-    """Return a constant's array; Unsupported where the program computes it."""
+def known(value: GraphValue) -> np.ndarray:
+    """Return a constant's array; UnsupportedGraph where the program computes it."""
     if value.array is None:
-        raise Unsupported("it takes a constant that the program computes")
+        raise UnsupportedGraph("it takes a constant that the program computes")
     return value.array

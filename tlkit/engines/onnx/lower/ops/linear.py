@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import BOOL, F32, Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import BOOL, F32, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import need_floats, swapped
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import linear as mil
 from tlkit.mil.ops import transformers
 
 
 @lowers(mil.linear)
-def linear(g: Graph, x: Value, weight: Value, bias: Value | None = None) -> Value:
+def linear(g: OnnxGraph, x: GraphValue, weight: GraphValue, bias: GraphValue | None = None) -> GraphValue:
     """x times the transposed weight, plus bias."""
     need_floats(x, weight, bias)
     product = g.op("MatMul", x, swapped(g, weight, 2))
@@ -27,8 +27,8 @@ def linear(g: Graph, x: Value, weight: Value, bias: Value | None = None) -> Valu
 
 @lowers(mil.matmul)
 def matmul(
-    g: Graph, output_types: Any, x: Value, y: Value, transpose_x: bool = False, transpose_y: bool = False
-) -> Value:
+    g: OnnxGraph, output_types: Any, x: GraphValue, y: GraphValue, transpose_x: bool = False, transpose_y: bool = False
+) -> GraphValue:
     """The product over the last two axes."""
     need_floats(x, y)
     left = swapped(g, x, x.rank) if transpose_x and x.rank > 1 else x
@@ -37,19 +37,21 @@ def matmul(
 
 
 @lowers(mil.einsum)
-def einsum(g: Graph, values: Sequence[Value], equation: str) -> Value:
+def einsum(g: OnnxGraph, values: Sequence[GraphValue], equation: str) -> GraphValue:
     """The product that ``equation`` describes."""
     need_floats(*values)
     sizes: dict[str, int] = {}
     for term, value in zip(equation.replace(" ", "").partition("->")[0].split(","), values, strict=True):
         for letter, size in zip(term, value.known, strict=True):
             if sizes.setdefault(letter, size) != size:
-                raise Unsupported("an einsum that broadcasts")
+                raise UnsupportedGraph("an einsum that broadcasts")
     return g.op("Einsum", *values, equation=equation)
 
 
 @lowers(transformers.scaled_dot_product_attention)
-def attention(g: Graph, query: Value, key: Value, value: Value, attn_mask: Value | None = None) -> Value:
+def attention(
+    g: OnnxGraph, query: GraphValue, key: GraphValue, value: GraphValue, attn_mask: GraphValue | None = None
+) -> GraphValue:
     """softmax(query @ key^T / sqrt(E) + attn_mask) @ value."""
     need_floats(query, key, value)
     scaled = g.op("Mul", query, 1 / math.sqrt(query.known[-1]))

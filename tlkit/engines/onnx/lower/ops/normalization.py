@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import reshaped
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import normalization as mil
 from tlkit.mil.ops.kit.registry import Ints
 
 
-def _full(g: Graph, given: Value | None, size: int, value: float) -> Value:
+def _full(g: OnnxGraph, given: GraphValue | None, size: int, value: float) -> GraphValue:
     return g.constant(np.full(size, value, np.float32)) if given is None else given
 
 
 @lowers(mil.batch_norm)
 def batch_norm(
-    g: Graph,
-    x: Value,
-    mean: Value,
-    variance: Value,
-    gamma: Value | None = None,
-    beta: Value | None = None,
+    g: OnnxGraph,
+    x: GraphValue,
+    mean: GraphValue,
+    variance: GraphValue,
+    gamma: GraphValue | None = None,
+    beta: GraphValue | None = None,
     epsilon: float = 1e-5,
-) -> Value:
+) -> GraphValue:
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel."""
     size = x.known[1]
     scale, shift = _full(g, gamma, size, 1), _full(g, beta, size, 0)
@@ -33,8 +33,8 @@ def batch_norm(
 
 @lowers(mil.instance_norm)
 def instance_norm(
-    g: Graph, x: Value, gamma: Value | None = None, beta: Value | None = None, epsilon: float = 1e-5
-) -> Value:
+    g: OnnxGraph, x: GraphValue, gamma: GraphValue | None = None, beta: GraphValue | None = None, epsilon: float = 1e-5
+) -> GraphValue:
     """Normalize each channel of each instance over its spatial axes."""
     size = x.known[1]
     return g.op("InstanceNormalization", x, _full(g, gamma, size, 1), _full(g, beta, size, 0), epsilon=epsilon)
@@ -42,13 +42,13 @@ def instance_norm(
 
 @lowers(mil.layer_norm)
 def layer_norm(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     axes: Ints | None = None,
-    gamma: Value | None = None,
-    beta: Value | None = None,
+    gamma: GraphValue | None = None,
+    beta: GraphValue | None = None,
     epsilon: float = 1e-5,
-) -> Value:
+) -> GraphValue:
     """Normalize over ``axes``, then scale and shift."""
     rank = x.rank
     over = sorted({axis % rank for axis in axes}) if axes is not None else list(range(rank))
@@ -63,7 +63,7 @@ def layer_norm(
 
 
 @lowers(mil.l2_norm)
-def l2_norm(g: Graph, x: Value, epsilon: float = 1e-6) -> Value:
+def l2_norm(g: OnnxGraph, x: GraphValue, epsilon: float = 1e-6) -> GraphValue:
     """x / sqrt(sum of squares + epsilon), over the last three axes."""
     squares = g.op("ReduceSum", g.op("Mul", x, x), [x.rank - 3, x.rank - 2, x.rank - 1])
     return g.op("Div", x, g.op("Sqrt", g.op("Add", squares, epsilon)))
@@ -71,9 +71,9 @@ def l2_norm(g: Graph, x: Value, epsilon: float = 1e-6) -> Value:
 
 @lowers(mil.local_response_norm)
 def local_response_norm(
-    g: Graph, x: Value, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Value:
+    g: OnnxGraph, x: GraphValue, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> GraphValue:
     """x / (k + alpha / size * sum of squares over the channels around) ** beta."""
     if x.rank != 4 or size % 2 == 0:
-        raise Unsupported(f"a window of {size} channels at rank {x.rank}")
+        raise UnsupportedGraph(f"a window of {size} channels at rank {x.rank}")
     return g.op("LRN", x, size=size, alpha=alpha, beta=beta, bias=k)

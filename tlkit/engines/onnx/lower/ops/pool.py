@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import BOOL, F32, Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import BOOL, F32, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import pads
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import pool as mil
 from tlkit.mil.ops.kit.registry import Ints
 
 
 def _window(
-    x: Value, kernel: Ints, strides: Ints | None, pad_type: str, pad: Ints | None, ceil_mode: bool
+    x: GraphValue, kernel: Ints, strides: Ints | None, pad_type: str, pad: Ints | None, ceil_mode: bool
 ) -> tuple[dict[str, Any], Sequence[int]]:
     """Return a pool's attributes in ONNX, and the padding that only ``ceil_mode`` adds."""
     size: Any = x
@@ -32,14 +32,14 @@ def _window(
 
 @lowers(mil.max_pool, monotone=True)
 def max_pool(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     kernel_sizes: Ints,
     strides: Ints | None = None,
     pad_type: str = "valid",
     pad: Ints | None = None,
     ceil_mode: bool = False,
-) -> Value:
+) -> GraphValue:
     """The largest value of each window; a window with a NaN gives NaN, which the runtimes' own pools lose."""
     window, _ = _window(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     found = replace(g.op("MaxPool", x, **window), positive=x.positive and not any(window["pads"]), small=x.small)
@@ -55,33 +55,33 @@ def max_pool(
 
 @lowers(mil.avg_pool, mil.avg_pool_measured)
 def avg_pool(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     kernel_sizes: Ints,
     strides: Ints | None = None,
     pad_type: str = "valid",
     pad: Ints | None = None,
     exclude_padding_from_average: bool = False,
     ceil_mode: bool = False,
-) -> Value:
+) -> GraphValue:
     """The mean of each window."""
     window, extra = _window(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     if any(extra) and not exclude_padding_from_average:
-        raise Unsupported("its last window hangs over the edge")
+        raise UnsupportedGraph("its last window hangs over the edge")
     found = g.op("AveragePool", x, count_include_pad=int(not exclude_padding_from_average), **window)
     return replace(found, positive=x.positive, small=x.small)
 
 
 @lowers(mil.l2_pool)
 def l2_pool(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     kernel_sizes: Ints,
     strides: Ints | None = None,
     pad_type: str = "valid",
     pad: Ints | None = None,
     ceil_mode: bool = False,
-) -> Value:
+) -> GraphValue:
     """The square root of each window's sum of squares."""
     window, _ = _window(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     means = g.op("AveragePool", g.op("Mul", x, x), count_include_pad=1, **window)

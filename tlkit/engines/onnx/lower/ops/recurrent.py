@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import known, need_floats, reshaped
 from tlkit.engines.onnx.lower.ops.transformation import reverse
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import recurrent as mil
 
 
-def _stacked(weights: Sequence[Value | None], order: Sequence[int], gates: int, size: int) -> np.ndarray:
+def _stacked(weights: Sequence[GraphValue | None], order: Sequence[int], gates: int, size: int) -> np.ndarray:
     """Return constant weights with their gates in ONNX's order, one more dimension for the directions."""
     found = []
     for weight in weights:
@@ -27,30 +27,30 @@ def _stacked(weights: Sequence[Value | None], order: Sequence[int], gates: int, 
 
 def _refuse(what: object, usual: object) -> None:
     if what != usual:
-        raise Unsupported(f"a recurrent network with {what}")
+        raise UnsupportedGraph(f"a recurrent network with {what}")
 
 
 @lowers(mil.lstm)
 def lstm(
-    g: Graph,
-    x: Value,
-    initial_h: Value,
-    initial_c: Value,
-    weight_ih: Value,
-    weight_hh: Value,
-    bias: Value | None = None,
-    peephole: Value | None = None,
-    weight_ih_back: Value | None = None,
-    weight_hh_back: Value | None = None,
-    bias_back: Value | None = None,
-    peephole_back: Value | None = None,
+    g: OnnxGraph,
+    x: GraphValue,
+    initial_h: GraphValue,
+    initial_c: GraphValue,
+    weight_ih: GraphValue,
+    weight_hh: GraphValue,
+    bias: GraphValue | None = None,
+    peephole: GraphValue | None = None,
+    weight_ih_back: GraphValue | None = None,
+    weight_hh_back: GraphValue | None = None,
+    bias_back: GraphValue | None = None,
+    peephole_back: GraphValue | None = None,
     direction: str = "forward",
     output_sequence: bool = False,
     recurrent_activation: str = "sigmoid",
     cell_activation: str = "tanh",
     activation: str = "tanh",
     clip: float | None = None,
-) -> tuple[Value, Value, Value]:
+) -> tuple[GraphValue, GraphValue, GraphValue]:
     """Long short-term memory; MIL's gates are i, f, o, z and ONNX's i, o, f, z."""
     need_floats(x)
     _refuse((recurrent_activation.lower(), cell_activation.lower(), activation.lower()), ("sigmoid", "tanh", "tanh"))
@@ -70,19 +70,19 @@ def lstm(
 
 @lowers(mil.gru)
 def gru(
-    g: Graph,
-    x: Value,
-    initial_h: Value,
-    weight_ih: Value,
-    weight_hh: Value,
-    bias: Value | None = None,
+    g: OnnxGraph,
+    x: GraphValue,
+    initial_h: GraphValue,
+    weight_ih: GraphValue,
+    weight_hh: GraphValue,
+    bias: GraphValue | None = None,
     direction: str = "forward",
     output_sequence: bool = False,
     recurrent_activation: str = "sigmoid",
     activation: str = "tanh",
     reset_after: bool = False,
-    input_bias: Value | None = None,
-) -> tuple[Value, Value]:
+    input_bias: GraphValue | None = None,
+) -> tuple[GraphValue, GraphValue]:
     """A gated recurrent unit; MIL's gates are r, o, z and ONNX's z, r, o."""
     need_floats(x)
     _refuse((recurrent_activation.lower(), activation.lower()), ("sigmoid", "tanh"))
@@ -96,14 +96,14 @@ def gru(
     return _steps(g, x, steps, h, size, False, output_sequence), _joined(g, h, False)
 
 
-def _directions(g: Graph, state: Value, batch: int, size: int, two: bool) -> Value:
+def _directions(g: OnnxGraph, state: GraphValue, batch: int, size: int, two: bool) -> GraphValue:
     """Return a state [batch, directions * size] as [directions, batch, size]."""
     if not two:
         return reshaped(g, state, (1, batch, size))
     return g.op("Transpose", reshaped(g, state, (batch, 2, size)), perm=[1, 0, 2])
 
 
-def _joined(g: Graph, state: Value, two: bool) -> Value:
+def _joined(g: OnnxGraph, state: GraphValue, two: bool) -> GraphValue:
     """Return a state [directions, batch, size] as [batch, directions * size]."""
     axes = np.array([0], np.int64)
     if not two:
@@ -112,7 +112,9 @@ def _joined(g: Graph, state: Value, two: bool) -> Value:
     return g.op("Reshape", moved, np.array([0, -1], np.int64))
 
 
-def _steps(g: Graph, x: Value, steps: Value, h: Value, size: int, two: bool, sequence: bool) -> Value:
+def _steps(
+    g: OnnxGraph, x: GraphValue, steps: GraphValue, h: GraphValue, size: int, two: bool, sequence: bool
+) -> GraphValue:
     """Return every step [length, batch, directions * size], or the last one of each direction."""
     if not sequence:
         return g.op("Unsqueeze", _joined(g, h, two), np.array([0], np.int64))

@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import BOOL, I64, Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import BOOL, I64, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import need_floats, reshaped
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import classify as classifier
 from tlkit.mil.ops import tensor as mil
 from tlkit.mil.ops.kit.registry import Ints, declared_carrier
 
 
 @lowers(mil.identity, monotone=True)
-def identity(g: Graph, x: Value) -> Value:
+def identity(g: OnnxGraph, x: GraphValue) -> GraphValue:
     """x."""
     return replace(g.op("Identity", x), positive=x.positive, small=x.small)
 
 
-def _marks(values: Sequence[Value]) -> dict[str, Any]:
+def _marks(values: Sequence[GraphValue]) -> dict[str, Any]:
     return {"positive": all(item.positive for item in values), "small": all(item.small for item in values)}
 
 
 @lowers(mil.concat, monotone=lambda given: not given.get("interleave"))
-def concat(g: Graph, values: Sequence[Value], axis: int, interleave: bool = False) -> Value:
+def concat(g: OnnxGraph, values: Sequence[GraphValue], axis: int, interleave: bool = False) -> GraphValue:
     """Join along ``axis``, one after another or interleaved."""
     if values[0].rank == 0:
         return g.op("Concat", *(reshaped(g, item, (1,)) for item in values), axis=0)
@@ -40,7 +40,7 @@ def concat(g: Graph, values: Sequence[Value], axis: int, interleave: bool = Fals
 
 
 @lowers(mil.stack, monotone=True)
-def stack(g: Graph, values: Sequence[Value], axis: int) -> Value:
+def stack(g: OnnxGraph, values: Sequence[GraphValue], axis: int) -> GraphValue:
     """Join along a new dimension."""
     rank = values[0].rank + 1
     axis = axis % rank
@@ -50,7 +50,9 @@ def stack(g: Graph, values: Sequence[Value], axis: int) -> Value:
 
 
 @lowers(mil.split)
-def split(g: Graph, x: Value, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None) -> Any:
+def split(
+    g: OnnxGraph, x: GraphValue, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
+) -> Any:
     """Cut along ``axis``."""
     size = x.known[axis]
     part = size // (num_splits or 1)
@@ -58,28 +60,28 @@ def split(g: Graph, x: Value, axis: int, num_splits: int | None = None, split_si
     if len(sizes) == 1:
         return g.op("Identity", x)
     if sum(sizes) != size:
-        raise Unsupported("its parts do not make up the axis")
+        raise UnsupportedGraph("its parts do not make up the axis")
     parts = g.ops("Split", x, np.array(sizes, I64), axis=axis % x.rank, count=len(sizes))
     return tuple(replace(item, positive=x.positive, small=x.small) for item in parts)
 
 
 @lowers(mil.tile)
-def tile(g: Graph, x: Value, reps: Ints) -> Value:
+def tile(g: OnnxGraph, x: GraphValue, reps: Ints) -> GraphValue:
     """Repeat along each dimension."""
     if len(reps) != x.rank:
-        raise Unsupported("it adds dimensions")
+        raise UnsupportedGraph("it adds dimensions")
     return g.op("Tile", x, np.array(reps, I64))
 
 
 @lowers(mil.flatten2d, monotone=True)
-def flatten2d(g: Graph, x: Value, axis: int = 1) -> Value:
+def flatten2d(g: OnnxGraph, x: GraphValue, axis: int = 1) -> GraphValue:
     """The dimensions before ``axis`` as one, the others as one."""
     shape = x.known
     return reshaped(g, x, (int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))))
 
 
 @lowers(mil.fill_like)
-def fill_like(g: Graph, output_types: Any, ref_tensor: Value, value: Any = 0.0) -> Value:
+def fill_like(g: OnnxGraph, output_types: Any, ref_tensor: GraphValue, value: Any = 0.0) -> GraphValue:
     """A tensor in the shape of ``ref_tensor`` full of ``value``."""
     dtype = str(declared_carrier(output_types)).removeprefix("torch.")
     return g.constant(np.full(ref_tensor.known, value, dtype))
@@ -87,14 +89,14 @@ def fill_like(g: Graph, output_types: Any, ref_tensor: Value, value: Any = 0.0) 
 
 @lowers(mil.one_hot)
 def one_hot(
-    g: Graph,
+    g: OnnxGraph,
     output_types: Any,
-    indices: Value,
+    indices: GraphValue,
     one_hot_vector_size: int,
     axis: int = -1,
     on_value: Any = 1,
     off_value: Any = 0,
-) -> Value:
+) -> GraphValue:
     """``on_value`` at each index along a new dimension, ``off_value`` elsewhere."""
     axis = axis % (indices.rank + 1)
     dtype = str(declared_carrier(output_types)).removeprefix("torch.")
@@ -107,7 +109,7 @@ def one_hot(
 
 
 @lowers(mil.band_part)
-def band_part(g: Graph, x: Value, lower: int = -1, upper: int = -1) -> Value:
+def band_part(g: OnnxGraph, x: GraphValue, lower: int = -1, upper: int = -1) -> GraphValue:
     """The innermost matrices with zeros outside a band."""
     rows, columns = x.known[-2:]
     ahead = np.arange(columns)[None, :] - np.arange(rows)[:, None]
@@ -118,12 +120,12 @@ def band_part(g: Graph, x: Value, lower: int = -1, upper: int = -1) -> Value:
 
 
 @lowers(mil.cumsum)
-def cumsum(g: Graph, x: Value, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Value:
+def cumsum(g: OnnxGraph, x: GraphValue, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> GraphValue:
     """Running sums along ``axis``."""
     return g.op("CumSum", x, np.array(axis % x.rank, I64), exclusive=int(exclusive), reverse=int(reverse))
 
 
-def _ranked(g: Graph, x: Value, k: int, axis: int, ascending: bool) -> list[Value]:
+def _ranked(g: OnnxGraph, x: GraphValue, k: int, axis: int, ascending: bool) -> list[GraphValue]:
     """Return the first values along an axis, in order, and their indices; of equals the first comes first."""
     need_floats(x)
     how: dict[str, Any] = {"axis": axis % x.rank, "largest": int(not ascending), "sorted": 1}
@@ -132,15 +134,15 @@ def _ranked(g: Graph, x: Value, k: int, axis: int, ascending: bool) -> list[Valu
 
 
 @lowers(mil.argsort)
-def argsort(g: Graph, x: Value, axis: int = -1, ascending: bool = False) -> Value:
+def argsort(g: OnnxGraph, x: GraphValue, axis: int = -1, ascending: bool = False) -> GraphValue:
     """The indices that sort x along ``axis``, stably."""
     return _ranked(g, x, x.known[axis], axis, ascending)[1]
 
 
 @lowers(mil.topk)
 def topk(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     k: int = 1,
     axis: int = -1,
     ascending: bool = False,
@@ -151,7 +153,7 @@ def topk(
     """The first ``k`` along ``axis``, in order, and their indices."""
     size = x.known[axis]
     if not -1 <= k <= size or size > mil.STABLE:
-        raise Unsupported(f"the first {k} of {size}")
+        raise UnsupportedGraph(f"the first {k} of {size}")
     values, indices = _ranked(g, x, size if k == -1 else k, axis, ascending)
     return (values, indices) if return_indices else values
 
@@ -160,10 +162,10 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
 @lowers(mil.pad)
-def pad(g: Graph, x: Value, pad: Ints, mode: str = "constant", constant_val: Any = 0.0) -> Value:
+def pad(g: OnnxGraph, x: GraphValue, pad: Ints, mode: str = "constant", constant_val: Any = 0.0) -> GraphValue:
     """Pad each of the last dimensions by (before, after) elements."""
-    if mode not in _PAD_MODES or isinstance(constant_val, Value) or min(pad, default=0) < 0:
-        raise Unsupported(f"a padding of mode '{mode}' by {tuple(pad)}")
+    if mode not in _PAD_MODES or isinstance(constant_val, GraphValue) or min(pad, default=0) < 0:
+        raise UnsupportedGraph(f"a padding of mode '{mode}' by {tuple(pad)}")
     whole = [0] * (2 * x.rank - len(pad)) + [int(n) for n in pad]
     amounts = np.array([*whole[::2], *whole[1::2]], I64)
     value = g.constant(np.array(constant_val, x.dtype)) if mode == "constant" else None
@@ -172,7 +174,7 @@ def pad(g: Graph, x: Value, pad: Ints, mode: str = "constant", constant_val: Any
 
 
 @lowers(classifier.classify)
-def classify(g: Graph, probabilities: Value, classes: Any) -> tuple[Value, Value]:
+def classify(g: OnnxGraph, probabilities: GraphValue, classes: Any) -> tuple[GraphValue, GraphValue]:
     """The index of the largest probability, and all of them, flat."""
     size = int(np.prod(probabilities.known))
     flat = reshaped(g, probabilities, (size,))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import I64, Graph, Unsupported, Value
+from tlkit.engines.onnx.kit.graph import I64, GraphValue, OnnxGraph, UnsupportedGraph
+from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.lower.ops.kit import permuted, reshaped
-from tlkit.engines.onnx.lower.registry import lowers
 from tlkit.mil.ops import transformation as mil
 from tlkit.mil.ops.kit.registry import Bools, Ints
 
@@ -20,7 +20,7 @@ _BEFORE_ALL = -(2**31)
 
 
 @lowers(mil.reshape, monotone=True)
-def reshape(g: Graph, x: Value, shape: Ints) -> Value:
+def reshape(g: OnnxGraph, x: GraphValue, shape: Ints) -> GraphValue:
     """The elements in another shape."""
     size = math.prod(x.known)
     if 0 in shape and size:
@@ -31,7 +31,9 @@ def reshape(g: Graph, x: Value, shape: Ints) -> Value:
 
 
 @lowers(mil.reshape_like, monotone=True)
-def reshape_like(g: Graph, x: Value, ref_tensors: Sequence[Value], begins: Ints, ends: Ints, end_masks: Bools) -> Value:
+def reshape_like(
+    g: OnnxGraph, x: GraphValue, ref_tensors: Sequence[GraphValue], begins: Ints, ends: Ints, end_masks: Bools
+) -> GraphValue:
     """x in the shape that slices of the references' shapes give."""
     shape: list[int] = []
     many = [item if isinstance(item, tuple | list) else (item,) for item in (begins, ends, end_masks)]
@@ -41,7 +43,7 @@ def reshape_like(g: Graph, x: Value, ref_tensors: Sequence[Value], begins: Ints,
 
 
 @lowers(mil.expand_dims, monotone=True)
-def expand_dims(g: Graph, x: Value, axes: Ints) -> Value:
+def expand_dims(g: OnnxGraph, x: GraphValue, axes: Ints) -> GraphValue:
     """Insert dimensions of size 1."""
     rank = x.rank + len(axes)
     shape = [*x.known]
@@ -51,19 +53,19 @@ def expand_dims(g: Graph, x: Value, axes: Ints) -> Value:
 
 
 @lowers(mil.squeeze, monotone=True)
-def squeeze(g: Graph, x: Value, axes: Ints | None = None) -> Value:
+def squeeze(g: OnnxGraph, x: GraphValue, axes: Ints | None = None) -> GraphValue:
     """Remove dimensions of size 1."""
     over = range(x.rank) if axes is None else [axis % x.rank for axis in axes]
     return reshaped(g, x, [size for axis, size in enumerate(x.known) if axis not in over or size != 1])
 
 
 @lowers(mil.transpose, monotone=True)
-def transpose(g: Graph, x: Value, perm: Ints) -> Value:
+def transpose(g: OnnxGraph, x: GraphValue, perm: Ints) -> GraphValue:
     """Permute the dimensions."""
     return permuted(g, x, [axis % x.rank for axis in perm])
 
 
-def _slice(g: Graph, x: Value, pieces: Sequence[tuple[int, int, int, int]]) -> Value:
+def _slice(g: OnnxGraph, x: GraphValue, pieces: Sequence[tuple[int, int, int, int]]) -> GraphValue:
     """Take (axis, first, end, step) of each axis named."""
     pieces = [piece for piece in pieces if piece[1:] != (0, x.known[piece[0]], 1)]
     if not pieces:
@@ -79,15 +81,15 @@ def _piece(axis: int, size: int, first: int | None, last: int | None, step: int)
 
 @lowers(mil.slice_by_index)
 def slice_by_index(
-    g: Graph,
-    x: Value,
+    g: OnnxGraph,
+    x: GraphValue,
     begin: Ints,
     end: Ints,
     stride: Ints | None = None,
     begin_mask: Bools | None = None,
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
-) -> Value:
+) -> GraphValue:
     """numpy's ``x[begin:end:stride, ...]``."""
     pieces, shape = [], []
     for axis, size in enumerate(x.known):
@@ -101,37 +103,37 @@ def slice_by_index(
         pieces.append(_piece(axis, size, first, last, step))
         shape.append(len(range(size)[slice(first, last, step)]))
     if 0 in shape:
-        raise Unsupported("its result is empty")
+        raise UnsupportedGraph("its result is empty")
     found = _slice(g, x, pieces)
     return found if len(shape) == x.rank else reshaped(g, found, shape)
 
 
 @lowers(mil.slice_update, mil.slice_update_)
 def slice_update(
-    g: Graph,
-    x: Value,
-    update: Value,
+    g: OnnxGraph,
+    x: GraphValue,
+    update: GraphValue,
     begin: Ints,
     end: Ints,
     stride: Ints | None = None,
     begin_mask: Bools | None = None,
     end_mask: Bools | None = None,
     squeeze_mask: Bools | None = None,
-) -> Value:
+) -> GraphValue:
     """x with ``update`` in the place that ``slice_by_index`` would read."""
     size: Any = x
     index, flips = mil.slice_index(size, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     places = np.arange(math.prod(x.known), dtype=I64).reshape(x.known)[index]
     places = np.flip(places, flips) if flips else places
     if not places.size:
-        raise Unsupported("it updates nothing")
+        raise UnsupportedGraph("it updates nothing")
     flat, new = reshaped(g, x, (-1,)), reshaped(g, update, (-1,))
     made = g.op("ScatterND", flat, np.ascontiguousarray(places).reshape(-1, 1), new)
     return reshaped(g, made, x.known)
 
 
 @lowers(mil.slice_by_size)
-def slice_by_size(g: Graph, x: Value, begin: Ints, size: Ints) -> Value:
+def slice_by_size(g: OnnxGraph, x: GraphValue, begin: Ints, size: Ints) -> GraphValue:
     """``size`` elements from ``begin`` on."""
     pieces = []
     for axis, (first, length, dim) in enumerate(zip(begin, size, x.known, strict=True)):
@@ -141,14 +143,14 @@ def slice_by_size(g: Graph, x: Value, begin: Ints, size: Ints) -> Value:
 
 
 @lowers(mil.reverse)
-def reverse(g: Graph, x: Value, axes: Ints | None = None) -> Value:
+def reverse(g: OnnxGraph, x: GraphValue, axes: Ints | None = None) -> GraphValue:
     """Reverse the order along ``axes``."""
     over = range(x.rank) if axes is None else [axis % x.rank for axis in axes]
     return _slice(g, x, [_piece(axis, x.known[axis], None, None, -1) for axis in over])
 
 
 @lowers(mil.sliding_windows)
-def sliding_windows(g: Graph, x: Value, axis: int, size: int, stride: int = 1) -> Value:
+def sliding_windows(g: OnnxGraph, x: GraphValue, axis: int, size: int, stride: int = 1) -> GraphValue:
     """Every window of ``size`` along ``axis``, in a new dimension after it."""
     axis = axis % x.rank
     starts = np.arange(0, x.known[axis] - size + 1, stride)
@@ -156,25 +158,25 @@ def sliding_windows(g: Graph, x: Value, axis: int, size: int, stride: int = 1) -
 
 
 @lowers(mil.depth_to_space, monotone=True)
-def depth_to_space(g: Graph, x: Value, block_size: int) -> Value:
+def depth_to_space(g: OnnxGraph, x: GraphValue, block_size: int) -> GraphValue:
     """Blocks of channels to blocks of pixels; the position in the block is the channel's slow part."""
     return g.op("DepthToSpace", x, blocksize=block_size, mode="DCR")
 
 
 @lowers(mil.space_to_depth, monotone=True)
-def space_to_depth(g: Graph, x: Value, block_size: int) -> Value:
+def space_to_depth(g: OnnxGraph, x: GraphValue, block_size: int) -> GraphValue:
     """The inverse of ``depth_to_space``."""
     return g.op("SpaceToDepth", x, blocksize=block_size)
 
 
 @lowers(mil.pixel_shuffle, monotone=True)
-def pixel_shuffle(g: Graph, x: Value, upscale_factor: int) -> Value:
+def pixel_shuffle(g: OnnxGraph, x: GraphValue, upscale_factor: int) -> GraphValue:
     """Blocks of channels to blocks of pixels; the position in the block is the channel's fast part."""
     return g.op("DepthToSpace", x, blocksize=upscale_factor, mode="CRD")
 
 
 @lowers(mil.pixel_unshuffle, monotone=True)
-def pixel_unshuffle(g: Graph, x: Value, downscale_factor: int) -> Value:
+def pixel_unshuffle(g: OnnxGraph, x: GraphValue, downscale_factor: int) -> GraphValue:
     """The inverse of ``pixel_shuffle``."""
     n, c, h, w = x.known
     b = downscale_factor
@@ -183,7 +185,7 @@ def pixel_unshuffle(g: Graph, x: Value, downscale_factor: int) -> Value:
 
 
 @lowers(mil.space_to_batch)
-def space_to_batch(g: Graph, x: Value, block_shape: Ints, paddings: Any) -> Value:
+def space_to_batch(g: OnnxGraph, x: GraphValue, block_shape: Ints, paddings: Any) -> GraphValue:
     """Pad height and width with zeros, then move each position in a block to the batch."""
     (top, bottom), (left, right) = paddings
     n, c, h, w = x.known
@@ -195,7 +197,7 @@ def space_to_batch(g: Graph, x: Value, block_shape: Ints, paddings: Any) -> Valu
 
 
 @lowers(mil.batch_to_space)
-def batch_to_space(g: Graph, x: Value, block_shape: Ints, crops: Any) -> Value:
+def batch_to_space(g: OnnxGraph, x: GraphValue, block_shape: Ints, crops: Any) -> GraphValue:
     """The inverse of ``space_to_batch``."""
     n, c, h, w = x.known
     a, b = block_shape

@@ -9,7 +9,7 @@ associative), and that it fuses to one loop over the values. With x between -2^2
 The last place of t has 13 bits more weight than that of x, so that adding rounds x to 11 bits, and t - x is m as it was
 rounded. From 2^-14 down m stays 0.75, whose last place is 2^-24, the step of f16's subnormals. What rounds to 2^16 is
 made infinite by the scaling. Compared with numpy's casts for every f16 value, every middle of two neighbours and the
-floats beside each: equal, but for the sign of 0 (tests/engines/onnx/lower/test_rounding.py). A runtime that breaks it
+floats beside each: equal, but for the sign of 0 (tests/engines/onnx/kit/test_rounding.py). A runtime that breaks it
 is found when it is loaded (``engines/onnx/selftest.py``).
 
 The bounds of x, and those of a clamp that comes before, cost nothing more. They are written so that a NaN stays one,
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.onnx.lower.graph import BOOL, F32, Graph, Value
+from tlkit.engines.onnx.kit.graph import BOOL, F32, GraphValue, OnnxGraph
 
 _LARGEST = 65504.0
 _BOUND = 2.0**20
@@ -36,7 +36,7 @@ _SCALE = 2.0**112
 """Times 2^16 it is just infinite in f32."""
 
 
-def rounded(graph: Graph, x: Value) -> Value:
+def rounded(graph: OnnxGraph, x: GraphValue) -> GraphValue:
     """Return ``x`` clamped and rounded to f16, carried in f32; not rounded where the graph does not round."""
     if not graph.spelling.rounding or not x.is_float:
         return clamped(graph, x)
@@ -44,12 +44,12 @@ def rounded(graph: Graph, x: Value) -> Value:
     return replace(made, shape=x.shape, raw=False, clamp=None, **_marks(x))
 
 
-def _marks(x: Value) -> dict[str, Any]:
+def _marks(x: GraphValue) -> dict[str, Any]:
     low, high = x.clamp or (-math.inf, math.inf)
     return {"positive": x.positive or low >= 0, "small": x.small or max(-low, high) <= _LARGEST}
 
 
-def clamped(graph: Graph, x: Value) -> Value:
+def clamped(graph: OnnxGraph, x: GraphValue) -> GraphValue:
     """Return ``x`` within the bounds that it still has to be brought within; a NaN stays one."""
     if x.clamp is None:
         return replace(x, raw=False)
@@ -60,12 +60,12 @@ def clamped(graph: Graph, x: Value) -> Value:
     return replace(made, shape=x.shape, clamp=None, raw=False, **_marks(x))
 
 
-def clamped_raw(graph: Graph, value: Value) -> Value:
+def clamped_raw(graph: OnnxGraph, value: GraphValue) -> GraphValue:
     """Return a value clamped, and still to be rounded if it was."""
     return replace(clamped(graph, value), raw=value.raw)
 
 
-def _within(graph: Graph, x: Value, low: float, high: float) -> Value:
+def _within(graph: OnnxGraph, x: GraphValue, low: float, high: float) -> GraphValue:
     """Return min(max(x, low), high) by the runtime's own operations."""
     if (low, high) == (0.0, math.inf):
         return graph.op("Relu", x)
@@ -75,14 +75,14 @@ def _within(graph: Graph, x: Value, low: float, high: float) -> Value:
     return graph.op("Clip", x, *bounds)
 
 
-def _casts(graph: Graph, x: Value) -> Value:
+def _casts(graph: OnnxGraph, x: GraphValue) -> GraphValue:
     from onnx import TensorProto
 
     half = graph.op("Cast", x, dtype="float16", to=TensorProto.FLOAT16)
     return graph.op("Cast", half, dtype=F32, to=TensorProto.FLOAT)
 
 
-def _arithmetic(graph: Graph, x: Value) -> Value:
+def _arithmetic(graph: OnnxGraph, x: GraphValue) -> GraphValue:
     low, high = x.clamp or (-math.inf, math.inf)
     marks = _marks(x)
     low = max(0.0 if x.positive else -_BOUND, low)
@@ -100,5 +100,5 @@ def _arithmetic(graph: Graph, x: Value) -> Value:
     return graph.op("Mul", beyond, 1 / _SCALE)
 
 
-def _number(graph: Graph, value: float) -> Value:
+def _number(graph: OnnxGraph, value: float) -> GraphValue:
     return graph.constant(np.array(value, np.float32))

@@ -1,6 +1,6 @@
 """An ONNX graph in the making: values, nodes, constants; and the graph as a serialized model.
 
-Shapes are fixed: a graph is made for one set of input shapes. ``Value.shape`` is known for what the program names, and
+Shapes are fixed: a graph is made for one set of input shapes. ``GraphValue.shape`` is known for what the program names, and
 unknown for what a lowering makes on the way.
 """
 
@@ -24,12 +24,12 @@ LARGEST = 1_900_000_000
 F32, I32, I64, BOOL = "float32", "int32", "int64", "bool"
 
 
-class Unsupported(LoadError):
+class UnsupportedGraph(LoadError):
     """What a graph cannot hold; the message says which operation, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class GraphValue:
     """A value of the graph: ``dtype`` is numpy's name, ``array`` is there for a constant.
 
     ``raw`` marks a float that is not rounded to f16 yet, and ``clamp`` the bounds (f16 values) that it still has to be
@@ -48,7 +48,7 @@ class Value:
 
     @property
     def rank(self) -> int:
-        """The number of dimensions; Unsupported where the lowering has not said."""
+        """The number of dimensions; UnsupportedGraph where the lowering has not said."""
         return len(self.known)
 
     @property
@@ -60,7 +60,7 @@ class Value:
     def known(self) -> tuple[int, ...]:
         """The shape, which a value that the program names has."""
         if self.shape is None:
-            raise Unsupported(f"the shape of '{self.name}' is not known")
+            raise UnsupportedGraph(f"the shape of '{self.name}' is not known")
         return self.shape
 
     @property
@@ -86,67 +86,67 @@ class Spelling:
         return self.rounding == "arithmetic"
 
 
-Operand = Value | float | int | bool | Sequence[int] | np.ndarray[Any, Any]
+Operand = GraphValue | float | int | bool | Sequence[int] | np.ndarray[Any, Any]
 
 
 @dataclass
-class Graph:
+class OnnxGraph:
     """Nodes in order, constants, and the ports; ``spelling`` is the runtime's."""
 
     spelling: Spelling
     scope: str = "graph"
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    inputs: list[Value] = field(default_factory=list)
-    outputs: list[Value] = field(default_factory=list)
-    states: dict[str, Value] = field(default_factory=dict)
+    inputs: list[GraphValue] = field(default_factory=list)
+    outputs: list[GraphValue] = field(default_factory=list)
+    states: dict[str, GraphValue] = field(default_factory=dict)
     """The current contents of each state by name; those at the end are outputs."""
-    _constants: dict[Any, Value] = field(default_factory=dict)
+    _constants: dict[Any, GraphValue] = field(default_factory=dict)
     _arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
 
     def op(
         self, kind: str, *operands: Operand | None, dtype: str | None = None, count: int = 1, **attributes: Any
-    ) -> Value:
+    ) -> GraphValue:
         """Add a node; return its (first) output, of the first operand's type unless ``dtype`` says another."""
         return self.ops(kind, *operands, dtype=dtype, count=count, **attributes)[0]
 
     def ops(
         self, kind: str, *operands: Operand | None, dtype: str | None = None, count: int = 1, **attributes: Any
-    ) -> list[Value]:
+    ) -> list[GraphValue]:
         """Add a node with ``count`` outputs and return them. Plain numbers take the type of
         the first value that is no boolean."""
         from onnx import helper
 
-        kinds = [item.dtype for item in operands if isinstance(item, Value)]
+        kinds = [item.dtype for item in operands if isinstance(item, GraphValue)]
         first = kinds[0] if kinds else F32
         number = next((kind for kind in kinds if kind != BOOL), first)
         given = [self.value(item, number) for item in operands]
         names = [self.fresh() for _ in range(count)]
         self.nodes.append(helper.make_node(kind, [item.name if item else "" for item in given], names, **attributes))
-        return [Value(name, dtype or first) for name in names]
+        return [GraphValue(name, dtype or first) for name in names]
 
-    def cast(self, x: Value, dtype: str) -> Value:
+    def cast(self, x: GraphValue, dtype: str) -> GraphValue:
         """Return ``x`` converted to numpy's type ``dtype`` by ONNX's own rules."""
         from onnx import helper
 
         return self.op("Cast", x, dtype=dtype, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def value(self, operand: Operand | None, dtype: str) -> Value | None:
+    def value(self, operand: Operand | None, dtype: str) -> GraphValue | None:
         """Return an operand as a value: numbers as constants of ``dtype``, lists as int64."""
-        if operand is None or isinstance(operand, Value):
+        if operand is None or isinstance(operand, GraphValue):
             return operand
         if isinstance(operand, np.ndarray):
             return self.constant(operand)
         return self.constant(np.array(operand, I64 if isinstance(operand, Sequence) else dtype))
 
-    def constant(self, array: np.ndarray[Any, Any]) -> Value:
+    def constant(self, array: np.ndarray[Any, Any]) -> GraphValue:
         """Return a constant; small ones of equal contents are shared."""
         key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= 256 else None
         if key is not None and key in self._constants:
             return self._constants[key]
         name = self.fresh("constant")
         self._arrays[name] = array
-        made = Value(name, str(array.dtype), tuple(array.shape), array)
+        made = GraphValue(name, str(array.dtype), tuple(array.shape), array)
         if key is not None:
             self._constants[key] = made
         return made
@@ -158,13 +158,13 @@ class Graph:
         return f"{base}.{count}" if count else base
 
     def model(self) -> bytes:
-        """Return the graph as a serialized ONNX model; Unsupported where its constants are too large for one."""
+        """Return the graph as a serialized ONNX model; UnsupportedGraph where its constants are too large for one."""
         from onnx import TensorProto, helper
 
         used = {name for node in self.nodes for name in node.input} | {item.name for item in self.outputs}
         arrays = {name: array for name, array in self._arrays.items() if name in used}
         if sum(array.nbytes for array in arrays.values()) > LARGEST:
-            raise Unsupported("its weights do not fit into one ONNX model")
+            raise UnsupportedGraph("its weights do not fit into one ONNX model")
         constants = []
         for name, array in arrays.items():
             tensor = TensorProto(name=name, dims=array.shape, raw_data=np.ascontiguousarray(array).tobytes())
@@ -190,7 +190,7 @@ def input_place(names: Iterable[str]) -> int:
     return next(int(name.removeprefix(_INPUT)) for name in names if name.startswith(_INPUT))
 
 
-def _port(value: Value) -> onnx.ValueInfoProto:
+def _port(value: GraphValue) -> onnx.ValueInfoProto:
     from onnx import helper
 
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))

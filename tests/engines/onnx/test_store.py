@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tlkit.host.cache import Store
+from tlkit.engines.onnx.store import Store
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The rounding to f16 in an f32 graph, by both runtimes, against numpy's casts.
 
-Covers tlkit/engines/onnx/lower/rounding.py, tlkit/engines/onnx/lower/graph.py, tlkit/engines/onnx/selftest.py,
+Covers tlkit/engines/onnx/kit/rounding.py, tlkit/engines/onnx/kit/graph.py, tlkit/engines/onnx/selftest.py,
 tlkit/engines/onnx/runtime.py, tlkit/engines/openvino/runtime.py, tlkit/engines/onnxruntime/runtime.py.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tlkit.engines.onnx import selftest
-from tlkit.engines.onnx.lower.graph import F32, Graph, Spelling, Value, input_name
-from tlkit.engines.onnx.lower.rounding import rounded
+from tlkit.engines.onnx.kit.graph import F32, GraphValue, OnnxGraph, Spelling, input_name
+from tlkit.engines.onnx.kit.rounding import rounded
 
 CLAMPS = (None, (0.0, math.inf), (0.0, 6.0), (-1.0, 1.0), (-math.inf, 5.0), (3.0, 2.0))
 FACTOR = np.float32(1.0009765625)
@@ -54,8 +54,8 @@ def wanted(x: np.ndarray, clamp: tuple[float, float] | None) -> np.ndarray:
 @pytest.mark.parametrize(("name", "convolved"), list(itertools.product(("openvino", "onnxruntime"), (False, True))))
 def test_it_is_numpys_cast_alone_clamped_and_after_a_convolution(name: str, convolved: bool) -> None:
     library, x = runtime(name), values()
-    graph = Graph(library.spelling)
-    port = Value(input_name(0), F32, x.shape)
+    graph = OnnxGraph(library.spelling)
+    port = GraphValue(input_name(0), F32, x.shape)
     graph.inputs.append(port)
     ones = np.ones((16, 1, 1, 1), np.float32)
     made = replace(graph.op("Conv", port, ones, group=16) if convolved else port, shape=x.shape, raw=True)

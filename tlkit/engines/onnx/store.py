@@ -1,4 +1,4 @@
-"""tlkit's cache folder, and files in it that are kept within a limit and believed only if they are whole.
+"""Files in tlkit's cache folder that are kept within a limit and believed only if they are whole.
 
 An entry is a file whose name is the hash of its key. It holds the key, a checksum and the contents. One that is
 damaged, of another key or not the user's own counts as missing. Entries are written beside their goal and renamed; what
@@ -14,19 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlkit.host.machine import is_mac
+from tlkit.host.machine import cache_folder
 
 LIMIT = 2 << 30
 """Bytes that compiled models may take."""
 _MAGIC = b"tlkit cache 1\n"
-
-
-def cache_folder() -> Path:
-    """Return tlkit's cache folder: ``~/Library/Caches/tlkit`` on a Mac, elsewhere ``tlkit`` in XDG_CACHE_HOME."""
-    if is_mac():
-        return Path.home() / "Library" / "Caches" / "tlkit"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tlkit"
 
 
 @dataclass(frozen=True, slots=True)
