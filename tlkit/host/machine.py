@@ -56,6 +56,7 @@ def cache_folder() -> Path:
     if is_mac():
         return Path.home() / "Library" / "Caches" / "tlkit"
     base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a path that is not absolute is to be ignored.
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tlkit"
 
 

@@ -4,6 +4,8 @@ Faithful f16 (``precision="f16"``): values that the program declares fp16 live i
 each op rounds its result once (``mil.ops``). Measured bit-identical to f16 storage, and many times faster than torch's
 own f16 kernels on a CPU.
 
+On a GPU these values are f16 tensors (``halves.py``), and on CUDA an inference is captured as a graph (``graphs.py``).
+
 ``engine="compile"`` hands the graph to ``torch.compile``. Two inductor settings are needed and set here, only for the
 compilation: ``freezing`` (weights folded and packed) and ``emulate_precision_casts``, without which inductor removes
 the f32 -> f16 -> f32 round trip as a no-op, and with it the rounding.
@@ -24,7 +26,10 @@ from torch import fx
 
 from tlkit.engines.torch.device import device_for, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
+from tlkit.engines.torch.graphs import Graphs
 from tlkit.engines.torch.guarded import FirstGuarded
+from tlkit.engines.torch.halves import CARRIERS as HALVED
+from tlkit.engines.torch.halves import halve
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UsageError, reason
 from tlkit.host import budget
@@ -85,6 +90,7 @@ class TorchEngine:
         unit: Unit = Unit.CPU,
         constants: dict[Any, torch.Tensor] | None = None,
         strict_mil: bool = False,
+        halves: bool | None = None,
     ) -> None:
         self.device = device_for(unit)
         self.compiled = engine == "compile"
@@ -100,10 +106,17 @@ class TorchEngine:
                 raise LoadError(f"the input '{item.name}' is of type {wrapped}, which is not supported")
         use_one_thread()
         self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
+        on_gpu = self.device.type != "cpu"
+        self.halved = self._rounding and (on_gpu if halves is None else halves) and halve(self.module, function)
         _pack(self.module, self.device)
+        if self.device.type == "cuda":
+            # Sums of f16 products are f32 sums, as they are on the CPU.
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        self._graphs = Graphs()
         self._stored = stored(walk(function.block.operations))
         # Values read back to Python, or nested blocks (loops), may change sizes from run to run.
         self._varies = any(node.target is ops.host for node in self.module.graph.nodes) or any(self.module.children())
+        self._draws = any(item.type.startswith("random_") for item in walk(function.block.operations))
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         self._forward: Callable[..., Any] = self.module.forward
@@ -150,11 +163,28 @@ class TorchEngine:
                 with torch.inference_mode(), self._guarded(arrays):
                     self.module(*self.operands(arrays))  # on a state of its own
             self._compile(operands)
+        if self.device.type == "cuda" and not self._draws:
+            return self._captured(arrays, operands, shapes, state)
         call = waiting_call(self._forward, operands, self.device)
         if self.compiled or not self._unknown(shapes):
             return call
         passed, where = (lambda: self._seen.add(shapes)), (lambda: self._failing(arrays, state))
         return FirstGuarded(call, self._warranted(arrays), passed, where, self._largest)
+
+    def _captured(
+        self,
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+        operands: Sequence[Any],
+        shapes: tuple[tuple[int, ...], ...],
+        state: State | None,
+    ) -> Callable[[], Sequence[Any]]:
+        """Return a call of a CUDA graph; what changes from run to run, or has states, runs as it is."""
+        if self._unknown(shapes) and not self.compiled:
+            with torch.inference_mode(), self._guarded(arrays):
+                self.module(*self.operands(arrays))  # on a state of its own
+        stateful = any(isinstance(item.type, StateType) for item in self._function.inputs)
+        plain = self._varies or stateful
+        return waiting_call(self._forward if plain else self._graphs.of(self._forward, operands), operands, self.device)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
@@ -268,10 +298,16 @@ class TorchEngine:
     def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type) -> torch.Tensor:
         assert isinstance(kind, TensorType)  # as __init__ made sure
         # A copy in C order: torch refuses numpy's views with negative strides.
-        tensor = torch.from_numpy(np.array(array, order="C")).to(self.device, ops.CARRIERS[kind.dtype])
+        tensor = torch.from_numpy(np.array(array, order="C"))
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        carriers = HALVED if self.halved else ops.CARRIERS
+        tensor = tensor.to(self.device, non_blocking=True).to(carriers[kind.dtype])
         # A port has at least one axis; a scalar in the program has none.
         if kind.shape == ():
             tensor = tensor.reshape(())
+        if self.halved:
+            return tensor
         return ops.round_f16(tensor) if kind.dtype is DType.FP16 and self._rounding else tensor
 
     def _compile(self, operands: Sequence[Any]) -> None:
@@ -300,9 +336,9 @@ class TorchEngine:
 
 
 def _pack(module: fx.GraphModule, device: torch.device) -> None:
-    """Move the weights to ``device``; on a CPU give 2-d convolutions channels-last weights, faster in oneDNN."""
+    """Move the weights to ``device``; give 2-d convolutions channels-last weights, faster in oneDNN and cuDNN."""
     module.to(device)
-    if device.type != "cpu":
+    if device.type not in ("cpu", "cuda"):
         return
     for node in module.graph.nodes:
         operation = node.meta.get("mil")
@@ -324,6 +360,7 @@ def _fixed(kind: TensorType) -> tuple[int, ...]:
 def _to_numpy(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
-    array = value.detach().cpu().contiguous().numpy()
+    wide = value.to(torch.float32) if value.dtype is torch.float16 else value
+    array = wide.detach().cpu().contiguous().numpy()
     # Core ML has no rank 0: scalars come back as arrays of one element.
     return array.reshape(1) if array.ndim == 0 else array

@@ -1,7 +1,7 @@
 """An ONNX graph in the making: values, nodes, constants; and the graph as a serialized model.
 
-Shapes are fixed: a graph is made for one set of input shapes. ``GraphValue.shape`` is known for what the program names, and
-unknown for what a lowering makes on the way.
+Shapes are fixed: a graph is made for one set of input shapes. ``GraphValue.shape`` is known for what the program names,
+and unknown for what a lowering makes on the way.
 """
 
 from __future__ import annotations

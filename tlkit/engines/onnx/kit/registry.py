@@ -1,7 +1,8 @@
 """The table of lowerings: what an operation of ``mil/ops`` becomes in ONNX.
 
-A lowering has the signature of the operation's own function, after the graph: tensors are :class:`GraphValue`, everything
-else is plain Python. It returns the result, or a tuple of them. What it cannot take it refuses with UnsupportedGraph.
+A lowering has the signature of the operation's own function, after the graph: tensors are :class:`GraphValue`,
+everything else is plain Python. It returns the result, or a tuple of them. What it cannot take it refuses with
+UnsupportedGraph.
 
 ``monotone`` marks operations that may be done before the rounding to f16 instead of after it, with the same result:
 moves and selections, and functions that never decrease and give f16 values for f16 values. Then a convolution and what

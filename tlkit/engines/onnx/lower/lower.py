@@ -1,8 +1,8 @@
 """A lowered function and what one run of it showed, made an ONNX graph.
 
-The source is the graph of ``mil/lower`` with its bound arguments. One run by PyTorch (:class:`ShapeRecorder`) gives every
-value's shape; what depends on nothing but constants and shapes is a constant here. A value that has to be rounded to
-f16 is rounded when something needs it rounded: operations that commute with the rounding go first.
+The source is the graph of ``mil/lower`` with its bound arguments. One run by PyTorch (:class:`ShapeRecorder`) gives
+every value's shape; what depends on nothing but constants and shapes is a constant here. A value that has to be rounded
+to f16 is rounded when something needs it rounded: operations that commute with the rounding go first.
 """
 
 from __future__ import annotations
