@@ -31,6 +31,14 @@ _COMPARED: dict[Callable[..., Any], str] = {
     two.equal: "Equal", two.greater: "Greater", two.greater_equal: "GreaterOrEqual", two.less: "Less",
     two.less_equal: "LessOrEqual",
 }  # fmt: skip
+_CASTS = {
+    DType.INT8: ("int8", -128.0, 127.0),
+    DType.UINT8: ("uint8", 0.0, 255.0),
+    DType.INT16: ("int16", -32768.0, 32767.0),
+    DType.UINT16: (I32, 0.0, 65535.0),
+    DType.INT32: (I32, 0.0, 0.0),
+}
+"""The type that carries an integer type here, and the range that a float is clamped to (int32's is done apart)."""
 _ORDER = (BOOL, "uint8", "int8", "int16", I32, "int64", F32)
 
 
@@ -244,10 +252,15 @@ def cast(g: OnnxGraph, x: GraphValue, dtype: str) -> GraphValue:
         return truth(g, x)
     if target in (DType.FP16, DType.FP32):
         return g.op("Identity", x) if x.is_float else g.cast(x, F32)
-    if target is not DType.INT32:
+    if target not in _CASTS:
         raise UnsupportedGraph(f"a cast to {dtype}")
+    carrier, low, high = _CASTS[target]
     if not x.is_float:
-        return x if x.dtype == I32 else g.cast(x, I32)
+        whole = x if x.dtype == carrier else g.cast(x, carrier)
+        return g.op("BitwiseAnd", whole, 0xFFFF) if target is DType.UINT16 else whole
+    if target is not DType.INT32:
+        number = g.op("Where", g.op("Equal", x, x, dtype=BOOL), x, 0.0, dtype=F32)
+        return g.cast(g.cast(g.op("Clip", number, low, high), I32), carrier)
     number = g.op("Where", g.op("Equal", x, x, dtype=BOOL), x, 0.0, dtype=F32)
     # f32's largest number below 2^31; what lies above becomes int32's largest, which f32 does not have.
     within = g.cast(g.op("Clip", number, -(2.0**31), 2147483520.0), I32)
