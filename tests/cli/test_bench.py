@@ -74,7 +74,7 @@ def test_the_document_holds_the_samples_and_what_they_depend_on(model: Path, mea
     assert document["models"] == [{"name": "product", "asked": str(model), "path": str(model), "kind": "coreml"}]
     method = document["method"]
     assert (method["iterations"], method["warmup"], method["seed"]) == (12, 1, 3)
-    assert (method["engine"], method["precision"], method["duration"]) == ("eager", "f16", None)
+    assert (method["engine"], method["precision"], method["duration"]) == ("auto", "f16", None)
     assert {"cpu", "cores", "memory", "os", "python", "architecture"} <= document["machine"].keys()
     assert {"tlkit", "torch", "coremltools", "numpy"} <= document["versions"].keys()
     assert document["versions"]["numpy"] == np.__version__
