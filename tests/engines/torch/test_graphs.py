@@ -1,0 +1,50 @@
+"""CUDA graphs. What needs a GPU is skipped without one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.mil.programs import call, function, tensor
+from tlkit.engines.torch.engine import TorchEngine
+from tlkit.engines.torch.graphs import KEPT, Graphs
+from tlkit.types import Unit
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+
+
+def test_operands_that_are_not_tensors_run_as_they_are() -> None:
+    def forward(*operands: object) -> object:
+        return operands
+
+    assert Graphs().of(forward, [1, torch.zeros(2)]) is forward
+
+
+@on_cuda
+def test_each_call_reads_its_own_inputs() -> None:
+    kind = tensor("fp16", 64)
+    program = function({"x": kind}, [call("mul", "y", kind, x="x", y="x"), call("tanh", "z", kind, x="y")], ["y", "z"])
+    gpu, cpu = TorchEngine(program, unit=Unit.GPU), TorchEngine(program)
+    assert gpu.halved
+    inputs = [np.linspace(-scale, scale, 64).astype(np.float32) for scale in (1, 20, 300)]
+    bound = [gpu.bind({"x": x}) for x in inputs]
+    for call_, x in zip(bound, inputs, strict=True):
+        wanted = cpu.run({"x": x})
+        for found, name in zip(call_(), wanted, strict=True):
+            np.testing.assert_allclose(found.float().cpu().numpy(), wanted[name], rtol=2**-10)
+
+
+@on_cuda
+def test_few_graphs_are_held_and_a_sync_inside_runs_as_it_is() -> None:
+    graphs = Graphs()
+    for size in range(1, KEPT + 3):
+        x = torch.ones(size, device="cuda")
+        assert graphs.of(lambda x: x * 2, [x])(x).tolist() == [2.0] * size
+    assert len(graphs._found) == KEPT
+
+    def waits(x: torch.Tensor) -> torch.Tensor:
+        return x * float(x.sum())
+
+    x = torch.ones(3, device="cuda")
+    assert Graphs().of(waits, [x]) is waits
