@@ -1,17 +1,19 @@
 """The calibration of estimated latencies on published ones, and its error on networks that it has not seen.
 
-``python benchmarks/latency.py [--write]``: fits, per unit, the rates of ``tlkit/placement/latency.py`` and a speed per
-chip to ``latency.csv`` (published figures, with sources) and ``latency_networks.csv`` (what the networks' operations
+``python benchmarks/latency.py [--write] [FILE.json ...]``: fits, per unit, the rates of ``tlkit/placement/latency.py``
+and a speed per chip to ``latency.csv`` (published figures, with sources) and ``latency_networks.csv`` (what the networks' operations
 have to do), prints them, then **leave-one-network-out**: every figure of a network estimated by a fit without any
 figure of it (all sizes of it count as one network). ``--write`` writes the data files that tlkit estimates with; a
 unit's range is the factor within which nine of ten left-out figures are, at least 1.5, and 2 where the figures are few.
 Rates and speeds are held near what is published of the hardware (``NEAR``, ``NEURAL``, ``CPU``, ``GPU``), as some chips
-have one figure only: none of these was chosen on the figures that are scored.
+have one figure only: none of these was chosen on the figures that are scored. FILEs are what ``tlkit doctor
+--contribute`` wrote: their figures are added.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import statistics
 import sys
@@ -111,6 +113,24 @@ def figures() -> list[Figure]:
     return [Figure(row["network"], row["chip"], row["unit"], float(row["ms"])) for row in table(HERE / "latency.csv")]
 
 
+def contributed(path: Path) -> tuple[list[Figure], dict[str, Network]]:
+    """The figures of a file that ``tlkit doctor --contribute`` wrote, and what its probes have to do."""
+    from tlkit.core.contribute import SCHEMA, probes
+    from tlkit.mil.work import steps
+    from tlkit.placement.latency import work
+
+    document = json.loads(path.read_text())
+    if document["schema_version"] != SCHEMA or document["kind"] != "measurement":
+        raise SystemExit(f"{path}: not a contribution of schema {SCHEMA}")
+    known = {}
+    for name, program in probes().items():
+        done = [work(step) for step in steps(program.function())]
+        macs, nbytes, weights = (np.array([float(getattr(item, key)) for item in done]) for key in COLUMNS[:3])
+        known[name] = Network(np.array([item.rate for item in done]), macs, nbytes, weights, np.ones(len(done)))
+    rows = [row for row in document["rows"] if row["setting"] in NEAR and row["median_ms"] is not None]
+    return [Figure(row["probe"], document["chip"], row["setting"], row["median_ms"]) for row in rows], known
+
+
 def milliseconds(network: Network, rates: Any, speed: float) -> float:
     """What ``tlkit.placement.latency`` says of the network on one unit, by the logarithms of the rates."""
     return float(_all_milliseconds([network], rates, np.array([speed]))[0])
@@ -195,7 +215,11 @@ def main() -> None:
     """Fit, judge, print, and write if asked."""
     from tlkit.placement.facts import chips
 
-    known, every = networks(), figures()
+    known, every = dict(networks()), figures()
+    for path in sys.argv[1:]:
+        if path.endswith(".json"):
+            more, probes = contributed(Path(path))
+            every, known = every + more, known | probes
     head = ["unit", *RATES, "factor", "figures", "networks", "least", "most"]
     rates_file, speeds_file = [",".join(head)], ["chip,unit,speed,figures"]
     for unit in ("ane", "gpu", "cpu"):

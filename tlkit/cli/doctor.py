@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
@@ -15,21 +17,40 @@ if TYPE_CHECKING:
 _STYLES = {"yes": "green", "no": "red", "limited": "yellow"}
 
 
-def doctor(json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0) -> None:
+Contribute = Annotated[
+    str | None,
+    typer.Option(
+        "--contribute",
+        metavar="FILE",
+        help="On a Mac: measure a fixed set of probes and write plans and latencies, without whose machine it is.",
+    ),
+]
+
+
+def doctor(
+    contribute: Contribute = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
     """Show what this machine has, and what can be measured on it.
 
     \b
     tlkit doctor          chip, units, memory, versions, counters, and what to install for the rest
     tlkit doctor --json   the same for programs
+    tlkit doctor --contribute m4.json   plans and latencies of this Mac, for tlkit's estimates
 
-    Runs no model and imports none of the large packages. Always exits with 0: what is missing is an answer.
+    Without --contribute it runs no model, imports none of the large packages, and always exits with 0: what is missing
+    is an answer.
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from dataclasses import fields
 
     from tlkit.core.doctor import doctor as look
 
-    found = look()
+    with sink.progress("measuring" if contribute else "looking"):
+        found = look(contribute, force)
     sink.answer({field.name: getattr(found, field.name) for field in fields(found)}, lambda: _render(found))
 
 

@@ -41,8 +41,16 @@ class Diagnosis:
     measurable: tuple[Finding, ...]
 
 
-def doctor() -> Diagnosis:
-    """Look at this machine. Reads files and asks system tools; imports neither torch nor coremltools."""
+def doctor(contribute: str | Path | None = None, force: bool = False) -> Diagnosis:
+    """Look at this machine. Reads files and asks system tools; imports neither torch nor coremltools.
+
+    ``contribute`` is a file to which Core ML's plans and latencies of a fixed set of probes are written, without
+    anything that tells whose machine it is (on a Mac, minutes; UnavailableError elsewhere).
+    """
+    if contribute is not None:
+        from tlkit.core.contribute import contribute as measure  # late: it imports what measures
+
+        measure(Path(contribute), force)
     wanted = versions() | {name: _version(name) for name in _OPTIONAL}
     return Diagnosis(describe_machine(), watch()(), wanted, tuple(_units()), tuple(_engines()), tuple(_measurable()))
 
