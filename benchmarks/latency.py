@@ -1,13 +1,13 @@
 """The calibration of estimated latencies on published ones, and its error on networks that it has not seen.
 
-``python benchmarks/latency.py [--write] [FILE.json ...]``: fits, per unit, the rates of ``tlkit/placement/latency.py``
-and a speed per chip to ``latency.csv`` (published figures, with sources) and ``latency_networks.csv`` (what the networks' operations
-have to do), prints them, then **leave-one-network-out**: every figure of a network estimated by a fit without any
-figure of it (all sizes of it count as one network). ``--write`` writes the data files that tlkit estimates with; a
-unit's range is the factor within which nine of ten left-out figures are, at least 1.5, and 2 where the figures are few.
-Rates and speeds are held near what is published of the hardware (``NEAR``, ``NEURAL``, ``CPU``, ``GPU``), as some chips
-have one figure only: none of these was chosen on the figures that are scored. FILEs are what ``tlkit doctor
---contribute`` wrote: their figures are added.
+``python benchmarks/latency.py [--write] [FILE.json ...]``: fits, per unit, the rates of
+``tlkit/placement/latency.py`` and a speed per chip to ``latency.csv`` (published figures, with sources) and
+``latency_networks.csv`` (what the networks' operations have to do), prints them, then **leave-one-network-out**:
+every figure of a network estimated by a fit without any figure of it (all sizes of it count as one network).
+``--write`` writes the data files that tlkit estimates with; a unit's range is the factor within which nine of ten
+left-out figures are, at least 1.5, and 2 where the figures are few. Rates and speeds are held near what is published
+of the hardware (``NEAR``, ``NEURAL``, ``CPU``, ``GPU``), as some chips have one figure only: none of these was chosen
+on the figures that are scored. FILEs are what ``tlkit doctor --contribute`` wrote: their figures are added.
 """
 
 from __future__ import annotations
