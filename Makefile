@@ -10,6 +10,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$p
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 # One thread a test process: the machine's cores run tests side by side.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+CLASSIC := .venv-classic
+LIBRARIES := scikit-learn==1.5.1 scipy==1.14.1 'pandas<3' python-dateutil pytz six tzdata joblib threadpoolctl xgboost \
+	libsvm-official
 CONFORMANCE := $(BIN)/python -m tests.conformance.run --jobs 2
 # Shows the command as one would type it, then runs it.
 run = @echo && echo '$$ $(1)' && PATH="$(CURDIR)/$(BIN):$$PATH" $(1)
@@ -58,15 +61,26 @@ bench: $(READY) ## the project's own benchmarks: minutes, on an idle machine
 docs: $(READY) ## write docs/cli.md from the command line's own help
 	$(BIN)/python docs/make_cli.py
 
-conformance: $(READY) ## coremltools' own tests through tlkit's executor, a fixed sample of them: minutes
+conformance: $(READY) $(CLASSIC)/.ready ## coremltools' own tests through tlkit's executor, a fixed sample of them: minutes
 	$(CONFORMANCE) --suite ops --per-function 3
 	$(CONFORMANCE) --suite torch --per-function 1
 	$(CONFORMANCE) --suite nn --per-function 1
+	$(CONFORMANCE) --suite classic --per-function 1 --python $(CLASSIC)/bin/python
 
-conformance-all: $(READY) ## every one of those tests, some 43,000: hours
+# coremltools converts models of scikit-learn up to 1.5.1: a second environment in front of the first.
+$(CLASSIC)/.ready: $(READY)
+	@echo 'setting up $(CLASSIC): scikit-learn 1.5.1, XGBoost and libsvm, for coremltools' >&2
+	@$(BIN)/python -m venv $(CLASSIC)
+	@$(CLASSIC)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps $(LIBRARIES)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(CLASSIC)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_first.pth
+	@touch $@
+
+conformance-all: $(READY) $(CLASSIC)/.ready ## every one of those tests, some 43,000: hours
 	$(CONFORMANCE) --suite ops --per-function 0
 	$(CONFORMANCE) --suite torch --per-function 0
 	$(CONFORMANCE) --suite nn --per-function 0
+	$(CONFORMANCE) --suite classic --per-function 0 --python $(CLASSIC)/bin/python
 
 fuzz: $(READY) ## damage model files at random and read, run, edit and convert them, for SECONDS (60) in JOBS processes
 	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(if $(JOBS),--jobs $(JOBS))
@@ -75,4 +89,4 @@ kill: $(READY) ## stop every command that writes at MOMENTS (200) random moments
 	$(BIN)/python -m tests.fuzz.kill --moments $(or $(MOMENTS),200) $(if $(JOBS),--jobs $(JOBS))
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLASSIC) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

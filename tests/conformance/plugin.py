@@ -62,6 +62,7 @@ def _old_svm_names() -> None:
     if importlib.util.find_spec("libsvm") is None:
         return
     modules = {name: importlib.import_module(f"libsvm.{name}") for name in ("svm", "svmutil")}
+    vars(sys.modules["libsvm"]).setdefault("__version__", "3.35")  # which coremltools writes into what it converts
     for kinds in ("svm_forms", "kernel_names"):
         for kind in getattr(modules["svm"], kinds, ()):
             for module in modules.values():

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz import seeds
+from tests.fuzz import seeds, seeds_old
 from tests.fuzz.mutate import damage_bytes, damage_text
 from tests.fuzz.mutate_structure import damage_archive, damage_member, damage_message, damage_safetensors, damage_words
 from tests.fuzz.seeds_files import (
@@ -164,6 +164,36 @@ def run_model(case: Path, out: Path, rng: random.Random) -> None:
     model = load_model(_only(case), precision=rng.choice(("f16", "f32")))
     inputs = {spec.name: Drawn(rng.choice(("random", "zeros"))) for spec in model.inputs}
     model.predict(inputs, state=model.make_state())
+
+
+def run_old(case: Path, out: Path, rng: random.Random) -> None:
+    """Run a model of before mlprograms on values of its ports' kinds, or make an mlprogram of it."""
+    from tlkit import load_model
+    from tlkit.core.convert.classic import making
+    from tlkit.formats.coreml.open import open_package
+    from tlkit.frontends.espresso.model import network_of
+    from tlkit.frontends.network import mlprogram
+
+    path = _only(case)
+    if rng.random() < 0.3:
+        package = open_package(path)
+        old = package.model.WhichOneof("Type") or ""
+        (mlprogram.as_mlprogram if old.startswith("neural") else making.as_mlprogram)(network_of(package))
+        return
+    model = load_model(path)
+    model.predict({spec.name: _value(spec, rng) for spec in model.inputs})
+
+
+def _value(spec: Any, rng: random.Random) -> Any:
+    from tlkit.core.model.inputs import Drawn
+
+    if spec.kind == "string":
+        return rng.choice(("a", "z", ""))
+    if spec.kind == "dictionary":
+        return {0: 1.0, 5: 2.0} if spec.dtype.startswith("int64") else {"a": 1.0, "zz": float("nan")}
+    if spec.kind == "sequence":
+        return [1, 2] if spec.dtype == "int64" else ["a", "b"]
+    return Drawn(rng.choice(("random", "zeros")))
 
 
 def edit_model(case: Path, out: Path, rng: random.Random) -> None:
@@ -362,6 +392,9 @@ TARGETS = (
     Target("mlmodelc", compiled_models, damage_files, as_files, read_model),
     Target("zipped", zipped_packages, damage_archive, as_file("model.zip"), read_model),
     Target("predict", packages, damage_files, as_files, run_model, 2),
+    Target("network", seeds_old.networks, damage_message(_model), _model_file, run_old, 2),
+    Target("classic", seeds_old.classics, damage_message(_model), _model_file, run_old, 2),
+    Target("espresso", seeds_old.bundles, damage_files, as_files, run_old, 2),
     Target("edit", packages, damage_files, as_files, edit_model, 2),
     *(Target(kind, make, _damage_tensors, _tensor_file, read_tensors) for kind, make in tensor_kinds().items()),
     Target("sharded", sharded, damage_files, as_files, read_tensors),

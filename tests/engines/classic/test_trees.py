@@ -164,3 +164,16 @@ def test_a_feature_that_is_not_there(tmp_path: Path) -> None:
     model.treeEnsembleRegressor.treeEnsemble.nodes[0].branchFeatureIndex = 2**50
     with pytest.raises(Exception, match="numbers"):
         load(model, tmp_path).predict({"x": np.zeros(1)})
+
+
+def test_as_many_votes_of_several_trees_are_the_first_classs(tmp_path: Path) -> None:
+    """As in scikit-learn, where both probabilities are 0.5 then; sums of tenths may miss it by their rounding."""
+    model = classifier("treeEnsembleClassifier", 1, ("no", "yes"))
+    parameters = model.treeEnsembleClassifier.treeEnsemble
+    parameters.numPredictionDimensions = 1
+    for tree, value in enumerate([0.1, 0.1, 0.3 - 0.1, 0.1 + 1e-17, 0.0]):
+        parameters.nodes.add(treeId=tree, nodeId=0, nodeBehavior=6).evaluationInfo.add(evaluationValue=value)
+    (found,) = rows(model, tmp_path, arrays([[0.0]]))
+    assert found["shares"]["yes"] == pytest.approx(0.5, abs=1e-12) and found["label"] == "no"
+    parameters.nodes[4].evaluationInfo[0].evaluationValue = 1e-7
+    assert load(model, tmp_path).predict({"x": [0.0]})["label"] == "yes"

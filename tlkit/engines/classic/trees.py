@@ -51,8 +51,10 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         values = ensemble.values(matrix(features, names, ensemble.least))
         found = _probabilities(values, message.postEvaluationTransform, len(answer.labels))
-        # Of two classes the second one has a value of 0.5 or more.
-        chosen = (found[:, 1] >= 0.5).astype(np.int64) if ensemble.dimensions == 1 else found.argmax(1)
+        if ensemble.dimensions == 1 and len(answer.labels) == 2:
+            chosen = (found[:, 1] >= ensemble.half).astype(np.int64)
+        else:
+            chosen = found.argmax(1)
         return answer.rows(chosen, found)
 
     return rows
@@ -132,6 +134,15 @@ class Ensemble:
         # The sum of a leaf's entries, for trees of one value.
         self._single = np.zeros(len(nodes))
         np.add.at(self._single, np.repeat(np.arange(len(nodes)), self._counts), self._what)
+
+    @property
+    def half(self) -> float:
+        """From which probability on the second of two classes is the answer.
+
+        0.5 for a single tree: coremltools writes a leaf of 0.5 as 0.5 - 1e-7 lest Core ML choose the second. Of several
+        trees as many votes for both, within the rounding of their sum, are the first's, as in the libraries.
+        """
+        return 0.5 if len(self.roots) == 1 else 0.5 + 1e-9
 
     def leaves(self) -> Matrix:
         """Return what each node adds [nodes, dimensions], zeros where it is not a leaf."""

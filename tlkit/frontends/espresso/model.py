@@ -96,7 +96,10 @@ def _layer(kit: Kit, layer: EspressoLayer, held: Held) -> None:
 
 def _preprocessing(model: Any, body: Any, transforms: Mapping[str, Mapping[str, Any]]) -> None:
     """Write what is done to an image first: scale * x + bias, in 0..255."""
+    inputs = {port.name for port in model.description.input}
     for name, given in transforms.items():
+        if name not in inputs:
+            continue
         stand = EspressoLayer(name, "transform_params", (), (), given)
         scale, biases = number(stand, "scale", 1.0), [number(stand, f"bias_{color}") for color in _COLORS]
         if scale == 1 and not any(biases):

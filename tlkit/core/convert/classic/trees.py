@@ -36,13 +36,13 @@ def regressor(g: Graph, x: Blob, model: Any) -> tuple[Blob, bool]:
 
 
 def classifier(g: Graph, x: Blob, model: Any) -> tuple[Blob, bool]:
-    """The probability of each class. Of two with one value, the second is the answer at 0.5."""
+    """The probability of each class. Of two by a single tree, the second is the answer at 0.5."""
     message = model.treeEnsembleClassifier
     reads(model, {})  # which refuses sizes that contradict each other
     ensemble = Ensemble(message.treeEnsemble)
     values, transform = _values(g, x, ensemble), message.postEvaluationTransform
     if ensemble.dimensions == 1 and len(labels_of(message)) == 2:
-        return two(g, values if transform == _NONE else logistic(g, values)), True
+        return two(g, values if transform == _NONE else logistic(g, values)), len(ensemble.roots) == 1
     if transform == _REFERENCE:
         return referenced(g, values), False
     if transform == _SOFTMAX:
