@@ -80,7 +80,7 @@ def compare(path: Path, turns: int) -> tuple[float, float, float]:
         old, new = load_model(path), load_model(Path(folder) / "new.mlpackage")
         rng = np.random.default_rng(0)
         inputs = {spec.name: draw(spec, "random", rng, spec.shape, stored=old.stored) for spec in old.inputs}
-        calls = [lambda: old.predict(inputs), lambda: new.predict(inputs)]
+        calls: list[Callable[[], object]] = [lambda: old.predict(inputs), lambda: new.predict(inputs)]
         for call in calls * 3:
             call()
         pairs = []

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from tlkit.mil.program import Function, Program
 
 
+_LINKS = 8
+"""How many linked models may lead to one another."""
+
+
 def hooks(custom: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
     """Return what runs custom layers as functions; UsageError where ``module:name`` names none."""
     return {name: _function(name, value) if isinstance(value, str) else value for name, value in custom.items()}
@@ -127,6 +131,7 @@ class Model:
         function: str | None = None,
         stage: int | str | None = None,
         custom: Mapping[str, Any] | None = None,
+        links: int = 0,
     ) -> None:
         from tlkit.formats.coreml.package import Package
 
@@ -137,7 +142,7 @@ class Model:
         self._settings = settings
         self._engines: dict[str, Engine] = {}
         self._which = stage
-        self._custom = dict(custom or {})
+        self._custom, self._links = dict(custom or {}), links
         self._function = function or (self._package.default_function if self._package else None)
 
     @property
@@ -228,8 +233,11 @@ class Model:
             )
         package = self._unpacked(self._package)
         # Core ML runs a pipeline by itself; elsewhere its stages run one after another.
-        if choose(self._settings, self.info.kind) is None and self.info.kind.startswith("pipeline"):
-            return self._pipeline(package)
+        if choose(self._settings, self.info.kind) is None:
+            if self.info.kind.startswith("pipeline"):
+                return self._pipeline(package)
+            if self.info.kind == "linkedModel":
+                return PipelineEngine([self._linked(package)])
         return self._load(frozenset())
 
     def _pipeline(self, package: Package) -> Engine:
@@ -277,7 +285,16 @@ class Model:
         from tlkit.formats.coreml.describe import describe_package
 
         settings = replace(self._settings, part=True)
-        return Model(self.path, package, describe_package(package), settings, custom=self._custom)
+        return Model(self.path, package, describe_package(package), settings, custom=self._custom, links=self._links)
+
+    def _linked(self, package: Package) -> Model:
+        from tlkit.formats.coreml.describe import describe_package
+        from tlkit.formats.coreml.open import open_linked
+
+        if self._links >= _LINKS:
+            raise LoadError(f"{self.path}: models link to each other without end", "one of them has to compute")
+        found, links = open_linked(package), self._links + 1
+        return Model(found.root, found, describe_package(found), self._settings, custom=self._custom, links=links)
 
     def prepare(self) -> None:
         """Load the engine now, so that errors appear here and not at the first prediction."""

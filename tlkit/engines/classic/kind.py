@@ -43,7 +43,6 @@ NOT_RUN = {
     "wordEmbedding": f"data in a form that {_APPLES} the reader of",
     "customModel": "code that only its app contains",
     "serializedModel": f"data in a form that {_APPLES} the reader of",
-    "linkedModel": "a model in another file, which has to be opened itself",
 }
 """Why the other kinds cannot be run."""
 _WHOLE = "see what is in it with `tlkit inspect`"

@@ -13,6 +13,7 @@ from tlkit.formats.files.paths import inside
 from tlkit.formats.files.wire import WireError, fields
 from tlkit.mil import proto
 
+_SUFFIXES = (".mlmodel", ".mlpackage", ".mlmodelc")
 _FIELDS = 10_000  # at the top of a Model; it has four or so
 
 
@@ -44,6 +45,31 @@ def open_package(path: Path) -> Package:
         if str(file) in error.message:
             raise
         raise LoadError(f"{file}: {error.message}", error.hint) from None
+
+
+def open_linked(package: Package) -> Package:
+    """Open the model that a ``linkedModel`` names, in the folder that holds the package or below it.
+
+    Relative search paths begin where the model lies; ``$BUNDLE_MAIN`` is the folder that holds the package. The file
+    may be there compiled or not. LoadError where it is not, or lies elsewhere.
+    """
+    from tlkit.formats.coreml.mlmodelc import CompiledPackage  # late, as above
+
+    link = package.model.linkedModel.linkedModelFile
+    name, paths = link.linkedModelFileName.defaultValue, link.linkedModelSearchPath.defaultValue
+    home = ((package.top if isinstance(package, CompiledPackage) else None) or package.root).resolve().parent
+    if not name:
+        raise LoadError(f"{package.root}: it links to no file", "the file is damaged: fetch it again")
+    for path in paths.split(":"):
+        if path.startswith("$") and path != "$BUNDLE_MAIN":
+            continue
+        main = path == "$BUNDLE_MAIN"
+        for base in (home,) if main else (package.root.parent, package.base):
+            found = inside(home, base, name if main or not path else f"{path}/{name}")
+            for candidate in (found, *(found.with_suffix(suffix) for suffix in _SUFFIXES)):
+                if candidate.exists():
+                    return open_package(inside(home, candidate.parent, candidate.name))
+    raise LoadError(f"{package.root}: it links to '{name}', which is not there", f"put that model into {home}")
 
 
 def _check_fields(file: Path) -> None:
