@@ -41,12 +41,6 @@ Stage = Annotated[
     typer.Option("--stage", metavar="N|NAME", help="Run only one stage of a pipeline: its number (from 0) or name."),
 ]
 
-Customs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--custom", metavar="CLASS=module:function", help="What runs a network's custom layers of a class. Repeatable."
-    ),
-]
 
 _BAR = 24  # columns of a class's bar at probability 1
 
@@ -63,7 +57,7 @@ def run(
     strict_mil: options.StrictMil = False,
     cache: options.Cache = True,
     stage: Stage = None,
-    custom: Customs = None,
+    custom: options.Customs = None,
     until: Until = None,
     dump: Dump = None,
     ops: Ops = None,

@@ -14,6 +14,7 @@ import torch
 
 from tests.formats import packages
 from tests.formats.greedy import GREEDY, MODEST
+from tests.frontends.network import nets
 from tlkit.core.bench.subject import EngineSubject, SourceSubject, Task, store_inputs
 from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.errors import TlkitError
@@ -79,3 +80,13 @@ def test_a_script_s_first_run_is_watched(tmp_path: Path) -> None:
     measured = SourceSubject(Task(str(path), "cpu", arrays=str(tmp_path / "x.npz")))
     with pytest.raises(TlkitError, match="warrant"):
         measured.bind(measured.load())()
+
+
+def test_custom_layers_are_measured_with_what_runs_them(tmp_path: Path) -> None:
+    path = tmp_path / "net.mlmodel"
+    path.write_bytes(nets.model([nets.layer("custom", className="Half")], {"x": (2, 3)}).SerializeToString())
+    store_inputs({"x": np.full((2, 3), -1.5, np.float32)}, tmp_path / "x.npz")
+    custom = ["Half=tests.frontends.network.nets:sizes"]
+    subject = EngineSubject(Task(str(path), "cpu", arrays=str(tmp_path / "x.npz"), custom=custom))
+    (found,) = subject.bind(subject.load())()  # type: ignore[misc]
+    assert found.tolist() == [[1.5] * 3] * 2

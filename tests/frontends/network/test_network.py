@@ -17,7 +17,7 @@ import tlkit
 from tests.frontends.network import nets
 from tests.frontends.network.nets import layer, model, run
 from tests.real_models import MODELS, needs_models
-from tlkit.errors import ExecutionError, LoadError
+from tlkit.errors import ExecutionError, LoadError, UsageError
 from tlkit.frontends.network.network import NeuralNetwork
 from tlkit.host import budget
 
@@ -318,3 +318,23 @@ def test_the_advice_on_memory_is_enough_for_all_that_comes(tmp_path, monkeypatch
     monkeypatch.setenv("TLKIT_BUDGET", str(factor))
     with budget.drawn():
         assert tlkit.load_model(path).predict({"a": drawn(1, 40)})["y"].shape == (1, 2000)
+
+
+@pytest.mark.parametrize("place", ["layers_of_mine:half", "sub/halves.py:Kinds.half"])
+def test_custom_layers_are_run_by_code_in_the_current_folder(tmp_path, monkeypatch, place):
+    code = "def half(x, *, parameters, weights):\n    return x / 2\n\n\nclass Kinds:\n    half = staticmethod(half)\n"
+    (tmp_path / "layers_of_mine.py").write_text(code)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/halves.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    path = saved(model([layer("custom", className="Half")], {"x": (2, 3)}), tmp_path)
+    x = drawn(2, 3)
+    found = tlkit.load_model(path, custom={"Half": place}).predict({"x": x})["y"]
+    np.testing.assert_array_equal(found, x / 2)
+
+
+def test_custom_code_that_fails_is_named(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--custom Half=broken:half: division by zero"):
+        tlkit.load_model(tmp_path / "x.mlmodel", custom={"Half": "broken:half"})

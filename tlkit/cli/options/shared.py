@@ -58,6 +58,12 @@ StrictMil = Annotated[
     bool,
     typer.Option("--strict-mil", help="Follow MIL's specification where Core ML was measured to depart from it."),
 ]
+Customs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--custom", metavar="CLASS=module:function", help="What runs a network's custom layers of a class. Repeatable."
+    ),
+]
 # Written out, since every command's help would import the table of engines for it; a test compares the two.
 Engine = Annotated[
     str,

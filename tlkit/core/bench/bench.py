@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +94,7 @@ def bench(
     function: str | None = None,
     strict_mil: bool = False,
     cache: bool = True,
+    custom: Iterable[str] = (),
     percentiles: Sequence[float] = PERCENTILES,
     threads: int | Sequence[int] | None = None,
     concurrency: int = 1,
@@ -115,9 +116,10 @@ def bench(
     ``concurrency`` above 1 adds throughput with that many callers. ``processes`` children share a setting's samples,
     one after another, which shows how much results differ between starts: None is five, or three or four where each
     gets ten samples (or a second of ``duration``), else one. ``function`` is one of a multifunction package's,
-    ``strict_mil`` follows MIL's specification where Core ML was measured to depart from it. ``cache=False``
-    neither keeps what engines compile nor uses what was kept. Speed-ups are over the row
-    called ``against``, the first if None. ``power`` False leaves energy out. ``timeout`` is how many seconds a child
+    ``strict_mil`` follows MIL's specification where Core ML was measured to depart from it. ``custom`` are texts
+    ``CLASS=module:function``: what runs a network's custom layers. ``cache=False`` neither keeps what engines compile
+    nor uses what was kept. Speed-ups are over the row called ``against``, the first if None. ``power`` False leaves
+    energy out. ``timeout`` is how many seconds a child
     may stay silent. ``trust`` is :func:`tlkit.convert`'s.
 
     Raises UnavailableError if none of the settings is here, and the first setting's own error if none could be
@@ -149,7 +151,7 @@ def bench(
     with interruptible(), temporary_files("tlkit-bench-") as folder:
         subjects = _subjects(asked, sweep, folder, function, engine, progress)
         common: dict[str, Any] = {"precision": precision, "engine": engine, "function": function}
-        common |= {"strict_mil": strict_mil, "trust": trust, "cache": cache}
+        common |= {"strict_mil": strict_mil, "trust": trust, "cache": cache, "custom": list(custom)}
         settings = plan.settings(subjects, sweep, inputs or {}, seed, common, folder)
         if against is not None and against not in (labels := [setting.label for setting in settings]):
             raise UsageError(f"--against {against}: no such row", f"rows: {', '.join(labels)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Task:
     function: str | None = None
     strict_mil: bool = False
     cache: bool = True
+    custom: Sequence[str] = ()
     trust: bool = False
     drawn: bool = False
     """Whether the inputs were drawn, in shapes that the file asks for."""
@@ -76,13 +77,12 @@ class EngineSubject:
         """Load what was compiled; or open the file, read its program and bring the weights to the device."""
         if self._compiled is not None:
             return self._kind.load(self._compiled, self._settings)
-        from tlkit.core.model.load import load_model
+        from tlkit.core.model.load import customs, load_model
 
         target = self._target
         options: dict[str, Any] = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
-        model = load_model(
-            target.path, **options, function=target.function, strict_mil=target.strict_mil, cache=target.cache
-        )
+        options |= {"strict_mil": target.strict_mil, "custom": customs(target.custom), "cache": target.cache}
+        model = load_model(target.path, **options, function=target.function)
         model.prepare()
         return model
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.inputs import Note
-from tlkit.core.model.load import load_model
+from tlkit.core.model.load import customs, load_model
 from tlkit.core.model.values import collect
 from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump
 from tlkit.errors import UsageError
@@ -175,17 +175,6 @@ def _as_given(spec: TensorSpec, value: Any) -> PortValue:
     if isinstance(value, np.ndarray):
         return PortValue(spec.name, str(value.dtype), value.shape)
     return PortValue(spec.name, spec.dtype, () if isinstance(value, str) else (len(value),))
-
-
-def customs(texts: Iterable[str]) -> dict[str, str]:
-    """Return the functions that ``CLASS=module:function`` texts name, by class."""
-    found = {}
-    for text in texts:
-        name, equals, place = text.partition("=")
-        if not (name and equals and ":" in place):
-            raise UsageError(f"--custom {text}: not CLASS=module:function", "name a function that can be imported")
-        found[name] = place
-    return found
 
 
 def summarize(spec: TensorSpec, value: Any) -> OutputSummary:
