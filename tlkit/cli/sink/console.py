@@ -134,7 +134,8 @@ def _lines(what: RenderableType, width: int) -> str:
 
 def _room() -> int:
     columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() and int(columns[:6]) > 0 else _ROOM
+    wide = int(columns[:6]) if columns.isdecimal() else 0  # Python refuses to read 4,300 digits
+    return wide if wide > 0 else _ROOM
 
 
 def _widest(text: str) -> int:

@@ -278,7 +278,7 @@ def _reduced(context: Any, node: Any, x: Any, source: Any, how: str, *, include:
     total = put(x, source, _MODES[how])
     if how == "mean":
         ones = _spread_like(np.float32(1), source)
-        count = put(mb.mul(x=x, y=np.float32(0)), ones, "add")
+        count = put(_spread_like(np.float32(0), x), ones, "add")  # x * 0 would be NaN where x is infinite
         # A place's own value counts as one of those averaged.
         count = mb.add(x=count, y=np.float32(1)) if include else mb.maximum(x=count, y=np.float32(1))
         total = mb.real_div(x=total, y=count)
