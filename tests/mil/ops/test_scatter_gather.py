@@ -154,6 +154,13 @@ GATHERS = rows(
         since=(15, 16),
         expected=np.stack([X[0, 1], X[2, 0]]),
     ),
+    case(  # constant ones do count, as coremltools' own tests of iOS15 expect
+        "gather_nd",
+        {"x": X},
+        parameters={"indices": i32([[0, 1], [2, -1]])},
+        since=(15, 16),
+        expected=np.stack([X[0, 1], X[2, -1]]),
+    ),
     case("gather_nd", {"x": X, "indices": i32([[[0, 1, 4]], [[2, 3, 0]]])}, since=(15, 17), expected=gather_nd),
     case(
         "gather_nd",

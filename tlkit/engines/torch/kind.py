@@ -93,7 +93,8 @@ def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -
     """Raise LoadError where the ports of a model's program and those of its description differ."""
     wanted, there = tuple(wanted), tuple(there)
     twice = [name for names in (wanted, there) for name in names if names.count(name) > 1]
-    if twice:
+    # A model may give one value twice: coremltools writes `return x, x` as two outputs of one name.
+    if twice and (what != "output" or sorted(wanted) != sorted(there)):
         raise LoadError(f"the model has two {what}s named '{twice[0]}'", "the file is damaged")
     missing = [name for name in wanted if name not in there]
     if missing:

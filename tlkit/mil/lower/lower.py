@@ -135,6 +135,8 @@ class _Lowering:
             self.values[operation.outputs[0].name] = self.context.constant(const_value(operation))
             return
         definition = ops.lookup(operation.type, self.context.opset, strict=self.context.strict)
+        if definition is not None and definition.computed and self.is_constant(operation, definition.computed):
+            definition = ops.lookup(operation.type, self.context.opset, strict=True)
         if definition is None:
             raise LoadError(f"tlkit has no such op for {self.context.opset}", "see `tlkit ops`")
         if definition.constexpr:
@@ -146,6 +148,10 @@ class _Lowering:
         node = self.graph.create_node("call_function", target, (), arguments, name=name)
         node.meta["mil"] = operation
         self.define(operation, node)
+
+    def is_constant(self, operation: Operation, name: str) -> bool:
+        """Whether an input is known before the program runs."""
+        return all(isinstance(self.resolve(item), Constant) for item in operation.inputs.get(name, ()))
 
     def may_alias(self, node: fx.Node) -> bool:
         """Whether a node's result may share its operands' memory."""

@@ -124,7 +124,8 @@ class Parameter:
 class OpDef:
     """One op at one opset: what runs it (``function``; ``rounded`` also rounds floats to f16) and how to bind it.
 
-    ``row`` names the row of ``docs/fidelity.md`` that it follows instead of the specification; empty for most.
+    ``row`` names the row of ``docs/fidelity.md`` that it follows instead of the specification; empty for most. It
+    follows it only where the input ``computed``, if one is named, is not a constant.
     """
 
     name: str
@@ -138,6 +139,7 @@ class OpDef:
     aliases: bool
     constexpr: bool
     row: str = ""
+    computed: str = ""
 
 
 _OPS: dict[str, list[OpDef]] = {}
@@ -193,11 +195,12 @@ def dialect(name: str | None = None) -> Callable[[Op], Op]:
     return register
 
 
-def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
+def measured(row: str, name: str, *, since: int = 15, computed: str = "") -> Callable[[Op], Op]:
     """Register the decorated function as Core ML's measured behaviour for the op ``name`` of the opset ``since``.
 
     Its inputs are those of the specified op, which must be registered before it. ``row`` is the row of
-    ``docs/fidelity.md`` with the evidence.
+    ``docs/fidelity.md`` with the evidence. ``computed`` names an input: where that is a constant, Core ML does what the
+    specification says.
     """
 
     def register(function: Op) -> Op:
@@ -208,7 +211,7 @@ def measured(row: str, name: str, *, since: int = 15) -> Callable[[Op], Op]:
         if (name, since) in _MEASURED:
             raise ValueError(f"MIL op '{name}' is measured twice for iOS{since}")
         rounded = function if specified.exact else _rounded(function)
-        _MEASURED[name, since] = replace(specified, function=function, rounded=rounded, row=row)
+        _MEASURED[name, since] = replace(specified, function=function, rounded=rounded, row=row, computed=computed)
         return function
 
     return register
