@@ -267,3 +267,15 @@ def test_gemma_s_keys_are_those_of_llama_cpp_s_converter(gemma: Path, tmp_path: 
     first, second = arrays(gemma), arrays(tmp_path / "a.gguf")
     assert set(first) == set(second)
     assert all(np.array_equal(first[name], second[name]) for name in first if name.endswith("norm.weight"))
+
+
+def test_a_text_of_bert_begins_with_cls_whatever_its_config_says(tmp_path: Path) -> None:
+    """llama.cpp puts the token ``bos`` before a WordPiece text; a config made from defaults calls another one that."""
+    from transformers import AutoTokenizer
+
+    folder = build(tmp_path / "model", "bert", bos_token_id=1, eos_token_id=2)
+    convert_weights(folder, tmp_path / "a.gguf")
+    tokenizer, said = AutoTokenizer.from_pretrained(folder), fields(tmp_path / "a.gguf")
+    first, last = tokenizer("a")["input_ids"][:: len(tokenizer("a")["input_ids"]) - 1]
+    assert (said["tokenizer.ggml.bos_token_id"], said["tokenizer.ggml.cls_token_id"]) == (first, first)
+    assert (said["tokenizer.ggml.eos_token_id"], said["tokenizer.ggml.seperator_token_id"]) == (last, last)

@@ -38,6 +38,9 @@ def specials(files: TokenizerFiles, vocabulary: Vocabulary, config: Mapping[str,
         number = number[0] if isinstance(number, list) and number else number
         if type(number) is int and 0 <= number < len(vocabulary.tokens):
             found[role] = number
+    if vocabulary.model == "bert":
+        # llama.cpp puts "bos" before a text of WordPiece, whatever "cls" is; config.json may have ids of no use there.
+        found |= {role: found[mark] for role, mark in (("bos", "cls"), ("eos", "sep")) if mark in found}
     ids = {f"tokenizer.ggml.{_ROLES[role]}": Typed("u32", number) for role, number in found.items()}
     return ids | _turn_end(files, found, len(places)) | _ends(files, found, vocabulary) | templates(files)
 
