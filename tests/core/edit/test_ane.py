@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tests.core.edit.test_edit import coremltools_program, ops
 from tests.formats import packages
 from tlkit.core.convert.convert import convert
-from tlkit.core.edit.ane import for_ane, judged
+from tlkit.core.edit.ane import Judged, for_ane, helps, judged
 from tlkit.core.edit.edit import edit
 from tlkit.core.inspect.placement import offered
 from tlkit.core.model.load import load_model
@@ -165,3 +165,11 @@ def test_transformers_are_converted_to_run_on_the_neural_engine(
     after = judged(program.function())
     assert after.share >= 0.99
     assert after.milliseconds <= made[0].before.milliseconds
+
+
+def test_what_is_faster_on_the_cpu_is_not_made_where_it_leaves_the_neural_engine() -> None:
+    before = Judged(cost=300.0, share=1.0, elsewhere=0.0, milliseconds=0.30, operations=9, on_ane=9)
+    moved = Judged(cost=90.0, share=0.0, elsewhere=90.0, milliseconds=0.20, operations=9, on_ane=0)
+    quicker = Judged(cost=200.0, share=0.99, elsewhere=2.0, milliseconds=0.20, operations=9, on_ane=8)
+    slower = Judged(cost=100.0, share=1.0, elsewhere=0.0, milliseconds=0.31, operations=9, on_ane=9)
+    assert [helps(before, before, after) for after in (moved, quicker, slower, before)] == [False, True, False, False]

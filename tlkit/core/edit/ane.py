@@ -19,9 +19,10 @@ from tlkit.types import Unit
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is predicted of a function under CPU_AND_NE: the Neural Engine's share of the planner's cost (0..1), that
-    cost elsewhere in microseconds, the estimated latency in milliseconds, and the operations by unit."""
+    """What is predicted of a function under CPU_AND_NE: the planner's ``cost`` in microseconds, the Neural Engine's
+    share of it (0..1), what of it is elsewhere, the estimated latency in milliseconds, and the operations by unit."""
 
+    cost: float
     share: float
     elsewhere: float
     milliseconds: float
@@ -52,17 +53,19 @@ _CAUTION: Mapping[type[Pass], str] = {
 def judged(function: Function, chip: str | None = None) -> Judged:
     """Return what is predicted of ``function`` on ``chip``."""
     prediction = predict(function, Unit.ANE, chip)
-    spent = {placed.name: placed.microseconds[placed.unit] for placed in prediction.operations if placed.unit != "ane"}
+    cost = sum(placed.microseconds[placed.unit] for placed in prediction.operations)
+    away = sum(placed.microseconds[placed.unit] for placed in prediction.operations if placed.unit != "ane")
     latency = estimate(prediction, map(work, steps(function)))
     count = len(prediction.operations)
-    return Judged(prediction.share("ane"), sum(spent.values()), latency.milliseconds, count, prediction.count("ane"))
+    return Judged(cost, prediction.share("ane"), away, latency.milliseconds, count, prediction.count("ane"))
 
 
 def for_ane(program: Program, chip: str | None = None) -> tuple[Program, tuple[Rewrite, ...]]:
     """Return ``program`` with the rewrites that help on ``chip``, and every rewrite that applied, made or not.
 
-    A rewrite helps if it lowers the estimated latency, or takes cost off the other units while the latency stays below
-    the original's. So no function is predicted to be slower than it was.
+    A rewrite helps if it lowers the estimated latency and does not drive work off the Neural Engine, or if it takes
+    cost off the other units while the latency stays below the original's. So no function is predicted to be slower than
+    it was.
     """
     told: list[Rewrite] = []
     for name in program.functions:
@@ -85,21 +88,26 @@ def _of_function(program: Program, name: str, chip: str | None) -> tuple[Program
             if not outcome.changes:
                 continue
             after = judged(outcome.program.functions[name], chip)
-            helps, caution = _helps(first, best, after), _CAUTION.get(type(change), "")
+            good, caution = helps(first, best, after), _CAUTION.get(type(change), "")
             told.pop(type(change), None)  # the order is that in which they were made
-            told[type(change)] = Rewrite(name, outcome.changes[0], helps, best, after, caution)
-            if helps:
+            told[type(change)] = Rewrite(name, outcome.changes[0], good, best, after, caution)
+            if good:
                 program, best, again = outcome.program, after, True
     return program, sorted(told.values(), key=lambda item: not item.made)
 
 
 _LEAST = 1e-3  # of a latency or a cost: less is not an improvement
+_DRIVEN = 0.05  # of the whole cost: what more than this leaves the Neural Engine for is no rewrite for it
 
 
-def _helps(first: Judged, before: Judged, after: Judged) -> bool:
+def helps(first: Judged, before: Judged, after: Judged) -> bool:
+    """Whether a rewrite helps a function that was ``first`` and, by other rewrites, is ``before``: see
+    :func:`for_ane`."""
     if after.milliseconds > first.milliseconds:
         return False
     faster = after.milliseconds < before.milliseconds * (1 - _LEAST)
+    if after.elsewhere > before.elsewhere + _DRIVEN * before.cost:
+        return False
     return faster or (after.elsewhere < before.elsewhere * (1 - _LEAST) and after.share >= before.share)
 
 
