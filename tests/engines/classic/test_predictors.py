@@ -237,3 +237,18 @@ def test_an_input_of_another_width(tmp_path: Path) -> None:
     del model.description.input[0].type.multiArrayType.shape[:]
     with pytest.raises(TlkitError, match="4"):
         load(model, tmp_path).predict({"x": np.zeros(3)})
+
+
+def test_a_vector_machine_without_a_border_gives_libsvms_least_probability(tmp_path: Path) -> None:
+    """libsvm trains some with a rho of NaN; its max() takes 1e-7 then, and coremltools' tests compare with that."""
+    model = classifier("supportVectorClassifier", 2, ("a", "b"))
+    message = model.supportVectorClassifier
+    message.kernel.linearKernel.SetInParent()
+    for vector in ((1.0, 0.0), (0.0, 1.0)):
+        message.denseSupportVectors.vectors.add().values.extend(vector)
+    message.numberOfSupportVectorsPerClass.extend([1, 1])
+    message.coefficients.add().alpha.extend([1, -1])
+    for field, value in ((message.rho, math.nan), (message.probA, 0.0), (message.probB, 0.5)):
+        field.append(value)
+    (found,) = rows(model, tmp_path, arrays([[1.0, 2.0]]))
+    assert found == {"label": "b", "shares": pytest.approx({"a": 1e-7, "b": 1 - 1e-7}, rel=1e-9)}

@@ -143,6 +143,7 @@ class Pairs:
         if not self._a.size:
             return None
         first = np.clip(logistic(-(self._a * decisions + self._b)), _LEAST, 1 - _LEAST)
+        first[np.isnan(first)] = _LEAST  # as libsvm's comparisons have it, for a machine whose training came to nothing
         # Two classes make one pair: there is nothing to combine.
         if self._classes == 2:
             return two_columns(1 - first[:, 0])
