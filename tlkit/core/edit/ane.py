@@ -9,7 +9,7 @@ from tlkit.mil.passes.ane.embeddings import GatherAlong
 from tlkit.mil.passes.ane.kernels import SmallKernels
 from tlkit.mil.passes.ane.layout import ChannelsFirst
 from tlkit.mil.passes.ane.order import First
-from tlkit.mil.passes.base import Pass, run_passes
+from tlkit.mil.passes.base import Outcome, Pass, run_passes
 from tlkit.mil.program import Function, Program
 from tlkit.mil.work import steps
 from tlkit.placement.latency import estimate, work
@@ -84,10 +84,9 @@ def _of_function(program: Program, name: str, chip: str | None) -> tuple[Program
         for change in _rewrites(program, name):
             if type(change) in told and told[type(change)].made:
                 continue
-            outcome = run_passes(program, [change])
-            if not outcome.changes:
+            outcome, after = _tried(program, name, change, chip)
+            if outcome is None:
                 continue
-            after = judged(outcome.program.functions[name], chip)
             good, caution = helps(first, best, after), _CAUTION.get(type(change), "")
             told.pop(type(change), None)  # the order is that in which they were made
             told[type(change)] = Rewrite(name, outcome.changes[0], good, best, after, caution)
@@ -111,8 +110,27 @@ def helps(first: Judged, before: Judged, after: Judged) -> bool:
     return faster or (after.elsewhere < before.elsewhere * (1 - _LEAST) and after.share >= before.share)
 
 
-def _rewrites(program: Program, name: str) -> Iterator[Pass]:
-    yield from (SmallKernels(name), ChannelsFirst(name), GatherAlong(name))
+def _tried(program: Program, name: str, change: Pass, chip: str | None) -> tuple[Outcome | None, Judged]:
+    """Make a rewrite, with the CPU's operations first where that is better: what it adds for the CPU is in the way."""
+    outcome = run_passes(program, [change])
+    after = judged(outcome.program.functions[name], chip)
+    if not outcome.changes:
+        return None, after
+    ordered = run_passes(outcome.program, [_first(outcome.program, name)])
+    if ordered.changes:
+        also = judged(ordered.program.functions[name], chip)
+        if also.milliseconds < after.milliseconds:
+            change_text = f"{outcome.changes[0]}, {ordered.changes[0]}"
+            return Outcome(ordered.program, (change_text,)), also
+    return outcome, after
+
+
+def _first(program: Program, name: str) -> Pass:
     # Operations on integers and truth values are the CPU's, and cut a region where they stand.
     found = steps(program.functions[name])
-    yield First(name, frozenset(item.name for step in found for item in step.results if not item.kind.dtype.is_float))
+    return First(name, frozenset(item.name for step in found for item in step.results if not item.kind.dtype.is_float))
+
+
+def _rewrites(program: Program, name: str) -> Iterator[Pass]:
+    yield from (SmallKernels(name), ChannelsFirst(name), GatherAlong(name))
+    yield _first(program, name)

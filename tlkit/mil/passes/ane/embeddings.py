@@ -1,19 +1,21 @@
 """Embeddings as operations that list the Neural Engine: ``gather`` with computed indices is the CPU's.
 
-``gather_along_axis`` takes an index per element, so the rows' numbers are repeated along the columns first. That it
-lists the Neural Engine was published for one chip; how fast it is there was not.
+``gather_along_axis`` takes an index per element, so the rows' numbers are repeated along the columns first. A wide
+table is cut into blocks of columns, which share these numbers: fewer are made on the CPU. That the operation lists the
+Neural Engine was published for one chip; how fast it is there was not.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlkit.mil.passes.ane.draft import Draft, argument, each, rewritten
-from tlkit.mil.passes.ane.kernels import draft_shape
+from tlkit.mil.passes.ane.kernels import Cut, draft_shape
 from tlkit.mil.passes.base import Outcome, Pass
-from tlkit.mil.program import Block, Function, Operation, Program, TensorType, Value
+from tlkit.mil.passes.rewrite import text
+from tlkit.mil.program import Block, Function, NamedType, Operation, Program, Ref, TensorType, Value
 from tlkit.mil.types import DType
 
 
@@ -43,12 +45,45 @@ def _along(draft: Draft, operation: Operation) -> bool:
         return False
     count, name = math.prod(places), operation.outputs[0].name
     column = draft.add("reshape", draft.name(f"{name}_rows"), (count, 1), indices, x=indices, shape=[count, 1])
-    whole = _repeated(draft, column, (count, sizes[1]))
+    blocks = _blocks(sizes[1])
+    wide = sizes[1] // blocks
+    rows = _repeated(draft, column, (count, wide))
     how: dict[str, Any] = {"validate_indices": False} if "validate_indices" in operation.inputs else {}
-    flat = draft.name(f"{name}_flat")
-    draft.add("gather_along_axis", flat, (count, sizes[1]), table, x=table, indices=whole, axis=0, **how)
+    parts = []
+    for index in range(blocks):
+        part = _columns(draft, table, index * wide, (index + 1) * wide) if blocks > 1 else table
+        made = draft.name(f"{name}_flat")
+        parts.append(draft.add("gather_along_axis", made, (count, wide), part, x=part, indices=rows, axis=0, **how))
+    flat = _joined(draft, f"{name}_flat", parts, (count, sizes[1])) if blocks > 1 else parts[0]
     draft.add("reshape", name, out, table, x=flat, shape=list(out))
     return True
+
+
+_MOST, _NARROWEST = 12, 32  # blocks of a table; columns of a block
+
+
+def _blocks(columns: int) -> int:
+    fitting = (count for count in range(_MOST, 1, -1) if columns % count == 0 and columns // count >= _NARROWEST)
+    return next(fitting, 1)
+
+
+def _columns(draft: Draft, table: str, begin: int, end: int) -> str:
+    value = draft.constants[table]
+    rows = (draft.shape(table) or (0,))[0]
+    assert isinstance(value.type, TensorType)
+    kind = replace(value.type, shape=(rows, end - begin))
+    return draft.constant(f"{table}_columns", Value(kind, Cut(value, (0, begin), (rows, end))))
+
+
+def _joined(draft: Draft, name: str, parts: list[str], shape: tuple[int, int]) -> str:
+    kind = draft.kinds[parts[0]]
+    assert isinstance(kind, TensorType)
+    axis = draft.constant(f"{name}_axis", Value(TensorType(DType.INT32), (1,)))
+    interleave = draft.constant(f"{name}_interleave", Value(TensorType(DType.BOOL), (False,)))
+    given = {"values": tuple(map(Ref, parts)), "axis": (Ref(axis),), "interleave": (Ref(interleave),)}
+    made = NamedType(draft.name(f"{name}_whole"), replace(kind, shape=shape))
+    draft.emit(Operation("concat", given, (made,), {"name": text(made.name)}))
+    return made.name
 
 
 def _repeated(draft: Draft, column: str, shape: tuple[int, int]) -> str:
