@@ -4,11 +4,14 @@
 
 Contenders, all on the CPU of one process with the same thread count, taking turns round by round:
 
-* ``pytorch``      the original module in eager mode, f32, under ``torch.inference_mode`` (the yardstick, 1.00)
-* ``tlkit``        the f16 package, faithful to f16, eager
-* ``tlkit f32``    the same with the rounding skipped
-* ``compile``      the f16 package with ``--engine compile``
-* ``onnxruntime``  the module exported to ONNX, where the exporter manages it
+* ``pytorch``                the original module in eager mode, f32 (the yardstick, 1.00)
+* ``ENGINE PRECISION``       the f16 package by that engine of tlkit: auto, eager, compile, openvino, onnxruntime in f16
+  (faithful), f32 (no rounding) and, with OpenVINO where the processor has it, bf16 (not faithful)
+* ``source RUNTIME ...``     the original module, exported to ONNX by torch.onnx, by ONNX Runtime in f32 and OpenVINO in
+  f32 and bf16: what the package is held to
+
+The last lines compare: auto f16 with the better of the source in f32, the better engine in f32 with the same, and bf16
+with OpenVINO's own. The network ``minilm`` is there where ``transformers`` is installed.
 
 In a round each contender makes one call that nobody times, then ``--calls`` timed ones, of which the median counts. A
 ratio is taken within a round, so that a busy moment of the machine hits both sides; shown are the median of the
@@ -19,6 +22,7 @@ beside the yardstick's fastest.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import statistics
@@ -37,12 +41,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tlkit.core.convert.convert
 import tlkit.core.model.load
-from fixtures.networks import NETWORKS, Network
+from fixtures.networks import NETWORKS as OWN
+from fixtures.networks import Network, minilm
+from tlkit.errors import TlkitError
 from tlkit.host.machine import describe_machine, versions
 from tlkit.host.quiet import quiet
 
 Call = Callable[[], object]
+NETWORKS = {**OWN, **({"minilm": minilm} if importlib.util.find_spec("transformers") else {})}
 YARDSTICK = "pytorch"
+SOURCE = "source "
+OURS = (
+    ("auto", "f16"),
+    ("eager", "f16"),
+    ("eager", "f32"),
+    ("compile", "f16"),
+    ("openvino", "f16"),
+    ("openvino", "f32"),
+    ("openvino", "bf16"),
+    ("onnxruntime", "f16"),
+    ("onnxruntime", "f32"),
+)
+GOALS = {"auto f16": ("f32", 1.08), "openvino f32": ("f32", 1.0), "openvino bf16": ("bf16", 1.0)}
+"""What each is held to: the better of the source's runtimes in that precision, times the limit."""
 
 
 def main() -> None:
@@ -61,6 +82,8 @@ def main() -> None:
         results[name] = rounds
         console.print(_describe(name, network), style="bold")
         console.print(_table(rounds))
+        for line in _goals(rounds):
+            console.print(line)
     if options.json:
         facts = {"machine": asdict(describe_machine()), "versions": versions(), "rounds": results}
         sys.stdout.write(json.dumps(facts) + "\n")
@@ -85,17 +108,18 @@ def _options() -> argparse.Namespace:
 def _contenders(network: Network, folder: Path, with_compile: bool, console: Console) -> Iterable[tuple[str, Call]]:
     module, inputs = network
     yield YARDSTICK, _eager(module, inputs)
+    yield from _sources(module, inputs, folder / "network.onnx", console)
     package = folder / "network.mlpackage"
     ports = {f"x{index}": f"{'x'.join(map(str, x.shape))}:{_dtype(x)}" for index, x in enumerate(inputs)}
     tlkit.core.convert.convert.convert(module, package, inputs=ports, verify=False)
     arrays = {f"x{index}": x.numpy() for index, x in enumerate(inputs)}
-    kinds = [("tlkit", "eager", "f16"), ("tlkit f32", "eager", "f32")]
-    for name, engine, precision in [*kinds, *([("compile", "compile", "f16")] if with_compile else [])]:
-        model = tlkit.core.model.load.load_model(package, engine=engine, precision=precision)
-        yield name, model.bind(arrays)
-    exported = _onnxruntime(module, inputs, folder / "network.onnx", console)
-    if exported:
-        yield "onnxruntime", exported
+    for engine, precision in OURS:
+        if engine != "compile" or with_compile:
+            try:
+                model = tlkit.core.model.load.load_model(package, engine=engine, precision=precision, cache=False)
+                yield f"{engine} {precision}", model.bind(arrays)
+            except TlkitError as error:
+                console.print(f"no {engine} {precision}: {error.message}", style="yellow")
 
 
 def _eager(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Call:
@@ -110,23 +134,51 @@ def _dtype(tensor: torch.Tensor) -> str:
     return "f32" if tensor.is_floating_point() else "i32"
 
 
-def _onnxruntime(
+def _sources(
     module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], file: Path, console: Console
-) -> Call | None:
+) -> Iterable[tuple[str, Call]]:
+    """Yield what runs torch.onnx's export of the module: nothing where it has none."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        import onnxruntime
-
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with quiet(), torch.no_grad():
             torch.onnx.export(module, inputs, str(file), input_names=[f"x{i}" for i in range(len(inputs))])
     except Exception as error:  # an export that fails is a column less, whatever the reason
-        console.print(f"no onnxruntime column: {type(error).__name__}: {str(error).splitlines()[0]}", style="yellow")
-        return None
+        console.print(f"no source columns: {type(error).__name__}: {str(error).splitlines()[0]}", style="yellow")
+        return
+    for name, make in ((f"{SOURCE}onnxruntime", _onnxruntime), (f"{SOURCE}openvino", _openvino)):
+        try:
+            yield f"{name} f32", make(file, inputs, "f32")
+            if make is _openvino and _has_bf16():
+                yield f"{name} bf16", make(file, inputs, "bf16")
+        except ImportError as error:
+            console.print(f"no {name}: {error}", style="yellow")
+
+
+def _has_bf16() -> bool:
+    from tlkit.engines.openvino.runtime import has_bf16
+
+    return has_bf16()
+
+
+def _onnxruntime(file: Path, inputs: tuple[torch.Tensor, ...], precision: str) -> Call:
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
     feeds = {item.name: x.numpy() for item, x in zip(session.get_inputs(), inputs, strict=True)}
     return lambda: session.run(None, feeds)
+
+
+def _openvino(file: Path, inputs: tuple[torch.Tensor, ...], precision: str) -> Call:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(file), "CPU", settings | threads).create_infer_request()
+    feeds = {place: x.numpy() for place, x in enumerate(inputs)}
+    return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)
 
 
 def _round(contenders: dict[str, Call], calls: int) -> dict[str, list[float]]:
@@ -147,6 +199,18 @@ def _describe(name: str, network: Network) -> str:
     parameters = sum(p.numel() for p in network[0].parameters())
     shapes = ", ".join("x".join(map(str, x.shape)) for x in network[1])
     return f"{name}: {parameters / 1e6:.1f} M parameters, input {shapes}, threads: {torch.get_num_threads()}"
+
+
+def _goals(rounds: list[dict[str, list[float]]]) -> Iterable[str]:
+    """Yield a line for each goal: the median over the rounds of the ratio to the better source."""
+    for name, (precision, limit) in GOALS.items():
+        sources = [other for other in rounds[0] if other.startswith(SOURCE) and other.endswith(f" {precision}")]
+        if name in rounds[0] and sources:
+            ratio = statistics.median(
+                statistics.median(single[name]) / min(statistics.median(single[other]) for other in sources)
+                for single in rounds
+            )
+            yield f"{name} / best source {precision}: {ratio:.2f}, held to {limit:.2f}"
 
 
 def _table(rounds: list[dict[str, list[float]]]) -> Table:
