@@ -5,6 +5,7 @@ Covers tlkit/core/model/load.py.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,19 @@ def test_a_function_of_several(tlkit: Shell, tmp_path: Path) -> None:
     assert "func second" in inspected.out and "func first" not in inspected.out
     program = tlkit("inspect", path, "--function", "second", "--json").json()["program"]
     assert {operation["function"] for operation in program} == {"second"}
+
+
+def test_a_folder_is_a_line_a_file(tlkit: Shell, tmp_path: Path) -> None:
+    path = packages.classifier(tmp_path / "net.mlpackage")
+    (tmp_path / "images").mkdir()
+    for place, name in enumerate("ba"):
+        Image.fromarray(np.full((2, 2), 200 * place, np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    outcome = tlkit("run", path, "--input", f"image={tmp_path / 'images'}", "--json")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert outcome.code == 0 and [row["file"] for row in rows] == ["a.png", "b.png"]
+    assert all(row["outputs"][0]["label"] in packages.LABELS for row in rows)
+    assert "2 files in" in outcome.err
+    assert tlkit("run", path, "--input", f"image={tmp_path / 'images'}", "--check-nan").code == 2
 
 
 def test_a_custom_layer_runs_by_the_function_that_is_named(tlkit: Shell, tmp_path: Path) -> None:

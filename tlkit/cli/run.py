@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,10 +77,17 @@ def run(
     tlkit run digits.mlpackage --input image=scan.png
     tlkit run net.mlpackage --input x=features.npy --input mask=[1,1,0] --save-outputs out.npz
     tlkit run net.mlpackage --shape x=1,3,512,512 --check-nan --json
+    tlkit run net.mlpackage --input images/ --save-outputs out.npz   each file of a folder, one row each
     tlkit run net.mlpackage --until linear_7 --dump values --ops 'softmax'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.run.run import run as execute
+
+    if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):
+        alone = {"--shape": shapes, "--until": until, "--dump": dump, "--ops": ops, "--check-nan": check_nan}
+        settings: dict[str, Any] = {"precision": precision, "engine": engine, "unit": units, "function": function}
+        settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache}
+        return _folder(sink, model, inputs or [], settings, alone, custom or [], seed, save_outputs, force)
 
     with sink.progress(f"running {model}"):
         # Told when the bar is gone, which they would break.
@@ -119,6 +128,63 @@ def run(
     sink.answer(_document(result, notes, top), lambda: _show(result, top))
     if check_nan and (result.not_finite or result.stray):
         raise typer.Exit(1)
+
+
+def _folder(
+    sink: output.Sink,
+    model: str,
+    inputs: list[str],
+    settings: dict[str, Any],
+    alone: dict[str, Any],
+    custom: list[str],
+    seed: int,
+    save_outputs: str | None,
+    force: bool,
+) -> None:
+    """Run the model on each file of a folder: a line a file, and in the end how many and how fast."""
+    from tlkit.core.model.load import load_model
+    from tlkit.core.model.values import collect
+    from tlkit.core.run.folder import FolderRow, folder_of, run_folder
+    from tlkit.core.run.run import customs
+
+    for flag, value in alone.items():
+        if value:
+            raise UsageError(f"{flag} looks into one inference, and a folder is many", "name one file")
+    loaded = load_model(model, custom=customs(custom), **settings)
+    found = folder_of(loaded.inputs, inputs)
+    if found is None:
+        raise UsageError("no input of the model is given the folder", "write --input NAME=FOLDER")
+    if settings["precision"] == "bf16":
+        sink.note("bf16 is fast, and not faithful to what the package declares")
+    name, folder = found
+    texts = [
+        text
+        for text in inputs
+        if not (Path(text) == folder or text == f"{name}={folder}" or text == f"{name}={folder}/")
+    ]
+    rest = tuple(spec for spec in loaded.inputs if spec.name != name)
+    others = collect(rest, texts, (), seed, sink.note, loaded.stored) if rest else {}
+    with sink.progress(f"running {model}") as bar:
+
+        def each(row: FolderRow) -> None:
+            sink.row({"file": row.file, "outputs": row.outputs}, f"{row.file}  {_in_short(row.outputs)}")
+
+        result = run_folder(
+            loaded, name, folder, others, save_outputs=save_outputs, force=force, each=each, progress=bar.update
+        )
+    sink.note(f"{result.count} files in {result.seconds:.2f} s, {result.count / result.seconds:.1f} a second")
+    if save_outputs:
+        sink.note(f"outputs written to {save_outputs}")
+    sink.debug(result.ran)
+
+
+def _in_short(outputs: tuple[OutputSummary, ...]) -> str:
+    """Return the outputs of one inference on one line: a label, or the shape and mean."""
+    label = next((str(item.label) for item in outputs if item.label is not None), None)
+    if label is not None:
+        return label
+    means = [f"{item.name} {'x'.join(map(str, item.shape))}, mean {item.mean}" for item in outputs]
+    return "; ".join(means)
 
 
 def _document(result: RunResult, notes: list[str], top: int) -> dict[str, Any]:

@@ -79,6 +79,14 @@ class Sink:
         else:
             self._print(self._stdout, show() if callable(show) else show)
 
+    def row(self, data: Mapping[str, Any], text: str) -> None:
+        """Print one of many rows at once: a line of JSON, or of text."""
+        if self.json:
+            document = {"schema_version": SCHEMA_VERSION} | jsonable(data)
+            self._write(self._stdout, escaped(json.dumps(document, ensure_ascii=False, allow_nan=False)) + "\n")
+        else:
+            self._print(self._stdout, text)
+
     def note(self, message: str) -> None:
         """Print helpful information that requires no action (dropped by ``-q``)."""
         if not self.quiet:

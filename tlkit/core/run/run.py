@@ -140,6 +140,8 @@ def run(
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
     how["cache"] = cache
     loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
+    if precision == "bf16":
+        note("bf16 is fast, and not faithful to what the package declares")
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
     shapes = tuple(shapes)
@@ -246,11 +248,12 @@ def _wanted(dump: str | None, save_outputs: str | None, ops: tuple[str, ...]) ->
     if save_outputs is not None:
         if Path(save_outputs).suffix not in (".npz", ".safetensors"):
             raise UsageError(f"--save-outputs {save_outputs}: unknown kind of file", "name it .npz or .safetensors")
-        wanted.append(Goal(Path(save_outputs), _read_saved))
+        wanted.append(Goal(Path(save_outputs), read_saved))
     return wanted
 
 
-def _read_saved(path: Path) -> None:
+def read_saved(path: Path) -> None:
+    """Read what :func:`save` wrote, to see that it is whole."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:

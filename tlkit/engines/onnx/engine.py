@@ -9,6 +9,7 @@ stay in the tensors of :class:`~tlkit.engines.torch.engine.State`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,12 @@ _KEPT = 8
 class GraphEngine:
     """Runs one function of a model on the CPU. Arrays in and out are numpy's, as :class:`TorchEngine`'s are."""
 
-    def __init__(self, model: Loadable, settings: HowToRun, runtime: Runtime, keep: Keep) -> None:
-        self.name = runtime.name
-        self._runtime, self._settings, self._keep = runtime, settings, keep
+    def __init__(
+        self, model: Loadable, settings: HowToRun, title: str, make: Callable[[], Runtime], key: str, keep: Keep
+    ) -> None:
+        """``make`` imports the runtime, when it is first needed; ``key`` says what a compiled graph depends on."""
+        self.name = title
+        self._make, self._settings, self._keep, self._version = make, settings, keep, key
         self._shaped = model.shaped
         self._function = model.program() if model.shaped is None else model.shaped(None)
         self._rounding = settings.precision == "f16"
@@ -83,7 +87,11 @@ class GraphEngine:
         return shapes in self._sessions or self._keep.has(self._key(shapes))
 
     def _key(self, shapes: Shapes) -> str:
-        return f"{self._runtime.name} {self._runtime.version()} {self._settings.precision} {shapes}"
+        return f"{self._version} {shapes}"
+
+    @cached_property
+    def _runtime(self) -> Runtime:
+        return self._make()
 
     def _session(self, arrays: Mapping[str, Any]) -> CompiledGraph:
         shapes = _shapes(arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable, Refusal
@@ -52,7 +53,9 @@ class GraphKind(EngineKind):
         from tlkit.engines.onnx.engine import GraphEngine
 
         self.require()
-        return GraphEngine(model, settings, self.runtime(settings.precision), keep_for(model, settings, self.note))
+        make = partial(self.runtime, settings.precision)
+        key = f"{self.title} {importlib.metadata.version(self.module)} {settings.precision}"
+        return GraphEngine(model, settings, self.title, make, key, keep_for(model, settings, self.note))
 
     note: Callable[[str], None] = staticmethod(lambda _: None)
     """Hears, once for a model, that compiled graphs cannot be kept."""

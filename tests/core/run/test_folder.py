@@ -1,0 +1,83 @@
+"""A folder's files, one inference each: order, rows, what is saved, and errors that name the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.formats import packages
+from tlkit.core.model.load import load_model
+from tlkit.core.run.folder import FolderRow, folder_of, run_folder
+from tlkit.errors import LoadError, UsageError
+from tlkit.types import TensorSpec
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("b", "a", "c", "e", "d"):
+        Image.fromarray(rng.integers(0, 256, (2, 2), np.uint8)).save(folder / f"{name}.png")
+    (folder / ".hidden").write_text("not an image")
+    (folder / "inner").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["eager", "auto"])
+def test_each_file_is_a_row_and_outputs_are_joined(images: Path, tmp_path: Path, engine: str) -> None:
+    model = load_model(packages.classifier(tmp_path / "net.mlpackage"), engine=engine)
+    rows: list[FolderRow] = []
+    moved: list[tuple[int, int]] = []
+    goal = tmp_path / "out.npz"
+    result = run_folder(
+        model, "image", images, {}, save_outputs=str(goal), each=rows.append, progress=lambda *done: moved.append(done)
+    )
+    assert result.count == 5 and moved == [(n, 5) for n in range(1, 6)]
+    assert [row.file for row in rows] == [f"{name}.png" for name in "abcde"]
+    single = load_model(model.path, engine="eager")
+    with np.load(goal) as saved:
+        assert list(saved["files"]) == [row.file for row in rows]
+        assert list(saved["label_probs.labels"]) == packages.LABELS
+        for place, row in enumerate(rows):
+            wanted = single.predict({"image": images / row.file})
+            assert saved["label"][place] == wanted["label"] == row.outputs[0].label
+            np.testing.assert_allclose(saved["label_probs"][place], list(wanted["label_probs"].values()), atol=2**-11)
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"images", "net.mlpackage", "out.npz"}
+
+
+def test_a_bad_file_is_named_and_nothing_is_written(images: Path, tmp_path: Path) -> None:
+    (images / "bad.png").write_text("not an image")
+    model = load_model(packages.classifier(tmp_path / "net.mlpackage"))
+    goal = tmp_path / "out.npz"
+    with pytest.raises((LoadError, UsageError), match=r"images/bad\.png"):
+        run_folder(model, "image", images, {}, save_outputs=str(goal))
+    assert not goal.exists()
+
+
+def test_an_empty_folder_and_another_kind_of_file_are_refused(images: Path, tmp_path: Path) -> None:
+    model = load_model(packages.classifier(tmp_path / "net.mlpackage"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no file in it"):
+        run_folder(model, "image", tmp_path / "empty", {})
+    with pytest.raises(UsageError, match=r"go into a \.npz"):
+        run_folder(model, "image", images, {}, save_outputs=str(tmp_path / "out.safetensors"))
+
+
+def test_which_input_is_given_the_folder(images: Path) -> None:
+    a, b = (TensorSpec(name, "float32", (1,)) for name in "ab")
+    assert folder_of([a], [str(images)]) == ("a", images)
+    assert folder_of([a, b], [f"b={images}", "a=1"]) == ("b", images)
+    assert folder_of([a, b], ["a=1"]) is None
+    with pytest.raises(UsageError, match="which input"):
+        folder_of([a, b], [str(images)])
+    with pytest.raises(UsageError, match="two inputs"):
+        folder_of([a, b], [f"a={images}", f"b={images}"])
