@@ -38,11 +38,6 @@ CheckNan = Annotated[
 ]
 Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute units: all, cpu, gpu or ane.")]
 
-Stage = Annotated[
-    str | None,
-    typer.Option("--stage", metavar="N|NAME", help="Run only one stage of a pipeline: its number (from 0) or name."),
-]
-
 
 _BAR = 24  # columns of a class's bar at probability 1
 
@@ -58,7 +53,7 @@ def run(
     function: options.Function = None,
     strict_mil: options.StrictMil = False,
     cache: options.Cache = True,
-    stage: Stage = None,
+    stage: options.Stage = None,
     custom: options.Customs = None,
     until: Until = None,
     dump: Dump = None,

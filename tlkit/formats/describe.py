@@ -63,8 +63,9 @@ def find_format(path: Path, wanted: str | None = None) -> Format:
     return found
 
 
-def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
-    """Open the tensors of any model file; LoadError where it is damaged. ``wanted`` is one of FORMATS."""
+def open_tensors(path: Path, wanted: str | None = None, stage: int | str | None = None) -> TensorFile:
+    """Open the tensors of any model file; LoadError where it is damaged. ``wanted`` is one of FORMATS; ``stage`` is one
+    of a Core ML pipeline's, whose tensors are then all."""
     found = find_format(path, wanted)
     if found is Format.SAFETENSORS:
         from tlkit.formats.safetensors.read import SafeTensorsFile
@@ -94,10 +95,13 @@ def open_tensors(path: Path, wanted: str | None = None) -> TensorFile:
         from tlkit.formats.coreml.zipped import ZippedPackage, unpack
 
         assert isinstance(package, ZippedPackage)
-        tensors = CoreMLTensors(open_package(unpack(package)), keep=package)
-        tensors.left_out = package.left_out  # what is not unpacked counts, too
+        unpacked = open_package(unpack(package))
+        tensors = CoreMLTensors(unpacked if stage is None else unpacked.stage(stage), keep=package)
+        tensors.left_out = (
+            package if stage is None else package.stage(stage)
+        ).left_out  # what is not unpacked counts, too
         return tensors
-    return CoreMLTensors(package)
+    return CoreMLTensors(package if stage is None else package.stage(stage))
 
 
 def describe(path: Path, wanted: str | None = None) -> ModelInfo:

@@ -5,6 +5,7 @@ Covers tlkit/engines/pipeline.py.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,22 @@ def test_inspect_walks_the_stages(made: tuple[Path, Detector, bool]) -> None:
     assert info.labels == ("cat", "dog", "bird") and not info.notes
     kinds = [(stage["kind"], stage["parameters"]) for stage in info.details["stages"]]
     assert kinds == [("mlProgram", count), ("nonMaximumSuppression", 0)]
+
+
+def test_inspect_shows_one_stage_by_itself(made: tuple[Path, Detector, bool], tmp_path: Path) -> None:
+    path, net, _ = made
+    count = sum(value.numel() for value in net.parameters())
+    first, second = (tlkit.inspect(path, stage=stage, stats=True) for stage in (0, "suppression"))
+    assert (first.kind, first.parameters, first.opset) == ("mlProgram", count, "iOS16")
+    assert [port.name for port in first.outputs] == ["raw_confidence", "raw_coordinates"]
+    assert {item.name for item in first.stats or ()} == {name.replace(".", "_") for name, _ in net.named_parameters()}
+    assert (second.kind, second.parameters, second.stats) == ("nonMaximumSuppression", 0, ())
+    assert not first.left_out and not second.left_out  # the weights that the second does not name are the first's
+    zipped = Path(shutil.make_archive(str(tmp_path / "net"), "zip", path.parent, path.name))
+    assert tlkit.inspect(zipped, stage=0, stats=True).stats == first.stats
+    assert not tlkit.inspect(zipped, stage=1).left_out
+    with pytest.raises(UsageError, match="no stage"):
+        tlkit.inspect(path, stage=2)
 
 
 def test_the_weights_of_a_stage_are_given(made: tuple[Path, Detector, bool], tmp_path: Path) -> None:

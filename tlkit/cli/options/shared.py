@@ -33,6 +33,10 @@ Units = Annotated[
 Function = Annotated[
     str | None, typer.Option("--function", metavar="NAME", help="The function to use, of a package that has several.")
 ]
+Stage = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="N|NAME", help="Take only one stage of a pipeline: its number (from 0) or name."),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

@@ -19,6 +19,7 @@ def inspect(
     *,
     format: str | None = None,
     function: str | None = None,
+    stage: int | str | None = None,
     tensors: str | None = None,
     stats: bool = False,
     hashes: bool = False,
@@ -32,15 +33,15 @@ def inspect(
     """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools.
 
     ``format`` (coreml, safetensors, gguf, pytorch, onnx, numpy) overrides what the content says; ``function`` is one of
-    a multifunction package's. ``stats`` reads every value of the tensors that match ``tensors`` (all of them for None),
-    ``hashes`` every byte. ``placement`` predicts the unit of each operation for each of ``units`` on ``chip``, and
-    ``measured`` asks Core ML for its own plans as well (on a Mac). ``diff``
-    is another file, of any format, to compare with: tensors are matched by name. ``report`` is called with what is
-    being done and the share that is finished.
+    a multifunction package's, ``stage`` one of a pipeline's, by its number (from 0) or name. ``stats`` reads every
+    value of the tensors that match ``tensors`` (all of them for None), ``hashes`` every byte. ``placement`` predicts
+    the unit of each operation for each of ``units`` on ``chip``, and ``measured`` asks Core ML for its own plans as
+    well (on a Mac). ``diff`` is another file, of any format, to compare with: tensors are matched by name. ``report``
+    is called with what is being done and the share that is finished.
 
     Raises LoadError for a file that cannot be read, UsageError for options that do not go together.
     """
-    found = examine(Path(path), format, function)
+    found = examine(Path(path), format, function, stage)
     if placement:
         # The dataclass beneath is frozen: what is found is added past it.
         found.__dict__["placement"] = _placement(found, units, chip)
@@ -69,6 +70,8 @@ def _measured(found: Inspection) -> Any:
 
     if found.placement is None or found.package is None:
         raise UsageError("--measured goes with --placement", "add --placement")
+    if found.stage is not None:
+        raise UsageError("--measured asks Core ML about whole models", "leave --stage out")
     return measured(found.package.root, found.placement, found.function)
 
 

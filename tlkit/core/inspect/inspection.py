@@ -42,9 +42,10 @@ class Inspection(ModelInfo):
         package: Package | None = None,
         opened: TensorFile | None = None,
         function: str | None = None,
+        stage: int | str | None = None,
     ) -> None:
         super().__init__(**{field.name: getattr(info, field.name) for field in fields(info)})
-        self.__dict__.update(entries=entries, package=package, opened=opened, function=function)
+        self.__dict__.update(entries=entries, package=package, opened=opened, function=function, stage=stage)
         self.__dict__.update(stats=None, hashes=None, placement=None, measured=None, difference=None)
 
     entries: tuple[TensorEntry, ...]
@@ -54,6 +55,7 @@ class Inspection(ModelInfo):
     opened: TensorFile | None
     """The opened file of tensors; None for Core ML."""
     function: str | None
+    stage: int | str | None
     stats: tuple[TensorStats, ...] | None
     """Of each tensor that was asked for: range, mean, standard deviation, zeros, NaN, infinities."""
     hashes: Mapping[str, Any] | None
@@ -68,7 +70,7 @@ class Inspection(ModelInfo):
     @cached_property
     def source(self) -> TensorFile:
         """The tensors with their values."""
-        return self.opened or open_tensors(Path(self.path))
+        return self.opened or open_tensors(Path(self.path), stage=self.stage)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -113,19 +115,25 @@ class Inspection(ModelInfo):
         return _matching(self.source.entries(), pattern, self.path)
 
 
-def examine(path: Path, format: str | None = None, function: str | None = None) -> Inspection:
+def examine(
+    path: Path, format: str | None = None, function: str | None = None, stage: int | str | None = None
+) -> Inspection:
     """Open and describe the model file at ``path``; LoadError says what is wrong with it.
 
     Ports are those of ``function``, of a Core ML package that has several; of the default one where none is named.
+    ``stage`` is one of a pipeline's, which is then all that is described.
     """
     if find_format(path, format) in COREML:
         from tlkit.formats.coreml.describe import describe_package, weight_table
         from tlkit.formats.coreml.open import open_package
 
         package = open_package(path)
+        package = package if stage is None else package.stage(stage)
         info = describe_package(package, function)
         rows = tuple(TensorEntry(w.name, w.dtype, w.shape, w.bytes, w.file, w.offset) for w in weight_table(package))
-        return Inspection(info, rows, package, function=function)
+        return Inspection(info, rows, package, function=function, stage=stage)
+    if stage is not None:
+        raise UsageError(f"{path}: not a Core ML model, so it has no stages", "leave --stage out")
     if function is not None:
         raise UsageError(f"{path}: not a Core ML model, so it has no functions", "leave --function out")
     source = open_tensors(path, format)

@@ -144,7 +144,7 @@ def _open_folder(root: Path, top: Path, depth: int) -> CompiledPackage:
     own = (note, network.note if network else "")
     notes = tuple(note for stage in stages for note in stage.notes) + tuple(filter(None, own))
     extra = {key: summary[key] for key in _TELLING if key in summary}
-    package = CompiledPackage(root, main, model, notes, extra, network, tuple(stages), top)
+    package = CompiledPackage(root, main, model, notes, extra, network=network, inner=tuple(stages), top=top)
     if not model.description.ListFields() and main.name == "model.mil":
         _describe_ports(package)
     if network and not model.description.ListFields():

@@ -38,6 +38,7 @@ class Package:
 
     ``root`` is the path that the user gave; ``base`` the folder that ``@model_path/`` stands for in the program.
     ``notes`` say what could not be read, ``extra`` holds details specific to the format.
+    ``part`` marks a stage of a pipeline whose files it shares.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Package:
     model: Any
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    part: bool = False
 
     @property
     def base(self) -> Path:
@@ -79,7 +81,9 @@ class Package:
 
     @cached_property
     def _stages(self) -> tuple[Package, ...]:
-        return tuple(replace(self, model=message, notes=(), extra={}) for message in legacy.inner(self.model))
+        return tuple(
+            replace(self, model=message, notes=(), extra={}, part=True) for message in legacy.inner(self.model)
+        )
 
     def stage(self, wanted: int | str) -> Package:
         """Return one stage of a pipeline, by its number (from 0) or name; UsageError where there is no such stage."""
@@ -133,6 +137,8 @@ class Package:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Bytes of the weight files that no constant of the program names, except padding, and weight files that no
         program names; of all stages."""
+        if self.part:  # the files are the pipeline's: what this stage does not name is others'
+            return ()
         programs = [leaf.program for leaf in self.leaves() if leaf.program]
         references = [ref for program in programs for ref in blob_references(program)]
         return (*unnamed(references), *strays(self._files(), self._named(references)))

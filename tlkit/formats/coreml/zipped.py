@@ -60,6 +60,8 @@ class ZippedPackage(Package):
     def left_out(self) -> tuple[LeftOut, ...]:
         """Bytes of the weight files, by the archive's list, that no constant names, and files that no program names."""
         assert self.archive is not None
+        if self.part:
+            return ()
         constants = [pair for leaf in self.leaves() if leaf.program for pair in blob_constants(leaf.program)]
         folder = posixpath.dirname(self.member)
         members = {ref.file_name: f"{folder}/{ref.file_name.removeprefix('@model_path/')}" for ref, _ in constants}
@@ -72,7 +74,7 @@ class ZippedPackage(Package):
     def stages(self) -> Iterator[ZippedPackage]:
         """Yield the models of a pipeline, in order, each as a package in the same archive."""
         for message in legacy.inner(self.model):
-            yield replace(self, model=message)
+            yield replace(self, model=message, part=True)
 
     def blob_path(self, name: str) -> Path:
         """Return the archive itself: its members have no paths of their own."""
