@@ -20,7 +20,7 @@ from tlkit.core.convert.capture.inside import constants_of, graph_outputs, outpu
 from tlkit.core.convert.capture.preflight import find_op
 from tlkit.core.convert.capture.trace import Traced
 from tlkit.core.convert.cases import Case
-from tlkit.core.convert.tools.build import plain_name
+from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.verify import Settings, given, run_source
 from tlkit.core.model.load import load_model
 from tlkit.errors import TlkitError, UsageError

@@ -6,6 +6,7 @@ Covers tlkit/core/convert/tools/rank_rules.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,36 @@ def test_each_operation(export: bool, tmp_path: Path) -> None:
     assert max(each.max_abs for each in found.verification.outputs.values()) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_an_input_of_six_axes_is_refused(tmp_path: Path) -> None:
-    class Net(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * 2
+PLACES = torch.tensor([0, 1, 1])
 
-    with pytest.raises(ConversionError, match=r"rank"):
-        convert(Net(), tmp_path / "m.mlpackage", inputs=["x=1x2x2x2x2x2"], auto=False)
+
+class _Called(nn.Module):
+    def __init__(self, body: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("body", "shape", "said"),
+    [
+        (lambda x: x * 2, "1x2x2x2x2x2", r"an input of it has 6 axes \(1x2x2x2x2x2\), Core ML takes 5"),
+        (lambda x: x.reshape(2, 2, 2, 2, 1, 2), "2x4x4", r"an output of it has 6 axes \(2x2x2x2x1x2\)"),
+        (
+            lambda x: x.reshape(2, 2, 2, 2, 2, 3)[:, PLACES, :, PLACES].sum((1, 3)),
+            "2x2x2x2x6",
+            r"the torch op 'index' \(.*test_ranks\.py:\d+\): a tensor of 6 axes",
+        ),
+    ],
+)
+def test_what_stays_of_six_axes_is_refused_in_torchs_words(
+    tmp_path: Path, body: Callable[[Tensor], Tensor], shape: str, said: str
+) -> None:
+    with pytest.raises(ConversionError, match=said):
+        convert(_Called(body), tmp_path / "m.mlpackage", inputs=[f"x={shape}"], auto=False)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
 from tlkit.core.convert.capture.examples import channel_ratios
-from tlkit.core.convert.capture.preflight import Place, find_place, lost_writes
+from tlkit.core.convert.capture.preflight import Place, find_op, find_place, lost_writes
 from tlkit.core.convert.capture.states import BufferState, found_states, start_notes, watching
 from tlkit.core.convert.capture.writes import without_writes
 from tlkit.errors import ConversionError, UsageError, reason
@@ -60,6 +60,10 @@ class Traced:
     def place(self, name: str, kind: str = "", count: int = 0) -> Place | None:
         """Return the place of the op that gives the value ``name``, or else of the one after ``count`` of its kind."""
         return find_place(self.program, name, kind, count)
+
+    def op(self, name: str) -> tuple[str, Place] | None:
+        """Return the kind and the place of the op that gives the value ``name``."""
+        return find_op(self.program, name)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.failure import conversion_error
+from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.tools.passes import pipeline
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
@@ -165,12 +166,6 @@ def _precision(ct: Any, recipe: Recipe) -> Any:
         return not names & recipe.wide
 
     return ct.transform.FP16ComputePrecision(op_selector=fits)
-
-
-def plain_name(name: str) -> str:
-    """Return a value's name as the captured graph has it: coremltools prefixes numbers, and its casts have suffixes."""
-    plain = re.sub(r"_cast_(?:fp16|fp32|u?int16)(?=_|$)", "", re.sub(r"\W", "_", name))
-    return re.sub(r"^(?:op|var)_(?=\d)", "", plain)
 
 
 def progress(report: Report) -> Callable[[str], None]:

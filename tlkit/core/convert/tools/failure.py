@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.convert.tools.kit.reading import plain_name
+from tlkit.core.convert.tools.ranks import MOST
 from tlkit.errors import ConversionError
 from tlkit.host.quiet import Heard
 
@@ -40,6 +42,7 @@ _WORDS = {
     "grid_sampler": "'grid_sample'",
     "grid_sampler_2d": "'grid_sample'",
 }
+_SHAPING = {"reshape", "transpose", "expand_dims", "squeeze", "cast", "identity"}
 # A symbol of coremltools for a size that it does not know, `is12`.
 _UNKNOWN = re.compile(r"\bis\d+\b")
 
@@ -104,6 +107,8 @@ def _after(error: Exception, tools: str, traced: Traced | None, reason: str) -> 
     said, where = "the model", ""
     for frame in _frames(error):
         name, operation = _pass_of(frame), frame.f_locals.get("op")
+        if frame.f_code.co_name == "_check_invalid_tensor_rank_block" and operation is not None:
+            return _too_many_axes(operation, tools, traced)
         if name and said == "the model":
             said = f"the model: its own pass {name} fails on what it translated"
         if operation is not None and hasattr(operation, "op_type"):
@@ -112,6 +117,33 @@ def _after(error: Exception, tools: str, traced: Traced | None, reason: str) -> 
             break
     tail = "" if reason.startswith("its translation") else f": {reason}"
     return ConversionError(f"coremltools {tools} cannot convert {said}{where}{tail}", "-vv shows where it stopped")
+
+
+def _too_many_axes(operation: Any, tools: str, traced: Traced | None) -> ConversionError:
+    """Return the text for a tensor of more axes than Core ML has, whose axes could not be folded."""
+    block = operation.enclosing_block
+    given = [var for var in getattr(block, "inputs", {}).values() if var.rank > MOST]
+    for port, wide, mend in (
+        ("an input", given, ", and split them in the model's forward"),
+        ("an output", [var for var in block.outputs if var.rank > MOST], ""),
+    ):
+        if wide:
+            text = f"coremltools {tools} cannot convert the model: {port} of it has {_axes(wide[0])}"
+            return ConversionError(f"{text}, Core ML takes {MOST}", f"merge axes of it{mend}")
+    out, culprit = next(out for out in operation.outputs if not 0 <= out.rank <= MOST), operation
+    # What only shapes it is not in the way of folding; what takes it from there is.
+    while culprit.op_type in _SHAPING and culprit.outputs[0].child_ops:
+        culprit = culprit.outputs[0].child_ops[0]
+    found = traced.op(plain_name(culprit.outputs[0].name)) if traced is not None else None
+    said = f"the torch op '{found[0]}'" if found else f"the operation '{culprit.op_type}'"
+    where = ", ".join(filter(None, (found[1].module, found[1].line))) if found else ""
+    text = f"coremltools {tools} cannot convert {said}{f' ({where})' if where else ''}: a tensor of {_axes(out)}"
+    text = f"{text}, where Core ML takes {MOST}, and they cannot be folded there"
+    return ConversionError(text, "merge axes with reshape before it, and split them after")
+
+
+def _axes(var: Any) -> str:
+    return f"{var.rank} axes ({'x'.join(str(size) if str(size).isdigit() else '?' for size in var.shape)})"
 
 
 def _pass_of(frame: FrameType) -> str:

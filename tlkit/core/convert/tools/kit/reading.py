@@ -5,6 +5,7 @@ Importing this module does not import coremltools.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
@@ -43,3 +44,9 @@ def is_float(value: Any) -> bool:
     from coremltools.converters.mil.mil import types
 
     return bool(types.is_float(value.dtype))
+
+
+def plain_name(name: str) -> str:
+    """Return a value's name as the captured graph has it: coremltools prefixes numbers, and its casts have suffixes."""
+    plain = re.sub(r"_cast_(?:fp16|fp32|u?int16)(?=_|$)", "", re.sub(r"\W", "_", name))
+    return re.sub(r"^(?:op|var)_(?=\d)", "", plain)
