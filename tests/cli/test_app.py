@@ -46,7 +46,7 @@ def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     assert out and not modules & HEAVY
 
 
-@pytest.mark.parametrize("flags", [[], ["--json"], ["--ops"], ["--weights"]])
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--ops"], ["--weights"], ["--placement", "--per-op"]])
 def test_inspect_imports_nothing_heavy(tmp_path: Path, flags: list[str]) -> None:
     path = packages.classifier(tmp_path / "net.mlpackage")
     modules, out = _imports("inspect", str(path), *flags)
