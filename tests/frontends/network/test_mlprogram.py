@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
 
 import tlkit
 from tests.frontends.network.nets import layer, model, network
@@ -108,3 +110,22 @@ def test_shapes_that_a_package_does_not_keep_are_told(tmp_path: Path) -> None:
     (tmp_path / "old.mlmodel").write_bytes(made.SerializeToString())
     result = tlkit.convert(tmp_path / "old.mlmodel", tmp_path / "new.mlpackage")
     assert "x: of several shapes only the default is kept" in result.notes
+
+
+@pytest.mark.slow
+def test_an_old_network_becomes_a_pt2_and_a_file_of_weights(tmp_path: Path) -> None:
+    """The graph runs in PyTorch by itself; the weights are those of the layers, bit for bit."""
+    w = drawn(4, 2, 3, 3)
+    layers = [layer("convolution", "x", "c", outputChannels=4, kernelChannels=2, weights=w, valid={}, name="conv")]
+    made = model([*layers, layer("activation", "c", "y", tanh={})], {"x": (2, 6, 6)}, exact=False)
+    path = tmp_path / "old.mlmodel"
+    path.write_bytes(made.SerializeToString())
+    assert tlkit.export(path, tmp_path / "new.pt2", precision="f32").ok
+    x = drawn(2, 6, 6)
+    wanted = np.tanh(torch.nn.functional.conv2d(torch.from_numpy(x)[None], torch.from_numpy(w)).numpy())
+    found = torch.export.load(tmp_path / "new.pt2").module()(torch.from_numpy(x))
+    (value,) = found.values() if isinstance(found, dict) else (found,)
+    np.testing.assert_allclose(value.numpy().reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+    tlkit.convert_weights(path, tmp_path / "new.safetensors")
+    held = load_file(tmp_path / "new.safetensors")
+    assert held["conv.weights"].tobytes() == w.tobytes()
