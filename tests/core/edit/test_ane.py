@@ -102,6 +102,9 @@ def test_the_chip_is_checked_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--chip goes with --ane"):
         edit(net, tmp_path / "b.mlpackage", version="1", chip="m1")
     assert edit(net, tmp_path / "b.mlpackage", ane=True).ok
+    with pytest.raises(UsageError) as caught:
+        convert(net, tmp_path / "c.mlpackage", ane=True)
+    assert caught.value.hint == f"tlkit edit {net} --ane -o {tmp_path / 'c.mlpackage'}"
 
 
 def vit() -> torch.nn.Module:

@@ -97,9 +97,11 @@ def convert(
     named = tuple(files_named(source, checkpoint, classes, samples, example, kwargs))
     _check_output(goal, force, named)
     if is_package(source):
+        if ane:
+            raise UsageError(f"{source}: --ane rewrites a package in edit", f"tlkit edit {source} --ane -o {goal}")
         refuse({"kwargs": kwargs, "checkpoint": checkpoint, "strip-prefix": strip_prefix, "input": inputs})
         refuse({"image": images, "classes": classes, "output-name": output_names, "state": states})
-        refuse({"samples": samples, "example": example, "export": export, "ane": ane})
+        refuse({"samples": samples, "example": example, "export": export})
         package = Path(str(source))
         return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
     ports = parse_ports(inputs, images)
