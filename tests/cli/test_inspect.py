@@ -74,7 +74,7 @@ def test_a_hostile_description_cannot_drive_the_terminal(tlkit: Shell, tmp_path:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "No such file"), (b"", "empty"), (b"hello", "not a model file"), (b"\x08\x01\x12\xff", "damaged")],
+    [(None, "No such file"), (b"", "empty"), (b"hello", "text, not a model"), (b"\x08\x01\x12\xff", "damaged")],
 )
 def test_bad_files_are_one_error_and_a_hint(
     tlkit: Shell,

@@ -1,7 +1,7 @@
 """What is told of a Core ML model is what was put into it; damage is a note or one line, never a traceback.
 
 Covers tlkit/formats/coreml/package.py, tlkit/formats/coreml/open.py, tlkit/formats/coreml/ports.py,
-tlkit/formats/coreml/weights.py, tlkit/formats/describe.py.
+tlkit/formats/coreml/weights.py, tlkit/formats/describe.py, tlkit/core/model/agreement.py.
 """
 
 from __future__ import annotations

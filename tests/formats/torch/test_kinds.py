@@ -147,7 +147,7 @@ def test_arrays_of_objects_and_text_are_named(tmp_path: Path) -> None:
     state = {"text": np.array(["a", "bc"]), "objects": np.array([1, "a"], object), "record": np.zeros(2, "i4,f4")}
     torch.save({**state, "held": np.array([torch.ones(2), None], object)}, tmp_path / "x.pt")
     found = PyTorchFile(tmp_path / "x.pt")
-    assert {item.name: item.kind for item in found.left_out} == {"text": "other", "record": "other"}
+    assert {item.name: item.kind for item in found.left_out} == {"text": "other", "record": "unread"}
     assert [entry.shape for entry in found.entries()] == [(2,)]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from tlkit.core.model.agreement import check_ports
 from tlkit.core.model.engines import check_refusals, check_settings, choose
 from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watching
 from tlkit.engines.pipeline import PipelineEngine
@@ -308,7 +309,10 @@ class Model:
     def _program_to_run(self) -> Function:
         if self._package is not None and self._package.program is not None:
             self._package.require_weights()
-        return self.function()
+        function = self.function()
+        if self._network is None:  # a network's layers are checked as its program is made
+            check_ports(function, self.inputs, self.outputs)
+        return function
 
     def _blamed(self, error: LoadError) -> LoadError:
         return LoadError(f"{self.path}: {error.message}", error.hint)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from tlkit.engines.engine import Allocation, Arrays, Can, Engine, EngineKind, HowToRun, Loadable, Refusal
-from tlkit.errors import LoadError
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host.machine import gpu_expected
 from tlkit.types import Unit
@@ -50,10 +48,7 @@ class TorchKind(EngineKind):
             from tlkit.engines.torch.shaped import ShapedEngine
 
             return ShapedEngine(model.shaped, **how)
-        engine = TorchEngine(model.program(), **how)
-        _agree("input", engine.input_names, "description", [spec.name for spec in model.inputs])
-        _agree("output", [spec.name for spec in model.outputs], "program", engine.output_names)
-        return engine
+        return TorchEngine(model.program(), **how)
 
     def units(self) -> tuple[Unit, ...]:
         """Return the CPU, and the GPU if the machine has one."""
@@ -87,15 +82,3 @@ class TorchKind(EngineKind):
         kind = "cpu" if engine.device.type == "cpu" else "gpu"
         costs = profile(engine, arrays)
         return Allocation("measured", tuple((name, type_, kind, share) for name, type_, share in costs))
-
-
-def _agree(what: str, wanted: Iterable[str], where: str, there: Iterable[str]) -> None:
-    """Raise LoadError where the ports of a model's program and those of its description differ."""
-    wanted, there = tuple(wanted), tuple(there)
-    twice = [name for names in (wanted, there) for name in names if names.count(name) > 1]
-    # A model may give one value twice: coremltools writes `return x, x` as two outputs of one name.
-    if twice and (what != "output" or sorted(wanted) != sorted(there)):
-        raise LoadError(f"the model has two {what}s named '{twice[0]}'", "the file is damaged")
-    missing = [name for name in wanted if name not in there]
-    if missing:
-        raise LoadError(f"the {what} '{missing[0]}' is missing from the model's {where}", "the file is damaged")
