@@ -66,21 +66,26 @@ class Decision:
     value: float
 
 
+class EnoughError(Exception):
+    """Ends a run from which nothing more is to be learned."""
+
+
 class Flow(TorchDispatchMode):
     """While active, sees every operation of a run on ``inputs`` (tensors by port).
 
     ``uses`` says how the ports are used, ``choices`` which numbers that depend on input values were read in Python,
     ``random`` which operations draw random numbers, ``wide`` whether an integer exceeded 32 bits, ``steps`` how many
-    operations ran.
+    operations ran. ``enough``: the number of choices after which the run ends by :class:`EnoughError`; 0: none.
     """
 
-    def __init__(self, inputs: Mapping[str, Tensor]) -> None:
+    def __init__(self, inputs: Mapping[str, Tensor], enough: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses = {name: Use() for name in inputs}
         self.choices: list[Decision] = []
         self.random: dict[str, None] = {}
         self.wide = False
         self.steps = 0
+        self.enough = enough
         # By identity, since == of tensors is elementwise; weakly, so that no intermediate value is kept alive.
         self._trails: Any = WeakIdKeyDictionary()
         self._depends: Any = WeakIdKeyDictionary()
@@ -173,9 +178,7 @@ class Flow(TorchDispatchMode):
     def _follow(self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         # What item(), int() and bool() of a tensor end in.
         if name == "_local_scalar_dense":
-            self.choices.append(Decision(place(), float(result)))
-            if trail := self._trail(args[0]):
-                self.uses[trail.port].read = True
+            self._chose(args[0], float(result))
             return
         if name in _SHAPES:
             return
@@ -199,6 +202,13 @@ class Flow(TorchDispatchMode):
             # A write into a view changes what it is a view of.
             if args[0]._base is not None:
                 self._depends[args[0]._base] = True
+
+    def _chose(self, tensor: Tensor, value: float) -> None:
+        self.choices.append(Decision(place(), value))
+        if trail := self._trail(tensor):
+            self.uses[trail.port].read = True
+        if len(self.choices) == self.enough:
+            raise EnoughError
 
     def _carried(self, name: str, args: Sequence[Any]) -> Trail | None:
         """Return the trail of an operation's result: that of the operand whose values it hands on."""

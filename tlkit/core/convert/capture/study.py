@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlkit.core.convert.capture.examples import Values, draw, example_inputs, narrowed, values_for
-from tlkit.core.convert.capture.flow import Decision, Flow, Use
+from tlkit.core.convert.capture.flow import Decision, EnoughError, Flow, Use
 from tlkit.core.convert.capture.states import watching
 from tlkit.core.convert.capture.trace import Recorder, capture_error, plain_attention
 from tlkit.errors import TlkitError, reason
@@ -125,7 +125,8 @@ def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
         arrays = draw(found.ports, found.values, seed + step) if found.values else list(found.arrays)
         if step == 0:
             arrays = [_full(port, array) for port, array in zip(found.ports, arrays, strict=True)]
-        run = _run(recorder, found.ports, arrays)
+        # As many choices as the capture made: while they are the same, so is what comes after them.
+        run = _run(recorder, found.ports, arrays, len(found.choices))
         if run.error is None:
             seen.append(tuple(run.flow.choices))
     places = dict.fromkeys(choice.place for choices in seen for choice in choices)
@@ -202,10 +203,10 @@ def _chosen(ports: Sequence[TensorSpec], uses: Mapping[str, Use], rung: str) -> 
     return {port.name: narrowed(values_for(port, uses[port.name]), rung) for port in ports}
 
 
-def _run(recorder: Recorder, ports: Ports, arrays: Arrays) -> _Run:
+def _run(recorder: Recorder, ports: Ports, arrays: Arrays, enough: int = 0) -> _Run:
     check()
     inputs = example_inputs(ports, arrays)
-    flow = Flow(dict(zip((port.name for port in ports), inputs, strict=True)))
+    flow = Flow(dict(zip((port.name for port in ports), inputs, strict=True)), enough)
     run = _Run(flow, arrays)
     with quiet(), torch.no_grad(), plain_attention(), watching(recorder):
         try:
@@ -213,6 +214,8 @@ def _run(recorder: Recorder, ports: Ports, arrays: Arrays) -> _Run:
                 recorder(*inputs)
             run.vacuous = not any(map(_tells, recorder.seen.values()))
         # An output that a package cannot have: no other values would mend that.
+        except EnoughError:
+            pass
         except TlkitError:
             raise
         except Exception as error:
