@@ -22,7 +22,12 @@ from tlkit.errors import ConversionError
 from tlkit.formats.coreml.open import open_package
 
 RNG = np.random.default_rng(3)
-ROWS = 200
+ROWS = 64
+
+
+@pytest.fixture(autouse=True)
+def each_from_the_same_numbers() -> None:
+    RNG.bit_generator.state = np.random.default_rng(3).bit_generator.state
 
 
 def made(model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
