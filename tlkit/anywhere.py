@@ -101,7 +101,8 @@ class _ModelProxy:
         start = time.perf_counter_ns()
         source = asset.path if asset is not None else Path(path)
         unit = Unit.GPU if _UNITS[compute_units] is Unit.GPU and _has_gpu() else Unit.CPU
-        self._model = load_model(source, unit=unit, function=function_name or None)
+        engine = os.environ.get("TLKIT_ENGINE", "auto")
+        self._model = load_model(source, engine=engine, unit=unit, function=function_name or None)
         self._model.prepare()
         self._asset = asset  # its files live as long as somebody uses it
         self._path = source

@@ -9,6 +9,7 @@ Used as ``pytest -p tlkit.anywhere -p tests.conformance.plugin <the wheel's test
 * In any precision atol is at most 0.4 % of the largest value expected, so that small results are judged, too.
 * ``--off-by 0.01`` scales every float output: the negative control, which nearly all cases must fail.
 * Each case's random numbers start from a seed of its own, so that it is the same case every time.
+* The environment's ``TLKIT_ENGINE`` is the engine; a program that it has no graph for is excluded.
 * ``excluded.txt`` lists the cases that nobody can meet, each with its reason; they are not run.
 * ``--table FILE`` writes one JSON record a case.
 """
@@ -32,6 +33,7 @@ import pytest
 import torch
 
 from tests.conformance import boxes
+from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 
 STRICT = 5e-3
 SHARE = 4e-3  # eight times f16's own rounding; with STRICT below the 1 % of the negative control
@@ -232,7 +234,20 @@ class _Judge:
             if report.failed and self.doubt and not self.precision:
                 report.outcome = "skipped"
                 report.longrepr = (item.nodeid, 0, f"excluded: coremltools does not convert it: {self.doubt}")
+            without = _graphless(call.excinfo.value) if report.failed and call.excinfo else ""
+            if without:
+                report.outcome = "skipped"
+                report.longrepr = (item.nodeid, 0, f"excluded: no graph for the engine: {without}")
         return report
+
+
+def _graphless(error: BaseException | None) -> str:
+    """Return why an engine of ONNX graphs cannot take the program, where that is what stopped the case."""
+    while error is not None:
+        if isinstance(error, UnsupportedGraph):
+            return error.message
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _largest(expected: Any) -> float:

@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the cases")
     parser.add_argument("--only", default="", help="pytest -k expression")
+    parser.add_argument("--engine", default="eager", help="what runs the programs: eager, openvino, onnxruntime")
     parser.add_argument("--table", default="", help="keep the records, one JSON line a case, in this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +62,7 @@ def _run(options: argparse.Namespace, table: Path) -> None:
     command += ["-n", str(options.jobs)] if options.jobs > 1 else []
     command += ["-k", options.only] if options.only else []
     settings = {"PYMIL_TEST_TARGETS": "mlprogram", "INCLUDE_MIL_FP32_UNIT_TESTS": "1", "OMP_NUM_THREADS": "1"}
+    settings |= {"TLKIT_ENGINE": options.engine, "TLKIT_NO_CACHE": "1"}
     subprocess.run([*command, *tests], env=os.environ | settings, check=False, stdout=sys.stderr)
 
 
