@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.formats import packages
 from tests.mil.programs import call, function, tensor
@@ -20,6 +21,7 @@ from tlkit.engines.onnx.engine import GraphEngine
 from tlkit.engines.onnx.keep import Keep, keep_for
 from tlkit.engines.onnx.store import Store
 from tlkit.engines.openvino.kind import OpenVINOKind
+from tlkit.engines.torch.engine import State
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.types import Unit
 
@@ -64,6 +66,8 @@ def test_states_live_on_in_the_callers_hands(name: str, tmp_path: Path) -> None:
     assert float(state.read("sum")[0]) == 6.5 and float(other.read("sum")[0]) == 0
     state.write("sum", [10.0])
     assert float(model.predict({"x": np.array([1], np.float32)}, state)["y"][0]) == 11
+    with pytest.raises(UsageError, match="another model's"):
+        model.predict({"x": np.array([1], np.float32)}, State({"sum": torch.zeros(3)}))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,7 +18,7 @@ from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.keep import Keep
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnx.runtime import Array, CompiledGraph, Runtime
-from tlkit.engines.torch.engine import State, TorchEngine
+from tlkit.engines.torch.engine import State, TorchEngine, held
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
 from tlkit.host.forked import use_one_thread
 from tlkit.mil.ops import CARRIERS
@@ -63,20 +63,23 @@ class GraphEngine:
         session = self._session(arrays)
         kinds = [item.type for item in self._function.inputs]
         states = [item.name for item in self._function.inputs if isinstance(item.type, StateType)]
-        held = (state or self.make_state()).tensors if states else {}
+        own = (state or self.make_state()) if states else None
         inputs = [
-            held[item.name].numpy() if isinstance(kind, StateType) else self._carried(arrays[item.name], kind)
+            held(own, item.name, kind.wrapped).numpy()
+            if own is not None and isinstance(kind, StateType)
+            else self._carried(arrays[item.name], kind)
             for item, kind in zip(self._function.inputs, kinds, strict=True)
         ]
         call = session.bind(inputs)
         if not states:
             return call
         count = len(self._function.block.outputs)
+        places = {item.name: place for place, item in enumerate(self._function.inputs)}
 
         def updating() -> Sequence[Array]:
             found = call()
             for name, value in zip(states, found[count:], strict=True):
-                held[name].numpy()[...] = value
+                inputs[places[name]][...] = value
             return found[:count]
 
         return updating

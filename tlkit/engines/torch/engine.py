@@ -279,21 +279,10 @@ class TorchEngine:
         operands: list[Any] = []
         for item in self._function.inputs:
             if isinstance(item.type, StateType):
-                operands.append(self._state(state, item.name, item.type.wrapped))
+                operands.append(held(state, item.name, item.type.wrapped))
             else:
                 operands.append(self._to_carrier(arrays[item.name], item.type))
         return operands
-
-    def _state(self, state: State, name: str, kind: TensorType) -> torch.Tensor:
-        """One of a state's tensors; UsageError where it is another model's."""
-        tensor = state.tensors.get(name)
-        if tensor is None or tuple(tensor.shape) != _fixed(kind) or tensor.dtype is not ops.CARRIERS[kind.dtype]:
-            there = "none" if tensor is None else f"one of shape {tuple(tensor.shape)}"
-            raise UsageError(
-                f"the state given is another model's: '{name}' has shape {_fixed(kind)} here, and there is {there}",
-                "make one with this model's make_state()",
-            )
-        return tensor
 
     def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type) -> torch.Tensor:
         assert isinstance(kind, TensorType)  # as __init__ made sure
@@ -333,6 +322,18 @@ class TorchEngine:
         except Exception:
             return ExecutionError(f"{tracker.where()}: {reason(error)}")
         return ExecutionError(reason(error))
+
+
+def held(state: State, name: str, kind: TensorType) -> torch.Tensor:
+    """One of a state's tensors; UsageError where it is another model's."""
+    tensor = state.tensors.get(name)
+    if tensor is None or tuple(tensor.shape) != _fixed(kind) or tensor.dtype is not ops.CARRIERS[kind.dtype]:
+        there = "none" if tensor is None else f"one of shape {tuple(tensor.shape)}"
+        raise UsageError(
+            f"the state given is another model's: '{name}' has shape {_fixed(kind)} here, and there is {there}",
+            "make one with this model's make_state()",
+        )
+    return tensor
 
 
 def _pack(module: fx.GraphModule, device: torch.device) -> None:
