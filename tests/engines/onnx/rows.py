@@ -53,7 +53,7 @@ def both(row: Case, runtime: Any) -> tuple[Sequence[np.ndarray], Sequence[np.nda
     return [np.array(item) for item in found[: len(wanted)]], outputs
 
 
-def difference(found: np.ndarray, wanted: np.ndarray) -> float:
+def difference(found: np.ndarray, wanted: np.ndarray, floor: float = FLOOR) -> float:
     """Return how far the two are apart, as a share of the largest finite value; infinite where they do not compare."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return float("inf")
@@ -65,4 +65,4 @@ def difference(found: np.ndarray, wanted: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     largest = float(np.abs(wanted[finite]).max())
-    return float(np.abs(found[finite].astype(np.float64) - wanted[finite]).max()) / max(largest, FLOOR)
+    return float(np.abs(found[finite].astype(np.float64) - wanted[finite]).max()) / max(largest, floor)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.onnx.kit.test_rounding import runtime
-from tests.engines.onnx.rows import HALF, SINGLE, both, difference, rows
+from tests.engines.onnx.rows import FLOOR, HALF, SINGLE, both, difference, rows
 from tests.mil.ops.optable import Case
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnx.kit.registry import lowering, lowers, table
@@ -40,8 +40,10 @@ def agrees(row: Case, name: str, precision: str) -> None:
         found, wanted = both(row, runtime(name, precision))
     except UnsupportedGraph as error:
         pytest.skip(error.message)
+    # In f32 what is left of a 0 (a normalization of one pixel) is as large as the epsilon lets it be.
+    limit, floor = (HALF, FLOOR) if precision == "f16" else (SINGLE, 2.0)
     for ours, theirs in zip(found, wanted, strict=True):
-        assert difference(ours, theirs) <= (HALF if precision == "f16" else SINGLE)
+        assert difference(ours, theirs, floor) <= limit
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
