@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 from tlkit.errors import LoadError, reason
 from tlkit.formats.base.shard_names import ending_of
-from tlkit.formats.base.strangers import stranger, unzipped_checkpoint
 
 
 class Format(StrEnum):
@@ -93,6 +92,8 @@ def detect(path: str | os.PathLike[str]) -> Format:
     if found is None and path.suffix.lower() == ".aimodel":
         return Format.AIMODEL
     if found is None:
+        from tlkit.formats.base.strangers import stranger  # late: for files that are not models
+
         known = stranger(path)
         raise LoadError(*((f"{path}: {known[0]}", known[1]) if known else (f"{path}: {_UNKNOWN}", _WEIGHTS)))
     return found
@@ -139,6 +140,8 @@ def _folder(path: Path) -> Format:
         return Format.SAFETENSORS
     if ending == "bin":
         return Format.PYTORCH
+    from tlkit.formats.base.strangers import unzipped_checkpoint  # late, for the same reason
+
     unzipped = unzipped_checkpoint(path)
     if unzipped is not None:
         inside = "" if unzipped == path else f" in {unzipped.name}"

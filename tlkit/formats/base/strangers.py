@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -115,9 +114,14 @@ def stranger(path: Path) -> tuple[str, str] | None:
 
 def zip_stranger(path: Path) -> tuple[str, str] | None:
     """Return what a zip archive that is not a model file holds, and advice; None where that is unknown."""
+    import zipfile  # late: few files are zips that are not models
+
+    from tlkit.formats.files.zip import directory
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _named(_INSIDE, archive.namelist()[:1000])
+        with path.open("rb") as file:
+            members, _ = directory(file)
+        return _named(_INSIDE, [member.filename for member in members[:1000]])
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return None
 
