@@ -56,8 +56,11 @@ def find_format(path: Path, wanted: str | None = None) -> Format:
     found = sniff.detect(path) if wanted is None or path.is_dir() else FORMATS[wanted]
     if found is Format.LFS_POINTER:
         raise LoadError(f"{path}: {sniff.lfs_text(path)}", "run `git lfs pull` in its repository")
-    if found is Format.ZIP and (inside := zip_stranger(path)) is not None:
-        raise LoadError(f"{path}: {inside[0]}", inside[1])
+    if found is Format.ZIP:
+        from tlkit.formats.base.strangers import zip_stranger  # late: few files are zips that are not models
+
+        if (inside := zip_stranger(path)) is not None:
+            raise LoadError(f"{path}: {inside[0]}", inside[1])
     if found in _UNREAD:
         raise LoadError(f"{path}: {found}, which tlkit does not read", _UNREAD[found])
     return found
