@@ -11,7 +11,6 @@ from typing import Any
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.base.sniff import COREML, Format
-from tlkit.formats.base.strangers import zip_stranger
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.types import Metadata, ModelInfo, TensorSpec
 
