@@ -116,7 +116,7 @@ def zip_stranger(path: Path) -> tuple[str, str] | None:
     """Return what a zip archive that is not a model file holds, and advice; None where that is unknown."""
     import zipfile  # late: few files are zips that are not models
 
-    from tlkit.formats.files.zip import directory
+    from tlkit.formats.files.zip import directory  # late, for the same reason
 
     try:
         with path.open("rb") as file:
