@@ -183,6 +183,7 @@ def test_agreeing_on_nothing_is_no_agreement(tmp_path: Path) -> None:
     result = converted(tmp_path, lambda net, x: (x * 0).sqrt() * net.linear(x), "x=2x8")
     assert not result.ok and result.verification is not None
     assert result.verification.passed is None and "nothing was compared" in result.verification.reasons[0]
+    assert result.verification is not None and not result.verification.cause
 
 
 def test_a_picture_of_0_to_1_is_told(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def _explained(order: Order, path: Path, made: Attempt, *, auto: bool) -> Attemp
     With ``auto`` what f16 cannot hold is computed in f32, and the rest in f16, where that agrees.
     """
     found = made.verification
-    if found is None or found.passed or found.random or not found.reasons or not found.outputs:
+    if found is None or found.passed is not False or not found.outputs:
         return made
     cause = find_cause(path, order.module, made.traced, order.cases, found, order.settings(made.recipe))
     if made.recipe.precision == "f16" and (cause is None or not cause.frozen):
