@@ -48,3 +48,12 @@ def test_few_graphs_are_held_and_a_sync_inside_runs_as_it_is() -> None:
 
     x = torch.ones(3, device="cuda")
     assert Graphs().of(waits, [x]) is waits
+
+
+@on_cuda
+def test_a_graph_keeps_the_weights_that_it_reads() -> None:
+    x, weight = torch.ones(1 << 20, device="cuda"), torch.full((1 << 20,), 3.0, device="cuda")
+    found = Graphs().of(lambda x, weight=weight: x * weight, [x])
+    del weight
+    torch.cuda.empty_cache()
+    assert found(x).eq(3).all()

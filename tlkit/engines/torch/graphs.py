@@ -18,6 +18,7 @@ class Captured:
     by the next call."""
 
     def __init__(self, forward: Callable[..., Any], operands: Sequence[torch.Tensor]) -> None:
+        self._forward = forward  # holds the weights: the graph reads them where they lie
         self._inputs = [operand.clone() for operand in operands]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
