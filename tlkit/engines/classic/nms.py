@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tlkit.engines.classic.values import Rows, each, given
 from tlkit.errors import ExecutionError
+from tlkit.host import budget
 from tlkit.types import TensorSpec
 
 
@@ -77,6 +78,9 @@ class NonMaximumSuppression:
             return found
         low, high = spec.ranges[0] if spec.ranges else (spec.shape[0], spec.shape[0])
         cut = found if high is None else found[:high]
+        said = budget.over(low * cut.shape[1])
+        if said:
+            raise ExecutionError(f"the output '{name}' has {said[0]}", said[1])
         return np.pad(cut, ((0, max(low - len(cut), 0)), (0, 0)))
 
 

@@ -51,7 +51,8 @@ def classifier(g: Graph, x: Blob, model: Any) -> tuple[Blob, bool]:
 
 def _kernel(g: Graph, x: Blob, vectors: Vectors, message: Any) -> Blob:
     """Return the kernel of the features with each support vector [vectors]."""
-    dense = vectors.beside(np.zeros((1, x.shape[0] or 0)))[1]
+    # Broadcast: a damaged file claims any number of features, and they are counted in beside().
+    dense = vectors.beside(np.broadcast_to(0.0, (1, x.shape[0] or 0)))[1]
     which = message.WhichOneof("kernel") or "linearKernel"
     chosen, count = getattr(message, which), len(dense)
     if which == "rbfKernel":

@@ -14,7 +14,7 @@ from tlkit.core.convert.classic import kernels, linear, trees
 from tlkit.core.convert.classic.features import STAGES, found, joined
 from tlkit.engines.classic.answers import labels_of
 from tlkit.engines.classic.kind import NOT_RUN
-from tlkit.engines.classic.values import DAMAGED, input_names
+from tlkit.engines.classic.values import DAMAGED, input_names, only_output
 from tlkit.errors import ConversionError, LoadError, contradictions
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.ports import read_ports
@@ -109,7 +109,7 @@ def _shape(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def _regressed(g: Graph, values: Blob, model: Any) -> tuple[str, ...]:
-    name = model.description.predictedFeatureName or model.description.output[0].name
+    name = model.description.predictedFeatureName or only_output(model)
     start = len(g.operations)
     found = g.op("identity", values.shape, x=values)
     g.settle(start, {found.name: name}, name)
