@@ -27,6 +27,7 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"  # before torch is imported: threads do not survive a fork
 os.environ.pop("TLKIT_DEBUG", None)
+sys.dont_write_bytecode = True  # a write outside is a fault, and one that is refused leaves half a file
 
 from tests.fuzz.board import COLUMNS, Board  # noqa: E402
 from tests.fuzz.coverage import Lines  # noqa: E402

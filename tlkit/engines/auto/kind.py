@@ -67,10 +67,6 @@ class AutoKind(EngineKind):
         for kind in self.candidates(settings)[:1]:
             kind.begin(settings)
 
-    def rebinds(self, settings: HowToRun) -> bool:
-        """Whether inputs can be bound again without compiling."""
-        return not self.candidates(settings)
-
     def describe(self, settings: HowToRun) -> dict[str, Any]:
         """Return what would run the model first; :meth:`AutoEngine.describe` knows what does."""
         found = self.candidates(settings)

@@ -81,10 +81,6 @@ class GraphKind(EngineKind):
 
         self.runtime(settings.precision)
 
-    def rebinds(self, settings: HowToRun) -> bool:
-        """Whether inputs can be bound again without compiling: not the first time."""
-        return False
-
     def describe(self, settings: HowToRun) -> dict[str, Any]:
         """Return what runs the model."""
         import torch
