@@ -5,7 +5,10 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +33,9 @@ from tlkit.core.edit.ane import Rewrite, for_ane
 from tlkit.errors import ConversionError, UsageError
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.write import write_package as package_written
+from tlkit.host import budget
 from tlkit.host.allocator import give_back
+from tlkit.mil.lower.guard import Guard
 from tlkit.ports.port import example, port_text
 from tlkit.types import TensorSpec
 
@@ -93,7 +98,8 @@ class Order:
             hint = f"give --input NAME=1x3x224x224 for each of: {takes}"
             raise UsageError(f"{self.source.text}: what does it take?", hint)
         self.ports = ordered(self.source.program, ports) if self.source.program is not None else ports
-        self.study = self._studied()
+        with self._bounded():
+            self.study = self._studied()
         booleans = {port.name for port in self.study.ports if port.intake.boolean}
         self.ports = tuple(
             replace(port, intake=replace(port.intake, boolean=port.name in booleans)) for port in self.ports
@@ -102,6 +108,24 @@ class Order:
             self.notes += (f"{', '.join(booleans)}: the model takes booleans, the package integers, 0 for False",)
         if self.study.note:
             self.notes += (self.study.note,)
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """Hold what a stranger's program makes to what its file and inputs warrant, as ``tlkit run`` does."""
+        if self.source.stored is None:
+            yield
+            return
+        elements = sum(math.prod(port.shape) for port in self.ports)
+        with budget.drawn(self.checks.example is None and self.checks.samples is None):
+            guard = Guard(budget.warranted(self.source.stored, elements))
+        try:
+            with guard:
+                yield
+        except Exception:
+            if guard.refused is None:
+                raise
+        if guard.refused is not None:  # also where the study took the refusal for values that do not fit
+            raise ConversionError(f"{self.source.text}: {guard.refused.message}", guard.refused.hint)
 
     def _studied(self) -> Study:
         given = example_case(self.checks.example, self.ports) if self.checks.example else None

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.attacks import attempt, untouched
+from tlkit import convert
 from tlkit.core.convert.source import torchscript
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.source.torchscript import open_script
-from tlkit.errors import LoadError
+from tlkit.errors import ConversionError, LoadError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -379,3 +380,16 @@ def test_what_only_computes_opens_and_computes_the_same(
     (torch.jit.freeze(script) if how == "freeze" else script).save(str(tmp_path / "net.pt"))
     with torch.no_grad():
         torch.testing.assert_close(open_script(tmp_path / "net.pt")(x), module(x), atol=1e-5, rtol=1e-5)
+
+
+class Greedy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.zeros(1 << 33).sum()
+
+
+def test_what_a_script_makes_while_it_is_converted_has_a_budget(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Greedy()), tmp_path / "greedy.pt")
+    with pytest.raises(ConversionError, match=r"greedy\.pt: it makes a value of 8589934592 elements") as caught:
+        convert(tmp_path / "greedy.pt", tmp_path / "o.mlpackage", inputs=["x=1x4"])
+    assert "TLKIT_BUDGET" in (caught.value.hint or "")
+    assert not (tmp_path / "o.mlpackage").exists()

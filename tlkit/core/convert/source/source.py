@@ -39,6 +39,7 @@ class Source:
     """A module to convert, the text that named it, and the inputs it comes with (built-ins do).
 
     ``program`` is the graph of a ``.pt2``, ``module`` then the same to be run. ``notes`` say what was done to load it.
+    ``stored`` is the size in bytes of a file whose program is run untrusted, None for the user's own code.
     """
 
     module: nn.Module
@@ -46,6 +47,7 @@ class Source:
     ports: tuple[TensorSpec, ...] = ()
     program: ExportedProgram | None = None
     notes: tuple[str, ...] = ()
+    stored: int | None = None
 
 
 def load_source(
@@ -105,8 +107,9 @@ def _from_file(path: Path, text: str, kwargs: Mapping[str, Any] | None, trust: b
         from tlkit.core.convert.source.opened import Runnable, open_program
 
         program, ports = open_program(path, trust)
-        return Source(Runnable(program), text, ports, program)
-    return Source(_torchscript(path, trust), text)
+        return Source(Runnable(program), text, ports, program, stored=None if trust else path.stat().st_size)
+    module = _torchscript(path, trust)
+    return Source(module, text, stored=None if trust else path.stat().st_size)
 
 
 def _from_code(text: str, place: str, attribute: str, kwargs: Mapping[str, Any]) -> nn.Module:
