@@ -1,8 +1,10 @@
-"""Running a command in this process, which goes on afterwards."""
+"""Running a command in this process, which goes on afterwards, and limits on what it may do."""
 
 from __future__ import annotations
 
+import resource
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,3 +22,17 @@ def as_a_process() -> Iterator[None]:
         interrupt._done = before
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """Let no file grow beyond ``size`` bytes in the body, as on a disk that is full."""
+    limits, kept = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    # Python would leave the first bytes of a module's bytecode, and stumble over them whenever it is imported.
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = kept

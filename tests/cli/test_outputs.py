@@ -9,11 +9,8 @@ import hashlib
 import io
 import os
 import re
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.cli.commands import Shell
 from tests.formats import packages
+from tests.processes import files_no_larger_than
 
 WORDS = {
     "edit": ("edit", "net.mlpackage", "--author", "x", "-o"),
@@ -163,16 +161,6 @@ def test_two_outputs_that_meet(tlkit: Shell, place: Path) -> None:
     ):
         done = tlkit("bench", *words, "--force")
         assert (done.code, "is the input itself" in done.err) == (2, True)
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("name", [name for name in WORDS if name != "convert"])

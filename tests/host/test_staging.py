@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import as_a_process
+from tests.processes import as_a_process, files_no_larger_than
 from tlkit.errors import LoadError, UsageError, WriteError
 from tlkit.host import stage, staging
 from tlkit.host.goals import FILE, Kind
@@ -241,13 +240,12 @@ def test_two_threads_that_replace_one_set_do_not_mix(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old(tmp_path: Path) -> None:
     goal = tmp_path / "a"
     goal.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(WriteError, match="cannot write: File too large"), staged(goal, reads, force=True) as path:
-            path.write_bytes(bytes(10_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        files_no_larger_than(4096),
+        pytest.raises(WriteError, match="cannot write: File too large"),
+        staged(goal, reads, force=True) as path,
+    ):
+        path.write_bytes(bytes(10_000))
     assert contents(tmp_path) == {"a": "old"}
 
 

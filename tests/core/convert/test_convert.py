@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from tests.core import sources
 from tests.formats import packages
+from tests.processes import files_no_larger_than
 from tlkit.core.convert.convert import ConversionResult, convert
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.model.load import load_model
@@ -338,13 +338,9 @@ def test_an_interrupt_in_the_middle_leaves_the_old(old: Path) -> None:
 
 
 def test_a_full_disk(old: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))  # the weights below take more, the rest does not
-    try:
-        with pytest.raises(TlkitError, match=r"old\.mlpackage: cannot write") as caught:
-            convert(nn.Linear(4, 1 << 15), old, inputs=X, force=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    # The weights take more, the rest does not.
+    with files_no_larger_than(1 << 16), pytest.raises(TlkitError, match=r"old\.mlpackage: cannot write") as caught:
+        convert(nn.Linear(4, 1 << 15), old, inputs=X, force=True)
     assert caught.value.exit_code == 4
 
 
