@@ -12,6 +12,16 @@ from tlkit.mil.ops.kit.registry import Ints
 from tlkit.mil.ops.kit.window import window_pads
 
 
+def _window(kernel: Ints, strides: Ints, dilations: Ints, around: list[int]) -> dict[str, Any]:
+    """Return the attributes that ONNX's two convolutions share."""
+    return {
+        "kernel_shape": list(kernel),
+        "strides": list(strides),
+        "dilations": list(dilations),
+        "pads": around,
+    }
+
+
 @lowers(mil.conv)
 def conv(
     g: OnnxGraph,
@@ -30,12 +40,7 @@ def conv(
     rank, kernel = x.rank - 2, weight.known[2:]
     strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
     around = pads(*window_pads(size, kernel, strides, pad_type, pad, dilations))
-    shape: dict[str, Any] = {
-        "kernel_shape": list(kernel),
-        "strides": list(strides),
-        "dilations": list(dilations),
-        "pads": around,
-    }
+    shape = _window(kernel, strides, dilations, around)
     return g.op("Conv", x, weight, bias, group=groups, **shape)
 
 
@@ -65,10 +70,5 @@ def conv_transpose(
     if any(more >= limit for more, limit in zip(added, limits, strict=True)):
         raise UnsupportedGraph("it adds more than a stride at the end")
     around = pads(before, [a + more for a, more in zip(after, added, strict=True)])
-    shape: dict[str, Any] = {
-        "kernel_shape": list(kernel),
-        "strides": list(strides),
-        "dilations": list(dilations),
-        "pads": around,
-    }
+    shape = _window(kernel, strides, dilations, around)
     return g.op("ConvTranspose", x, weight, bias, group=groups, output_padding=added, **shape)
