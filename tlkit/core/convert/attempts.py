@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +33,7 @@ from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.write import write_package as package_written
 from tlkit.host import budget
 from tlkit.host.allocator import give_back
-from tlkit.mil.lower.guard import Guard
+from tlkit.mil.lower.guard import bounded
 from tlkit.ports.port import example, port_text
 from tlkit.types import TensorSpec
 
@@ -98,8 +96,8 @@ class Order:
             hint = f"give --input NAME=1x3x224x224 for each of: {takes}"
             raise UsageError(f"{self.source.text}: what does it take?", hint)
         self.ports = ordered(self.source.program, ports) if self.source.program is not None else ports
-        with self._bounded():
-            self.study = self._studied()
+        stored = self.source.stored
+        self.study = self._studied() if stored is None else self._studied_bounded(stored)
         booleans = {port.name for port in self.study.ports if port.intake.boolean}
         self.ports = tuple(
             replace(port, intake=replace(port.intake, boolean=port.name in booleans)) for port in self.ports
@@ -109,23 +107,13 @@ class Order:
         if self.study.note:
             self.notes += (self.study.note,)
 
-    @contextmanager
-    def _bounded(self) -> Iterator[None]:
+    def _studied_bounded(self, stored: int) -> Study:
         """Hold what a stranger's program makes to what its file and inputs warrant, as ``tlkit run`` does."""
-        if self.source.stored is None:
-            yield
-            return
         elements = sum(math.prod(port.shape) for port in self.ports)
         with budget.drawn(self.checks.example is None and self.checks.samples is None):
-            guard = Guard(budget.warranted(self.source.stored, elements))
-        try:
-            with guard:
-                yield
-        except Exception:
-            if guard.refused is None:
-                raise
-        if guard.refused is not None:  # also where the study took the refusal for values that do not fit
-            raise ConversionError(f"{self.source.text}: {guard.refused.message}", guard.refused.hint)
+            most = budget.warranted(stored, elements)
+        # A refusal counts also where the study took it for values that do not fit.
+        return bounded(self._studied, most, error=ConversionError, where=lambda: f"{self.source.text}: ")
 
     def _studied(self) -> Study:
         given = example_case(self.checks.example, self.ports) if self.checks.example else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tlkit.errors import ExecutionError
-from tlkit.mil.lower.guard import Guard
+from tlkit.mil.lower.guard import bounded
 
 
 class FirstGuarded:
-    """A call that runs ``direct``; the first time under a :class:`Guard` of ``most`` elements, then told to ``passed``.
+    """A call that runs ``direct``; the first time under a ``Guard`` of ``most`` elements, then told to ``passed``.
 
     Whoever times it times ``direct``, once the first run is over.
     """
@@ -31,15 +30,7 @@ class FirstGuarded:
         """Run once. Raises ExecutionError where a value is made that is not warranted, beginning with ``where()``."""
         if self._done:
             return self.direct()
-        guard = Guard(self._most, self._coming)
-        try:
-            with guard:
-                outputs = self.direct()
-        except Exception:
-            if guard.refused is None:
-                raise
-        if guard.refused is not None:  # outside the handler: what was made goes with the frames of the other error
-            raise ExecutionError(f"{self._where()}{guard.refused.message}", guard.refused.hint)
+        outputs = bounded(self.direct, self._most, where=self._where, coming=self._coming)
         self._done = True
         self._passed()
         return outputs

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tlkit.errors import ExecutionError
+from tlkit.errors import ExecutionError, TlkitError
 from tlkit.host import budget
 
+_Result = TypeVar("_Result")
 _RANK = 64
 """The dimensions that PyTorch's own operations go up to (Core ML's to 5)."""
 _ITEM = 4  # bytes of an element, for what may be held at one time
@@ -105,6 +106,30 @@ class Guard(TorchDispatchMode):
     def _refuse(self, message: str, hint: str) -> NoReturn:
         self.refused = TooLargeError(message, hint)
         raise TooLargeError(message, hint)
+
+
+def bounded(
+    call: Callable[[], _Result],
+    most: float,
+    *,
+    error: type[TlkitError] = ExecutionError,
+    where: Callable[[], str] = lambda: "",
+    coming: Callable[[], float] = lambda: 0,
+) -> _Result:
+    """Return what ``call`` returns under a :class:`Guard`; ``error``, beginning with ``where()``, where that refused.
+
+    It does so whatever became of the refusal in ``call``: TorchScript, for one, raises an error without its words.
+    """
+    guard = Guard(most, coming)
+    try:
+        with guard:
+            result = call()
+    except Exception:
+        if guard.refused is None:
+            raise
+    if guard.refused is not None:  # outside the handler: what was made goes with the frames of the other error
+        raise error(f"{where()}{guard.refused.message}", guard.refused.hint)
+    return result
 
 
 def _shapes(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], most: float) -> Iterator[Sequence[int]]:
