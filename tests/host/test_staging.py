@@ -292,10 +292,10 @@ def _write_and_die(folder: Path, moment: int, names: Sequence[str], kind: Kind, 
     count = iter(range(99))
 
     def dying(call: Callable[..., object]) -> Callable[..., object]:
-        def run(*args: object) -> object:
+        def run(*args: object, **options: object) -> object:
             if next(count) == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args)
+            return call(*args, **options)
 
         return run
 
@@ -310,7 +310,8 @@ def _write_and_die(folder: Path, moment: int, names: Sequence[str], kind: Kind, 
         Path.replace = dying(Path.replace)  # type: ignore[assignment]
         staging.rename_new = dying(rename_new)  # type: ignore[assignment]
         staging.exchange = dying(exchange) if one_step else lambda *names: False  # type: ignore[assignment]
-        stage._remove = dying(stage._remove)  # type: ignore[assignment]
+        os.unlink = dying(os.unlink)  # type: ignore[assignment]  # shutil.rmtree's own calls, so that it is killed half-way through a stage
+        os.rmdir = dying(os.rmdir)  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("old", [(), ("1", "2"), ("index", "1", "2")], ids=len)

@@ -57,7 +57,7 @@ class Staging:
     def close(self) -> None:
         """Remove the folder and its contents; a second call does nothing."""
         if self._lock is not None or self.folder.exists():
-            _remove(self.folder)
+            _clear(self.folder)
             lock, self._lock = self._lock, None
             if lock is not None:
                 os.close(lock)
@@ -77,7 +77,7 @@ def clear_leftovers(parent: Path, name: str) -> None:
         try:
             with suppress(OSError), taking_turns([parent]):
                 if _is_ours(folder, name) and _taken_back(folder):
-                    _remove(folder)
+                    _clear(folder)
         finally:
             os.close(lock)
 
@@ -195,6 +195,13 @@ def _mark(path: Path) -> list[int] | None:
         return None
     still = stat.S_ISREG(found.st_mode)
     return [found.st_dev, found.st_ino, found.st_size if still else 0, found.st_mtime_ns if still else 0]
+
+
+def _clear(folder: Path) -> None:
+    """Remove a stage, its journal last: killed on the way, it is still known as a stage by the next process."""
+    for part in ("new", "old"):
+        _remove(folder / part)
+    _remove(folder)
 
 
 def _remove(folder: Path) -> None:
