@@ -15,7 +15,7 @@ import pytest
 
 from tests.processes import as_a_process, files_no_larger_than
 from tlkit.errors import LoadError, UsageError, WriteError
-from tlkit.host import stage, staging
+from tlkit.host import staging
 from tlkit.host.goals import FILE, Kind
 from tlkit.host.interrupt import check, interruptible
 from tlkit.host.rename import exchange, rename_new
