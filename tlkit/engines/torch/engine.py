@@ -26,6 +26,7 @@ from torch import fx
 
 from tlkit.engines.torch.device import device_for, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
+from tlkit.engines.torch.fused.fuse import fuse
 from tlkit.engines.torch.graphs import Graphs
 from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.engines.torch.halves import CARRIERS as HALVED
@@ -116,13 +117,15 @@ class TorchEngine:
         self._stored = stored(walk(function.block.operations))
         # Values read back to Python, or nested blocks (loops), may change sizes from run to run.
         self._varies = any(node.target is ops.host for node in self.module.graph.nodes) or any(self.module.children())
+        self._convolves = any(item.type == "conv" for item in walk(function.block.operations))
         self._draws = any(item.type.startswith("random_") for item in walk(function.block.operations))
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
-        self._forward: Callable[..., Any] = self.module.forward
+        fused = fuse(self.module, function, convolutions=not self.compiled) if self.halved else self.module
+        self._forward: Callable[..., Any] = fused.forward
         if self.compiled:
             # Fixed shapes: inductor then specialises its kernels, and other shapes compile again.
-            self._forward = torch.compile(self.module, dynamic=False)
+            self._forward = torch.compile(fused, dynamic=False)
         if self.device.type == "cpu":
             keep_freed()  # last: the weights go back to the system with the engine
 
@@ -183,8 +186,11 @@ class TorchEngine:
             with torch.inference_mode(), self._guarded(arrays):
                 self.module(*self.operands(arrays))  # on a state of its own
         stateful = any(isinstance(item.type, StateType) for item in self._function.inputs)
-        plain = self._varies or stateful
-        return waiting_call(self._forward if plain else self._graphs.of(self._forward, operands), operands, self.device)
+        # Compiled, there is nothing plainer; what runs without a graph runs operation by operation.
+        plain = self._forward if self.compiled else self.module.forward
+        if self._varies or stateful:
+            return waiting_call(plain, operands, self.device)
+        return waiting_call(self._graphs.of(self._forward, operands, plain), operands, self.device)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
@@ -289,6 +295,8 @@ class TorchEngine:
         # A copy in C order: torch refuses numpy's views with negative strides.
         tensor = torch.from_numpy(np.array(array, order="C"))
         if self.device.type == "cuda":
+            if self._convolves and tensor.ndim == 4:  # as its convolutions want it, outside what is timed
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
             tensor = tensor.pin_memory()
         carriers = HALVED if self.halved else ops.CARRIERS
         tensor = tensor.to(self.device, non_blocking=True).to(carriers[kind.dtype])
