@@ -1,7 +1,8 @@
 """Fused operations against the same function run operation by operation in f32 carriers.
 
 Covers tlkit/engines/torch/fused/attention.py, tlkit/engines/torch/fused/convolution.py,
-tlkit/engines/torch/fused/kernels.py. On the CPU what runs is PyTorch's own words for the kernels; on CUDA the kernels.
+tlkit/engines/torch/fused/kernels.py, tlkit/engines/torch/fused/bounds.py.
+On the CPU what runs is PyTorch's own words for the kernels; on CUDA the kernels.
 """
 
 from __future__ import annotations
