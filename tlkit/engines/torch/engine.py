@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from tlkit.engines.torch import selftest
 from tlkit.engines.torch.device import device_for, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.fused.fuse import fuse
@@ -32,7 +33,7 @@ from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.engines.torch.halves import CARRIERS as HALVED
 from tlkit.engines.torch.halves import halve
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
-from tlkit.errors import ExecutionError, LoadError, TlkitError, UsageError, reason
+from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
 from tlkit.host import budget
 from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
@@ -315,9 +316,21 @@ class TorchEngine:
             with inductor.patch(settings), torch.inference_mode(), warnings.catch_warnings():
                 # Inductor warns about the machine (few cores, no GPU), which is not about the model.
                 warnings.simplefilter("ignore")
+                self._check_compiler()
                 self._forward(*operands)
+        except TlkitError:
+            raise
         except Exception as error:
             raise ExecutionError(f"torch.compile failed: {reason(error)}", "use --engine eager") from error
+
+    def _check_compiler(self) -> None:
+        """Refuse a compiler that drops f16's roundings; a GPU's values are of f16 and round by themselves."""
+        if self.halved or not self._rounding or selftest.is_known_to_keep_rounding() or selftest.keeps_rounding():
+            return
+        raise UnavailableError(
+            f"PyTorch {torch.__version__} compiles f16's rounding away on this machine",
+            "use --engine eager, --precision f32, or PyTorch 2.13 or later",
+        )
 
     def _explain(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None, error: Exception
