@@ -35,4 +35,5 @@ def keeps_rounding() -> bool:
 def _rounds(values: torch.Tensor) -> torch.Tensor:
     first = ops.round_f16(values)
     product = ops.round_f16(first * _FACTOR)
-    return ops.round_f16(ops.round_f16(product + first) - product)
+    result: torch.Tensor = ops.round_f16(ops.round_f16(product + first) - product)
+    return result
