@@ -1,7 +1,8 @@
 """Fused operations against the same function run operation by operation in f32 carriers.
 
 Covers tlkit/engines/torch/fused/attention.py, tlkit/engines/torch/fused/convolution.py,
-tlkit/engines/torch/fused/kernels.py, tlkit/engines/torch/fused/bounds.py.
+tlkit/engines/torch/fused/kernels.py, tlkit/engines/torch/fused/bounds.py,
+tlkit/engines/torch/fused/triton_kernels.py.
 On the CPU what runs is PyTorch's own words for the kernels; on CUDA the kernels.
 """
 
@@ -53,7 +54,9 @@ def agree(program: Function, arrays: dict[str, Any], device: str, fused: dict[st
     return found
 
 
-def attention(gain: float, *, normalized: bool = True, scaled: str = "scores") -> tuple[Function, dict[str, Any]]:
+def attention(
+    gain: float, *, normalized: bool = True, scaled: str = "scores", factor: float = 0.3535
+) -> tuple[Function, dict[str, Any]]:
     """Two heads of width 8 over 5 places of rows of 16, written out."""
     rng = np.random.default_rng(3)
     rows, three = tensor("fp16", 1, 5, 16), tensor("fp16", 1, 5, 48)
@@ -63,7 +66,7 @@ def attention(gain: float, *, normalized: bool = True, scaled: str = "scores") -
     operations: list[Operation] = [
         constant("weight", weight, "fp16"),
         constant("bias", np.linspace(-1, 1, 48).astype(np.float16), "fp16"),
-        constant("scale", np.float16(8**-0.5), "fp16"),
+        constant("scale", np.float16(factor), "fp16"),
         constant("gamma", np.linspace(0.5, 1.5, 16).astype(np.float16), "fp16"),
     ]
     if normalized:
@@ -99,9 +102,9 @@ def attention(gain: float, *, normalized: bool = True, scaled: str = "scores") -
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("scaled", ["scores", "query"])
-def test_attention_with_bounded_scores_is_one_kernel(device: str, scaled: str) -> None:
-    program, arrays = attention(0.5, scaled=scaled)
+@pytest.mark.parametrize(("scaled", "factor"), [("scores", 0.3535), ("query", 0.3535), ("query", 0.25)])
+def test_attention_with_bounded_scores_is_one_kernel(device: str, scaled: str, factor: float) -> None:
+    program, arrays = attention(0.5, scaled=scaled, factor=factor)
     agree(program, arrays, device, {"attention": 1})
 
 
@@ -161,7 +164,7 @@ def test_what_follows_a_convolution_goes_into_it(
     device: str, residual: bool, bias: bool, after: tuple[str, ...]
 ) -> None:
     program, arrays = block(bias=bias, residual=residual, after=after)
-    agree(program, arrays, device, {"convolved": int(residual or bool(after))})
+    agree(program, arrays, device, {"convolved": int(residual or bias or bool(after))})
 
 
 @pytest.mark.parametrize("device", DEVICES)

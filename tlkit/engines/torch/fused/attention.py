@@ -82,9 +82,7 @@ def _find(node: fx.Node, bounds: Bounds) -> _Attention | None:
     scores: Any = shares.kwargs["x"]
     scale = 1.0
     if _alone(scores, elementwise_binary.mul):
-        pairs = [(scores.kwargs["x"], scores.kwargs["y"]), (scores.kwargs["y"], scores.kwargs["x"])]
-        factors = [(bounds.number(other), item) for item, other in pairs]
-        factor, inner = next((found for found in factors if found[0] is not None), (None, None))
+        factor, inner = _factor(scores, bounds)
         if factor is None:
             return None
         scale = factor
@@ -100,7 +98,19 @@ def _find(node: fx.Node, bounds: Bounds) -> _Attention | None:
     largest = _length(bounds, query, True) * _length(bounds, key, plain)
     if not largest * max(1.0, abs(scale)) <= _LARGEST:
         return None
+    if _alone(query, elementwise_binary.mul):
+        # A power of 2 changes no digit, so that it may as well scale the scores: one pass over the queries less.
+        factor, inner = _factor(query, bounds)
+        if factor is not None and math.frexp(factor)[0] == 0.5 and shape_of(inner) == shape_of(query):
+            return _Attention(inner, key, plain, value, scale * factor, (*between, query))
     return _Attention(query, key, plain, value, scale, tuple(between))
+
+
+def _factor(product: fx.Node, bounds: Bounds) -> tuple[float | None, Any]:
+    """Return the number that a product has as a factor, and the other factor; None and None where it has none."""
+    x, y = product.kwargs["x"], product.kwargs["y"]
+    found = ((bounds.number(other), item) for item, other in ((x, y), (y, x)))
+    return next((pair for pair in found if pair[0] is not None), (None, None))
 
 
 def _fits(query: Any, key: Any, value: Any, plain: bool, rank: int) -> bool:

@@ -33,13 +33,13 @@ def convolved(
 ) -> Any:
     """min(max(conv(x) + residual, low), high), of f16 tensors [n, C, H, W]; the parameters before it are conv's."""
     shape = (strides, pad_type, pad, dilations, groups)
-    if (residual, low, high) == (None, 0.0, math.inf) and kernels.takes_relu(x, pad_type, pad):
-        return kernels.convolved_relu(x, weight, bias, strides, pad, dilations, groups)
+    if (residual, low, high) == (None, 0.0, math.inf) and kernels.takes_relu(x, pad_type, pad, groups):
+        return kernels.convolved_relu(x, weight, bias, strides, pad_type, pad, dilations)
     return kernels.finished(conv.conv(x, weight, None, *shape), bias, residual, low, high)
 
 
 def fuse_convolutions(module: fx.GraphModule) -> int:
-    """Rewrite ``module`` in place; return how many convolutions took something in."""
+    """Rewrite ``module`` in place; return how many convolutions there are with something after them, a bias too."""
     count, bounds = 0, Bounds(module)
     for node in list(module.graph.nodes):
         shape = shape_of(node)
@@ -47,15 +47,15 @@ def fuse_convolutions(module: fx.GraphModule) -> int:
             continue
         chain = _Chain(node, bounds)
         chain.follow()
-        if not chain.taken:
+        if not chain.taken and node.kwargs.get("bias") is None:
             continue
-        last = chain.taken[-1]
+        last = chain.taken[-1] if chain.taken else node
         with module.graph.inserting_before(last):
             given = {**node.kwargs, "residual": chain.residual, "low": chain.low, "high": chain.high}
             made = module.graph.call_function(convolved, (), given, name=last.name)
         made.meta.update(last.meta)
         last.replace_all_uses_with(made)
-        for old in (*reversed(chain.taken), node):
+        for old in dict.fromkeys((*reversed(chain.taken), node)):
             module.graph.erase_node(old)
         count += 1
     return count
