@@ -32,9 +32,10 @@ def convolved_relu(
 def finished(x: Any, bias: Any, residual: Any, low: float, high: float) -> Any:
     """min(max(x + bias + residual, low), high), each sum rounded; ``bias`` is [C], of x [n, C, H, W]."""
     if x.device.type == "cuda" and x.dtype is torch.float16 and _has_triton():
-        from tlkit.engines.torch.fused.triton_kernels import finish  # Triton is there only with CUDA
+        from tlkit.engines.torch.fused import triton_kernels  # Triton is there only with CUDA
 
-        return finish(x, bias, residual, low, high)
+        if x.numel() <= triton_kernels.LARGEST:
+            return triton_kernels.finish(x, bias, residual, low, high)
     for item in (None if bias is None else bias.reshape(1, -1, 1, 1), residual):
         x = x if item is None else x + item
     return x if (low, high) == (-math.inf, math.inf) else torch.clamp(x, low, high)

@@ -11,6 +11,8 @@ import triton.language as tl
 
 _BLOCK = 1024
 """Elements of one program."""
+LARGEST = 2**31 - _BLOCK
+"""Elements in all: places are numbers of 32 bits, since a remainder of 64 bits takes longer than the memory."""
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -18,7 +20,7 @@ def _finish(  # type: ignore[no-untyped-def]
     x, bias, residual, made, count, channels, low, high,
     biased: tl.constexpr, adds: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    place = tl.program_id(0) * block + tl.arange(0, block)
     there = place < count
     value = tl.load(x + place, mask=there).to(tl.float32)
     if biased:
