@@ -65,16 +65,16 @@ def bench(
     """Measure models under each compute-unit setting: latency, throughput, load time, memory, energy.
 
     \b
-    tlkit bench                                     the built-in ResNet-50, every setting of this machine
-    tlkit bench net.mlpackage --units ane,cpu       two settings, side by side
-    tlkit bench a.mlpackage b.mlpackage             two models, with the speed-up and how sure it is
-    tlkit bench net.py:Net net.mlpackage            the PyTorch module beside its package
-    tlkit bench net.mlpackage --batch 1,4,16        a row for each batch size
+    tlkit bench                               the built-in ResNet-50
+    tlkit bench net.mlpackage --units ane,cpu   two settings, side by side
+    tlkit bench a.mlpackage b.mlpackage       two models, and how sure it is
+    tlkit bench net.py:Net net.mlpackage      the PyTorch module beside it
+    tlkit bench flexible.mlpackage --batch 1,4,16   a row for each batch size
     tlkit bench net.mlpackage --save run.json --report run.html
     tlkit bench net.mlpackage --baseline run.json --max-regression 5%
     tlkit bench old.mlpackage new.mlpackage --max-regression 5%
-    tlkit bench --show mac.json linux.json          saved runs, compared
-    tlkit bench net.mlpackage --estimate --chip m4  not measured: what a chip that is not here would take
+    tlkit bench --show mac.json linux.json    saved runs, compared
+    tlkit bench net.mlpackage --estimate --chip m4   not measured: estimated
 
     Each setting runs in its own processes (--processes), and settings take turns. On a Mac, Core ML runs the model;
     elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1

@@ -160,14 +160,16 @@ def convert(
     """Convert a PyTorch model to a Core ML package, checked against it; or weights from one format to another.
 
     \b
-    tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 --classes labels.txt -o net.mlpackage
-    tlkit convert net.pt --input x=1x80x3000 --precision f32 --target iOS18 -o net.mlpackage
+    tlkit convert model.py:Net --image image=1x3x224x224:scale=1/255 \\
+        --classes labels.txt -o model.mlpackage
+    tlkit convert net.pt --input x=1x80x3000 --precision f32 -o audio.mlpackage
     tlkit convert resnet50 -o resnet50.mlpackage
     tlkit convert resnet50 --plan --chip m4
-    tlkit convert lm.py:Prefill --input ids=1x64:i32 --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
+    tlkit convert lm.py:Prefill --input ids=1x64:i32 \\
+        --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
     tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
     tlkit convert net.mlpackage -o net.onnx
-    tlkit convert model.gguf -o model.safetensors --dtype bf16 --max-shard-size 5GB
+    tlkit convert model.gguf -o model.safetensors --dtype bf16
     tlkit convert hf-folder -o model.gguf --quantize q8_0
 
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).

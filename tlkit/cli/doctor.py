@@ -37,9 +37,9 @@ def doctor(
     """Show what this machine has, and what can be measured on it.
 
     \b
-    tlkit doctor          chip, units, memory, versions, counters, and what to install for the rest
+    tlkit doctor          chip, units, memory, versions, counters
     tlkit doctor --json   the same for programs
-    tlkit doctor --contribute m4.json   plans and latencies of this Mac, for tlkit's estimates
+    tlkit doctor --contribute m4.json   this Mac's plans and latencies
 
     Without --contribute it runs no model, imports none of the large packages, and always exits with 0: what is missing
     is an answer.

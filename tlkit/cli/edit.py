@@ -88,8 +88,10 @@ def edit(
     """Change a Core ML model's names, shapes, types, labels or metadata without converting it again.
 
     \b
-    tlkit edit net.mlpackage --rename var_75=scores --author "A. Person" -o named.mlpackage
-    tlkit edit net.mlpackage --input-dtype x=f16 --output-dtype y=f16 --spec-version 7 -o half.mlpackage
+    tlkit edit net.mlpackage --rename y=scores --author "A. Person" \\
+        -o named.mlpackage
+    tlkit edit net.mlpackage --input-dtype x=f16 --output-dtype y=f16 \\
+        -o half.mlpackage
     tlkit edit net.mlpackage --input-shape x=1..64x8 -o flexible.mlpackage
     tlkit edit net.mlpackage --ane --chip m4 -o faster.mlpackage
 

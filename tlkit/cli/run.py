@@ -23,7 +23,9 @@ SaveOutputs = Annotated[
 ]
 Until = Annotated[
     str | None,
-    typer.Option("--until", metavar="OP", help="Stop after this operation (or value) and show its result."),
+    typer.Option(
+        "--until", metavar="OP", help="Stop after this operation (its name, value, type or module) and show its result."
+    ),
 ]
 Dump = Annotated[
     str | None,
@@ -70,10 +72,11 @@ def run(
 
     \b
     tlkit run digits.mlpackage --input image=scan.png
-    tlkit run net.mlpackage --input x=features.npy --input mask=[1,1,0] --save-outputs out.npz
-    tlkit run net.mlpackage --shape x=1,3,512,512 --check-nan --json
-    tlkit run net.mlpackage --input images/ --save-outputs out.npz   each file of a folder, one row each
-    tlkit run net.mlpackage --until linear_7 --dump values --ops 'softmax'
+    tlkit run net.mlpackage --input x=features.npy --input scale=[0.5] \\
+        --save-outputs out.npz
+    tlkit run flexible.mlpackage --shape x=4,8 --check-nan --json
+    tlkit run digits.mlpackage --input images/   each file of a folder, a row each
+    tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.run.run import run as execute

@@ -80,6 +80,27 @@ def test_patterns_choose_by_name_and_type(given: tuple[Path, list[str]], tmp_pat
     assert [item.value for item in stopped.dumped] == ["scaled", "x", "x16"] and list(stopped.outputs) == ["x16"]
 
 
+@pytest.mark.parametrize(("until", "value"), [("softmax_0", "p"), ("softmax", "p"), ("cast_1", None), ("z", "z")])
+def test_a_run_stops_at_a_type_and_its_number(given: tuple[Path, list[str]], until: str, value: str | None) -> None:
+    result = run(*given, until=until)
+    assert len(result.outputs) == 1 and (value is None or list(result.outputs) == [value])
+
+
+def test_a_type_of_several_stops_at_the_first_and_says_so(given: tuple[Path, list[str]]) -> None:
+    said: list[str] = []
+    result = run(*given, until="cast", note=said.append)
+    assert list(result.outputs) == ["x16"]
+    assert any("--until cast: stopped at" in note for note in said)
+
+
+def test_a_miss_lists_names_that_work(given: tuple[Path, list[str]]) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(*given, until="sofmax")
+    nearest = caught.value.hint.removeprefix("nearest: ").partition(";")[0].split(", ")
+    assert "softmax" in nearest
+    assert all(run(*given, until=name).outputs for name in nearest)
+
+
 def test_the_first_value_that_is_not_finite_is_told(tmp_path: Path) -> None:
     path = packages.linear(tmp_path / "net.mlpackage")
     result = run(path, ["x=[[60000, 60000, 60000, 60000]]"], dump=str(tmp_path / "values"))
@@ -89,7 +110,7 @@ def test_the_first_value_that_is_not_finite_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"until": "zz"}, "no operation has that name"),
+        ({"until": "zz"}, "no operation, value, type or module has that name"),
         ({"until": "matrix"}, "it is a constant"),
         ({"dump": "values", "ops": ["warp"]}, "--ops warp: no operation"),
         ({"ops": ["linear"]}, "there is no --dump"),

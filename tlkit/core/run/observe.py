@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ import numpy as np
 
 from tlkit.errors import UsageError
 from tlkit.host.goals import Kind
-from tlkit.mil.program import Function, Operation, walk
+from tlkit.mil import names
+from tlkit.mil.program import Function, Operation
 
 INDEX = "index.json"
 """In a folder of dumped values: what is in which file."""
@@ -44,21 +43,21 @@ class Dumped:
 
 @dataclass
 class Observer:
-    """Is shown each operation of a run: saves the values of those that match ``patterns`` in ``folder``, stops after
-    ``until``."""
+    """Is shown each operation of a run: saves the values of those named in ``kept`` (None: all) in ``folder``, stops
+    after the one named ``until``."""
 
     until: str | None = None
     folder: Path | None = None
-    patterns: tuple[str, ...] = ()
+    kept: frozenset[str] | None = None
     found: dict[str, Any] = field(default_factory=dict)
     dumped: list[Dumped] = field(default_factory=list)
 
     def __call__(self, operation: Operation, values: Callable[[], Mapping[str, Any]]) -> bool:
         """Save the values if wanted; return True to stop the run."""
-        if self.folder is not None and (not self.patterns or any(_matches(operation, p) for p in self.patterns)):
+        if self.folder is not None and (self.kept is None or operation.name in self.kept):
             for name, array in values().items():
                 self.dumped.append(self._keep(operation, name, array))
-        if self.until is None or self.until not in names_of(operation):
+        if self.until is None or self.until != operation.name:
             return False
         self.found = dict(values())
         return True
@@ -80,13 +79,14 @@ def observing(
 ) -> Iterator[Observer]:
     """Yield an observer for one run; where values are dumped, ``folder`` is made and the index written at the end.
 
-    UsageError where nothing of ``function`` has the name ``until`` or matches a pattern.
+    UsageError where nothing of ``function`` is meant by ``until`` (:func:`stop_at`) or matches a pattern.
     """
     patterns = tuple(patterns)
-    _check(until, patterns, function)
+    kept = _chosen(function, patterns) if patterns else None
+    stop = None if until is None else stop_at(function, until)[0]
     if folder is not None:
         folder.mkdir()
-    observer = Observer(until, folder, patterns)
+    observer = Observer(stop, folder, kept)
     yield observer
     if folder is not None:
         (folder / INDEX).write_text(json.dumps([asdict(item) for item in observer.dumped], indent=1))
@@ -115,27 +115,40 @@ DUMP = Kind("a folder of dumped values", _foreign)
 """What ``--dump`` may replace."""
 
 
-def names_of(operation: Operation) -> tuple[str, ...]:
-    """Return the names by which an operation can be chosen: its own and those of its values."""
-    return (operation.name, *(item.name for item in operation.outputs))
+def stop_at(function: Function, until: str) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the operation at which a run until ``until`` stops, and those of others that it could mean.
+
+    Of a type it is the first operation, of a module the last one, which has the module's result. UsageError where
+    nothing has such a name; it lists the nearest.
+    """
+    found = names.find(function, until)
+    if not found:
+        raise UsageError(*_missing(function, until))
+    exact = len(found) == 1
+    stop = found[0] if exact or found[0].type == until else found[-1]
+    return stop.name, () if exact else tuple(op.name for op in found if op is not stop)
 
 
-def _matches(operation: Operation, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (operation.type, *names_of(operation)))
+def _missing(function: Function, until: str) -> tuple[str, str]:
+    known = names.everywhere(function).get(until)
+    if known is not None:
+        why = "is a constant" if names.is_constant(known) else "is inside a block of another operation"
+        return f"--until {until}: it {why}", "name an operation of the function itself"
+    return f"--until {until}: no operation, value, type or module has that name", _hint(function, until)
 
 
-def _check(until: str | None, patterns: Iterable[str], function: Function) -> None:
-    inside = [op for op in function.block.operations if not op.type.startswith("const")]
+def _hint(function: Function, name: str) -> str:
+    near = names.nearest(function, name)
+    return f"nearest: {', '.join(near)}; tlkit inspect --ops lists all" if near else "tlkit inspect --ops lists them"
+
+
+def _chosen(function: Function, patterns: Iterable[str]) -> frozenset[str]:
+    """Return the names of the operations that ``patterns`` choose; UsageError where one chooses none."""
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(_matches(op, pattern) for op in inside):
-            raise UsageError(f"--ops {pattern}: no operation has such a name or type", "tlkit inspect --ops lists them")
-    if until is None or any(until in names_of(op) for op in inside):
-        return
-    everywhere = {name: op for op in walk(function.block.operations) for name in names_of(op)}
-    if until in everywhere:
-        constant = everywhere[until].type.startswith("const")
-        why = "is a constant" if constant else "is inside a block of another operation"
-        raise UsageError(f"--until {until}: it {why}", "name an operation of the function itself")
-    close = difflib.get_close_matches(until, [name for op in inside for name in names_of(op)], 1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    raise UsageError(f"--until {until}: no operation has that name", f"{hint}tlkit inspect --ops lists them")
+        found = names.matching(function, pattern)
+        if not found:
+            message = f"--ops {pattern}: no operation has such a name, type or module"
+            raise UsageError(message, _hint(function, pattern))
+        chosen |= {op.name for op in found}
+    return frozenset(chosen)

@@ -15,7 +15,7 @@ from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.inputs import Note
 from tlkit.core.model.load import customs, load_model
 from tlkit.core.model.values import collect
-from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump
+from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump, stop_at
 from tlkit.errors import UsageError
 from tlkit.host import budget
 from tlkit.host.goals import check_distinct, files_named
@@ -123,7 +123,8 @@ def run(
 
     ``custom`` are texts ``CLASS=module:function``: what runs a neural network's custom layers (:func:`load_model`).
 
-    ``until`` is an operation or a value of the program: the run stops there and has its values as outputs. ``dump`` is
+    ``until`` is an operation of the program, by its name, a value, a type (``softmax``, ``conv_2``) or its PyTorch
+    module: the run stops there and has its values as outputs. ``dump`` is
     a folder to write, a .npy file for each value and an index, for all operations or those whose name or type matches
     one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too. So does ``check_nan``, which looks for the
     first operation that leaves the finite numbers; where PyTorch runs the model anyway, that is looked for always.
@@ -161,6 +162,8 @@ def run(
             outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
         else:
             shaped = loaded.function({name: np.shape(array) for name, array in arrays.items()})
+            if until is not None and (others := stop_at(shaped, until)[1]):
+                note(_meant(until, stop_at(shaped, until)[0], others))
             with observing(until, paths[0] if dump else None, ops, shaped) as observer:
                 outputs, dumped = loaded.watch(arrays, observer) or observer.found, observer.dumped
         if save_outputs is not None:
@@ -171,6 +174,12 @@ def run(
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
     where = (os.fspath(model), str(unit), engine, precision, seed)
     return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray)
+
+
+def _meant(until: str, stop: str, others: tuple[str, ...]) -> str:
+    """Say which of several operations ``--until`` stopped at."""
+    more = f" and {len(others) - FIRST} more" if len(others) > FIRST else ""
+    return f"--until {until}: stopped at '{stop}'; it means {', '.join(others[:FIRST])}{more} as well"
 
 
 def _as_given(spec: TensorSpec, value: Any) -> PortValue:

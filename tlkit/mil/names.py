@@ -1,0 +1,133 @@
+"""Find operations of a program by what people call them: name, value, type, or the module of the PyTorch model.
+
+A name is looked up in this order; the first way that finds something decides:
+
+1. the name of an operation or of one of its values, exactly;
+2. ``TYPE``: all operations of a type, and ``TYPE_N`` the one with that number among them, from 0;
+3. a module's path (``encoder.layers.3.attention``): all operations inside it, as far as the program records modules.
+
+Operations inside the blocks of ``cond`` and ``while_loop`` are found by :func:`everywhere` only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import pairwise
+
+from tlkit.mil.program import Function, Operation, Ref, walk
+from tlkit.mil.types import DType
+
+_NEAREST = 3
+_SUFFIX = r"_(?:weight|bias|gamma|beta|mean|variance|alpha|in_proj_weight|in_proj_bias)(?=_|$).*"
+"""What coremltools adds to a module's name for its parameters, and then for how they are stored."""
+_MODULE_KEYS = ("module", "scope", "torch_module", "module_path", "layer")
+"""Text attributes in which a writer records the module that an operation came from."""
+
+
+def names_of(operation: Operation) -> tuple[str, ...]:
+    """Return the names by which an operation can be chosen: its own and those of its values."""
+    return (operation.name, *(item.name for item in operation.outputs))
+
+
+def is_constant(operation: Operation) -> bool:
+    """Whether the operation is known before the program runs: a constant or a compressed weight."""
+    return operation.type == "const" or operation.type.startswith("constexpr_")
+
+
+def running(function: Function) -> list[Operation]:
+    """Return the operations of the function's own block that run: no constants."""
+    return [op for op in function.block.operations if not is_constant(op)]
+
+
+def everywhere(function: Function) -> Mapping[str, Operation]:
+    """Return every operation, nested ones and constants too, by each of its names."""
+    return {name: op for op in walk(function.block.operations) for name in names_of(op)}
+
+
+def find(function: Function, name: str) -> tuple[Operation, ...]:
+    """Return the running operations that ``name`` means, in program order; empty where it means none."""
+    inside = running(function)
+    for op in inside:
+        if name in names_of(op):
+            return (op,)
+    of_type = [op for op in inside if op.type == name]
+    kind, _, number = name.rpartition("_")
+    if not of_type and number.isascii() and number.isdecimal():
+        numbered = [op for op in inside if op.type == kind]
+        of_type = numbered[int(number[:9]) :][:1]
+    if of_type:
+        return tuple(of_type)
+    plain = _plain(name)
+    return tuple(op for op, module in zip(inside, modules(inside), strict=True) if _inside(_plain(module), plain))
+
+
+def matching(function: Function, pattern: str) -> tuple[Operation, ...]:
+    """Return the running operations of which a name, the type or the module matches ``pattern`` (``*`` and ``?``);
+    without those marks, those that :func:`find` finds for it."""
+    inside = running(function)
+    found = [
+        op
+        for op, module in zip(inside, modules(inside), strict=True)
+        if any(fnmatchcase(text, pattern) for text in (op.type, *names_of(op), module) if text)
+    ]
+    return tuple(found) or find(function, pattern)
+
+
+def nearest(function: Function, name: str) -> tuple[str, ...]:
+    """Return the names most like ``name`` that :func:`find` finds something for, best first; at most three."""
+    inside = running(function)
+    known = [text for op in inside for text in (*names_of(op), op.type)] + [text for text in modules(inside) if text]
+    unique = list(dict.fromkeys(known))
+    parts = [text for text in unique if name and name.lower() in text.lower()]
+    close = difflib.get_close_matches(name, unique, _NEAREST, 0.5)
+    return tuple(dict.fromkeys([*close, *parts]))[:_NEAREST]
+
+
+def modules(operations: Sequence[Operation]) -> list[str]:
+    """Return, per operation, the path of the PyTorch module that it came from; empty where nothing records it.
+
+    A writer's text attribute says it, or the names of the operation's weights, from which coremltools makes the names
+    of constants: ``layers_3_fc_weight_to_fp16`` is of ``layers.3.fc`` (numbers are modules; other underscores stay).
+    """
+    return [_recorded(op) or _by_weights(op) for op in operations]
+
+
+def _recorded(operation: Operation) -> str:
+    for key in _MODULE_KEYS:
+        value = operation.attributes.get(key)
+        if value is not None and getattr(value.type, "dtype", None) is DType.STRING and isinstance(value.data, tuple):
+            return str(value.data[0]) if value.data else ""
+    return ""
+
+
+def _by_weights(operation: Operation) -> str:
+    for name in _references(operation):
+        module, count = re.subn(_SUFFIX, "", name)
+        if count and module:
+            return _dotted(module)
+    return ""
+
+
+def _references(operation: Operation) -> Iterator[str]:
+    for key in ("weight", "bias", "gamma", "beta", "y", "x", "weight_ih", "weight_hh"):
+        for argument in operation.inputs.get(key, ()):
+            if isinstance(argument, Ref):
+                yield argument.name
+
+
+def _dotted(name: str) -> str:
+    parts = name.removeprefix("inner_").split("_")  # inner: the wrapper in which tlkit traces a model
+    marks = ["." if before.isdecimal() or after.isdecimal() else "_" for before, after in pairwise(parts)]
+    return "".join(text for pair in zip(parts, [*marks, ""], strict=True) for text in pair)
+
+
+def _plain(path: str) -> str:
+    """Return a path with one mark between its parts: dots, slashes and underscores are not told apart."""
+    return re.sub(r"[._/]+", "_", path).strip("_").lower()
+
+
+def _inside(module: str, wanted: str) -> bool:
+    return bool(wanted) and (module == wanted or module.startswith(f"{wanted}_"))
