@@ -19,7 +19,7 @@ SHOWN = {"json", "quiet", "verbose"}
 """How an answer is printed, which is a command's affair."""
 VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
-    "inspect": {"force", "html", "ops", "per_op", "risks", "rules", "tree", "weights"},
+    "inspect": {"depth", "force", "html", "mil", "ops", "patterns", "per_op", "risks", "rules", "tree", "weights"},
     "run": {"top"},
     "bench": {
         # How a run is printed.

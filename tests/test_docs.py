@@ -102,7 +102,7 @@ def packages_world(folder: Path) -> None:
 
     ports: dict[str, Any] = {"inputs": ["x=1x8", "scale=1"], "output_names": ["y"], "precision": "f32"}
     convert(Net(), folder / "net.mlpackage", **ports)
-    edit(folder / "net.mlpackage", folder / "flexible.mlpackage", input_shape=["x=1..64x8"])
+    edit(folder / "net.mlpackage", folder / "flexible.mlpackage", input_shapes=["x=1..64x8"])
     convert_weights(folder / "net.mlpackage", folder / "net.safetensors")
     for name in ("a", "b", "old", "new"):
         shutil.copytree(folder / "net.mlpackage", folder / f"{name}.mlpackage")
@@ -185,7 +185,7 @@ def test_the_commands_of_a_page_run_in_its_order(
     weights_world(tmp_path)
     monkeypatch.chdir(tmp_path)
     for item in items:
-        check(item, tlkit(*item.words))
+        check(item, tlkit(*_again(item)))
 
 
 @pytest.mark.slow
@@ -204,8 +204,13 @@ def test_the_examples_of_help_run(name: str, tlkit: Shell, tmp_path: Path, monke
         if "--show" in item.words:
             for saved in (word for word in item.words if word.endswith(".json")):
                 shutil.copy(tmp_path / "run.json", tmp_path / saved)
-        words = item.words + (["--force"] if "--output" in item.words or "-o" in item.words else [])
-        check(item, tlkit(*words), ELSEWHERE.get(item.command.partition("  #")[0], (0,)))
+        check(item, tlkit(*_again(item)), ELSEWHERE.get(item.command.partition("  #")[0], (0,)))
+
+
+def _again(item: Shown) -> list[str]:
+    """Return the words of an example; where it writes, over what an example before it wrote."""
+    writes = {"-o", "--save", "--save-outputs", "--dump", "--report"} & set(item.words)
+    return item.words + (["--force"] if writes and "--force" not in item.words else [])
 
 
 def _digits(folder: Path) -> None:

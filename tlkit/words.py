@@ -22,3 +22,8 @@ def _scaled(count: float, units: tuple[str, ...]) -> str:
     if unit == units[0] or abs(value) >= 1000:
         return f"{value:.0f}{unit}"
     return f"{value:.3g}{unit}"
+
+
+def macs_text(count: int, unit: str = "MACs") -> str:
+    """Return a number of operations in three significant figures: ``4.09 GMACs``."""
+    return _scaled(count, tuple(f" {prefix}{unit}" for prefix in ("", "k", "M", "G", "T")))

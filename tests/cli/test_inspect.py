@@ -45,7 +45,7 @@ def test_the_json_holds_all_of_it(tlkit: Shell, tmp_path: Path) -> None:
 
 
 def test_ops_are_mil_text(tlkit: Shell, tmp_path: Path) -> None:
-    outcome = tlkit("inspect", packages.classifier(tmp_path / "net.mlpackage"), "--ops")
+    outcome = tlkit("inspect", packages.classifier(tmp_path / "net.mlpackage"), "--mil")
     assert outcome.code == 0 and outcome.out.startswith("program(")
     assert "tensor<fp16, [1, 3]> z = linear(" in outcome.out and "BLOBFILE" in outcome.out
 
@@ -92,7 +92,7 @@ def test_bad_files_are_one_error_and_a_hint(
 
 
 @needs_models
-@pytest.mark.parametrize("flags", [[], ["--json"], ["--ops"], ["--weights"]])
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--ops"], ["--mil"], ["--weights"]])
 def test_every_real_model_can_be_inspected_every_way(tlkit: Shell, flags: list[str]) -> None:
     for path in sorted([*(MODELS / "mlpackage").iterdir(), *(MODELS / "mlmodel").iterdir()]):
         outcome = tlkit("inspect", path, *flags)

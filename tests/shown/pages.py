@@ -54,9 +54,11 @@ def shown(root: Path, page: str) -> Iterator[Shown]:
 
 
 def masked(text: str) -> str:
-    """Return ``text`` as words with single blanks: figures are ``#``, with their units (shapes and names stay); lines of tables and bars are
-    gone, and so is where lines were folded."""
-    text = re.sub(r"[─-╿▀-▟]+", " ", text)
+    """Return ``text`` as words with single blanks: figures are ``#``, with their units (shapes and names stay).
+
+    Lines of tables and bars are gone, and so is where lines were folded.
+    """
+    text = " ".join(re.sub(r"[─-╿▀-▟]+", " ", text).split())
     text = re.sub(r"\d+\.\d+\.\d+(?:\+\w+)?", "#", text)  # versions
     text = re.sub(r"\b[0-9a-f]{16,}\b", "#", text)  # hashes
     text = re.sub(rf"{_NUMBER}(?: ?{_UNIT}|{_END})", "#", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,18 @@ if TYPE_CHECKING:
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.coreml.package import Package
 
-Ops = Annotated[bool, typer.Option("--ops", help="List the program, operation by operation, in MIL's own words.")]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PATTERN]...", help="With --ops: only these operations, by name, type or module: 'conv*'."),
+]
+Ops = Annotated[
+    bool, typer.Option("--ops", help="List the operations: inputs, outputs, weights, MACs, memory; those of PATTERN.")
+]
+Depth = Annotated[
+    int | None,
+    typer.Option("--depth", metavar="N", min=1, help="With --ops: a line per module, N levels deep."),
+]
+Mil = Annotated[bool, typer.Option("--mil", help="Print the program as MIL text.")]
 Weights = Annotated[bool, typer.Option("--weights", help="List the stored tensors: type, shape, bytes, file offset.")]
 Tensors = Annotated[
     str | None,
@@ -82,7 +94,10 @@ Measured = Annotated[
 
 def inspect(
     model: options.Model,
+    patterns: Patterns = None,
     ops: Ops = False,
+    depth: Depth = None,
+    mil: Mil = False,
     weights: Weights = False,
     tensors: Tensors = None,
     stats: Stats = False,
@@ -109,6 +124,7 @@ def inspect(
 
     \b
     tlkit inspect net.mlpackage
+    tlkit inspect net.mlpackage --ops 'linear*'
     tlkit inspect llama.gguf --tensors ffn_down
     tlkit inspect net.safetensors --stats
     tlkit inspect net.mlpackage --placement --units ane,all --chip m4
@@ -117,6 +133,7 @@ def inspect(
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from pathlib import Path
 
+    model, patterns = _model_first(model, list(patterns or ()), ops)
     path = Path(model)
     if html is not None and not placement:
         raise UsageError("--html goes with --placement", "add --placement")
@@ -159,7 +176,31 @@ def inspect(
         extra = {name: getattr(found, name) for name in ("stats", "hashes") if getattr(found, name) is not None}
         sink.answer(_document(found, tensors) | extra, "")
     else:
-        sink.answer({}, lambda: _shown(found, ops, weights, tensors, tree, risks))
+        listing = _Listing(ops, tuple(patterns), depth, mil)
+        sink.answer({}, lambda: _shown(found, listing, weights, tensors, tree, risks))
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What ``--ops`` and ``--mil`` ask for."""
+
+    ops: bool
+    patterns: tuple[str, ...]
+    depth: int | None
+    mil: bool
+
+
+def _model_first(model: str, patterns: list[str], ops: bool) -> tuple[str, list[str]]:
+    """Return the model and the patterns, whichever came first on the command line."""
+    from pathlib import Path
+
+    if patterns and not ops:
+        raise UsageError(f"one model at a time: {' '.join((model, *patterns))}", "patterns go with --ops")
+    if patterns and not Path(model).exists():
+        there = [word for word in patterns if Path(word).exists()]
+        if len(there) == 1:
+            return there[0], [model, *(word for word in patterns if word != there[0])]
+    return model, patterns
 
 
 def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
@@ -208,7 +249,7 @@ def _diff(sink: output.Sink, first: Inspection) -> None:
         raise typer.Exit(1)
 
 
-def _shown(found: Inspection, ops: bool, weights: bool, tensors: str | None, tree: bool, risks: bool) -> Any:
+def _shown(found: Inspection, listing: _Listing, weights: bool, tensors: str | None, tree: bool, risks: bool) -> Any:
     from tlkit.cli.views import inspect as view
     from tlkit.cli.views import tensors as tensor_view
 
@@ -219,13 +260,35 @@ def _shown(found: Inspection, ops: bool, weights: bool, tensors: str | None, tre
         return risks_view(found, found.risks)
     if extra:
         return tensor_view.extra_view(extra)
-    if ops and found.package is not None:
+    if listing.mil and found.package is not None:
         return _program_text(found.package, found.function)
+    if (listing.ops or listing.depth) and (found.package is not None or found.costs is not None):
+        return _operations(found, listing)
     if weights or tensors is not None:
         return view.weights_view(found.matching(tensors))
     if tree:
         return tensor_view.tree_view(found, found.groups)
-    return view.summary_view(found, found.groups if found.package is None else (), found.risks)
+    # An old network's costs take numpy and a program made of its layers: --ops and --json have them.
+    counted = found.package is None or found.package.program is not None
+    groups = found.groups if found.package is None else ()
+    return view.summary_view(found, groups, found.risks, found.costs if counted else None)
+
+
+def _operations(found: Inspection, listing: _Listing) -> Any:
+    """Return the table of operations or modules; of a model without a graph, its layers as text."""
+    costs = found.costs
+    if costs is None or not costs.per_op:
+        assert found.package is not None
+        return _program_text(found.package, found.function)
+    from tlkit.cli.views.program.ops import modules_view, ops_view
+    from tlkit.core.inspect.costs import by_module
+
+    ops = costs.matching(listing.patterns)
+    if not ops:
+        near = ", ".join(name for pattern in listing.patterns for name in costs.nearest(pattern))
+        hint = f"nearest: {near}; --ops by itself lists all" if near else "--ops by itself lists all of them"
+        raise UsageError(f"{found.path}: no operation matches {' '.join(listing.patterns)}", hint)
+    return ops_view(costs, ops) if listing.depth is None else modules_view(costs, by_module(ops, listing.depth))
 
 
 def _document(found: Inspection, pattern: str | None) -> dict[str, Any]:
@@ -236,6 +299,7 @@ def _document(found: Inspection, pattern: str | None) -> dict[str, Any]:
         "tensors": [_row(entry) for entry in found.matching(pattern)],
         "groups": found.groups,
         "program": found.program,
+        "costs": found.costs,
         "file_metadata": found.file_metadata,
         "good_for": found.good_for,
         "convert": found.conversion,

@@ -170,7 +170,7 @@ class OnnxFile(MappedTensors):
             elif depth == 0 and number == 2:
                 self.metadata["graph"] = self._text(begin, stop)
             elif depth == 0 and number in (11, 12):
-                (self.inputs if number == 11 else self.outputs).append(self._port(begin, stop))
+                (self.inputs if number == 11 else self.outputs).append(self.port(begin, stop))
 
     def _node(self, start: int, end: int, depth: int) -> None:
         self._seen += 2  # what an empty one takes
@@ -219,7 +219,13 @@ class OnnxFile(MappedTensors):
             return 1
         return (stop - begin) // 4 if dtype == 1 else sum(1 for _ in varints(self._data, begin, stop))
 
-    def _port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
+    @property
+    def data(self) -> memoryview:
+        """The file's bytes, mapped."""
+        return self._data
+
+    def port(self, start: int, end: int) -> tuple[str, str, tuple[int | str, ...]]:
+        """Return the name, type and shape of the ValueInfoProto at ``data[start:end]``."""
         name, dtype = "", ""
         shape: list[int | str] = []
         # ValueInfoProto: 1 name, 2 type.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from rich.text import Text
 from tlkit.cli.sink.card import card
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.cli.views import tensors as _tensor_view
+from tlkit.cli.views.program.ops import costs_rows
 from tlkit.cli.views.risks import summary_of_risks
 from tlkit.core.inspect.which import which_format
 from tlkit.mil.opsets import VERSIONS
@@ -22,23 +24,29 @@ from tlkit.types import ModelInfo, TensorSpec
 from tlkit.words import byte_text, count_text
 
 if TYPE_CHECKING:
+    from tlkit.core.inspect.costs import Costs
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.groups import Group as TensorGroup
     from tlkit.mil.risks.kit import Risk
 
+_FIGURES = {"max_abs": "max abs", "cosine": "cosine", "snr_db": "SNR dB"}
 _LABEL = 20  # columns of a fact's name; what people call their own facts can be longer
 _SHOWN = 12  # kinds of operation, class labels: what fits a line or two
 _LONG = 400  # characters of a description or a user's entry; --json has all of it
 
 
-def summary_view(info: ModelInfo, groups: Sequence[TensorGroup] = (), risks: Sequence[Risk] = ()) -> RenderableType:
-    """Return the summary: facts, ports, operations, tensors by group, known problems, uses."""
-    parts: list[RenderableType] = [_facts(info), Text()]
+def summary_view(
+    info: ModelInfo, groups: Sequence[TensorGroup] = (), risks: Sequence[Risk] = (), costs: Costs | None = None
+) -> RenderableType:
+    """Return the summary: facts, costs, ports, operations, tensors by group, known problems, uses."""
+    parts: list[RenderableType] = [_facts(info, costs)]
     ports = [("input", spec) for spec in info.inputs]
     ports += [("state", spec) for spec in info.states]
     ports += [("output", spec) for spec in info.outputs]
     if ports:
-        parts.append(_ports(ports))
+        parts.append(_ports(ports))  # it begins with an empty line
+    elif info.operations or groups:
+        parts.append(Text())
     if info.operations:
         parts.append(_operations(info.operations))
     if info.details.get("model"):
@@ -70,9 +78,10 @@ def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
     return view
 
 
-def _facts(info: ModelInfo) -> RenderableType:
+def _facts(info: ModelInfo, costs: Costs | None) -> RenderableType:
     rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
     rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
+    rows += costs_rows(costs)
     rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels))]
     rows += [*_tensor_view.detail_rows(info), *_said(info), *_origin(info)]
     return card(((label, _cut(value)) for label, value in rows if value), _LABEL)
@@ -146,8 +155,27 @@ def _said(info: ModelInfo) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = [("about", data.description), ("version", data.version)]
     rows += [("author", data.author), ("license", data.license)]
     known = ("com.github.apple.coremltools.", "format")  # shown elsewhere; "format" is SafeTensors' word for its writer
-    rows += [(key, value) for key, value in data.user.items() if not key.startswith(known)]
+    rows += [
+        (key, _verified(value) if key == "tlkit.verified" else value)
+        for key, value in data.user.items()
+        if not key.startswith(known)
+    ]
     return rows
+
+
+def _verified(told: str) -> str:
+    """Return what a package says of its verification, in words; as it is where it says it in another way."""
+    try:
+        found = json.loads(told)
+        said = "agrees with its source" if found["passed"] else "differs from its source"
+        count = found["inputs"]
+        parts = [f"{said} on {'an input' if count == 1 else f'{count} inputs'}"]
+        for name, figures in found["outputs"].items():
+            shown = (f"{label} {figures[key]:.6g}" for key, label in _FIGURES.items() if figures.get(key) is not None)
+            parts.append(f"{name}: {', '.join(shown)}")
+        return "; ".join(parts)
+    except (ValueError, LookupError, TypeError, AttributeError):  # another version's words
+        return told
 
 
 def _origin(info: ModelInfo) -> list[tuple[str, str | Text]]:

@@ -18,6 +18,7 @@ from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.core.compare.tensors import FileDifference
+    from tlkit.core.inspect.costs import Costs
     from tlkit.core.inspect.measured import Beside
     from tlkit.core.inspect.stats import TensorStats
     from tlkit.formats.coreml.package import Package
@@ -90,6 +91,17 @@ class Inspection(ModelInfo):
         from tlkit.core.inspect.risks import package_risks
 
         return package_risks(self.package, self.function, self)
+
+    @cached_property
+    def costs(self) -> Costs | None:
+        """Multiply-accumulates, weights and memory of each operation; None for a file that holds no graph."""
+        from tlkit.core.inspect.costs import onnx_costs, package_costs
+
+        if self.package is not None:
+            return package_costs(self.package, self.function)
+        from tlkit.formats.onnx import OnnxFile
+
+        return onnx_costs(self.opened) if isinstance(self.opened, OnnxFile) else None
 
     @property
     def good_for(self) -> str:

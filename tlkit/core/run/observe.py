@@ -14,8 +14,8 @@ import numpy as np
 
 from tlkit.errors import UsageError
 from tlkit.host.goals import Kind
-from tlkit.mil import names
 from tlkit.mil.program import Function, Operation
+from tlkit.mil.survey import names
 
 INDEX = "index.json"
 """In a folder of dumped values: what is in which file."""

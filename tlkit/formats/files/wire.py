@@ -61,3 +61,8 @@ def varints(data: memoryview, start: int, end: int) -> Iterator[int]:
     while start < end:
         value, start = varint(data, start, end)
         yield value
+
+
+def signed(value: int) -> int:
+    """Return a varint's value as the signed 64-bit integer that it stands for."""
+    return value - (1 << 64) if value >> 63 else value

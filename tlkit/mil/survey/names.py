@@ -11,7 +11,6 @@ Operations inside the blocks of ``cond`` and ``while_loop`` are found by :func:`
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -78,6 +77,8 @@ def matching(function: Function, pattern: str) -> tuple[Operation, ...]:
 
 def nearest(function: Function, name: str) -> tuple[str, ...]:
     """Return the names most like ``name`` that :func:`find` finds something for, best first; at most three."""
+    import difflib  # only a name that is not found needs it
+
     inside = running(function)
     known = [text for op in inside for text in (*names_of(op), op.type)] + [text for text in modules(inside) if text]
     unique = list(dict.fromkeys(known))
@@ -119,6 +120,8 @@ def _references(operation: Operation) -> Iterator[str]:
 
 
 def _dotted(name: str) -> str:
+    if "/" in name:  # a path already, as converters from TensorFlow write them
+        return name.replace("/", ".")
     parts = name.removeprefix("inner_").split("_")  # inner: the wrapper in which tlkit traces a model
     marks = ["." if before.isdecimal() or after.isdecimal() else "_" for before, after in pairwise(parts)]
     return "".join(text for pair in zip(parts, [*marks, ""], strict=True) for text in pair)

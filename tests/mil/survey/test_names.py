@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.mil.programs import call, function, tensor
-from tlkit.mil.names import find, matching, modules, nearest, running
 from tlkit.mil.program import Function, NamedType, Operation, Value
+from tlkit.mil.survey.names import find, matching, modules, nearest, running
 from tlkit.mil.types import DType, TensorType
 
 KIND = tensor("fp16", 1, 8)
