@@ -121,6 +121,8 @@ class OnnxGraph:
         first = kinds[0] if kinds else F32
         number = next((kind for kind in kinds if kind != BOOL), first)
         given = [self.value(item, number) for item in operands]
+        while given and given[-1] is None:
+            given.pop()  # an input left out at the end has no name: ONNX Runtime 1.32 crashes on a layer norm with one
         names = [self.fresh() for _ in range(count)]
         self.nodes.append(helper.make_node(kind, [item.name if item else "" for item in given], names, **attributes))
         return [GraphValue(name, dtype or first) for name in names]

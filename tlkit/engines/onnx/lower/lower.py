@@ -19,6 +19,8 @@ from tlkit.engines.onnx.kit.graph import GraphValue, OnnxGraph, Spelling, Unsupp
 from tlkit.engines.onnx.kit.registry import lowering
 from tlkit.engines.onnx.kit.rounding import clamped, clamped_raw, rounded
 from tlkit.engines.onnx.lower import ops as lowerings
+from tlkit.engines.torch.fused.attention import find
+from tlkit.engines.torch.fused.bounds import Bounds, declare
 from tlkit.mil import ops
 from tlkit.mil.lower.lower import item_of
 from tlkit.mil.program import Function, StateType, walk
@@ -94,6 +96,7 @@ class _Lowerer:
         self.graph = OnnxGraph(spelling)
         self.values: dict[fx.Node, Any] = {}
         self.settled: dict[str, GraphValue] = {}
+        self.inner = _inside_attention(module, function) if spelling.rounding == "arithmetic" else frozenset()
 
     def run(self) -> OnnxGraph:
         inputs = iter(self.function.inputs)
@@ -167,7 +170,9 @@ class _Lowerer:
             made = entry.function(self.graph, **given)
         except UnsupportedGraph as error:
             raise UnsupportedGraph(f"{_of(node)}: {error.message}") from None
-        waits = _rounds(node.target) or (early and any(_is_raw(item) for item in given.values()))
+        waits = (_rounds(node.target) and node not in self.inner) or (
+            early and any(_is_raw(item) for item in given.values())
+        )
         made = _deep(made, lambda value: replace(value, clamp=value.clamp or next(iter(clamps), None)))
         self.values[node] = self.shaped(made, self.seen.found[node], waits)
 
@@ -204,6 +209,15 @@ class _Lowerer:
         if not (waits and made.is_float):
             made = clamped(self.graph, made)
         return replace(made, shape=shape, raw=waits and made.is_float)
+
+
+def _inside_attention(module: fx.GraphModule, function: Function) -> frozenset[fx.Node]:
+    """Return the scores and shares of attentions whose scores cannot overflow: unrounded, a compiler makes one kernel
+    of what is between queries and mixed values."""
+    declare(module.graph, function)
+    bounds = Bounds(module)
+    found = (find(node, bounds) for node in module.graph.nodes)
+    return frozenset(node for item in found if item is not None for node in item.between)
 
 
 def _deep(item: Any, change: Callable[[GraphValue], GraphValue]) -> Any:

@@ -32,7 +32,7 @@ def fuse_attention(module: fx.GraphModule) -> int:
     """Rewrite ``module`` in place; return how many were found."""
     bounds, count = Bounds(module), 0
     for node in list(module.graph.nodes):
-        found = _find(node, bounds)
+        found = find(node, bounds)
         if found is None:
             continue
         with module.graph.inserting_before(node):
@@ -47,8 +47,9 @@ def fuse_attention(module: fx.GraphModule) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attention:
-    """What was found: ``plain`` says that ``key`` is [.., length, width], else it is the other way round."""
+class Attention:
+    """What was found: ``plain`` says that ``key`` is [.., length, width], else it is the other way round;
+    ``between`` are the scores and shares, the last first."""
 
     query: fx.Node
     key: fx.Node
@@ -67,7 +68,7 @@ def _alone(node: Any, target: Any) -> bool:
     return target_of(node) is target and len(node.users) == 1
 
 
-def _find(node: fx.Node, bounds: Bounds) -> _Attention | None:
+def find(node: fx.Node, bounds: Bounds) -> Attention | None:
     """Return the attention that ends at ``node``, if it is one whose scores cannot overflow."""
     if target_of(node) is not linear.matmul or node.kwargs.get("transpose_x") or node.kwargs.get("transpose_y"):
         return None
@@ -102,8 +103,8 @@ def _find(node: fx.Node, bounds: Bounds) -> _Attention | None:
         # A power of 2 changes no digit, so that it may as well scale the scores: one pass over the queries less.
         factor, inner = _factor(query, bounds)
         if factor is not None and math.frexp(factor)[0] == 0.5 and shape_of(inner) == shape_of(query):
-            return _Attention(inner, key, plain, value, scale * factor, (*between, query))
-    return _Attention(query, key, plain, value, scale, tuple(between))
+            return Attention(inner, key, plain, value, scale * factor, (*between, query))
+    return Attention(query, key, plain, value, scale, tuple(between))
 
 
 def _factor(product: fx.Node, bounds: Bounds) -> tuple[float | None, Any]:

@@ -17,7 +17,7 @@ from torch import fx
 
 from tlkit.mil.lower.lower import item_of
 from tlkit.mil.ops import elementwise_binary, linear, normalization, scatter_gather, tensor, transformation
-from tlkit.mil.program import TensorType
+from tlkit.mil.program import Function, TensorType
 
 PORT = "port"
 """Where an input's node holds its declared type."""
@@ -56,6 +56,13 @@ def target_of(node: Any) -> Callable[..., Any] | None:
     target: Any = node.target
     found: Callable[..., Any] = getattr(target, "__wrapped__", target)
     return found
+
+
+def declare(graph: fx.Graph, function: Function) -> None:
+    """Tell the graph of ``function`` the types of its inputs."""
+    ports = [node for node in graph.nodes if node.op == "placeholder"]
+    for node, item in zip(ports, function.inputs, strict=True):
+        node.meta[PORT] = item.type
 
 
 class Bounds:

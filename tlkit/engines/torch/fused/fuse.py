@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from tlkit.engines.torch.fused.attention import fuse_attention
-from tlkit.engines.torch.fused.bounds import PORT
+from tlkit.engines.torch.fused.bounds import declare
 from tlkit.engines.torch.fused.convolution import fuse_convolutions
 from tlkit.mil.program import Function
 
@@ -22,9 +22,7 @@ def fuse(module: fx.GraphModule, function: Function, *, convolutions: bool = Tru
     kept: dict[fx.Node, fx.Node] = {}
     output: Any = graph.graph_copy(module.graph, kept)
     graph.output(output)
-    ports = [node for node in graph.nodes if node.op == "placeholder"]
-    for node, item in zip(ports, function.inputs, strict=True):
-        node.meta[PORT] = item.type
+    declare(graph, function)
     made = fx.GraphModule(module, graph)
     with torch.inference_mode():
         count = fuse_attention(made) + (fuse_convolutions(made) if convolutions else 0)
