@@ -55,6 +55,8 @@ def run(
     function: options.Function = None,
     strict_mil: options.StrictMil = False,
     cache: options.Cache = True,
+    emulate: options.Emulate = None,
+    chip: options.Chip = None,
     stage: options.Stage = None,
     custom: options.Customs = None,
     until: Until = None,
@@ -76,6 +78,7 @@ def run(
         --save-outputs out.npz
     tlkit run flexible.mlpackage --shape x=4,8 --check-nan --json
     tlkit run digits.mlpackage --input images/   each file of a folder, a row each
+    tlkit run net.mlpackage --emulate ane --check-nan   as the Neural Engine would
     tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
@@ -84,7 +87,7 @@ def run(
     if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):
         alone = {"--shape": shapes, "--until": until, "--dump": dump, "--ops": ops, "--check-nan": check_nan}
         settings: dict[str, Any] = {"precision": precision, "engine": engine, "unit": units, "function": function}
-        settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache}
+        settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache, "emulate": emulate, "chip": chip}
         return _folder(sink, model, inputs or [], settings, alone, custom or [], seed, save_outputs, force)
 
     with sink.progress(f"running {model}"):
@@ -101,6 +104,8 @@ def run(
             function=function,
             strict_mil=strict_mil,
             cache=cache,
+            emulate=emulate,
+            chip=chip,
             stage=stage,
             custom=custom or (),
             until=until,
@@ -113,6 +118,8 @@ def run(
         )
     for note in notes:
         sink.note(note)
+    if result.emulated is not None:
+        sink.note(result.emulated.text)
     if save_outputs:
         sink.note(f"outputs written to {save_outputs}")
     if dump:
@@ -172,6 +179,8 @@ def _folder(
     sink.note(f"{result.count} files in {result.seconds:.2f} s, {result.count / result.seconds:.1f} a second")
     if save_outputs:
         sink.note(f"outputs written to {save_outputs}")
+    if loaded.emulated is not None:
+        sink.note(loaded.emulated.text)
     sink.debug(result.ran)
 
 
@@ -200,6 +209,7 @@ def _document(result: RunResult, notes: list[str], top: int) -> dict[str, Any]:
         "until": result.until,
         "dumped": result.dumped,
         "stray": result.stray,
+        "emulated": result.emulated,
     }
 
 
@@ -218,6 +228,8 @@ def _show(result: RunResult, top: int) -> RenderableType:
     parts += [f"{summary.name}: {summary.label}" for summary in result.summaries if summary.kind == "label"]
     if tensors:
         parts.append(_tensors(tensors))
+    if result.emulated is not None:
+        parts.append(f"emulated: {result.emulated.about}")
     if result.not_finite:
         parts.append(f"not finite: {', '.join(result.not_finite)}")
     return Group(*parts)

@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tlkit.mil.program import Function
 from tlkit.types import TensorSpec, Unit
+
+if TYPE_CHECKING:
+    from tlkit.mil.units.emulation import Emulation
 
 Arrays = Mapping[str, Any]
 """An inference's inputs by name: numpy arrays in the types and shapes of the ports."""
@@ -34,7 +37,8 @@ class HowToRun:
     """How to run a model: ``mode`` is the value of ``--engine``, ``threads`` None leaves the choice to the engine.
 
     ``part`` says that it is one stage of a pipeline, without a file of its own. ``cache`` lets engines keep what they
-    compile in the user's cache folder.
+    compile in the user's cache folder. ``emulate`` makes, for a function, the emulation of Apple's units by which it is
+    run (``mil/units``); None runs it as MIL says.
     """
 
     precision: str = "f16"
@@ -44,6 +48,7 @@ class HowToRun:
     threads: int | None = None
     part: bool = False
     cache: bool = True
+    emulate: Callable[[Function], Emulation] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,10 @@ class Refusal:
 
     message: str
     hint: str
+
+
+EMULATED = Refusal("PyTorch emulates units, eagerly", "leave --engine out")
+"""What every other engine says to :attr:`HowToRun.emulate`."""
 
 
 @dataclass(frozen=True, slots=True)

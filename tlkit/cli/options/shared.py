@@ -62,6 +62,14 @@ StrictMil = Annotated[
     bool,
     typer.Option("--strict-mil", help="Follow MIL's specification where Core ML was measured to depart from it."),
 ]
+Emulate = Annotated[
+    str | None,
+    typer.Option(
+        "--emulate",
+        metavar="PROFILE",
+        help="Compute as a unit was published to: mil, ane, ane-m4, ane-m1, cpu, gpu, or auto (by --units and --chip).",
+    ),
+]
 Customs = Annotated[
     list[str] | None,
     typer.Option(

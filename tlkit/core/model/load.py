@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from tlkit.core.emulate.choose import emulator
 from tlkit.core.model.agreement import check_ports
 from tlkit.core.model.engines import check_refusals, check_settings, choose
 from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watching
@@ -21,9 +22,11 @@ from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError, reason
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host import budget
+from tlkit.mil.units.profiles import AUTO
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
+    from tlkit.core.emulate.choose import Emulated
     from tlkit.engines.torch.engine import State
     from tlkit.engines.torch.finite import Stray
     from tlkit.engines.torch.watch import Seen
@@ -107,6 +110,8 @@ def load_model(
     stage: int | str | None = None,
     custom: Mapping[str, Any] | None = None,
     cache: bool = True,
+    emulate: str | None = None,
+    chip: str | None = None,
 ) -> Model:
     """Load the model at ``path``, whatever its format (told from the content, not the extension).
 
@@ -121,15 +126,24 @@ def load_model(
     is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places. ``stage`` is one stage of a pipeline by its
     number, from 0, or its name, to be run by itself.
 
+    ``emulate`` runs f16 operations by what was published of a unit's arithmetic: ``"ane"``, ``"ane-m1"``, ``"cpu"``,
+    ``"gpu"``, or ``"auto"``: each operation by the unit that is predicted for it under ``unit`` on ``chip``.
+    :attr:`Model.emulated` says what that rested on.
+
     ``custom`` names what runs a neural network's custom layers: by their class, a function or its ``module:name``. It
     is called with an array for each input and ``parameters=`` (a dictionary) and ``weights=`` (a list of flat arrays),
     and returns an array for each output. Arrays have the shape that the network sees: [Seq, B, C, H, W] where its
     arrays are of rank 5.
     """
     unit = unit if isinstance(unit, Unit) else Unit.parse(unit)
-    settings = HowToRun(precision, engine, unit, strict_mil, part=stage is not None, cache=cache)
+    how = emulator(emulate, unit, chip)
+    # What is emulated runs here, whatever unit is asked about; a GPU that is asked for by a profile's name is used.
+    here = unit if how is None or (emulate != AUTO and unit is Unit.GPU) else Unit.CPU
+    settings = HowToRun(precision, engine, here, strict_mil, part=stage is not None, cache=cache, emulate=how)
     check_settings(settings)
-    return _open(Path(path), settings, function, stage, hooks(custom or {}))
+    model = _open(Path(path), settings, function, stage, hooks(custom or {}))
+    model.emulation = (emulate, unit, chip) if how is not None and emulate is not None else None
+    return model
 
 
 def _open(
@@ -176,6 +190,7 @@ class Model:
         self._engines: dict[str, Engine] = {}
         self._which = stage
         self._custom, self._links = dict(custom or {}), links
+        self.emulation: tuple[str, Unit, str | None] | None = None
         self._function = function or (self._package.default_function if self._package else None)
 
     @property
@@ -382,6 +397,16 @@ class Model:
         raw = engine.watch(self.arrays(inputs), seen, state)
         # None where `seen` stopped it.
         return raw and from_ports(self.outputs, raw)
+
+    @property
+    def emulated(self) -> Emulated | None:
+        """What the last runs rested on, where the model runs by the profile of a unit; None otherwise."""
+        if self.emulation is None:
+            return None
+        from tlkit.core.emulate.choose import emulated
+
+        made = [getattr(engine, "emulation", None) for engine in self._engines.values()]
+        return next((emulated(item, *self.emulation) for item in made if item is not None), None)
 
     @property
     def checkable(self) -> bool:

@@ -23,6 +23,7 @@ from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec, Unit
 
 if TYPE_CHECKING:
+    from tlkit.core.emulate.choose import Emulated
     from tlkit.engines.torch.finite import Stray
 
 FIRST = 6  # values of an output that the text shows
@@ -68,7 +69,8 @@ class RunResult:
 
     Of a run that stopped at the operation ``until``, the outputs are that operation's values. ``dumped`` lists the
     values that were kept, in the order in which they were computed. ``stray`` is the first operation that made
-    something infinite or NaN of finite values, where it was looked for.
+    something infinite or NaN of finite values, where it was looked for. ``emulated`` says what the outputs rest on
+    where a unit's arithmetic was emulated.
     """
 
     model: str
@@ -83,6 +85,7 @@ class RunResult:
     until: str | None = None
     dumped: tuple[Dumped, ...] = ()
     stray: Stray | None = None
+    emulated: Emulated | None = None
 
     @property
     def not_finite(self) -> tuple[str, ...]:
@@ -102,6 +105,8 @@ def run(
     function: str | None = None,
     strict_mil: bool = False,
     cache: bool = True,
+    emulate: str | None = None,
+    chip: str | None = None,
     stage: int | str | None = None,
     custom: Iterable[str] = (),
     until: str | None = None,
@@ -119,7 +124,8 @@ def run(
     specification where Core ML was measured to depart from it. ``stage`` is one stage of a pipeline, by its number
     (from 0) or name, to be run by itself.
 
-    ``cache=False`` neither keeps a compiled model nor uses one that was kept.
+    ``cache=False`` neither keeps a compiled model nor uses one that was kept. ``emulate`` runs it by what was published
+    of a unit's arithmetic (:func:`load_model`).
 
     ``custom`` are texts ``CLASS=module:function``: what runs a neural network's custom layers (:func:`load_model`).
 
@@ -139,7 +145,7 @@ def run(
         prepare(item.path, force=force, kind=item.kind, inputs=files)
     check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
-    how["cache"] = cache
+    how |= {"cache": cache, "emulate": emulate, "chip": chip}
     loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
     if precision == "bf16":
         note("bf16 is fast, and not faithful to what the package declares")
@@ -173,7 +179,7 @@ def run(
     specs = {spec.name: spec for spec in loaded.outputs}
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
     where = (os.fspath(model), str(unit), engine, precision, seed)
-    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray)
+    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray, loaded.emulated)
 
 
 def _meant(until: str, stop: str, others: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable, Refusal
+from tlkit.engines.engine import EMULATED, Engine, EngineKind, HowToRun, Loadable, Refusal
 from tlkit.engines.onnx.kind import GraphKind
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.host.machine import gpu_expected, is_mac
@@ -33,6 +33,8 @@ class AutoKind(EngineKind):
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
+        if settings.emulate is not None:
+            return EMULATED
         if settings.mode != "auto":
             return Refusal("this is engine 'auto'", "leave --engine out")
         if settings.precision == "bf16" and not self.candidates(settings):

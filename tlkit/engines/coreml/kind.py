@@ -8,7 +8,7 @@ from typing import Any
 
 from tlkit.engines.coreml import engine as coreml
 from tlkit.engines.coreml.plan import compute_plan
-from tlkit.engines.engine import Allocation, Arrays, Engine, EngineKind, HowToRun, Loadable, Refusal
+from tlkit.engines.engine import EMULATED, Allocation, Arrays, Engine, EngineKind, HowToRun, Loadable, Refusal
 from tlkit.host.machine import is_mac
 from tlkit.types import Unit
 
@@ -28,6 +28,8 @@ class CoreMLKind(EngineKind):
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
+        if settings.emulate is not None:
+            return EMULATED
         mode = "eager" if settings.mode == "auto" else settings.mode
         asked = (settings.precision, mode, settings.strict_mil, settings.threads)
         if settings.part:

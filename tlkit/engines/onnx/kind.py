@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable, Refusal
+from tlkit.engines.engine import EMULATED, Engine, EngineKind, HowToRun, Loadable, Refusal
 from tlkit.engines.onnx.keep import keep_for
 from tlkit.errors import UnavailableError
 from tlkit.formats.coreml.legacy import NETWORKS
@@ -39,6 +39,8 @@ class GraphKind(EngineKind):
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
+        if settings.emulate is not None:
+            return EMULATED
         if settings.mode not in self.modes:
             return Refusal(f"{self.title} is not engine '{settings.mode}'", f"use --engine {self.modes[0]}")
         if settings.precision not in self.precisions:

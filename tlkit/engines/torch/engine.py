@@ -17,7 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,9 @@ from tlkit.mil.ops.classify import presenters
 from tlkit.mil.program import Function, StateType, TensorType, Type, walk
 from tlkit.mil.types import DType
 from tlkit.types import Unit
+
+if TYPE_CHECKING:
+    from tlkit.mil.units.emulation import Emulation
 
 
 class State:
@@ -93,6 +96,7 @@ class TorchEngine:
         constants: dict[Any, torch.Tensor] | None = None,
         strict_mil: bool = False,
         halves: bool | None = None,
+        emulate: Callable[[Function], Emulation] | None = None,
     ) -> None:
         self.device = device_for(unit)
         self.compiled = engine == "compile"
@@ -107,8 +111,12 @@ class TorchEngine:
             if not isinstance(wrapped, TensorType) or wrapped.dtype not in ops.CARRIERS:
                 raise LoadError(f"the input '{item.name}' is of type {wrapped}, which is not supported")
         use_one_thread()
-        self.module = lower.lower(function, precision=precision, constants=constants, strict=strict_mil)
-        on_gpu = self.device.type != "cpu"
+        # What the profiles of Apple's units changed, where the program is run by them.
+        self.emulation = emulate(function) if emulate is not None else None
+        self.module = lower.lower(
+            function, precision=precision, constants=constants, strict=strict_mil, emulation=self.emulation
+        )
+        on_gpu = self.device.type != "cpu" and emulate is None
         self.halved = self._rounding and (on_gpu if halves is None else halves) and halve(self.module, function)
         _pack(self.module, self.device)
         if self.device.type == "cuda":
@@ -167,7 +175,7 @@ class TorchEngine:
                 with torch.inference_mode(), self._guarded(arrays):
                     self.module(*self.operands(arrays))  # on a state of its own
             self._compile(operands)
-        if self.device.type == "cuda" and not self._draws:
+        if self.device.type == "cuda" and not self._draws and self.emulation is None:
             return self._captured(arrays, operands, shapes, state)
         call = waiting_call(self._forward, operands, self.device)
         if self.compiled or not self._unknown(shapes):

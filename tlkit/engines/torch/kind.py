@@ -28,6 +28,8 @@ class TorchKind(EngineKind):
 
     def refuses(self, settings: HowToRun) -> Refusal | None:
         """Return why it cannot run models with ``settings``, or None."""
+        if settings.emulate is not None and (settings.precision != "f16" or settings.mode == "compile"):
+            return Refusal("units are emulated in f16, operation by operation", "leave --precision and --engine out")
         if settings.precision == "bf16":
             return Refusal("PyTorch does not run at precision 'bf16' here", "use --engine openvino")
         if settings.mode in (*self.modes, "auto"):
@@ -43,7 +45,7 @@ class TorchKind(EngineKind):
         from tlkit.engines.torch.engine import TorchEngine
 
         how: dict[str, Any] = {"precision": settings.precision, "engine": settings.mode, "unit": settings.unit}
-        how["strict_mil"] = settings.strict_mil
+        how |= {"strict_mil": settings.strict_mil, "emulate": settings.emulate}
         if model.shaped is not None:
             from tlkit.engines.torch.shaped import ShapedEngine
 

@@ -10,7 +10,7 @@ Each node's ``meta["mil"]`` is its :class:`~tlkit.mil.program.Operation`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -35,6 +35,9 @@ from tlkit.mil.program import (
     walk,
 )
 
+if TYPE_CHECKING:
+    from tlkit.mil.units.emulation import Emulation
+
 DIALECT = dialect.__name__
 """tlkit's own operations, which importing it registers."""
 MAX_DEPTH = 64
@@ -48,11 +51,13 @@ def lower(
     precision: str = "f16",
     constants: dict[Any, torch.Tensor] | None = None,
     strict: bool = False,
+    emulation: Emulation | None = None,
 ) -> fx.GraphModule:
     """Lower ``function``; ``precision="f16"`` rounds what the program declares as fp16, ``"f32"`` never rounds.
 
     ``strict`` follows the specification where Core ML was measured to do something else (``docs/fidelity.md``).
     ``constants`` is a cache of tensors by weight record; pass one dict to lower functions that share weights.
+    ``emulation`` runs f16 operations by the profiles of Apple's units (``mil/units``).
     """
     context = _Context(
         function.opset,
@@ -60,6 +65,7 @@ def lower(
         {} if constants is None else constants,
         strict,
         budget.warranted(stored(walk(function.block.operations))),
+        emulation,
     )
     return _Lowering(context, {}, 0).block(function.block, function.inputs)
 
@@ -76,7 +82,16 @@ def unsupported(function: Function) -> dict[str, int]:
 class _Context:
     """What all blocks of one function share."""
 
-    def __init__(self, opset: str, rounding: bool, cache: dict[Any, torch.Tensor], strict: bool, most: float) -> None:
+    def __init__(
+        self,
+        opset: str,
+        rounding: bool,
+        cache: dict[Any, torch.Tensor],
+        strict: bool,
+        most: float,
+        emulation: Emulation | None,
+    ) -> None:
+        self.emulation = emulation
         self.opset = opset
         self.strict = strict
         self.rounding = rounding
@@ -110,6 +125,8 @@ class _Lowering:
             self.values[name] = node = self.graph.create_node("placeholder", name, name=safe)
             self.defined.add(name)
             node.target = node.name  # made a Python identifier by fx: an input may be called ``in``
+        if self.context.emulation is not None:
+            self.context.emulation.begin(inputs)
         for operation in block.operations:
             try:
                 self.operation(operation)
@@ -131,6 +148,8 @@ class _Lowering:
             if item.name in self.defined:
                 raise LoadError(f"it defines '{item.name}' a second time", "the program is damaged")
             self.defined.add(item.name)
+        if self.context.emulation is not None:
+            self.context.emulation.see(operation)
         if operation.type == "const":
             self.values[operation.outputs[0].name] = self.context.constant(const_value(operation))
             return
@@ -143,7 +162,10 @@ class _Lowering:
             self.constexpr(definition, operation)
             return
         arguments = self.bind(definition, operation)
-        target = definition.rounded if rounds(operation, self.context.rounding) else definition.function
+        rounded = rounds(operation, self.context.rounding)
+        target = definition.rounded if rounded else definition.function
+        if self.context.emulation is not None:
+            target, arguments = self.context.emulation.target(operation, definition, arguments, rounded)
         name = operation.outputs[0].name if operation.outputs else None  # write_state has none
         node = self.graph.create_node("call_function", target, (), arguments, name=name)
         node.meta["mil"] = operation

@@ -22,9 +22,9 @@ def quantize(
     input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: int | None = None
 ) -> Tensor:
     """round(input / scale) + zero_point, clamped to int8 or uint8; scale is a scalar or a vector along axis."""
-    steps = torch.round(input / _along(scale, input, axis))
+    steps = torch.round(input / along(scale, input, axis))
     if zero_point is not None:
-        steps = steps + _along(zero_point, input, axis)
+        steps = steps + along(zero_point, input, axis)
     low, high = (-128, 127) if output_dtype == "int8" else (0, 255)
     return steps.clamp(low, high).to(CARRIERS[DType.named(output_dtype)])
 
@@ -34,8 +34,8 @@ def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, a
     """scale * (input - zero_point); scale and zero point are scalars or vectors along ``axis``."""
     values = input.to(torch.float32)
     if zero_point is not None:
-        values = values - _along(zero_point, input, axis)
-    return values * _along(scale, input, axis)
+        values = values - along(zero_point, input, axis)
+    return values * along(scale, input, axis)
 
 
 @op(since=16, constexpr=True)
@@ -131,7 +131,7 @@ def constexpr_sparse_blockwise_shift_scale(
     return data_mask, dense[data_mask != 0]
 
 
-def _along(vector: Tensor, x: Tensor, axis: int | None) -> Tensor:
+def along(vector: Tensor, x: Tensor, axis: int | None) -> Tensor:
     """Align a vector with ``axis`` of ``x``; a scalar stays. LoadError for an axis that ``x`` does not have."""
     if vector.ndim == 0 or axis is None:
         return vector

@@ -1,0 +1,119 @@
+"""Single sums against what an M4 was measured to give, the rules against plain integers, and the screen against the
+sums product by product. Covers tlkit/mil/units/rounding.py."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tlkit.mil.units.accumulators import Accumulator, FixedPoint, Halves, Lanes
+from tlkit.mil.units.rounding import away, to_even
+
+PROBES = Path(__file__).parents[4] / "shared" / "coreml" / "ane_probes_m4.json"
+
+
+def summed(accumulator: Accumulator, terms: list[float], weight: float) -> torch.Tensor:
+    a = torch.from_numpy(np.array(terms, np.float16).astype(np.float32)).reshape(1, 1, -1)
+    return accumulator.product(a, torch.full((1, len(terms), 1), weight))
+
+
+@pytest.mark.skipif(not PROBES.exists(), reason="the published probes are not here")
+@pytest.mark.parametrize("screen", [True, False])
+def test_all_published_sums_of_the_neural_engine(screen: bool) -> None:
+    probes = json.loads(PROBES.read_text())["probes"]
+    wrong = [
+        probe
+        for probe in probes
+        if float(away(summed(FixedPoint(screen), probe["terms"], probe["weight"]))) != float(probe["ane"])
+    ]
+    assert len(probes) == 108 and not wrong
+
+
+@pytest.mark.skipif(not PROBES.exists(), reason="the published probes are not here")
+def test_all_published_sums_of_the_cpu() -> None:
+    probes = json.loads(PROBES.read_text())["probes"]
+    wrong = [p for p in probes if float(to_even(summed(Halves(), p["terms"], p["weight"]))) != float(p["cpu"])]
+    assert not wrong
+
+
+def by_integers(a: list[float], b: list[float], start: float) -> float:
+    """The rule of row P4 in whole numbers, term by term."""
+
+    def units(value: float) -> int:
+        return int(math.copysign(math.floor(abs(value) * 2**16 + 0.5), value))
+
+    def exponent(value: float) -> int:
+        return max(math.frexp(value)[1] - 1, -14) if value else -14
+
+    total, limit = units(start), 1 << 31
+    for x, y in zip(a, b, strict=True):
+        if abs(total) >= limit:
+            break
+        total += 0 if exponent(x) + exponent(y) <= -17 else units(x * y)
+    return math.copysign(math.inf, total) if abs(total) >= limit else total / 2**16
+
+
+halves = st.floats(width=16, allow_nan=False, allow_infinity=False)
+scales = st.sampled_from([2.0**-16, 2.0**-9, 2.0**-4, 1.0, 8.0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(halves, halves), min_size=1, max_size=12), scales, scales, halves)
+def test_sums_are_the_rule_in_whole_numbers(pairs: list[tuple[float, float]], m: float, n: float, start: float) -> None:
+    # Scaled down, since most f16 values are so large that every sum of their products is infinite.
+    a, b = ([float(np.float16(v * s)) for v in part] for part, s in zip(zip(*pairs, strict=True), (m, n), strict=True))
+    wanted = by_integers(a, b, float(np.float16(start * m)))
+    for screen in (True, False):
+        left, right = torch.tensor(a).reshape(1, 1, -1), torch.tensor(b).reshape(1, -1, 1)
+        got = FixedPoint(screen).product(left, right, torch.tensor([float(np.float16(start * m))]))
+        assert float(away(got)) == float(away(torch.tensor([wanted], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.05, 3.0, 40.0])
+def test_the_screen_changes_no_bit(scale: float) -> None:
+    torch.manual_seed(7)
+    a, b = torch.randn(2, 37, 83).half().float(), (torch.randn(2, 83, 19) * scale).half().float()
+    screened, whole = FixedPoint(True), FixedPoint(False)
+    assert torch.equal(away(screened.product(a, b)), away(whole.product(a, b)))
+    assert whole.exact == whole.sums == screened.sums
+
+
+def test_whole_numbers_need_no_look_at_single_products() -> None:
+    torch.manual_seed(7)
+    a, b = torch.randint(-9, 9, (1, 20, 30)).float(), torch.randint(-9, 9, (1, 30, 10)).float()
+    sums = FixedPoint(True)
+    assert torch.equal(sums.product(a, b), (a.double() @ b.double()))
+    assert sums.exact == 0 < sums.sums
+
+
+def test_ties_go_away_from_zero_and_f64_is_rounded_once() -> None:
+    # 2049 lies between 2048 and 2050; just below it, f32 would round to the tie first.
+    near = torch.tensor([2049.0, -2049.0, 2049 - 2.0**-20, 65519.0, 65520.0, 2.0**-25, 2.0**-26], dtype=torch.float64)
+    wanted = [2050.0, -2050.0, 2048.0, 65504.0, math.inf, 2.0**-24, 0.0]
+    assert away(near).tolist() == wanted
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(width=32, allow_nan=False))
+def test_away_is_numpys_rounding_but_for_ties(value: float) -> None:
+    with np.errstate(over="ignore"):
+        got, even = float(away(torch.tensor([value]))), float(np.float32(value).astype(np.float16))
+    if abs(value) >= 65520 or got == even:
+        assert got == even
+        return
+    # They differ only half way, and then the one away from zero is larger.
+    assert abs(got) > abs(even) and (got + even) / 2 == value
+
+
+def test_an_m1_sums_four_lanes_in_f16() -> None:
+    assert float(to_even(summed(Lanes(), [4096.0] + [1.0] * 1024, 1.0))) == 5116.0
+    assert float(to_even(summed(Lanes(), [2048.0, 1.0], 1.0))) == 2048.0
+    assert float(summed(Lanes(), [30000.0, 30000.0, -30000.0], 1.0)) in (math.inf, 30000.0)
+    assert float(summed(Lanes(), [2.0**-15] * 8, 1.0)) == 0.0
