@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from tests.formats import packages
-from tlkit.cli.app import app
 from tlkit.core.emulate.choose import Emulated
 from tlkit.core.model.load import load_model
 from tlkit.errors import UsageError
@@ -68,12 +65,3 @@ def test_only_the_eager_engine_emulates(tmp_path: Path, how: dict[str, str]) -> 
     path = packages.linear(tmp_path / "net.mlpackage")
     with pytest.raises(UsageError):
         load_model(path, emulate="ane", **how).predict({"x": np.zeros((1, 4), np.float32)})  # type: ignore[arg-type]
-
-
-def test_run_prints_that_it_is_an_emulation(tmp_path: Path) -> None:
-    path = packages.linear(tmp_path / "net.mlpackage")
-    result = CliRunner().invoke(app, ["run", str(path), "--emulate", "ane", "--json"])
-    assert result.exit_code == 0
-    document = json.loads(result.stdout)
-    assert document["emulated"]["profile"] == "ane-m4" and "not a measurement" in result.stderr
-    assert json.loads(CliRunner().invoke(app, ["run", str(path), "--json"]).stdout)["emulated"] is None
