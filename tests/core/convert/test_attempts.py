@@ -112,9 +112,18 @@ def amplified(net: Net, x: Tensor) -> Tensor:
     return y
 
 
+def stepped(net: Net, x: Tensor) -> Tensor:
+    wave = torch.remainder(x * 9, 0.7)
+    return torch.cat([net.linear(wave + torch.floor(x * 9 / 0.7)), net.linear(x)])
+
+
 @pytest.mark.parametrize(
     ("body", "kept"),
-    [(near_ties, "what its last 'topk' chooses by stays"), (amplified, "the first half of its operations stays")],
+    [
+        (near_ties, "what its last 'topk' chooses by stays"),
+        (amplified, "the first half of its operations stays"),
+        (stepped, "what its last 'floor' chooses by stays"),
+    ],
 )
 def test_where_roundings_decide_part_of_it_is_computed_in_f32(
     tmp_path: Path, body: Callable[..., Any], kept: str

@@ -66,12 +66,14 @@ class Verification:
 class Trial:
     """One input, and what each of the two models gives for it. Outputs of one name belong together.
 
-    ``reference`` is None where the source takes no such input: the other model has only to run on it.
+    ``reference`` is None where the source takes no such input: the other model has only to run on it. ``limits`` are
+    for this input only, None for those of all.
     """
 
     name: str
     reference: Run | None
     actual: Run
+    limits: Tolerance | None = None
 
 
 @dataclass
@@ -112,7 +114,7 @@ def compare(
             found.failed[trial.name] = named(_said(error))
             continue
         for name, value in reference.items():
-            _compare(found, name, value, actual.get(name), limits, where)
+            _compare(found, name, value, actual.get(name), trial.limits or limits, where)
     if not any(trial.reference for trial in trials) and not found.failed:
         return Verification(None, {}, (_UNMATCHED,), cases=tuple(names), unmatched=True)
     return _judged(found, tuple(names), retry)

@@ -270,7 +270,9 @@ def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
     if not made.ok:
         _clear(beside)
         same = made.verification is not None and made.verification.passed is False
-        return replace(first, notes=(f"{that}, it {'differs' if same else 'cannot be run here'} as well",))
+        chosen = f": a choice at {', '.join(made.traced.frozen[:4])} is not that of every length"
+        why = chosen if made.traced.frozen and not export else ""
+        return replace(first, notes=(f"{that}, it {'differs' if same else 'cannot be run here'} as well{why}",))
     _clear(path)
     beside.rename(path)
     lost = first.traced.notes[:1]
@@ -339,7 +341,9 @@ def _mixed(path: Path) -> Path:
 def _in_part(order: Order, path: Path, made: Attempt, why: str) -> Attempt | None:
     """Return a package beside the one at ``path`` and its f32 twin that is f16 where that agrees; None if none does."""
     goal, exact = _mixed(path), path.with_name(f"f32-{path.name}")
-    for told, wide in wide_choices(exact, path, order.cases, order.settings(made.recipe)):
+    assert made.verification is not None
+    settings = order.settings(made.recipe)
+    for told, wide in wide_choices(exact, path, order.cases, made.verification, settings):
         recipe = replace(made.recipe, wide=wide)
         mixed = _tried(order, goal, made.traced, recipe)
         if mixed is not None and mixed.passed:

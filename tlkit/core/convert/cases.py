@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlkit.core.convert.capture.study import Study, study
+from tlkit.core.convert.capture.ties import near_steps
 from tlkit.core.model.arrays import read_array
 from tlkit.core.model.inputs import to_port
 from tlkit.errors import LoadError, UsageError
@@ -28,13 +29,15 @@ value."""
 class Case:
     """One set of inputs: the ports at its shapes and a value for each, as ``examples.draw`` gives it.
 
-    ``study`` holds the findings of running the source on it, None for samples.
+    ``study`` holds the findings of running the source on it, None for samples; ``steep``: it lies where the source
+    jumps, so that a rounding may show as a whole step.
     """
 
     name: str
     ports: tuple[TensorSpec, ...]
     values: tuple[NDArray[Any], ...]
     study: Study | None = None
+    steep: bool = False
 
 
 def seeded_cases(
@@ -43,7 +46,7 @@ def seeded_cases(
     """Return one case for each shape worth checking, and notes on shapes at which the source does not run.
 
     One where all are fixed, three where an integer has too few places for its lowest and its highest value, up to six
-    where shapes flex. Returns at least ``least`` cases, repeating the largest shape. Raises what
+    where shapes flex, and two more where the source makes steps of floating inputs, near the steps. Returns at least ``least`` cases, repeating the largest shape. Raises what
     ``study`` raises where the source runs at none.
     """
     choices = [checked_shapes(port) for port in ports]
@@ -63,9 +66,21 @@ def seeded_cases(
             cases.append(Case(name, fixed, found.arrays, found))
     if refused and not cases:
         raise refused[0]
+    cases += _steep(cases[-1], module, seed)
     # The message begins with the class's name, for which "the source itself" stands.
     notes = (f"the source itself {refused[0].message.partition(' ')[2]}: not checked there",) if refused else ()
     return tuple(cases), notes
+
+
+def _steep(case: Case, module: nn.Module, seed: int) -> list[Case]:
+    """Return cases at the shapes of ``case``, near the steps that its source takes."""
+    if case.study is None:
+        return []
+    found = near_steps(module, case.study, seed + 1000)
+    return [
+        replace(case, name=f"{case.name}, {what}", values=arrays, steep=True, study=replace(case.study, arrays=arrays))
+        for what, arrays in found.items()
+    ]
 
 
 def _few(ports: tuple[TensorSpec, ...]) -> int:

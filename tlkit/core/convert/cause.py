@@ -25,7 +25,7 @@ from tlkit.core.convert.verify import Settings, given, run_source
 from tlkit.core.model.load import load_model
 from tlkit.errors import TlkitError, UsageError
 from tlkit.host.quiet import quiet
-from tlkit.mil.program import Operation
+from tlkit.mil.program import Operation, Ref
 
 LARGEST = 65504.0
 """The largest f16 number."""
@@ -54,10 +54,12 @@ class Cause:
 
 @dataclass(slots=True)
 class _Step:
-    """An operation as it ran: its name and type, its values' largest magnitude, and the values if they were kept."""
+    """An operation as it ran: its name and type, what it was ``given`` (names), its values' largest magnitude, and the
+    values if they were kept."""
 
     name: str
     type: str
+    given: frozenset[str]
     largest: float
     finite: bool
     value: Array | None
@@ -67,11 +69,19 @@ def find_cause(
     package: Path, module: nn.Module, traced: Traced, cases: Sequence[Case], found: Verification, settings: Settings
 ) -> Cause | None:
     """Return why the package at ``package`` differs as described by ``found``; None where the cause is unknown."""
-    case = next((case for case in cases if any(case.name in reason for reason in found.reasons)), cases[0])
     try:
-        return _found(package, module, traced, case, cases, settings)
+        return _found(package, module, traced, differing(cases, found), cases, settings)
     except (TlkitError, RuntimeError, ValueError, TypeError, KeyError, IndexError, NotImplementedError):
         return None  # the search must not cost the user the answer
+
+
+def differing(cases: Sequence[Case], found: Verification) -> Case:
+    """Return the first of ``cases`` that a reason of ``found`` names, or the first of all."""
+
+    def named(name: str) -> bool:
+        return any(f"({name})" in reason or f" {name}: " in reason for reason in found.reasons)
+
+    return next((case for case in cases if named(case.name)), cases[0])
 
 
 def _found(
@@ -89,24 +99,26 @@ def _found(
 
 
 def wide_choices(
-    package: Path, half: Path, cases: Sequence[Case], settings: Settings
+    package: Path, half: Path, cases: Sequence[Case], found: Verification, settings: Settings
 ) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield what of the f32 ``package`` to keep in f32 so that the rest may be f16, least first: values by what
-    ``wide`` takes, and a text that says which they are. ``half`` is the same in f16.
+    ``wide`` takes, and a text that says which they are. ``half`` is the same in f16, and differs as ``found`` says.
 
-    First what f16 does not hold with some room; then all before the last choice that f16 makes otherwise (``topk``
-    among scores that it cannot tell apart); then either half, where roundings add up.
+    First what f16 does not hold with some room; then what is before a choice that f16 makes otherwise (``topk`` among
+    scores that it cannot tell apart, a ``floor`` of what is nearly whole); then either half, where roundings add up.
     """
     steps = _watched(package, cases[0], "f32", settings)
     others = [step for case in cases[1:_LOOKED_AT] for step in _watched(package, case, "f32", settings)]
     large = {plain_name(step.name) for step in (*steps, *others) if _unfit(step)}
     if large:
         yield "what gives or takes such values stays in f32", frozenset(large)
-    exact, rounded = (_watched(half, cases[0], precision, settings) for precision in ("f32", "f16"))
-    chosen = [index for index, pair in enumerate(zip(exact, rounded, strict=False)) if _chose_otherwise(*pair)]
+    exact, rounded = (_watched(half, differing(cases, found), precision, settings) for precision in ("f32", "f16"))
+    chosen = [step for step, other in zip(exact, rounded, strict=False) if _chose_otherwise(step, other)]
     if chosen:
-        before = {plain_name(step.name) for step in exact[: chosen[-1] + 1]}
-        yield f"what its last '{exact[chosen[-1]].type}' chooses by stays in f32", frozenset(before | large)
+        told = f"what its last '{chosen[-1].type}' chooses by stays in f32"
+        yield told, frozenset(_leading_to(chosen, exact) | large)
+        before = exact[: exact.index(chosen[-1]) + 1]
+        yield told, frozenset({plain_name(step.name) for step in before} | large)
     names = [plain_name(step.name) for step in steps]
     middle = len(names) // 2
     yield "the first half of its operations stays in f32", frozenset([*names[:middle], *large])
@@ -124,28 +136,42 @@ _CHOOSES = frozenset(
     {"topk", "argsort", "reduce_argmax", "reduce_argmin", "non_maximum_suppression", "cast"}
     | {"equal", "not_equal", "greater", "greater_equal", "less", "less_equal"}
 )
+_STEPS = frozenset({"floor", "ceil", "round", "sign", "floor_div", "mod"})
+_STEP = 2.0**-8  # of the largest: less is a rounding, or a step too small to matter
 
 
 def _chose_otherwise(exact: _Step, rounded: _Step) -> bool:
-    """Whether an operation that makes integers or booleans of numbers gave others in f16 than without rounding."""
-    if exact.type not in _CHOOSES or exact.value is None or rounded.value is None or exact.value.dtype.kind == "f":
+    """Whether an operation that makes integers or booleans of numbers, or takes steps, gave others in f16."""
+    one, other = exact.value, rounded.value
+    if one is None or other is None or exact.type not in _CHOOSES | _STEPS:
         return False
-    return exact.value.shape != rounded.value.shape or bool((exact.value != rounded.value).any())
+    if one.shape != other.shape:
+        return True
+    if exact.type in _STEPS:
+        return one.dtype.kind == "f" and bool((np.abs(one - other) > _STEP * max(exact.largest, 1e-9)).any())
+    return one.dtype.kind != "f" and bool((one != other).any())
+
+
+def _leading_to(chosen: Sequence[_Step], steps: Sequence[_Step]) -> set[str]:
+    """Return the plain names of the values of ``steps`` that ``chosen`` depend on, and of theirs."""
+    needed = {step.name for step in chosen}
+    for step in reversed(steps):
+        if step.name in needed:
+            needed |= step.given
+    return {plain_name(step.name) for step in steps if step.name in needed}
 
 
 def _frozen(traced: Traced, inputs: Sequence[torch.Tensor], source: Sequence[Array], case: Case) -> Cause | None:
     """Explain that the captured graph differs from the module: it contains a choice or a size of the example."""
-    places = f" at {', '.join(traced.frozen[:4])}" if traced.frozen else ""
+    way = "tracing" if isinstance(traced.program, torch.jit.ScriptModule) else "torch.export"
+    fixed = f"{way} fixed a size or a choice" + (f" at {', '.join(traced.frozen[:4])}" if traced.frozen else "")
     try:
         outputs = [value.numpy() for value in graph_outputs(traced, inputs)]
     except Exception:
-        return Cause(f"tracing fixed a size or a choice{places}: the graph does not run on {case.name}", frozen=True)
+        return Cause(f"{fixed}: the graph does not run on {case.name}", frozen=True)
     if all(_near(want, got) for want, got in zip(source, outputs, strict=True)):
         return None
-    return Cause(
-        f"tracing fixed a size or a choice{places}: run by torch, the graph differs from its source as well",
-        frozen=True,
-    )
+    return Cause(f"{fixed}: run by torch, the graph differs from its source as well", frozen=True)
 
 
 def _rounding(
@@ -250,13 +276,14 @@ def _watched(package: Path, case: Case, precision: str, settings: Settings) -> l
 
     def seen(operation: Operation, values: Callable[[], Mapping[str, Any]]) -> bool:
         nonlocal room
+        needs = frozenset(item.name for items in operation.inputs.values() for item in items if isinstance(item, Ref))
         for name, array in values().items():
             floating = array.dtype.kind == "f"
             finite = not floating or bool(np.isfinite(array).all())
             largest = float(np.abs(array[np.isfinite(array)]).max(initial=0)) if floating else 0.0
             room -= array.nbytes
             # Without its value a step still shows an overflow.
-            steps.append(_Step(name, operation.type, largest, finite, array if room > 0 else None))
+            steps.append(_Step(name, operation.type, needs, largest, finite, array if room > 0 else None))
         return False
 
     with quiet():

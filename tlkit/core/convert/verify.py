@@ -63,11 +63,16 @@ def verify(package: Path, module: nn.Module, traced: Traced, cases: Sequence[Cas
         notes.update(dict.fromkeys(_pictures(traced, raw)))
         return _named(traced, raw, model.classes(settings.labels))
 
-    trials = [Trial(case.name, reference, partial(model.predict, case)) for case in cases]
+    steep = replace(limits, relative=limits.relative or _STEP)
+    trials = [
+        Trial(case.name, reference, partial(model.predict, case), steep if case.steep else None) for case in cases
+    ]
     found = compare(trials, limits, named=partial(_shortened, package=package), retry=_REAL)
     return judged(found, notes=(*notes, *found.notes))
 
 
+_STEP = 0.01
+"""Of the range: more is a step taken otherwise, which a cosine over many values does not show."""
 _REAL = "give real inputs, --samples DIR or --example FILE"
 
 

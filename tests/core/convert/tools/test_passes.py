@@ -39,3 +39,24 @@ def test_nothing_leaves_its_range(tmp_path: Path) -> None:
     for mine, right in zip(nothing.values(), module(x, places, h, mask * 0), strict=True):
         assert np.isfinite(mine).all()
         np.testing.assert_allclose(mine, right, atol=5e-3)
+
+
+class Steps(nn.Module):
+    """Quotients of which a step is taken: coremltools drops a division by 1 and multiplies by 1 / y otherwise."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        whole = x.round()
+        tenths = torch.floor(whole * 0.1 / 0.1 + 0.5)
+        return x % 1, x // 1.0, torch.fmod(x, 1), torch.floor(whole * 49 / 49), tenths, (whole * 7 / 7).long(), x / 49
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("export", [False, True])
+def test_steps_of_quotients_are_taken_where_torch_takes_them(tmp_path: Path, export: bool) -> None:
+    made = convert(Steps(), tmp_path / "m.mlpackage", inputs=["x=4x32"], precision="f32", verify=False, export=export)
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)) * 60
+    found = list(tlkit.load_model(tmp_path / "m.mlpackage").predict({"x": x.numpy()}).values())
+    for mine, right in zip(found, Steps()(x), strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-5, atol=1e-5)
+    operations = made.info.operations
+    assert operations["real_div"] == 3 and operations["mul"] >= 4  # x / 49 is a product: no step hangs on it

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from tlkit.core.convert.capture.flow import LIBRARIES
 from tlkit.core.convert.capture.lengths import in_integers
 from tlkit.core.convert.capture.states import found_states, start_notes, watching
 from tlkit.core.convert.capture.trace import Recorder, Traced, capture_error, named_outputs, plain_attention
@@ -44,8 +46,8 @@ def export(
         except Exception as error:
             raise capture_error(error, recorder, ports, "export") from error
     graph = lowered(program)
-    _check_free(graph, ports)
-    return Traced(graph, ports, outputs, (*recorder.notes, *start_notes(recorder, states)), states)
+    frozen = _check_free(graph, ports)
+    return Traced(graph, ports, outputs, (*recorder.notes, *start_notes(recorder, states)), states, frozen)
 
 
 def adopt(
@@ -93,8 +95,11 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
         return whole
 
 
-def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> None:
-    """Raise :class:`ConversionError` where torch.export took the example's length for the only one."""
+def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+    """Raise :class:`ConversionError` where torch.export took the example's length for the only one.
+
+    Returns the lines of other choices that it took by the example's length.
+    """
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     given = [nodes[name] for name in program.graph_signature.user_inputs if name in nodes]
     fixed = [
@@ -111,6 +116,36 @@ def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> None
             f"torch.export fixed the shape {', '.join(fixed)}: what the model's Python does hangs on it",
             "compute what hangs on a length by tensors (torch.arange, slices, torch.where), or convert at one shape",
         )
+    return _choices([(port, node.meta["val"]) for port, node in zip(ports, given, strict=False)])
+
+
+_TRIED = 64  # lengths
+
+
+def _choices(given: Sequence[tuple[TensorSpec, Any]]) -> tuple[str, ...]:
+    """Return the lines where torch.export took a choice of the model's Python that some length would not take.
+
+    It keeps what it assumed as guards (``Ne(Mod(s0, 2), 0)``: the length is odd), and says nothing. A choice may be of
+    no consequence, so that only a comparison tells whether the program is right.
+    """
+    places: dict[str, None] = {}
+    for port, value in given:
+        for size, (low, high) in zip(value.shape, port.spans, strict=True):
+            if low == high or not isinstance(size, torch.SymInt):
+                continue
+            lengths = (*range(low, min(high, low + _TRIED)), high)
+            for guard in size.node.shape_env.guards:
+                own = guard.expr.free_symbols == {size.node.expr}
+                if own and any(bool(guard.expr.subs(size.node.expr, length) == False) for length in lengths):  # noqa: E712
+                    places[_line(guard)] = None
+    return tuple(filter(None, places))
+
+
+def _line(guard: Any) -> str:
+    """Return where the model's Python chose, as ``net.py:8``; empty where torch does not tell, or not of the model."""
+    frame = getattr(guard.sloc, "maybe_user_loc", None) or getattr(guard.sloc, "framework_loc", None)
+    name = str(getattr(frame, "filename", "")).replace("\\", "/")
+    return "" if not name or any(part in name for part in LIBRARIES) else f"{Path(name).name}:{frame.lineno}"
 
 
 def _dynamic(ports: tuple[TensorSpec, ...]) -> Any:

@@ -16,8 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Frames that are not the model's own code; decorators in transformers/utils wrap each forward.
-_LIBRARIES = ("/torch/", "/tlkit/core/", "/transformers/utils/", "/contextlib.py")
+from tlkit.core.convert.capture.jumps import step_of
+
+# Decorators in transformers/utils wrap each forward.
+LIBRARIES = ("/torch/", "/tlkit/core/", "/transformers/utils/", "/contextlib.py")
+"""Parts of the paths of files that are not the model's own."""
 _INT32 = 2**31
 
 
@@ -75,10 +78,12 @@ class Flow(TorchDispatchMode):
 
     ``uses`` says how the ports are used, ``choices`` which numbers that depend on input values were read in Python,
     ``random`` which operations draw random numbers, ``wide`` whether an integer exceeded 32 bits, ``steps`` how many
-    operations ran. ``enough``: the number of choices after which the run ends by :class:`EnoughError`; 0: none.
+    operations ran. ``jumps`` names the operations that make steps of floating numbers that were computed from inputs
+    place by place; with ``keep`` their results are in ``levels``. ``enough``: the number of choices after which the run ends by
+    :class:`EnoughError`; 0: none.
     """
 
-    def __init__(self, inputs: Mapping[str, Tensor], enough: int = 0) -> None:
+    def __init__(self, inputs: Mapping[str, Tensor], enough: int = 0, keep: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses = {name: Use() for name in inputs}
         self.choices: list[Decision] = []
@@ -86,10 +91,14 @@ class Flow(TorchDispatchMode):
         self.wide = False
         self.steps = 0
         self.enough = enough
+        self.jumps: dict[str, None] = {}
+        self.levels: list[Tensor] | None = [] if keep else None
         # By identity, since == of tensors is elementwise; weakly, so that no intermediate value is kept alive.
         self._trails: Any = WeakIdKeyDictionary()
         self._depends: Any = WeakIdKeyDictionary()
+        self._placewise: Any = WeakIdKeyDictionary()
         for name, tensor in inputs.items():
+            self._placewise[tensor] = True
             self._trails[tensor] = Trail(name)
             self._depends[tensor] = True
 
@@ -182,6 +191,7 @@ class Flow(TorchDispatchMode):
             return
         if name in _SHAPES:
             return
+        self._jumped(func, name, args, kwargs, result)
         trail = self._carried(name, args)
         for tensor in _tensors([result]):
             self._depends[tensor] = True
@@ -202,6 +212,22 @@ class Flow(TorchDispatchMode):
             # A write into a view changes what it is a view of.
             if args[0]._base is not None:
                 self._depends[args[0]._base] = True
+
+    def _jumped(self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Note a step of what depends on inputs place by place: no sum, product of matrices or statistic is in it."""
+        given = [tensor for tensor in _tensors((*args, *kwargs.values())) if tensor in self._depends]
+        if not any(tensor in self._placewise for tensor in given):
+            return
+        step = step_of(name, args, kwargs, result)
+        if step is not None and step[0] in self._placewise:
+            self.jumps[name] = None
+            if self.levels is not None:
+                self.levels.append(step[1].detach().clone())
+        if name not in _KEEPS and name not in _PARTS and torch.Tag.pointwise not in func.tags:
+            return
+        if all(tensor in self._placewise for tensor in given):
+            for tensor in _tensors([result]):
+                self._placewise[tensor] = True
 
     def _chose(self, tensor: Tensor, value: float) -> None:
         self.choices.append(Decision(place(), value))
@@ -246,6 +272,8 @@ _KEEPS = {
     *("split", "split_with_sizes", "unbind", "chunk", "flip", "roll", "sort", "contiguous", "lift_fresh", "copy"),
     "lift_fresh_copy",
 }
+# Ops that keep each number in a place of its own, besides those.
+_PARTS = frozenset(["masked_fill", "constant_pad_nd", "as_strided"])
 _DIVIDES = frozenset(["div", "floor_divide", "remainder", "fmod"])
 _COMPARES = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
 # Ops that take only the shape of their operand.
@@ -312,6 +340,6 @@ def place() -> str:
     """Return the innermost running line outside libraries, as ``net.py:12``; empty if there is none."""
     for frame in reversed(traceback.extract_stack()):
         path = frame.filename.replace("\\", "/")
-        if not any(part in path for part in _LIBRARIES) and not path.startswith("<"):
+        if not any(part in path for part in LIBRARIES) and not path.startswith("<"):
             return f"{Path(path).name}:{frame.lineno}"
     return ""

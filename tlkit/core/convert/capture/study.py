@@ -34,7 +34,8 @@ class Study:
     """Values that the module ran on: arrays as a package takes them, in the order of ``ports``, drawn from ``values``.
 
     ``choices`` are the numbers that it read from them in Python, ``random`` its operations that draw random numbers.
-    ``vacuous``: no output had a finite value other than 0. ``note`` mentions values on which it did not run.
+    ``vacuous``: no output had a finite value other than 0. ``note`` mentions values on which it did not run,
+    ``jumps`` operations that make steps of floating inputs (see :class:`Flow`).
     """
 
     ports: Ports
@@ -44,6 +45,7 @@ class Study:
     random: tuple[str, ...] = ()
     vacuous: bool = False
     note: str = ""
+    jumps: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -57,8 +59,8 @@ class Study:
 
 
 @dataclass(slots=True)
-class _Run:
-    """One run: its flow, and the problem with its values, if any."""
+class Observed:
+    """One run: its flow, and the problem with its values, if any; ``vacuous`` as in :class:`Study`."""
 
     flow: Flow
     arrays: Arrays
@@ -71,7 +73,7 @@ class _Run:
 
     def study(self, ports: Ports, values: Mapping[str, Values], note: str = "") -> Study:
         flow = self.flow
-        return Study(ports, tuple(self.arrays), values, tuple(flow.choices), tuple(flow.random), self.vacuous, note)
+        return Study(ports, tuple(self.arrays), values, tuple(flow.choices), tuple(flow.random), self.vacuous, note, tuple(flow.jumps))
 
 
 def study(module: nn.Module, ports: Ports, seed: int) -> Study:
@@ -84,7 +86,7 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
     ports, recorder, run = _started(module, ports, seed)
     uses, tried, refused = run.flow.uses, list[Mapping[str, Values]](), list[tuple[str, Exception]]()
     furthest = run
-    best: tuple[_Run, Mapping[str, Values]] | None = None
+    best: tuple[Observed, Mapping[str, Values]] | None = None
     if run.right and _chosen(ports, uses, "") == (start := {port.name: _start(port) for port in ports}):
         return run.study(ports, start)  # nothing but pixels and normals: one run is enough
     for rung in _LADDER:
@@ -93,7 +95,7 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
             if values in tried:
                 break
             tried.append(values)
-            run = _run(recorder, ports, draw(ports, values, seed))
+            run = observed(recorder, ports, draw(ports, values, seed))
             uses = {name: _merged(use, run.flow.uses[name]) for name, use in uses.items()}
             # A run without an error is kept even if it tells nothing, until a better one comes.
             furthest = run if run.flow.steps > furthest.flow.steps else furthest
@@ -126,7 +128,7 @@ def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
         if step == 0:
             arrays = [_full(port, array) for port, array in zip(found.ports, arrays, strict=True)]
         # As many choices as the capture made: while they are the same, so is what comes after them.
-        run = _run(recorder, found.ports, arrays, len(found.choices))
+        run = observed(recorder, found.ports, arrays, len(found.choices))
         if run.error is None:
             seen.append(tuple(run.flow.choices))
     places = dict.fromkeys(choice.place for choices in seen for choice in choices)
@@ -147,7 +149,7 @@ def _full(port: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
 def study_given(module: nn.Module, ports: Ports, arrays: Arrays, name: str) -> Study:
     """Return what a run of ``module`` on ``arrays`` shows, which the user gave in the file ``name``."""
     recorder = Recorder(module, ports)
-    run = _run(recorder, ports, arrays)
+    run = observed(recorder, ports, arrays)
     if run.error is not None and (made := _as_booleans(module, ports, lambda _: arrays, run.error)):
         ports, recorder, run = made
     if run.error is not None:
@@ -157,14 +159,14 @@ def study_given(module: nn.Module, ports: Ports, arrays: Arrays, name: str) -> S
     return run.study(ports, {})
 
 
-def _started(module: nn.Module, ports: Ports, seed: int) -> tuple[Ports, Recorder, _Run]:
+def _started(module: nn.Module, ports: Ports, seed: int) -> tuple[Ports, Recorder, Observed]:
     """Run once on integers of 0 and 1, with ports as booleans where that works and nothing else does."""
 
     def values(ports: Ports) -> Arrays:
         return draw(ports, {port.name: _start(port) for port in ports}, seed)
 
     recorder = Recorder(module, ports)
-    run = _run(recorder, ports, values(ports))
+    run = observed(recorder, ports, values(ports))
     made = _as_booleans(module, ports, values, run.error) if run.error is not None else None
     return made or (ports, recorder, run)
 
@@ -174,7 +176,7 @@ def _as_booleans(
     ports: Ports,
     values: Callable[[Ports], Arrays],
     error: Exception,
-) -> tuple[Ports, Recorder, _Run] | None:
+) -> tuple[Ports, Recorder, Observed] | None:
     # torch's message for an operand that ought to be a boolean names that type.
     if not re.search(r"\bbool", reason(error), re.IGNORECASE):
         return None
@@ -186,7 +188,7 @@ def _as_booleans(
             replace(port, intake=replace(port.intake, boolean=True)) if port.name in chosen else port for port in ports
         )
         recorder = Recorder(module, tried)
-        run = _run(recorder, tried, values(tried))
+        run = observed(recorder, tried, values(tried))
         # An error about something else is progress: other values may mend it.
         if chosen and (run.error is None or not re.search(r"\bbool", reason(run.error), re.IGNORECASE)):
             return tried, recorder, run
@@ -203,11 +205,12 @@ def _chosen(ports: Sequence[TensorSpec], uses: Mapping[str, Use], rung: str) -> 
     return {port.name: narrowed(values_for(port, uses[port.name]), rung) for port in ports}
 
 
-def _run(recorder: Recorder, ports: Ports, arrays: Arrays, enough: int = 0) -> _Run:
+def observed(recorder: Recorder, ports: Ports, arrays: Arrays, enough: int = 0, *, keep: bool = False) -> Observed:
+    """Run the module on ``arrays``; ``enough`` and ``keep`` as in :class:`Flow`."""
     check()
     inputs = example_inputs(ports, arrays)
-    flow = Flow(dict(zip((port.name for port in ports), inputs, strict=True)), enough)
-    run = _Run(flow, arrays)
+    flow = Flow(dict(zip((port.name for port in ports), inputs, strict=True)), enough, keep)
+    run = Observed(flow, arrays)
     with quiet(), torch.no_grad(), plain_attention(), watching(recorder):
         try:
             with flow:

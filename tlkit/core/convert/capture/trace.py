@@ -47,7 +47,7 @@ class Traced:
     """A module's recorded graph: TorchScript, or torch.export's.
 
     ``notes`` are sentences about what was lost. ``frozen`` are the lines where the tracer saw a tensor become a Python
-    number: a size, or a value of the example.
+    number: a size, or a value of the example; of torch.export, those where it took a choice that not all lengths take.
     """
 
     program: torch.jit.ScriptModule | ExportedProgram

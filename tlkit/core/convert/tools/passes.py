@@ -25,6 +25,8 @@ def pipeline(precision: str) -> Any:
     made = ct.PassPipeline()
     _register()
     names = list(made.passes)
+    names = ["tlkit::divide_to_multiply" if name == "common::divide_to_multiply" else name for name in names]
+    names.insert(names.index("common::noop_elimination"), "tlkit::floor_of_ones")
     names.insert(names.index("common::expand_high_rank_reshape_and_transpose") + 1, "tlkit::fold_large_ranks")
     if precision == "f16":
         names = ["tlkit::narrow_indices" if name == "common::add_int16_cast" else name for name in names]
@@ -69,6 +71,27 @@ def _register() -> None:
                 fold_axes(function, RULES)
 
     @register_pass(namespace="tlkit")
+    class floor_of_ones(AbstractGraphPass):  # type: ignore[misc]
+        """Make ``floor(x)`` of ``floor_div(x, 1)``, which coremltools takes for ``x``: ``x % 1`` became 0."""
+
+        def apply(self, program: Any) -> None:
+            """Rewrite the divisions in every function of ``program``."""
+            for function in program.functions.values():
+                _floor_ones(function)
+
+    @register_pass(namespace="tlkit")
+    class divide_to_multiply(AbstractGraphPass):  # type: ignore[misc]
+        """coremltools' multiplication by 1 / y in place of a division, except where a step depends on the quotient.
+
+        49 * (1 / 49) is less than 1 in f32, of which ``floor`` makes 0.
+        """
+
+        def apply(self, program: Any) -> None:
+            """Rewrite the divisions in every function of ``program``."""
+            for function in program.functions.values():
+                _multiply(function)
+
+    @register_pass(namespace="tlkit")
     class clamp_constants(AbstractGraphPass):  # type: ignore[misc]
         """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf.
 
@@ -92,6 +115,70 @@ def _fits(op: Any, param_name: str) -> bool:
     else:
         return False
     return all(str(size).isdigit() and int(size) <= _INDEX_LIMIT for size in axes)
+
+
+def _floor_ones(block: Any) -> None:
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    for op in list(block.operations):
+        for inner in op.blocks:
+            _floor_ones(inner)
+        if op.op_type != "floor_div" or not types.is_float(op.x.dtype) or op.y.val is None:
+            continue
+        if np.all(op.y.val == 1) and op.x.sym_type == op.outputs[0].sym_type:
+            with block:
+                new = mb.floor(x=op.x, before_op=op, name=op.name)
+            _replaced(block, op, new)
+
+
+def _multiply(block: Any) -> None:
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    for op in list(block.operations):
+        for inner in op.blocks:
+            _multiply(inner)
+        if op.op_type != "real_div" or op.y.val is None or not types.is_float(op.x.dtype):
+            continue
+        with np.errstate(divide="ignore", over="ignore"):
+            inverse = np.array(1.0, dtype=op.y.val.dtype) / op.y.val
+        # Of a power of two the inverse is exact.
+        if not np.isfinite(inverse).all() or (_decides(op) and (np.frexp(op.y.val)[0] != 0.5).any()):
+            continue
+        with block:
+            new = mb.mul(x=op.x, y=inverse, name=f"_inversed_{op.name}", before_op=op)
+        _replaced(block, op, new)
+
+
+def _replaced(block: Any, op: Any, new: Any) -> None:
+    block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new)
+    block.remove_ops([op])
+
+
+_STEPS = frozenset(
+    {"floor", "ceil", "round", "floor_div", "mod", "greater", "greater_equal", "less", "less_equal", "equal"}
+)
+_PLACEWISE = frozenset({"add", "sub", "mul", "real_div", "abs", "clip", "minimum", "maximum", "square", "sqrt"})
+_MOVES = frozenset(
+    {"reshape", "transpose", "expand_dims", "squeeze", "slice_by_index", "slice_by_size", "split", "concat", "stack"}
+)
+
+
+def _decides(op: Any) -> bool:
+    """Whether a step is taken by the result of ``op``, through operations that keep each number in its place."""
+    seen, waiting = set(), [op]
+    while waiting:
+        for value in waiting.pop().outputs:
+            for after in value.child_ops:
+                if after.op_type in _STEPS or (after.op_type == "cast" and str(after.dtype.val).startswith("int")):
+                    return True
+                if after.op_type in _PLACEWISE | _MOVES and after not in seen:
+                    seen.add(after)
+                    waiting.append(after)
+    return False
 
 
 def _clamp(block: Any) -> None:
