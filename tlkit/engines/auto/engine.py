@@ -66,10 +66,11 @@ class AutoEngine:
         """Run once; return the outputs by name."""
         engine = self._engine(arrays, self._count >= FIRST)
         self._count += 1
-        try:
-            return engine.run(arrays, state)
-        except (UnsupportedGraph, UnavailableError) as error:
-            return self._next(engine, error).run(arrays, state)
+        while True:
+            try:
+                return engine.run(arrays, state)
+            except (UnsupportedGraph, UnavailableError) as error:
+                engine = self._next(engine, error)
 
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], Any]:
         """Convert the inputs once, compiling if that is needed; return a call that runs exactly one inference."""

@@ -73,7 +73,16 @@ class Observed:
 
     def study(self, ports: Ports, values: Mapping[str, Values], note: str = "") -> Study:
         flow = self.flow
-        return Study(ports, tuple(self.arrays), values, tuple(flow.choices), tuple(flow.random), self.vacuous, note, tuple(flow.jumps))
+        return Study(
+            ports,
+            tuple(self.arrays),
+            values,
+            tuple(flow.choices),
+            tuple(flow.random),
+            self.vacuous,
+            note,
+            tuple(flow.jumps),
+        )
 
 
 def study(module: nn.Module, ports: Ports, seed: int) -> Study:

@@ -155,4 +155,3 @@ def _simplest(one: Array, other: Array) -> Array:
         rounded = np.round((low.astype(np.float64) + high) / 2, digits).astype(one.dtype)
         result = np.where((rounded >= low) & (rounded <= high), rounded, result)
     return np.asarray(result, one.dtype)
-

@@ -163,7 +163,9 @@ def _precision(ct: Any, recipe: Recipe) -> Any:
             for item in (value if isinstance(value, list | tuple) else [value])
         ]
         # An output of the program has the user's name; its cast is called by the operation's.
-        names = {plain_name(str(value.name)) for value in (operation, *given, *operation.outputs) if hasattr(value, "name")}
+        names = {
+            plain_name(str(value.name)) for value in (operation, *given, *operation.outputs) if hasattr(value, "name")
+        }
         return not names & recipe.wide
 
     return ct.transform.FP16ComputePrecision(op_selector=fits)
