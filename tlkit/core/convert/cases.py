@@ -46,8 +46,9 @@ def seeded_cases(
     """Return one case for each shape worth checking, and notes on shapes at which the source does not run.
 
     One where all are fixed, three where an integer has too few places for its lowest and its highest value, up to six
-    where shapes flex, and two more where the source makes steps of floating inputs, near the steps. Returns at least ``least`` cases, repeating the largest shape. Raises what
-    ``study`` raises where the source runs at none.
+    where shapes flex, and two more, near the steps, where the source takes steps of what it computes place by place.
+    Returns at least ``least`` cases, repeating the largest shape. Raises what ``study`` raises where the source runs at
+    none.
     """
     choices = [checked_shapes(port) for port in ports]
     cases, refused = [], list[UsageError]()

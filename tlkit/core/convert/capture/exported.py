@@ -143,9 +143,9 @@ def _choices(given: Sequence[tuple[TensorSpec, Any]]) -> tuple[str, ...]:
 
 def _line(guard: Any) -> str:
     """Return where the model's Python chose, as ``net.py:8``; empty where torch does not tell, or not of the model."""
-    frame = getattr(guard.sloc, "maybe_user_loc", None) or getattr(guard.sloc, "framework_loc", None)
-    name = str(getattr(frame, "filename", "")).replace("\\", "/")
-    return "" if not name or any(part in name for part in LIBRARIES) else f"{Path(name).name}:{frame.lineno}"
+    frame: Any = getattr(guard.sloc, "maybe_user_loc", None) or getattr(guard.sloc, "framework_loc", None)
+    path = Path(getattr(frame, "filename", ""))
+    return "" if not path.name or any(part in path.as_posix() for part in LIBRARIES) else f"{path.name}:{frame.lineno}"
 
 
 def _dynamic(ports: tuple[TensorSpec, ...]) -> Any:

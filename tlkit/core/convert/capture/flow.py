@@ -79,8 +79,8 @@ class Flow(TorchDispatchMode):
     ``uses`` says how the ports are used, ``choices`` which numbers that depend on input values were read in Python,
     ``random`` which operations draw random numbers, ``wide`` whether an integer exceeded 32 bits, ``steps`` how many
     operations ran. ``jumps`` names the operations that make steps of floating numbers that were computed from inputs
-    place by place; with ``keep`` their results are in ``levels``. ``enough``: the number of choices after which the run ends by
-    :class:`EnoughError`; 0: none.
+    place by place; with ``keep`` their results are in ``levels``. ``enough``: the number of choices after which the run
+    ends by :class:`EnoughError`; 0: none.
     """
 
     def __init__(self, inputs: Mapping[str, Tensor], enough: int = 0, keep: bool = False) -> None:

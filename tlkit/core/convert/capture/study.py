@@ -69,9 +69,11 @@ class Observed:
 
     @property
     def right(self) -> bool:
+        """Whether it ran to its end and told something, in integers that a package can hold."""
         return self.error is None and not self.vacuous and not self.flow.wide
 
     def study(self, ports: Ports, values: Mapping[str, Values], note: str = "") -> Study:
+        """Return what it shows of ``values``, from which its arrays for ``ports`` were drawn."""
         flow = self.flow
         return Study(
             ports,

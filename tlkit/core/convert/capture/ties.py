@@ -18,7 +18,7 @@ from tlkit.types import TensorSpec
 
 Array = NDArray[Any]
 _HALVINGS = 14
-"""After so many the two sides of a step are nearer than f16 can tell apart, and far wider apart than f32's roundings."""
+"""After so many the two sides of a step are nearer than f16 can tell, and much wider apart than f32's roundings."""
 _DIGITS = 6
 
 
@@ -117,7 +117,7 @@ def _watched(differs: NDArray[np.bool_]) -> NDArray[np.intp]:
     steps, places = differs.shape
     turn = (np.arange(places)[:, None] + np.arange(steps)) % steps  # places x steps, the one whose turn it is first
     first = np.take_along_axis(differs.T, turn, 1).argmax(1)
-    return turn[np.arange(places), first]
+    return np.asarray(turn[np.arange(places), first])
 
 
 def _middle(one: Array, other: Array) -> Array:
@@ -133,7 +133,7 @@ def _mixed(first: NDArray[np.bool_], one: Array, other: Array) -> Array:
 
 
 def _alternating(places: int, step: int) -> NDArray[np.bool_]:
-    return np.arange(places) % 2 == step
+    return np.asarray(np.arange(places) % 2 == step)
 
 
 def _told(search: _Search, jumps: Sequence[str], one: list[Array], other: list[Array]) -> dict[str, tuple[Array, ...]]:

@@ -5,6 +5,7 @@ Importing this module does not import coremltools; :func:`pipeline` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -61,47 +62,36 @@ def _register() -> None:
                 self._target_dtype = "int16"
             return bool(super().should_cast_parameter(op, param_name))
 
-    @register_pass(namespace="tlkit")
-    class fold_large_ranks(AbstractGraphPass):  # type: ignore[misc]
-        """Hold tensors of more than five axes with axes folded, where coremltools did not find a way around them."""
+    for name, why, rewrite in (
+        ("fold_large_ranks", _FOLD, lambda block: fold_axes(block, RULES)),
+        ("floor_of_ones", _ONES, _floor_ones),
+        ("divide_to_multiply", _DIVIDE, _multiply),
+        ("clamp_constants", _CLAMP, _clamp),
+    ):
+        made = type(name, (AbstractGraphPass,), {"__doc__": why, "apply": _in_functions(rewrite)})
+        register_pass(namespace="tlkit")(made)
 
-        def apply(self, program: Any) -> None:
-            """Rewrite what takes or gives such tensors in every function of ``program``."""
-            for function in program.functions.values():
-                fold_axes(function, RULES)
 
-    @register_pass(namespace="tlkit")
-    class floor_of_ones(AbstractGraphPass):  # type: ignore[misc]
-        """Make ``floor(x)`` of ``floor_div(x, 1)``, which coremltools takes for ``x``: ``x % 1`` became 0."""
+_FOLD = "Hold tensors of more than five axes with axes folded, where coremltools did not find a way around them."
+_ONES = "Make ``floor(x)`` of ``floor_div(x, 1)``, which coremltools takes for ``x``: ``x % 1`` became 0."
+_DIVIDE = """coremltools' multiplication by 1 / y in place of a division, except where a step depends on the quotient.
 
-        def apply(self, program: Any) -> None:
-            """Rewrite the divisions in every function of ``program``."""
-            for function in program.functions.values():
-                _floor_ones(function)
+49 * (1 / 49) is less than 1 in f32, of which ``floor`` makes 0.
+"""
+_CLAMP = """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf.
 
-    @register_pass(namespace="tlkit")
-    class divide_to_multiply(AbstractGraphPass):  # type: ignore[misc]
-        """coremltools' multiplication by 1 / y in place of a division, except where a step depends on the quotient.
+0 * -inf is NaN, and a row of only -inf has no softmax; infinities in the source itself stay.
+"""
 
-        49 * (1 / 49) is less than 1 in f32, of which ``floor`` makes 0.
-        """
 
-        def apply(self, program: Any) -> None:
-            """Rewrite the divisions in every function of ``program``."""
-            for function in program.functions.values():
-                _multiply(function)
+def _in_functions(rewrite: Callable[[Any], None]) -> Callable[[Any, Any], None]:
+    """Return a pass's ``apply``, which rewrites every function of a program."""
 
-    @register_pass(namespace="tlkit")
-    class clamp_constants(AbstractGraphPass):  # type: ignore[misc]
-        """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf.
+    def apply(self: Any, program: Any) -> None:
+        for function in program.functions.values():
+            rewrite(function)
 
-        0 * -inf is NaN, and a row of only -inf has no softmax; infinities in the source itself stay.
-        """
-
-        def apply(self, program: Any) -> None:
-            """Replace such constants in every function of ``program``."""
-            for function in program.functions.values():
-                _clamp(function)
+    return apply
 
 
 def _fits(op: Any, param_name: str) -> bool:
