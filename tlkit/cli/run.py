@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlkit.cli.language import Wanted, run_language
+from tlkit.cli.options import language
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
@@ -66,6 +68,20 @@ def run(
     save_outputs: SaveOutputs = None,
     check_nan: CheckNan = False,
     force: options.Force = False,
+    prompt: language.Prompt = None,
+    prompt_file: language.PromptFile = None,
+    chat: language.Chat = False,
+    system: language.System = None,
+    perplexity: language.Perplexity = None,
+    embed: language.Embed = False,
+    context: language.Context = None,
+    max_tokens: language.MaxTokens = 256,
+    temperature: language.Temperature = 0.0,
+    top_k: language.TopK = 0,
+    top_p: language.TopP = 1.0,
+    min_p: language.MinP = 0.0,
+    repeat_penalty: language.RepeatPenalty = 1.0,
+    stop: language.Stop = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -80,8 +96,15 @@ def run(
     tlkit run digits.mlpackage --input images/   each file of a folder, a row each
     tlkit run net.mlpackage --emulate ane --check-nan   as the Neural Engine would
     tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
+    tlkit run model.gguf --prompt "The capital of France is"   a language model
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    drawn |= {"repeat_penalty": repeat_penalty}
+    texts = (prompt, prompt_file, chat, system, perplexity, embed)
+    wanted = Wanted(*texts, context, max_tokens, stop or [], drawn)
+    if wanted.anything:
+        return run_language(sink, model, wanted)
     from tlkit.core.run.run import run as execute
 
     if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):

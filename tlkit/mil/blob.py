@@ -181,3 +181,7 @@ class Deferred(ABC):
     @abstractmethod
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, packed as in a weight file, in pieces that easily fit into memory."""
+
+    def whole(self) -> bytes | memoryview:
+        """Return all bytes; memory of their own that may be written to, where that spares a copy."""
+        return b"".join(self.pieces())

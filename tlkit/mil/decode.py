@@ -30,7 +30,7 @@ def array(kind: Type, data: Any) -> np.ndarray[Any, Any]:
     if isinstance(data, BlobRef):
         flat = _from_blob(data, kind.dtype, count)
     elif isinstance(data, Deferred):
-        flat = unpack(b"".join(data.pieces()), kind.dtype, count)
+        flat = unpack(data.whole(), kind.dtype, count)
     elif isinstance(data, bytes):
         flat = unpack(data, kind.dtype, count)
     elif kind.dtype is DType.STRING:

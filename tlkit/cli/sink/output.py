@@ -87,6 +87,12 @@ class Sink:
         else:
             self._print(self._stdout, text)
 
+    def piece(self, text: str) -> None:
+        """Print a piece of a text that grows, as soon as it is known; nothing with ``--json``, whose document has the
+        whole."""
+        if not self.json:
+            self._write(self._stdout, clean(text))
+
     def note(self, message: str) -> None:
         """Print helpful information that requires no action (dropped by ``-q``)."""
         if not self.quiet:

@@ -42,12 +42,16 @@ from tlkit.mil.lower import lower
 from tlkit.mil.lower.constants import stored
 from tlkit.mil.lower.guard import Guard, TooLargeError
 from tlkit.mil.ops.classify import presenters
+from tlkit.mil.ops.transformation import slice_update, slice_update_
 from tlkit.mil.program import Function, StateType, TensorType, Type, walk
 from tlkit.mil.types import DType
 from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from tlkit.mil.units.emulation import Emulation
+
+_PLACED = (slice_update, slice_update_)
+"""Ops whose result has a fixed size wherever their parameters point."""
 
 
 class State:
@@ -125,8 +129,8 @@ class TorchEngine:
         self._graphs = Graphs()
         self._stored = stored(walk(function.block.operations))
         # Values read back to Python, or nested blocks (loops), may change sizes from run to run.
-        self._varies = any(node.target is ops.host for node in self.module.graph.nodes) or any(self.module.children())
         self._convolves = any(item.type == "conv" for item in walk(function.block.operations))
+        self._varies = any(map(_may_vary, self.module.graph.nodes)) or any(self.module.children())
         self._draws = any(item.type.startswith("random_") for item in walk(function.block.operations))
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
@@ -351,6 +355,11 @@ class TorchEngine:
         except Exception:
             return ExecutionError(f"{tracker.where()}: {reason(error)}")
         return ExecutionError(reason(error))
+
+
+def _may_vary(node: fx.Node) -> bool:
+    """Whether a node reads back a value that may decide on sizes; where a slice goes in decides on none."""
+    return node.target is ops.host and not all(user.target in _PLACED for user in node.users)
 
 
 def held(state: State, name: str, kind: TensorType) -> torch.Tensor:

@@ -37,6 +37,39 @@ _NAMES: Mapping[tuple[str, ...], str] = {
     (_GPT4O,): "gpt-4o",
 }
 
+_LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0")
+_GPT2_NAMES = ("gpt-2", "phi-2", "olmo", "mpt", "roberta-bpe", "mellum", "gigachat", "modern-bert", "jina-v2-code")
+_JINA_NAMES = ("jina-v1-en", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de")
+_DIGITS_NAMES = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
+_UNNAMED = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+
+
+def splits(pre: str) -> tuple[str, ...]:
+    """Return the patterns by which llama.cpp splits text of BPE named ``pre``, one after the other: matches stand by
+    themselves. A name that llama.cpp does not know splits as its default does."""
+    if pre in (*_LLAMA3_NAMES, "dbrx", "smaug-bpe"):
+        return (_LLAMA3,)
+    if pre in ("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez"):
+        return (_QWEN2,)
+    if pre in (*_GPT2_NAMES, *_JINA_NAMES):
+        return (GPT2,)
+    if pre in _DIGITS_NAMES:
+        return (r"\p{N}", GPT2)
+    named = {"deepseek-v3": _DEEPSEEK3, "qwen35": (_QWEN35,), "tekken": (_TEKKEN,), "gpt-4o": (_GPT4O,)}
+    falcon = (_UNNAMED[0], GPT2, "[0-9][0-9][0-9]")
+    return named.get(pre, falcon if pre == "falcon" else _UNNAMED)
+
+
+def looks_words_up(pre: str) -> bool:
+    """Whether whole words that are tokens are taken before any merge, and a text begins with BOS by default."""
+    return pre in (*_LLAMA3_NAMES, "tekken")
+
 
 def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
     """Return llama.cpp's name for how ``tokenizer`` (byte-level BPE) splits text; "" where it has none."""

@@ -1,0 +1,141 @@
+"""``tlkit run`` on language models: text streamed to stdout, and what it took to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tlkit.cli.sink import output
+from tlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from tlkit.core.language.generate import Generated
+
+_WHY = {"context": "the context is full: --context makes it larger", "limit": "--max-tokens reached"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The options of language models, as given; ``sampling`` are those of :class:`Sampling`."""
+
+    prompt: str | None
+    prompt_file: str | None
+    chat: bool
+    system: str | None
+    perplexity: str | None
+    embed: bool
+    context: int | None
+    max_tokens: int
+    stop: list[str]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def anything(self) -> bool:
+        """Whether the call is about a language model."""
+        texts = (self.prompt, self.prompt_file, self.perplexity)
+        return self.chat or self.embed or any(text is not None for text in texts)
+
+
+def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
+    """Do what the options ask for, and print it."""
+    _check(wanted)
+    from tlkit.core.language import answer
+
+    if wanted.perplexity is not None:
+        with sink.progress(f"reading {wanted.perplexity}"):
+            judged = answer.perplexity(model, wanted.perplexity, context=wanted.context)
+        said = f"perplexity {judged.perplexity:.4f} over {judged.tokens} tokens in {judged.windows} windows"
+        sink.answer({"model": model, "file": wanted.perplexity, "result": judged}, said)
+        return
+    text = wanted.prompt
+    if wanted.prompt_file is not None:
+        text = answer.read_text(wanted.prompt_file)
+    if wanted.embed:
+        vector = answer.embed(model, text or "")
+        values = [float(value) for value in vector]
+        sink.answer({"model": model, "vector": values}, " ".join(f"{value:.6f}" for value in values))
+    elif text is None:
+        _talk(sink, model, wanted)
+    else:
+        _answer(sink, model, wanted, text)
+
+
+def _check(wanted: Wanted) -> None:
+    """UsageError where options exclude each other."""
+    if wanted.prompt is not None and wanted.prompt_file is not None:
+        raise UsageError("--prompt and --prompt-file are two prompts", "give one of them")
+    if wanted.embed and wanted.prompt is None and wanted.prompt_file is None:
+        raise UsageError("--embed needs a text", "give it with --prompt")
+    if wanted.embed and (wanted.chat or wanted.perplexity is not None):
+        raise UsageError("--embed excludes --chat and --perplexity", "leave one of them out")
+    if wanted.perplexity is not None and (wanted.prompt is not None or wanted.prompt_file is not None or wanted.chat):
+        raise UsageError("--perplexity judges a file's text and answers no prompt", "leave --prompt and --chat out")
+    if wanted.system is not None and not wanted.chat:
+        raise UsageError("--system is a part of a conversation", "add --chat")
+    if wanted.max_tokens < 1:
+        raise UsageError(f"--max-tokens {wanted.max_tokens}: at least 1 is generated", "give a count from 1 on")
+
+
+def _answer(sink: output.Sink, model: str, wanted: Wanted, text: str) -> None:
+    from tlkit.core.language import answer
+    from tlkit.core.language.sampling import Sampling
+
+    found = answer.answer(
+        model,
+        text,
+        chat=wanted.chat,
+        system=wanted.system,
+        context=wanted.context,
+        most=wanted.max_tokens,
+        sampling=Sampling(**wanted.sampling),
+        stop=wanted.stop,
+        told=sink.piece,
+    )
+    if sink.json:
+        sink.answer(document(model, text, found), "")
+    else:
+        sink.piece("\n")
+    _rates(sink, found)
+
+
+def _talk(sink: output.Sink, model: str, wanted: Wanted) -> None:
+    """Answer each line of stdin, in one conversation."""
+    from tlkit.core.language.answer import Conversation, decoder_of
+    from tlkit.core.language.sampling import Sampling
+
+    talk = Conversation(decoder_of(model), wanted.context, wanted.system)
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        said = line.rstrip("\n")
+        found = talk.ask(said, Sampling(**wanted.sampling), wanted.max_tokens, wanted.stop, sink.piece)
+        if sink.json:
+            sink.row(document(model, said, found), "")
+        else:
+            sink.piece("\n")
+        _rates(sink, found)
+
+
+def document(model: str, prompt: str, found: Generated) -> dict[str, Any]:
+    """Return one answer for ``--json``."""
+    return {
+        "model": model,
+        "prompt": prompt,
+        "text": found.text,
+        "stopped": found.stopped,
+        "prompt_tokens": found.prompt_tokens,
+        "tokens": found.tokens,
+        "prompt_seconds": found.prompt_seconds,
+        "seconds": found.seconds,
+        "prompt_tokens_per_second": found.prompt_rate,
+        "tokens_per_second": found.rate,
+    }
+
+
+def _rates(sink: output.Sink, found: Generated) -> None:
+    prompt = f"prompt: {len(found.prompt_tokens)} tokens, {found.prompt_rate:.1f} a second"
+    sink.note(f"{prompt}; generated: {len(found.tokens)} tokens, {found.rate:.1f} a second")
+    if found.stopped in _WHY:
+        sink.note(_WHY[found.stopped])

@@ -1,0 +1,103 @@
+"""``open_language``: a language model of a GGUF file or a Hugging Face folder, ready to be fed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlkit.core.language.runner import Runner, TorchRunner
+from tlkit.core.language.text.tokenizer import TextTokenizer, from_folder, from_metadata
+from tlkit.engines.torch.engine import TorchEngine
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats.base.sniff import COREML
+from tlkit.formats.describe import find_format, open_tensors
+from tlkit.formats.gguf.read import GGUFFile
+from tlkit.frontends.gguf.decoder import Form, decoder
+from tlkit.frontends.gguf.encoder import encoder
+from tlkit.frontends.gguf.families import family_of
+from tlkit.frontends.gguf.kit.family import Family
+from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters, read_hyperparameters
+from tlkit.frontends.gguf.source import LanguageSource, folder_source, gguf_source
+from tlkit.mil.program import Function
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CONTEXT = 4096
+"""Tokens of the context where nothing is said, if the model has as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """An opened model. ``notes`` say what may differ from the original."""
+
+    path: Path
+    source: LanguageSource
+    sizes: Hyperparameters
+    family: Family
+    tokenizer: TextTokenizer
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """GGUF's metadata, or what the folder says in its words."""
+        return self.source.metadata
+
+    def function(self, form: Form) -> Function:
+        """Return one of the decoder's functions."""
+        return decoder(self.source, self.sizes, self.family, form)
+
+    def encode(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return an encoder's vector for each token, [tokens, width]."""
+        function = encoder(self.source, self.sizes, self.family, len(tokens))
+        engine = TorchEngine(function, precision="f32")
+        found: NDArray[np.float32] = engine.run({"tokens": np.array([tokens], np.int32)})["vectors"]
+        return found
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder, which gives vectors and generates nothing."""
+        return self.family.reads == "all"
+
+    def runner(self, context: int | None = None) -> Runner:
+        """Return what runs it, with room for ``context`` tokens (by default 4,096, or as many as the model has)."""
+        return TorchRunner(self.function, context_of(self.sizes, context))
+
+
+def open_language(path: str | os.PathLike[str]) -> LanguageModel:
+    """Open the language model at ``path``; LoadError where it is none, is damaged, or of an unknown architecture."""
+    place = Path(path)
+    if find_format(place) in COREML:
+        raise UsageError(
+            f"{place}: --prompt takes GGUF files and Hugging Face folders so far", "give the model's source"
+        )
+    file = open_tensors(place)
+    source = gguf_source(file) if isinstance(file, GGUFFile) else folder_source(file)
+    name = source.metadata.get("general.architecture")
+    family = family_of(name if isinstance(name, str) else "", str(place))
+    try:
+        sizes = read_hyperparameters(source.metadata)
+    except LoadError as error:
+        raise LoadError(f"{place}: {error.message}", error.hint) from None
+    if not source.tensors:
+        raise LoadError(f"{place}: it has a vocabulary and no weights", "get the whole model")
+    if isinstance(file, GGUFFile):
+        tokenizer = from_metadata(source.metadata, str(place))
+    else:
+        tokenizer = from_folder(place if place.is_dir() else place.parent, source.metadata)
+    return LanguageModel(place, source, sizes, family, tokenizer)
+
+
+def context_of(sizes: Hyperparameters, wanted: int | None) -> int:
+    """Return the tokens of the context; UsageError where more are wanted than the model was made for."""
+    if wanted is None:
+        # Beyond the trained context LongRoPE rotates otherwise from the first token on: only where that is asked for.
+        return min(CONTEXT, sizes.context, sizes.scaling.original or sizes.context)
+    if not 0 < wanted <= sizes.context:
+        said = f"--context {wanted}: the model was made for 1 to {sizes.context} tokens"
+        raise UsageError(said, f"choose at most {sizes.context}")
+    return wanted

@@ -1,0 +1,1 @@
+"""Text to tokens and back: vocabularies by the ``tokenizers`` library, and chat templates."""

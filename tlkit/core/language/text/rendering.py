@@ -1,0 +1,75 @@
+"""The process in which a chat template is rendered: a stranger's program, in Jinja's sandbox and within limits.
+
+It reads JSON from stdin (``template``, ``variables``, ``longest``) and writes JSON to stdout: ``text``, or ``error``.
+Jinja's sandbox keeps a template from attributes that lead out of it; memory and processor time are the process's own
+limits, since a loop, or ``"x" * 10**9``, needs no attribute.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+_MEMORY = 1 << 29
+_SECONDS = 10
+
+
+def limit() -> None:
+    """Hold this process to its limits, where the system has them."""
+    try:
+        import resource
+    except ImportError:  # Windows: the parent's timeout is left
+        return
+    for kind, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS)):
+        try:
+            resource.setrlimit(kind, (most, most))
+        except (ValueError, OSError):  # macOS knows no limit of memory
+            continue
+
+
+def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
+    """Return a template's text; ValueError where it is longer than ``longest`` characters."""
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    parts, size = [], 0
+    for part in environment.from_string(template).generate(**variables):
+        size += len(part)
+        if size > longest:
+            raise ValueError(f"it writes more than {longest} characters")
+        parts.append(part)
+    return "".join(parts)
+
+
+def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: Any) -> None:
+    raise ValueError(str(message))
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def main() -> None:
+    """Render what stdin says."""
+    given = json.load(sys.stdin)
+    limit()
+    try:
+        answer = {"text": rendered(given["template"], given["variables"], given["longest"])}
+    except MemoryError:
+        answer = {"error": "it needs too much memory"}
+    except Exception as error:  # a stranger's program may raise anything
+        answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

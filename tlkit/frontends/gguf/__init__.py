@@ -1,0 +1,1 @@
+"""Language models of GGUF files and Hugging Face folders as MIL functions."""

@@ -1,0 +1,1 @@
+"""What architectures are built of: hyperparameters, weights, rotary positions, caches, attention, feed-forward."""

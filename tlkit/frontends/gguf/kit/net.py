@@ -1,0 +1,164 @@
+"""The program of a language model as it is made: operations by short names, weights by GGUF's names.
+
+Values are :class:`~tlkit.frontends.network.kit.blob.Blob`; every shape is fixed. Rows of a matrix are outputs, as in
+GGUF, so that ``linear`` takes weights as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.frontends.gguf.kit.family import Family
+from tlkit.frontends.gguf.source import LanguageSource, StoredTensor
+from tlkit.frontends.network.kit.blob import Blob
+from tlkit.frontends.network.kit.graph import Graph
+from tlkit.mil.blob import Deferred
+from tlkit.mil.program import TensorType, Value
+from tlkit.mil.types import DType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_PIECE = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedWeight(Deferred):
+    """A stored tensor's values, decoded when they are needed, as ``dtype`` (f32, or f16: rounded once)."""
+
+    tensor: StoredTensor
+    dtype: DType
+
+    @property
+    def stored(self) -> int:
+        """The bytes that the file stores of it."""
+        return self.tensor.stored
+
+    def whole(self) -> memoryview:
+        """Return the values' bytes, in memory of their own."""
+        import numpy as np
+
+        with np.errstate(over="ignore"):  # what f16 cannot hold becomes infinite, and is found when it is run
+            made = np.require(self.tensor.array(), self.dtype.numpy_like, ["C", "W"])
+        return made.data.cast("B")
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Yield the values in pieces of some megabytes."""
+        whole = self.whole()
+        for start in range(0, len(whole), _PIECE):
+            yield whole[start : start + _PIECE]
+
+
+class Net:
+    """One function's body. ``dtype`` is what it computes in: f32, or f16 for packages."""
+
+    def __init__(self, source: LanguageSource, family: Family, dtype: DType = DType.FP32) -> None:
+        self.source = source
+        self.family = family
+        self.dtype = dtype
+        self.taken: set[str] = set()
+        self.graph = Graph(self.taken)
+        self._weights: dict[tuple[str, bool], Blob] = {}
+        self._used: set[str] = set()
+
+    def title(self, text: str) -> None:
+        """Name what follows after ``text``."""
+        self.graph.title = text
+
+    def op(self, kind: str, shape: Sequence[int], /, *, out: DType | None = None, **given: Any) -> Blob:
+        """Add an operation with one output of ``shape``; ``out`` is its type where that is not the net's own."""
+        inputs: dict[str, Any] = {
+            key: self.number(value) if isinstance(value, float) else value for key, value in given.items()
+        }
+        return self.graph.op(kind, tuple(shape), out=out or self.dtype, **inputs)
+
+    def number(self, value: float) -> Value:
+        """Return a scalar of the net's type."""
+        return Value(TensorType(self.dtype), (value,))
+
+    def constant(self, hint: str, values: NDArray[Any], dtype: DType | None = None) -> Blob:
+        """Return an array as a constant; floats become the net's type."""
+        kind = dtype or (self.dtype if values.dtype.kind == "f" else DType.INT32)
+        stored = values.astype(kind.numpy_like)
+        return self.graph.tensor(Value(TensorType(kind, stored.shape), stored.tobytes()), hint)
+
+    def has(self, name: str) -> bool:
+        """Whether the model has a tensor."""
+        return name in self.source.tensors
+
+    def weight(self, tensor: StoredTensor, *, exact: bool = False) -> Blob:
+        """Return a stored tensor as a constant; ``exact`` keeps f32 in an f16 net."""
+        key = (f"{tensor.name} {tensor.changes}", exact)
+        self._used.add(tensor.name)
+        if key not in self._weights:
+            dtype = DType.FP32 if exact else self.dtype
+            value = Value(TensorType(dtype, tensor.shape), DecodedWeight(tensor, dtype))
+            title, self.graph.title = self.graph.title, ""
+            self._weights[key] = self.graph.tensor(value, tensor.name.replace(".", "_"))
+            self.graph.title = title
+        return self._weights[key]
+
+    def check_used(self) -> None:
+        """LoadError where the model has tensors that nothing used: it is not what the architecture's name says."""
+        left = [name for name in self.source.tensors if name not in self._used and not self.family.ignores(name)]
+        if left:
+            said = f"{self.source.path}: {len(left)} of its tensors have no place in {self.family.name}: {left[0][:80]}"
+            raise LoadError(said, "tlkit does not know this variant: run the model with llama.cpp")
+
+    def linear(self, x: Blob, name: str, rows: int, columns: int) -> Blob:
+        """Return x [T, columns] times the weight ``name`` [rows, columns], plus its bias where there is one."""
+        weight = self.source.tensor(f"{name}.weight", (rows, columns))
+        biased = self.has(f"{name}.bias") or name.rpartition(".")[2] in self.family.biased
+        bias = self.source.tensor(f"{name}.bias", (rows,)) if biased else None
+        return self.product(x, weight, bias)
+
+    def product(self, x: Blob, weight: StoredTensor, bias: StoredTensor | None = None) -> Blob:
+        """Return x [T, in] times a weight [out, in], plus a bias."""
+        shape = (*x.shape[:-1], weight.shape[0])
+        added = self.weight(bias) if bias is not None else None
+        return self.op("linear", _known(shape), x=x, weight=self.weight(weight), bias=added)
+
+    def add(self, x: Blob, y: Blob | float) -> Blob:
+        """x + y, of x's shape."""
+        return self.op("add", _known(x.shape), x=x, y=y)
+
+    def multiply(self, x: Blob, y: Blob | float) -> Blob:
+        """x * y, of x's shape."""
+        return self.op("mul", _known(x.shape), x=x, y=y)
+
+    def reshape(self, x: Blob, *shape: int) -> Blob:
+        """The elements in another shape."""
+        return x if x.shape == shape else self.op("reshape", shape, x=x, shape=list(shape))
+
+    def transpose(self, x: Blob, *axes: int) -> Blob:
+        """The axes in another order."""
+        return self.op("transpose", [_known(x.shape)[axis] for axis in axes], x=x, perm=list(axes))
+
+    def slice(self, x: Blob, axis: int, begin: int, end: int) -> Blob:
+        """The elements from ``begin`` to ``end`` along an axis."""
+        shape = list(_known(x.shape))
+        if (begin, end) == (0, shape[axis]):
+            return x
+        first, last = [0] * len(shape), list(shape)
+        first[axis], last[axis] = begin, end
+        shape[axis] = end - begin
+        return self.op("slice_by_index", shape, x=x, begin=first, end=last)
+
+    def concat(self, values: Sequence[Blob], axis: int) -> Blob:
+        """Values one after another along an axis."""
+        shape = list(_known(values[0].shape))
+        shape[axis] = sum(_known(value.shape)[axis] for value in values)
+        return self.op("concat", shape, values=list(values), axis=axis, interleave=False)
+
+    def capped(self, x: Blob, cap: float) -> Blob:
+        """cap * tanh(x / cap); x where the cap is 0."""
+        if not cap:
+            return x
+        return self.multiply(self.op("tanh", _known(x.shape), x=self.multiply(x, 1 / cap)), cap)
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(int(length or 0) for length in shape)

@@ -1,0 +1,157 @@
+"""Where a language model's metadata and weights come from: a GGUF file, or a Hugging Face folder told in GGUF's words.
+
+Both give the tensors by GGUF's names, with the values that llama.cpp would have, so that one builder serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import LoadError
+from tlkit.formats.base.tensors import TensorEntry, TensorFile
+from tlkit.formats.gguf.model.architectures import by_gguf_name
+from tlkit.formats.gguf.model.changes import Change
+from tlkit.formats.gguf.model.folder import read_model
+from tlkit.formats.gguf.read import GGUFFile
+from tlkit.formats.safetensors.read import folder_config
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor: the entries that it is stacked of, and the changes that its values need, in order.
+
+    ``made`` are values that no file stores.
+    """
+
+    name: str
+    file: TensorFile
+    entries: tuple[TensorEntry, ...] = ()
+    changes: tuple[Change, ...] = ()
+    made: tuple[float, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape, row-major."""
+        if not self.entries:
+            return (len(self.made),)
+        shape = self.entries[0].shape
+        for change in self.changes:
+            shape = change.shape(shape)
+        return (len(self.entries), *shape) if len(self.entries) > 1 else shape
+
+    @property
+    def stored(self) -> int:
+        """The bytes that the file stores of it."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    def changed(self, change: Change) -> StoredTensor:
+        """Return the tensor with one more change; one that undoes the last one takes it away."""
+        last = self.changes[-1] if self.changes else None
+        undone = last is not None and (last.kind, last.heads) == (change.kind, change.heads)
+        if last is not None and undone and last.back != change.back:
+            changes = self.changes[:-1]
+        else:
+            changes = (*self.changes, change)
+        return StoredTensor(self.name, self.file, self.entries, changes, self.made)
+
+    def array(self) -> NDArray[Any]:
+        """Return the values as float32."""
+        import numpy as np
+
+        if not self.entries:
+            return np.array(self.made, np.float32)
+        parts = []
+        for entry in self.entries:
+            values = self.file.array(entry)
+            for change in self.changes:
+                values = change.apply(values)
+            parts.append(np.asarray(values, np.float32))
+            self.file.release(entry, entry.nbytes)
+        return parts[0] if len(parts) == 1 else np.stack(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSource:
+    """A language model's metadata (plain values by GGUF's keys) and tensors by GGUF's names; ``notes`` are doubts."""
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+    notes: Sequence[str] = field(default=())
+
+    def tensor(self, name: str, shape: Sequence[int] | None = None) -> StoredTensor:
+        """Return a tensor; LoadError where it is not there, or of another shape than ``shape`` (-1: any length)."""
+        found = self.tensors.get(name)
+        if found is None:
+            said = f"{self.path}: the tensor '{name}' is not there"
+            raise LoadError(said, "the model is incomplete: get the whole file")
+        wrong = shape is not None and (
+            len(shape) != len(found.shape) or any(w not in (-1, n) for w, n in zip(shape, found.shape, strict=True))
+        )
+        if wrong:
+            there, wanted = ("x".join(map(str, s)) for s in (found.shape, shape or ()))
+            said = f"{self.path}: the tensor '{name}' is {there}, where the hyperparameters say {wanted}"
+            raise LoadError(said.replace("-1", "?"), "the file is damaged")
+        return found
+
+    @property
+    def stored(self) -> int:
+        """The bytes that the weights have on disk."""
+        return sum(tensor.stored for tensor in self.tensors.values())
+
+
+def gguf_source(file: GGUFFile) -> LanguageSource:
+    """Return what a GGUF file holds."""
+    tensors = {entry.name: StoredTensor(entry.name, file, (entry,)) for entry in file.entries()}
+    return LanguageSource(file.path, file.metadata, tensors)
+
+
+def folder_source(file: TensorFile) -> LanguageSource:
+    """Return what the Hugging Face folder of ``file`` holds, in GGUF's words.
+
+    LoadError where the architecture is not one that a GGUF file could have, or where tensors are missing.
+    """
+    config = folder_config(file.path)
+    folder = file.path if file.path.is_dir() else file.path.parent
+    entries = {entry.name: entry for entry in file.entries() if entry.role != "training"}
+    model = read_model(folder, config, entries)
+    if model is None:
+        kind = str(config.get("model_type", ""))[:60]
+        said = f"{file.path}: " + (f"a model of type '{kind}'" if kind else "no config.json says which model it is")
+        raise LoadError(said, "tlkit builds the language models that `tlkit run --help` names")
+    tensors: dict[str, StoredTensor] = {}
+    stacked = {name for members in model.stacks.values() for name in members}
+    for name, new in model.names.items():
+        members = model.stacks[new] if name in stacked else [name]
+        changes = tuple(model.changes[part] for part in members[:1] if part in model.changes)
+        tensors[new] = StoredTensor(new, file, tuple(entries[part] for part in members), changes)
+    tensors |= {name: StoredTensor(name, file, made=tuple(row)) for name, row in model.made.items()}
+    metadata = {key: typed.value for key, typed in model.metadata.items()}
+    # llama.cpp knows these by heart; a config says them.
+    metadata |= _beyond(config, model.architecture)
+    return LanguageSource(file.path, metadata, tensors, model.doubts)
+
+
+def _beyond(config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    """Return what the config says that GGUF has no key for, as keys of tlkit's own."""
+    inner = config.get("text_config")
+    said = {**config, **inner} if isinstance(inner, Mapping) else config
+    found: dict[str, Any] = {}
+    scale = said.get("query_pre_attn_scalar")
+    if architecture in ("gemma2", "gemma3") and isinstance(scale, int | float):
+        found["tlkit.attention.query_scalar"] = float(scale)
+    if said.get("model_type") in ("mistral", "phi3") and isinstance(said.get("sliding_window"), int):
+        found["tlkit.attention.window"] = said["sliding_window"]
+    kinds = said.get("layer_types")
+    if isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds):
+        found["tlkit.attention.sliding"] = [kind == "sliding_attention" for kind in kinds]
+    activation = said.get("hidden_act", said.get("activation_function"))
+    if isinstance(activation, str) and by_gguf_name(architecture) is not None:
+        found["tlkit.activation"] = activation
+    return found
