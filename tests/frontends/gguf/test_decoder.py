@@ -1,6 +1,6 @@
 """Decoders of every architecture against transformers in f32, from GGUF and from the folder.
 
-Covers tlkit/frontends/gguf/source.py, tlkit/frontends/gguf/kit/net.py, tlkit/frontends/gguf/kit/norms.py,
+Covers tlkit/frontends/gguf/kit/source.py, tlkit/frontends/gguf/kit/net.py, tlkit/frontends/gguf/kit/norms.py,
 tlkit/frontends/gguf/kit/rotary.py, tlkit/frontends/gguf/kit/cache.py, tlkit/frontends/gguf/kit/attention.py,
 tlkit/frontends/gguf/kit/feed_forward.py, tlkit/frontends/gguf/kit/family.py, tlkit/frontends/gguf/families/llama.py,
 tlkit/frontends/gguf/families/qwen.py, tlkit/frontends/gguf/families/gemma.py, tlkit/frontends/gguf/families/phi.py,

@@ -22,7 +22,7 @@ from tlkit.frontends.gguf.encoder import encoder
 from tlkit.frontends.gguf.families import family_of
 from tlkit.frontends.gguf.kit.family import Family
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters, read_hyperparameters
-from tlkit.frontends.gguf.source import LanguageSource, folder_source, gguf_source
+from tlkit.frontends.gguf.kit.source import LanguageSource, folder_source, gguf_source
 from tlkit.mil.program import Function
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
 from tlkit.frontends.gguf.kit.net import Net
 from tlkit.frontends.gguf.kit.norms import normalized
 from tlkit.frontends.gguf.kit.rotary import Turned, rotated, turned
-from tlkit.frontends.gguf.source import LanguageSource
+from tlkit.frontends.gguf.kit.source import LanguageSource
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.mil.program import Block, Function, NamedType, TensorType
 from tlkit.mil.types import DType

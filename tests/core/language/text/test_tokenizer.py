@@ -17,7 +17,7 @@ from tests.real_models import MODELS, needs_models
 from tlkit.core.language.text.tokenizer import GrowingText, TextTokenizer, from_metadata
 from tlkit.errors import LoadError
 from tlkit.formats.gguf.read import GGUFFile
-from tlkit.frontends.gguf.source import folder_source
+from tlkit.frontends.gguf.kit.source import folder_source
 
 RARE = ["<s>x</s> <mine>y", "a  b\n\n\nc", "e\u0301\u200d𝔘\x00\x7f", "", " ", "'ll 'LL don't 1234567 ١٢٣"]
 

@@ -19,8 +19,8 @@ _SECONDS = 10
 def limit() -> None:
     """Hold this process to its limits, where the system has them."""
     try:
-        import resource
-    except ImportError:  # Windows: the parent's timeout is left
+        import resource  # not on Windows
+    except ImportError:  # the parent's timeout is left
         return
     for kind, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS)):
         try:
@@ -31,8 +31,8 @@ def limit() -> None:
 
 def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
     """Return a template's text; ValueError where it is longer than ``longest`` characters."""
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.ext import loopcontrols  # an extra, which the parent looks for
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # the same
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _to_json

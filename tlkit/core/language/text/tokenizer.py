@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tlkit.core.language.text.pieces import SPACE, ScoredPieces
-from tlkit.core.language.text.vocabularies import Vocabulary, library, made
+from tlkit.core.language.text.vocabularies import StoredVocabulary, library, made
 from tlkit.errors import LoadError, reason
 from tlkit.formats.gguf.model.pretokenizers import looks_words_up
 from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
@@ -52,7 +52,7 @@ class LibraryTokens:
 class ScoredTokens:
     """A vocabulary by scores, without the library until its description is wanted."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: StoredVocabulary) -> None:
         self._vocabulary = vocabulary
         tokens, types = vocabulary.tokens, vocabulary.types or [NORMAL] * len(vocabulary.tokens)
         if not vocabulary.scores:
@@ -140,7 +140,7 @@ class GrowingText:
 
 def from_metadata(metadata: Mapping[str, Any], where: str) -> TextTokenizer:
     """Return the tokenizer that GGUF's metadata describe; LoadError where there is none, or it is damaged."""
-    vocabulary = Vocabulary(metadata, where)
+    vocabulary = StoredVocabulary(metadata, where)
     inner = ScoredTokens(vocabulary) if vocabulary.model == "llama" else LibraryTokens(made(vocabulary))
     return TextTokenizer(inner, *_borders(vocabulary), _endings(vocabulary))
 
@@ -150,7 +150,7 @@ def from_folder(folder: Path, metadata: Mapping[str, Any]) -> TextTokenizer:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return from_metadata(metadata, str(folder))
-    vocabulary = Vocabulary(metadata, str(folder))
+    vocabulary = StoredVocabulary(metadata, str(folder))
     try:
         inner = library().Tokenizer.from_file(str(file))
     except Exception as error:  # the library's errors have no class of their own
@@ -160,7 +160,7 @@ def from_folder(folder: Path, metadata: Mapping[str, Any]) -> TextTokenizer:
     return TextTokenizer(LibraryTokens(inner), *_borders(vocabulary), _endings(vocabulary))
 
 
-def _borders(vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
+def _borders(vocabulary: StoredVocabulary) -> tuple[list[int], list[int]]:
     """Return the ids before and after a text."""
     if vocabulary.model == "bert":
         first = vocabulary.id("bos") if vocabulary.id("cls") is None else vocabulary.id("cls")
@@ -172,7 +172,7 @@ def _borders(vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
     return list(_there(before)), list(_there(after))
 
 
-def _endings(vocabulary: Vocabulary) -> list[int]:
+def _endings(vocabulary: StoredVocabulary) -> list[int]:
     said = [vocabulary.id(role) for role in ("eos", "eot", "eom")]
     named = [vocabulary.tokens.index(token) for token in _ENDS if token in vocabulary.tokens]
     return [*_there(*said), *named]

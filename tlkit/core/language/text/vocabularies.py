@@ -22,7 +22,7 @@ _DAMAGED = "the file is damaged: get it again"
 def library() -> Any:
     """Return the ``tokenizers`` package; UnavailableError where it is not installed."""
     try:
-        import tokenizers
+        import tokenizers  # an extra
     except ImportError:
         raise UnavailableError(
             "language models need the package tokenizers", "pip install tokenizers (or tlkit's extra `language`)"
@@ -30,7 +30,7 @@ def library() -> Any:
     return tokenizers
 
 
-class Vocabulary:
+class StoredVocabulary:
     """A vocabulary's parts by GGUF's keys, held to bounds."""
 
     def __init__(self, metadata: Mapping[str, Any], where: str) -> None:
@@ -88,7 +88,7 @@ class Vocabulary:
         return found
 
 
-def made(vocabulary: Vocabulary) -> Any:
+def made(vocabulary: StoredVocabulary) -> Any:
     """Return a ``tokenizers.Tokenizer``; LoadError where the vocabulary contradicts itself or is of no known kind."""
     make = _KINDS.get(vocabulary.model)
     if make is None:
@@ -104,7 +104,7 @@ def made(vocabulary: Vocabulary) -> Any:
     return found
 
 
-def _add(found: Any, vocabulary: Vocabulary, package: Any) -> None:
+def _add(found: Any, vocabulary: StoredVocabulary, package: Any) -> None:
     """Add the tokens that are looked for in text as they are."""
     special = vocabulary.of_type(CONTROL, UNKNOWN)
     own = vocabulary.of_type(USER)
@@ -112,7 +112,7 @@ def _add(found: Any, vocabulary: Vocabulary, package: Any) -> None:
     found.add_tokens([package.AddedToken(token, normalized=False) for token in own])
 
 
-def _scored(vocabulary: Vocabulary, package: Any) -> Any:
+def _scored(vocabulary: StoredVocabulary, package: Any) -> Any:
     """SentencePiece's BPE, which merges what has the highest score, as merges in that order."""
     if not vocabulary.scores:
         raise LoadError(f"{vocabulary.where}: its tokens have no scores", _DAMAGED)
@@ -136,7 +136,7 @@ def _scored(vocabulary: Vocabulary, package: Any) -> Any:
     return found
 
 
-def _merges_of(vocabulary: Vocabulary, places: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def _merges_of(vocabulary: StoredVocabulary, places: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """Yield every pair of tokens that makes a third, highest score first."""
     scores, types = vocabulary.scores, vocabulary.types or [1] * len(vocabulary.tokens)
     order = sorted(range(len(vocabulary.tokens)), key=lambda index: -scores[index])
@@ -152,7 +152,7 @@ def _merges_of(vocabulary: Vocabulary, places: Mapping[str, int]) -> Iterator[tu
         yield from sorted(pairs, key=lambda pair: (places[pair[0]], places[pair[1]]))
 
 
-def _merged(vocabulary: Vocabulary, package: Any) -> Any:
+def _merged(vocabulary: StoredVocabulary, package: Any) -> Any:
     """Byte-level BPE with the file's merges."""
     pairs = []
     for merge in vocabulary.merges:
@@ -171,7 +171,7 @@ def _merged(vocabulary: Vocabulary, package: Any) -> Any:
     return found
 
 
-def _words(vocabulary: Vocabulary, package: Any) -> Any:
+def _words(vocabulary: StoredVocabulary, package: Any) -> Any:
     """WordPiece: llama.cpp marks the first part of a word, BERT the others."""
     unknown = vocabulary.id("unknown")
     marked = [_told(token) for token in vocabulary.tokens]
@@ -193,7 +193,7 @@ def _told(token: str) -> str:
     return token[1:] if token.startswith(SPACE) else f"##{token}"
 
 
-def _likely(vocabulary: Vocabulary, package: Any) -> Any:
+def _likely(vocabulary: StoredVocabulary, package: Any) -> Any:
     """Unigram: the likeliest way to split a text."""
     if not vocabulary.scores:
         raise LoadError(f"{vocabulary.where}: its tokens have no scores", _DAMAGED)
@@ -217,7 +217,7 @@ def _likely(vocabulary: Vocabulary, package: Any) -> Any:
     return found
 
 
-_KINDS: Mapping[str, Callable[[Vocabulary, Any], Any]] = {
+_KINDS: Mapping[str, Callable[[StoredVocabulary, Any], Any]] = {
     "llama": _scored,
     "gpt2": _merged,
     "bert": _words,

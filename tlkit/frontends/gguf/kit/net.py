@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
 from tlkit.frontends.gguf.kit.family import Family
-from tlkit.frontends.gguf.source import LanguageSource, StoredTensor
+from tlkit.frontends.gguf.kit.source import LanguageSource, StoredTensor
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph
 from tlkit.mil.blob import Deferred

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
 from tlkit.frontends.gguf.kit.net import Net
-from tlkit.frontends.gguf.source import LanguageSource
+from tlkit.frontends.gguf.kit.source import LanguageSource
 from tlkit.frontends.network.kit.blob import Blob
 
 if TYPE_CHECKING:

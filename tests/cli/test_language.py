@@ -1,0 +1,74 @@
+"""``tlkit run`` on language models: what goes to stdout and what to stderr, and the options that exclude each other.
+
+Covers tlkit/cli/options/language.py.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import Shell
+from tests.formats.gguf.model.folders import build
+from tlkit import convert_weights
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    convert_weights(build(folder / "folder", "llama31"), folder / "model.gguf")
+    return folder / "model.gguf"
+
+
+def test_stdout_carries_the_text_and_stderr_the_rates(tlkit: Shell, model: Path) -> None:
+    outcome = tlkit("run", model, "--prompt", "The fox", "--max-tokens", 6)
+    told = tlkit("run", model, "--prompt", "The fox", "--max-tokens", 6, "--json").json()
+    assert outcome.code == 0
+    assert outcome.out == told["text"] + "\n"
+    assert "generated: 6 tokens" in outcome.err
+    assert (told["stopped"], len(told["tokens"]), told["prompt_tokens"][0]) == ("limit", 6, 1)
+    assert told["tokens_per_second"] > 0
+
+
+def test_a_stop_text_and_a_file(tlkit: Shell, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("The fox")
+    whole = tlkit("run", model, "--prompt", "The fox", "--max-tokens", 12, "--json").json()["text"]
+    given = ("--prompt-file", tmp_path / "prompt.txt", "--max-tokens", 12, "--stop", whole[3:5])
+    found = tlkit("run", model, *given, "--json").json()
+    assert (found["text"], found["stopped"]) == (whole[: whole.index(whole[3:5])], "stop")
+
+
+def test_lines_of_stdin_are_turns(tlkit: Shell, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n\ntwo\n"))
+    outcome = tlkit("run", model, "--chat", "--max-tokens", 3, "--json")
+    assert [json.loads(line)["prompt"] for line in outcome.out.splitlines()] == ["one", "two"]
+
+
+def test_perplexity(tlkit: Shell, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps. " * 8)
+    found = tlkit("run", model, "--perplexity", tmp_path / "text.txt", "--context", 32, "--json").json()["result"]
+    assert found["perplexity"] > 1
+    assert found["tokens"] == found["windows"] * 15
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--prompt", "a", "--prompt-file", "b"), "two prompts"),
+        (("--embed",), "needs a text"),
+        (("--prompt", "a", "--embed"), "is a decoder"),
+        (("--prompt", "a", "--system", "b"), "add --chat"),
+        (("--prompt", "a", "--max-tokens", 0), "at least 1"),
+        (("--prompt", "a", "--context", 1000), "1 to 128 tokens"),
+        (("--prompt", "a", "--top-p", 2), "out of its range"),
+        (("--prompt-file", "nowhere.txt"), "nowhere.txt"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tlkit: Shell, model: Path, words: tuple[object, ...], said: str) -> None:
+    outcome = tlkit("run", model, *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 2
