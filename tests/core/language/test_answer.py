@@ -50,8 +50,8 @@ def test_perplexity_is_exp_of_the_mean_loss(folder: Path, tmp_path: Path) -> Non
         losses.append(torch.nn.functional.cross_entropy(logits[16:31], window[17:], reduction="none"))
     assert found.perplexity == pytest.approx(math.exp(torch.cat(losses).mean()), rel=1e-5)
     assert found.tokens == sum(map(len, losses))
+    text.write_text("The fox.")
     with pytest.raises(UsageError, match="one window"):
-        text.write_text("The fox.")
         perplexity(folder, text, context=128)
 
 
