@@ -170,7 +170,8 @@ def _folder(
     force: bool,
 ) -> None:
     """Run the model on each file of a folder: a line a file, and in the end how many and how fast."""
-    from tlkit.core.model.load import customs, load_model
+    from tlkit.core.model.custom import customs
+    from tlkit.core.model.load import load_model
     from tlkit.core.model.values import collect
     from tlkit.core.run.folder import FolderRow, folder_of, run_folder
 

@@ -2,7 +2,7 @@
 
 Covers tlkit/frontends/network/network.py, tlkit/frontends/network/build.py, tlkit/frontends/network/ports.py,
 tlkit/frontends/network/kit/blob.py, tlkit/frontends/network/kit/weights.py, tlkit/engines/torch/shaped.py,
-tlkit/frontends/network/layers/custom.py, tlkit/mil/dialect/custom.py.
+tlkit/frontends/network/layers/custom.py, tlkit/mil/dialect/custom.py, tlkit/core/model/custom.py.
 """
 
 from __future__ import annotations
@@ -292,10 +292,18 @@ def sequences(folder: Path) -> Path:
     return saved(made, folder)
 
 
+def test_a_network_of_sequences_is_drawn_one_that_is_long_enough(tmp_path):
+    path, said = sequences(tmp_path), []
+    found = tlkit.run(str(path), note=said.append)
+    assert found.inputs[0].shape == (8, 1, 4) and "x (8x1x4)" in said[0]
+    assert found.outputs["y"].shape == (4, 1, 4, 1, 1)
+    assert tlkit.load_model(path).function().inputs[0].type.shape == (8, 1, 4)
+
+
 def test_who_gives_a_network_of_sequences_too_few_is_told_a_length_that_it_takes(tmp_path):
     path = sequences(tmp_path)
     with pytest.raises(LoadError, match="window of 3 does not fit into 1") as refused:
-        tlkit.run(str(path))
+        tlkit.run(str(path), ["x=[1,2,3,4]"])
     advice = refused.value.hint.partition("--shape ")[2]
     assert advice == "x=8,1,4"
     assert tlkit.run(str(path), shapes=[advice]).outputs["y"].shape == (4, 1, 4, 1, 1)

@@ -77,7 +77,8 @@ class EngineSubject:
         """Load what was compiled; or open the file, read its program and bring the weights to the device."""
         if self._compiled is not None:
             return self._kind.load(self._compiled, self._settings)
-        from tlkit.core.model.load import customs, load_model
+        from tlkit.core.model.custom import customs
+        from tlkit.core.model.load import load_model
 
         target = self._target
         options: dict[str, Any] = {"precision": target.precision, "engine": target.engine, "unit": target.unit}

@@ -13,14 +13,15 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from tlkit import __version__
-from tlkit.core.model.load import load_model
+from tlkit.core.convert.classic.check import check_made
+from tlkit.core.convert.old import as_program
+from tlkit.core.model.load import Model, load_model
 from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
-from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.formats.coreml.open import open_package
 from tlkit.host.goals import files_named
 from tlkit.host.quiet import quiet
@@ -91,28 +92,44 @@ def export(
     if not Path(model).exists():
         hint = f"{goal.suffix} is made of a Core ML model; convert PyTorch to a .mlpackage first"
         raise LoadError(f"{model}: no such model file", hint)
-    loaded = load_model(model, engine="eager", function=function)
-    info, package = loaded.info, open_package(Path(model))
-    if package.program is None and info.kind not in NETWORKS:
-        raise LoadError(f"{model}: a {info.kind} model; tlkit exports mlprograms", "convert its source instead")
-    package.require_weights()
-    program = loaded.function()
-    if info.states and goal.suffix == ".onnx":
-        raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
-    found: Verification | None = None
-    with quiet(), staged(goal, _read_again, force=force, inputs=inputs) as path:
-        exported = _export(program, info, precision, narrow=goal.suffix == ".pt2", strict_mil=strict_mil)
-        (_save_pt2 if goal.suffix == ".pt2" else _save_onnx)(exported, info, program, path)
-        if verify:
-            from tlkit.core.convert.exported_check import check_export
-
-            found = check_export(path, program, info, precision, seed, strict_mil)
-        size = path.stat().st_size
+    with as_program(Path(model)) as source:
+        loaded = load_model(source, engine="eager", function=function)
+        open_package(source).require_weights()
+        info, program = _about(loaded, model), loaded.function()
+        if info.states and goal.suffix == ".onnx":
+            raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
+        found: Verification | None = None
+        with quiet(), staged(goal, _read_again, force=force, inputs=inputs) as path:
+            exported = _export(program, info, precision, narrow=goal.suffix == ".pt2", strict_mil=strict_mil)
+            (_save_pt2 if goal.suffix == ".pt2" else _save_onnx)(exported, info, program, path)
+            if verify:
+                found = _checked(path, program, info, precision, seed, strict_mil, source)
+            size = path.stat().st_size
     calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     counts = {name: calls.count(name) for name in sorted(set(calls), key=lambda name: (-calls.count(name), name))}
     return ExportResult(
         goal, os.fspath(model), FORMATS[goal.suffix], precision, size, info, counts, found, _notes(info, goal)
     )
+
+
+def _about(loaded: Model, model: str | os.PathLike[str]) -> ModelInfo:
+    """Return the description with the shapes that a network's layers need, where its ports say less."""
+    shapes = loaded.known.shapes
+    ports = tuple(replace(port, shape=shapes.get(port.name, port.shape)) for port in loaded.inputs)
+    return replace(loaded.info, path=os.fspath(model), inputs=ports)
+
+
+def _checked(
+    path: Path, program: Function, info: ModelInfo, precision: str, seed: int, strict_mil: bool, source: Path
+) -> Verification:
+    """Compare the file with its program, and before that the program with a classic model that it was made of."""
+    from tlkit.core.convert.exported_check import check_export
+
+    if Path(info.path) != source:
+        made = check_made(Path(info.path), source, "f32", seed)
+        if not made.ok:
+            return made
+    return check_export(path, program, info, precision, seed, strict_mil)
 
 
 def _read_again(path: Path) -> None:

@@ -44,9 +44,9 @@ def check_export(
     return replace(compare([trial], TOLERANCES[precision], named=named), seed=seed)
 
 
-# The file takes f16 ports as float32 (see `exportable`).
+# The file takes ports of f16 and of f64 as float32 (see `exportable`; MIL has no f64).
 def _carried(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def _run_pt2(path: Path, inputs: Arrays) -> Arrays:

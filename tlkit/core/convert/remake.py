@@ -14,23 +14,17 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.compare.difference import TOLERANCES
 from tlkit.core.compare.packages import compare_packages
 from tlkit.core.convert.classic.check import check_made
-from tlkit.core.convert.classic.making import as_mlprogram as classic_as_mlprogram
+from tlkit.core.convert.old import open_program
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress, refused_by_disk
 from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
-from tlkit.errors import ConversionError, LoadError, TlkitError, UsageError
-from tlkit.formats.base import sniff
+from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.coreml.features import interfaces, refuse_half_images
-from tlkit.formats.coreml.legacy import NETWORKS
-from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package, blamed_on
-from tlkit.formats.coreml.ports import read_ports
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
-from tlkit.frontends.espresso.model import network_of
-from tlkit.frontends.network.mlprogram import as_mlprogram as network_as_mlprogram
 from tlkit.host.quiet import quiet
 from tlkit.host.scratch import temporary_files
 from tlkit.host.staging import staged
@@ -78,12 +72,11 @@ def remake(
     Raises :class:`TlkitError`, and leaves nothing behind then.
     """
     with clock.stage("load", "reading the program"):
-        package, program = _open(source)
-        old = not package.model.mlProgram.functions  # a network or a tree, whose program is not in its message
-        classic = old and open_package(source).model.WhichOneof("Type") not in NETWORKS
+        opened = open_program(source)
+        package, program, old = opened.package, opened.program, opened.kind != "package"
         half, version = is_half(program), package.model.specificationVersion
         recipe = Recipe(
-            precision or ("f16" if half or (old and not classic) else "f32"),
+            precision or ("f16" if half or opened.kind == "network" else "f32"),
             choose_target(target) if target else target_of_version(version),
             about=about,
         )
@@ -111,42 +104,15 @@ def remake(
         if verify:
             with clock.stage("verify", "verifying"):
                 # A new target by itself changes no number: then the strict limits hold.
-                limits = recipe.precision if old else "f16" if changed else "f32"
-                verification = (check_made if classic else _verified)(source, path, limits, seed)
+                limits = recipe.precision if opened.kind != "package" else "f16" if changed else "f32"
+                verification = (check_made if opened.kind == "classic" else _verified)(source, path, limits, seed)
         annotate(path, describe(str(source), recipe.precision, verification))
         notes: tuple[str, ...] = (
             ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
         )
-        notes += _fixed(source) if old else ()
+        notes += opened.notes
         made = result(path, goal, str(source), recipe, verification, clock, notes)
     return made
-
-
-def _fixed(source: Path) -> tuple[str, ...]:
-    """Return a note where a network's inputs take several shapes: its layers are made for the default ones."""
-    flexible = [spec.name for spec in read_ports(open_package(source).model.description.input) if spec.flexible]
-    return (f"{', '.join(flexible)}: of several shapes only the default is kept",) if flexible else ()
-
-
-def _open(source: Path) -> tuple[Package, Program]:
-    if not source.exists():
-        raise LoadError(f"{source}: no such package", "check the path")
-    sniff.expect_coreml(source)
-    package = open_package(source)
-    if package.model.WhichOneof("Type") in NETWORKS:
-        model, made = network_as_mlprogram(network_of(package))
-        return Package(package.root, package.file, model), made
-    if package.model.WhichOneof("Type") != "mlProgram":
-        try:
-            model, made = classic_as_mlprogram(package.model)
-        except (ConversionError, LoadError) as error:
-            raise type(error)(f"{source}: {error.message}", error.hint) from error
-        return Package(package.root, package.file, model), made
-    if package.root != source or not package.root.is_dir() or package.file.suffix != ".mlmodel":
-        raise UsageError(f"{source}: only a .mlpackage folder can be rebuilt", "use the package it was made from")
-    program = package.program
-    assert program is not None
-    return package, program
 
 
 def _widened(package: Package, program: Program, path: Path) -> Package:

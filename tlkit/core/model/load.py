@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from tlkit.core.emulate.choose import emulator
 from tlkit.core.model.agreement import check_ports
+from tlkit.core.model.custom import hooks
 from tlkit.core.model.engines import check_refusals, check_settings, choose
 from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watching
 from tlkit.engines.pipeline import PipelineEngine
-from tlkit.errors import LoadError, UnavailableError, UsageError, reason
+from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host import budget
 from tlkit.mil.units.profiles import AUTO
@@ -27,6 +24,7 @@ from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 
 if TYPE_CHECKING:
     from tlkit.core.emulate.choose import Emulated
+    from tlkit.core.model.known import Known
     from tlkit.engines.torch.engine import State
     from tlkit.engines.torch.finite import Stray
     from tlkit.engines.torch.watch import Seen
@@ -38,55 +36,6 @@ if TYPE_CHECKING:
 
 _LINKS = 8
 """How many linked models may lead to one another."""
-
-
-def customs(texts: Iterable[str]) -> dict[str, str]:
-    """Return the functions that ``CLASS=module:function`` texts name, by class."""
-    found = {}
-    for text in texts:
-        name, equals, place = text.partition("=")
-        if not (name and equals and ":" in place):
-            raise UsageError(f"--custom {text}: not CLASS=module:function", "name a function that can be imported")
-        found[name] = place
-    return found
-
-
-def hooks(custom: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
-    """Return what runs custom layers as functions; UsageError where ``module:name`` names none."""
-    return {name: _function(name, value) if isinstance(value, str) else value for name, value in custom.items()}
-
-
-def _function(name: str, place: str) -> Callable[..., Any]:
-    module, colon, attribute = place.rpartition(":")
-    found: Any = None
-    try:
-        found = _imported(module) if colon else None
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # the user's code may raise anything while it is imported
-        hint = "write CLASS=module:function, or CLASS=file.py:function, as seen from this folder"
-        raise UsageError(f"--custom {name}={place}: {reason(error)}", hint) from None
-    if not callable(found):
-        raise UsageError(f"--custom {name}={place}: that is not a function", "write CLASS=module:function")
-    made: Callable[..., Any] = found
-    return made
-
-
-def _imported(place: str) -> ModuleType:
-    """Import a module from the current folder or the installed ones, or a file."""
-    before = list(sys.path)
-    file = place.endswith(".py")
-    sys.path.insert(0, str(Path(place).resolve().parent) if file else os.getcwd())
-    try:
-        if not file:
-            return importlib.import_module(place)
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        assert spec is not None and spec.loader is not None  # as for any file called .py
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path[:] = before
 
 
 def inspect(path: str | os.PathLike[str], *, format: str | None = None) -> ModelInfo:
@@ -204,6 +153,10 @@ class Model:
         return self.info.inputs
 
     @cached_property
+    def _ports(self) -> Mapping[str, TensorSpec]:
+        return {spec.name: spec for spec in self.inputs}
+
+    @cached_property
     def _network(self) -> NeuralNetwork | None:
         """The neural network of before mlprograms that the model is, if it is one."""
         if self._package is None or self.info.kind not in NETWORKS:
@@ -216,7 +169,15 @@ class Model:
         except LoadError as error:
             raise error if str(self.path) in error.message else self._blamed(error) from None
 
-    @property
+    @cached_property
+    def known(self) -> Known:
+        """What can be drawn for the inputs beyond what their ports say."""
+        from tlkit.core.model.known import Known, known_values
+
+        shapes = self._network.usual_shapes() if self._network is not None else {}
+        return Known(known_values(self._package.model) if self._package else {}, shapes)
+
+    @cached_property
     def stored(self) -> int:
         """The bytes that the model's files have on disk."""
         return sum(self.info.sizes.values())
@@ -439,11 +400,13 @@ class Model:
         from tlkit.core.model.features import check_choice, listed
         from tlkit.core.model.inputs import port_named, to_port
 
+        specs = self._ports
         for name in inputs:
-            port_named(self.inputs, name, str(self.path))
+            if name not in specs:
+                port_named(self.inputs, name, str(self.path))
         asked = [spec for spec in self.inputs if spec.name in inputs or not self.may_lack(spec)]
-        arrays = {spec.name: to_port(spec, self._given(spec, inputs), stored=self.stored) for spec in asked}
-        specs = {spec.name: spec for spec in self.inputs}
+        stored = self.stored
+        arrays = {spec.name: to_port(spec, self._given(spec, inputs), stored=stored) for spec in asked}
         # Core ML's own restriction, which MIL does not have.
         if not self._settings.strict_mil:
             check_choice(self.inputs, {name: np.shape(arrays[name]) for name in inputs if listed(specs[name])})

@@ -12,8 +12,10 @@ import numpy as np
 
 from tlkit.core.model.arrays import holds_arrays, read_array, read_arrays
 from tlkit.core.model.inputs import Drawn, Note, check_shape, draw, port_named
+from tlkit.core.model.known import NOTHING, Known
 from tlkit.core.model.plain import KINDS, read_plain
 from tlkit.errors import LoadError, UsageError
+from tlkit.ports.shapes import shape_text
 from tlkit.types import TensorSpec
 
 # Such as `1.`, `.5`, `1e-3`, `nan` and `-inf`.
@@ -23,14 +25,20 @@ _JSON_WORDS = {"nan": "NaN", "inf": "Infinity"}
 
 
 def collect(
-    ports: Sequence[TensorSpec], texts: Iterable[str], shapes: Iterable[str], seed: int, note: Note, stored: int = 0
+    ports: Sequence[TensorSpec],
+    texts: Iterable[str],
+    shapes: Iterable[str],
+    seed: int,
+    note: Note,
+    stored: int = 0,
+    known: Known = NOTHING,
 ) -> dict[str, Any]:
     """Return a value for each input: what the user gave, and random values for required inputs that were not given.
 
     A text is ``NAME=VALUE``, a ``VALUE`` alone where the model has one input, or an archive (.npz, .safetensors) that
     holds inputs by name. Values are ``random``, ``zeros``, literals and files (see :func:`read_value`). ``note`` is
     told what was drawn; a shape that the file asks for, which stores ``stored`` bytes, may not be larger than they
-    warrant. Raises UsageError or LoadError.
+    warrant. ``known`` is what the model says of its inputs beyond their ports. Raises UsageError or LoadError.
     """
     wanted = _shapes(ports, shapes)
     values: dict[str, Any] = {}
@@ -41,12 +49,15 @@ def collect(
             values[name] = value
     missing = [spec.name for spec in ports if spec.name not in values and not spec.optional]
     if missing:
-        note(f"random values (seed {seed}) for what was not given: {', '.join(missing)}")
+        usual = {name: shape for name, shape in known.shapes.items() if name not in wanted}
+        told = (f"{name} ({shape_text(usual[name])})" if name in usual else name for name in missing)
+        note(f"random values (seed {seed}) for what was not given: {', '.join(told)}")
     rng = np.random.default_rng(seed)
     for name, value in (values | dict.fromkeys(missing, Drawn("random"))).items():
         if isinstance(value, Drawn):
-            shape = wanted.get(name)
-            value = draw(port_named(ports, name), value.kind, rng, shape, stored=stored if shape is None else None)
+            size = None if name in wanted else stored
+            shape, listed = wanted.get(name) or known.shapes.get(name), known.values.get(name, ())
+            value = draw(port_named(ports, name), value.kind, rng, shape, stored=size, known=listed)
         values[name] = value
     return values
 

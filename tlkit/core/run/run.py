@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlkit.core.model import inputs as core_inputs
+from tlkit.core.model.custom import customs
 from tlkit.core.model.inputs import Note
-from tlkit.core.model.load import customs, load_model
+from tlkit.core.model.load import load_model
 from tlkit.core.model.values import collect
 from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump, stop_at
 from tlkit.errors import UsageError
@@ -154,7 +155,7 @@ def run(
     shapes = tuple(shapes)
     named = {text.partition("=")[0] for text in inputs}
     asked = tuple(spec for spec in loaded.inputs if spec.name in named or not loaded.may_lack(spec))
-    values = collect(asked, inputs, shapes, seed, note, loaded.stored)
+    values = collect(asked, inputs, shapes, seed, note, loaded.stored, loaded.known)
     ports = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
     if loaded.info.states:

@@ -49,6 +49,11 @@ def tokens(text: str) -> Counter[str]:
     return Counter(_TOKEN.findall(text))
 
 
+def vocabulary(data: bytes) -> list[str]:
+    """Return the words that a model's ``modelParameterData`` knows; LoadError as for the model."""
+    return list(_Data(data).places)
+
+
 class _Data:
     """The decoded ``modelParameterData``."""
 
@@ -61,7 +66,7 @@ class _Data:
             raise LoadError(f"a text classifier of {named} needs what only Apple's systems contain", "only maxEnt runs")
         self.labels = tuple(_texts(sections[2])[1:])  # entry 0 is empty
         words = _texts(sections[3])
-        self._places = {word: place for place, word in enumerate(words) if word}
+        self.places = {word: place for place, word in enumerate(words) if word}
         documents = plist.get("NumberOfTrainingInstances", 0)
         if not isinstance(documents, int) or documents < 1 or not self.labels:
             raise LoadError("a text classifier without labels or training instances", DAMAGED)
@@ -72,7 +77,7 @@ class _Data:
         """Return the score of each label."""
         found = np.zeros(len(self.labels))
         for word, count in words.items():
-            place = self._places.get(word)
+            place = self.places.get(word)
             for label, weight in self._weights.get(place, ()) if place is not None else ():
                 found[label] += np.log1p(count) * self._rarity[place] * weight
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tlkit.errors import ConversionError
-from tlkit.frontends.network.network import OPSET, NeuralNetwork, default_shape
+from tlkit.frontends.network.network import OPSET, NeuralNetwork
 from tlkit.mil.opsets import version_of
 from tlkit.mil.program import Program, TensorType, walk
 from tlkit.mil.types import DType
@@ -31,7 +31,7 @@ def as_mlprogram(model: Any) -> tuple[Any, Program]:
     # An mlprogram cannot be trained on a device.
     del made.description.trainingInput[:]
     for feature, spec in zip(made.description.input, network.inputs, strict=True):
-        _settle(feature, default_shape(spec))
+        _settle(feature, network.defaults[spec.name])
     shapes = _outputs(program)
     for feature, spec in zip(made.description.output, network.outputs, strict=True):
         _settle(feature, shapes.get(spec.name))

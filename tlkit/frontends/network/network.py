@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from tlkit.errors import LoadError
@@ -34,7 +35,7 @@ OPSET = "CoreML5"
 """The operations that networks become: those of the first opset say them all."""
 _CUSTOM = "give each class of custom layers a function: --custom CLASS=module:function"
 _LENGTHS = (2, 4, 8, 16, 32, 64, 128)
-"""Lengths of sequences that are tried for advice."""
+"""Lengths of sequences that are tried, for those who give none and for advice."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -64,30 +65,68 @@ class NeuralNetwork:
             listed, custom = ", ".join(missing), any(item.startswith("custom layer") for item in missing)
             hint = _CUSTOM if custom else "the file is damaged, or newer than this tlkit"
             raise LoadError(f"the network has layers that tlkit does not run: {listed}", hint)
-        asked = {spec.name: (shapes or {}).get(spec.name, default_shape(spec)) for spec in self.inputs}
-        key = tuple(asked.items())
+        given = shapes or {}
+        asked = {
+            spec.name: given[spec.name] if spec.name in given else self.defaults[spec.name] for spec in self.inputs
+        }
+        try:
+            return self._at(asked)
+        except LoadError as error:
+            raise LoadError(error.message, self._longer(asked) if shapes else error.hint) from error.__cause__
+
+    @cached_property
+    def defaults(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs where nothing else is said; LoadError where the model says none.
+
+        Networks of rank 5 declare a vector for a sequence of vectors. Where a window over its steps does not fit into
+        one step, it is a sequence that is long enough.
+        """
+        asked = {spec.name: default_shape(spec) for spec in self.inputs}
+        vectors = self._vectors()
+        return asked if not vectors or self._takes(asked) else asked | self._sequence(asked, vectors)
+
+    def usual_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return those of :attr:`defaults` that are not what the ports say."""
+        if unknown(self._network, self.hooks) or not self._vectors():
+            return {}
+        return {spec.name: self.defaults[spec.name] for spec in self.inputs if spec.shape != self.defaults[spec.name]}
+
+    def _vectors(self) -> list[str]:
+        """Return the inputs that may be sequences of vectors."""
+        return [spec.name for spec in self.inputs if len(spec.shape) == 1 and not (self.exact or spec.optional)]
+
+    def _longer(self, asked: Shapes) -> str:
+        """Return what to do about a network that does not take ``asked``: a sequence that it takes, where one is."""
+        found = self._sequence(asked, self._vectors())
+        if not found:
+            return "the network is damaged, or takes other shapes"
+        flags = " ".join(f"--shape {name}={','.join(map(str, shape))}" for name, shape in found.items())
+        return f"it takes sequences, of {next(iter(found.values()))[0]} for example: {flags}"
+
+    def _sequence(self, asked: Shapes, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the shortest sequences tried that the network takes; empty where it takes none."""
+        for length in _LENGTHS if names else ():
+            found: dict[str, tuple[int, ...]] = {name: (length, 1, asked[name][-1]) for name in names}
+            if self._takes(dict(asked) | found):
+                return found
+        return {}
+
+    def _takes(self, shapes: Shapes) -> bool:
+        try:
+            self._at(shapes)
+        except LoadError:
+            return False
+        return True
+
+    def _at(self, shapes: Shapes) -> Program:
+        """Return the program at ``shapes``, all of them; each is made once."""
+        key = tuple(shapes.items())
         if key not in self._made:
             # Bounded, for callers whose shapes differ every time.
             if len(self._made) >= 8:
                 self._made.clear()
-            try:
-                self._made[key] = Program({"main": self._function(asked)})
-            except LoadError as error:
-                raise LoadError(error.message, self._longer(asked) if shapes else error.hint) from error.__cause__
+            self._made[key] = Program({"main": self._function(shapes)})
         return self._made[key]
-
-    def _longer(self, asked: Shapes) -> str:
-        """Return what to do about a network that does not take ``asked``: a sequence that it takes, where one is."""
-        names = [spec.name for spec in self.inputs if len(spec.shape) == 1 and not (self.exact or spec.optional)]
-        for length in _LENGTHS if names else ():
-            tried = dict(asked) | {name: (length, 1, asked[name][-1]) for name in names}
-            try:
-                self._function(tried)
-            except LoadError:
-                continue
-            flags = " ".join(f"--shape {name}={','.join(map(str, tried[name]))}" for name in names)
-            return f"it takes sequences, of {length} for example: {flags}"
-        return "the network is damaged, or takes other shapes"
 
     def function(self, shapes: Shapes | None = None) -> Function:
         """Return the one function of :meth:`program`."""

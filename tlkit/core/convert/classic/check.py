@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ _SCALES = (1.0, 0.1, 10.0, 100.0)
 def check_made(original: Path, made: Path, precision: str, seed: int) -> Verification:
     """Compare the two on seeded rows, drawn around a tree's own thresholds where it has any."""
     old, new = load_model(original), load_model(made)
+    names = [spec.name for spec in new.outputs]  # in the old one's order, but names may have become others
     rng, seen = np.random.default_rng(seed), _thresholds(original)
     trials = []
     for number in range(_ROWS):
-        row = {spec.name: _drawn(spec, rng, seen, _SCALES[number % len(_SCALES)]) for spec in old.inputs}
-        trials.append(Trial(f"row {number} of seed {seed}", partial(_run, old, row), partial(_run, new, row)))
+        row = [_drawn(spec, rng, seen, _SCALES[number % len(_SCALES)]) for spec in old.inputs]
+        runs = (partial(_run, model, row, names) for model in (old, new))
+        trials.append(Trial(f"row {number} of seed {seed}", *runs))
     return compare(trials, TOLERANCES[precision])
 
 
@@ -48,12 +50,15 @@ def _drawn(spec: TensorSpec, rng: np.random.Generator, seen: Any, scale: float) 
     return values.astype(np.float32).reshape(spec.shape or (1,))
 
 
-def _run(model: Model, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Run on a row; ports of one number take it as such, and give it as an array of one."""
+def _run(model: Model, row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    """Run on a row, a value for each input; return the outputs as ``names``, in order.
+
+    Ports of one number take it as such, and give it as an array of one.
+    """
     given = {}
-    for spec in model.inputs:
-        value = row[spec.name]
+    for spec, value in zip(model.inputs, row, strict=True):
         number = value.reshape(-1)[0].item()
         given[spec.name] = value if spec.kind == "tensor" else int(number) if spec.kind == "int64" else number
     found = model.predict(given)
-    return {name: np.array([value], np.float32) if isinstance(value, float) else value for name, value in found.items()}
+    made = {name: found[spec.name] for name, spec in zip(names, model.outputs, strict=True)}
+    return {name: np.array([value], np.float32) if isinstance(value, float) else value for name, value in made.items()}

@@ -201,9 +201,11 @@ def _direction(
     given = {"x": x, "initial_h": states[0], "initial_c": states[1], "output_sequence": bool(how.sequenceOutput)}
     names = None if how.coupledInputAndForgetGate else _named(found)
     if names:
+        # MIL's lstm spells it the other way round than its rnn.
+        names = ["hard_sigmoid" if name == "sigmoid_hard" else name for name in names]
         said = dict(zip(("recurrent_activation", "cell_activation", "activation"), names, strict=True))
         # Only then does the cell move by at most 1 per step.
-        bounded = names[0] in ("sigmoid", "sigmoid_hard") and names[1] in ("tanh", "sigmoid", "sigmoid_hard")
+        bounded = names[0] in ("sigmoid", "hard_sigmoid") and names[1] in ("tanh", "sigmoid", "hard_sigmoid")
         clip = _clip(how, x, stateful or not bounded)
         return g.emit("lstm", shapes, **given, **weights, **said, direction=_turned(reverse), clip=clip)
     other = {"reverse": reverse, "clip": float(how.cellClipThreshold) or _CLIP, **_listed(found)}
