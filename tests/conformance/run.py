@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 SUITES = {
     "ops": ["converters/mil/mil/ops/tests"],
     "torch": ["converters/mil/frontend/torch/test/test_torch_ops.py"],
-    "nn": ["test/neural_network/test_numpy_nn_layers.py"],
+    "nn": ["test/neural_network"],
     "classic": [f"test/{folder}" for folder in ("sklearn_tests", "xgboost_tests", "pipeline")],
 }
 

@@ -61,7 +61,7 @@ def test_a_text_that_no_stage_lists_is_asked_for(tmp_path: Path) -> None:
         tlkit.run(tmp_path / "model.mlmodel")
 
 
-@pytest.mark.parametrize("name", ["BodyFatModelExtended", "SentimentPolarity"])
+@pytest.mark.parametrize("name", ["GenderByName", "SentimentPolarity"])
 def test_real_models_of_texts_run_on_what_they_know(name: str) -> None:
     path = MODELS / f"{name}.mlmodel"
     if not path.exists():

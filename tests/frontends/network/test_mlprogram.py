@@ -109,7 +109,7 @@ def test_shapes_that_a_package_does_not_keep_are_told(tmp_path: Path) -> None:
     made.description.input[0].type.multiArrayType.shapeRange.sizeRanges.add(lowerBound=1, upperBound=9)
     (tmp_path / "old.mlmodel").write_bytes(made.SerializeToString())
     result = tlkit.convert(tmp_path / "old.mlmodel", tmp_path / "new.mlpackage")
-    assert "x: of several shapes only the default is kept" in result.notes
+    assert "x: of several shapes only the default is kept, 3" in result.notes
 
 
 @pytest.mark.slow
