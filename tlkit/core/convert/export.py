@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from tlkit import __version__
 from tlkit.core.convert.classic.check import check_made
-from tlkit.core.convert.old import as_program
+from tlkit.core.convert.classic.program import as_program
 from tlkit.core.model.load import Model, load_model
 from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
 from tlkit.formats.coreml.open import open_package

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.compare.difference import TOLERANCES
 from tlkit.core.compare.packages import compare_packages
 from tlkit.core.convert.classic.check import check_made
-from tlkit.core.convert.old import open_program
+from tlkit.core.convert.classic.program import open_program
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress, refused_by_disk

@@ -11,10 +11,10 @@ import pytest
 
 import tlkit
 from tests.engines.classic.specs import blank, load
-from tlkit.core.convert.old import as_program, open_program
+from tlkit.core.convert.classic.program import as_program, open_program
 from tlkit.errors import ConversionError
 
-MODELS = Path(__file__).parents[4] / "shared/models"
+MODELS = Path(__file__).parents[5] / "shared/models"
 
 
 def line(names: list[str], output: str) -> Any:
