@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.core.model.plain import example
+from tlkit.engines.classic.text import vocabulary
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.coreml import legacy
 from tlkit.types import TensorSpec
@@ -58,8 +59,6 @@ def _listed(stage: Any) -> Sequence[Any]:
         items = list(message.itemStringIds.vector) or list(message.itemInt64Ids.vector)
         return items or [int(row.itemId) for row in message.itemItemSimilarities]
     if kind == "textClassifier":
-        from tlkit.engines.classic.text import vocabulary
-
         try:
             return vocabulary(bytes(message.modelParameterData))
         except LoadError:  # the engine says why, when it reads it
