@@ -28,8 +28,8 @@ def check_made(original: Path, made: Path, precision: str, seed: int) -> Verific
     trials = []
     for number in range(_ROWS):
         row = [_drawn(spec, rng, seen, _SCALES[number % len(_SCALES)]) for spec in old.inputs]
-        runs = (partial(_run, model, row, names) for model in (old, new))
-        trials.append(Trial(f"row {number} of seed {seed}", *runs))
+        before, after = partial(_run, old, row, names), partial(_run, new, row, names)
+        trials.append(Trial(f"row {number} of seed {seed}", before, after))
     return compare(trials, TOLERANCES[precision])
 
 
