@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tlkit.core.edit.edit import EditResult, edit
     from tlkit.core.inspect.inspect import inspect
     from tlkit.core.inspect.inspection import Inspection
+    from tlkit.core.judge.compare import Judgement, compare
     from tlkit.core.model.load import Model, load_model
     from tlkit.core.run.run import RunResult, run
     from tlkit.core.weights.weights import WeightsResult, convert_weights
@@ -43,6 +44,7 @@ _HOMES = {
     "tlkit.core.convert.export": ("ExportResult", "export"),
     "tlkit.core.inspect.inspect": ("inspect",),
     "tlkit.core.inspect.inspection": ("Inspection",),
+    "tlkit.core.judge.compare": ("Judgement", "compare"),
     "tlkit.core.model.load": ("Model", "load_model"),
     "tlkit.core.run.run": ("RunResult", "run"),
     "tlkit.core.bench.bench": ("BenchResult", "bench"),
@@ -71,6 +73,7 @@ __all__ = [
     "ExportResult",
     "ImageSpec",
     "Inspection",
+    "Judgement",
     "LoadError",
     "Metadata",
     "Model",
@@ -84,6 +87,7 @@ __all__ = [
     "WeightsResult",
     "bench",
     "combine",
+    "compare",
     "convert",
     "convert_weights",
     "doctor",

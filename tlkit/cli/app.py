@@ -26,12 +26,13 @@ COMMANDS = {
     "edit": "Change names, shapes, types or metadata.",
     "inspect": "Show what a model file is.",
     "run": "Run a model once and show its outputs.",
+    "compare": "Compare two models; find where they part.",
     "bench": "Measure latency, load time, memory and energy.",
     "doctor": "Show what can be measured on this machine.",
     "ops": "List the operations that tlkit runs.",
 }
 
-WRITING = ("convert", "edit", "run")
+WRITING = ("convert", "edit", "run", "compare")
 """The commands that are done when their outputs have their names; bench measures first."""
 
 

@@ -133,7 +133,8 @@ def worst(items: Iterable[Difference]) -> Difference:
 class Tolerance:
     """Limits for a :class:`Difference`; a None limit is not checked. ``equal`` is for integer outputs.
 
-    ``max_abs`` of 0 asks for the same numbers, and for the same labels of a classifier.
+    ``max_abs`` of 0 asks for the same numbers, and for the same labels of a classifier. ``atol`` and ``rtol`` hold for
+    each element: |a - r| <= atol + rtol |r|, the one that is None being 0 (see :meth:`outside`).
     """
 
     cosine: float
@@ -141,6 +142,8 @@ class Tolerance:
     snr_db: float | None = None
     equal: float = 0.99
     max_abs: float | None = None
+    atol: float | None = None
+    rtol: float | None = None
 
     def breaches(self, found: Difference, *, integer: bool = False) -> tuple[str, ...]:
         """Return one phrase for each limit that ``found`` exceeds; empty if within tolerance."""
@@ -161,6 +164,17 @@ class Tolerance:
         if self.snr_db is not None and not found.snr_db >= self.snr_db:
             phrases.append(f"signal to noise {found.snr_db:.1f} dB, under {self.snr_db:g} dB")
         return tuple(phrases)
+
+    def outside(self, reference: Array, actual: Array) -> tuple[str, ...]:
+        """Return a phrase that counts the elements further apart than ``atol`` and ``rtol`` allow; empty if none is."""
+        if self.atol is None and self.rtol is None:
+            return ()
+        r, a = _f64(reference).ravel(), _f64(actual).ravel()
+        with np.errstate(invalid="ignore"):
+            near = np.abs(a - r) <= (self.atol or 0.0) + (self.rtol or 0.0) * np.abs(r)
+        count = int((~(near | (r == a) | (np.isnan(r) & np.isnan(a)))).sum())
+        limit = f"atol {self.atol or 0:g}, rtol {self.rtol or 0:g}"
+        return (f"{count} of {r.size} values outside {limit}",) if count else ()
 
 
 TOLERANCES = {

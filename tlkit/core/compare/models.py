@@ -19,6 +19,8 @@ from tlkit.errors import TlkitError, UsageError, reason
 Array = NDArray[Any]
 Run = Callable[[], Mapping[str, Any]]
 """One run on one input: the outputs by name, as ``Model.predict`` gives them or as plain arrays."""
+Each = Callable[[str, str, Array, Array], None]
+"""Called with the input's name, the output's, and its arrays: the reference's and the other model's."""
 
 NO_SIGNAL = "its source gives only zeros or nothing finite"
 
@@ -93,11 +95,13 @@ def compare(
     *,
     named: Callable[[str], str] = str,
     retry: str = "try another --seed",
+    each: Each = lambda *_: None,
 ) -> Verification:
     """Run each trial on both models, the reference first, and compare their outputs by ``limits``.
 
     An error of the reference ends it: nothing can be judged then. One of the other model is a reason. ``named``
-    rewrites paths in errors; ``retry`` is what to do where no output of the reference could have differed.
+    rewrites paths in errors; ``retry`` is what to do where no output of the reference could have differed. ``each``
+    hears of every pair of arrays of one shape.
     """
     found, names = _Findings(), []
     trials = tuple(trials)
@@ -114,7 +118,9 @@ def compare(
             found.failed[trial.name] = named(_said(error))
             continue
         for name, value in reference.items():
-            _compare(found, name, value, actual.get(name), trial.limits or limits, where)
+            arrays = _compare(found, name, value, actual.get(name), trial.limits or limits, where)
+            if arrays is not None:
+                each(trial.name, name, *arrays)
     if not any(trial.reference for trial in trials) and not found.failed:
         return Verification(None, {}, (_UNMATCHED,), cases=tuple(names), unmatched=True)
     return _judged(found, tuple(names), retry)
@@ -142,26 +148,32 @@ def _judged(found: _Findings, cases: tuple[str, ...], retry: str) -> Verificatio
     return Verification(not reasons, figures, reasons, top1, share, cases=cases, notes=notes)
 
 
-def _compare(found: _Findings, name: str, reference: Any, actual: Any, limits: Tolerance, where: str) -> None:
-    """Compare one output. A label says less than the probabilities beside it, and is compared where limits are 0."""
+def _compare(
+    found: _Findings, name: str, reference: Any, actual: Any, limits: Tolerance, where: str
+) -> tuple[Array, Array] | None:
+    """Compare one output and return its arrays, None where there are none of one shape.
+
+    A label says less than the probabilities beside it, and is compared where limits are 0.
+    """
     if isinstance(reference, str | int):
         if limits.max_abs == 0 and reference != actual:
             found.reasons[f"{name}: '{actual}' instead of '{reference}'{where}"] = None
-        return
+        return None
     expected, got = _arrays(reference, actual)
     try:
         item = difference(expected, got)
     except UsageError as error:  # of another shape
         found.reasons[f"{name}: {error.message}{where}"] = None
-        return
+        return None
     if isinstance(actual, Mapping):
         # Both are in the order of the reference's labels.
         found.same.append(bool(np.argmax(expected) == np.argmax(got)))
     found.outputs.setdefault(name, []).append(item)
     if _tells(expected):
         found.told.add(name)
-    breaches = limits.breaches(item, integer=expected.dtype.kind in "iub")
+    breaches = (*limits.breaches(item, integer=expected.dtype.kind in "iub"), *limits.outside(expected, got))
     found.reasons |= {f"{name}: {phrase}{where}": None for phrase in breaches}
+    return expected, got
 
 
 def _arrays(reference: Any, actual: Any) -> tuple[Array, Array]:

@@ -102,7 +102,7 @@ def _script_named(graph: Any) -> Iterator[tuple[str, str, Place]]:
 def find_op(program: Any, name: str) -> tuple[str, Place] | None:
     """Return the kind (``add``) and the place of the op of ``program`` that gives the value ``name``."""
     plain = name.replace(".", "_")
-    for other, kind, place in _named_ops(program):
+    for other, kind, place in named_places(program):
         if plain and other.replace(".", "_") == plain:
             return kind.removeprefix("aten::").partition(".")[0], place
     return None
@@ -113,14 +113,15 @@ def find_place(program: Any, name: str, kind: str, count: int) -> Place | None:
     named = find_op(program, name)
     if named is not None:
         return named[1]
-    found = _named_ops(program)
+    found = named_places(program)
     # coremltools has its own names for in-place ops: `_internal_op_tensor_inplace_copy`.
     kinds = {kind.rstrip("_"), "copy" if "inplace_copy" in kind else "fill" if "inplace_fill" in kind else kind}
     alike = [place for _, other, place in found if other.removeprefix("aten::").partition(".")[0].rstrip("_") in kinds]
     return alike[count] if count < len(alike) else None
 
 
-def _named_ops(program: Any) -> list[tuple[str, str, Place]]:
+def named_places(program: Any) -> list[tuple[str, str, Place]]:
+    """Return the captured graph's ops: the name of the value that each gives, its kind (``aten::add``), its place."""
     if hasattr(program, "inlined_graph"):
         return list(_script_named(program.inlined_graph))
     return [(node.name, *item) for node, item in _exported_nodes(program)]

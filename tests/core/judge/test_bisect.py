@@ -1,0 +1,117 @@
+"""Where two models part, on networks with faults whose place is known.
+
+Covers tlkit/core/judge/inside.py, tlkit/core/judge/inner.py, tlkit/core/judge/captured.py,
+tlkit/core/judge/matching.py, tlkit/core/judge/reasons.py, tlkit/cli/views/judge/bisect.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tlkit
+from fixtures.strays import INPUTS, WIDTH, Mask, Overflow, Strays
+from tlkit.core.judge.bisect import find
+from tlkit.core.judge.compare import compare
+from tlkit.core.judge.inner import InnerValue, Inside, measured
+from tlkit.core.judge.matching import match
+
+
+def value(name: str, kind: str, inputs: tuple[str, ...], array: np.ndarray) -> InnerValue:
+    return measured(name, name, kind, inputs, np.asarray(array, np.float32), 1 << 10)
+
+
+def inside(*values: InnerValue) -> Inside:
+    return Inside({item.name: item for item in values}, {"y": values[-1].name})
+
+
+RNG = np.random.default_rng(0)
+X, Y, Z = (RNG.standard_normal(100) for _ in range(3))
+
+
+def test_an_infinity_that_does_no_harm_is_passed_over() -> None:
+    """A mask that is minus infinity differs, and nothing that follows does; the fault is elsewhere."""
+    masked, hidden = np.where(X > 0, X, -3e38), np.where(X > 0, X, -np.inf)
+    a = inside(value("m", "select", ("x",), masked), value("s", "softmax", ("m",), Y), value("y", "mul", ("s",), Z))
+    b = inside(value("m", "select", ("x",), hidden), value("s", "softmax", ("m",), Y), value("y", "mul", ("s",), -Z))
+    found = find(a, b, {name: name for name in a.values}, ["y"], 26, half=True)
+    assert found.first is not None and found.first.operation == "y" and found.others == ()
+
+
+def test_what_strays_by_itself_is_listed_in_order() -> None:
+    a = inside(value("p", "mul", ("x",), X), value("q", "exp", ("x",), Y), value("y", "add", ("p", "q"), Z))
+    b = inside(value("p", "mul", ("x",), -X), value("q", "exp", ("x",), Y * np.inf), value("y", "add", ("p", "q"), -Z))
+    found = find(a, b, {name: name for name in a.values}, ["y"], 26, half=True)
+    assert [item.operation for item in (found.first, *found.others) if item] == ["p", "q"]
+
+
+def test_what_has_no_counterpart_is_passed_through_and_said() -> None:
+    a = inside(value("p", "mul", ("x",), X), value("y", "add", ("p",), Z))
+    b = inside(value("p", "mul", ("x",), X), value("h", "gelu", ("p",), Y), value("y", "add", ("h",), -Z))
+    found = find(a, b, {"p": "p", "y": "y"}, ["y"], 26, half=True)
+    assert found.first is not None and (found.first.operation, found.first.before) == ("y", ("h",))
+    assert found.unmatched == ("h",)
+
+
+def test_numbered_names_are_not_trusted_alone() -> None:
+    """Two conversions number their values anew: var_7 of one is another operation than var_7 of the other."""
+    a = inside(value("var_5", "mul", ("x",), X), value("var_7", "exp", ("var_5",), Y), value("y", "add", ("var_7",), Z))
+    b = inside(
+        value("var_7", "mul", ("x",), X), value("var_9", "exp", ("var_7",), -Y), value("y", "add", ("var_9",), Z)
+    )
+    assert match(a, b, {"y": "y"}) == {"y": "y", "var_7": "var_5", "var_9": "var_7"}
+
+
+def test_projections_of_one_value_are_matched_in_order_unless_their_values_contradict() -> None:
+    a = inside(value("q", "linear", ("x",), X), value("k", "linear", ("x",), Y), value("y", "add", ("q", "k"), Z))
+    b = inside(value("l0", "linear", ("x",), X), value("l1", "linear", ("x",), Y), value("y", "add", ("l0", "l1"), Z))
+    assert match(a, b, {"y": "y"}) == {"y": "y", "l0": "q", "l1": "k"}
+    turned = inside(
+        value("l0", "linear", ("x",), -Y * 1.4), value("l1", "linear", ("x",), -X), value("y", "add", ("l0", "l1"), Z)
+    )
+    assert match(a, turned, {"y": "y"}) == {"y": "y"}
+
+
+class One(torch.nn.Module):
+    """One fault between two sound layers."""
+
+    def __init__(self, fault: torch.nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.fault, self.last = torch.nn.Linear(WIDTH, WIDTH), fault, torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.last(torch.tanh(self.fault(torch.tanh(self.first(x)))))
+        return hidden
+
+
+@pytest.mark.parametrize(
+    ("fault", "because"),
+    [(Overflow("exp"), "exponential of 1"), pytest.param(Mask("row"), "mask", marks=pytest.mark.slow)],
+)
+def test_the_operation_its_line_and_its_cause_are_named(tmp_path: Path, fault: torch.nn.Module, because: str) -> None:
+    net = One(fault).eval()
+    tlkit.convert(net, tmp_path / "net.mlpackage", inputs=INPUTS, verify=False)
+    found = compare(net, tmp_path / "net.mlpackage", bisect=True, count=1)
+    assert not found.ok and found.bisection is not None and found.bisection.first is not None
+    first = found.bisection.first
+    assert first.place.startswith("fault, strays.py:") and because in first.why, first
+    assert first.not_finite and max(found.bisection.runs) <= 2
+    # The package against itself without rounding finds the same operation.
+    own = compare(tmp_path / "net.mlpackage", precision="f32,f16", bisect=True, count=1).bisection
+    assert own is not None and own.first is not None and own.first.operation == first.operation
+
+
+@pytest.mark.slow
+def test_the_first_planted_fault_is_found_in_thirty_networks(tmp_path: Path) -> None:
+    right = []
+    for seed in range(30):
+        net = Strays(seed).eval()
+        tlkit.convert(net, tmp_path / f"{seed}.mlpackage", inputs=INPUTS, verify=False, auto=False)
+        found = compare(net, tmp_path / f"{seed}.mlpackage", bisect=True, count=1).bisection
+        assert found is not None
+        right.append(found.first is not None and found.first.place.startswith(f"{net.truth[0]},"))
+    assert sum(right) >= 28, [seed for seed, ok in enumerate(right) if not ok]

@@ -1,0 +1,162 @@
+"""``tlkit compare``: two models on the same inputs; where they part, and which operation makes a NaN."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
+
+if TYPE_CHECKING:
+    from tlkit.core.judge.compare import Judgement
+
+_SIDE = "a package, .mlmodel, .onnx, .pt2, TorchScript, file.py:callable, or a .npz of saved outputs"
+First = Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_SIDE}.")]
+Second = Annotated[
+    str | None, typer.Argument(metavar="B", help="What is compared with it; left out, it is A at the second setting.")
+]
+Two = Annotated[
+    str, typer.Option("--precision", metavar="f16|f32[,...]", help="f16 rounds as declared, f32 never; A's, then B's.")
+]
+Engines = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE[,ENGINE]", help="What runs a package: one for both, or A's and B's.")
+]
+Ports = Annotated[
+    list[str] | None,
+    typer.Option("--port", metavar="NAME=DIMS[:TYPE]", help="What PyTorch sources take: x=1x3x224x224, ids=1x8:i32."),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="NAME=DIMS[:SETTING...]", help="An image input of a source, as in tlkit convert."),
+]
+Samples = Annotated[
+    str | None,
+    typer.Option("--samples", metavar="DIR", help="Run on the images or .npz files in this folder (up to 64)."),
+]
+Count = Annotated[
+    int | None,
+    typer.Option("--count", metavar="N", min=1, help="How many seeded inputs. [3; 1 with --bisect]"),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="Compute this as well: iou, of masks and label maps. Repeatable."),
+]
+Rtol = Annotated[float | None, typer.Option("--rtol", help="Exit 1 where |a-b| > atol + rtol |a| for an element.")]
+Atol = Annotated[float | None, typer.Option("--atol", help="See --rtol.")]
+Cosine = Annotated[float | None, typer.Option("--min-cosine", metavar="C", help="Exit 1 below this cosine.")]
+Snr = Annotated[
+    float | None, typer.Option("--min-snr", metavar="DB", help="Exit 1 below this signal-to-noise ratio, in dB.")
+]
+Top1 = Annotated[
+    float | None, typer.Option("--min-top1", metavar="SHARE", help="Exit 1 if the top class agrees more rarely: 0.99.")
+]
+Bisect = Annotated[bool, typer.Option("--bisect", help="Find the first operation whose result strays, and why.")]
+Worst = Annotated[
+    str | None, typer.Option("--save-worst", metavar="FILE", help="Write the worst input and both outputs to a .npz.")
+]
+Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write an HTML page with the figures.")]
+
+
+def compare(
+    a: First,
+    b: Second = None,
+    inputs: options.Inputs = None,
+    shapes: options.Shapes = None,
+    ports: Ports = None,
+    images: Images = None,
+    samples: Samples = None,
+    count: Count = None,
+    seed: options.Seed = 0,
+    precision: Two = "f16",
+    engine: Engines = "eager",
+    function: options.Function = None,
+    metrics: Metric = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    min_cosine: Cosine = None,
+    min_snr: Snr = None,
+    min_top1: Top1 = None,
+    bisect: Bisect = False,
+    save_worst: Worst = None,
+    report: Report = None,
+    force: options.Force = False,
+    trust: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Run two models on the same inputs and compare their outputs; exit 1 where they differ.
+
+    \b
+    tlkit compare model.py:Net net.mlpackage
+    tlkit compare net.mlpackage --precision f32,f16 --min-snr 40 --bisect
+    tlkit compare net.onnx net.mlpackage --samples images/ --min-top1 0.99 --report out.html
+    tlkit compare net.mlpackage before.npz --input x=x.npy --rtol 1e-3
+
+    Without a limit those of tlkit convert hold: a cosine of 0.999 and 26 dB (f16), or 0.9999 and 1e-4 of the range.
+    """
+    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    from tlkit.cli.views.judge.compare import document, show
+    from tlkit.core.judge.compare import compare as judge
+
+    page = None if report is None else Path(report)
+    if page is not None:
+        from tlkit.host.goals import files_named
+        from tlkit.host.staging import prepare
+
+        prepare(page, force=force, inputs=tuple(files_named(a, b, inputs, save_worst)))
+    with sink.progress(f"comparing {a}"):
+        notes: list[str] = []
+        result = judge(
+            a,
+            b,
+            inputs=inputs or (),
+            shapes=shapes or (),
+            ports=ports or (),
+            images=images or (),
+            samples=samples,
+            count=count,
+            seed=seed,
+            precision=precision,
+            engine=engine,
+            function=function,
+            metrics=metrics or (),
+            rtol=rtol,
+            atol=atol,
+            min_cosine=min_cosine,
+            min_snr=min_snr,
+            min_top1=min_top1,
+            bisect=bisect,
+            save_worst=save_worst,
+            force=force,
+            trust=trust,
+            note=notes.append,
+        )
+    for note in notes:
+        sink.note(note)
+    if page is not None:
+        _write_page(page, result, force)
+        sink.note(f"report written to {page}")
+    if save_worst:
+        sink.note(f"the worst input, {result.worst}, and both outputs written to {save_worst}")
+    sink.answer(document(result, notes), partial(show, result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _write_page(path: Path, result: Judgement, force: bool) -> None:
+    from tlkit.cli.views.judge.compare_page import page
+    from tlkit.host.staging import staged
+
+    text = page(result)
+
+    def read_again(made: Path) -> None:
+        if made.read_text() != text:
+            raise ValueError("another text than was written")
+
+    with staged(path, read_again, force=force) as made:
+        made.write_text(text)

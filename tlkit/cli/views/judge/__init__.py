@@ -1,0 +1,1 @@
+"""What comparisons, compressions and accuracies look like."""

@@ -1,0 +1,1 @@
+"""Two models side by side: how far apart their outputs are, where they part inside, and why."""

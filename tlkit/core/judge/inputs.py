@@ -1,0 +1,142 @@
+"""The inputs that both sides of a comparison run on: seeded, given, or a folder of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit.core.convert.capture.examples import Values, draw
+from tlkit.core.convert.cases import Case, sample_cases, seeded_cases
+from tlkit.core.judge.side import Side
+from tlkit.core.judge.sides import PackageSide
+from tlkit.core.judge.source import SourceSide
+from tlkit.core.model.inputs import Drawn, Note, to_port
+from tlkit.core.model.values import collect
+from tlkit.errors import LoadError, UsageError
+from tlkit.mil.program import Function, Operation, Ref, TensorType
+from tlkit.ports.port import port_text
+from tlkit.types import TensorSpec
+
+
+def given_cases(
+    ports: tuple[TensorSpec, ...],
+    sides: Sequence[Side],
+    *,
+    inputs: Sequence[str] = (),
+    shapes: Sequence[str] = (),
+    samples: Path | None = None,
+    count: int = 3,
+    seed: int = 0,
+    note: Note = lambda _: None,
+) -> tuple[Case, ...]:
+    """Return the cases to run: those of ``samples``, one of ``inputs`` (texts ``NAME=VALUE``), or ``count`` seeded.
+
+    Seeded values are those that a PyTorch side takes, found by running it; of packages only, integers that index a
+    table are in its range, masks are 0 and 1, other integers 0 and 1.
+    """
+    if samples is not None:
+        if inputs:
+            raise UsageError("--input and --samples both say what to run on", "give one of them")
+        return sample_cases(samples, ports)
+    if inputs:
+        values = collect(ports, inputs, shapes, seed, note)
+        arrays = [_case_value(port, values[port.name]) for port in ports]
+        at = tuple(port.taking(_shape(port, array)) for port, array in zip(ports, arrays, strict=True))
+        return (Case(Path(inputs[0].partition("=")[2] or inputs[0]).name, at, tuple(arrays)),)
+    ports = _shaped(ports, shapes)
+    source = next((side for side in sides if isinstance(side, SourceSide)), None)
+    if source is not None and any((port.dtype or "float32").startswith("int") for port in ports):
+        cases, notes = seeded_cases(source.placed(ports), source.module, seed, count)
+        for text in notes:
+            note(text)
+        return cases
+    ranges: dict[str, int] = {}
+    for side in sides:
+        if isinstance(side, PackageSide) and side.model.program is not None:
+            ranges = {**dict(index_ranges(side.model.function())), **ranges}
+    wanted = {port.name: _values(port, ranges) for port in ports}
+    return tuple(
+        Case(f"seed {seed + index}", ports, tuple(draw(ports, wanted, seed + index))) for index in range(count)
+    )
+
+
+def source_ports(ports: tuple[TensorSpec, ...], text: str) -> tuple[TensorSpec, ...]:
+    """Return ``ports``; UsageError where there are none, since neither side says what it takes."""
+    if not ports:
+        raise UsageError(f"{text}: what does it take?", "say it with --port NAME=1x3x224x224, or :i32 after integers")
+    return ports
+
+
+def _shaped(ports: tuple[TensorSpec, ...], shapes: Sequence[str]) -> tuple[TensorSpec, ...]:
+    if not shapes:
+        return ports
+    asked = {text.partition("=")[0] for text in shapes}
+    drawn = [f"{port.name}=zeros" for port in ports if port.name in asked]
+    values = collect(ports, drawn, shapes, 0, lambda _: None)
+    return tuple(port.taking(values[port.name].shape) if port.name in asked else port for port in ports)
+
+
+def _case_value(port: TensorSpec, value: Any) -> np.ndarray[Any, Any]:
+    array = to_port(port, Drawn("random") if value is None else value)
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"input '{port.name}' is a {port.kind}: only numbers can be compared on", "give an array")
+    return array[0].astype(np.uint8) if port.image is not None else array
+
+
+def _shape(port: TensorSpec, array: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    return array.shape if port.image is None else (1, *array.shape)
+
+
+def _values(port: TensorSpec, ranges: Mapping[str, int]) -> Values:
+    if port.kind not in ("tensor", "image"):
+        raise UsageError(f"input '{port.name}' is a {port.kind}, which cannot be drawn", f"give it: {port_text(port)}")
+    if port.image is not None:
+        return Values("pixels")
+    if not (port.dtype or "float32").startswith("int"):
+        return Values("mask" if "mask" in port.name.lower() else "normal")
+    if port.name in ranges:
+        return Values("whole", 0, ranges[port.name] - 1)
+    return Values("mask" if "mask" in port.name.lower() else "whole", 0, 1)
+
+
+_MOVES = ("cast", "expand_dims", "reshape", "squeeze", "identity", "transpose", "slice_by_index", "slice_by_size")
+
+
+def index_ranges(function: Function) -> Iterator[tuple[str, int]]:
+    """Yield the inputs whose values index constant tables, and how many rows the smallest of those has."""
+    known = {item.name: item.name for item in function.inputs}
+    sizes = {item.name: item.type.shape for item in function.inputs if isinstance(item.type, TensorType)}
+    found: dict[str, int] = {}
+    for operation in function.block.operations:
+        sizes |= {item.name: item.type.shape for item in operation.outputs if isinstance(item.type, TensorType)}
+        for indices in _refs(operation, "indices"):
+            rows = _rows(operation, sizes)
+            if operation.type == "gather" and indices in known and rows:
+                found[known[indices]] = min(rows, found.get(known[indices], rows))
+        source = next(iter(_refs(operation, "x")), "")
+        if operation.type in _MOVES and source in known:
+            known |= {item.name: known[source] for item in operation.outputs}
+        elif operation.type in ("select", "add"):  # how coremltools lets negative indices count from the end
+            origins = {known[name] for key in operation.inputs for name in _refs(operation, key) if name in known}
+            if len(origins) == 1:
+                known |= {item.name: next(iter(origins)) for item in operation.outputs}
+    yield from found.items()
+
+
+def _refs(operation: Operation, key: str) -> list[str]:
+    return [item.name for item in operation.inputs.get(key, ()) if isinstance(item, Ref)]
+
+
+def _rows(operation: Operation, sizes: Mapping[str, Any]) -> int:
+    """Return the length of the axis that a gather looks into, 0 where it is not known; the first, if none is said."""
+    shape = next((sizes.get(name) for name in _refs(operation, "x")), None)
+    return int(shape[0] or 0) if shape else 0
+
+
+def check_folder(samples: Path | None) -> None:
+    """Raise LoadError where the folder of samples does not exist: before a model is loaded."""
+    if samples is not None and not samples.is_dir():
+        raise LoadError(f"{samples}: no such folder", "give a folder of images, or of .npz files")

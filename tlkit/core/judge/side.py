@@ -1,0 +1,85 @@
+"""What a side of a comparison is, and how a case's values find its inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.core.convert.cases import Case
+from tlkit.errors import TlkitError, UsageError
+from tlkit.ports.shapes import shape_text
+from tlkit.types import TensorSpec
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HowToOpen:
+    """How one side is run: ``precision`` and ``engine`` of a package, its function; ``trust`` a .pt's code."""
+
+    precision: str = "f16"
+    engine: str = "eager"
+    unit: str = "cpu"
+    function: str | None = None
+    trust: bool = False
+
+
+class Side(ABC):
+    """One of the two: ``text`` is what the user called it, ``told`` how it runs, ``inputs`` its ports (None: it takes
+    those of the other side), ``half`` whether it computes in f16."""
+
+    text: str
+    told: str
+    inputs: tuple[TensorSpec, ...] | None = None
+    half: bool = False
+
+    @abstractmethod
+    def run(self, case: Case) -> Mapping[str, Any]:
+        """Return the outputs by name for one case."""
+
+    def ports(self) -> tuple[TensorSpec, ...]:
+        """Return the inputs as ports of cases; empty where it has none of its own."""
+        return self.inputs or ()
+
+
+def paired_inputs(case: Case, ports: Sequence[TensorSpec], text: str) -> dict[str, tuple[TensorSpec, Array]]:
+    """Return the case's values by the names of ``ports``: paired by name, and what is left by shape and then by order.
+
+    Raises UsageError, with both sides, where they do not fit.
+    """
+    given = dict(zip((port.name for port in case.ports), case.values, strict=True))
+    found = {port.name: (port, given.pop(port.name)) for port in ports if port.name in given}
+    left = [port for port in ports if port.name not in found]
+    for port in list(left):
+        alike = [name for name, value in given.items() if _fits(port, value)]
+        others = [item for item in left if any(_fits(item, given[name]) for name in alike)]
+        if len(alike) == 1 and len(others) == 1:
+            found[port.name] = (port, given.pop(alike[0]))
+            left.remove(port)
+    wanted = [port for port in left if not port.optional]
+    if len(wanted) == len(given):
+        found |= {port.name: (port, value) for port, value in zip(wanted, given.values(), strict=True)}
+        given.clear()
+    if given or any(port.name not in found for port in wanted):
+        here = ", ".join(f"{port.name} {shape_text(port.shape)}" for port in ports) or "none"
+        there = ", ".join(f"{port.name} {shape_text(port.shape)}" for port in case.ports) or "none"
+        raise UsageError(f"the inputs do not match: {text} takes {here}; given are {there}", "give both one set")
+    return found
+
+
+def _fits(port: TensorSpec, value: Array) -> bool:
+    shape = value.shape if value.dtype != np.uint8 or value.ndim != 3 else (1, *value.shape)
+    same = (port.dtype or "float32").startswith("int") == (value.dtype.kind == "i")
+    return same and len(port.shape) == len(shape) and all(a in (b, 1) for a, b in zip(port.shape, shape, strict=True))
+
+
+def side_error(side: Side, error: TlkitError) -> TlkitError:
+    """Return ``error`` with the side's name in it."""
+    if side.text in error.message:
+        return error
+    return type(error)(f"{side.text}: {error.message}", error.hint)
