@@ -175,3 +175,51 @@ def test_a_custom_layer_runs_by_the_function_that_is_named(tlkit: Shell, tmp_pat
     assert tlkit(*words, "--custom", "Norm=no.such:place").code == 2
     found = tlkit(*words, "--custom", "Norm=tests.frontends.network.nets:sizes")
     assert found.json()["outputs"][0]["values"] == [3, 4]
+
+
+def test_verbose_says_what_ran_the_model(tlkit: Shell, linear: Path) -> None:
+    said = tlkit("run", linear, "-v").err
+    assert "ran by PyTorch, eager" in said
+    named = tlkit("run", linear, "-v", "--engine", "onnxruntime").err
+    assert "ran by ONNX Runtime" in named
+
+
+def test_an_unwritable_cache_is_one_note(
+    tlkit: Shell, linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    outcome = tlkit("run", linear, "--engine", "onnxruntime")
+    assert outcome.code == 0
+    assert outcome.err.count("compiled models are not kept") == 1
+
+
+def test_a_full_gpu_is_one_line_and_exit_4(tlkit: Shell, linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*_: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore of it.")
+
+    monkeypatch.setattr("tlkit.engines.torch.engine.waiting_call", full)
+    outcome = tlkit("run", linear, "--engine", "compile")
+    assert outcome.code == 4
+    assert "too small for this model: not enough memory" in outcome.err and "--units cpu" in outcome.err
+    assert len(outcome.err.splitlines()) == 2
+
+
+def test_a_terminal_hears_that_a_model_is_compiled(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    from tlkit.cli.run import run
+    from tlkit.cli.sink.output import Sink
+    from tlkit.cli.sink.stream import Progress
+
+    told: list[str] = []
+
+    class Bar(Progress):
+        def describe(self, description: str) -> None:
+            told.append(description)
+
+    monkeypatch.setattr(Sink, "progress", contextmanager(lambda *_: iter([Bar()])))
+    run(str(linear), engine="onnxruntime", cache=False)
+    assert told == ["compiling for ONNX Runtime", f"running {linear}"]

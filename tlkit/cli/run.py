@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,9 @@ from tlkit.cli.language import Wanted, run_language
 from tlkit.cli.options import language
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.cli.sink.stream import Progress
 from tlkit.errors import UsageError
+from tlkit.host.told import listening, remarks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,7 +117,7 @@ def run(
         settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache, "emulate": emulate, "chip": chip}
         return _folder(sink, model, inputs or [], settings, alone, custom or [], seed, save_outputs, force)
 
-    with sink.progress(f"running {model}"):
+    with sink.progress(f"running {model}") as bar, _slow_work(bar, f"running {model}"):
         # Told when the bar is gone, which they would break.
         notes: list[str] = []
         result = execute(
@@ -153,6 +157,7 @@ def run(
             sink.warn(f"output '{summary.name}' is not finite: {summary.nan} NaN, {summary.inf} infinite")
     if result.stray is not None:
         sink.warn(str(result.stray))
+    sink.debug(f"ran by {result.ran}")
     sink.answer(_document(result, notes, top), lambda: _show(result, top))
     if check_nan and (result.not_finite or result.stray):
         raise typer.Exit(1)
@@ -192,7 +197,7 @@ def _folder(
     ]
     rest = tuple(spec for spec in loaded.inputs if spec.name != name)
     others = collect(rest, texts, (), seed, sink.note, loaded.stored) if rest else {}
-    with sink.progress(f"running {model}") as bar:
+    with sink.progress(f"running {model}") as bar, _slow_work(bar, f"running {model}"):
 
         def each(row: FolderRow) -> None:
             sink.row({"file": row.file, "outputs": row.outputs}, f"{row.file}  {_in_short(row.outputs)}")
@@ -205,7 +210,16 @@ def _folder(
         sink.note(f"outputs written to {save_outputs}")
     if loaded.emulated is not None:
         sink.note(loaded.emulated.text)
-    sink.debug(result.ran)
+    for remark in remarks():
+        sink.note(remark)
+    sink.debug(f"ran by {result.ran}")
+
+
+@contextmanager
+def _slow_work(bar: Progress, description: str) -> Iterator[None]:
+    """Show slow work of engines, such as compiling, in the place of the bar's description."""
+    with listening(lambda work: bar.describe(work or description)):
+        yield
 
 
 def _in_short(outputs: tuple[OutputSummary, ...]) -> str:

@@ -6,6 +6,7 @@ Covers tlkit/engines/auto/kind.py.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tlkit.engines.auto.kind import AutoKind
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnxruntime.kind import OnnxRuntimeKind
+from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import UsageError
 from tlkit.types import TensorSpec, Unit
@@ -30,6 +32,8 @@ KIND = AutoKind((OnnxRuntimeKind(),), TorchKind())
 @pytest.fixture(autouse=True)
 def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # A program this small takes as long on any engine; test_trial.py has the trial itself.
+    monkeypatch.setattr("tlkit.engines.auto.engine.trial", lambda calls: dict(zip(calls, range(9), strict=False)))
 
 
 def loaded(tmp_path: Path, **settings: object) -> AutoEngine:
@@ -58,6 +62,33 @@ def test_binding_and_what_was_compiled_before_start_with_the_graph(tmp_path: Pat
     again = loaded(tmp_path)
     np.testing.assert_array_equal(again.run({"x": X})["y"], bound)
     assert again.why.startswith("ONNX Runtime")
+
+
+@pytest.mark.parametrize("fastest", ["OpenVINO", "ONNX Runtime", "PyTorch"])
+def test_the_fastest_in_a_trial_runs_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
+) -> None:
+    pytest.importorskip("openvino")
+    kind = AutoKind((OpenVINOKind(), OnnxRuntimeKind()), TorchKind())
+    model = load_model(packages.linear(tmp_path / "net.mlpackage")).loadable()
+    asked: list[list[str]] = []
+
+    def steered(calls: dict[str, Any]) -> dict[str, float]:
+        asked.append(list(calls))
+        return {name: 1.0 + (name != fastest) for name in calls}
+
+    monkeypatch.setattr("tlkit.engines.auto.engine.trial", steered)
+    first, again = (kind.load(model, HowToRun(mode="auto")) for _ in range(2))
+    assert isinstance(first, AutoEngine) and isinstance(again, AutoEngine)
+    (wanted,) = first.bind({"x": X})()
+    found = again.run({"x": X})["y"] if fastest != "PyTorch" else again.bind({"x": X})()[0]
+    np.testing.assert_array_equal(found, wanted)
+    assert asked == [["OpenVINO", "ONNX Runtime", "PyTorch"]]  # once: the second engine was told
+    assert first.why.startswith(fastest) and "in a trial" in first.why
+    assert again.why.startswith(fastest) and "before" in again.why
+    # the choice, and the graph of the chosen engine only
+    entries = list((tmp_path / "cache" / "tlkit" / "compiled").iterdir())
+    assert len(entries) == (1 if fastest == "PyTorch" else 2)
 
 
 def test_a_program_without_a_graph_stays_on_pytorch(tmp_path: Path) -> None:

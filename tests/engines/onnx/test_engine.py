@@ -23,6 +23,7 @@ from tlkit.engines.onnx.store import Store
 from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.engines.torch.engine import State
 from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.host.told import remarks
 from tlkit.types import Unit
 
 NAMES = [pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINOKind().installed(), reason="no OpenVINO"))]
@@ -151,10 +152,11 @@ def test_another_weight_is_another_key(tmp_path: Path) -> None:
 def test_an_unwritable_folder_is_a_note(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_text("not a folder")
-    heard: list[str] = []
-    keep = Keep("model", heard.append, Store(place / "compiled"))
+    remarks()
+    keep = Keep("model", Store(place / "compiled"))
     keep.store("graph", lambda: b"compiled")
     keep.store("graph", lambda: b"compiled")
+    heard = remarks()
     assert len(heard) == 1 and heard[0].startswith("compiled models are not kept")
     assert keep.load("graph") is None and not keep.has("graph")
 

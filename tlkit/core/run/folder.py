@@ -22,7 +22,7 @@ import numpy as np
 
 from tlkit.core.model.inputs import to_port
 from tlkit.core.model.load import Model
-from tlkit.core.run.run import OutputSummary, read_saved, summarize
+from tlkit.core.run.run import OutputSummary, ran_by, read_saved, summarize
 from tlkit.errors import TlkitError, UsageError
 from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec
@@ -114,8 +114,7 @@ def run_folder(
             progress(place + 1, len(files))
         if columns is not None:
             columns.close(files)
-    ran = str(getattr(model.engine, "why", model.engine.name))
-    return FolderResult(str(model.path), str(folder), len(files), perf_counter() - start, ran)
+    return FolderResult(str(model.path), str(folder), len(files), perf_counter() - start, ran_by(model))
 
 
 def _read_ahead(

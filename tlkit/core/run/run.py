@@ -14,11 +14,11 @@ import numpy as np
 from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.custom import customs
 from tlkit.core.model.inputs import Note
-from tlkit.core.model.load import load_model
+from tlkit.core.model.load import Model, load_model
 from tlkit.core.model.values import collect
 from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump, stop_at
 from tlkit.errors import UsageError
-from tlkit.host import budget
+from tlkit.host import budget, told
 from tlkit.host.goals import check_distinct, files_named
 from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec, Unit
@@ -71,7 +71,7 @@ class RunResult:
     Of a run that stopped at the operation ``until``, the outputs are that operation's values. ``dumped`` lists the
     values that were kept, in the order in which they were computed. ``stray`` is the first operation that made
     something infinite or NaN of finite values, where it was looked for. ``emulated`` says what the outputs rest on
-    where a unit's arithmetic was emulated.
+    where a unit's arithmetic was emulated. ``ran`` says in words what ran the model.
     """
 
     model: str
@@ -87,6 +87,7 @@ class RunResult:
     dumped: tuple[Dumped, ...] = ()
     stray: Stray | None = None
     emulated: Emulated | None = None
+    ran: str = ""
 
     @property
     def not_finite(self) -> tuple[str, ...]:
@@ -163,10 +164,12 @@ def run(
     state = loaded.make_state() if loaded.info.states else None
     dumped: list[Dumped] = []
     stray: Stray | None = None
+    ran = "PyTorch, operation by operation, to show its values"
     with staged_set(wanted, force=force, inputs=files) as paths, budget.drawn(not inputs and not shapes):
         if until is None and dump is None:
             look = check_nan or loaded.checkable
             outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
+            ran = "PyTorch, eager: one inference, checked for what is not finite" if look else ran_by(loaded)
         else:
             shaped = loaded.function({name: np.shape(array) for name, array in arrays.items()})
             if until is not None and (others := stop_at(shaped, until)[1]):
@@ -180,7 +183,14 @@ def run(
     specs = {spec.name: spec for spec in loaded.outputs}
     summaries = tuple(summarize(specs.get(name) or TensorSpec(name, ""), value) for name, value in outputs.items())
     where = (os.fspath(model), str(unit), engine, precision, seed)
-    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray, loaded.emulated)
+    for remark in told.remarks():
+        note(remark)
+    return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray, loaded.emulated, ran)
+
+
+def ran_by(model: Model) -> str:
+    """Return what ran the model, and why that, where an engine says so."""
+    return str(getattr(model.engine, "why", model.engine.name))
 
 
 def _meant(until: str, stop: str, others: tuple[str, ...]) -> str:

@@ -1,19 +1,26 @@
 """The engine that ``auto`` loads: PyTorch for the first inferences, and what is faster once that pays.
 
 A graph compiler takes seconds, which one inference never earns back. So PyTorch eager runs the first inferences of a
-model, unless what was compiled before lies in the cache; the graph is compiled when more follow, or at once where
-inputs are bound to be run again and again. Which engine that is takes a look at the program's operations. What an
-engine refuses nevertheless, the next one gets, and PyTorch in the end.
+model, unless what was compiled before lies in the cache; graphs are compiled when more follow, or at once where
+inputs are bound to be run again and again. Programs without a graph are known by a look at their operations. Of the
+others each engine compiles its own, a short trial says which is the fastest (``trial.py``), and the cache keeps that
+beside the graph, so that it is not asked twice. What an engine refuses, the next one gets, and PyTorch in the end.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from tlkit.engines.auto.trial import trial
 from tlkit.engines.engine import Allocation, Engine, HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
+from tlkit.engines.onnx.keep import Keep, keep_for, size_of
 from tlkit.engines.onnx.kind import GraphKind
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.torch.kind import TorchKind
@@ -22,6 +29,9 @@ from tlkit.mil.program import Function, walk
 
 FIRST = 2
 """Inferences by PyTorch before compiling pays."""
+_EAGER = "PyTorch"
+_LARGE = 512 << 20
+"""Bytes of a model's files from which on several compiled graphs beside one another would need too much memory."""
 
 
 class AutoEngine:
@@ -34,7 +44,9 @@ class AutoEngine:
         self._eager: Engine | None = None
         self._fast: Engine | None = None
         self._kind: GraphKind | None = None
-        self._left = list(candidates)
+        self._candidates, self._left = tuple(candidates), list(candidates)
+        self._keep = keep_for(model, settings) if candidates else Keep(None)
+        self._known = False
         self._count = 0
         self.why = "PyTorch, eager: no faster engine is installed for this"
         if self._left:
@@ -75,46 +87,99 @@ class AutoEngine:
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], Any]:
         """Convert the inputs once, compiling if that is needed; return a call that runs exactly one inference."""
         engine = self._engine(arrays, True)
-        while True:
-            try:
-                return engine.bind(arrays, state)
-            except (UnsupportedGraph, UnavailableError) as error:
-                engine = self._next(engine, error)
+        try:
+            return engine.bind(arrays, state)
+        except (UnsupportedGraph, UnavailableError) as error:
+            return self._next(engine, error).bind(arrays, state)
 
     def _engine(self, arrays: Mapping[str, Any], pays: bool) -> Engine:
         """Return the engine for an inference; ``pays`` says that compiling is worth it."""
-        while self._fast is None and self._left:
-            kind = self._left[0]
+        if self._fast is None and self._left:
+            self._remember(arrays)
+            if pays or self._settings.precision == "bf16":
+                self._compete(arrays)
+            elif self._known:
+                self._take_first(arrays)
+        return self._fast or self._torch()
+
+    def _remember(self, arrays: Mapping[str, Any]) -> None:
+        """Keep only what an earlier trial chose, if there was one."""
+        if self._known:
+            return
+        chosen = self._keep.load(self._question(arrays))
+        if chosen is None:
+            return
+        self._known = True
+        self._left = [kind for kind in self._left if kind.name == chosen.decode()]
+        if not self._left:
+            self.why = "PyTorch, eager: the fastest here, as a trial showed before"
+
+    def _question(self, arrays: Mapping[str, Any]) -> str:
+        """Return what a choice depends on, beyond the model and the machine."""
+        asked = [f"{kind.name} {importlib.metadata.version(kind.module)}" for kind in self._candidates]
+        shapes = [tuple(np.shape(array)) for array in arrays.values()]
+        return f"fastest of {asked} {self._settings.precision} {shapes}"
+
+    def _take_first(self, arrays: Mapping[str, Any]) -> None:
+        """Load what was chosen before, if its graph lies in the cache."""
+        kind = self._left[0]
+        with suppress(LoadError, UnavailableError):
+            made = kind.load(self._model, self._settings)
+            assert isinstance(made, GraphEngine)
+            if made.ready(arrays):
+                self._take(kind, made, f"{kind.title}: the fastest here, as a trial showed before")
+
+    def _take(self, kind: GraphKind, engine: GraphEngine, why: str) -> None:
+        self._fast, self._kind, self._eager, self.why = engine, kind, None, why
+
+    def _compete(self, arrays: Mapping[str, Any]) -> None:
+        """Compile with each engine that is left, and keep the one that is the fastest in a trial."""
+        compiled: dict[str, tuple[GraphKind, GraphEngine]] = {}
+        calls: dict[str, Callable[[], Any]] = {}
+        large = size_of(self._model) > _LARGE
+        for kind in tuple(self._left):
             try:
                 made = kind.load(self._model, self._settings)
+                assert isinstance(made, GraphEngine)
+                calls[kind.title] = made.bind(arrays)
             except (LoadError, UnavailableError) as error:
                 self._give_up(error.message)
                 continue
-            assert isinstance(made, GraphEngine)
-            if not (pays or self._settings.precision == "bf16" or made.ready(arrays)):
-                return self._torch()
-            self._fast, self._kind, self._eager = made, kind, None
-            self.why = f"{kind.title}: the fastest that is installed and takes this program"
-        return self._fast or self._torch()
+            compiled[kind.title] = kind, made
+            if self._known or large or self._settings.precision == "bf16":
+                self._take(kind, made, f"{kind.title}: the fastest that is installed and takes this program")
+                return
+        if not compiled:
+            return
+        calls[_EAGER] = self._torch().bind(arrays)
+        taken = trial(calls)
+        best = min(taken, key=lambda name: taken[name])
+        figures = ", ".join(
+            f"{name} {1e3 * taken[name]:.3g} ms" for name in sorted(taken, key=lambda name: taken[name])
+        )
+        for name, (kind, made) in compiled.items():
+            if name == best:
+                self._take(kind, made, f"{name}: the fastest in a trial ({figures})")
+            else:
+                made.forget(arrays)
+        if best == _EAGER:
+            self._left.clear()
+            self.why = f"PyTorch, eager: the fastest in a trial ({figures})"
+        name = self._kind.name if self._kind else "eager"
+        self._keep.store(self._question(arrays), name.encode)
 
     def _next(self, engine: Engine, error: LoadError | UnavailableError) -> Engine:
         """Return the engine after one that refused; raise the error where that was PyTorch."""
         if engine is not self._fast:
             raise error
         self._give_up(error.message)
-        if self._left:
-            return self._next_loaded()
-        if self._settings.precision == "bf16":
+        if not self._left and self._settings.precision == "bf16":
             raise error
         return self._torch()
 
-    def _next_loaded(self) -> Engine:
-        self._kind = self._left[0]
-        self._fast = self._kind.load(self._model, self._settings)
-        return self._fast
-
     def _give_up(self, message: str) -> None:
-        refused = self._left.pop(0)
+        refused = self._kind or self._left[0]
+        self._left = [kind for kind in self._left if kind is not refused]
         self._fast = self._kind = None
         self.why = f"PyTorch, eager: {refused.title} was left out: {message}"
 

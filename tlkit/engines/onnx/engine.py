@@ -21,6 +21,7 @@ from tlkit.engines.onnx.runtime import Array, CompiledGraph, Runtime
 from tlkit.engines.torch.engine import State, TorchEngine, held
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
 from tlkit.host.forked import use_one_thread
+from tlkit.host.told import slowly
 from tlkit.mil.ops import CARRIERS
 from tlkit.mil.ops.classify import presenters
 from tlkit.mil.program import StateType, TensorType
@@ -89,6 +90,12 @@ class GraphEngine:
         shapes = _shapes(arrays)
         return shapes in self._sessions or self._keep.has(self._key(shapes))
 
+    def forget(self, arrays: Mapping[str, Any]) -> None:
+        """Keep nothing of what was compiled for inputs of these shapes."""
+        shapes = _shapes(arrays)
+        self._sessions.pop(shapes, None)
+        self._keep.drop(self._key(shapes))
+
     def _key(self, shapes: Shapes) -> str:
         return f"{self._version} {shapes}"
 
@@ -105,7 +112,11 @@ class GraphEngine:
             if self._shaped is not None:
                 named = {name: tuple(array.shape) for name, array in arrays.items()}
                 self._function, self._reference = self._shaped(named), None
-            found = self._sessions[shapes] = self._restored(shapes) or self._compiled(arrays, shapes)
+            found = self._restored(shapes)
+            if found is None:
+                with slowly(f"compiling for {self.name}"):
+                    found = self._compiled(arrays, shapes)
+            self._sessions[shapes] = found
         return found
 
     def _restored(self, shapes: Shapes) -> CompiledGraph | None:

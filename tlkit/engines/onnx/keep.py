@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tlkit import __version__
@@ -18,17 +18,16 @@ from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.store import Store
 from tlkit.errors import reason
 from tlkit.host.machine import describe_machine
+from tlkit.host.told import remark
 
 _PIECE = 1 << 20
 
 
 class Keep:
-    """What was compiled of one model; ``note`` hears, once, why nothing can be kept. With no key it keeps nothing."""
+    """What was compiled of one model; a remark says, once, why nothing can be kept. With no key it keeps nothing."""
 
-    def __init__(
-        self, key: str | None, note: Callable[[str], None] = lambda _: None, store: Store | None = None
-    ) -> None:
-        self._key, self._note, self._store = key, note, store or Store()
+    def __init__(self, key: str | None, store: Store | None = None) -> None:
+        self._key, self._store = key, store or Store()
 
     def has(self, what: str) -> bool:
         """Whether there is a compiled graph for ``what``."""
@@ -53,32 +52,49 @@ class Keep:
                 self._store.store(f"{self._key} {what}", contents)
         except OSError as error:
             self._key = None
-            self._note(f"compiled models are not kept: {self._store.folder}: {reason(error)}")
+            remark(f"compiled models are not kept: {self._store.folder}: {reason(error)}")
 
 
-def keep_for(model: Loadable, settings: HowToRun, note: Callable[[str], None] = lambda _: None) -> Keep:
+def keep_for(model: Loadable, settings: HowToRun) -> Keep:
     """Return what is kept of ``model``; nothing for a stage of a pipeline, or where the settings say so."""
     if settings.part or not settings.cache or os.environ.get("TLKIT_NO_CACHE"):
         return Keep(None)
     try:
-        return Keep(_model_key(model, settings), note)
+        return Keep(_model_key(model, settings))
     except OSError:
         return Keep(None)
+
+
+def size_of(model: Loadable) -> int:
+    """Return the bytes of a model's files."""
+    return sum(path.stat().st_size for path in _files(model.path))
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return tuple(sorted(item for item in path.rglob("*") if item.is_file())) if path.is_dir() else (path,)
 
 
 def _model_key(model: Loadable, settings: HowToRun) -> str:
     import torch
 
+    files = _files(model.path)
+    known = tuple((status.st_size, status.st_mtime_ns, status.st_ino) for status in map(os.stat, files))
+    machine = describe_machine()
+    contents = _contents(model.path, files, known)
+    facts = [contents, model.function, settings.strict_mil, __version__, _lowering(), torch.__version__]
+    return json.dumps([*facts, machine.cpu, _features(), torch.get_num_threads()])
+
+
+@lru_cache(8)
+def _contents(root: Path, files: tuple[Path, ...], known: tuple[tuple[int, int, int], ...]) -> str:
+    """Return a hash of the files of a model; each is read once in a process, unless it changes."""
     digest = hashlib.sha256()
-    files = sorted(path for path in model.path.rglob("*") if path.is_file()) if model.path.is_dir() else [model.path]
     for path in files:
-        digest.update(str(path.relative_to(model.path)).encode() + b"\0")
+        digest.update(str(path.relative_to(root)).encode() + b"\0")
         with path.open("rb") as file:
             while piece := file.read(_PIECE):
                 digest.update(piece)
-    machine = describe_machine()
-    facts = [digest.hexdigest(), model.function, settings.strict_mil, __version__, _lowering(), torch.__version__]
-    return json.dumps([*facts, machine.cpu, _features(), torch.get_num_threads()])
+    return digest.hexdigest()
 
 
 @cache

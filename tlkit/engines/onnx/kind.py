@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -57,10 +56,7 @@ class GraphKind(EngineKind):
         self.require()
         make = partial(self.runtime, settings.precision)
         key = f"{self.title} {importlib.metadata.version(self.module)} {settings.precision}"
-        return GraphEngine(model, settings, self.title, make, key, keep_for(model, settings, self.note))
-
-    note: Callable[[str], None] = staticmethod(lambda _: None)
-    """Hears, once for a model, that compiled graphs cannot be kept."""
+        return GraphEngine(model, settings, self.title, make, key, keep_for(model, settings))
 
     def require(self) -> None:
         """Raise UnavailableError, naming the extra, where the library is not installed."""

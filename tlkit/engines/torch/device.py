@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from tlkit.errors import UnavailableError
+from tlkit.errors import ExecutionError, UnavailableError, reason
 from tlkit.types import Unit
 
 
@@ -26,6 +27,17 @@ def device_for(unit: Unit) -> torch.device:
     if unit is Unit.ALL:
         return torch.device("cpu")
     raise UnavailableError("no GPU that PyTorch can use is here", "use --units cpu")
+
+
+@contextmanager
+def enough_memory(device: torch.device) -> Iterator[None]:
+    """Turn what PyTorch raises in the body where ``device`` has too little memory into an ExecutionError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        hint = "give smaller inputs, free some of it, or use --units cpu"
+        title = "GPU" if device.type != "cpu" else "machine"
+        raise ExecutionError(f"the {title} is too small for this model: {reason(error)}", hint) from error
 
 
 def waiting_call(forward: Callable[..., Any], operands: Sequence[Any], device: torch.device) -> Callable[[], Any]:

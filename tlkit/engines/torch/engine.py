@@ -25,7 +25,7 @@ import torch
 from torch import fx
 
 from tlkit.engines.torch import selftest
-from tlkit.engines.torch.device import device_for, waiting_call
+from tlkit.engines.torch.device import device_for, enough_memory, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.fused.fuse import fuse
 from tlkit.engines.torch.graphs import Graphs
@@ -37,6 +37,7 @@ from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError
 from tlkit.host import budget
 from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
+from tlkit.host.told import slowly
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
 from tlkit.mil.lower.constants import stored
@@ -122,7 +123,8 @@ class TorchEngine:
         )
         on_gpu = self.device.type != "cpu" and emulate is None
         self.halved = self._rounding and (on_gpu if halves is None else halves) and halve(self.module, function)
-        _pack(self.module, self.device)
+        with enough_memory(self.device):
+            _pack(self.module, self.device)
         if self.device.type == "cuda":
             # Sums of f16 products are f32 sums, as they are on the CPU.
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -208,7 +210,8 @@ class TorchEngine:
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
         try:
-            outputs = self.bind(arrays, state)()
+            with enough_memory(self.device):
+                outputs = self.bind(arrays, state)()
         except TlkitError:
             raise
         except Exception as error:
@@ -325,7 +328,8 @@ class TorchEngine:
 
         settings = {"freezing": True, "emulate_precision_casts": True}
         try:
-            with inductor.patch(settings), torch.inference_mode(), warnings.catch_warnings():
+            told = slowly("compiling with torch.compile")
+            with told, inductor.patch(settings), torch.inference_mode(), warnings.catch_warnings():
                 # Inductor warns about the machine (few cores, no GPU), which is not about the model.
                 warnings.simplefilter("ignore")
                 self._check_compiler()

@@ -1,0 +1,29 @@
+"""A short trial: which of several ways to run one inference is the fastest on this machine, now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+_ROUNDS = 9
+_SECONDS = 1.0
+"""What a trial may take, beyond two calls of each."""
+
+
+def trial(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the seconds of each call: the shortest of several, taken in turns after one that nobody times.
+
+    Other work on the machine lengthens calls and never shortens them, so the shortest says the most.
+    """
+    for call in calls.values():
+        call()
+    taken = dict.fromkeys(calls, float("inf"))
+    start = perf_counter()
+    for _ in range(_ROUNDS):
+        for name, call in calls.items():
+            before = perf_counter()
+            call()
+            taken[name] = min(taken[name], perf_counter() - before)
+        if perf_counter() - start > _SECONDS:
+            break
+    return taken
