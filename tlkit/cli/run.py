@@ -15,8 +15,8 @@ from tlkit.cli.options import language
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.cli.sink.stream import Progress
+from tlkit.engines.told import listening, remarks
 from tlkit.errors import UsageError
-from tlkit.host.told import listening, remarks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -21,9 +21,9 @@ from tlkit.engines.onnx.engine import GraphEngine
 from tlkit.engines.onnx.keep import Keep, keep_for
 from tlkit.engines.onnx.store import Store
 from tlkit.engines.openvino.kind import OpenVINOKind
+from tlkit.engines.told import remarks
 from tlkit.engines.torch.engine import State
 from tlkit.errors import LoadError, UnavailableError, UsageError
-from tlkit.host.told import remarks
 from tlkit.types import Unit
 
 NAMES = [pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINOKind().installed(), reason="no OpenVINO"))]

@@ -17,8 +17,9 @@ from tlkit.core.model.inputs import Note
 from tlkit.core.model.load import Model, load_model
 from tlkit.core.model.values import collect
 from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump, stop_at
+from tlkit.engines import told
 from tlkit.errors import UsageError
-from tlkit.host import budget, told
+from tlkit.host import budget
 from tlkit.host.goals import check_distinct, files_named
 from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec, Unit

@@ -18,10 +18,10 @@ from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.keep import Keep
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnx.runtime import Array, CompiledGraph, Runtime
+from tlkit.engines.told import slowly
 from tlkit.engines.torch.engine import State, TorchEngine, held
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
 from tlkit.host.forked import use_one_thread
-from tlkit.host.told import slowly
 from tlkit.mil.ops import CARRIERS
 from tlkit.mil.ops.classify import presenters
 from tlkit.mil.program import StateType, TensorType

@@ -16,9 +16,9 @@ from pathlib import Path
 from tlkit import __version__
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.store import Store
+from tlkit.engines.told import remark
 from tlkit.errors import reason
 from tlkit.host.machine import describe_machine
-from tlkit.host.told import remark
 
 _PIECE = 1 << 20
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from tlkit.engines.told import slowly
 from tlkit.engines.torch import selftest
 from tlkit.engines.torch.device import device_for, enough_memory, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
@@ -37,7 +38,6 @@ from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError
 from tlkit.host import budget
 from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
-from tlkit.host.told import slowly
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
 from tlkit.mil.lower.constants import stored

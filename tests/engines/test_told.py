@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlkit.host.told import listening, remark, remarks, slowly
+from tlkit.engines.told import listening, remark, remarks, slowly
 
 
 def test_slow_work_is_told_from_its_beginning_to_its_end_and_only_while_somebody_listens() -> None:
