@@ -32,7 +32,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conformance import boxes
+from tests.conformance import boxes, networks
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 
 STRICT = 5e-3
@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in keep:
         _without_xfail(item)
         _without_cast_count(item)
-        _judged_strictly(item)
+        networks.judge_strictly(item, SHARE)
         reason = _excluded(item)
         if reason:
             item.add_marker(pytest.mark.skip(reason=f"excluded: {reason}"))
@@ -106,25 +106,6 @@ def _without_cast_count(item: pytest.Item) -> None:
     replaced = staticmethod(run)
     replaced.counted = True  # type: ignore[attr-defined]
     owner._test_builder_to_backend_smoke = replaced
-
-
-def _judged_strictly(item: pytest.Item) -> None:
-    """Let the tests of neural networks, which compare by a method of their own at 1 %, compare at :data:`SHARE`."""
-    owner: Any = next(
-        (c for c in getattr(getattr(item, "cls", None), "__mro__", ()) if "_test_predictions" in vars(c)), None
-    )
-    if owner is None or hasattr(owner._test_predictions, "strict"):
-        return
-    honest = owner._test_predictions
-
-    def compare(self: Any, expected: Any, actual: Any, **given: Any) -> None:
-        given["delta"] = min(given.get("delta", SHARE), SHARE)
-        if given.get("test_metric") == "SNR":
-            given |= {"SNR": max(given.get("SNR", 0), 45), "PSNR": 45}
-        honest(self, expected, actual, **given)
-
-    compare.strict = True  # type: ignore[attr-defined]
-    owner._test_predictions = compare
 
 
 class _AnyNumber(int):
@@ -221,6 +202,7 @@ class _Judge:
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self.precision = self.judged = self.doubt = ""
+        networks.Comparison.begin(item)
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(_order(item))
 
@@ -230,7 +212,7 @@ class _Judge:
     ) -> Generator[None, Any, pytest.TestReport]:
         report: pytest.TestReport = yield
         if call.when == "call":
-            report.user_properties.append(("judged", self.judged))
+            report.user_properties.append(("judged", self.judged if networks.Comparison.counts() else ""))
             if report.failed and self.doubt and not self.precision:
                 report.outcome = "skipped"
                 report.longrepr = (item.nodeid, 0, f"excluded: coremltools does not convert it: {self.doubt}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conformance import boxes
+from tests.conformance import boxes, networks
 
 CASES = """
 import pytest
@@ -43,6 +43,14 @@ def test_what_the_suite_expects_to_fail_is_judged_like_all_else(root: Path, tmp_
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert "4 passed" in done.stdout and "1 failed" in done.stdout, done.stdout[-3000:]
     assert "test_failing" in done.stdout.rpartition("short test summary")[2].partition("FAILED")[2]
+
+
+def test_a_network_of_small_values_is_judged_by_their_own_size() -> None:
+    """A thousandth that is 1 % off is within 1 % of 1, and is still wrong."""
+    expected, found = networks.scaled([1e-3, -5e-4], [1.01e-3, -5e-4])
+    assert expected.tolist() == [1, -0.5] and found[0] - expected[0] == pytest.approx(0.01)
+    assert networks.scaled([3.0, 0.1], [3.03, 0.1])[0].tolist() == [3, 0.1]
+    assert networks.scaled([1e-9], [2e-9])[1].tolist() == [2e-9]
 
 
 def test_overlap_is_common_area_over_united_area() -> None:
