@@ -114,10 +114,16 @@ EMULATED = Refusal("PyTorch emulates units, eagerly", "leave --engine out")
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Where operations run, and the source of that: (name, type, unit, share of the cost 0..1 or None) for each."""
+    """Where operations run, and the source of that: (name, type, unit, share of the cost 0..1 or None) for each.
+
+    Where they were measured, ``costs`` has what was met of each, and ``roofline`` the most that the device did
+    (``gmacs_per_s``, ``gb_per_s``).
+    """
 
     source: str
     operations: tuple[tuple[str, str, str, float | None], ...]
+    costs: tuple[Mapping[str, Any], ...] = ()
+    roofline: Mapping[str, float] | None = None
 
 
 class EngineKind(ABC):

@@ -10,7 +10,7 @@ from tlkit.cli.sink import figures as _figures
 from tlkit.cli.sink.stream import clean
 from tlkit.cli.views import svg
 from tlkit.core.bench.bench import BenchResult
-from tlkit.core.bench.rows import Row
+from tlkit.core.bench.rows import OpCost, Row
 from tlkit.core.bench.versus import over_cpu
 from tlkit.words import byte_text
 
@@ -190,6 +190,22 @@ def _placements(measured: Sequence[Row]) -> Iterable[str]:
         costs = svg.bars(ops[:top], svg.WIDTH, f"ops top{top}") if ops else ""
         yield f'<p class="note">{_text(counts)}</p>{costs}</div>'
     yield "</div>"
+    for row in placed:
+        if row.placement and row.placement.ops and row.placement.ops[0].nanoseconds is not None:
+            yield f"<h3>{_text(row.name)}, its costliest operations</h3>"
+            yield _operations(row.placement.ops[: 2 * _TOP])
+
+
+def _operations(ops: Sequence[OpCost]) -> str:
+    """The figures of operations that were measured one by one."""
+    heads = ["operation", "type", "µs", "share", "shapes", "GMAC/s", "GB/s", "bound by"]
+    rows = []
+    for op in ops:
+        shapes = f"{', '.join(op.inputs)} → {', '.join(op.outputs)}"
+        cells = [op.name, op.type, _figures.number(op.nanoseconds, 1e3), _figures.percent(op.share or 0.0), shapes]
+        cells += [_figures.number(op.gmacs_per_s) if op.macs else "", _figures.number(op.gb_per_s), op.bound]
+        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+    return _table(heads, rows)
 
 
 def _on_paper(measured: Sequence[Row]) -> tuple[int, int]:

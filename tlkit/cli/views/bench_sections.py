@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tlkit.cli.sink import figures
+from tlkit.cli.sink.named_table import NamedTable
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.intervals import Ratio
-from tlkit.core.bench.rows import Row
+from tlkit.core.bench.rows import Placement, Row
 from tlkit.core.bench.stats import samples_for
 from tlkit.core.bench.versus import Comparison, over_cpu
 
@@ -75,12 +76,39 @@ def placements(rows: Sequence[Row], top: int) -> Iterator[RenderableType]:
         if not row.placement.ops or not top:
             continue
         how = "estimated by Core ML" if row.placement.source == "MLComputePlan" else "measured op by op"
-        table = ruled(f"{row.name}: the costliest operations, {how}", "operation", ["cost"])
+        title = f"{row.name}: the costliest operations, {how}"
+        if row.placement.ops[0].nanoseconds is not None:
+            yield _timed(title, row.placement, top)
+            continue
+        table = ruled(title, "operation", ["cost"])
         table.add_column("type")
         table.add_column("unit")
         for op in row.placement.ops[:top]:
             table.add_row(op.name, "-" if op.share is None else figures.percent(op.share), op.type, op.unit)
         yield table
+
+
+def _timed(title: str, placement: Placement, top: int) -> RenderableType:
+    """The costliest operations, with their times, shapes and rates, and what bounds them."""
+    table = NamedTable()
+    for heading in ("operation", "type"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "type")
+    for heading in ("us", "calls", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("shapes")
+    for heading in ("GMAC/s", "GB/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
+    for op in placement.ops[:top]:
+        shapes = f"{', '.join(op.inputs)} -> {', '.join(op.outputs)}"
+        per_s = (figures.number(op.gmacs_per_s) if op.macs else "", figures.number(op.gb_per_s))
+        took = figures.number(op.nanoseconds, 1e3)
+        table.add_row(op.name, op.type, took, str(op.calls), figures.percent(op.share or 0.0), shapes, *per_s, op.bound)
+    roof, limits = placement.roofline, ""
+    if roof:
+        rates = figures.number(roof["gmacs_per_s"]), figures.number(roof["gb_per_s"])
+        limits = f"measured here, at most: {rates[0]} GMAC/s (a matrix product), {rates[1]} GB/s (a copy)"
+    return Group(Text(title, "bold"), table, Text(limits, "dim"))
 
 
 def speedups(comparisons: Sequence[Comparison], title: str = "Speed-up") -> list[Text]:

@@ -88,12 +88,26 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class OpCost:
-    """One operation in a placement: ``share`` is of the model's whole cost (0..1), None where it is not known."""
+    """One operation in a placement: ``share`` is of the model's whole cost (0..1), None where it is not known.
+
+    Where operations were measured one by one: the median of its ``nanoseconds`` in a call, ``calls`` per inference, the
+    shapes that it met, its multiply-accumulates, the ``bytes`` that it read and wrote, both per second (in billions),
+    and what bounds it: ``arithmetic``, ``memory`` or, where neither explains the time, ``overhead``.
+    """
 
     name: str
     type: str
     unit: str
     share: float | None
+    nanoseconds: float | None = None
+    calls: int = 1
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    macs: int | None = None
+    bytes: int | None = None
+    gmacs_per_s: float | None = None
+    gb_per_s: float | None = None
+    bound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +115,15 @@ class Placement:
     """Where the operations of a model go under one setting: counts and, where it is known, shares of the cost, by unit.
 
     ``source`` is ``MLComputePlan`` (Core ML's own estimate) or ``measured`` (op by op, here). ``ops`` begins with the
-    costliest; without ``--per-op`` it is empty.
+    costliest; without ``--per-op`` it is empty. ``roofline`` is the most that the device did where that was measured:
+    ``gmacs_per_s`` and ``gb_per_s``.
     """
 
     source: str
     counts: Mapping[str, int]
     shares: Mapping[str, float]
     ops: tuple[OpCost, ...] = ()
+    roofline: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tlkit.core.model.engines import measured
-from tlkit.engines.engine import HowToRun, Loadable
+from tlkit.engines.engine import Allocation, HowToRun, Loadable
 from tlkit.errors import TlkitError, UnavailableError
 from tlkit.host import budget
 from tlkit.host.allocator import keep_freed
@@ -112,7 +112,7 @@ class EngineSubject:
             found = tell(arrays, loadable) if tell else self._kind.placement(engine, arrays, loadable, self._settings)
         except TlkitError as error:
             return {"note": error.message}
-        return _placement(found.source, found.operations, per_op)
+        return _placement(found, per_op)
 
 
 class SourceSubject:
@@ -211,13 +211,17 @@ def _stored(stored: Any, index: int) -> Any:
     return dict(map(tuple, found["pairs"])) if "pairs" in found else found["value"]
 
 
-def _placement(source: str, ops: Iterable[tuple[str, str, str, float | None]], per_op: bool) -> dict[str, Any]:
+def _placement(found: Allocation, per_op: bool) -> dict[str, Any]:
     counts: dict[str, int] = {}
     shares: dict[str, float] = {}
-    listed = sorted(ops, key=lambda op: -(op[3] or 0.0))
-    for _, _, unit, share in listed:
+    more = found.costs or ({},) * len(found.operations)
+    listed = sorted(zip(found.operations, more, strict=True), key=lambda pair: -(pair[0][3] or 0.0))
+    known = any(share is not None for _, _, _, share in found.operations)
+    rows = []
+    for (name, type_, unit, share), costs in listed:
         counts[unit] = counts.get(unit, 0) + 1
-        if any(op[3] is not None for op in listed):
+        if known:
             shares[unit] = shares.get(unit, 0.0) + (share or 0.0)
-    rows = [{"name": name, "type": type_, "unit": unit, "share": share} for name, type_, unit, share in listed]
-    return {"source": source, "counts": counts, "shares": shares, "ops": rows if per_op else []}
+        rows.append({"name": name, "type": type_, "unit": unit, "share": share, **costs})
+    told = {"source": found.source, "counts": counts, "shares": shares, "ops": rows if per_op else []}
+    return told | ({"roofline": found.roofline} if found.roofline and per_op else {})

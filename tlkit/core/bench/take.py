@@ -202,5 +202,10 @@ def _agree(windows: Sequence[float]) -> bool:
 
 
 def _placement(told: dict[str, Any]) -> Placement:
-    ops = tuple(OpCost(**op) for op in told["ops"])
-    return Placement(told["source"], told["counts"], told["shares"], ops)
+    ops = tuple(OpCost(**_with_tuples(op)) for op in told["ops"])
+    return Placement(told["source"], told["counts"], told["shares"], ops, told.get("roofline"))
+
+
+def _with_tuples(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what a process told, with tuples for its lists: JSON has only these."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}

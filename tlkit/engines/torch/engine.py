@@ -154,6 +154,11 @@ class TorchEngine:
         """The function's outputs, in order."""
         return self._function.block.outputs
 
+    @property
+    def function(self) -> Function:
+        """The function that runs."""
+        return self._function
+
     def make_state(self) -> State:
         """Return a fresh state: a tensor of zeros for each of the function's states."""
         kinds = {item.name: item.type.wrapped for item in self._function.inputs if isinstance(item.type, StateType)}

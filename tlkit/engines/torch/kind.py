@@ -76,11 +76,16 @@ class TorchKind(EngineKind):
     def placement(self, engine: Engine, arrays: Arrays, model: Loadable, settings: HowToRun) -> Allocation:
         """Return what each operation costs here, measured."""
         from tlkit.engines.torch.engine import TorchEngine
-        from tlkit.engines.torch.profile import profile
+        from tlkit.engines.torch.profile import costs, profile
+        from tlkit.engines.torch.roofline import roofline
         from tlkit.engines.torch.shaped import ShapedEngine
 
         engine = engine.of(arrays) if isinstance(engine, ShapedEngine) else engine
         assert isinstance(engine, TorchEngine)
         kind = "cpu" if engine.device.type == "cpu" else "gpu"
-        costs = profile(engine, arrays)
-        return Allocation("measured", tuple((name, type_, kind, share) for name, type_, share in costs))
+        found = profile(engine, arrays)
+        total = sum(item.nanoseconds for item in found) or 1.0
+        operations = tuple((item.name, item.type, kind, item.nanoseconds / total) for item in found)
+        roof = roofline(engine.device)
+        limits = {"gmacs_per_s": roof.gmacs_per_s, "gb_per_s": roof.gb_per_s}
+        return Allocation("measured", operations, costs(engine, found), limits)

@@ -2,13 +2,14 @@
 
 A value is alive from the operation that makes it to the last one that reads it; an input of the program from its
 beginning, an output to its end. Operations that only look at a value in another way (``reshape``, ``transpose``,
-``slice_by_index`` ...) make nothing: their results share its memory and keep it alive, until something needs the
-values in another order. Weights are not counted, nor what an operation needs inside itself. An open dimension counts
-as 1. What runs inside a block is alive beside what surrounds it.
+``slice_by_index`` ...) make nothing: their results share its memory and keep it alive, until a reshape needs the
+values in another order (:mod:`tlkit.mil.survey.views`). Weights are not counted, nor what an operation needs inside
+itself. An open dimension counts as 1. What runs inside a block is alive beside what surrounds it.
 
 How large a value is depends on what runs the program (:class:`Carrier`): as the program declares it, or as tlkit's
 PyTorch engine carries it, f16 in f32. Where that engine rounds, the unrounded result (4 bytes an element) and the
-f16 one (2 bytes) are there beside the rounded one for a moment.
+f16 one (2 bytes) are there beside the rounded one for a moment. Inputs lie in the caller's arrays there, and take
+memory only if they have to be widened.
 
 No weight is decoded, and neither torch nor numpy is imported.
 """
@@ -16,17 +17,12 @@ No weight is decoded, and neither torch nor numpy is imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tlkit.mil.program import Block, Function, NamedType, Operation, Ref, TensorType, Type
+from tlkit.mil.program import Block, Function, NamedType, Operation, Ref, TensorType, Type, Value
+from tlkit.mil.survey import views
 from tlkit.mil.types import DType
-
-_SAME_ORDER = frozenset(("reshape", "expand_dims", "squeeze", "flatten2d", "identity", "reshape_like"))
-"""Operations whose result is their ``x``, in the same order."""
-_OTHER_ORDER = frozenset(("transpose", "slice_by_index", "slice_by_size", "split"))
-"""Operations whose result looks at their ``x`` in another order, or at a part of it."""
-
 
 EXACT = frozenset(
     (
@@ -59,6 +55,10 @@ class Carrier:
             return 0
         bits = 32 if self.wide and kind.dtype is DType.FP16 else kind.dtype.bits
         return -(-math.prod(1 if size is None else size for size in kind.shape) * bits // 8)
+
+    def given(self, kind: Type) -> int:
+        """Return the bytes that an input of the program takes."""
+        return self.nbytes(kind) if not self.wide or getattr(kind, "dtype", None) is DType.FP16 else 0
 
     def scratch(self, operation: Operation) -> int:
         """Return the bytes that rounding the operation's results takes beside them."""
@@ -93,7 +93,7 @@ class Alive:
 
 @dataclass
 class _Memory:
-    """One allocation: its bytes, the last operation (by its place) that needs it, and whether it is still in order."""
+    """One allocation: its bytes, the last operation (by its place) that needs it, and the one that made it."""
 
     nbytes: int
     last: int
@@ -103,12 +103,21 @@ class _Memory:
 @dataclass(frozen=True)
 class _View:
     memory: _Memory
-    ordered: bool
+    shape: tuple[int, ...]
+    strides: views.Strides
+
+
+class _Scope:
+    """The values that are known in a block, by name, and the constants."""
+
+    def __init__(self, outer: _Scope | None = None) -> None:
+        self.values: dict[str, _View] = dict(outer.values) if outer else {}
+        self.constants: dict[str, Value] = dict(outer.constants) if outer else {}
 
 
 def alive(function: Function, carrier: Carrier = DECLARED) -> Iterator[Alive]:
     """Yield, for each operation that runs, in order, what is alive; those of blocks before the one that holds them."""
-    yield from _block(function.block, function.inputs, {}, carrier, 0)
+    yield from _block(function.block, function.inputs, _Scope(), carrier, 0)
 
 
 def peak(function: Function, carrier: Carrier = DECLARED) -> Alive | None:
@@ -117,34 +126,39 @@ def peak(function: Function, carrier: Carrier = DECLARED) -> Alive | None:
     return max(alive(function, carrier), key=lambda item: item.nbytes, default=None)
 
 
-def _block(
-    block: Block, inputs: tuple[NamedType, ...], outer: dict[str, _View], carrier: Carrier, base: int
-) -> Iterator[Alive]:
-    operations = [op for op in block.operations if op.type != "const" and not op.type.startswith("constexpr_")]
-    end = len(operations)
-    known, owned = dict(outer), list[_Memory]()
+def _block(block: Block, inputs: tuple[NamedType, ...], outer: _Scope, carrier: Carrier, base: int) -> Iterator[Alive]:
+    scope, owned = _Scope(outer), list[_Memory]()
+    operations = []
+    for op in block.operations:
+        if op.type == "const" and "val" in op.attributes:
+            scope.constants |= {item.name: op.attributes["val"] for item in op.outputs}
+        elif op.type != "const" and not op.type.startswith("constexpr_"):
+            operations.append(op)
+    end, known = len(operations), scope.values
     for item in (*inputs, *block.inputs):
-        memory = _Memory(carrier.nbytes(item.type), end if item in inputs else 0, -1)
+        size = carrier.given(item.type) if item in inputs else carrier.nbytes(item.type)
+        memory = _Memory(size, end if item in inputs else 0, -1)
         owned.append(memory)
-        known[item.name] = _View(memory, True)
+        known[item.name] = _whole(item.type, memory)
     for place, op in enumerate(operations):
         for name in _read(op):
             if name in known:
                 known[name].memory.last = max(known[name].memory.last, place)
-        for item, view in zip(op.outputs, _made(op, known, carrier, place), strict=True):
-            known[item.name] = view
+        for item in op.outputs:
+            view = _made(op, item.type, scope, carrier, place)
             if view.memory.made == place:
                 owned.append(view.memory)
+            known[item.name] = view
     for name in block.outputs:
         if name in known:
             known[name].memory.last = end
-    yield from _swept(operations, owned, known, carrier, base)
+    yield from _swept(operations, owned, scope, carrier, base)
 
 
 def _swept(
     operations: list[Operation],
     owned: list[_Memory],
-    known: dict[str, _View],
+    scope: _Scope,
     carrier: Carrier,
     base: int,
 ) -> Iterator[Alive]:
@@ -158,28 +172,35 @@ def _swept(
     now = base + begins.get(-1, 0) - ends.get(-1, 0)
     for place, op in enumerate(operations):
         for inner in op.blocks:
-            yield from _block(inner, (), known, carrier, now)
+            yield from _block(inner, (), scope, carrier, now)
         now += begins.get(place, 0)
         yield Alive(op, now + carrier.scratch(op))
         now -= ends.get(place, 0)
 
 
-def _made(op: Operation, known: Mapping[str, _View], carrier: Carrier, place: int) -> Iterator[_View]:
-    """Yield where each result of ``op`` lies: in memory of its own, or in that of the value that it looks at."""
-    source = _source(op, known, carrier)
-    for item in op.outputs:
-        if source is not None and (source.ordered or op.type in _OTHER_ORDER):
-            yield _View(source.memory, source.ordered and op.type not in _OTHER_ORDER)
-        else:
-            yield _View(_Memory(carrier.nbytes(item.type), place, place), True)
-
-
-def _source(op: Operation, known: Mapping[str, _View], carrier: Carrier) -> _View | None:
-    """Return what ``op`` looks at, where it only looks at something."""
-    if op.type not in _SAME_ORDER | _OTHER_ORDER and not carrier.looks(op):
-        return None
+def _made(op: Operation, kind: Type, scope: _Scope, carrier: Carrier, place: int) -> _View:
+    """Return where a result of ``op`` lies: in memory of its own, or in that of the value that it looks at."""
     given = op.inputs.get("x", ())
-    return known.get(given[0].name) if given and isinstance(given[0], Ref) else None
+    looks = op.type in views.LOOKS or carrier.looks(op)
+    source = scope.values.get(given[0].name) if looks and given and isinstance(given[0], Ref) else None
+    if source is not None:
+        if carrier.looks(op):
+            return source
+        shape = _shape(kind)
+        strides = views.look(op, source.shape, source.strides, shape, scope.constants.get)
+        if strides is not None:
+            return _View(source.memory, shape, strides)
+    return _whole(kind, _Memory(carrier.nbytes(kind), place, place))
+
+
+def _whole(kind: Type, memory: _Memory) -> _View:
+    shape = _shape(kind)
+    return _View(memory, shape, views.in_order(shape))
+
+
+def _shape(kind: Type) -> tuple[int, ...]:
+    dims = kind.shape if isinstance(kind, TensorType) else ()
+    return tuple(1 if size is None else size for size in dims or ())
 
 
 def _read(op: Operation) -> Iterator[str]:
