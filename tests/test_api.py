@@ -83,3 +83,33 @@ def test_convert_is_one_door(tmp_path: Path) -> None:
 def test_options_without_a_use_are_refused(output: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(tlkit.UsageError, match=message):
         tlkit.convert("net.py:Net", output, **options)
+
+
+def test_what_a_prompt_and_a_notebook_show_is_short_and_true(tmp_path: Path) -> None:
+    path = packages.classifier(tmp_path / "<net>.mlpackage")
+    model = tlkit.load_model(path)
+    for shown in (tlkit.inspect(path), model, tlkit.run(path)):
+        text, page = repr(shown), shown._repr_html_()
+        assert text.startswith(f"<{type(shown).__name__}: model ") and len(text) < 1000 and "\n" not in text
+        assert "&lt;net&gt;.mlpackage" in page and "<net>" not in page
+    assert "image" in repr(model) and "cpu" in repr(model) and "15 parameters" not in repr(model)
+    assert "parameters 15" in repr(tlkit.inspect(path))
+
+
+def test_a_description_is_plain_data(tmp_path: Path) -> None:
+    import json
+
+    found = tlkit.inspect(packages.classifier(tmp_path / "net.mlpackage")).to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["inputs"][0]["image"]["layout"] == "GRAYSCALE" and "intake" not in found["inputs"][0]
+
+
+def test_an_error_s_text_keeps_its_hint() -> None:
+    import pickle
+
+    with pytest.raises(tlkit.UsageError) as caught:
+        tlkit.Unit.parse("tpu")
+    assert str(caught.value) == f"{caught.value.message}\n{caught.value.hint}" and "units are" in str(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.message, again.hint) == (caught.value.message, caught.value.hint)
+    assert "units are" in caught.value._repr_html_()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlkit.words import byte_text, count_text
+from tlkit.words import byte_text, count_text, macs_text
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,10 @@ def test_bytes_have_three_figures_and_decimal_units(count: int | None, text: str
 @pytest.mark.parametrize(("count", "text"), [(7, "7"), (999, "999"), (25_557_032, "25.6M"), (1_236_000_000, "1.24B")])
 def test_counts_have_three_figures(count: int, text: str) -> None:
     assert count_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "12 MACs"), (4_089_184_256, "4.09 GMACs"), (300_774_272, "301 MMACs")]
+)
+def test_macs_have_their_unit(count: int, text: str) -> None:
+    assert macs_text(count) == text

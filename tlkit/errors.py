@@ -38,7 +38,15 @@ class TlkitError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         self.message = one_line(message)
         self.hint = one_line(hint)
-        super().__init__(self.message)
+        super().__init__(self.message, self.hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def _repr_html_(self) -> str:
+        from tlkit.words import card_html  # only a notebook asks for it
+
+        return card_html(type(self).__name__, [("what", self.message), ("what to do", self.hint)])
 
 
 class UsageError(TlkitError):

@@ -6,11 +6,12 @@ Imports only the standard library, so that ``inspect`` starts fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 from tlkit.errors import UsageError
+from tlkit.words import Told, count_text, jsonable
 
 Kind = Literal["tensor", "image", "state", "int64", "double", "string", "dictionary", "sequence"]
 Layout = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
@@ -101,6 +102,10 @@ class TensorSpec:
     intake: Intake = field(default=Intake(), metadata={"json": False})
     sequences: bool = field(default=False, metadata={"json": False})
 
+    def __str__(self) -> str:
+        dims = "x".join(map(str, self.shape))
+        return " ".join(part for part in (self.name, self.dtype if self.kind == "tensor" else self.kind, dims) if part)
+
     @property
     def flexible(self) -> bool:
         """Whether more than one shape is accepted."""
@@ -173,8 +178,8 @@ class LeftOut:
         return self.kind in ("unread", "missing")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelInfo(Told):
     """The summary that ``tlkit inspect`` prints; every field is plain data, ready for JSON.
 
     ``weights`` counts elements by type, ``compute`` operations by type, ``operations`` operations by MIL op (or layer
@@ -200,3 +205,22 @@ class ModelInfo:
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as plain data: what ``tlkit inspect --json`` prints of it."""
+        found: dict[str, Any] = jsonable({field.name: getattr(self, field.name) for field in fields(ModelInfo)})
+        return found
+
+    def facts(self) -> list[tuple[str, object]]:
+        """Return what matters most, as labels and values."""
+        given, made = (", ".join(map(str, ports)) for ports in (self.inputs, self.outputs))
+        return [
+            ("model", self.path),
+            ("format", f"{self.metadata.format} {self.kind}".strip()),
+            ("weights", self.metadata.quantization),
+            ("parameters", count_text(self.parameters) if self.parameters else ""),
+            ("operations", sum(self.operations.values()) or ""),
+            ("inputs", given),
+            ("states", ", ".join(map(str, self.states))),
+            ("outputs", made),
+        ]

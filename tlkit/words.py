@@ -1,6 +1,13 @@
-"""Counts and sizes for people: three significant figures and decimal units, the same everywhere."""
+"""How things are said, the same everywhere: counts and sizes for people, facts in notebooks, data as JSON."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
 
 
 def count_text(count: int) -> str:
@@ -27,3 +34,62 @@ def _scaled(count: float, units: tuple[str, ...]) -> str:
 def macs_text(count: int, unit: str = "MACs") -> str:
     """Return a number of operations in three significant figures: ``4.09 GMACs``."""
     return _scaled(count, tuple(f" {prefix}{unit}" for prefix in ("", "k", "M", "G", "T")))
+
+
+class Told:
+    """What notebooks and prompts show of an object: its class and the facts that :meth:`facts` gives."""
+
+    __slots__ = ()
+
+    def facts(self) -> list[tuple[str, object]]:
+        """Return what matters most, as labels and values; those without a value are not shown."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{label} {value}" for label, value in self.facts() if value not in ("", None))
+        return f"<{type(self).__name__}: {told}>"
+
+    def _repr_html_(self) -> str:
+        return card_html(type(self).__name__, self.facts())
+
+
+def card_html(title: str, facts: Iterable[tuple[str, object]]) -> str:
+    """Return facts as a small table for notebooks (``_repr_html_``); those without a value are left out."""
+    from html import escape
+
+    rows = "".join(
+        f"<tr><td><b>{escape(label)}</b></td><td style='text-align:left'>{escape(str(value))}</td></tr>"
+        for label, value in facts
+        if value not in ("", None)
+    )
+    return f"<b>{escape(title)}</b><table>{rows}</table>"
+
+
+def jsonable(value: Any) -> Any:
+    """Return ``value`` as plain JSON data; floats that JSON cannot hold become ``"NaN"`` and ``"±Infinity"``."""
+    # An IntEnum is an int too.
+    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _NOT_FINITE[str(float(value))]
+    if isinstance(value, Enum):
+        return jsonable(value.value)
+    if isinstance(value, str | PurePath):
+        # Halves of surrogate pairs, which file names may hold, have no UTF-8.
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: jsonable(getattr(value, field.name))
+            for field in fields(value)
+            if field.metadata.get("json", True)
+        }
+    if isinstance(value, Mapping):
+        return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):  # a numpy array or scalar, known by this so that numpy need not be imported
+        return jsonable(value.tolist())
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -85,7 +85,7 @@ def test_version(tlkit: Shell) -> None:
 def test_usage_errors_exit_with_2_and_speak_on_stderr(tlkit: Shell, words: list[str]) -> None:
     outcome = tlkit(*words)
     assert (outcome.code, outcome.out) == (2, "")
-    assert "Error" in outcome.err
+    assert "error" in outcome.err.lower()
 
 
 @pytest.mark.parametrize(

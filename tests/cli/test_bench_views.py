@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -88,7 +89,20 @@ def test_csv_has_every_row_and_leaves_gaps_empty() -> None:
     rows = list(csv.DictReader(io.StringIO(bench_formats.csv(RUN, [], []))))
     assert [found["row"] for found in rows] == ["cpu", "ane", "gpu"]
     assert rows[1]["efficiency_over_cpu"] == "10.0"
-    assert rows[2]["median_ns"] == rows[2]["watts"] == "" and rows[2]["status"] == "failed"
+    assert rows[2]["median_ns"] == rows[2]["watts_cpu"] == "" and rows[2]["status"] == "failed"
+
+
+def test_csv_has_one_figure_a_cell_and_jsonl_one_row_a_line() -> None:
+    rows = list(csv.DictReader(io.StringIO(bench_formats.csv(RUN, [], []))))
+    told = [json.loads(line) for line in bench_formats.jsonl(RUN, [], []).splitlines()]
+    assert [record["row"] for record in told] == [found["row"] for found in rows]
+    for record, found in zip(told, rows, strict=True):
+        for key, value in record.items():
+            if isinstance(value, float):
+                assert float(found[key]) == value
+    assert float(rows[1]["watts_cpu"]) == 12.0
+    summary = RUN.rows[0].summary
+    assert summary is not None and float(rows[0]["p95_ns"]) == summary.percentiles_ns["p95"]
 
 
 def test_junit_tells_failures_from_errors() -> None:

@@ -25,6 +25,7 @@ from tests.cli.commands import Shell
 from tests.formats import packages
 from tests.fuzz.tensor_seeds import Small, tensor_files
 from tests.real_models import MODELS, needs_models
+from tlkit.cli.sink.fitting import fitted
 from tlkit.cli.views.inspect import summary_view
 from tlkit.cli.views.tensors import extra_view, groups_view, model_tree
 from tlkit.core.inspect.stats import tensor_stats
@@ -121,7 +122,7 @@ def test_names_have_lines_of_their_own_where_a_table_is_wide(tmp_path: Path) -> 
     name = f"model.{'encoder.' * 4}dense.weight"
     save_file({name: torch.ones(70, 1024), "b": torch.ones(3)}, tmp_path / "x.safetensors")
     file = open_tensors(tmp_path / "x.safetensors")
-    lines = [line.rstrip() for line in narrow(groups_view(group(file.entries())), 60).splitlines()]
+    lines = [line.rstrip() for line in narrow(fitted(groups_view(group(file.entries()))), 60).splitlines()]
     place = lines.index(name)
     assert lines[place + 1].split() == ["F32", "70x1024", "1", "71,680", "287", "kB"]
     assert lines[lines.index("b") + 1].split() == ["F32", "3", "1", "3", "12", "B"]

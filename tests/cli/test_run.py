@@ -146,7 +146,7 @@ def test_a_function_of_several(tlkit: Shell, tmp_path: Path) -> None:
     outcome = tlkit("run", path, "--function", "second", "--input", "x=[5]", "--json")
     assert outcome.json()["outputs"][0]["values"] == [5.0] and "states begin at zero: sum" in outcome.err
     assert tlkit("run", path, "--function", "third").code == 3
-    inspected = tlkit("inspect", path, "--function", "second", "--ops")
+    inspected = tlkit("inspect", path, "--function", "second", "--mil")
     assert "func second" in inspected.out and "func first" not in inspected.out
     program = tlkit("inspect", path, "--function", "second", "--json").json()["program"]
     assert {operation["function"] for operation in program} == {"second"}

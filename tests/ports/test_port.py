@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tlkit.cli.sink.output import jsonable
 from tlkit.ports.parse import parse_image, parse_input
 from tlkit.ports.port import checked_shapes, example, port_text, span_keys
 from tlkit.types import LARGEST, ImageSpec, Intake, TensorSpec
+from tlkit.words import jsonable
 
 PHOTO = TensorSpec("photo", "float32", (1, 3, 4, 6), "image", image=ImageSpec("RGB", 6, 4))
 

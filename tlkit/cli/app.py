@@ -32,6 +32,8 @@ COMMANDS = {
     "ops": "List the operations that tlkit runs.",
 }
 
+_HELP = {"help_option_names": ["-h", "--help"]}
+
 WRITING = ("convert", "edit", "run", "compare")
 """The commands that are done when their outputs have their names; bench measures first."""
 
@@ -39,7 +41,13 @@ WRITING = ("convert", "edit", "run", "compare")
 def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with the subcommands ``names``."""
     # Plain help, not rich's: rendering it with rich costs three times the rest of `tlkit --help`.
-    app = typer.Typer(name="tlkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="tlkit",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=_HELP,
+    )
     # With a callback typer keeps a subcommand's name even where it is the only one.
     app.callback()(_tlkit)
     for name in names:

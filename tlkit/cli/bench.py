@@ -152,8 +152,8 @@ def _estimate(sink: output.Sink, models: list[str], units: str | None, chip: str
 def _format(name: str | None, json: bool) -> str:
     if name is None:
         return "json" if json else "text"
-    if name not in ("text", "json", "csv", "md", "junit"):
-        raise UsageError(f"--format {name}: unknown", "formats are text, json, csv, md and junit")
+    if name not in ("text", "json", "jsonl", "csv", "md", "junit"):
+        raise UsageError(f"--format {name}: unknown", "formats are text, json, jsonl, csv, md and junit")
     return name
 
 
@@ -284,7 +284,7 @@ def _print(
     from tlkit.cli.views import bench_formats
 
     document = bench_formats.document(result, others, checks)
-    if format in ("csv", "md", "junit"):
+    if format in ("csv", "jsonl", "md", "junit"):
         made = getattr(bench_formats, format)(result, others, checks)
         return sink.answer(document, made)
     from tlkit.cli.views.bench_table import render
@@ -300,11 +300,12 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
     from tlkit.cli.views.bench_report import page
     from tlkit.core.bench.saved import save as write
     from tlkit.host.interrupt import last_output
+    from tlkit.words import jsonable
 
     if save is None and report is None:
         return
     # As --json would print it: a saved run is the same document.
-    whole = {"schema_version": output.SCHEMA_VERSION} | output.jsonable(document(result, [], ()))
+    whole = {"schema_version": output.SCHEMA_VERSION} | jsonable(document(result, [], ()))
     run = None if save is None else (Path(save), dumps(whole) + "\n")
     with last_output():
         write(run, None if report is None else (Path(report), page(result)), force=force, inputs=named)

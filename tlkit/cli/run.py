@@ -291,17 +291,15 @@ def _classes(summary: OutputSummary, top: int) -> RenderableType:
 
 
 def _tensors(summaries: list[OutputSummary]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
-
+    from tlkit.cli.sink.named_table import NamedTable
     from tlkit.ports.shapes import shape_text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = NamedTable()
     for heading in ("output", "type", "shape"):
         table.add_column(heading, no_wrap=True)
     for heading in ("min", "max", "mean"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("first values", overflow="ellipsis", no_wrap=True)
+    table.add_column("first values")
     for summary in summaries:
         figures = [_number(value) for value in (summary.minimum, summary.maximum, summary.mean)]
         more = " …" if len(summary.first) < math.prod(summary.shape) else ""

@@ -1,6 +1,7 @@
 """The sink, each method in each mode, on plain streams and on terminals.
 
-Covers tlkit/cli/sink/card.py, tlkit/cli/sink/console.py, tlkit/cli/sink/figures.py, tlkit/cli/sink/named_table.py,
+Covers tlkit/cli/sink/card.py, tlkit/cli/sink/console.py, tlkit/cli/sink/figures.py, tlkit/cli/sink/fitting.py,
+tlkit/cli/sink/named_table.py,
 tlkit/cli/sink/stream.py.
 """
 
@@ -175,6 +176,17 @@ def test_colours_on_a_terminal_only_and_never_with_no_color(monkeypatch: pytest.
     assert out.getvalue() == "x\n"
 
 
+def test_colours_in_a_pipe_where_they_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    sink, out, _ = make()
+    sink.answer({}, Text("x", style="red"))
+    assert out.getvalue() == "\x1b[31mx\x1b[0m\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    sink, out, _ = make()
+    sink.answer({}, Text("x", style="red"))
+    assert out.getvalue() == "x\n"
+
+
 def piped(what: RenderableType) -> list[str]:
     sink, out, _ = make()
     sink.answer({}, what)
@@ -197,13 +209,34 @@ def test_a_key_in_a_pipe_is_never_broken_and_its_row_one_line(length: int) -> No
     assert sum(key in line for line in lines) == 1
 
 
-def test_a_row_of_short_cells_stays_one_line_in_a_pipe() -> None:
+def _wide_table() -> NamedTable:
     names = NamedTable()
-    for heading in ("name", "a", "b", "c", "d"):
-        names.add_column(heading, no_wrap=heading != "name", overflow="fold")
-    name = "model.layers.0.self_attention.query_projection.weight"
-    names.add_row(name, *("1" * 14 for _ in range(4)))
-    assert [line.split() for line in piped(names) if name in line] == [[name, *["1" * 14] * 4]]
+    for heading in ("name", "a", "b", "c", "some text"):
+        names.add_column(heading, no_wrap=heading in "abc", overflow="fold")
+    names.add_row("model.layers.0.self_attention.query_projection.weight", *("1234567890123",) * 3, "two words")
+    names.add_row("short", "7", "", "9", "a sentence of several words, " * 3)
+    return names
+
+
+def test_a_name_goes_above_its_row_in_a_pipe() -> None:
+    lines = piped(_wide_table())
+    assert max(map(len, lines)) <= 80
+    above = lines.index("model.layers.0.self_attention.query_projection.weight")
+    assert lines[above + 1].count("1234567890123") == 3
+
+
+@pytest.mark.parametrize("columns", [24, 40, 50, 60, 80, 120])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_figure_is_cut_and_no_word_is_broken(monkeypatch: pytest.MonkeyPatch, columns: int, terminal: bool) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    sink, out, _ = make(terminal=terminal)
+    sink.answer({}, _wide_table())
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+    if terminal or columns >= 60:
+        assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert text.count("1234567890123") == 3 and re.search(r"\b7\b", text) and re.search(r"\b9\b", text)
+    assert text.count("sentence") == text.count("several") == 3
 
 
 def test_a_long_label_of_a_card_is_whole_and_beside_its_value() -> None:

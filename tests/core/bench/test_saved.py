@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.core.rows import row, run
-from tlkit.cli.sink.output import jsonable
 from tlkit.cli.views.bench_formats import document
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import Load, OpCost, Placement, Row, Trust
@@ -17,6 +16,7 @@ from tlkit.core.bench.saved import load_run, save
 from tlkit.core.bench.stats import summarize
 from tlkit.errors import LoadError, UsageError, WriteError
 from tlkit.host.power import Energy
+from tlkit.words import jsonable
 
 FULL = row(
     load=Load(4, 1.5, summarize([1, 2, 3]), 2.0),

@@ -48,7 +48,9 @@ Against = Annotated[
 Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, with all samples.")]
 Show = Annotated[bool, typer.Option("--show", help="Do not measure: show saved runs, and compare them with the first.")]
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")]
-Format = Annotated[str | None, typer.Option("--format", metavar="text|json|csv|md|junit", help="Output format. [text]")]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="text|json|jsonl|csv|md|junit", help="Output format. [text]")
+]
 Baseline = Annotated[
     str | None, typer.Option("--baseline", metavar="FILE", help="A saved run to compare this one with.")
 ]

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from tlkit.cli.sink.fitting import fitted
 from tlkit.cli.sink.stream import Progress, clean
 
 PLAIN_WIDTH = 1000  # columns away from a terminal: wide enough that no table has to fold a cell
@@ -30,9 +31,18 @@ _FRAME = "[\\s\u2500-\u257f]+"  # blanks, and the lines of tables and trees
 class PlainConsole(Console):
     """A console on ``stream`` that reads nothing in a text as markup, and leaves a broken pipe to its caller."""
 
-    def __init__(self, stream: TextIO, width: int | None = None) -> None:
-        width = None if stream.isatty() else width or PLAIN_WIDTH
-        super().__init__(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    def __init__(self, stream: TextIO, width: int | None = None, colour: bool = False) -> None:
+        terminal = stream.isatty()
+        super().__init__(
+            file=stream,
+            width=None if terminal else width or PLAIN_WIDTH,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            # FORCE_COLOR colours what goes into a pipe, and makes no terminal of it.
+            force_terminal=None if terminal else False,
+            color_system="auto" if terminal else "standard" if colour else None,
+        )
 
     def on_broken_pipe(self) -> None:
         """Called by rich inside its handler: pass the BrokenPipeError on, where rich would exit with 1."""
@@ -47,7 +57,7 @@ class Safe:
 
     def __init__(self, inner: RenderableType) -> None:
         _keep_rows(inner)
-        self._inner = inner
+        self._inner = fitted(inner)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self._inner, options):
@@ -93,42 +103,50 @@ class Unfolded:
 def plain_text(what: RenderableType) -> str:
     """Return ``what`` as lines for a file or a pipe, without blanks at their ends.
 
-    They are at most 80 columns long (or ``COLUMNS``, where that is set): cells are folded between words. No word, so no
-    key or path, is broken or cut for that: where one does not fit, lines are as long as need be, and a table of short
-    cells keeps each row on one line up to twice that width. (Words of over 1,000 columns are broken all the same.)
+    They are at most 80 columns long (or ``COLUMNS``, where that is set): cells are folded between words, and a table
+    that is wider changes its layout. No word, so no key or path, is broken or cut for that: where one does not fit,
+    lines are as long as need be. (Words of over 1,000 columns are broken all the same.)
     """
     if isinstance(what, Group):  # each part for itself: one long path widens no table but its own
         return "".join(map(plain_text, what.renderables))
+    return _lines(what, _width(what), colour=_wants_colour())
+
+
+def _width(what: RenderableType) -> int:
+    """Return the columns at which no word of ``what`` is broken: the room that there is, or as few more as possible."""
     if isinstance(what, Unfolded):
-        return _lines(what, _LONGEST)
+        return _LONGEST
     wide = _lines(what, PLAIN_WIDTH)
     room, widest = _room(), _widest(wide)
     if widest <= room:
-        return wide
-    words = _words(wide)
+        return PLAIN_WIDTH
+    # Headings apart: a layout for little room leaves out that of names, and says others several times.
+    words = _words(wide) - _headings(what)
     for width in _widths(what, room, widest):
-        lines = _lines(what, width)
-        # The same words: none was broken or cut.
-        if _words(lines) == words:
-            return lines
-    return wide
+        # Every word is there: none was broken or cut.
+        if not words - _words(_lines(what, width)):
+            return width
+    return PLAIN_WIDTH
+
+
+def _wants_colour() -> bool:
+    return os.environ.get("FORCE_COLOR", "") not in ("", "0") and not os.environ.get("NO_COLOR")
 
 
 def _widths(what: RenderableType, room: int, widest: int) -> Iterator[int]:
-    """Yield the widths to try: what the longest words need, a row of names a line, then more and more."""
+    """Yield the widths to try: the room, what the longest words need, then more and more."""
     console = PlainConsole(io.StringIO())
     need = Measurement.get(console, console.options, what).minimum
-    if need > 2 * room:
-        yield room
+    yield room
     width = max(room, need)
     while width < widest:
         yield width
         width += -(-width // 4)
 
 
-def _lines(what: RenderableType, width: int) -> str:
+def _lines(what: RenderableType, width: int, colour: bool = False) -> str:
     padded = io.StringIO()  # rich pads cells to a rectangle: nobody wants the blanks in a file
-    PlainConsole(padded, width).print(Safe(what))
+    PlainConsole(padded, width, colour).print(Safe(what))
     return "".join(f"{line.rstrip()}\n" for line in padded.getvalue().splitlines())
 
 
@@ -140,6 +158,11 @@ def _room() -> int:
 
 def _widest(text: str) -> int:
     return max(map(cell_len, text.splitlines()), default=0)
+
+
+def _headings(what: RenderableType) -> Counter[str]:
+    headings = " ".join(str(column.header) for column in what.columns) if isinstance(what, Table) else ""
+    return _words(headings) | Counter([""])
 
 
 def _words(text: str) -> Counter[str]:

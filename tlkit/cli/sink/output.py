@@ -18,19 +18,16 @@ rich is imported when text is printed, not before.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tlkit.cli.sink.stream import Progress, clean, deaf_reader, escaped
 from tlkit.errors import one_line, told
+from tlkit.words import jsonable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -168,33 +165,3 @@ def current() -> Sink:
 
 
 _current: Sink | None = None
-
-
-def jsonable(value: Any) -> Any:
-    """Return ``value`` as plain JSON data; floats that JSON cannot hold become ``"NaN"`` and ``"±Infinity"``."""
-    # An IntEnum is an int too.
-    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else _NOT_FINITE[str(float(value))]
-    if isinstance(value, Enum):
-        return jsonable(value.value)
-    if isinstance(value, str | PurePath):
-        # Halves of surrogate pairs, which file names may hold, have no UTF-8.
-        return str(value).encode("utf-8", "backslashreplace").decode()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: jsonable(getattr(value, field.name))
-            for field in fields(value)
-            if field.metadata.get("json", True)
-        }
-    if isinstance(value, Mapping):
-        return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if hasattr(value, "tolist"):  # a numpy array or scalar, known by this so that numpy need not be imported
-        return jsonable(value.tolist())
-    raise TypeError(f"no JSON form for {type(value).__name__}")
-
-
-_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

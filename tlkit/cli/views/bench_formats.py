@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import csv as csv_
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 from xml.etree import ElementTree
 
 from tlkit.cli.sink import figures
-from tlkit.cli.sink.stream import clean
+from tlkit.cli.sink.stream import clean, escaped
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
 from tlkit.core.bench.saved import SCHEMA_VERSION
 from tlkit.core.bench.versus import compare_rows, over_cpu
-from tlkit.words import byte_text
+from tlkit.words import byte_text, jsonable
 
 COLUMNS = (
     *("run", "row", "model", "unit", "batch", "status", "device", "threads", "samples", "median_ns", "mean_ns"),
-    *("std_ns", "min_ns", "max_ns", "percentiles", "inferences_per_second", "device_median_ns", "load_first_ns"),
-    *("load_warm_ns", "first_inference_ns", "convert_ns", "timer_ns", "peak_bytes", "watts", "millijoules"),
+    *("std_ns", "min_ns", "max_ns", "inferences_per_second", "device_median_ns", "load_first_ns"),
+    *("load_warm_ns", "first_inference_ns", "convert_ns", "timer_ns", "peak_bytes", "millijoules"),
     *("inferences_per_joule", "efficiency_over_cpu", "concurrency", "concurrent_per_second", "trust", "reason"),
 )
+"""The columns of every table; after them ``pNN_ns`` for each percentile and ``watts_NAME`` for each counter."""
 
 
 def document(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> dict[str, Any]:
@@ -82,12 +84,12 @@ def _record(index: int, row: Row, run: BenchResult) -> dict[str, Any]:
             "std_ns": summary.std_ns,
             "min_ns": summary.min_ns,
             "max_ns": summary.max_ns,
-            "percentiles": ";".join(f"{name}={value}" for name, value in summary.percentiles_ns.items() if value),
             "inferences_per_second": summary.throughput,
         }
+        values |= {f"{name}_ns": value for name, value in summary.percentiles_ns.items()}
     if energy:
         values |= {
-            "watts": ";".join(f"{channel}={value:.3f}" for channel, value in energy.watts.items()),
+            **{f"watts_{channel}": value for channel, value in energy.watts.items()},
             "millijoules": energy.millijoules,
             "inferences_per_joule": energy.per_joule,
             "efficiency_over_cpu": over_cpu(row, run.rows),
@@ -102,15 +104,21 @@ def _record(index: int, row: Row, run: BenchResult) -> dict[str, Any]:
 
 
 def csv(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
-    """Return a line for each row, times in nanoseconds, empty where there is no figure."""
-    made = io.StringIO()
-    writer = csv_.DictWriter(made, COLUMNS, restval="", lineterminator="\n")
+    """Return a line for each row, one figure a cell, times in nanoseconds; empty where there is no figure."""
+    made, rows = io.StringIO(), records(result, others)
+    more = dict.fromkeys(key for record in rows for key in record if key not in COLUMNS)
+    writer = csv_.DictWriter(made, [*COLUMNS, *more], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {key: _cell(value) if isinstance(value, str) else value for key, value in record.items()}
-        for record in records(result, others)
+        {key: _cell(value) if isinstance(value, str) else value for key, value in record.items()} for record in rows
     )
     return made.getvalue()
+
+
+def jsonl(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
+    """Return the same records as JSON, one a line."""
+    lines = (json.dumps(jsonable(record), allow_nan=False) for record in records(result, others))
+    return "".join(f"{escaped(line)}\n" for line in lines)
 
 
 def _cell(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -174,18 +173,4 @@ def _titled(table: RenderableType) -> list[RenderableType]:
     if not isinstance(table, Table) or table.title is None:
         return [table]
     title, table.title = table.title, None
-    return [title, _Fitted(table)]
-
-
-class _Fitted:
-    """A table whose headings go in two lines where it would not fit; rich would cut figures short instead."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = Measurement.get(console, options.update(width=1000), self._table).maximum
-        if wide > options.max_width:
-            for column in self._table.columns:
-                column.header = str(column.header).replace(" ", "\n", 1)
-        yield self._table
+    return [title, table]

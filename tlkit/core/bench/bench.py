@@ -25,6 +25,7 @@ from tlkit.host.interrupt import interruptible
 from tlkit.host.machine import Machine, describe_machine, versions
 from tlkit.host.scratch import temporary_files
 from tlkit.types import Unit
+from tlkit.words import Told
 
 DEFAULT_MODEL = "resnet50"
 Path_ = str | os.PathLike[str]
@@ -40,8 +41,8 @@ class BenchModel:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class BenchResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class BenchResult(Told):
     """The result of :func:`bench`, which ``tlkit bench --json`` prints: raw samples, and everything they depend on.
 
     ``started`` is UTC in ISO 8601. ``comparisons`` are speed-ups over the row ``against``. ``power_note`` says which
@@ -59,6 +60,17 @@ class BenchResult:
     power_channels: tuple[str, ...] = ()
     power_note: str = ""
     interrupted: bool = False
+
+    def facts(self) -> list[tuple[str, object]]:
+        """See :class:`~tlkit.words.Told`: the models, the machine, and each row's median."""
+        rows = [
+            (row.name, f"{row.summary.median_ns / 1e6:.3g} ms, {row.summary.throughput:.4g} per s")
+            if row.summary
+            else (row.name, row.reason)
+            for row in self.rows
+        ]
+        models = ", ".join(model.asked for model in self.models)
+        return [("model", models), ("machine", f"{self.machine.cpu}, {self.machine.os}"), *rows]
 
     @property
     def failed(self) -> tuple[Row, ...]:

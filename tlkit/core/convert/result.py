@@ -17,6 +17,7 @@ from tlkit.formats.coreml.open import open_package
 from tlkit.host.interrupt import check
 from tlkit.mil.risks.find import merged
 from tlkit.types import ModelInfo
+from tlkit.words import Told, byte_text
 
 if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from tlkit.mil.risks.kit import Risk
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class ConversionResult(Told):
     """What was made: sizes in bytes, timings in seconds (load, trace, convert, verify, total).
 
     ``verification`` is None where it was not asked for; ``notes`` are about this conversion, ``version_notes`` about
@@ -46,6 +47,12 @@ class ConversionResult:
     timings: Mapping[str, float]
     risks: tuple[Risk, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
+
+    def facts(self) -> list[tuple[str, object]]:
+        """See :class:`~tlkit.words.Told`: what was made of what, and whether it agrees."""
+        verified = "not checked" if self.verification is None else "agrees" if self.ok else "differs or not checked"
+        made = [("package", self.path), ("source", self.source), ("size", byte_text(self.size))]
+        return [*made, ("precision", self.precision), ("target", self.target), ("verified", verified)]
 
     @property
     def ok(self) -> bool:

@@ -21,6 +21,7 @@ from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host import budget
 from tlkit.mil.units.profiles import AUTO
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
+from tlkit.words import Told
 
 if TYPE_CHECKING:
     from tlkit.core.emulate.choose import Emulated
@@ -115,7 +116,7 @@ def _open(
     return Model(path, package, describe_package(package, function), settings, function, stage, custom)
 
 
-class Model:
+class Model(Told):
     """A loaded model. ``predict`` takes and returns what Core ML's own ``MLModel.predict`` does."""
 
     def __init__(
@@ -141,6 +142,11 @@ class Model:
         self._custom, self._links = dict(custom or {}), links
         self.emulation: tuple[str, Unit, str | None] | None = None
         self._function = function or (self._package.default_function if self._package else None)
+
+    def facts(self) -> list[tuple[str, object]]:
+        """See :class:`~tlkit.words.Told`: what the model is, and what will run it."""
+        how = self._settings
+        return [*self.info.facts(), ("runs on", f"{how.unit}, {how.mode}, {how.precision}")]
 
     @property
     def metadata(self) -> Metadata:

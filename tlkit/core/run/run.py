@@ -23,6 +23,7 @@ from tlkit.host import budget
 from tlkit.host.goals import check_distinct, files_named
 from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec, Unit
+from tlkit.words import Told
 
 if TYPE_CHECKING:
     from tlkit.core.emulate.choose import Emulated
@@ -65,8 +66,8 @@ class OutputSummary:
     classes: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class RunResult(Told):
     """One inference: what went in, what came out (``outputs``: as ``Model.predict`` gives it) and its summary.
 
     Of a run that stopped at the operation ``until``, the outputs are that operation's values. ``dumped`` lists the
@@ -89,6 +90,11 @@ class RunResult:
     stray: Stray | None = None
     emulated: Emulated | None = None
     ran: str = ""
+
+    def facts(self) -> list[tuple[str, object]]:
+        """See :class:`~tlkit.words.Told`: the model, what ran it, and each output in short."""
+        outputs = [(item.name, _in_short(item)) for item in self.summaries]
+        return [("model", self.model), ("runs on", f"{self.unit}, {self.engine}, {self.precision}"), *outputs]
 
     @property
     def not_finite(self) -> tuple[str, ...]:
@@ -198,6 +204,15 @@ def _meant(until: str, stop: str, others: tuple[str, ...]) -> str:
     """Say which of several operations ``--until`` stopped at."""
     more = f" and {len(others) - FIRST} more" if len(others) > FIRST else ""
     return f"--until {until}: stopped at '{stop}'; it means {', '.join(others[:FIRST])}{more} as well"
+
+
+def _in_short(found: OutputSummary) -> str:
+    if found.label is not None:
+        return str(found.label)
+    if found.classes:
+        return ", ".join(f"{label} {share:.4f}" for label, share in found.classes[:3])
+    dims = "x".join(map(str, found.shape))
+    return f"{found.dtype} {dims}, {found.minimum} to {found.maximum}" if found.minimum is not None else dims
 
 
 def _as_given(spec: TensorSpec, value: Any) -> PortValue:

@@ -96,8 +96,8 @@ def _flow(op: Cost) -> str:
     given, made = [_shape(port) for port in op.inputs], [_shape(port) for port in op.outputs]
     types = list(dict.fromkeys(_short(port.dtype) for port in (*op.inputs, *op.outputs)))
     if len(types) > 1:  # one type is said once, after all
-        given = [f"{shape} {_short(port.dtype)}" for shape, port in zip(given, op.inputs, strict=True)]
-        made = [f"{shape} {_short(port.dtype)}" for shape, port in zip(made, op.outputs, strict=True)]
+        given = [f"{shape} {_short(port.dtype)}".strip() for shape, port in zip(given, op.inputs, strict=True)]
+        made = [f"{shape} {_short(port.dtype)}".strip() for shape, port in zip(made, op.outputs, strict=True)]
     flow = f"{_several(given)} -> {_several(made)}" if given else f"-> {_several(made)}"
     return f"{flow} {types[0]}" if len(types) == 1 else flow
 
@@ -114,6 +114,8 @@ def _several(shapes: Sequence[str]) -> str:
 
 
 def _shape(port: Port) -> str:
+    if port.dtype == "string":
+        return ""
     if port.shape is None:
         return "any"
     return "x".join("?" if size is None else str(size) for size in port.shape) or "scalar"
