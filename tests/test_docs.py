@@ -88,7 +88,6 @@ def packages_world(folder: Path) -> None:
     from torch import Tensor, nn
 
     from tlkit.core.convert.convert import convert
-    from tlkit.core.edit.edit import edit
     from tlkit.core.weights.weights import convert_weights
 
     class Net(nn.Module):
@@ -102,7 +101,7 @@ def packages_world(folder: Path) -> None:
 
     ports: dict[str, Any] = {"inputs": ["x=1x8", "scale=1"], "output_names": ["y"], "precision": "f32"}
     convert(Net(), folder / "net.mlpackage", **ports)
-    edit(folder / "net.mlpackage", folder / "flexible.mlpackage", input_shapes=["x=1..64x8"])
+    convert(Net(), folder / "flexible.mlpackage", **(ports | {"inputs": ["x=1..64x8", "scale=1"]}))
     convert_weights(folder / "net.mlpackage", folder / "net.safetensors")
     for name in ("a", "b", "old", "new"):
         shutil.copytree(folder / "net.mlpackage", folder / f"{name}.mlpackage")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 _NUMBER = r"(?<![A-Za-z_\d])[-+<>]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
 _END = r"(?![A-Za-z_\d])"
-_UNIT = r"(?:%|(?:ns|µs|us|ms|s|B|kB|MB|GB|dB|k|M)\b)"
+_UNIT = r"(?:%|x(?!\w)|(?:ns|µs|us|ms|s|B|kB|MB|GB|dB|k|M)\b)"
 
 
 @dataclass(frozen=True)

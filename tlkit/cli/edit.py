@@ -92,7 +92,7 @@ def edit(
         -o named.mlpackage
     tlkit edit net.mlpackage --input-dtype x=f16 --output-dtype y=f16 \\
         -o half.mlpackage
-    tlkit edit net.mlpackage --input-shape x=1..64x8 -o flexible.mlpackage
+    tlkit edit net.mlpackage --input-shape x=4x8 -o four.mlpackage
     tlkit edit net.mlpackage --ane --chip m4 -o faster.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
