@@ -55,7 +55,7 @@ class Told:
 
 def card_html(title: str, facts: Iterable[tuple[str, object]]) -> str:
     """Return facts as a small table for notebooks (``_repr_html_``); those without a value are left out."""
-    from html import escape
+    from html import escape  # only a notebook asks for it, and it brings a table of all entities
 
     rows = "".join(
         f"<tr><td><b>{escape(label)}</b></td><td style='text-align:left'>{escape(str(value))}</td></tr>"
