@@ -6,6 +6,7 @@ tlkit/engines/openvino/kind.py, tlkit/engines/onnxruntime/kind.py.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def test_ports_are_the_models_own_and_values_rounded(name: str, tmp_path: Path) 
     exact = half @ packages.MATRIX.T.astype(np.float64) + packages.BIAS
     np.testing.assert_array_equal(found, exact.astype(np.float16).astype(np.float32))
     assert not np.array_equal(load_model(path, engine=name, precision="f32").predict({"x": X})["y"], found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_one_after_another_and_at_once_give_each_its_own_answer(name: str, tmp_path: Path) -> None:
+    model = load_model(packages.linear(tmp_path / "net.mlpackage"), engine=name)
+    given = [np.full((1, 4), place, np.float32) for place in range(40)]
+    wanted = [x @ packages.MATRIX.T + packages.BIAS for x in given]
+    single = [model.predict({"x": x})["y"] for x in given]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda x: model.predict({"x": x})["y"], given))
+    for found in (single, together):
+        np.testing.assert_allclose(np.stack(found), np.stack(wanted), rtol=2**-10)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,11 +103,8 @@ def run_folder(
     with ExitStack() as stack:
         paths = stack.enter_context(staged_set(wanted, force=force)) if wanted else []
         columns = _Columns(paths[0], len(files)) if paths else None
-        for place, (file, arrays) in enumerate(_read_ahead(model, name, folder, files, others)):
-            try:
-                outputs = model.predict(arrays)
-            except TlkitError as error:
-                raise type(error)(f"{folder / file}: {error.message}", error.hint) from error
+        predicted = _one_ahead(model, folder, _read_ahead(model, name, folder, files, others))
+        for place, (file, outputs) in enumerate(predicted):
             if columns is not None:
                 columns.add(outputs)
             each(FolderRow(file, tuple(summarize(specs[key], value) for key, value in outputs.items())))
@@ -115,6 +112,29 @@ def run_folder(
         if columns is not None:
             columns.close(files)
     return FolderResult(str(model.path), str(folder), len(files), perf_counter() - start, ran_by(model))
+
+
+def _one_ahead(
+    model: Model, folder: Path, inputs: Iterator[tuple[str, dict[str, Any]]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each file with its outputs; the next inference runs while these are summarized and written."""
+    with ThreadPoolExecutor(1) as pool:
+        running: tuple[str, Future[dict[str, Any]]] | None = None
+        for file, arrays in inputs:
+            following = file, pool.submit(model.predict, arrays)
+            if running is not None:
+                yield running[0], _outputs(folder, *running)
+            running = following
+        if running is not None:
+            yield running[0], _outputs(folder, *running)
+
+
+def _outputs(folder: Path, file: str, running: Future[dict[str, Any]]) -> dict[str, Any]:
+    """Wait for a file's outputs; an error names the file."""
+    try:
+        return running.result()
+    except TlkitError as error:
+        raise type(error)(f"{folder / file}: {error.message}", error.hint) from error
 
 
 def _read_ahead(

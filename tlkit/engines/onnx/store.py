@@ -53,16 +53,16 @@ class Store:
         try:
             if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
                 return None
-            data = place.read_bytes()
+            wanted = _head(key)
+            with place.open("rb") as file:  # in parts: an entry may have gigabytes, and a copy takes as long as reading
+                head, digest, body = file.read(len(wanted)), file.read(32), file.read()
             os.utime(place)
         except OSError:
             return None
-        head = _head(key)
-        body = memoryview(data)[len(head) + 32 :]
-        if data[: len(head)] != head or data[len(head) : len(head) + 32] != hashlib.sha256(body).digest():
+        if head != wanted or digest != hashlib.sha256(body).digest():
             self.drop(key)
             return None
-        return bytes(body)
+        return body
 
     def store(self, key: str, contents: bytes) -> None:
         """Keep ``contents``, and let the oldest entries go where that exceeds the limit. Raises OSError."""
