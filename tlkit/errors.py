@@ -154,6 +154,8 @@ def told(error: BaseException) -> TlkitError:
         where = f"{error.filename}: " if error.filename else ""
         hint = "check the path, its permissions and the space left on the disk"
         return TlkitError(f"{where}{reason(error)}", hint)
+    if (absent := _absent(error)) is not None:
+        return absent
     text = reason(error, named=True)
     if text.startswith(NO_MEMORY):
         return TlkitError(text, "use a smaller input or a larger machine")
@@ -161,8 +163,23 @@ def told(error: BaseException) -> TlkitError:
     return TlkitError(f"internal error: {text}", hint)
 
 
+_PACKAGES = {
+    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu, or for a GPU: pip install torch"
+}
+"""How a package is installed whose name by itself does not say it best."""
+
+
+def _absent(error: BaseException) -> UnavailableError | None:
+    """Return what to say of a package that is not installed; None for any other exception."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or name == "tlkit":
+        return None
+    return UnavailableError(f"this needs {name}, which is not installed", _PACKAGES.get(name, f"pip install {name}"))
+
+
 def packed(error: Exception) -> dict[str, str]:
     """Return an exception as plain data, to be told to another process; :func:`unpacked` is the way back."""
+    error = _absent(error) or error
     if isinstance(error, TlkitError):
         return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
     return {"kind": "ExecutionError", "message": reason(error, whole=True, named=True), "hint": ""}

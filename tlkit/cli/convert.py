@@ -59,10 +59,13 @@ Classes = Annotated[
 ]
 _OUTPUTS = "Name the outputs, in order (repeat it). TYPE is f32, f16, i32, or RGB, BGR, GRAYSCALE for an image."
 OutputNames = Annotated[list[str] | None, typer.Option("--output-name", metavar="NAME[:TYPE]", help=_OUTPUTS)]
+TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
+"""What completes ``--target``: written out, since help would import the table of releases; a test compares."""
 Target = Annotated[
     str | None,
     typer.Option(
         "--target",
+        autocompletion=options.values(*TARGETS),
         metavar="OS",
         help="Oldest system to run on: iOS15 to iOS26, macOS12 ... [iOS17]",
     ),

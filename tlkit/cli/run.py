@@ -44,7 +44,10 @@ Ops = Annotated[
 CheckNan = Annotated[
     bool, typer.Option("--check-nan", help="Exit 1 if an output or a value inside is a NaN or an infinity.")
 ]
-Unit = Annotated[str, typer.Option("--units", metavar="UNIT", help="Compute units: all, cpu, gpu or ane.")]
+Unit = Annotated[
+    str,
+    typer.Option("--units", metavar="UNIT", autocompletion=options.UNITS, help="Compute units: all, cpu, gpu or ane."),
+]
 
 
 _BAR = 24  # columns of a class's bar at probability 1

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tlkit.cli.options.shared import values
+
 Models = Annotated[
     list[str] | None,
     typer.Argument(
@@ -49,7 +51,13 @@ Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write 
 Show = Annotated[bool, typer.Option("--show", help="Do not measure: show saved runs, and compare them with the first.")]
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")]
 Format = Annotated[
-    str | None, typer.Option("--format", metavar="text|json|jsonl|csv|md|junit", help="Output format. [text]")
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="text|json|jsonl|csv|md|junit",
+        autocompletion=values("text", "json", "jsonl", "csv", "md", "junit"),
+        help="Output format. [text]",
+    ),
 ]
 Baseline = Annotated[
     str | None, typer.Option("--baseline", metavar="FILE", help="A saved run to compare this one with.")

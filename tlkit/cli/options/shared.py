@@ -5,9 +5,23 @@ A command takes one as ``name: options.Json = False``: the default is in the com
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+
+
+def values(*known: str) -> Callable[[str], list[str]]:
+    """Return what completes an option's value: ``known`` names, each in a list with commas, too."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+UNITS = values("all", "cpu", "gpu", "ane")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model: .mlpackage, .mlmodel, ...")]
 
@@ -28,7 +42,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace output paths that 
 
 Units = Annotated[
     str | None,
-    typer.Option("--units", metavar="UNITS", help="Compute units, comma-separated: all, cpu, gpu, ane."),
+    typer.Option(
+        "--units",
+        metavar="UNITS",
+        autocompletion=UNITS,
+        help="Compute units, comma-separated: all, cpu, gpu, ane.",
+    ),
 ]
 Function = Annotated[
     str | None, typer.Option("--function", metavar="NAME", help="The function to use, of a package that has several.")
@@ -55,6 +74,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="f16|f32|bf16",
+        autocompletion=values("f16", "f32", "bf16"),
         help="f16 rounds as declared, f32 never; bf16 (OpenVINO) is fast, not faithful.",
     ),
 ]
@@ -82,6 +102,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="auto|eager|compile|openvino|onnxruntime",
+        autocompletion=values("auto", "eager", "compile", "openvino", "onnxruntime"),
         help="What runs the model; auto picks the fastest that is installed and faithful.",
     ),
 ]

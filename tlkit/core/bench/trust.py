@@ -41,7 +41,7 @@ def judge(row: Row, conditions: Conditions | None = None) -> Trust | None:
         return None
     variation = row.summary.std_ns / row.summary.mean_ns
     spread, drift, starts = _spread(row.samples_ns, row.summary), _drift(row.samples_ns), _starts(row)
-    found = [*_of_samples(row, spread, drift, variation), *_of_starts(starts)]
+    found = [*_of_samples(row, spread, drift, variation), *_of_starts(starts, len(row.turns))]
     found += _of_machine(row, conditions) if conditions else []
     return Trust(
         level=_LEVELS[max((level for level, _, _ in found), default=0)],
@@ -72,11 +72,11 @@ def _starts(row: Row) -> float | None:
     return max(medians) / min(medians) - 1 if len(medians) > 1 else None
 
 
-def _of_starts(starts: float | None) -> list[tuple[int, str, str]]:
+def _of_starts(starts: float | None, processes: int) -> list[tuple[int, str, str]]:
     if starts is None:
         return []
     reason = f"one start of the process is {starts:.0%} slower than another"
-    return [(_STARTS.level(starts), reason, "take more of them: --processes 10")]
+    return [(_STARTS.level(starts), reason, f"take more of them: --processes {2 * processes}")]
 
 
 def _of_samples(row: Row, spread: float, drift: float, variation: float) -> list[tuple[int, str, str]]:

