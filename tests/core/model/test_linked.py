@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.classic.specs import blank
+from tests.engines.classic.specs import blank, load
 from tlkit import load_model
 from tlkit.errors import LoadError
 
@@ -76,3 +76,12 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     path = saved(link("two.mlmodel"), tmp_path / "one.mlmodel")
     with pytest.raises(LoadError, match="link to each other without end"):
         load_model(path).predict({"x": [1.0]})
+
+
+def test_a_pipeline_whose_output_no_stage_makes_is_refused(tmp_path: Path) -> None:
+    made = blank("pipeline", {"x": 2}, {"y": 2})
+    load(made, tmp_path)
+    with pytest.raises(LoadError, match="no stage makes the output 'y'"):
+        load(made, tmp_path).prepare()
+    made.pipeline.models.append(blank("identity", {"x": 2}, {"y": 2}))
+    assert load(made, tmp_path).predict({"x": [1.0, 2.0]})["y"].tolist() == [1, 2]

@@ -227,7 +227,8 @@ def test_gaussian_weights_add_up(tmp_path: Path) -> None:
 def test_models_that_contradict_themselves(tmp_path: Path) -> None:
     short = glm(classifier("glmClassifier", 4, (0, 1, 2)), "glmClassifier", np.zeros((1, 4)), [0.0])
     lost = pairwise(classifier("supportVectorClassifier", 1, (0, 1)), [], [])
-    for model in (short, lost, classifier("glmClassifier", 4, ("a", "b"))):
+    wide = glm(regressor("glmRegressor", 3), "glmRegressor", np.ones((1, 4)), [0.0])  # weights for 4 of 3 numbers
+    for model in (short, lost, classifier("glmClassifier", 4, ("a", "b")), wide):
         with pytest.raises(LoadError):
             load(model, tmp_path).prepare()
 

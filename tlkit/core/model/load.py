@@ -173,7 +173,7 @@ class Model(Told):
         try:
             return NeuralNetwork(network_of(self._unpacked(self._package)), self._custom)
         except LoadError as error:
-            raise error if str(self.path) in error.message else self._blamed(error) from None
+            raise self._blamed(error) from None
 
     @cached_property
     def known(self) -> Known:
@@ -204,7 +204,10 @@ class Model(Told):
         A neural network's is made for inputs of ``shapes``, for its ports' own where they are left out.
         """
         if self._network is not None:
-            return self._network.function(shapes)
+            try:
+                return self._network.function(shapes)
+            except LoadError as error:
+                raise self._blamed(error) from error.__cause__
         if self.program is None:
             raise LoadError(f"{self.path}: a {self.info.kind} model has no MIL program", "this needs an mlprogram")
         return self.program.function(self._function)
@@ -262,6 +265,12 @@ class Model(Told):
         inner = stages[-1]._package.model.description if stages and stages[-1]._package else outer
         names = ("predictedFeatureName", "predictedProbabilitiesName")
         renamed = {getattr(inner, name): getattr(outer, name) for name in names if getattr(outer, name)}
+        made = {spec.name for ports in (self.inputs, *(stage.outputs for stage in stages)) for spec in ports}
+        lost = [spec.name for spec in self.outputs if spec.name not in made | set(renamed.values())]
+        if lost:
+            raise LoadError(
+                f"{self.path}: no stage makes the output '{lost[0]}'", "the file is damaged: fetch it again"
+            )
         return PipelineEngine(stages, renamed)
 
     def _load(self, needs: frozenset[Can]) -> Engine:
@@ -277,7 +286,7 @@ class Model(Told):
             try:
                 self._engines[kind.name] = kind.load(self.loadable(), self._settings)
             except LoadError as error:
-                raise error if str(self.path) in error.message else self._blamed(error) from None
+                raise self._blamed(error) from None
         return self._engines[kind.name]
 
     def loadable(self, path: Path | None = None) -> Loadable:
@@ -297,6 +306,8 @@ class Model(Told):
         return function
 
     def _blamed(self, error: LoadError) -> LoadError:
+        if str(self.path) in error.message:
+            return error
         return LoadError(f"{self.path}: {error.message}", error.hint)
 
     def _stage(self, package: Package) -> Model:

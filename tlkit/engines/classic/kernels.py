@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.engines.classic.answers import Classification, Regression, check_sizes, labels_of, logistic, two_columns
-from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, input_names, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, check_width, input_names, matrix
 from tlkit.errors import ExecutionError, LoadError
 from tlkit.host import budget
 from tlkit.types import TensorSpec
@@ -33,6 +33,7 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     alpha = np.array(message.coefficients.alpha)
     check_sizes("coefficients", len(alpha), (vectors.count,))
     names = input_names(model)
+    vectors.check(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         near = kernel(*vectors.beside(matrix(features, names)))
@@ -47,6 +48,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     answer, vectors, kernel = Classification(model, labels_of(message)), Vectors(message), _kernel(message.kernel)
     pairs = Pairs(message, len(answer.labels), vectors.count)
     names = input_names(model)
+    vectors.check(model)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         decisions = pairs.decisions(kernel(*vectors.beside(matrix(features, names))))
@@ -77,6 +79,10 @@ class Vectors:
             raise LoadError("support vectors of different lengths", DAMAGED)
         self._dense = np.array(dense)
         self._width = self._dense.shape[1]
+
+    def check(self, model: Any) -> None:
+        """Raise LoadError where a model's ports have another width; sparse vectors may leave trailing zeros out."""
+        check_width(model, self._width, exact=not self._sparse)
 
     def beside(self, features: Matrix) -> tuple[Matrix, Matrix]:
         """Return the features [rows, width] and the support vectors [vectors, width]."""

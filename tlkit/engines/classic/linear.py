@@ -17,7 +17,7 @@ from tlkit.engines.classic.answers import (
     softmax,
     two_columns,
 )
-from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, input_names, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, check_width, input_names, matrix
 from tlkit.errors import LoadError
 from tlkit.types import TensorSpec
 
@@ -72,6 +72,7 @@ class Line:
             raise LoadError("weights that are missing or of different lengths", DAMAGED)
         check_sizes("offsets", len(message.offset), (len(weights),))
         self.weights, self.offset = np.array(weights), np.array(message.offset)
+        check_width(model, self.weights.shape[1], exact=True)
 
     @property
     def rows(self) -> int:

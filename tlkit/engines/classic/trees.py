@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.engines.classic.answers import Classification, Regression, labels_of, logistic, softmax, two_columns
-from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, input_names, matrix
+from tlkit.engines.classic.values import DAMAGED, Features, Matrix, Rows, check_width, input_names, matrix
 from tlkit.errors import LoadError
 from tlkit.host import budget
 from tlkit.types import TensorSpec
@@ -32,6 +32,7 @@ def regressor(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message, answer = model.treeEnsembleRegressor, Regression(model, outputs)
     ensemble = Ensemble(message.treeEnsemble)
     names = input_names(model)
+    check_width(model, ensemble.least)
 
     def rows(features: Sequence[Features]) -> list[dict[str, Any]]:
         values = ensemble.values(matrix(features, names, ensemble.least))
@@ -45,6 +46,7 @@ def classifier(model: Any, outputs: Mapping[str, TensorSpec]) -> Rows:
     message = model.treeEnsembleClassifier
     answer, ensemble = Classification(model, labels_of(message)), Ensemble(message.treeEnsemble)
     names = input_names(model)
+    check_width(model, ensemble.least)
     # A trial run, so that sizes that do not fit are reported when the model is loaded.
     _probabilities(np.zeros((1, ensemble.dimensions)), message.postEvaluationTransform, len(answer.labels))
 

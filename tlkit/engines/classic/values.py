@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.errors import ExecutionError, LoadError
+from tlkit.formats.coreml.ports import read_ports
 from tlkit.types import TensorSpec
 
 Features = Mapping[str, Any]
@@ -79,6 +81,18 @@ def to_port(spec: TensorSpec | None, numbers: Any) -> Any:
 def input_names(model: Any) -> list[str]:
     """Return the names of a model's inputs, in order."""
     return [port.name for port in model.description.input]
+
+
+def check_width(model: Any, least: int, *, exact: bool = False) -> None:
+    """Raise LoadError where a model's ports say that it gets fewer numbers than ``least`` (``exact``: not as many)."""
+    ports = read_ports(model.description.input)
+    if any(spec.kind not in ("tensor", "double", "int64") or spec.flexible for spec in ports):
+        return
+    if any(spec.kind == "tensor" and not spec.shape for spec in ports):
+        return
+    width = sum(math.prod(spec.shape) for spec in ports)  # 1 for a port of one number
+    if width < least or (exact and width != least):
+        raise LoadError(f"the model's inputs have {width} numbers, and it computes with {least}", DAMAGED)
 
 
 def only_input(model: Any) -> str:

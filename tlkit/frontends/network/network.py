@@ -33,7 +33,7 @@ from tlkit.types import TensorSpec
 
 OPSET = "CoreML5"
 """The operations that networks become: those of the first opset say them all."""
-_CUSTOM = "give each class of custom layers a function: --custom CLASS=module:function"
+_CUSTOM = "`tlkit run` takes a function for each class of custom layers: --custom CLASS=module:function"
 _LENGTHS = (2, 4, 8, 16, 32, 64, 128)
 """Lengths of sequences that are tried, for those who give none and for advice."""
 
