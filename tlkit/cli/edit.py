@@ -57,6 +57,13 @@ Ane = Annotated[
     bool,
     typer.Option("--ane", help="Rewrite the program for the Neural Engine where that improves the prediction."),
 ]
+MendRisks = Annotated[
+    bool,
+    typer.Option(
+        "--mend-risks",
+        help="Rewrite what goes wrong in the Neural Engine's arithmetic (emulated) on --input, or drawn values.",
+    ),
+]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Run both models on one seeded input; exit 1 where they differ.")
 ]
@@ -78,6 +85,8 @@ def edit(
     spec_version: SpecVersion = None,
     ane: Ane = False,
     chip: options.Chip = None,
+    mend_risks: MendRisks = False,
+    inputs: options.Inputs = None,
     verify: Verify = True,
     seed: options.Seed = 0,
     force: options.Force = False,
@@ -94,6 +103,7 @@ def edit(
         -o half.mlpackage
     tlkit edit net.mlpackage --input-shape x=4x8 -o four.mlpackage
     tlkit edit net.mlpackage --ane --chip m4 -o faster.mlpackage
+    tlkit edit net.mlpackage --mend-risks -o mended.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
     become another fixed one if the program's operations follow it.
@@ -118,6 +128,8 @@ def edit(
             spec_version=spec_version,
             ane=ane,
             chip=chip,
+            mend_risks=mend_risks,
+            inputs=inputs or (),
             verify=verify,
             seed=seed,
             force=force,
@@ -141,7 +153,30 @@ def _show(result: EditResult) -> RenderableType:
 
     changes = [("" if index else "changed", change, "") for index, change in enumerate(result.changes)]
     rows = [("model", str(result.path), "bold"), ("source", result.source, ""), *changes, *_verdict(result)]
-    return with_rewrites(card(rows), result.rewrites)
+    return with_rewrites(card([*rows, *_mended(result)]), result.rewrites)
+
+
+def _mended(result: EditResult) -> list[tuple[str, str, str]]:
+    """What was found under the emulation, and what came of it."""
+    rows = []
+    for item in result.mendings:
+        if not item.mended:
+            rows.append(("risks", f"none that can be mended on these inputs, under {item.profile} (emulated)", "dim"))
+            continue
+        rows += [
+            ("risk" if not i else "", f"{m.operation} ({m.type}), {m.row}: {m.why}", "")
+            for i, m in enumerate(item.mended)
+        ]
+        verdict = "" if item.kept else "; no better, so it was left as it was"
+        rows.append(
+            (
+                "emulated",
+                f"under {item.profile} off by {item.before:.2g} of the range before, {item.after:.2g} after; by MIL's"
+                f" rule the new form is off by {item.mil:.2g}{verdict}",
+                "green" if item.kept else "yellow",
+            )
+        )
+    return rows
 
 
 def _verdict(result: EditResult) -> list[tuple[str, str, str]]:

@@ -3,9 +3,9 @@ change hides another's names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.core.edit.ane import Rewrite, for_ane
 from tlkit.core.edit.shapes import fixed_elsewhere, parse_shapes, program_shape
@@ -39,6 +39,11 @@ from tlkit.ports.parse import check_name, element_type
 from tlkit.ports.shapes import shapes_text
 from tlkit.types import TensorSpec
 
+if TYPE_CHECKING:
+    from tlkit.core.edit.mend import Mending
+
+Mend = Callable[[Program], tuple[Program, tuple["Mending", ...]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Edits:
@@ -54,20 +59,22 @@ class Edits:
     spec_version: int | None
     ane: bool = False
     chip: str | None = None
+    mend: Mend | None = None
 
     @property
     def program(self) -> bool:
         """Whether the program changes, not only the description's texts."""
         ports = self.rename or self.input_shapes or self.input_dtypes or self.output_dtypes
-        return bool(ports or self.labels or self.ane)
+        return bool(ports or self.labels or self.ane or self.mend)
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """``program`` where it has weights to be computed, so that weights are to be written as well; and the rewrites."""
+    """``program`` where it has weights to be computed, so that weights are written as well; what was rewritten."""
 
     program: Program | None = None
     rewrites: tuple[Rewrite, ...] = ()
+    mendings: tuple[Mending, ...] = ()
 
 
 def apply(package: Package, model: Any, wanted: Edits) -> Applied:
@@ -97,13 +104,17 @@ def _change_program(package: Package, model: Any, wanted: Edits) -> Applied:
     if wanted.ane:
         package.require_weights()
         editing.program, rewrites = for_ane(before, wanted.chip)
+    mendings: tuple[Mending, ...] = ()
+    if wanted.mend is not None:
+        package.require_weights()
+        editing.program, mendings = wanted.mend(editing.program)
     # Rewrites compute weights, which are then written with the program.
     if editing.program != before:
-        return Applied(editing.program, rewrites)
+        return Applied(editing.program, rewrites, mendings)
     # What no pass changed keeps its message as it is.
     if editing.program != package.program:
         write_program(editing.program, model.mlProgram)
-    return Applied(rewrites=rewrites)
+    return Applied(rewrites=rewrites, mendings=mendings)
 
 
 class _Editing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
+    from tlkit.core.edit.mend import Mending
+    from tlkit.mil.program import Program
 
 Pairs = Iterable[str] | Mapping[str, str]
 """Texts ``NAME=VALUE``, or a mapping."""
@@ -44,6 +47,7 @@ class EditResult:
     info: ModelInfo
     check: Verification | None
     rewrites: tuple[Rewrite, ...] = ()
+    mendings: tuple[Mending, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -68,6 +72,8 @@ def edit(
     spec_version: int | None = None,
     ane: bool = False,
     chip: str | None = None,
+    mend_risks: bool = False,
+    inputs: Iterable[str] = (),
     verify: bool = True,
     seed: int = 0,
     force: bool = False,
@@ -79,6 +85,8 @@ def edit(
     the user's metadata; an empty value removes one. ``classes`` replaces a classifier's labels, or makes a classifier
     of a model with one output. Nothing raises the specification version by itself: ``spec_version`` does. ``ane``
     rewrites the program for the Neural Engine where that improves the prediction for ``chip`` (``result.rewrites``).
+    ``mend_risks`` writes operations otherwise that go wrong under the Neural Engine's arithmetic on ``inputs`` (texts
+    ``NAME=VALUE``; seeded where left out), where that helps under its emulation (``result.mendings``).
 
     Raises UsageError (nothing to change, an unknown or taken name, a shape or type that the program rules out) or
     LoadError, and writes nothing then. A model that fails the check is still written: check ``result.ok``.
@@ -95,7 +103,10 @@ def edit(
         spec_version,
         ane,
         chip,
+        partial(_mended, Path(model), tuple(inputs), seed) if mend_risks else None,
     )
+    if tuple(inputs) and not mend_risks:
+        raise UsageError("--input goes with --mend-risks", "only what is mended depends on the values")
     if not (edits.program or edits.metadata or spec_version or any(text is not None for text in fields.values())):
         raise UsageError("nothing to change", "say what: --rename, --input-shape, --ane, ... (tlkit edit --help)")
     chip_named(chip)
@@ -103,13 +114,13 @@ def edit(
         raise UsageError("--chip goes with --ane", "only what --ane writes depends on the chip")
     goal = Path(output)
     package, kind = _open(Path(model), goal)
-    inputs = tuple(files_named(model, classes))
-    prepare(goal, force=force, kind=kind, inputs=inputs)
+    files = tuple(files_named(model, classes, inputs))
+    prepare(goal, force=force, kind=kind, inputs=files)
     changed = type(package.model)()
     changed.CopyFrom(package.model)
     with blamed_on(package.file):
         made = apply(package, changed, edits)
-    with staged(goal, read_package, force=force, kind=kind, inputs=inputs) as path:
+    with staged(goal, read_package, force=force, kind=kind, inputs=files) as path:
         if made.program is None:
             write_beside(package, changed, path)
         elif package.root.is_dir():
@@ -126,7 +137,27 @@ def edit(
             check = compare_packages(package.root, path, seed, limits)
         info = replace(describe(path), path=str(goal))
     told = (*changes(package.model, changed, edits), *(item.change for item in made.rewrites if item.made))
-    return EditResult(goal, os.fspath(model), told, info, check, made.rewrites)
+    told += tuple(f"{item.operation}: {item.change}" for each in made.mendings if each.kept for item in each.mended)
+    return EditResult(goal, os.fspath(model), told, info, check, made.rewrites, made.mendings)
+
+
+def _mended(model: Path, inputs: Sequence[str], seed: int, program: Program) -> tuple[Program, tuple[Mending, ...]]:
+    """Mend each function, on the given inputs or on seeded ones."""
+    import numpy as np
+
+    from tlkit.core.edit.mend import mend
+    from tlkit.core.model.inputs import port_named, to_port
+    from tlkit.core.model.load import load_model
+    from tlkit.core.model.values import collect
+
+    told = []
+    for name in tuple(program.functions):
+        loaded = load_model(model, function=name if len(program.functions) > 1 else None)
+        values = collect(loaded.inputs, inputs, (), seed, lambda _: None, loaded.stored)
+        arrays = {key: np.asarray(to_port(port_named(loaded.inputs, key, str(model)), v)) for key, v in values.items()}
+        program, found = mend(program, name, loaded.arrays(arrays))
+        told.append(found)
+    return program, tuple(told)
 
 
 _PACKAGE = "make a package of it: coremltools.models.MLModel(...).save('net.mlpackage')"

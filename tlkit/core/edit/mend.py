@@ -1,0 +1,214 @@
+"""``--mend-risks``: what goes wrong under the Neural Engine's arithmetic, found by running and written otherwise.
+
+One run by MIL's rule, on given or seeded inputs, measures the sums, products and operands of each operation. What
+leaves the accumulator's range, or is lost below its step, gets a form that is equal in exact arithmetic; then both
+programs run under the emulation, and both by MIL's rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from tlkit.core.emulate.choose import emulator
+from tlkit.engines.torch.engine import TorchEngine
+from tlkit.mil import ops
+from tlkit.mil.passes.base import run_passes
+from tlkit.mil.passes.mend import SUMS, Mend
+from tlkit.mil.program import Function, Operation, Program, TensorType
+from tlkit.mil.types import DType
+from tlkit.mil.units.accumulators import LIMIT, STEP
+
+Arrays = Mapping[str, NDArray[Any]]
+_ROOM = LIMIT / 4  # where a sum of magnitudes is moved to: samples are not all there is
+_LARGEST_SOFTPLUS = 10.3
+_NOTICED = 2.0**-11  # of a result's typical size: f16's own rounding
+_MOST = 14  # f16's largest power of two with room
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """One operation in another form: the row of docs/fidelity.md, why (with what was measured), and what was done."""
+
+    operation: str
+    type: str
+    row: str
+    why: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mending:
+    """What ``--mend-risks`` did to one function, and what came of it: the largest differences of any output from the
+    original run by MIL's rule, relative to the output's largest value: the original's under the Neural Engine's
+    arithmetic (``before``), the new one's (``after``), and the new one's by MIL's rule (``mil``).
+
+    ``kept``: whether the new form was taken, which it is not where it is no better.
+    """
+
+    function: str
+    profile: str
+    mended: tuple[Mended, ...]
+    before: float
+    after: float
+    mil: float
+    kept: bool
+
+
+def mend(program: Program, name: str, inputs: Arrays, profile: str = "ane") -> tuple[Program, Mending]:
+    """Return ``program`` with the risky operations of function ``name`` in other forms, where that helps under
+    ``profile``."""
+    function = program.functions[name]
+    plan, mended = _plan(function, inputs)
+    if not plan:
+        return program, Mending(name, profile, (), 0.0, 0.0, 0.0, False)
+    made = run_passes(program, [Mend(name, plan)]).program
+    wanted = TorchEngine(function).run(inputs)
+    how = emulator(profile)
+    before, after = (
+        _off(wanted, TorchEngine(item, emulate=how).run(inputs)) for item in (function, made.functions[name])
+    )
+    mil = _off(wanted, TorchEngine(made.functions[name]).run(inputs))
+    kept = after < before
+    return (made if kept else program), Mending(name, profile, tuple(mended), before, after, mil, kept)
+
+
+def _off(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """The largest difference of any output, relative to its largest value; infinite where one is not finite."""
+    worst = 0.0
+    for name, value in wanted.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or not value.size:
+            continue
+        one, other = value.astype(np.float64), found[name].astype(np.float64)
+        sound = np.isfinite(one)
+        if not np.isfinite(other[sound]).all():
+            return math.inf
+        size = float(np.abs(one[sound]).max(initial=0.0)) or 1.0
+        worst = max(worst, float(np.abs(one - other)[sound].max(initial=0.0)) / size)
+    return worst
+
+
+def _plan(function: Function, inputs: Arrays) -> tuple[dict[str, int], list[Mended]]:
+    """What to rewrite, each with its power of two, by one run."""
+    engine = TorchEngine(function)
+    seen = _Ranges(engine.module)
+    engine.through(seen, inputs)
+    return {item.operation: power for item, power in seen.found}, [item for item, _ in seen.found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    operation: Operation
+    node: fx.Node
+    given: Mapping[str, Any]
+    made: torch.Tensor
+
+
+class _Ranges(fx.Interpreter):
+    """Runs a lowered program and judges each operation by its values."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: list[tuple[Mended, int]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node, and judge it where its type is one that is mended."""
+        made = super().run_node(n)
+        operation = n.meta.get("mil")
+        judge = _JUDGES.get(operation.type) if operation is not None else None
+        if operation is not None and judge is not None and isinstance(made, torch.Tensor) and _is_half(operation):
+            _, given = self.fetch_args_kwargs_from_env(n)
+            found = judge(_Node(operation, n, given, made))
+            if found is not None:
+                self.found.append(found)
+        return made
+
+
+def _is_half(operation: Operation) -> bool:
+    kind = operation.outputs[0].type
+    return isinstance(kind, TensorType) and kind.dtype is DType.FP16
+
+
+def _sum(item: _Node) -> tuple[Mended, int] | None:
+    """A sum that may reach the limit, or whose products are lost below the step."""
+    weight = item.given.get("weight", item.given.get("y"))
+    x = item.given["x"]
+    if not isinstance(weight, torch.Tensor) or not x.numel() or not bool(x.isfinite().all()):
+        return None
+    definition = ops.lookup(item.operation.type, "CoreML8")
+    assert definition is not None
+    sizes = {name: value.abs() if isinstance(value, torch.Tensor) else value for name, value in item.given.items()}
+    most = float(definition.function(**sizes).max())
+    if not math.isfinite(most):
+        return None
+    name, kind = item.operation.name, item.operation.type
+    if most >= LIMIT / 2:
+        power = -math.ceil(math.log2(most / _ROOM))
+        why = f"magnitudes add to {most:.4g}, and {LIMIT:.0f} is infinite there"
+        return Mended(name, kind, "P4", why, f"scaled by 2^{power} and back"), power
+    terms = x.shape[-2 if item.given.get("transpose_x") else -1] if kind in ("linear", "matmul") else weight[0].numel()
+    lost = _lost(x, weight, terms)
+    typical = float(item.made.square().mean().sqrt())
+    power = min(_MOST, math.floor(math.log2(_ROOM / most)), math.floor(math.log2(LIMIT / float(x.abs().max()))))
+    if typical and lost > _NOTICED * typical and power > 0:
+        why = f"the step of its sums loses about {lost / typical:.2g} of a typical result"
+        return Mended(name, kind, "P4", why, f"scaled by 2^{power} and back"), power
+    return None
+
+
+def _lost(x: torch.Tensor, weight: torch.Tensor, terms: int) -> float:
+    """A sum's expected error: a typical product's, independent of the others', times the root of their number."""
+    sizes = [value.abs()[value != 0] for value in (x, weight)]
+    if not all(size.numel() for size in sizes):
+        return 0.0
+    product = math.prod(float(size.median()) for size in sizes)
+    # Half a step at the most, and the whole product where it vanishes.
+    each = STEP / math.sqrt(12) if product > 2.0**-15 else max(product, STEP / math.sqrt(12))
+    return each * math.sqrt(max(1, terms))
+
+
+def _softplus(item: _Node) -> tuple[Mended, int] | None:
+    most = float(item.given["x"].max())
+    if most <= _LARGEST_SOFTPLUS:
+        return None
+    why = f"its operand reaches {most:.4g}, and above 10.4 it is 0 there"
+    return Mended(item.operation.name, "softplus", "R1", why, "max(x, 0) + softplus(-abs(x))"), 0
+
+
+def _log_sum_exp(item: _Node) -> tuple[Mended, int] | None:
+    x = item.given["x"]
+    terms = max(1, x.numel() // max(1, item.made.numel()))
+    most = float(x.max())
+    if most <= math.log(65504.0 / terms):
+        return None
+    why = f"its operand reaches {most:.4g}: the sum of {terms} exponentials leaves f16"
+    return Mended(item.operation.name, "reduce_log_sum_exp", "R2", why, "the maximum is taken out first"), 0
+
+
+def _product(item: _Node) -> tuple[Mended, int] | None:
+    """A product of two dequantized values that is quantized."""
+
+    def kinds(nodes: Sequence[Any]) -> list[str]:
+        found = [node.meta.get("mil") for node in nodes if isinstance(node, fx.Node)]
+        return [operation.type for operation in found if operation is not None]
+
+    before = kinds([item.node.kwargs.get(side) for side in ("x", "y")])
+    if before != ["dequantize"] * 2 or "quantize" not in kinds(list(item.node.users)):
+        return None
+    why = "a quantized product of two dequantized values takes the wrong scale there"
+    return Mended(item.operation.name, "mul", "O13", why, "the product is clipped to f16's range"), 0
+
+
+_JUDGES: Mapping[str, Callable[[_Node], tuple[Mended, int] | None]] = {
+    **dict.fromkeys(SUMS, _sum),
+    "softplus": _softplus,
+    "reduce_log_sum_exp": _log_sum_exp,
+    "mul": _product,
+}
