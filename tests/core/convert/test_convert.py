@@ -381,3 +381,23 @@ def test_what_may_go_wrong_on_a_device_is_told_by_shapes_and_by_values(tmp_path:
     assert {"C17", "P4"} <= {risk.row for risk in made.risks}
     plain = convert(Large(), tmp_path / "p.mlpackage", inputs=X, precision="f32")
     assert not {"C17", "P4"} & {risk.row for risk in plain.risks}
+
+
+class Softplus(nn.Module):
+    """What the Neural Engine returns 0 for above 10.4."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.softplus(x * 0 + 11.0 + 0.01 * x)
+
+
+def test_an_emulated_unit_is_what_is_verified(tmp_path: Path) -> None:
+    made = [
+        convert(Softplus(), tmp_path / f"{name}.mlpackage", inputs=["x=1x8"], emulate=name) for name in ("cpu", "ane")
+    ]
+    # Under the Neural Engine's arithmetic f16 does not do, and operations stay in f32, which it leaves to the CPU.
+    assert [item.ok for item in made] == [True, True]
+    assert ["softplus" in " ".join(item.notes) for item in made] == [False, True]
+    for item in made:
+        assert item.verification is not None and "not a measurement" in item.verification.notes[0]
+    with pytest.raises(UsageError, match="f16 only"):
+        convert(Softplus(), tmp_path / "n.mlpackage", inputs=["x=1x8"], emulate="ane", precision="f32")

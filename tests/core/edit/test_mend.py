@@ -1,6 +1,6 @@
 """Planted faults that the Neural Engine's arithmetic makes harm of, written otherwise.
 
-Covers tlkit/mil/passes/mend.py.
+Covers tlkit/mil/passes/ane/mend.py.
 """
 
 from __future__ import annotations

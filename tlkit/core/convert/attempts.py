@@ -61,7 +61,8 @@ class Attempt:
 class Checks:
     """How to check a package: on the file ``example`` and the folder ``samples`` (or None), or on what ``seed`` draws.
 
-    ``verify``: at all; ``strict_mil``: by MIL's specification where Core ML was measured to depart from it.
+    ``verify``: at all; ``strict_mil``: by MIL's specification where Core ML was measured to depart from it;
+    ``emulate``: by what was published of a unit's arithmetic.
     """
 
     example: Path | None
@@ -69,6 +70,7 @@ class Checks:
     seed: int
     verify: bool
     strict_mil: bool
+    emulate: str | None = None
 
 
 @dataclass
@@ -134,7 +136,9 @@ class Order:
 
     def settings(self, recipe: Recipe) -> Settings:
         """Return how to judge what ``recipe`` makes."""
-        return Settings(recipe.precision, recipe.labels, self.checks.seed + 1, self.checks.strict_mil)
+        return Settings(
+            recipe.precision, recipe.labels, self.checks.seed + 1, self.checks.strict_mil, self.checks.emulate
+        )
 
     def choose(self, stateful: bool) -> None:
         """Choose the inputs to verify on, once: samples, or else the example and seeded values other than the

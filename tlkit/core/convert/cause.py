@@ -287,5 +287,7 @@ def _watched(package: Path, case: Case, precision: str, settings: Settings) -> l
         return False
 
     with quiet():
-        load_model(package, precision=precision, strict_mil=settings.strict_mil).watch(given(case), seen)
+        emulate = settings.emulate if precision == "f16" else None
+        model = load_model(package, precision=precision, strict_mil=settings.strict_mil, emulate=emulate)
+        model.watch(given(case), seen)
     return steps

@@ -17,6 +17,7 @@ from tlkit.core.convert.result import Clock, ConversionResult, result
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions
 from tlkit.core.convert.tools.targets import choose_target
+from tlkit.core.emulate.choose import emulator
 from tlkit.core.run.sampled import sampled_risks
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.coreml.open import open_package
@@ -62,6 +63,7 @@ def convert(
     example: str | Path | None = None,
     seed: int = 0,
     strict_mil: bool = False,
+    emulate: str | None = None,
     ane: bool = False,
     chip: str | None = None,
     force: bool = False,
@@ -83,7 +85,8 @@ def convert(
     ``NAME=SHAPE``, checks that. ``samples`` is a folder of images or ``.npz`` to verify on, ``example`` is one such
     file; the model is captured on the first of them too. With ``auto`` the other way of capturing is tried where the
     first fails or the package differs, and taken where it does better: ``notes`` say so. ``strict_mil`` verifies what
-    MIL specifies where Core ML was measured to depart from it. ``ane`` rewrites the program for the Neural Engine of
+    MIL specifies where Core ML was measured to depart from it, ``emulate`` what was published of a unit's arithmetic
+    (``ane``, ``cpu``, ...: :func:`~tlkit.load_model`). ``ane`` rewrites the program for the Neural Engine of
     ``chip`` where that improves the prediction (``result.rewrites``); the rewritten package is verified as well.
 
     A package that fails verification is still written: check ``result.ok``. Any other failure raises
@@ -94,14 +97,23 @@ def convert(
     about = About(author, description, version, license)
     _check_precision(precision)
     chip_named(chip)
+    _check_emulated(emulate, precision)
     named = tuple(files_named(source, checkpoint, classes, samples, example, kwargs))
     _check_output(goal, force, named)
     if is_package(source):
         if ane:
             raise UsageError(f"{source}: --ane rewrites a package in edit", f"tlkit edit {source} --ane -o {goal}")
-        refuse({"kwargs": kwargs, "checkpoint": checkpoint, "strip-prefix": strip_prefix, "input": inputs})
+        refuse(
+            {
+                "emulate": emulate,
+                "kwargs": kwargs,
+                "checkpoint": checkpoint,
+                "strip-prefix": strip_prefix,
+                "input": inputs,
+            }
+        )
         refuse({"image": images, "classes": classes, "output-name": output_names, "state": states})
-        refuse({"samples": samples, "example": example, "export": export})
+        refuse({"samples": samples, "example": example, "export": export, "emulate": emulate})
         package = Path(str(source))
         return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
     ports = parse_ports(inputs, images)
@@ -117,7 +129,7 @@ def convert(
     names = tuple(output_names)
     stage = staged(goal, read_package, force=force, kind=PACKAGE, inputs=named)
     with prepared(loaded.module, frozen=loaded.program is not None) as module, stage as path:
-        checks = Checks(*files, seed, verify, strict_mil)
+        checks = Checks(*files, seed, verify, strict_mil, emulate)
         order = Order(module, loaded, ports, recipe, names, tuple(states), checks, clock, target is not None)
         made = convert_verified(order, path, export=export, auto=auto)
         made = neural(order, path, made, chip) if ane else made
@@ -129,6 +141,11 @@ def convert(
         notes = (*loaded.notes, *made.notes)
         told = result(path, goal, loaded.text, made.recipe, made.verification, clock, notes, sampled)
     return replace(told, rewrites=made.rewrites)
+
+
+def _check_emulated(emulate: str | None, precision: str | None) -> None:
+    if emulator(emulate) is not None and precision == "f32":
+        raise UsageError(f"--emulate {emulate}: units compute in f16 only", "leave --precision out")
 
 
 def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:

@@ -59,6 +59,7 @@ def convert(
     example: str | Path | None = None,
     seed: int = 0,
     strict_mil: bool = False,
+    emulate: str | None = None,
     dtype: str | None = None,
     quantize: str | None = None,
     max_shard_size: str | int | None = None,

@@ -33,12 +33,14 @@ class Settings:
     """How to judge: limits by ``precision``, a classifier's ``labels``, what to call the ``seed``.
 
     ``strict_mil``: run the package as MIL's specification says where Core ML was measured to depart from it.
+    ``emulate``: run it by what was published of a unit's arithmetic (:func:`load_model`).
     """
 
     precision: str
     labels: Sequence[str] = ()
     seed: int = 0
     strict_mil: bool = False
+    emulate: str | None = None
 
 
 @budget.lifted()
@@ -52,7 +54,7 @@ def verify(package: Path, module: nn.Module, traced: Traced, cases: Sequence[Cas
         return judged(Verification(None, {}, (strays,), random=True))
     limits = TOLERANCES["f16" if traced.states else settings.precision]  # Core ML's states are f16
     try:
-        model = _Package(package, bool(traced.states), settings.strict_mil)
+        model = _Package(package, bool(traced.states), settings)
     except Exception as error:  # a fault in tlkit's executor must not cost the user the conversion
         return judged(Verification(None, {}, (_reason(error, package),)))
     notes: dict[str, None] = {}
@@ -68,7 +70,8 @@ def verify(package: Path, module: nn.Module, traced: Traced, cases: Sequence[Cas
         Trial(case.name, reference, partial(model.predict, case), steep if case.steep else None) for case in cases
     ]
     found = compare(trials, limits, named=partial(_shortened, package=package), retry=_REAL)
-    return judged(found, notes=(*notes, *found.notes))
+    emulated = (model.emulated,) if model.emulated else ()
+    return judged(found, notes=(*emulated, *notes, *found.notes))
 
 
 _STEP = 0.01
@@ -140,10 +143,17 @@ def _as_port(port: OutputPort, value: NDArray[Any]) -> NDArray[Any]:
 class _Package:
     """The package that was made, to be run case by case; its states begin as zeros and go on from case to case."""
 
-    def __init__(self, package: Path, stateful: bool, strict_mil: bool) -> None:
+    def __init__(self, package: Path, stateful: bool, settings: Settings) -> None:
         with quiet():
-            self._model = load_model(package, engine="eager", strict_mil=strict_mil)
+            how: dict[str, Any] = {"strict_mil": settings.strict_mil, "emulate": settings.emulate}
+            self._model = load_model(package, engine="eager", **how)
             self._state = self._model.make_state() if stateful else None
+
+    @property
+    def emulated(self) -> str:
+        """What the outputs rest on, where a unit's arithmetic is emulated; else empty."""
+        found = self._model.emulated
+        return "" if found is None else f"verified by {found.text}"
 
     def predict(self, case: Case) -> Mapping[str, Any]:
         """Return the outputs by name."""

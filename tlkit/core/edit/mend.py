@@ -20,8 +20,8 @@ from torch import fx
 from tlkit.core.emulate.choose import emulator
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil import ops
+from tlkit.mil.passes.ane.mend import SUMS, Mend
 from tlkit.mil.passes.base import run_passes
-from tlkit.mil.passes.mend import SUMS, Mend
 from tlkit.mil.program import Function, Operation, Program, TensorType
 from tlkit.mil.types import DType
 from tlkit.mil.units.accumulators import LIMIT, STEP
