@@ -17,3 +17,28 @@ def test_run_prints_that_it_is_an_emulation(tlkit: Shell, tmp_path: Path) -> Non
     assert tlkit("run", path, "--json").json()["emulated"] is None
     wrong = tlkit("run", path, "--emulate", "tpu")
     assert wrong.code == 2 and "ane-m1" in wrong.err
+
+
+SOFTPLUS = """program(1.0) { func main<ios16>(tensor<fp16, [1, 4]> x) {
+  fp16 low = const()[val = fp16(0x1.6p+3)];
+  tensor<fp16, [1, 4]> much = add(x = x, y = low);
+  tensor<fp16, [1, 4]> y = softplus(x = much); } -> (y); }"""
+
+
+def test_compare_shows_how_far_units_disagree_and_where(tlkit: Shell, tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    done = tlkit("compare", path, "--emulate", "mil,ane,cpu,gpu", "--json")
+    assert done.code == 0
+    found = done.json()["units"]
+    assert [item["told"][1].rpartition(" ")[2] for item in found] == ["ane", "cpu", "gpu"]
+    assert all(any("not a measurement" in note for note in item["notes"]) for item in found)
+    assert tlkit("compare", path, "--emulate", "mil").code == 2
+
+
+def test_the_operation_at_which_a_unit_parts_is_found_with_its_rule(tlkit: Shell, tmp_path: Path) -> None:
+    model = tmp_path / "model.mil"
+    model.write_text(SOFTPLUS)
+    done = tlkit("compare", model, "--emulate", "mil,ane", "--bisect", "--json")
+    assert done.code == 1
+    first = done.json()["bisection"]["first"]
+    assert first["type"] == "softplus" and "R1, emulated" in first["why"]

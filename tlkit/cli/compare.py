@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,17 @@ Two = Annotated[
 ]
 Engines = Annotated[
     str, typer.Option("--engine", metavar="ENGINE[,ENGINE]", help="What runs a package: one for both, or A's and B's.")
+]
+Profiles = Annotated[
+    str | None,
+    typer.Option(
+        "--emulate",
+        metavar="PROFILE[,...]",
+        help="Compute as units were published to: mil,ane or mil,ane,cpu,gpu, the first against each other one.",
+    ),
+]
+Units = Annotated[
+    str, typer.Option("--units", metavar="UNIT", help="Compute units; for --emulate auto, where Core ML may run it.")
 ]
 Ports = Annotated[
     list[str] | None,
@@ -73,6 +84,9 @@ def compare(
     seed: options.Seed = 0,
     precision: Two = "f16",
     engine: Engines = "eager",
+    emulate: Profiles = None,
+    chip: options.Chip = None,
+    units: Units = "cpu",
     function: options.Function = None,
     metrics: Metric = None,
     rtol: Rtol = None,
@@ -94,6 +108,7 @@ def compare(
     \b
     tlkit compare model.py:Net net.mlpackage
     tlkit compare net.mlpackage --precision f32,f16 --min-snr 40 --bisect
+    tlkit compare net.mlpackage --emulate mil,ane,cpu,gpu   how far units disagree
     tlkit compare net.onnx net.mlpackage --samples images/ --min-top1 0.99 --report out.html
     tlkit compare net.mlpackage before.npz --input x=x.npy --rtol 1e-3
 
@@ -101,6 +116,7 @@ def compare(
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.cli.views.judge.compare import document, show
+    from tlkit.core.judge.compare import across
     from tlkit.core.judge.compare import compare as judge
 
     page = None if report is None else Path(report)
@@ -111,31 +127,35 @@ def compare(
         prepare(page, force=force, inputs=tuple(files_named(a, b, inputs, save_worst)))
     with sink.progress(f"comparing {a}"):
         notes: list[str] = []
-        result = judge(
-            a,
-            b,
-            inputs=inputs or (),
-            shapes=shapes or (),
-            ports=ports or (),
-            images=images or (),
-            samples=samples,
-            count=count,
-            seed=seed,
-            precision=precision,
-            engine=engine,
-            function=function,
-            metrics=metrics or (),
-            rtol=rtol,
-            atol=atol,
-            min_cosine=min_cosine,
-            min_snr=min_snr,
-            min_top1=min_top1,
-            bisect=bisect,
-            save_worst=save_worst,
-            force=force,
-            trust=trust,
-            note=notes.append,
-        )
+        settings: dict[str, Any] = {
+            "inputs": inputs or (),
+            "shapes": shapes or (),
+            "ports": ports or (),
+            "images": images or (),
+            "samples": samples,
+            "count": count,
+            "seed": seed,
+            "precision": precision,
+            "engine": engine,
+            "function": function,
+            "metrics": metrics or (),
+            "rtol": rtol,
+            "atol": atol,
+            "min_cosine": min_cosine,
+            "min_snr": min_snr,
+            "min_top1": min_top1,
+            "bisect": bisect,
+            "save_worst": save_worst,
+            "force": force,
+            "trust": trust,
+            "note": notes.append,
+            "unit": units,
+            "chip": chip,
+        }
+        names = (emulate or "").split(",")
+        if b is None and len(names) > 2:
+            return _across(sink, across(a, names, **settings), notes)
+        result = judge(a, b, emulate=emulate, **settings)
     for note in notes:
         sink.note(note)
     if page is not None:
@@ -145,6 +165,19 @@ def compare(
         sink.note(f"the worst input, {result.worst}, and both outputs written to {save_worst}")
     sink.answer(document(result, notes), partial(show, result))
     if not result.ok:
+        raise typer.Exit(1)
+
+
+def _across(sink: output.Sink, found: tuple[Judgement, ...], notes: list[str]) -> None:
+    """Tell how far each unit is from the first."""
+    from rich.console import Group
+
+    from tlkit.cli.views.judge.compare import document, show
+
+    for note in dict.fromkeys(notes):
+        sink.note(note)
+    sink.answer({"units": [document(item, []) for item in found]}, lambda: Group(*map(show, found)))
+    if not all(item.ok for item in found):
         raise typer.Exit(1)
 
 

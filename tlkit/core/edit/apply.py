@@ -42,7 +42,7 @@ from tlkit.types import TensorSpec
 if TYPE_CHECKING:
     from tlkit.core.edit.mend import Mending
 
-Mend = Callable[[Program], tuple[Program, tuple["Mending", ...]]]
+Mender = Callable[[Program], tuple[Program, tuple["Mending", ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Edits:
     spec_version: int | None
     ane: bool = False
     chip: str | None = None
-    mend: Mend | None = None
+    mend: Mender | None = None
 
     @property
     def program(self) -> bool:

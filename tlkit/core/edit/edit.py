@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tlkit.core.edit.ane import Rewrite
 from tlkit.core.edit.apply import Edits, apply, changes
+from tlkit.core.model.load import load_model
 from tlkit.errors import UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
@@ -147,7 +148,6 @@ def _mended(model: Path, inputs: Sequence[str], seed: int, program: Program) -> 
 
     from tlkit.core.edit.mend import mend
     from tlkit.core.model.inputs import port_named, to_port
-    from tlkit.core.model.load import load_model
     from tlkit.core.model.values import collect
 
     told = []

@@ -20,7 +20,7 @@ from torch import fx
 from tlkit.core.emulate.choose import emulator
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil import ops
-from tlkit.mil.passes.ane.mend import SUMS, Mend
+from tlkit.mil.passes.ane.mend import SUMS, MendRisks
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.program import Function, Operation, Program, TensorType
 from tlkit.mil.types import DType
@@ -69,7 +69,7 @@ def mend(program: Program, name: str, inputs: Arrays, profile: str = "ane") -> t
     plan, mended = _plan(function, inputs)
     if not plan:
         return program, Mending(name, profile, (), 0.0, 0.0, 0.0, False)
-    made = run_passes(program, [Mend(name, plan)]).program
+    made = run_passes(program, [MendRisks(name, plan)]).program
     wanted = TorchEngine(function).run(inputs)
     how = emulator(profile)
     before, after = (

@@ -141,7 +141,7 @@ def _alone(
     pair: TwoSides, case: Case, b: Inside, failing: Sequence[str], limit: float, half: bool, compared: Judgement
 ) -> Bisection:
     """Compare b with itself without rounding; say that nothing can be seen where that is not possible."""
-    side = open_side(pair.texts[1], replace(pair.hows[1], precision="f32"))
+    side = open_side(pair.texts[1], replace(pair.hows[1], precision="f32", emulate=None, chip=None))
     if not half or not isinstance(side, PackageSide):
         said = f"the inside of {compared.a} cannot be matched with {compared.b}'s"
         return Bisection(case.name, None, (), 0, len(b.values), tuple(b.values)[:8], (1, 1), said)

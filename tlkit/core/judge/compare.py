@@ -26,6 +26,7 @@ from tlkit.core.run.run import read_saved
 from tlkit.errors import TlkitError, UsageError
 from tlkit.host.goals import files_named
 from tlkit.host.staging import prepare, staged
+from tlkit.mil.units.profiles import AUTO, DEFAULT, profile_named, rules
 from tlkit.ports.parse import parse_ports
 from tlkit.ports.shapes import shape_text
 
@@ -106,6 +107,8 @@ def compare(
     seed: int = 0,
     precision: str = "f16",
     engine: str = "eager",
+    emulate: str | None = None,
+    chip: str | None = None,
     unit: str = "cpu",
     function: str | None = None,
     metrics: Sequence[str] = (),
@@ -127,6 +130,7 @@ def compare(
     ``precision`` and ``engine`` are one value for both or two, ``"f32,f16"``; with two, ``b`` may be left out, and is
     ``a`` again. Inputs are ``count`` seeded ones (3, or 1 with ``bisect``), ``inputs`` (texts
     ``NAME=VALUE``) or the folder ``samples``;
+    ``emulate`` is one profile of a unit's arithmetic or two, ``"mil,ane"``, on ``chip`` (:func:`~tlkit.load_model`).
     ``shapes`` (``NAME=DIMS``) fixes flexible ports, ``ports`` (``NAME=DIMS:TYPE``) and ``images`` say what two sources
     take that have no ports. Inputs and outputs are matched by name, and else by shape, which ``notes`` say.
 
@@ -140,9 +144,11 @@ def compare(
 
     _check_metrics(metrics)
     check_folder(Path(samples) if samples is not None else None)
-    hows = _hows(precision, engine, unit, function, trust)
+    hows = _hows(precision, engine, emulate or DEFAULT, HowToOpen(unit=unit, function=function, trust=trust, chip=chip))
     if b is None and hows[0] == hows[1]:
-        raise UsageError("nothing to compare with", "name a second model, or give --precision f32,f16 or two engines")
+        raise UsageError(
+            "nothing to compare with", "name a second model, or give --precision f32,f16 or --emulate mil,ane"
+        )
     texts = (a, a if b is None else b)
     goal = None if save_worst is None else Path(save_worst)
     if goal is not None:
@@ -160,7 +166,27 @@ def compare(
         return found
     from tlkit.core.judge.bisect import bisect_sides  # late: it imports torch
 
-    return replace(found, bisection=bisect_sides(pair, _case(cases, found.worst), found))
+    bisection = bisect_sides(pair, _case(cases, found.worst), found)
+    return replace(found, bisection=_by_rules(bisection, hows[1]))
+
+
+def _by_rules(found: Bisection, how: HowToOpen) -> Bisection:
+    """Say which rules of an emulated unit are about the operation that strays."""
+    if found.first is None or how.emulate is None or how.emulate == AUTO:
+        return found
+    about = [rules()[name] for name in profile_named(how.emulate).rules if found.first.type in rules()[name].ops]
+    told = "; ".join(f"{rule.text} ({rule.row}, emulated)" for rule in about)
+    return replace(found, first=replace(found.first, why=f"{told}; {found.first.why}")) if told else found
+
+
+def across(a: str | os.PathLike[str] | Any, profiles: Sequence[str], **settings: Any) -> tuple[Judgement, ...]:
+    """Compare ``a`` by the first of ``profiles`` with itself by each other: how far units disagree.
+
+    ``settings`` are those of :func:`compare`. Raises UsageError for fewer than two profiles.
+    """
+    if len(profiles) < 2:
+        raise UsageError(f"--emulate {','.join(profiles)}: one profile is not a comparison", "such as mil,ane,cpu,gpu")
+    return tuple(compare(a, emulate=f"{profiles[0]},{other}", **settings) for other in profiles[1:])
 
 
 class TwoSides:
@@ -171,6 +197,7 @@ class TwoSides:
         self._open: dict[int, Side] = {}
         self.outputs: dict[int, list[Outputs]] = {}
         self.told: dict[int, tuple[str, str, bool]] = {}
+        self.rests_on: dict[int, str] = {}
         self._names: list[str] = []
 
     def side(self, index: int) -> Side:
@@ -215,6 +242,7 @@ class TwoSides:
             side = self.side(index)
             try:
                 self.outputs[index] = [side.run(case) for case in cases]
+                self.rests_on[index] = side.rests_on
             except TlkitError as error:
                 raise side_error(side, error) from error
             finally:
@@ -227,15 +255,18 @@ class TwoSides:
         return self._names.index(case.name)
 
 
-def _hows(precision: str, engine: str, unit: str, function: str | None, trust: bool) -> tuple[HowToOpen, HowToOpen]:
+def _hows(precision: str, engine: str, emulate: str, both: HowToOpen) -> tuple[HowToOpen, HowToOpen]:
     def two(text: str, flag: str) -> tuple[str, str]:
         parts = [part.strip() for part in text.split(",")]
         if len(parts) > 2 or not all(parts):
             raise UsageError(f"{flag} {text}: one for both sides, or two with a comma", f"such as {flag} f32,f16")
         return parts[0], parts[-1]
 
-    pairs = zip(two(precision, "--precision"), two(engine, "--engine"), strict=True)
-    first, second = (HowToOpen(exact, how, unit, function, trust) for exact, how in pairs)
+    pairs = zip(two(precision, "--precision"), two(engine, "--engine"), two(emulate, "--emulate"), strict=True)
+    first, second = (
+        replace(both, precision=exact, engine=how, emulate=None if name == DEFAULT else name)
+        for exact, how, name in pairs
+    )
     return first, second
 
 
@@ -272,7 +303,7 @@ def _judged(pair: TwoSides, cases: Sequence[Case], limits: Agreement, with_iou: 
         figures,
         tally.worst_case() or cases[0].name,
         _limits_text(limits, tolerance, half),
-        (*notes, *wild, *found.notes),
+        (*notes, *filter(None, (pair.rests_on[0], pair.rests_on[1])), *wild, *found.notes),
     )
 
 

@@ -20,13 +20,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class HowToOpen:
-    """How one side is run: ``precision`` and ``engine`` of a package, its function; ``trust`` a .pt's code."""
+    """How one side is run: ``precision`` and ``engine`` of a package, its function; ``trust`` a .pt's code; ``emulate``
+    the profile of a unit by whose arithmetic a package is run, on ``chip``."""
 
     precision: str = "f16"
     engine: str = "eager"
     unit: str = "cpu"
     function: str | None = None
     trust: bool = False
+    emulate: str | None = None
+    chip: str | None = None
 
 
 class Side(ABC):
@@ -41,6 +44,11 @@ class Side(ABC):
     @abstractmethod
     def run(self, case: Case) -> Mapping[str, Any]:
         """Return the outputs by name for one case."""
+
+    @property
+    def rests_on(self) -> str:
+        """After a run, what it rested on where a unit was emulated; else empty."""
+        return ""
 
     def ports(self) -> tuple[TensorSpec, ...]:
         """Return the inputs as ports of cases; empty where it has none of its own."""

@@ -50,7 +50,10 @@ def open_side(text: str | Path | Any, how: HowToOpen) -> Side:
 
 
 def _package_settings(how: HowToOpen) -> dict[str, Any]:
-    return {"precision": how.precision, "engine": how.engine, "unit": how.unit, "function": how.function}
+    return {"precision": how.precision, "engine": how.engine, "unit": how.unit, "function": how.function} | {
+        "emulate": how.emulate,
+        "chip": how.chip if how.emulate else None,
+    }
 
 
 class PackageSide(Side):
@@ -61,7 +64,14 @@ class PackageSide(Side):
         self.inputs = model.inputs
         self.half = how.precision != "f32" and bool(model.info.compute.get("F16"))
         self.told = f"{model.info.kind}, {'f16 as declared' if self.half else 'f32'}, {how.engine}"
+        self.told += f", emulated: {how.emulate}" if how.emulate else ""
         self.how = how
+
+    @property
+    def rests_on(self) -> str:
+        """See :class:`Side`."""
+        found = self.model.emulated
+        return "" if found is None else f"{self.how.emulate}: {found.text}"
 
     def run(self, case: Case) -> Mapping[str, Any]:
         """See :class:`Side`; a model's states begin at zero for each case."""

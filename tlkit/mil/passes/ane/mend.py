@@ -21,7 +21,7 @@ SUMS = ("conv", "conv_transpose", "linear", "matmul")
 
 
 @dataclass(frozen=True)
-class Mend(Pass):
+class MendRisks(Pass):
     """Rewrite the operations of ``function`` that ``plan`` names, each with the power of two by which its operand is
     multiplied (0 for operations that are no sums)."""
 
