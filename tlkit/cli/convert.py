@@ -12,6 +12,7 @@ from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
+from tlkit.cli.views import convert_language as language
 from tlkit.cli.views import convert_plan as planned
 from tlkit.cli.views import convert_weights as weights
 from tlkit.errors import ConversionError, UsageError, reason
@@ -150,6 +151,13 @@ def convert(
         bool,
         typer.Option("--ane", help="Rewrite the program for the Neural Engine where that improves the prediction."),
     ] = False,
+    context: Annotated[
+        int | None,
+        typer.Option("--context", metavar="N", help="Of a language model: tokens that its states hold. [2048]"),
+    ] = None,
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Keep K-quants with minima in blocks too, one constexpr inside another.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Write nothing: predict where the package's operations would run, and why.")
     ] = False,
@@ -173,6 +181,7 @@ def convert(
         --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
     tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
     tlkit convert net.mlpackage -o net.onnx
+    tlkit convert model.gguf -o model.mlpackage --context 2048
     tlkit convert model.gguf -o model.safetensors --dtype bf16
     tlkit convert hf-folder -o model.gguf --quantize q8_0
 
@@ -223,6 +232,8 @@ def convert(
                 all_tensors=all_tensors,
                 allow_missing=allow_missing,
                 ane=ane,
+                context=context,
+                nested=nested,
                 plan=plan,
                 units=units.split(",") if units else ("ane",),
                 chip=chip,
@@ -239,6 +250,7 @@ def convert(
         "ExportResult": exports.answer,
         "Combined": combined.answer,
         "Plan": planned.answer,
+        "LanguagePackage": language.answer,
     }
     views.get(type(result).__name__, _answer)(sink, result)
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from tlkit.core.convert.functions import Combined
     from tlkit.core.convert.result import ConversionResult
     from tlkit.core.inspect.plan import Plan
+    from tlkit.core.language.package import LanguagePackage
     from tlkit.core.weights.weights import WeightsResult
 
-    Made = ConversionResult | Combined | ExportResult | WeightsResult | Plan
+    Made = ConversionResult | Combined | ExportResult | WeightsResult | Plan | LanguagePackage
 
 WEIGHTS = (".safetensors", ".gguf", ".pth", ".pt", ".bin")
 """How the names of files of weights end."""
@@ -69,6 +70,8 @@ def convert(
     all_tensors: bool = False,
     allow_missing: bool = False,
     ane: bool = False,
+    context: int | None = None,
+    nested: bool = False,
     plan: bool = False,
     units: Sequence[str | Unit] = (Unit.ANE,),
     chip: str | None = None,
@@ -86,6 +89,9 @@ def convert(
     :func:`~tlkit.core.weights.weights.convert_weights`. With ``plan`` nothing is written: a Plan says where the
     package's operations would run under ``units`` on ``chip``, for which ``ane`` rewrites the package's program.
 
+    A GGUF file as the source of a package, or a Hugging Face folder with ``context``, becomes a stateful language model
+    (a LanguagePackage, :func:`~tlkit.core.language.package.convert_language`).
+
     Raises UsageError for an option that does not apply to the kind of output.
     """
     # First of all: later locals() would have more than the caller gave.
@@ -102,7 +108,32 @@ def convert(
         return _weights(source, output, given)
     if kind in PROGRAMS:
         return _program(source, output, given)
+    if _is_language(source, context):
+        return _language(source, output, given)
+    if context is not None or nested:
+        flag = "--context" if context is not None else "--nested"
+        raise UsageError(f"{flag} is for language models", "give a GGUF file, or a Hugging Face folder with --context")
     return _package(source, output, given)
+
+
+def _is_language(source: Any, context: int | None) -> bool:
+    """Whether a source is a language model: a GGUF file, or a folder for which a context is said."""
+    if not isinstance(source, str | Path) or not Path(source).exists():
+        return False
+    from tlkit.formats.base.sniff import Format, detect
+
+    return detect(Path(source)) is Format.GGUF or (context is not None and Path(source).is_dir())
+
+
+def _language(source: Any, output: str | Path, given: dict[str, Any]) -> LanguagePackage:
+    from tlkit.core.language.package import convert_language
+
+    options = _taken(given, convert_language) | {"precision": given["precision"] or "f32"}
+    harmless = {*options, "seed", "target", "trust", "auto"}
+    _refuse(given, harmless, "does not apply to a language model's package", "leave it out")
+    if options["precision"] not in ("f16", "f32"):
+        raise UsageError(f"--precision {options['precision']}: not f16 or f32", "choose one of them")
+    return convert_language(source, output, **options)
 
 
 def _planned(

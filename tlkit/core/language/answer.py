@@ -13,10 +13,13 @@ import numpy as np
 
 from tlkit.core.language.generate import Generated, generate
 from tlkit.core.language.model import LanguageModel, open_language
+from tlkit.core.language.package import PackagedModel, open_language_package
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.sampling import GREEDY, Sampling
 from tlkit.core.language.text.chat import Message, conversation, template_of
 from tlkit.errors import LoadError, UsageError
+from tlkit.formats.base.sniff import COREML
+from tlkit.formats.describe import find_format
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,8 +76,10 @@ def answer(
     return talk.ask(prompt, sampling, most, stop, told)
 
 
-def decoder_of(model: str | os.PathLike[str]) -> LanguageModel:
-    """Open a model that generates; UsageError for an encoder."""
+def decoder_of(model: str | os.PathLike[str]) -> LanguageModel | PackagedModel:
+    """Open a model that generates, of any format; UsageError for an encoder."""
+    if find_format(Path(model)) in COREML:
+        return open_language_package(model)
     opened = open_language(model)
     if opened.encodes:
         said = f"{opened.path}: {opened.family.name} is an encoder: it makes vectors of texts and generates nothing"
@@ -85,7 +90,9 @@ def decoder_of(model: str | os.PathLike[str]) -> LanguageModel:
 class Conversation:
     """Turns of one conversation, on one cache: what was said before is not computed again."""
 
-    def __init__(self, model: LanguageModel, context: int | None = None, system: str | None = None) -> None:
+    def __init__(
+        self, model: LanguageModel | PackagedModel, context: int | None = None, system: str | None = None
+    ) -> None:
         self.model = model
         self.runner: Runner = model.runner(context)
         self._messages: list[Message] = [{"role": "system", "content": system}] if system else []
@@ -160,7 +167,7 @@ def perplexity(
     judged, so that every judged token has half a window before it.
     """
     opened = decoder_of(model)
-    size = min(context or _STRIDE, opened.sizes.context)
+    size = min(context or _STRIDE, opened.context_length)
     runner = opened.runner(size)
     ids = opened.tokenizer.encode(read_text(file), whole=False)
     first = list(opened.tokenizer.before)

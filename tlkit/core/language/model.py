@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.core.language.runner import Runner, TorchRunner
+from tlkit.core.language.runner import BuiltFunctions, Runner, TorchRunner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_folder, from_metadata
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import LoadError, UsageError
@@ -59,13 +59,18 @@ class LanguageModel:
         return found
 
     @property
+    def context_length(self) -> int:
+        """How many tokens the model was made for."""
+        return self.sizes.context
+
+    @property
     def encodes(self) -> bool:
         """Whether it is an encoder, which gives vectors and generates nothing."""
         return self.family.reads == "all"
 
     def runner(self, context: int | None = None) -> Runner:
         """Return what runs it, with room for ``context`` tokens (by default 4,096, or as many as the model has)."""
-        return TorchRunner(self.function, context_of(self.sizes, context))
+        return TorchRunner(BuiltFunctions(self.function, context_of(self.sizes, context)))
 
 
 def open_language(path: str | os.PathLike[str]) -> LanguageModel:

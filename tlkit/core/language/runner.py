@@ -46,12 +46,45 @@ class Runner(Protocol):
         """Forget what was fed after ``position`` tokens."""
 
 
+class Functions(Protocol):
+    """Where a runner's functions come from. ``sizes`` are the numbers of tokens that they take, 1 among them,
+    ``precision`` how they are run, ``tells_all`` whether they can return the logits of all tokens."""
+
+    context: int
+    sizes: Sequence[int]
+    precision: str
+    tells_all: bool
+
+    def rows(self, needed: int) -> int:
+        """Return how many rows of the cache a function attends to that needs so many."""
+
+    def function(self, size: int, rows: int, logits: Literal["last", "all"]) -> Function:
+        """Return the function for ``size`` tokens."""
+
+
+class BuiltFunctions:
+    """Functions that are made of a model's weights when they are needed."""
+
+    def __init__(self, make: Callable[[Form], Function], context: int) -> None:
+        self._make, self.context = make, context
+        self.sizes: Sequence[int] = CHUNKS
+        self.precision, self.tells_all = "f32", True
+
+    def rows(self, needed: int) -> int:
+        """Return 256 rows, or as many more as are needed."""
+        return rows_for(needed, self.context)
+
+    def function(self, size: int, rows: int, logits: Literal["last", "all"]) -> Function:
+        """Return the function for ``size`` tokens."""
+        return self._make(Form(size, self.context, rows, logits))
+
+
 class TorchRunner:
     """Runs on PyTorch; the cache is the states of the functions, which are updated in place."""
 
-    def __init__(self, make: Callable[[Form], Function], context: int, *, unit: Any = None) -> None:
-        self.context, self.position = context, 0
-        self._make = make
+    def __init__(self, functions: Functions) -> None:
+        self.context, self.position = functions.context, 0
+        self._functions = functions
         self._engines: dict[tuple[int, int, str], TorchEngine] = {}
         self._constants: dict[Any, torch.Tensor] = {}
         self._state: State | None = None
@@ -59,7 +92,7 @@ class TorchRunner:
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows."""
         logits: NDArray[np.float32] | None = None
-        for chunk, size in chunks(tokens, self.position, self.context):
+        for chunk, size in chunks(tokens, self.position, self.context, self._functions.sizes):
             logits = self._run(chunk, size, "last")[0]
         if logits is None:
             raise UsageError("a text without tokens has no next one", "give a --prompt")
@@ -67,7 +100,9 @@ class TorchRunner:
 
     def scores(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows each."""
-        parts = [self._run(chunk, size, "all") for chunk, size in chunks(tokens, self.position, self.context)]
+        sizes = self._functions.sizes if self._functions.tells_all else (1,)
+        cut = chunks(tokens, self.position, self.context, sizes)
+        parts = [self._run(chunk, size, "all") for chunk, size in cut]
         return np.concatenate(parts)
 
     def rewind(self, position: int) -> None:
@@ -75,7 +110,7 @@ class TorchRunner:
         self.position = min(position, self.position)
 
     def _run(self, chunk: Sequence[int], size: int, logits: Literal["last", "all"]) -> NDArray[np.float32]:
-        engine = self._engine(size, rows_for(self.position + size, self.context), logits)
+        engine = self._engine(size, self._functions.rows(self.position + size), logits)
         if self._state is None:
             self._state = engine.make_state()
         padded = [*chunk, *[0] * (size - len(chunk))]
@@ -89,12 +124,14 @@ class TorchRunner:
     def _engine(self, size: int, rows: int, logits: Literal["last", "all"]) -> TorchEngine:
         key = (size, rows, "all" if size == 1 else logits)
         if key not in self._engines:
-            function = self._make(Form(size, self.context, rows, logits))
-            self._engines[key] = TorchEngine(function, precision="f32", constants=self._constants)
+            function, rounded = self._functions.function(size, rows, logits), self._functions.precision
+            self._engines[key] = TorchEngine(function, precision=rounded, constants=self._constants)
         return self._engines[key]
 
 
-def chunks(tokens: Sequence[int], position: int, context: int) -> list[tuple[Sequence[int], int]]:
+def chunks(
+    tokens: Sequence[int], position: int, context: int, sizes: Sequence[int] = CHUNKS
+) -> list[tuple[Sequence[int], int]]:
     """Cut tokens into calls: pairs of some tokens and the size of the function that takes them.
 
     FullError where the context has no room for them.
@@ -107,7 +144,7 @@ def chunks(tokens: Sequence[int], position: int, context: int) -> list[tuple[Seq
     while start < len(tokens):
         left, room = len(tokens) - start, context - position - start
         # The smallest that takes all, or the largest; padding must fit into the context, too.
-        fitting = [size for size in CHUNKS if size <= room]
+        fitting = [size for size in sizes if size <= room]
         size = next((size for size in fitting if size >= left), fitting[-1])
         found.append((tokens[start : start + size], size))
         start += size

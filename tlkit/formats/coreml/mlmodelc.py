@@ -227,6 +227,11 @@ def _describe_ports(package: CompiledPackage) -> None:
         return
     description = package.model.description
     function = program.functions.get("main") or next(iter(program.functions.values()))
+    function_ports(description, function)
+
+
+def function_ports(description: Any, function: Function) -> None:
+    """Fill a description's ports with a function's inputs, states and outputs, as arrays."""
     for item in function.inputs:
         _add_port(description.state if isinstance(item.type, StateType) else description.input, item)
     types = _types(function)

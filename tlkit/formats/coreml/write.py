@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ _MANIFEST = "Manifest.json"
 _MOST = 10_000  # files of a package that are copied; most have three
 
 
-def write_package(path: Path, model: Any, program: Program) -> Package:
+def write_package(path: Path, model: Any, program: Program, more: Mapping[str, str] | None = None) -> Package:
     """Write a new package at ``path``: ``model`` (whose program is replaced) with ``program`` and all its weights.
 
     Each weight is written once, whatever functions and files it comes from, and none is held in memory as a whole.
+    ``more`` are further items: texts by their file names.
     """
     folder = path / "Data" / _FOLDER
     folder.mkdir(parents=True)
@@ -40,6 +41,9 @@ def write_package(path: Path, model: Any, program: Program) -> Package:
     items = [(_MODEL, "CoreML Model Specification")]
     if weights.used:
         items.append((WEIGHTS.split("/")[0], "CoreML Model Weights"))
+    for name, text in (more or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+        items.append((name, "Language Model Description"))
     (path / _MANIFEST).write_text(json.dumps(_manifest(items), indent=4))
     return Package(path, folder / _MODEL, model)
 

@@ -32,7 +32,7 @@ OPSET = "CoreML8"
 @dataclass(frozen=True, slots=True)
 class Form:
     """One function: ``tokens`` per call (the last of which may be padding), of a cache of ``context`` rows those that
-    are attended to (``rows``), the logits of which tokens, and how the cache is kept."""
+    are attended to (``rows``), the logits of which tokens, how the cache is kept, and what is computed in."""
 
     tokens: int
     context: int
@@ -40,6 +40,12 @@ class Form:
     logits: Literal["last", "all"] = "last"
     cache: Literal["states", "rows"] = "states"
     dtype: DType = DType.FP32
+    stored: DType = DType.FP32
+    """What the cache's states hold; Core ML's hold f16."""
+    compressed: bool = False
+    """Whether weights stay in the file's blocks, as far as that is exact."""
+    nested: bool = False
+    """Whether they do so where it takes one constexpr inside another."""
 
 
 def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form: Form) -> Function:
@@ -51,7 +57,7 @@ def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form
 class _Decoder:
     def __init__(self, source: LanguageSource, sizes: Hyperparameters, family: Family, form: Form) -> None:
         self.source, self.sizes, self.family, self.form = source, sizes, family, form
-        self.net = Net(source, family, form.dtype)
+        self.net = Net(source, family, form.dtype, form.compressed, form.nested)
         self._turns: dict[bool, Turned] = {}
         self._masks: dict[int, Blob] = {}
 
@@ -69,7 +75,7 @@ class _Decoder:
         steps = net.constant("steps", _range(count), DType.INT32)
         self.positions = net.graph.op("add", (count,), out=DType.INT32, x=steps, y=position)
         self.cache: Cache = (
-            StateCache(net, self.sizes, form.context, form.rows, count, position, form.dtype)
+            StateCache(net, self.sizes, form.context, form.rows, count, position, form.stored)
             if form.cache == "states"
             else RowCache(net, self.sizes, form.rows, count, position)
         )

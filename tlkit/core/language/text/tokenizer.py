@@ -160,6 +160,15 @@ def from_folder(folder: Path, metadata: Mapping[str, Any]) -> TextTokenizer:
     return TextTokenizer(LibraryTokens(inner), *_borders(vocabulary), _endings(vocabulary))
 
 
+def from_description(file: Path, said: Mapping[str, Any]) -> TextTokenizer:
+    """Return the tokenizer of a ``tokenizer.json``, with the ids that ``said`` has for the ends of texts."""
+    try:
+        inner = library().Tokenizer.from_file(str(file))
+    except Exception as error:  # the library's errors have no class of their own
+        raise LoadError(f"{file}: not a tokenizer ({reason(error)})", "get the file again") from None
+    return TextTokenizer(LibraryTokens(inner), said["before"], said["after"], said["ends"])
+
+
 def _borders(vocabulary: StoredVocabulary) -> tuple[list[int], list[int]]:
     """Return the ids before and after a text."""
     if vocabulary.model == "bert":

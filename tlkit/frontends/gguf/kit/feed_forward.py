@@ -74,7 +74,7 @@ def _shares(net: Net, logits: Blob, chosen: int, family: Family) -> Blob:
     values, _ = net.graph.emit("topk", outputs, **given)
     least = net.slice(Blob(values, (tokens, chosen)), 1, chosen - 1, chosen)
     taken = net.op("greater_equal", (tokens, count), out=DType.BOOL, x=likely, y=least)
-    shares = net.op("select", (tokens, count), cond=taken, a=likely, b=net.number(0.0))
+    shares = net.multiply(likely, net.graph.cast(taken, net.dtype, DType.BOOL))
     if not family.renormalized:
         return shares
     total = net.op("reduce_sum", (tokens, 1), x=shares, axes=[1], keep_dims=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
+from tlkit.frontends.gguf.kit.blocks import BlockPart, BlockType, Part, block_type
 from tlkit.frontends.gguf.kit.family import Family
 from tlkit.frontends.gguf.kit.source import LanguageSource, StoredTensor
 from tlkit.frontends.network.kit.blob import Blob
@@ -55,7 +56,16 @@ class DecodedWeight(Deferred):
 class Net:
     """One function's body. ``dtype`` is what it computes in: f32, or f16 for packages."""
 
-    def __init__(self, source: LanguageSource, family: Family, dtype: DType = DType.FP32) -> None:
+    def __init__(
+        self,
+        source: LanguageSource,
+        family: Family,
+        dtype: DType = DType.FP32,
+        compressed: bool = False,
+        nested: bool = False,
+    ) -> None:
+        """``compressed`` keeps weights in the file's blocks where that is exact, ``nested`` with one inside another."""
+        self.compressed, self.nested = compressed, nested
         self.source = source
         self.family = family
         self.dtype = dtype
@@ -95,11 +105,32 @@ class Net:
         self._used.add(tensor.name)
         if key not in self._weights:
             dtype = DType.FP32 if exact else self.dtype
+            blocks = block_type(tensor, dtype, nested=self.nested) if self.compressed else None
+            if blocks is not None:
+                self._weights[key] = self._in_blocks(tensor, blocks, dtype)
+                return self._weights[key]
             value = Value(TensorType(dtype, tensor.shape), DecodedWeight(tensor, dtype))
             title, self.graph.title = self.graph.title, ""
             self._weights[key] = self.graph.tensor(value, tensor.name.replace(".", "_"))
             self.graph.title = title
         return self._weights[key]
+
+    def _in_blocks(self, tensor: StoredTensor, blocks: BlockType, dtype: DType) -> Blob:
+        """Return a tensor as compressed constants: scale * code, and a second one that takes the minimum away."""
+        name, shape = tensor.name.replace(".", "_"), tensor.shape
+        narrow = (*shape[:-1], shape[-1] // blocks.size)
+        title, self.graph.title = self.graph.title, name
+
+        def part(which: Part, kind: DType, wide: Sequence[int]) -> Value:
+            return Value(TensorType(kind, tuple(wide)), BlockPart(tensor, which, kind))
+
+        codes, scales = part("codes", blocks.codes, shape), part("scales", dtype, narrow)
+        made = self.op("constexpr_blockwise_shift_scale", shape, out=dtype, data=codes, scale=scales)
+        if blocks.minima is not None:
+            given: dict[str, Any] = {"scale": part("ones", dtype, narrow), "offset": part("minima", dtype, narrow)}
+            made = self.op("constexpr_blockwise_shift_scale", shape, out=dtype, data=made, **given)
+        self.graph.title = title
+        return made
 
     def check_used(self) -> None:
         """LoadError where the model has tensors that nothing used: it is not what the architecture's name says."""

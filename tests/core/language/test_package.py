@@ -1,0 +1,98 @@
+"""Language models as packages: the same tokens as from GGUF, valid for coremltools, weights in the file's blocks.
+
+Covers tlkit/cli/views/convert_language.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import Shell
+from tests.formats.gguf.model.folders import CONFIGS, build
+from tlkit import convert_weights
+from tlkit.core.language.answer import answer
+from tlkit.core.language.package import convert_language
+from tlkit.errors import LoadError, UsageError
+
+PROMPT = "The quick brown fox"
+CASES = [case for case in CONFIGS if case not in ("bert", "gemma3", "phi3_long")]
+
+
+def loaded_by_coremltools(path: Path) -> dict[str, int]:
+    """The operations of each function, their types checked by coremltools' own inference."""
+    import coremltools as ct
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    model = ct.models.MLModel(str(path), skip_model_load=True)
+    spec = model.get_spec()
+    program = load(spec, spec.specificationVersion, model.weights_dir)
+    return {name: len(function.operations) for name, function in program.functions.items()}
+
+
+@pytest.mark.parametrize("case", ["gemma3", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES)])
+def test_a_package_says_what_its_source_says(tmp_path: Path, case: str) -> None:
+    folder, file = build(tmp_path / "folder", case), tmp_path / "model.gguf"
+    convert_weights(folder, file)
+    made = convert_language(file, tmp_path / "model.mlpackage", context=96, verify=False)
+    wanted = answer(file, PROMPT, most=24, context=96)
+    found = answer(made.path, PROMPT, most=24)
+    assert (found.tokens, found.text, found.prompt_tokens) == (wanted.tokens, wanted.text, wanted.prompt_tokens)
+    assert set(loaded_by_coremltools(made.path)) == {"main", "prefill"}
+
+
+@pytest.mark.parametrize(("precision", "nested"), [("f32", True), ("f16", False)])
+def test_blocks_stay_blocks(tmp_path: Path, precision: str, nested: bool) -> None:
+    folder, file = build(tmp_path / "folder", "qwen2"), tmp_path / "model.gguf"
+    convert_weights(folder, file, quantize="q8_0" if not nested else "q4_1")
+    options = {"context": 64, "precision": precision, "nested": nested}
+    made = convert_language(file, tmp_path / "model.mlpackage", **options)  # type: ignore[arg-type]
+    # Of 7 matrices a layer and the embeddings those whose rows are whole blocks; the head is one of its own here.
+    assert made.tensors == {"blocks": 0 if nested else 16, "nested": 16 if nested else 0, "dense": 0}
+    assert (made.ok, made.compared > 0) == (True, True)
+    assert loaded_by_coremltools(made.path)["main"] > 0
+    dense = sum(file.stat().st_size for file in [*folder.glob("*.safetensors")])
+    weights = made.path / "Data/com.apple.CoreML/weights/weight.bin"
+    assert weights.stat().st_size < (0.6 if nested or precision == "f16" else 0.4) * dense + 100_000
+
+
+def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    made = convert_language(build(tmp_path / "folder", "llama31"), tmp_path / "m.mlpackage", context=64, verify=False)
+    beside = made.path / "Data/com.apple.CoreML"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(beside)
+    wanted = PreTrainedTokenizerFast.from_pretrained(tmp_path / "folder")
+    assert tokenizer(PROMPT)["input_ids"] == wanted(PROMPT)["input_ids"]
+    assert tokenizer.bos_token == "<s>"
+    manifest = json.loads((made.path / "Manifest.json").read_text())
+    assert "com.apple.CoreML/tokenizer.json" in {item["path"] for item in manifest["itemInfoEntries"].values()}
+    (beside / "language.json").write_text('{"context": 0}')
+    with pytest.raises(LoadError, match="does not describe"):
+        answer(made.path, "x")
+
+
+def test_the_command_line(tlkit: Shell, tmp_path: Path) -> None:
+    folder, file, goal = build(tmp_path / "folder", "llama31"), tmp_path / "model.gguf", tmp_path / "m.mlpackage"
+    convert_weights(folder, file)
+    made = tlkit("convert", file, "-o", goal, "--context", 32, "--json").json()
+    assert (made["ok"], made["package"]["same"]) == (True, made["package"]["compared"])
+    assert made["package"]["compared"] > 0
+    said = tlkit("run", goal, "--prompt", "The fox", "--max-tokens", 4).out
+    assert said == tlkit("run", file, "--prompt", "The fox", "--max-tokens", 4).out
+    for words, told in (
+        (("convert", file, "-o", tmp_path / "n.mlpackage", "--context", 999), "1 to 128"),
+        (("convert", "resnet50", "-o", tmp_path / "n.mlpackage", "--context", 9), "language models"),
+        (("convert", file, "-o", tmp_path / "n.mlpackage", "--input", "x=1"), "does not apply"),
+        (("run", goal, "--prompt", "x", "--context", 99), "made for 32"),
+    ):
+        outcome = tlkit(*words)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert told in outcome.err
+
+
+def test_an_encoder_has_no_states(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no states"):
+        convert_language(build(tmp_path / "folder", "bert"), tmp_path / "m.mlpackage")
