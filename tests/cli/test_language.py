@@ -72,3 +72,22 @@ def test_what_makes_no_sense_is_refused(tlkit: Shell, model: Path, words: tuple[
     assert (outcome.code, outcome.out) == (2, "")
     assert said in outcome.err
     assert len(outcome.err.splitlines()) == 2
+
+
+def test_a_package_is_made_and_run(tlkit: Shell, tmp_path: Path) -> None:
+    folder, file, goal = build(tmp_path / "folder", "llama31"), tmp_path / "model.gguf", tmp_path / "m.mlpackage"
+    convert_weights(folder, file)
+    made = tlkit("convert", file, "-o", goal, "--context", 32, "--json").json()
+    assert (made["ok"], made["package"]["same"]) == (True, made["package"]["compared"])
+    assert made["package"]["compared"] > 0
+    said = tlkit("run", goal, "--prompt", "The fox", "--max-tokens", 4).out
+    assert said == tlkit("run", file, "--prompt", "The fox", "--max-tokens", 4).out
+    for words, told in (
+        (("convert", file, "-o", tmp_path / "n.mlpackage", "--context", 999), "1 to 128"),
+        (("convert", "resnet50", "-o", tmp_path / "n.mlpackage", "--context", 9), "language models"),
+        (("convert", file, "-o", tmp_path / "n.mlpackage", "--input", "x=1"), "does not apply"),
+        (("run", goal, "--prompt", "x", "--context", 99), "made for 32"),
+    ):
+        outcome = tlkit(*words)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert told in outcome.err

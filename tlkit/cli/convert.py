@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlkit.cli import language
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.cli.sink.stream import Progress
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
-from tlkit.cli.views import convert_language as language
 from tlkit.cli.views import convert_plan as planned
 from tlkit.cli.views import convert_weights as weights
 from tlkit.errors import ConversionError, UsageError, reason
@@ -191,11 +192,6 @@ def convert(
     from tlkit.core.convert.door import convert as run
 
     with sink.progress(f"converting {source}", 1.0) as bar:
-
-        def report(what: str, share: float) -> None:
-            bar.describe(what)
-            bar.update(share)
-
         try:
             result = run(
                 source,
@@ -239,7 +235,7 @@ def convert(
                 chip=chip,
                 force=force,
                 trust=trust,
-                report=report,
+                report=_reporter(bar),
             )
         except ConversionError as error:
             _say_more(sink, error)
@@ -253,6 +249,16 @@ def convert(
         "LanguagePackage": language.answer,
     }
     views.get(type(result).__name__, _answer)(sink, result)
+
+
+def _reporter(bar: Progress) -> Callable[[str, float], None]:
+    """Return what moves a bar to a share, under what is being done."""
+
+    def report(what: str, share: float) -> None:
+        bar.describe(what)
+        bar.update(share)
+
+    return report
 
 
 def _say_more(sink: output.Sink, error: ConversionError) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
+from tlkit.words import byte_text
 
 if TYPE_CHECKING:
     from tlkit.core.language.generate import Generated
+    from tlkit.core.language.package import LanguagePackage
 
 _WHY = {"context": "the context is full: --context makes it larger", "limit": "--max-tokens reached"}
 
@@ -139,3 +143,19 @@ def _rates(sink: output.Sink, found: Generated) -> None:
     sink.note(f"{prompt}; generated: {len(found.tokens)} tokens, {found.rate:.1f} a second")
     if found.stopped in _WHY:
         sink.note(_WHY[found.stopped])
+
+
+def answer(sink: output.Sink, result: LanguagePackage) -> None:
+    """Print what was made; exit 1 where the package says something else than its source."""
+    counts = result.tensors
+    lines = [f"{result.path}: {byte_text(result.size)}, a context of {result.context} tokens, {result.precision}"]
+    lines.append("functions: main (1 token)" + (f", prefill ({result.prefill})" if result.prefill > 1 else ""))
+    kinds = [f"{counts['blocks']} in the file's blocks", f"{counts['nested']} in nested blocks"]
+    lines.append(f"weights: {', '.join(kinds)}, {counts['dense']} dense")
+    if result.compared:
+        said = f"greedy tokens: {result.same} of {result.compared} as the source says"
+        lines.append(said + ("" if result.gap is None else f"; where not, its lead is at most {result.gap:.3f} logits"))
+    lines += [f"note: {note}" for note in result.notes]
+    sink.answer({"package": result, "ok": result.ok}, "\n".join(lines))
+    if not result.ok:
+        raise typer.Exit(1)

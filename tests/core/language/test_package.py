@@ -1,7 +1,4 @@
-"""Language models as packages: the same tokens as from GGUF, valid for coremltools, weights in the file's blocks.
-
-Covers tlkit/cli/views/convert_language.py.
-"""
+"""Language models as packages: the same tokens as from GGUF, valid for coremltools, weights in the file's blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import Shell
 from tests.formats.gguf.model.folders import CONFIGS, build
 from tlkit import convert_weights
 from tlkit.core.language.answer import answer
@@ -72,25 +68,6 @@ def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> N
     (beside / "language.json").write_text('{"context": 0}')
     with pytest.raises(LoadError, match="does not describe"):
         answer(made.path, "x")
-
-
-def test_the_command_line(tlkit: Shell, tmp_path: Path) -> None:
-    folder, file, goal = build(tmp_path / "folder", "llama31"), tmp_path / "model.gguf", tmp_path / "m.mlpackage"
-    convert_weights(folder, file)
-    made = tlkit("convert", file, "-o", goal, "--context", 32, "--json").json()
-    assert (made["ok"], made["package"]["same"]) == (True, made["package"]["compared"])
-    assert made["package"]["compared"] > 0
-    said = tlkit("run", goal, "--prompt", "The fox", "--max-tokens", 4).out
-    assert said == tlkit("run", file, "--prompt", "The fox", "--max-tokens", 4).out
-    for words, told in (
-        (("convert", file, "-o", tmp_path / "n.mlpackage", "--context", 999), "1 to 128"),
-        (("convert", "resnet50", "-o", tmp_path / "n.mlpackage", "--context", 9), "language models"),
-        (("convert", file, "-o", tmp_path / "n.mlpackage", "--input", "x=1"), "does not apply"),
-        (("run", goal, "--prompt", "x", "--context", 99), "made for 32"),
-    ):
-        outcome = tlkit(*words)
-        assert (outcome.code, outcome.out) == (2, "")
-        assert told in outcome.err
 
 
 def test_an_encoder_has_no_states(tmp_path: Path) -> None:

@@ -77,9 +77,7 @@ def open_language(path: str | os.PathLike[str]) -> LanguageModel:
     """Open the language model at ``path``; LoadError where it is none, is damaged, or of an unknown architecture."""
     place = Path(path)
     if find_format(place) in COREML:
-        raise UsageError(
-            f"{place}: --prompt takes GGUF files and Hugging Face folders so far", "give the model's source"
-        )
+        raise UsageError(f"{place}: it is a package already", "give a GGUF file or a Hugging Face folder")
     file = open_tensors(place)
     source = gguf_source(file) if isinstance(file, GGUFFile) else folder_source(file)
     name = source.metadata.get("general.architecture")

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from tlkit.errors import LoadError
 from tlkit.formats.gguf.model.changes import Change
 from tlkit.frontends.gguf.kit.attention import attended, mask
@@ -214,13 +216,9 @@ def _unpaired(net: Net, sizes: Hyperparameters, x: Blob, name: str, rows: int) -
 
 
 def _range(count: int) -> Any:
-    import numpy as np  # late: a command's help needs none
-
     return np.arange(count, dtype=np.int32)
 
 
 def _f32_root(width: int) -> float:
     """Return sqrt(width) as float32, as llama.cpp and transformers in f32 have it."""
-    import numpy as np  # late: a command's help needs none
-
     return float(np.float32(np.sqrt(np.float32(width))))

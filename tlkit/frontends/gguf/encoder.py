@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from tlkit.errors import LoadError
 from tlkit.frontends.gguf.decoder import OPSET, projected
 from tlkit.frontends.gguf.kit.attention import attended
@@ -24,8 +26,6 @@ from tlkit.mil.types import DType
 
 def encoder(source: LanguageSource, sizes: Hyperparameters, family: Family, count: int) -> Function:
     """Return the function for texts of ``count`` tokens: ``tokens`` [1, T] in, ``vectors`` [T, width] out."""
-    import numpy as np
-
     net = Net(source, family)
     net.taken.update(("tokens", "vectors"))
     net.title("input")
@@ -75,8 +75,6 @@ def _embedded(net: Net, sizes: Hyperparameters, ids: Blob, positions: Blob, coun
 
 def _falling(net: Net, sizes: Hyperparameters, count: int) -> Blob:
     """Return ALiBi's addition to scores [1, heads, T, T]: each head's slope times the distance, below 0."""
-    import numpy as np
-
     whole = 1 << (sizes.heads.bit_length() - 1)
     first, second = 2 ** (-sizes.max_bias / whole), 2 ** (-sizes.max_bias / 2 / whole)
     slopes = [first ** (h + 1) if h < whole else second ** (2 * (h - whole) + 1) for h in range(sizes.heads)]

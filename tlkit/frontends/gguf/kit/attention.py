@@ -27,7 +27,7 @@ def mask(net: Net, positions: Blob, keys: Blob, window: int, copies: int) -> Blo
         first = graph.op("sub", (count, 1), out=DType.INT32, x=rows, y=window)
         near = graph.op("greater", (count, span), out=DType.BOOL, x=columns, y=first)
         seen = graph.op("logical_and", (count, span), out=DType.BOOL, x=seen, y=near)
-    # Arithmetic, since coremltools takes a select between two scalars for a scalar: 0 where seen, else the large number.
+    # 0 where seen, by arithmetic: coremltools takes a select between two scalars for a scalar.
     shown = graph.cast(seen, net.dtype, DType.BOOL)
     added = net.multiply(net.add(shown, -1.0), -_HIDDEN[net.dtype])
     tiled = added if copies == 1 else net.op("tile", (copies * count, span), x=added, reps=[copies, 1])

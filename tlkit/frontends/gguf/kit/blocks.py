@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.gguf.quants import dequantize
 from tlkit.frontends.gguf.kit.source import StoredTensor
@@ -48,8 +50,6 @@ def _write(blocks: Blocks, start: int, *values: int) -> None:
 
 def _half(start: int) -> Callable[[Blocks], Any]:
     """Return what reads the f16 at ``start`` of each block."""
-    import numpy as np
-
     return lambda blocks: np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2").astype(np.float32)
 
 
@@ -67,8 +67,6 @@ def _with_minimum() -> BlockType:
 
 def _six(blocks: Blocks) -> Any:
     """Q6_K's scales: 16 of 8 bits, times the f16 at the end; the products are exact in f32."""
-    import numpy as np
-
     return np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32) * _half(208)(blocks)
 
 
@@ -164,8 +162,6 @@ class BlockPart(Deferred):
 
     def array(self) -> NDArray[Any]:
         """Return the values; codes have the weight's shape, the others one number per block."""
-        import numpy as np
-
         entry = self.tensor.entries[0]
         kind = _types()[entry.dtype]
         elements, size = BLOCKS[entry.dtype]
@@ -190,8 +186,6 @@ class BlockPart(Deferred):
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes, two codes of four bits in each."""
-        import numpy as np
-
         made = self.array()
         if self.dtype.bits == 4:
             codes = made.astype(np.int8).reshape(-1).astype(np.uint8) & 15

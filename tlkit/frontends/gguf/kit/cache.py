@@ -6,16 +6,15 @@ caller keeps the rows: it gives what there is, and gets the rows to add.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
 from tlkit.frontends.gguf.kit.net import Net
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.mil.program import NamedType, Operation, Ref, StateType, TensorType
 from tlkit.mil.types import DType
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Part = tuple[Blob, Blob]
 """Keys [1, groups, S, key size] and values [1, groups, S, value size]."""
@@ -121,6 +120,4 @@ class RowCache:
 
 
 def _array(values: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    import numpy as np  # late: a command's help needs none
-
     return np.array(values, np.int32)

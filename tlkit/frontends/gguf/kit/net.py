@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tlkit.errors import LoadError
 from tlkit.frontends.gguf.kit.blocks import BlockPart, BlockType, Part, block_type
 from tlkit.frontends.gguf.kit.family import Family
@@ -40,8 +42,6 @@ class DecodedWeight(Deferred):
 
     def whole(self) -> memoryview:
         """Return the values' bytes, in memory of their own."""
-        import numpy as np
-
         with np.errstate(over="ignore"):  # what f16 cannot hold becomes infinite, and is found when it is run
             made = np.require(self.tensor.array(), self.dtype.numpy_like, ["C", "W"])
         return made.data.cast("B")

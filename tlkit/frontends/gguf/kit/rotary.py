@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
 from tlkit.frontends.gguf.kit.net import Net
 from tlkit.frontends.gguf.kit.source import LanguageSource
@@ -34,8 +36,6 @@ def frequencies(
 
     ``local`` layers (gemma3's sliding ones) have a base of their own and no scaling.
     """
-    import numpy as np
-
     exponents = np.arange(0, sizes.rotary, 2, dtype=np.float32) / np.float32(sizes.rotary)
     found = np.float32(1) / np.float32(sizes.local_base if local else sizes.base) ** exponents
     scaling = sizes.scaling
@@ -55,8 +55,6 @@ def frequencies(
 
 
 def _yarn(plain: NDArray[Any], sizes: Hyperparameters) -> tuple[NDArray[Any], float]:
-    import numpy as np
-
     scaling = sizes.scaling
     original = scaling.original or sizes.context
 
@@ -75,8 +73,6 @@ def _yarn(plain: NDArray[Any], sizes: Hyperparameters) -> tuple[NDArray[Any], fl
 
 def turned(net: Net, sizes: Hyperparameters, context: int, positions: Blob, *, local: bool = False) -> Turned:
     """Return cosines and sines at ``positions`` [T], of a table of ``context`` rows."""
-    import numpy as np
-
     each, scale = frequencies(net.source, sizes, context, local=local)
     angles = np.arange(context, dtype=np.float32)[:, None] * each[None, :].astype(np.float32)
     both = np.concatenate([angles, angles], axis=1)
