@@ -173,8 +173,9 @@ class GraphEngine:
             reference.run(arrays)  # which says where it fails
             raise ExecutionError(reason(error)) from error
         graph = lower_to_onnx(reference.module, self._function, recorder, self._runtime.spelling)
+        # Its weights are the session's from now on, and each copy has the size of the model.
+        self._reference = reference = recorder = None  # type: ignore[assignment]
         session = self._runtime.compile(graph.model())
-        self._reference = None  # its weights are the session's now
         self._keep.store(self._key(shapes), session.blob)
         return session
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tlkit.engines.torch.fused.kernels import convolve
 from tlkit.mil import ops
 from tlkit.mil.lower.lower import item_of
 from tlkit.mil.ops import (
@@ -105,7 +106,7 @@ class _Halving:
             node.target = function if half else node.target
             return
         if self.native(node, function) and all(item in self.halves or self.narrow(item) for item in floats):
-            node.target = function
+            node.target = convolve if function is conv.conv else function
             for item in floats:
                 if item not in self.halves:
                     narrowed = self.narrow(item)

@@ -160,21 +160,27 @@ class OnnxGraph:
         return f"{base}.{count}" if count else base
 
     def model(self) -> bytes:
-        """Return the graph as a serialized ONNX model; UnsupportedGraph where its constants are too large for one."""
-        from onnx import TensorProto, helper
+        """Return the graph as a serialized ONNX model, once: the constants go with it, as there is no memory to spare.
+
+        UnsupportedGraph where the constants are too large for one.
+        """
+        from onnx import ModelProto, helper
 
         used = {name for node in self.nodes for name in node.input} | {item.name for item in self.outputs}
-        arrays = {name: array for name, array in self._arrays.items() if name in used}
-        if sum(array.nbytes for array in arrays.values()) > LARGEST:
+        self._arrays = {name: array for name, array in self._arrays.items() if name in used}
+        if sum(array.nbytes for array in self._arrays.values()) > LARGEST:
             raise UnsupportedGraph("its weights do not fit into one ONNX model")
-        constants = []
-        for name, array in arrays.items():
-            tensor = TensorProto(name=name, dims=array.shape, raw_data=np.ascontiguousarray(array).tobytes())
+        # Filled in place: onnx's own helpers copy the constants at each step.
+        made = ModelProto(ir_version=10, opset_import=[helper.make_opsetid("", OPSET)])
+        made.graph.name = "program"
+        made.graph.node.extend(self.nodes)
+        made.graph.input.extend(_port(item) for item in self.inputs)
+        made.graph.output.extend(_port(item) for item in self.outputs)
+        for name in list(self._arrays):
+            array = self._arrays.pop(name)
+            tensor = made.graph.initializer.add(name=name, dims=array.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-            constants.append(tensor)
-        inputs, outputs = [_port(item) for item in self.inputs], [_port(item) for item in self.outputs]
-        graph = helper.make_graph(self.nodes, "program", inputs, outputs, constants)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+            tensor.raw_data = np.ascontiguousarray(array).tobytes()
         data: bytes = made.SerializeToString()
         return data
 

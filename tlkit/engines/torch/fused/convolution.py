@@ -32,10 +32,10 @@ def convolved(
     high: float = math.inf,
 ) -> Any:
     """min(max(conv(x) + residual, low), high), of f16 tensors [n, C, H, W]; the parameters before it are conv's."""
-    shape = (strides, pad_type, pad, dilations, groups)
+    shape: Any = {"strides": strides, "pad_type": pad_type, "pad": pad, "dilations": dilations, "groups": groups}
     if (residual, low, high) == (None, 0.0, math.inf) and kernels.takes_relu(x, pad_type, pad, groups):
         return kernels.convolved_relu(x, weight, bias, strides, pad_type, pad, dilations)
-    return kernels.finished(conv.conv(x, weight, None, *shape), bias, residual, low, high)
+    return kernels.finished(kernels.convolve(x, weight, **shape), bias, residual, low, high)
 
 
 def fuse_convolutions(module: fx.GraphModule) -> int:
