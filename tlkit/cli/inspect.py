@@ -268,10 +268,8 @@ def _shown(found: Inspection, listing: _Listing, weights: bool, tensors: str | N
         return view.weights_view(found.matching(tensors))
     if tree:
         return tensor_view.tree_view(found, found.groups)
-    # An old network's costs take numpy and a program made of its layers: --ops and --json have them.
-    counted = found.package is None or found.package.program is not None
     groups = found.groups if found.package is None else ()
-    return view.summary_view(found, groups, found.risks, found.costs if counted else None)
+    return view.summary_view(found, groups, found.risks, found.totals)
 
 
 def _operations(found: Inspection, listing: _Listing) -> Any:

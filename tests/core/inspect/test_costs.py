@@ -1,4 +1,7 @@
-"""What models cost, against counts by hand; of real networks against those that their papers and authors give."""
+"""What models cost, against counts by hand; of real networks against those that their papers and authors give.
+
+Covers tlkit/core/inspect/totals.py.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,13 @@ def test_a_package_has_its_default_function_s_costs(tmp_path: Path) -> None:
     costs = tlkit.inspect(path).costs
     assert costs is not None and [op.macs for op in costs.per_op if op.type == "linear"] == [12]
     assert [op.type for op in costs.per_op] == [row["type"] for row in tlkit.inspect(path).program]
+
+
+def test_the_summary_s_figures_are_those_of_the_operations(tmp_path: Path) -> None:
+    found = tlkit.inspect(packages.classifier(tmp_path / "net.mlpackage"))
+    costs, totals = found.costs, found.totals
+    assert costs is not None and costs.activations is not None and totals is not None
+    assert totals == (costs.macs, costs.activations.peak_bytes, costs.open) and totals.macs == 12
 
 
 def test_weights_have_no_costs(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,16 +15,15 @@ from rich.text import Text
 from tlkit.cli.sink.card import card
 from tlkit.cli.sink.named_table import NamedTable
 from tlkit.cli.views import tensors as _tensor_view
-from tlkit.cli.views.program.ops import costs_rows
 from tlkit.cli.views.risks import summary_of_risks
 from tlkit.core.inspect.which import which_format
 from tlkit.mil.opsets import VERSIONS
 from tlkit.ports.shapes import shape_text, shapes_text
 from tlkit.types import ModelInfo, TensorSpec
-from tlkit.words import byte_text, count_text
+from tlkit.words import byte_text, count_text, macs_text
 
 if TYPE_CHECKING:
-    from tlkit.core.inspect.costs import Costs
+    from tlkit.core.inspect.totals import Totals
     from tlkit.formats.base.tensors import TensorEntry
     from tlkit.formats.groups import Group as TensorGroup
     from tlkit.mil.risks.kit import Risk
@@ -36,10 +35,10 @@ _LONG = 400  # characters of a description or a user's entry; --json has all of 
 
 
 def summary_view(
-    info: ModelInfo, groups: Sequence[TensorGroup] = (), risks: Sequence[Risk] = (), costs: Costs | None = None
+    info: ModelInfo, groups: Sequence[TensorGroup] = (), risks: Sequence[Risk] = (), totals: Totals | None = None
 ) -> RenderableType:
     """Return the summary: facts, costs, ports, operations, tensors by group, known problems, uses."""
-    parts: list[RenderableType] = [_facts(info, costs)]
+    parts: list[RenderableType] = [_facts(info, totals)]
     ports = [("input", spec) for spec in info.inputs]
     ports += [("state", spec) for spec in info.states]
     ports += [("output", spec) for spec in info.outputs]
@@ -78,13 +77,21 @@ def weights_view(table: Iterable[TensorEntry]) -> RenderableType:
     return view
 
 
-def _facts(info: ModelInfo, costs: Costs | None) -> RenderableType:
+def _facts(info: ModelInfo, totals: Totals | None) -> RenderableType:
     rows: list[tuple[str, str | Text]] = [("model", Text(info.path, "bold"))]
     rows += [("format", _format(info)), ("precision", _precision(info)), ("parameters", _parameters(info))]
-    rows += costs_rows(costs)
+    rows += _costs(totals)
     rows += [("on disk", _sizes(info.sizes)), ("classes", _some(info.labels))]
     rows += [*_tensor_view.detail_rows(info), *_said(info), *_origin(info)]
     return card(((label, _cut(value)) for label, value in rows if value), _LABEL)
+
+
+def _costs(totals: Totals | None) -> Iterator[tuple[str, str | Text]]:
+    least = "at least " if totals and totals.least else ""
+    if totals and totals.macs:
+        yield "compute", f"{least}{macs_text(totals.macs)} ({macs_text(2 * totals.macs, 'FLOPs')}) per inference"
+    if totals and totals.peak_bytes:
+        yield "activations", f"{least}{byte_text(totals.peak_bytes)} at their peak"
 
 
 def _cut(value: str | Text) -> str | Text:

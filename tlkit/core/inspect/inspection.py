@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tlkit.core.inspect.costs import Costs
     from tlkit.core.inspect.measured import Beside
     from tlkit.core.inspect.stats import TensorStats
+    from tlkit.core.inspect.totals import Totals
     from tlkit.formats.coreml.package import Package
     from tlkit.mil.risks.kit import Risk
     from tlkit.placement.predict import Prediction
@@ -102,6 +103,21 @@ class Inspection(ModelInfo):
         from tlkit.formats.onnx import OnnxFile
 
         return onnx_costs(self.opened) if isinstance(self.opened, OnnxFile) else None
+
+    @cached_property
+    def totals(self) -> Totals | None:
+        """Multiply-accumulates and peak memory, of programs and ONNX; an old network's are in :attr:`costs` only."""
+        if self.package is not None:
+            from tlkit.core.inspect.totals import program_totals
+
+            return program_totals(self.package, self.function)
+        costs = self.costs
+        if costs is None or not costs.per_op:
+            return None
+        from tlkit.core.inspect.totals import Totals
+
+        peak = costs.activations.peak_bytes if costs.activations else 0
+        return Totals(costs.macs, peak, costs.open or bool(costs.notes))
 
     @property
     def good_for(self) -> str:

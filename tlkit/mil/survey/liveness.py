@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tlkit.mil.program import Block, Function, NamedType, Operation, Ref, TensorType, Type, Value
 from tlkit.mil.survey import views
@@ -42,8 +42,7 @@ EXACT = frozenset(
 """Operations whose results need no rounding. Written out, since the op library imports torch; a test compares."""
 
 
-@dataclass(frozen=True, slots=True)
-class Carrier:
+class Carrier(NamedTuple):
     """What carries the values: ``wide`` puts f16 into f32, ``rounds`` rounds it to f16 after each inexact operation."""
 
     wide: bool = False
@@ -83,25 +82,23 @@ EAGER_F32 = Carrier(wide=True)
 """The same with ``--precision f32``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(NamedTuple):
     """An operation and the bytes of the values that are alive while it runs, its results among them."""
 
     operation: Operation
     nbytes: int
 
 
-@dataclass
 class _Memory:
     """One allocation: its bytes, the last operation (by its place) that needs it, and the one that made it."""
 
-    nbytes: int
-    last: int
-    made: int
+    __slots__ = ("last", "made", "nbytes")
+
+    def __init__(self, nbytes: int, last: int, made: int) -> None:
+        self.nbytes, self.last, self.made = nbytes, last, made
 
 
-@dataclass(frozen=True)
-class _View:
+class _View(NamedTuple):
     memory: _Memory
     shape: tuple[int, ...]
     strides: views.Strides

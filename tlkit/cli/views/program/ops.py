@@ -55,17 +55,6 @@ def modules_view(costs: Costs, modules: Sequence[ModuleCost]) -> RenderableType:
     return Group(table, *_notes(costs))
 
 
-def costs_rows(costs: Costs | None) -> Iterator[tuple[str, str]]:
-    """Yield the facts about a model's costs for its summary."""
-    if costs is None or not costs.per_op:
-        return
-    least = "at least " if costs.open or costs.notes else ""
-    if costs.macs:
-        yield "compute", f"{least}{macs_text(costs.macs)} ({macs_text(costs.flops, 'FLOPs')}) per inference"
-    if costs.activations is not None and costs.activations.peak_bytes:
-        yield "activations", f"{least}{byte_text(costs.activations.peak_bytes)} at their peak"
-
-
 def _last(costs: Costs, ops: Sequence[Cost]) -> Iterator[RenderableType]:
     if len(ops) > SHOWN:
         said = f"{len(ops) - SHOWN:,} more of {len(ops):,} operations: choose with a pattern or --depth, or take --json"
