@@ -104,6 +104,15 @@ def test_pixels_are_scaled_and_biases_go_by_colour(tmp_path, space, order):
     np.testing.assert_allclose(out, wanted[list(order)][None, None], rtol=1e-6)
 
 
+def test_a_picture_in_place_of_an_array_whose_channels_are_last(tmp_path):
+    """coremltools puts a transpose of three axes behind it, where the picture has four."""
+    made = picture_model(20, rank4=True)
+    made.neuralNetwork.layers[0].CopyFrom(layer("transpose", axes=[1, 2, 0]))
+    pixels = RNG.integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    found = tlkit.load_model(saved(made, tmp_path)).predict({"x": Image.fromarray(pixels)})["y"]
+    np.testing.assert_array_equal(found, pixels)
+
+
 def test_a_gray_picture_a_mean_image_and_rank_4(tmp_path):
     from tlkit.mil import coreml_proto
 

@@ -3,6 +3,9 @@
 A branch compares one feature with a number; a missing value (NaN) goes where the branch says, whatever the comparison.
 Converters round thresholds to f32 for the sake of models that compared in f32 themselves, so features are compared in
 f32 where all thresholds are f32 numbers: it decides values at a border.
+
+coremltools 9 does not divide the leaves of scikit-learn's forests of three and more classes by the number of trees:
+their "probabilities" add up to that number, with Core ML, too (apple/coremltools#1541). The labels are right.
 """
 
 from __future__ import annotations

@@ -42,8 +42,15 @@ def permute(g: Graph, layer: Layer) -> Blob:
 
 @layer("transpose")
 def transpose(g: Graph, layer: Layer) -> Blob:
-    """Put the axes in another order."""
-    return transposed(g, layer.x, [int(axis) for axis in layer.params.axes])
+    """Put the axes in another order.
+
+    An image enters as [1, C, H, W]; converters that put it in place of an array [H, W, C] list three axes.
+    """
+    x, axes = layer.x, [int(axis) for axis in layer.params.axes]
+    spare = x.rank - len(axes)
+    if axes and spare > 0 and set(x.logical[:spare]) == {1}:
+        x = g.reshape(x, x.logical[spare:])
+    return transposed(g, x, axes)
 
 
 @layer("flatten")
