@@ -12,12 +12,14 @@ import tlkit.host.forked  # noqa: F401 -- a fork of this process has to know tha
 
 if TYPE_CHECKING:
     from tlkit.core.bench.bench import BenchResult, bench
+    from tlkit.core.compress.compress import Compressed, compress
+    from tlkit.core.compress.door import edit
     from tlkit.core.convert.door import convert
     from tlkit.core.convert.export import ExportResult, export
     from tlkit.core.convert.functions import Combined, combine
     from tlkit.core.convert.result import ConversionResult
     from tlkit.core.doctor import Diagnosis, doctor
-    from tlkit.core.edit.edit import EditResult, edit
+    from tlkit.core.edit.edit import EditResult
     from tlkit.core.inspect.inspect import inspect
     from tlkit.core.inspect.inspection import Inspection
     from tlkit.core.judge.compare import Judgement, compare
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "tlkit.core.compress.compress": ("Compressed", "compress"),
     "tlkit.core.convert.door": ("convert",),
     "tlkit.core.convert.result": ("ConversionResult",),
     "tlkit.core.doctor": ("Diagnosis", "doctor"),
-    "tlkit.core.edit.edit": ("EditResult", "edit"),
+    "tlkit.core.compress.door": ("edit",),
+    "tlkit.core.edit.edit": ("EditResult",),
     "tlkit.core.convert.export": ("ExportResult", "export"),
     "tlkit.core.inspect.inspect": ("inspect",),
     "tlkit.core.inspect.inspection": ("Inspection",),
@@ -65,6 +69,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BenchResult",
     "Combined",
+    "Compressed",
     "ConversionError",
     "ConversionResult",
     "Diagnosis",
@@ -88,6 +93,7 @@ __all__ = [
     "bench",
     "combine",
     "compare",
+    "compress",
     "convert",
     "convert_weights",
     "doctor",

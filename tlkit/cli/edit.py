@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from tlkit.cli.sink import output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tlkit.core.compress.compress import Compressed
     from tlkit.core.edit.edit import EditResult
 
 
@@ -64,6 +65,44 @@ MendRisks = Annotated[
         help="Rewrite what goes wrong in the Neural Engine's arithmetic (emulated) on --input, or drawn values.",
     ),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize",
+        metavar="int8|int4[:...]",
+        help="Weights as integers: int8, int4:per-block=32, int8:per-tensor.",
+    ),
+]
+Palettize = Annotated[
+    str | None,
+    typer.Option(
+        "--palettize", metavar="BITS[:...]", help="Weights as palettes of 8, 6, 4, 3, 2 or 1 bits; 4:group=16."
+    ),
+]
+Prune = Annotated[
+    str | None, typer.Option("--prune", metavar="SHARE|N:M", help="Set the smallest weights to 0: 0.5, or 2:4.")
+]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule", metavar="PATTERN=WHAT", help="What some get: 'linear*=int4', '*=prune0.5+int8'. Repeatable."
+    ),
+]
+Skip = Annotated[
+    list[str] | None, typer.Option("--skip", metavar="PATTERN", help="Weights to leave as they are. Repeatable.")
+]
+Threshold = Annotated[
+    int, typer.Option("--weight-threshold", metavar="N", min=1, help="Leave weights of fewer elements as they are.")
+]
+Target = Annotated[
+    str | None, typer.Option("--target", metavar="OS", help="Oldest system for compressed weights. [what they need]")
+]
+Cosine = Annotated[
+    float | None, typer.Option("--min-cosine", metavar="C", help="What compressed weights have to keep; else exit 1.")
+]
+Snr = Annotated[
+    float | None, typer.Option("--min-snr", metavar="DB", help="The same as a signal-to-noise ratio, in dB.")
+]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Run both models on one seeded input; exit 1 where they differ.")
 ]
@@ -87,6 +126,15 @@ def edit(
     chip: options.Chip = None,
     mend_risks: MendRisks = False,
     inputs: options.Inputs = None,
+    quantize: Quantize = None,
+    palettize: Palettize = None,
+    prune: Prune = None,
+    rules: Rules = None,
+    skip: Skip = None,
+    weight_threshold: Threshold = 2048,
+    target: Target = None,
+    min_cosine: Cosine = None,
+    min_snr: Snr = None,
     verify: Verify = True,
     seed: options.Seed = 0,
     force: options.Force = False,
@@ -94,7 +142,7 @@ def edit(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Change a Core ML model's names, shapes, types, labels or metadata without converting it again.
+    """Change a Core ML model's names, shapes, types, labels or metadata, or its size, without converting it again.
 
     \b
     tlkit edit net.mlpackage --rename y=scores --author "A. Person" \\
@@ -104,14 +152,16 @@ def edit(
     tlkit edit net.mlpackage --input-shape x=4x8 -o four.mlpackage
     tlkit edit net.mlpackage --ane --chip m4 -o faster.mlpackage
     tlkit edit net.mlpackage --mend-risks -o mended.mlpackage
+    tlkit edit net.mlpackage --quantize int8 --skip '*head*' -o small.mlpackage
+    tlkit edit net.mlpackage --palettize 4 --rule 'conv=int8' --min-snr 30 -o smaller.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
     become another fixed one if the program's operations follow it.
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
-    from tlkit.core.edit.edit import edit as change
+    from tlkit.core.compress.door import edit as change
 
-    with sink.progress(f"editing {model}"):
+    with sink.progress(f"editing {model}") as bar:
         result = change(
             model,
             output_path,
@@ -130,11 +180,27 @@ def edit(
             chip=chip,
             mend_risks=mend_risks,
             inputs=inputs or (),
+            quantize=quantize,
+            palettize=palettize,
+            prune=prune,
+            rules=rules or (),
+            skip=skip or (),
+            weight_threshold=weight_threshold,
+            target=target,
+            min_cosine=min_cosine,
+            min_snr=min_snr,
             verify=verify,
             seed=seed,
             force=force,
+            report=lambda what, share: bar.describe(what),
         )
-    sink.answer(_document(result), lambda: _show(result))
+    # By name: to ask for the class itself would import what compresses.
+    if type(result).__name__ == "Compressed":
+        from tlkit.cli.views.judge.compressed import document, show
+
+        sink.answer(document(cast("Compressed", result)), lambda: show(cast("Compressed", result)))
+    else:
+        sink.answer(_document(cast("EditResult", result)), lambda: _show(cast("EditResult", result)))
     if not result.ok:
         raise typer.Exit(1)
 

@@ -1,4 +1,7 @@
-"""Packages made anew from packages: the oracle is the PyTorch module that the first one was made of."""
+"""Packages made anew from packages: the oracle is the PyTorch module that the first one was made of.
+
+Covers tlkit/core/convert/tools/rebuild.py.
+"""
 
 from __future__ import annotations
 

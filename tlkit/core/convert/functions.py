@@ -15,8 +15,8 @@ from tlkit.core.compare.models import Verification
 from tlkit.core.compare.packages import compare_packages
 from tlkit.core.convert.convert import convert
 from tlkit.core.convert.provenance import inherit
-from tlkit.core.convert.remake import rebuild
 from tlkit.core.convert.tools.build import Report, check_versions
+from tlkit.core.convert.tools.rebuild import rebuild
 from tlkit.core.convert.tools.targets import choose_target, target_of_version
 from tlkit.core.model.load import inspect
 from tlkit.errors import LoadError, UsageError

@@ -17,16 +17,14 @@ from tlkit.core.convert.classic.check import check_made
 from tlkit.core.convert.classic.program import open_program
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.result import Clock, ConversionResult, result
-from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions, progress, refused_by_disk
-from tlkit.core.convert.tools.failure import conversion_error
-from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
-from tlkit.errors import TlkitError, UsageError
+from tlkit.core.convert.tools.build import About, Recipe, check_versions
+from tlkit.core.convert.tools.rebuild import NARROW, TIDY, rebuild
+from tlkit.core.convert.tools.targets import choose_target, target_of_version
+from tlkit.errors import UsageError
 from tlkit.formats.coreml.features import interfaces, refuse_half_images
 from tlkit.formats.coreml.package import Package, blamed_on
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
-from tlkit.host.quiet import quiet
-from tlkit.host.scratch import temporary_files
 from tlkit.host.staging import staged
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.passes.precision import Widen, is_half
@@ -34,12 +32,6 @@ from tlkit.mil.program import Program
 
 if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
-
-Steps = tuple[str, ...] | None
-NARROW: Steps = None
-"""All of coremltools' passes, to f16."""
-TIDY: Steps = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
-"""Passes that take away the casts between f32 and f32 that widening leaves."""
 
 
 def is_package(source: object) -> bool:
@@ -127,48 +119,6 @@ def _widened(package: Package, program: Program, path: Path) -> Package:
 def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Clock) -> None:
     """Build the program again for the recipe's target, in f16 where ``narrow``, and write it at ``path``."""
     rebuild(package, recipe.target, path, NARROW if narrow else TIDY, clock.report, recipe.about)
-
-
-def rebuild(
-    package: Package, target: Target, path: Path, steps: Steps, report: Report, about: About | None = None
-) -> None:
-    """Have coremltools read ``package``, apply ``steps``, and write it at ``path`` with the operations of ``target``.
-
-    Raises :class:`ConversionError` with coremltools' reason.
-    """
-    with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
-        import coremltools as ct
-        from coremltools.converters.mil.converter import mil_convert
-        from coremltools.converters.mil.frontend.milproto.load import load
-
-        spec = ct.proto.Model_pb2.Model.FromString(package.model.SerializeToString())
-        (about or About()).write(spec.description.metadata)
-        pipeline = ct.PassPipeline() if steps is NARROW else ct.PassPipeline(list(steps or ()), "tidy")
-        if steps is NARROW:
-            pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": "classify"})  # its labels are a list
-        try:
-            program = load(
-                model_spec=spec,
-                specification_version=target.version,
-                file_weights_dir=str(package.base / "weights"),
-            )
-            program.default_function_name = spec.description.defaultFunctionName or "main"
-            mil_convert(
-                program,
-                convert_from="milinternal",
-                convert_to="mlprogram",
-                specification_version=target.version,
-                model_description=spec.description,
-                main_pipeline=pipeline,
-                compute_units=ct.ComputeUnit.ALL,
-                skip_model_load=True,  # it would compile the model, which only macOS can
-                package_dir=str(path),
-            )
-        except (OSError, TlkitError):
-            raise
-        except Exception as error:
-            refused_by_disk(error, path)
-            raise conversion_error(error, heard, ct.__version__) from error
 
 
 def _verified(original: Path, made: Path, limits: str, seed: int) -> Verification:

@@ -1,0 +1,136 @@
+"""Compressed packages: every weight is, bit for bit, what coremltools' own decompression makes of it.
+
+Covers tlkit/core/compress/tools.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import coremltools as ct
+import coremltools.optimize.coreml as cto
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tlkit
+from tlkit.core.compress.choices import parse_choice
+from tlkit.core.compress.compress import compress
+from tlkit.core.model.load import load_model
+from tlkit.errors import UsageError
+
+
+class Small(nn.Module):
+    """A convolution and two products: 24 thousand weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.one, self.two = nn.Conv2d(3, 64, 3), nn.Linear(64, 128), nn.Linear(128, 128)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.two(torch.relu(self.one(torch.relu(self.conv(x)).mean((2, 3)))))
+        return hidden
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "small.mlpackage"
+    tlkit.convert(Small(), path, inputs=["x=1x3x12x12"], verify=False, target="iOS18")
+    return path
+
+
+def ours(path: Path) -> dict[str, np.ndarray]:
+    """The weights as tlkit reads them, by the operation's own name without what the compression adds."""
+    return {name: tensor.numpy() for name, tensor in load_model(path).tensors().items()}
+
+
+def theirs(path: Path, goal: Path) -> dict[str, np.ndarray]:
+    """The weights as coremltools decompresses them."""
+    cto.decompress_weights(ct.models.MLModel(str(path), skip_model_load=True)).save(str(goal))
+    return ours(goal)
+
+
+def same_weights(path: Path, scratch: Path) -> int:
+    """How many weights of over a thousand elements were compared; each is equal."""
+    wanted = [value for value in theirs(path, scratch).values() if value.size > 1000]
+    found = [value for value in ours(path).values() if value.size > 1000]
+    assert len(wanted) == len(found)
+    for one, other in zip(wanted, found, strict=True):
+        assert np.array_equal(one.astype(np.float32), other.astype(np.float32))
+    return len(found)
+
+
+def test_int8_halves_the_weights_and_palettes_of_4_bits_quarter_them(package: Path, tmp_path: Path) -> None:
+    found = compress(package, tmp_path / "int8.mlpackage", quantize="int8")
+    assert found.ok and found.check is not None and found.check.outputs["output"].snr_db > 35
+    assert same_weights(tmp_path / "int8.mlpackage", tmp_path / "plain.mlpackage") == 3
+    packed = [item for item in found.weights if item.choice == "int8"]
+    # A scale of two bytes for each channel comes along: 128 channels of 64 are 1.6 % more.
+    assert len(packed) == 2 and all(0.5 <= item.after / item.before < 0.52 for item in packed)
+    found = compress(package, tmp_path / "four.mlpackage", palettize="4", skip=["*two*"], threshold=1000)
+    sizes = {item.name: (item.choice, item.after / item.before) for item in found.weights}
+    kept = [pair for name, pair in sizes.items() if "two" in name]
+    assert kept == [("as it is", 1.0)]
+    assert all(0.25 <= share < 0.28 for name, (_, share) in sizes.items() if "two" not in name)
+
+
+_SMALL = "small.mlpackage"
+MODES = (
+    {"quantize": "int4"},
+    {"quantize": "int4:per-block=32"},
+    {"quantize": "int8:per-tensor"},
+    {"palettize": "8"},
+    {"palettize": "6"},
+    {"palettize": "3"},
+    {"palettize": "2"},
+    {"palettize": "1"},
+    {"palettize": "4:group=16"},
+    {"palettize": "4:vector=2"},
+    {"prune": "0.5"},
+    {"prune": "2:4"},
+    {"prune": "0.5", "quantize": "int8"},
+    {"prune": "0.5", "palettize": "4"},
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_every_mode_is_what_coremltools_decompresses(package: Path, tmp_path: Path, mode: dict[str, str]) -> None:
+    found = compress(package, tmp_path / _SMALL, **mode)  # type: ignore[arg-type]
+    assert found.ok and found.after < found.before, found
+    assert same_weights(tmp_path / _SMALL, tmp_path / "plain.mlpackage") == 3
+    original, made = (
+        ours(package),
+        [value for value in ours(tmp_path / "small.mlpackage").values() if value.size > 5000],
+    )
+    for before, after in zip([value for value in original.values() if value.size > 5000], made, strict=True):
+        assert not np.array_equal(before, after)
+        if "prune" in mode:
+            assert np.mean(after == 0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_last_rule_that_matches_counts(package: Path, tmp_path: Path) -> None:
+    found = compress(
+        package,
+        tmp_path / "a.mlpackage",
+        rules=["linear=int8", "*two*=palette6", "conv=none"],
+        threshold=1000,
+        verify=False,
+    )
+    choices = [item.choice for item in sorted(found.weights, key=lambda item: item.name)]
+    assert choices == ["as it is", "int8", "palette6"]
+
+
+def test_a_system_that_is_too_old_is_refused_and_a_newer_one_chosen(package: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"int4 needs iOS18; --target iOS16 is older"):
+        compress(package, tmp_path / "a.mlpackage", quantize="int4", target="iOS16")
+    with pytest.raises(UsageError, match="matches no weight"):
+        compress(package, tmp_path / "a.mlpackage", quantize="int8", skip=["nothing"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["int8", "int4:per-block=64", "palette3:group=8", "prune0.5+int8", "prune2:4", "none"])
+def test_a_choice_is_written_as_it_is_read(text: str) -> None:
+    assert str(parse_choice(text)) == {"none": "as it is"}.get(text, text)

@@ -1,0 +1,1 @@
+"""Make packages smaller: quantized, palettized and pruned weights, and the search for the best choice of them."""

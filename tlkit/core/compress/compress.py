@@ -1,0 +1,221 @@
+"""``tlkit.compress``: a package with smaller weights, measured against the one that it was made of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.compare.difference import Tolerance
+from tlkit.core.compare.packages import compare_packages
+from tlkit.core.compress.choices import WeightChoice, parse_rules, told, unused
+from tlkit.core.compress.tools import THRESHOLD, WeightUse, opened, packed, weight_uses
+from tlkit.core.convert.tools.build import check_versions
+from tlkit.core.convert.tools.rebuild import TIDY, rebuild
+from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
+from tlkit.errors import UsageError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml.describe import describe
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package
+from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.formats.describe import open_tensors
+from tlkit.host.staging import prepare, staged
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from tlkit.core.compare.models import Verification
+
+_LEAST = {8: 0.99, 6: 0.98}
+"""The cosine that is asked for where nothing else is: fewer bits may do anything to a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """One weight before and after: its name, what was done, its bytes in the file, and who takes it."""
+
+    name: str
+    choice: str
+    before: int
+    after: int
+    operations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """What was made: bytes of the whole packages and of each weight, and how the outputs compare.
+
+    ``target`` is the oldest system that runs it. ``check`` is None where it was not asked for.
+    """
+
+    path: Path
+    source: str
+    before: int
+    after: int
+    weights: tuple[PackedWeight, ...]
+    target: str
+    notes: tuple[str, ...]
+    limits: str
+    check: Verification | None
+    info: ModelInfo
+
+    @property
+    def ok(self) -> bool:
+        """Whether it runs, and its outputs are within the limits."""
+        return self.check is None or self.check.ok
+
+
+def compress(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    quantize: str | None = None,
+    palettize: str | None = None,
+    prune: str | None = None,
+    rules: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    threshold: int = THRESHOLD,
+    target: str | None = None,
+    min_cosine: float | None = None,
+    min_snr: float | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    force: bool = False,
+    report: Callable[[str, float], None] = lambda what, share: None,
+) -> Compressed:
+    """Write the ``.mlpackage`` ``model`` to ``output`` with compressed weights; return what was made.
+
+    ``quantize`` is ``int8`` or ``int4``, with ``:per-channel`` (the default), ``:per-tensor`` or ``:per-block=32``;
+    ``palettize`` are the bits of an index, with ``:group=16`` and ``:vector=2``; ``prune`` is a share of zeros or
+    ``2:4``. ``rules`` are texts ``PATTERN=WHAT`` (``linear*=int4``, ``head=none``, ``*=prune0.5+int8``) for weights
+    whose name, or whose operation's name or type, matches; the last that matches counts, and ``skip`` beats them all.
+    Weights of fewer than ``threshold`` elements stay. The package is made for the system that this needs (iOS16, or
+    iOS18 for int4, blocks, groups, 3 bits and pruned ones that are also packed) unless it asks for a newer one already;
+    a ``target`` that is too old is refused. It runs beside the original on a seeded input; ``min_cosine`` and
+    ``min_snr`` are what its outputs have to keep (by default a cosine of 0.99 with 8 bits, 0.98 with 6).
+    """
+    source, goal = Path(model), Path(output)
+    chosen = parse_rules(quantize, palettize, prune, rules, skip)
+    if goal.suffix != ".mlpackage":
+        raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
+    prepare(goal, force=force, kind=PACKAGE, inputs=[source])
+    package = _opened(source)
+    check_versions()
+    with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
+        scratch = path.with_name("uncompressed.mlpackage")
+        report("reading the weights", 0.0)
+        shutil.copytree(source, scratch)
+        uses, choices = _chosen(scratch, chosen, threshold)
+        wanted = _target(package, choices, target)
+        report(f"compressing {len(choices)} weights", 0.1)
+        if wanted.version > package.model.specificationVersion:
+            raised = path.with_name("raised.mlpackage")
+            rebuild(package, wanted, raised, TIDY, report)
+            shutil.rmtree(scratch)
+            raised.rename(scratch)
+            uses, choices = _chosen(scratch, chosen, threshold)
+        _write(scratch, path, choices, threshold)
+        weights = tuple(_measured(path, uses, choices))
+        report("verifying", 0.8)
+        limits = _limits(choices, min_cosine, min_snr)
+        check = compare_packages(source, path, seed, limits) if verify else None
+        info = replace(describe(path), path=str(goal))
+        sizes = _bytes(source), _bytes(path)
+        shutil.rmtree(scratch)
+    return Compressed(goal, str(source), *sizes, weights, wanted.name, _notes(package, wanted, uses, weights, choices),
+                      _limits_text(limits), check, info)  # fmt: skip
+
+
+def _opened(source: Path) -> Package:
+    sniff.expect_coreml(source)
+    package = open_package(source)
+    if package.program is None or package.root != source or not source.is_dir() or package.file.suffix != ".mlmodel":
+        raise UsageError(f"{source}: only the weights of an mlprogram's .mlpackage can be compressed",
+                         "make a package of it: tlkit convert MODEL -o net.mlpackage")  # fmt: skip
+    package.require_weights()
+    return package
+
+
+def _chosen(path: Path, rules: Any, threshold: int) -> tuple[tuple[WeightUse, ...], dict[str, WeightChoice]]:
+    with opened(path) as (model, _, tools):
+        uses = weight_uses(model, tools, threshold)
+    strangers = unused(rules, (use.names for use in uses))
+    if strangers:
+        known = ", ".join(use.name for use in uses[:4]) or "none"
+        raise UsageError(
+            f"'{strangers[0]}' matches no weight of {threshold} elements or more", f"weights: {known}, ..."
+        )
+    choices = {use.name: rules.of(use.names) for use in uses}
+    choices = {name: choice for name, choice in choices.items() if choice != WeightChoice()}
+    if not choices:
+        raise UsageError(f"no weight of {threshold} elements or more is left to compress", "lower --weight-threshold")
+    return uses, choices
+
+
+def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | None) -> Target:
+    version = package.model.specificationVersion
+    needed = max(choice.needs for choice in choices.values())
+    if asked is not None:
+        wanted = choose_target(asked)
+        if wanted.version < needed:
+            what = next(str(choice) for choice in choices.values() if choice.needs == needed)
+            oldest = target_of_version(needed).name
+            raise UsageError(f"{what} needs {oldest}; --target {asked} is older", f"use --target {oldest}, or int8")
+        if wanted.version < version:
+            raise UsageError(f"the package is for {target_of_version(version).name} already", "leave --target out")
+        return wanted
+    return target_of_version(max(needed, version))
+
+
+def _write(scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int) -> None:
+    with opened(scratch) as (model, _, tools):
+        packed(model, tools, choices, threshold).save(str(path))
+
+
+def _measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, WeightChoice]) -> list[PackedWeight]:
+    """Return the bytes of each weight in both files; what is packed has the weight's name and more behind it."""
+    stored = {entry.name: entry.nbytes for entry in open_tensors(path).entries()}
+    found = []
+    for use in uses:
+        after = next((size for name, size in stored.items() if name == use.name), None)
+        after = after or next((size for name, size in stored.items() if name.startswith(f"{use.name}_")), use.nbytes)
+        choice = str(choices.get(use.name, WeightChoice()))
+        found.append(PackedWeight(use.name, choice, use.nbytes, after, tuple(name for name, _ in use.operations)))
+    return found
+
+
+def _bytes(path: Path) -> int:
+    return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+
+
+def _limits(choices: Mapping[str, WeightChoice], min_cosine: float | None, min_snr: float | None) -> Tolerance:
+    if min_cosine is not None or min_snr is not None:
+        return Tolerance(-1.0 if min_cosine is None else min_cosine, snr_db=min_snr, equal=0.0)
+    bits = [choice.pack.bits if choice.pack else 0 for choice in choices.values()]
+    plain = all(choice.prune is None for choice in choices.values())
+    return Tolerance(_LEAST.get(min(bits), -1.0) if plain else -1.0, equal=0.0)
+
+
+def _limits_text(limits: Tolerance) -> str:
+    told_ = [f"cosine {limits.cosine:g}"] if limits.cosine > -1 else []
+    told_ += [f"SNR {limits.snr_db:g}"] if limits.snr_db is not None else []
+    return ", ".join(told_) or "none asked for: only that it runs and stays finite"
+
+
+def _notes(
+    package: Package,
+    wanted: Target,
+    uses: Sequence[WeightUse],
+    weights: Sequence[PackedWeight],
+    choices: Mapping[str, WeightChoice],
+) -> tuple[str, ...]:
+    notes = [told(choices)]
+    if wanted.version > package.model.specificationVersion:
+        notes.append(f"made for {wanted.name}, which has what this needs")
+    kept = [item.name for item in weights if item.name in choices and item.after >= item.before]
+    if kept:
+        notes.append(f"no smaller: {', '.join(kept[:5])}{' ...' if len(kept) > 5 else ''}")
+    return tuple(notes)

@@ -1,0 +1,64 @@
+"""Have coremltools read a package's program back and build it again, with the operations of another system.
+
+Importing this module does not import coremltools; :func:`rebuild` does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlkit.core.convert.tools.build import About, Report, progress, refused_by_disk
+from tlkit.core.convert.tools.failure import conversion_error
+from tlkit.core.convert.tools.targets import Target
+from tlkit.errors import TlkitError
+from tlkit.formats.coreml.package import Package
+from tlkit.host.quiet import quiet
+from tlkit.host.scratch import temporary_files
+
+Steps = tuple[str, ...] | None
+NARROW: Steps = None
+"""All of coremltools' passes, to f16."""
+TIDY: Steps = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
+"""Passes that take away the casts between f32 and f32 that widening leaves."""
+
+
+def rebuild(
+    package: Package, target: Target, path: Path, steps: Steps, report: Report, about: About | None = None
+) -> None:
+    """Have coremltools read ``package``, apply ``steps``, and write it at ``path`` with the operations of ``target``.
+
+    Raises :class:`ConversionError` with coremltools' reason.
+    """
+    with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
+        import coremltools as ct
+        from coremltools.converters.mil.converter import mil_convert
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        spec = ct.proto.Model_pb2.Model.FromString(package.model.SerializeToString())
+        (about or About()).write(spec.description.metadata)
+        pipeline = ct.PassPipeline() if steps is NARROW else ct.PassPipeline(list(steps or ()), "tidy")
+        if steps is NARROW:
+            pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": "classify"})  # its labels are a list
+        try:
+            program = load(
+                model_spec=spec,
+                specification_version=target.version,
+                file_weights_dir=str(package.base / "weights"),
+            )
+            program.default_function_name = spec.description.defaultFunctionName or "main"
+            mil_convert(
+                program,
+                convert_from="milinternal",
+                convert_to="mlprogram",
+                specification_version=target.version,
+                model_description=spec.description,
+                main_pipeline=pipeline,
+                compute_units=ct.ComputeUnit.ALL,
+                skip_model_load=True,  # it would compile the model, which only macOS can
+                package_dir=str(path),
+            )
+        except (OSError, TlkitError):
+            raise
+        except Exception as error:
+            refused_by_disk(error, path)
+            raise conversion_error(error, heard, ct.__version__) from error
