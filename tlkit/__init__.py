@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tlkit.core.inspect.inspect import inspect
     from tlkit.core.inspect.inspection import Inspection
     from tlkit.core.judge.compare import Judgement, compare
+    from tlkit.core.judge.nan import FirstNan, find_nan
     from tlkit.core.model.load import Model, load_model
     from tlkit.core.run.run import RunResult, run
     from tlkit.core.weights.weights import WeightsResult, convert_weights
@@ -49,6 +50,7 @@ _HOMES = {
     "tlkit.core.inspect.inspect": ("inspect",),
     "tlkit.core.inspect.inspection": ("Inspection",),
     "tlkit.core.judge.compare": ("Judgement", "compare"),
+    "tlkit.core.judge.nan": ("FirstNan", "find_nan"),
     "tlkit.core.model.load": ("Model", "load_model"),
     "tlkit.core.run.run": ("RunResult", "run"),
     "tlkit.core.bench.bench": ("BenchResult", "bench"),
@@ -76,6 +78,7 @@ __all__ = [
     "EditResult",
     "ExecutionError",
     "ExportResult",
+    "FirstNan",
     "ImageSpec",
     "Inspection",
     "Judgement",
@@ -99,6 +102,7 @@ __all__ = [
     "doctor",
     "edit",
     "export",
+    "find_nan",
     "inspect",
     "load_model",
     "run",

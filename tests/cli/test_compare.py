@@ -45,3 +45,13 @@ def test_mistakes_are_two_lines(tlkit: Shell, linear: Path) -> None:
     for words in (("--metric", "psnr"), ("--precision", "f16,f32,f16"), ("--save-worst", "x.txt"), ()):
         outcome = tlkit("compare", linear, *words)
         assert outcome.code == 2 and len(outcome.err.strip().splitlines()) == 2, outcome.err
+
+
+def test_a_nan_is_found_and_is_exit_1(tlkit: Shell, linear: Path) -> None:
+    outcome = tlkit("compare", linear, "--find-nan", "--input", "x=[[1e38,0,0,0]]", "--json")
+    document = outcome.json()
+    assert outcome.code == 1 and document["ok"] is False and document["infinite"] + document["nan"] > 0
+    outcome = tlkit("compare", linear, "--find-nan", "--input", "x=[[1,0,0,0]]")
+    assert outcome.code == 0 and "finite" in outcome.out
+    outcome = tlkit("compare", linear, linear, "--find-nan")
+    assert outcome.code == 2 and "one model" in outcome.err

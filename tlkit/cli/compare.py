@@ -10,9 +10,13 @@ import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tlkit.core.judge.compare import Judgement
+    from tlkit.core.judge.nan import FirstNan
 
 _SIDE = "a package, .mlmodel, .onnx, .pt2, TorchScript, file.py:callable, or a .npz of saved outputs"
 First = Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_SIDE}.")]
@@ -66,6 +70,10 @@ Top1 = Annotated[
     float | None, typer.Option("--min-top1", metavar="SHARE", help="Exit 1 if the top class agrees more rarely: 0.99.")
 ]
 Bisect = Annotated[bool, typer.Option("--bisect", help="Find the first operation whose result strays, and why.")]
+FindNan = Annotated[
+    bool,
+    typer.Option("--find-nan", help="Find A's first NaN or infinity, on --input or on inputs tried to provoke one."),
+]
 Worst = Annotated[
     str | None, typer.Option("--save-worst", metavar="FILE", help="Write the worst input and both outputs to a .npz.")
 ]
@@ -95,6 +103,7 @@ def compare(
     min_snr: Snr = None,
     min_top1: Top1 = None,
     bisect: Bisect = False,
+    find_nan: FindNan = False,
     save_worst: Worst = None,
     report: Report = None,
     force: options.Force = False,
@@ -111,10 +120,15 @@ def compare(
     tlkit compare net.mlpackage --emulate mil,ane,cpu,gpu   how far units disagree
     tlkit compare net.onnx net.mlpackage --samples images/ --min-top1 0.99 --report out.html
     tlkit compare net.mlpackage before.npz --input x=x.npy --rtol 1e-3
+    tlkit compare net.mlpackage --find-nan
 
     Without a limit those of tlkit convert hold: a cosine of 0.999 and 26 dB (f16), or 0.9999 and 1e-4 of the range.
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    if find_nan:
+        given: dict[str, Any] = {"inputs": inputs or (), "shapes": shapes or (), "ports": ports or (), "seed": seed}
+        given |= {"images": images or (), "samples": samples, "precision": precision, "function": function}
+        return _find_nan(sink, a, b, given | {"trust": trust})
     from tlkit.cli.views.judge.compare import document, show
     from tlkit.core.judge.compare import across
     from tlkit.core.judge.compare import compare as judge
@@ -179,6 +193,35 @@ def _across(sink: output.Sink, found: tuple[Judgement, ...], notes: list[str]) -
     sink.answer({"units": [document(item, []) for item in found]}, lambda: Group(*map(show, found)))
     if not all(item.ok for item in found):
         raise typer.Exit(1)
+
+
+def _find_nan(sink: output.Sink, model: str, other: str | None, given: dict[str, Any]) -> None:
+    from dataclasses import fields
+
+    from tlkit.core.judge.nan import find_nan
+
+    if other is not None:
+        raise UsageError("--find-nan looks into one model", "name one; --bisect is for two")
+    with sink.progress(f"looking into {model}"):
+        result = find_nan(model, note=sink.note, **given)
+    data = {field.name: getattr(result, field.name) for field in fields(result)} | {"ok": result.ok}
+    sink.answer(data, partial(_show_nan, result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _show_nan(result: FirstNan) -> RenderableType:
+    from tlkit.cli.sink.card import card
+
+    rows = [("model", result.model, "bold")]
+    if result.ok:
+        tried = f"every value inside is finite on {len(result.tried)} inputs: {', '.join(result.tried)}"
+        return card([*rows, ("found", tried, "green")])
+    counts = ((result.nan, "NaN"), (result.infinite, "infinite"))
+    what = ", ".join(f"{count} {word}" for count, word in counts if count)
+    rows += [("first", f"{result.operation} ({result.type}): {what}", "bold red"), ("because", result.why, "yellow")]
+    rows += [("on", result.case, ""), *((("in PyTorch", result.place, ""),) if result.place else ())]
+    return card([*rows, *(("operand", f"{name}: {low:.4g} to {high:.4g}", "") for name, low, high in result.operands)])
 
 
 def _write_page(path: Path, result: Judgement, force: bool) -> None:
