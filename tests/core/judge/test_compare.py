@@ -140,6 +140,14 @@ def test_outputs_of_one_shape_are_matched_by_place() -> None:
     assert any("x of b has no counterpart" in note for note in notes)
 
 
+def test_outputs_of_one_shape_in_another_order_are_told_by_their_values() -> None:
+    x, y = np.array([[1.0, -2, 3, 0.5]]), np.array([[4.0, 4, -1, 2]])
+    matched, notes = match_outputs({"p": x, "q": y}, {"u": y + 0.01, "v": x - 0.01}, "a", "b")
+    assert matched == {"p": "v", "q": "u"} and "its values" in notes[0]
+    # Where no value is close, their order is all that is left.
+    assert match_outputs({"p": x, "q": y}, {"u": -x, "v": -y}, "a", "b")[0] == {"p": "u", "q": "v"}
+
+
 def test_integers_that_index_a_table_are_in_its_range(tmp_path: Path) -> None:
     body = packages.Body()
     body.input("ids", packages.tensor_type("int32", 1, 6))

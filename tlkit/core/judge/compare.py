@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.compare.difference import TOLERANCES, Tolerance
+from tlkit.core.compare.difference import TOLERANCES, Tolerance, cosine
 from tlkit.core.compare.figures import METRICS, OutputFigures, Tally
 from tlkit.core.compare.models import Trial, Verification
 from tlkit.core.compare.models import compare as compare_trials
@@ -53,8 +53,8 @@ class Agreement:
         """Return the limits of numbers as a tolerance; ``half``: one of the two computes in f16."""
         if all(value is None for value in (self.rtol, self.atol, self.min_cosine, self.min_snr, self.min_top1)):
             return TOLERANCES["f16" if half else "f32"]
-        cosine = -1.0 if self.min_cosine is None else self.min_cosine
-        return Tolerance(cosine, snr_db=self.min_snr, atol=self.atol, rtol=self.rtol)
+        least = -1.0 if self.min_cosine is None else self.min_cosine
+        return Tolerance(least, snr_db=self.min_snr, atol=self.atol, rtol=self.rtol)
 
     def missed(self, figures: Sequence[OutputFigures]) -> tuple[str, ...]:
         """Return a phrase for each output whose top-1 agreement is below ``min_top1``; UsageError where none has
@@ -318,8 +318,8 @@ def _limits_text(limits: Agreement, tolerance: Tolerance, half: bool) -> str:
 def match_outputs(ours: Outputs, theirs: Outputs, a: str, b: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the outputs that belong together, by a's names, and notes on those not matched by name.
 
-    By name first, then by shape where one of each is left, then by order where the sizes agree. UsageError, with both
-    lists, where none match.
+    By name first, then by shape where one of each is left, then by values that are close, then by order. UsageError,
+    with both lists, where none match.
     """
     ours = {name: value for name, value in ours.items() if not isinstance(value, str | int)}
     theirs = {name: value for name, value in theirs.items() if not isinstance(value, str | int)}
@@ -330,19 +330,37 @@ def match_outputs(ours: Outputs, theirs: Outputs, a: str, b: str) -> tuple[dict[
     for name in list(left):
         alike = [other for other in rest if _size(theirs[other]) == _size(ours[name])]
         same = [other for other in left if _size(ours[other]) == _size(ours[name])]
-        # Of several alike the order decides; as many must be left on both sides for that.
+        # As many alike must be left on both sides: else nothing says which have no counterpart.
         if alike and len(alike) == len(same):
-            matched[name] = alike[0]
+            matched[name], how = _nearest(ours[name], {other: theirs[other] for other in alike})
             left.remove(name)
-            rest.remove(alike[0])
-            how = "by its shape" if len(same) == 1 else "by its shape and place"
-            notes.append(f"output {name} of a is compared with {matched[name]} of b, matched {how}")
+            rest.remove(matched[name])
+            notes.append(f"output {name} of a is compared with {matched[name]} of b, matched by its shape{how}")
     if not matched:
         lists = [", ".join(f"{name} {_shape_text(value)}" for name, value in side.items()) for side in (ours, theirs)]
         raise UsageError(f"no outputs match: {a} has {lists[0]}; {b} has {lists[1]}", "compare models of one kind")
     notes += [f"output {name} of a has no counterpart in b" for name in left]
     notes += [f"output {name} of b has no counterpart in a" for name in rest]
     return {name: matched[name] for name in ours if name in matched}, tuple(notes)
+
+
+def _nearest(one: Any, others: Mapping[str, Any]) -> tuple[str, str]:
+    """Return which of several outputs of one size ``one`` is, and how that was told: by its values, else the first."""
+    if len(others) == 1:
+        return next(iter(others)), ""
+    reference = np.nan_to_num(_flat(one))
+    ranked = sorted(others, key=lambda name: -cosine(reference, np.nan_to_num(_flat(others[name]))))
+    if cosine(reference, np.nan_to_num(_flat(others[ranked[0]]))) >= _ALIKE:
+        return ranked[0], " and its values"
+    return next(iter(others)), " and place"
+
+
+_ALIKE = 0.98  # the cosine from which two outputs are taken for one where only their shapes agree
+
+
+def _flat(value: Any) -> Array:
+    array = np.fromiter(value.values(), np.float64, len(value)) if isinstance(value, Mapping) else np.asarray(value)
+    return np.asarray(array, np.float64).ravel()
 
 
 def _size(value: Any) -> int:
