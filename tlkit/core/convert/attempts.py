@@ -17,7 +17,7 @@ from torch import nn
 from tlkit.core.compare.models import Verification
 from tlkit.core.convert.capture.capture import adopt, capture
 from tlkit.core.convert.capture.states import check_states
-from tlkit.core.convert.capture.study import Study, study, study_given, varying
+from tlkit.core.convert.capture.study import Study, otherwise, random_by_itself, study, study_given, varying
 from tlkit.core.convert.capture.trace import Traced, needed
 from tlkit.core.convert.cases import Case, example_case, sample_cases, seeded_cases
 from tlkit.core.convert.cause import Cause, find_cause, wide_choices
@@ -26,7 +26,7 @@ from tlkit.core.convert.source.opened import ordered
 from tlkit.core.convert.source.source import Source
 from tlkit.core.convert.tools.build import Recipe, check_classifier, write_package
 from tlkit.core.convert.tools.targets import target_for_states
-from tlkit.core.convert.verify import Settings, verify
+from tlkit.core.convert.verify import NOISE, Settings, verify
 from tlkit.core.edit.ane import Rewrite, for_ane
 from tlkit.errors import ConversionError, UsageError
 from tlkit.formats.coreml.open import open_package
@@ -39,6 +39,7 @@ from tlkit.types import TensorSpec
 
 # Calls that a stateful model is verified on: what one leaves in a state is seen by the next one only.
 _STEPS = 3
+_OTHERWISE = 100  # the first of the seeds by which other choices are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,16 @@ class Order:
             if not given:
                 raise
             seeded, notes = (), ()  # it runs on real values only
-        self.cases, self.notes = (*given, *seeded), self.notes + notes
+        self.cases, self.notes = (*given, *seeded, *self._otherwise()), self.notes + notes
+
+    def _otherwise(self) -> tuple[Case, ...]:
+        """Return a case on which the source chooses otherwise than it did where it was captured, if one is found."""
+        seed = self.checks.seed + _OTHERWISE
+        arrays = otherwise(self.module, self.study, seed)
+        if arrays is None:
+            return ()
+        found = replace(self.study, arrays=arrays)
+        return (Case(f"seed {seed}, where it chooses otherwise", self.study.ports, arrays, found),)
 
 
 def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> Attempt:
@@ -172,6 +182,7 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     try:
         first = attempt(order, path, order.recipe, export)
     except ConversionError as error:
+        error.notes = (*error.notes, *_drawn(order))
         if not other:
             raise
         made = _instead(order, path, error, export)
@@ -182,6 +193,13 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     if isinstance(made.traced.program, torch.jit.ScriptModule) and made.traced.frozen:
         order.notes += _fixed(order)
     return replace(made, notes=(*order.notes, *made.notes, *made.traced.notes))
+
+
+def _drawn(order: Order) -> tuple[str, ...]:
+    """Return a note where the source draws random numbers: no package would agree with it."""
+    if not order.study.random or not random_by_itself(order.module, order.study):
+        return ()
+    return (f"its source is random by itself ({', '.join(order.study.random)}): two runs on one input differ; {NOISE}",)
 
 
 def attempt(order: Order, path: Path, recipe: Recipe, export: bool) -> Attempt:
@@ -286,7 +304,7 @@ def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
 
 def _fixed(order: Order) -> tuple[str, ...]:
     """Note where the example's values decided what was traced: the package takes the same branch for every input."""
-    places = varying(order.module, order.study, order.checks.seed + 100)
+    places = varying(order.module, order.study, order.checks.seed + _OTHERWISE)
     if not places:
         return ()
     lines = ", ".join(places[:4])

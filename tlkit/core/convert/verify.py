@@ -101,14 +101,21 @@ def _random(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> str:
     if not drawn or not cases:
         return ""
     runs = [next(run_source(module, traced, cases[:1])) for _ in range(2)]
-    apart = max((float(np.abs(a - b).max(initial=0)) for a, b in zip(*runs, strict=True) if a.size), default=0.0)
+    apart = max(map(_apart, *runs), default=0.0)
     if not apart:
         return ""
     listed = ", ".join(dict.fromkeys(drawn))
-    return f"its source is random by itself ({listed}): two runs on one input differ by {apart:.2g}; {_NOISE}"
+    return f"its source is random by itself ({listed}): two runs on one input differ by {apart:.2g}; {NOISE}"
 
 
-_NOISE = "let forward take the random numbers as an input, or turn the drawing off in eval mode"
+def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
+    # What is the same infinity, or NaN, in both is not apart.
+    differs = (one != other) & ~(np.isnan(one) & np.isnan(other)) if one.dtype.kind == "f" else one != other
+    return float(np.abs(one[differs].astype(np.float64) - other[differs]).max(initial=0))
+
+
+NOISE = "let forward take the random numbers as an input, or turn the drawing off in eval mode"
+"""What to do about a source that draws random numbers."""
 
 
 def run_source(module: nn.Module, traced: Traced, cases: Sequence[Case]) -> Iterator[list[NDArray[Any]]]:

@@ -72,6 +72,9 @@ def test_the_other_way_is_taken_where_it_works(tmp_path: Path) -> None:
     told = " ".join(result.notes)
     assert "captured by torch.export, it cannot be converted (cannot export the model" in told
     assert f"tracing fixed a choice that depends on an input's values, at {line_of(Loops, 'x.sum()')}" in told
+    # It is checked where the source chooses otherwise, too.
+    assert result.verification is not None and result.verification.passed is False
+    assert any("where it chooses otherwise" in reason for reason in result.verification.reasons)
     with pytest.raises(ConversionError, match="cannot export the model"):
         convert(Loops(), tmp_path / "n.mlpackage", inputs=["x=3x3"], export=True, auto=False)
 

@@ -71,6 +71,33 @@ def test_values(name: str, way: str, tmp_path: Path) -> None:
                 )
 
 
+RIGHT_ANYWAY = {
+    "elementwise: clamp of integers as indices",
+    "elementwise: quotients of integers",
+    "creation: zeros_like with a type",
+    "creation: zeros_like as indices",
+    "creation: full_like with a type",
+    "creation: zeros of integers",
+    "creation: ones of integers",
+    "creation: meshgrid of integers",
+    "reduction: var of everything",
+    "reduction: sum of booleans",
+    "indexing: index_put at several axes",
+    "indexing: index_put where a mask is",
+    "indexing: gather of large integers",
+    "indexing: negative indices",
+    "indexing: halved indices",
+    "writes: a column",
+    "writes: interleaved",
+    "writes: shifted",
+    "writes: one after another",
+    "writes: copied",
+    "pooling: avg_pool of what is there",
+    "images: nearest by a fraction",
+}
+"""What bare coremltools translates right by itself, at one shape and in f32: mends must keep it so."""
+
+
 @pytest.mark.slow
 def test_what_bare_coremltools_gets_wrong() -> None:
     """Where this fails, a mend under tlkit/core/convert/tools/ops may have become superfluous."""
@@ -85,7 +112,7 @@ def test_what_bare_coremltools_gets_wrong() -> None:
     rows = [line.split("\t") for line in run.stdout.splitlines() if line.count("\t") == 3]
     right = {f"{family}: {sample}" for family, sample, _, reason in rows if not reason}
     wrong = {f"{family}: {sample}" for family, sample, _, reason in rows if reason}
-    assert not right - wrong
+    assert not right - wrong - RIGHT_ANYWAY
     assert len(rows) == 2 * sum(len(family.samples) for family in FAMILIES.values())
 
 

@@ -91,8 +91,21 @@ def lowered(program: ExportedProgram) -> ExportedProgram:
             whole: ExportedProgram = program.run_decompositions(decompositions())
         except Exception as error:  # of a mend that does not take an operation in this form
             raise ConversionError(f"cannot convert an operation of the exported graph: {reason(error)}") from error
+        _without_checks(whole.graph)
         in_integers(whole.graph)
         return whole
+
+
+_CHECKS = frozenset(["_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range"])
+
+
+def _without_checks(graph: torch.fx.Graph) -> None:
+    """Erase what only checks values, and what only that needs: Core ML raises nothing."""
+    for node in reversed(list(graph.nodes)):
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet is not None and packet.__name__ in _CHECKS and not node.users:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
 
 
 def _check_free(program: ExportedProgram, ports: tuple[TensorSpec, ...]) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ class Flow(TorchDispatchMode):
         depends = any(tensor in self._depends for tensor in tensors)
         if depends:
             self._note(name.rstrip("_"), args, kwargs)
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.random[f"{name.rstrip('_')} at {place()}" if place() else name.rstrip("_")] = None
         result = func(*args, **kwargs)
         self.steps += 1
@@ -281,6 +281,14 @@ _SHAPES = {
     *("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like"),
     *("new_ones", "new_zeros", "new_full", "new_empty"),
 }
+
+
+def _draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation that can draw random numbers does: attention only does so to drop a share."""
+    place = next((index for index, item in enumerate(func._schema.arguments) if item.name == "dropout_p"), None)
+    if place is None:
+        return True
+    return bool(args[place] if place < len(args) else kwargs.get("dropout_p", 0))
 
 
 def _large(other: Tensor) -> bool:

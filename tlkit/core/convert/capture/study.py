@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -133,7 +133,23 @@ def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
     """
     if not found.choices:
         return ()
-    recorder, seen = Recorder(module, found.ports), [found.choices]
+    seen = [found.choices, *(choices for _, choices in _redrawn(module, found, seed))]
+    places = dict.fromkeys(choice.place for choices in seen for choice in choices)
+    return tuple(place for place in places if len({_read(choices, place) for choices in seen}) > 1)
+
+
+def otherwise(module: nn.Module, found: Study, seed: int) -> tuple[NDArray[Any], ...] | None:
+    """Return values on which ``module`` reads another number of them, and so may take another way; None: not found."""
+    if not found.choices or not found.values:
+        return None
+    return next((arrays for arrays, choices in _redrawn(module, found, seed) if choices != found.choices), None)
+
+
+def _redrawn(
+    module: nn.Module, found: Study, seed: int
+) -> Iterator[tuple[tuple[NDArray[Any], ...], tuple[Decision, ...]]]:
+    """Yield further draws that ``module`` runs on, and the numbers that it reads of them."""
+    recorder = Recorder(module, found.ports)
     for step in range(_DRAWS):
         arrays = draw(found.ports, found.values, seed + step) if found.values else list(found.arrays)
         if step == 0:
@@ -141,9 +157,17 @@ def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
         # As many choices as the capture made: while they are the same, so is what comes after them.
         run = observed(recorder, found.ports, arrays, len(found.choices))
         if run.error is None:
-            seen.append(tuple(run.flow.choices))
-    places = dict.fromkeys(choice.place for choices in seen for choice in choices)
-    return tuple(place for place in places if len({_read(choices, place) for choices in seen}) > 1)
+            yield tuple(arrays), tuple(run.flow.choices)
+
+
+def random_by_itself(module: nn.Module, found: Study) -> bool:
+    """Whether two runs of ``module`` on the values of ``found`` give different outputs."""
+    recorder, seen = Recorder(module, found.ports), list[list[Tensor]]()
+    for _ in range(2):
+        if observed(recorder, found.ports, list(found.arrays)).error is not None:
+            return False
+        seen.append([value.detach().clone() for value in recorder.seen.values()])
+    return not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(*seen, strict=True))
 
 
 def _read(choices: Sequence[Decision], place: str) -> tuple[float, ...]:

@@ -126,6 +126,12 @@ def _run_again(recorder: Recorder, examples: tuple[Tensor, ...]) -> None:
 def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:
     """Describe the outputs of the last run, under ``names`` (``y``, ``y:f16``) or those the model gives them."""
     wanted = {port.name: port for port in map(parse_output, names)}
+    for name, value in recorder.seen.items():
+        if value.is_complex():
+            raise ConversionError(
+                f"output '{name}' is complex, and Core ML has no complex numbers",
+                "return torch.view_as_real of it, or its real and imaginary parts",
+            )
     return tuple(
         Output(name, tuple(value.shape), value.dtype, wanted.get(name, OutputPort(name)))
         for name, value in _named(recorder.seen, ports, list(wanted)).items()
@@ -311,6 +317,8 @@ def capture_error(
     if isinstance(error, UsageError | ConversionError):
         return error
     said = reason(error)
+    if isinstance(error, AssertionError) and not str(error).strip():
+        said = "what it asserts is not so"
     if "data-dependent" in said:
         said = "a choice or a size depends on a value that is known only at run time"
     # The module itself ran: only the capture failed.

@@ -146,6 +146,9 @@ _COMPOSITE = frozenset(
     feature_alpha_dropout combinations l1_loss kl_div cross_entropy_loss cosine_embedding_loss hinge_embedding_loss
     triplet_margin_loss margin_ranking_loss poisson_nll_loss vander fft_fftshift fft_ifftshift data logdet
     diagflat diag as_strided_scatter _upsample_nearest_exact3d gradient pdist
+    special_expit special_logit special_exp2 special_expm1 special_erf special_erfc special_erfinv special_log1p
+    special_round special_sinc special_psi special_digamma special_gammaln special_multigammaln special_polygamma
+    special_i0 special_logsumexp special_softmax special_log_softmax special_xlogy special_ndtr
     """.split()  # noqa: SIM905  # a list of names
 )
 """Ops that torch composes of others, in C++, which coremltools or a mend translates; of the rest one cannot know."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from tlkit.core.convert.tools.kit.mends import REPLACED, Translate, mend
 from tlkit.core.convert.tools.kit.reading import inputs_of
+from tlkit.core.convert.tools.ops.elementwise import angle_of
 
 
 def is_complex(value: Any) -> bool:
@@ -255,6 +256,19 @@ def _div(context: Any, node: Any) -> None:
     add_complex(context, node, mb.real_div(x=real, y=length), mb.real_div(x=imag, y=length))
 
 
+@mend("size", "of complex numbers: that of their real parts", replaces=True, applies=has_complex)
+def _size(context: Any, node: Any) -> None:
+    from coremltools.converters.mil import Builder as mb
+
+    given = inputs_of(context, node, "self dim")
+    shape = mb.shape(x=parts(given["self"])[0])
+    if given["dim"] is None:
+        context.add(mb.identity(x=shape, name=node.name))
+        return
+    axis = int(getattr(given["dim"], "val", given["dim"])) % given["self"].rank
+    context.add(mb.gather(x=shape, indices=axis, axis=0, name=node.name))
+
+
 @mend("view_as_complex", "a pair of reals, which it was before")
 def _view_as_complex(context: Any, node: Any) -> None:
     from coremltools.converters.mil import Builder as mb
@@ -307,4 +321,4 @@ def _angle(context: Any, node: Any) -> None:
 
     real, imag = parts(inputs_of(context, node, "self")["self"])
     imag = imag if hasattr(imag, "sym_type") else mb.mul(x=real, y=0.0)
-    context.add(call_of(context, node, "atan2", [imag, real], f"{node.name}_atan2"), torch_name=node.name)
+    context.add(angle_of(imag, real, node.name))

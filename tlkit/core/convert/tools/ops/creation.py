@@ -59,6 +59,22 @@ def _full(size: Sequence[Any], value: float, dtype: torch.dtype | None) -> Any:
     return torch.full(list(size), value, dtype=dtype)
 
 
+def _has_type(given: Sequence[Any]) -> bool:
+    # In a trace: n[, m], and then type, layout, device and whether it is pinned.
+    kind = given[-4] if len(given) > 4 else None
+    return getattr(kind, "val", kind) is not None
+
+
+@composed("eye", "coremltools leaves out the type", replaces=True, applies=_has_type)
+def _eye(n: int, m: int | None = None, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    import torch
+
+    if dtype in (None, torch.float32):
+        return NotImplemented
+    width = n if m is None else m
+    return (torch.arange(n)[:, None] == torch.arange(width)[None]).to(dtype)
+
+
 @composed("meshgrid", "coremltools only takes 1-d tensors of one type", replaces=True)
 def _meshgrid(tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:
     axes = [tensor.reshape(-1) for tensor in tensors]

@@ -66,6 +66,32 @@ def _hypot(x: Tensor, y: Tensor) -> Any:
     return (x * x + y * y).sqrt()
 
 
+@mend("atan2", "coremltools gives 0 for (0, -1), which lies at pi, and nothing finite for (0, 0)", replaces=True)
+@mend("arctan2", "another name of atan2", replaces=True)
+def _atan2(context: Any, node: Any) -> None:
+    given = inputs_of(context, node, "self other")
+    context.add(angle_of(given["self"], given["other"], node.name))
+
+
+def angle_of(y: Any, x: Any, name: str) -> Any:
+    """Return the angle of the points (x, y), from -pi to pi; the sign of a y of 0 is taken for positive."""
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+
+    y, x = (value if is_float(value) else mb.cast(x=value, dtype="fp32") for value in (y, x))
+    up, across = mb.abs(x=y), mb.abs(x=x)
+    longer = mb.maximum(x=up, y=across)
+    longer = mb.select(cond=mb.equal(x=longer, y=np.float32(0)), a=np.float32(1), b=longer)
+    # The quotient of the shorter by the longer is at most 1, which f16 holds well.
+    angle = mb.atan(x=mb.real_div(x=mb.minimum(x=up, y=across), y=longer))
+    angle = mb.select(cond=mb.greater(x=up, y=across), a=mb.sub(x=np.float32(np.pi / 2), y=angle), b=angle)
+    # 0 times an angle has the shape of both: a condition does not spread.
+    spread = mb.mul(x=angle, y=np.float32(0))
+    left, below = (mb.less(x=mb.add(x=value, y=spread), y=np.float32(0)) for value in (x, y))
+    angle = mb.select(cond=left, a=mb.sub(x=np.float32(np.pi), y=angle), b=angle)
+    return mb.select(cond=below, a=mb.mul(x=angle, y=np.float32(-1)), b=angle, name=name)
+
+
 @composed("copysign", "the sign of 0 is taken for positive, as MIL cannot see it")
 def _copysign(x: Tensor, y: Any) -> Any:
     import torch

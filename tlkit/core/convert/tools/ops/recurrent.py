@@ -28,6 +28,24 @@ def _lstm(x: Tensor, states: Any, *rest: Any) -> Any:
     return decomposition_table[torch.ops.aten.lstm.input](x, states, *rest)
 
 
+def _is_packed(given: Sequence[Any]) -> bool:
+    # Rows and how many of them each step has, in place of steps and a state.
+    return len(given) > 3 and hasattr(given[1], "sym_type") and isinstance(given[3], list | tuple)
+
+
+def _refuse_packed(kind: str) -> None:
+    @mend(kind, "says of packed sequences what is wrong", replaces=True, applies=_is_packed)
+    def refuse(context: Any, node: Any) -> None:
+        raise ValueError(
+            "a packed sequence, whose lengths Core ML's recurrent layers do not take: run them on padded sequences, "
+            "and take what lies at each length"
+        )
+
+
+for _packed in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+    _refuse_packed(_packed)
+
+
 def _whole(kind: str) -> None:
     @mend(f"{kind}.input", "torch.export's name: taken apart it would be as many operations as there are steps")
     def translate(context: Any, node: Any) -> None:
