@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.formats import packages
 from tlkit.core.emulate.choose import Emulated
 from tlkit.core.model.load import load_model
 from tlkit.errors import UsageError
+
+MODELS = Path(__file__).resolve().parents[3].parent / "shared" / "models"
 
 
 def emulated(path: Path, **how: Any) -> tuple[np.ndarray, Emulated | None]:
@@ -65,3 +68,20 @@ def test_only_the_eager_engine_emulates(tmp_path: Path, how: dict[str, str]) -> 
     path = packages.linear(tmp_path / "net.mlpackage")
     with pytest.raises(UsageError):
         load_model(path, emulate="ane", **how).predict({"x": np.zeros((1, 4), np.float32)})  # type: ignore[arg-type]
+
+
+def test_what_an_answer_rests_on_is_known_after_a_run(tmp_path: Path) -> None:
+    model = load_model(packages.linear(tmp_path / "net.mlpackage"), emulate="ane")
+    assert model.emulated is None  # nothing is loaded yet
+    for count in (3, 6):
+        model.predict({"x": np.zeros((1, 4), np.float32)})
+        assert model.emulated is not None and model.emulated.sums == count
+
+
+def test_an_old_network_says_that_nothing_was_emulated() -> None:
+    path = MODELS / "mlmodel" / "MNIST_omaralbeik.mlmodel"
+    if not path.exists():
+        pytest.skip("the shared models are not here")
+    model = load_model(path, emulate="ane")
+    model.predict({spec.name: Image.new("L", (28, 28)) for spec in model.inputs})
+    assert model.emulated is not None and "nothing was emulated" in model.emulated.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -66,9 +66,20 @@ class Emulated:
         )
 
 
-def emulator(
-    name: str | None, setting: Unit = Unit.ANE, chip: str | None = None
-) -> Callable[[Function], Emulation] | None:
+class Emulator:
+    """Makes the emulation of each function that a model runs: one, or one for each stage and set of shapes."""
+
+    def __init__(self, make: Callable[[Function], Emulation]) -> None:
+        self._make = make
+        self.made: list[Emulation] = []
+
+    def __call__(self, function: Function) -> Emulation:
+        """Return the emulation of ``function``, and keep it."""
+        self.made.append(self._make(function))
+        return self.made[-1]
+
+
+def emulator(name: str | None, setting: Unit = Unit.ANE, chip: str | None = None) -> Emulator | None:
     """Return what makes the emulation that ``name`` asks for, for :class:`HowToRun`; None for MIL's own rule.
 
     ``auto`` takes each operation's profile from its predicted unit under ``setting`` on ``chip``. Raises UsageError
@@ -79,8 +90,8 @@ def emulator(
     if name is None or name == DEFAULT:
         return None
     if name == AUTO:
-        return functools.partial(_placed, setting, chip_named(chip).name)
-    return functools.partial(_uniform, _profile(name, chip))
+        return Emulator(functools.partial(_placed, setting, chip_named(chip).name))
+    return Emulator(functools.partial(_uniform, _profile(name, chip)))
 
 
 def _profile(name: str, chip: str | None) -> Profile:
@@ -110,24 +121,29 @@ def _placed(setting: Unit, chip: str, function: Function) -> Emulation:
     return Emulation(choose)
 
 
-def emulated(emulation: Emulation, name: str, setting: Unit | None = None, chip: str | None = None) -> Emulated:
-    """Return what a run by ``emulation`` rested on, after it."""
+def emulated(made: Sequence[Emulation], name: str, setting: Unit | None = None, chip: str | None = None) -> Emulated:
+    """Return what runs by these emulations rested on, after them."""
+    counts: dict[tuple[str, str], int] = {}
+    plain: dict[str, int] = {}
+    for emulation in made:
+        for item in emulation.used():
+            counts[item.profile, item.rule] = counts.get((item.profile, item.rule), 0) + len(item.operations)
+        for kind, count in emulation.plain.items():
+            plain[kind] = plain.get(kind, 0) + count
     used = tuple(
-        UsedRule(item.profile, item.rule, (rule := rules()[item.rule]).row, rule.trust, rule.text, len(item.operations))
-        for item in emulation.used()
+        UsedRule(profile, rule, rules()[rule].row, rules()[rule].trust, rules()[rule].text, count)
+        for (profile, rule), count in counts.items()
     )
-    sums = sum(item.sums for item in emulation.sums.values())
-    exact = sum(item.exact for item in emulation.sums.values())
+    accumulators = [(key, item) for emulation in made for key, item in emulation.sums.items()]
+    sums, exact = sum(item.sums for _, item in accumulators), sum(item.exact for _, item in accumulators)
     if name == AUTO:
         known = chip_named(chip).name
         about = f"an {known}, each operation on the unit that is predicted for it under '{setting}'"
-        measured = "; ".join(dict.fromkeys(f"{p}: {profiles()[p].measured}" for p in emulation.sums))
+        measured = "; ".join(dict.fromkeys(f"{p}: {profiles()[p].measured}" for p, _ in accumulators))
         measured = _whose(measured, chip)
-        return Emulated(name, about, measured, used, dict(emulation.plain), sums, exact, str(setting), known)
+        return Emulated(name, about, measured, used, plain, sums, exact, str(setting), known)
     profile = _profile(name, chip)
-    return Emulated(
-        profile.name, profile.about, _whose(profile.measured, chip), used, dict(emulation.plain), sums, exact
-    )
+    return Emulated(profile.name, profile.about, _whose(profile.measured, chip), used, plain, sums, exact)
 
 
 def _whose(measured: str, chip: str | None) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tlkit.core.emulate.choose import emulator
+from tlkit.core.emulate.choose import Emulated, Emulator, emulated, emulator
 from tlkit.core.model.agreement import check_ports
 from tlkit.core.model.custom import hooks
 from tlkit.core.model.engines import check_refusals, check_settings, choose
@@ -24,7 +24,6 @@ from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 from tlkit.words import Told
 
 if TYPE_CHECKING:
-    from tlkit.core.emulate.choose import Emulated
     from tlkit.core.model.known import Known
     from tlkit.engines.torch.engine import State
     from tlkit.engines.torch.finite import Stray
@@ -381,10 +380,8 @@ class Model(Told):
         """What the last runs rested on, where the model runs by the profile of a unit; None otherwise."""
         if self.emulation is None:
             return None
-        from tlkit.core.emulate.choose import emulated
-
-        made = [getattr(engine, "emulation", None) for engine in self._engines.values()]
-        return next((emulated(item, *self.emulation) for item in made if item is not None), None)
+        how = self._settings.emulate
+        return emulated(how.made, *self.emulation) if isinstance(how, Emulator) and how.made else None
 
     @property
     def checkable(self) -> bool:
