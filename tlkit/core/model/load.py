@@ -246,7 +246,7 @@ class Model(Told):
         if self._package is None:
             raise UnavailableError(
                 f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
-                "`tlkit inspect` shows what the file can be used for",
+                "add --prompt to a language model; `tlkit inspect` shows what the file can be used for",
             )
         package = self._unpacked(self._package)
         # Core ML runs a pipeline by itself; elsewhere its stages run one after another.
