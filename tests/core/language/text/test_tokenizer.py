@@ -56,6 +56,8 @@ def test_scores_give_the_tokens_that_the_library_makes_of_the_merges() -> None:
         ids = library.encode(text, add_special_tokens=False).ids
         assert found.encode(text, whole=False) == ids
         assert found.decode(ids) == library.decode(ids)
+    for ids in ([29871, 245, 154, 155, 300], [243, 162, 155, 131], [243, 162, 90, 450], [13, 200, 201]):
+        assert found.decode(ids) == library.decode(ids)  # bytes that are UTF-8, and such that are not
     assert found.encode("Hello world") == [1, 15043, 3186]  # as Llama 2 has always had it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,18 +76,27 @@ class ScoredTokens:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
-        tokens, found = self._vocabulary.tokens, bytearray()
-        for index in ids:
-            if index in self._bytes:
-                found.append(self._bytes[index])
-            elif 0 <= index < len(tokens) and index not in self._hidden:
-                found += tokens[index].replace(SPACE, " ").encode("utf-8", "replace")
-        text = found.decode("utf-8", "replace")
+        tokens, parts = self._vocabulary.tokens, []
+        for bytewise, group in groupby(ids, self._bytes.__contains__):
+            if bytewise:
+                parts.append(_of_bytes(bytes(self._bytes[index] for index in group)))
+            else:
+                shown = (index for index in group if 0 <= index < len(tokens) and index not in self._hidden)
+                parts += [tokens[index].replace(SPACE, " ") for index in shown]
+        text = "".join(parts)
         return text[1:] if self._prefixed and text.startswith(" ") else text
 
     def json(self) -> str:
         """Return the description, for which the library makes the list of merges."""
         return str(made(self._vocabulary).to_str())
+
+
+def _of_bytes(found: bytes) -> str:
+    """Return the text of bytes; as in the library, each is a replacement character where they are not UTF-8."""
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return _UNFINISHED * len(found)
 
 
 class TextTokenizer:
@@ -127,7 +137,8 @@ class GrowingText:
         if now.endswith(_UNFINISHED) and len(self._ids) - self._told < 8:
             return ""
         # The next text is told from a token that shows: one that does not would let a blank after it seem the first.
-        if self._told and self._tokenizer.decode(self._ids[self._told - 1 : self._told]):
+        last = self._tokenizer.decode(self._ids[self._told - 1 : self._told]) if self._told else ""
+        if last and _UNFINISHED not in last:  # nor from the midst of a character
             self._start = self._told - 1
         self._told = len(self._ids)
         return now[len(known) :]
