@@ -67,6 +67,8 @@ def as_mlprogram(model: Any) -> tuple[Any, Program]:
     if wrong or kind not in _MADE:
         refused = (wrong or [kind])[0]
         unrun = any(stage.WhichOneof("Type") in NOT_RUN for stage in (*before, last))
+        if refused in (*legacy.NETWORKS, "mlProgram"):
+            raise ConversionError(f"a pipeline of a {refused} and more is not made one program yet", _STAYS)
         raise ConversionError(f"MIL has nothing that computes a {refused}", _NOT_EVEN if unrun else _STAYS)
     ports = read_ports(model.description.input)
     for spec in ports:
