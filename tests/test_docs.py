@@ -74,7 +74,7 @@ def weights_world(folder: Path) -> None:
     from tlkit.core.weights.weights import convert_weights
 
     for name in ("hf-folder", "hugging-face-folder"):
-        build(folder / name, "llama")
+        build(folder / name, "llama", max_position_embeddings=2048)
     for name in ("model.gguf", "llama.gguf"):
         convert_weights(folder / "hf-folder", folder / name)
     torch.save({"w": torch.ones(4, 4)}, folder / "checkpoint.pth")
@@ -192,7 +192,7 @@ def test_the_commands_of_a_page_run_in_its_order(
 def test_the_examples_of_help_run(name: str, tlkit: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world(tmp_path)
     packages_world(tmp_path)
-    if name in ("convert", "inspect"):
+    if name in ("convert", "inspect", "run"):
         weights_world(tmp_path)
     if name == "run":
         _digits(tmp_path)
