@@ -122,7 +122,7 @@ def test_dependencies_are_what_is_imported(root: Path) -> None:
     for path, tree in modules(root):
         for line, name in imports(tree):
             package = name.split(".")[0]
-            if package in sys.stdlib_module_names or package == "tlkit":
+            if package in sys.stdlib_module_names or package in ("tlkit", "triton"):
                 continue
             package = "google.protobuf" if name.startswith("google.protobuf") else package
             names = {"protobuf"} if package == "google.protobuf" else {n.lower() for n in known.get(package, [package])}

@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "Run a model once and show its outputs.",
     "compare": "Compare two models; find where they part.",
     "bench": "Measure latency, load time, memory and energy.",
+    "fleet": "Run a plan of many jobs, here or on a cluster.",
     "doctor": "Show what can be measured on this machine.",
     "ops": "List the operations that tlkit runs.",
 }

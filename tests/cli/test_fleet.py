@@ -1,0 +1,97 @@
+"""`tlkit fleet` as it is typed: plans of real commands on real models.
+
+Covers tlkit/cli/job.py, tlkit/cli/views/fleet/table.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import Shell
+from tests.formats import packages
+from tlkit.fleet.journal import of_kind, read
+from tlkit.fleet.schema import PLAN
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+
+ZOO = """
+[[model]]
+path = "zoo/*.mlpackage"
+[[job]]
+verb = "inspect"
+[[job]]
+verb = "run"
+matrix = { seed = [0, 1] }
+"""
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    (tmp_path / "zoo").mkdir()
+    for name in ("one", "two"):
+        packages.linear(tmp_path / "zoo" / f"{name}.mlpackage")
+    (tmp_path / "zoo" / "damaged.mlpackage").mkdir()
+    (tmp_path / "zoo.toml").write_text(ZOO)
+    return tmp_path / "zoo.toml"
+
+
+def test_a_plan_is_run_shown_and_gone_on_with(tlkit: Shell, zoo: Path) -> None:
+    dry = tlkit("fleet", zoo, "--dry-run")
+    assert dry.code == 0 and "9 jobs" in dry.out and not (zoo.parent / "zoo.toml.journal").exists()
+    first = tlkit("fleet", zoo, "--jobs", "2")
+    assert (first.code, first.err) == (4, "")
+    assert "9 jobs: 6 done, 3 failed; journal:" in first.out and "damaged.mlpackage" in first.out
+    again = tlkit("fleet", zoo)
+    assert again.code == 2 and "exists already" in again.err and "--resume" in again.err
+    resumed = tlkit("fleet", zoo, "--resume", "--json")
+    document = resumed.json()
+    assert (resumed.code, document["from_before"], document["counts"]["done"]) == (4, 9, 6)
+    jobs = {(job["verb"], *job["settings"].values()): job for job in document["jobs"]}
+    whole = tlkit("inspect", zoo.parent / "zoo" / "one.mlpackage", "--json").json()
+    assert jobs["inspect", "one"]["answer"] == whole
+    assert jobs["run", "one", "0"]["answer"] != jobs["run", "one", "1"]["answer"]
+    assert jobs["inspect", "damaged"]["exit_code"] == 3 and "damaged" in jobs["inspect", "damaged"]["error"]
+    assert len(list(of_kind(zoo.parent / "zoo.toml.journal", "done"))) == 9
+
+
+def test_mistakes_are_one_line_before_anything_starts(tlkit: Shell, zoo: Path) -> None:
+    for words, said in (
+        ((), "name a plan"),
+        ((zoo.parent / "no.toml",), "no.toml"),
+        ((zoo, "--resume"), "there is no such journal"),
+        ((zoo, "--cluster", "127.0.0.1:1"), "Ray"),
+        ((zoo, "--journal", zoo.parent), "already"),
+    ):
+        outcome = tlkit("fleet", *words)
+        assert outcome.code in (2, 3) and said in outcome.err
+        assert [line[:2] == "  " for line in outcome.err.splitlines()] == [False, True]
+
+
+def test_the_schema_is_what_plans_are_checked_with(tlkit: Shell) -> None:
+    assert json.loads(tlkit("fleet", "--schema").out) == PLAN
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_a_journal_to_go_on_with(zoo: Path) -> None:
+    zoo.write_text(ZOO.replace("[0, 1]", str(list(range(40)))))
+    command = [sys.executable, "-m", "tlkit", "fleet", str(zoo), "--jobs", "2"]
+    head = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    place = zoo.parent / "zoo.toml.journal"
+    while not place.exists() or len(list(of_kind(place, "done"))) < 5:
+        assert head.poll() is None
+        time.sleep(0.02)
+    head.send_signal(signal.SIGINT)
+    _, said = head.communicate(timeout=60)
+    assert head.returncode == 130 and "--resume" in said
+    before = set(read(place).done)
+    assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 4
+    past = read(place)
+    assert before < set(past.done) and past.twice == 0 and len(past.done) == 123

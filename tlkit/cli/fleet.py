@@ -1,0 +1,151 @@
+"""``tlkit fleet``: a plan of many jobs, run on this machine or on a cluster, that can be stopped and gone on with."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlkit.cli.options import shared as options
+from tlkit.cli.sink import output
+from tlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from tlkit.cli.sink.stream import Progress
+    from tlkit.fleet.executor import Executor
+    from tlkit.fleet.journal import Journal
+    from tlkit.fleet.plan import FleetPlan
+    from tlkit.fleet.run import FleetResult, FleetTally
+
+_ENTRY = "tlkit.cli.job:run"
+
+PlanFile = Annotated[str | None, typer.Argument(metavar="PLAN", help="The plan: a .toml, .yaml or .json file.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the jobs and what each needs, and run none.")]
+Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema of plans, for editors.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the journal ends: what is done is not run again.")]
+JournalFile = Annotated[
+    str | None, typer.Option("--journal", metavar="FILE", help="The journal; by default the plan's name + .journal.")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="How many jobs run at a time here.")]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", metavar="ADDRESS|auto", help="Run on a Ray cluster (the extra `ray`).")
+]
+
+
+def fleet(
+    plan: PlanFile = None,
+    dry_run: DryRun = False,
+    schema: Schema = False,
+    resume: Resume = False,
+    journal: JournalFile = None,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Run the jobs of a plan: models x settings, each a tlkit command, as they come into a journal.
+
+    \b
+    tlkit fleet zoo.toml --dry-run
+    tlkit fleet zoo.toml --jobs 4
+    tlkit fleet zoo.toml --resume
+    tlkit fleet zoo.toml --cluster auto
+    tlkit fleet --schema
+
+    Exit codes: 0 all done, 1 a job gave a negative answer, 4 a job failed or was set aside. Ctrl-C leaves a journal
+    that --resume goes on with. Measurements (bench) run alone on their machine, after what may run together.
+    """
+    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    if schema:
+        from tlkit.fleet.schema import PLAN
+
+        sink.answer(PLAN, json_.dumps(PLAN, indent=2))
+        return
+    if plan is None:
+        raise UsageError("name a plan", "tlkit fleet zoo.toml, or tlkit fleet --schema for what one holds")
+    from tlkit.cli.views.fleet import table as view
+    from tlkit.fleet.plan import read_plan
+
+    found = read_plan(Path(plan))
+    if dry_run:
+        sink.answer(view.planned_document(found.jobs), lambda: view.planned(found.jobs))
+        return
+    place = Path(journal or f"{plan}.journal")
+    result = _run(sink, found, place, resume, jobs, cluster, force)
+    sink.answer(view.document(result, place), lambda: view.table(result, place))
+    raise typer.Exit(result.exit_code)
+
+
+def _run(
+    sink: output.Sink, plan: FleetPlan, place: Path, resume: bool, jobs: int | None, cluster: str | None, force: bool
+) -> FleetResult:
+    from tlkit import __version__
+    from tlkit.fleet.journal import Journal
+    from tlkit.fleet.plan import check_outputs
+    from tlkit.fleet.run import run_fleet
+
+    if place.exists() != resume:
+        hint = "go on with it: --resume; or begin anew with another --journal"
+        raise (
+            UsageError(f"{place} exists already", hint)
+            if place.exists()
+            else UsageError(f"{place}: there is no such journal to go on with", "leave --resume out")
+        )
+    journal = Journal(place, {"tlkit": __version__, "jobs": len(plan.jobs)})
+    try:
+        _tell_past(sink, journal, plan)
+        check_outputs(plan.jobs, journal.past.started, force)
+        executor = _executor(jobs or plan.at_a_time, cluster)
+        try:
+            with sink.progress("starting", len(plan.jobs)) as bar:
+                return run_fleet(plan.jobs, executor, journal, lambda tally: _show(bar, tally), force)
+        except KeyboardInterrupt:
+            sink.note(f"{place} has what was done: go on with --resume")
+            raise
+        finally:
+            executor.close()
+    finally:
+        journal.close()
+
+
+def _tell_past(sink: output.Sink, journal: Journal, plan: FleetPlan) -> None:
+    past = journal.past
+    if past.damaged:
+        sink.warn(f"{journal.path}: {past.damaged} damaged lines; what they told is done again")
+    there = {job.key for job in plan.jobs}
+    if past.done and not there & past.done.keys():
+        sink.warn(f"{journal.path}: none of the {len(past.done)} jobs done there is in this plan")
+
+
+def _executor(jobs: int, cluster: str | None) -> Executor:
+    if cluster is not None:
+        from tlkit.fleet.cluster import RayExecutor
+
+        return RayExecutor(_ENTRY, cluster, jobs)
+    from tlkit.fleet.executor import LocalExecutor
+    from tlkit.fleet.nodes import this_node
+    from tlkit.host.machine import describe_machine
+
+    jobs = jobs or describe_machine().cores
+    return LocalExecutor(_ENTRY, jobs, this_node(jobs))
+
+
+def _about(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _show(bar: Progress, tally: FleetTally) -> None:
+    left = tally.left_seconds()
+    parts = [
+        f"{tally.running} running",
+        *([f"{tally.failed + tally.aside} failed"] if tally.failed + tally.aside else []),
+    ]
+    parts += [f"{tally.rate():.1f}/s", f"{_about(left)} left"] if left is not None else []
+    bar.describe(", ".join(parts))
+    bar.update(tally.before + tally.ended, tally.total)

@@ -1,0 +1,1 @@
+"""What `tlkit fleet` shows."""

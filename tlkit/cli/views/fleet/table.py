@@ -1,0 +1,134 @@
+"""What ``tlkit fleet`` shows: the jobs of a plan before, and how each ended after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.words import byte_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tlkit.fleet.job import FleetJob
+    from tlkit.fleet.run import FleetResult
+
+_STYLES = {"done": "green", "no": "yellow", "failed": "red", "aside": "red", "left": "dim"}
+_SHOWN = 200
+"""Rows of the table on a screen; JSON has all."""
+
+
+def planned_document(jobs: Sequence[FleetJob]) -> dict[str, Any]:
+    """Return the jobs of a plan, with what each needs."""
+    return {
+        "jobs": [
+            {
+                "job": job.key,
+                "command": ["tlkit", job.verb, *job.words],
+                "folder": job.folder,
+                "settings": job.settings,
+                "needs": job.needs,
+                "timeout": job.timeout,
+            }
+            for job in jobs
+        ]
+    }
+
+
+def planned(jobs: Sequence[FleetJob]) -> RenderableType:
+    """Return the table of ``--dry-run``: a line per job, and what it needs."""
+    table = _table(jobs, ["needs"])
+    for job in jobs[:_SHOWN]:
+        needs = [job.needs.unit, byte_text(job.needs.memory) if job.needs.memory else "", "alone" * job.needs.alone]
+        needs += [f"at most {job.timeout:g} s"] if job.timeout else []
+        table.add_row(job.settings["model"], job.verb, *_settings(jobs, job), ", ".join(filter(None, needs)) or "-")
+    return _group(table, [f"{len(jobs)} jobs", *_more(jobs)])
+
+
+def document(result: FleetResult, journal: Path) -> dict[str, Any]:
+    """Return how each job ended, with its own document."""
+    tally = result.tally
+    counts = [result.status(job) for job in result.jobs]
+    return {
+        "journal": journal,
+        "counts": {status: counts.count(status) for status in _STYLES},
+        "from_before": tally.before,
+        "jobs": [
+            {
+                "job": job.key,
+                "verb": job.verb,
+                "settings": job.settings,
+                "status": result.status(job),
+                "error": result.error(job),
+                "exit_code": outcome.code if (outcome := result.outcomes.get(job.key)) else None,
+                "seconds": outcome.seconds if outcome else None,
+                "answer": outcome.answer if outcome else None,
+            }
+            for job in result.jobs
+        ],
+    }
+
+
+def table(result: FleetResult, journal: Path) -> RenderableType:
+    """Return the table of how each job ended, those that failed last, so that they are seen."""
+    from rich.text import Text
+
+    order = ("done", "left", "no", "failed", "aside")
+    jobs = sorted(result.jobs, key=lambda job: order.index(result.status(job)))
+    shown = _table(jobs, ["", "seconds", "answer"])
+    shown.columns[-2].justify = "right"
+    for job in jobs[-_SHOWN:]:
+        outcome, status = result.outcomes.get(job.key), result.status(job)
+        seconds = f"{outcome.seconds:.2f}" if outcome else "-"
+        said = result.error(job) or (told(job.verb, outcome.answer) if outcome else "")
+        shown.add_row(
+            job.settings["model"], job.verb, *_settings(jobs, job), Text(status, _STYLES[status]), seconds, said
+        )
+    counts = [result.status(job) for job in result.jobs]
+    line = ", ".join(f"{counts.count(status)} {status}" for status in _STYLES if status in counts)
+    before = f" ({result.tally.before} of them before)" if result.tally.before else ""
+    return _group(shown, [f"{len(counts)} jobs: {line}{before}; journal: {journal}", *_more(jobs)])
+
+
+def told(verb: str, answer: Any) -> str:
+    """Return the figure of a job's document that a table shows: a median, a format, a verdict."""
+    from tlkit.cli.sink import figures
+
+    if not isinstance(answer, dict):
+        return ""
+    if verb == "bench":
+        rows = [row for row in answer.get("rows") or () if row.get("summary")]
+        return ", ".join(f"{row['unit']} {figures.time(row['summary']['median_ns'])}" for row in rows)
+    if verb == "inspect":
+        metadata = answer.get("metadata") or answer
+        return " ".join(str(metadata[key]) for key in ("format", "quantization") if metadata.get(key))
+    return ""
+
+
+def _table(jobs: Sequence[FleetJob], more: Sequence[str]) -> Any:
+    from tlkit.cli.sink.named_table import NamedTable
+
+    made = NamedTable()
+    for title in ("model", "job", *_columns(jobs), *more):
+        made.add_column(title, overflow="fold")
+    return made
+
+
+def _columns(jobs: Sequence[FleetJob]) -> list[str]:
+    return list(dict.fromkeys(key for job in jobs for key in job.settings if key != "model"))
+
+
+def _settings(jobs: Sequence[FleetJob], job: FleetJob) -> list[str]:
+    return [job.settings.get(key, "-") for key in _columns(jobs)]
+
+
+def _more(jobs: Sequence[FleetJob]) -> list[str]:
+    return [f"{len(jobs) - _SHOWN} more are not shown: --json has all"] if len(jobs) > _SHOWN else []
+
+
+def _group(table: Any, lines: Sequence[str]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(table, *map(Text, lines))
