@@ -174,6 +174,9 @@ FAMILIES: dict[str, Family] = {
                 for how in ("sum", "prod", "mean", "amax", "amin")
                 for keep in (True, False)
             ),
+            "scatter of an integer into reals": lambda x, p: torch.zeros_like(x).scatter_(
+                1, p.abs()[None].expand(4, 6), 1
+            ),
             "scatter into a corner": lambda x, p: (
                 x.scatter(1, p.abs()[:2, None].expand(2, 2), x) + x.scatter(0, p.abs()[None, :3], 2.5)
             ),

@@ -323,15 +323,22 @@ def _corner(x: Any, index: Any, axis: int | None) -> Any:
 
 
 def _is_corner(given: Sequence[Any]) -> bool:
+    import numpy as np
+
     x, axis, index, source = given[0], int(values_of(given[1])[0]) % max(given[0].rank, 1), given[2], given[3]
     if not x.rank:
         return False
     smaller = any(at != axis and x.shape[at] != index.shape[at] for at in range(x.rank))
-    return smaller or (hasattr(source, "shape") and source.rank == index.rank and source.shape != index.shape)
+    # An integer written into real numbers, which coremltools does not cast.
+    number = source if isinstance(source, int | float) else getattr(source, "val", None) if not source.shape else None
+    typed = number is not None and is_float(x) != isinstance(number, float | np.floating)
+    return smaller or typed or (hasattr(source, "shape") and source.rank == index.rank and source.shape != index.shape)
 
 
 def _corner_of(kind: str, mode: str) -> None:
-    @mend(kind, "coremltools wants the index as large as what it writes", replaces=True, applies=_is_corner)
+    @mend(
+        kind, "coremltools wants an index as large as what it writes, and one type", replaces=True, applies=_is_corner
+    )
     def translate(context: Any, node: Any) -> Any:
         from coremltools.converters.mil import Builder as mb
 
@@ -339,7 +346,8 @@ def _corner_of(kind: str, mode: str) -> None:
         if given["reduce"] is not None:
             return NotImplemented
         x, axis, index = given["self"], int(values_of(given["dim"])[0]) % given["self"].rank, given["index"]
-        source = _cast_like(given["src"], x)
+        source = given["src"] if hasattr(given["src"], "sym_type") else mb.const(val=given["src"])
+        source = _cast_like(source, x)
         source = source if source.rank else mb.mul(x=source, y=_spread_like(_one(x), index))
         context.add(mb.identity(x=_along(x, axis, index, source, mode), name=node.name))
         return None
