@@ -8,6 +8,7 @@ tlkit/frontends/network/layers/custom.py, tlkit/mil/dialect/custom.py, tlkit/cor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -278,6 +279,71 @@ def test_a_network_agrees_with_its_onnx_twin():
     out = loaded.predict({"my_input": held["in_my_input"][0]})["my_output"]
     assert out.shape == (1, 1, 10, 1, 1)
     np.testing.assert_allclose(out.ravel(), held["out_0_my_output"].ravel(), atol=1e-4)
+
+
+def _smaller(side: int) -> tuple[Any, Any]:
+    """Return carn, which is fixed at 1000 x 1000 by two reshapes, for pictures of ``side``: the source and its twin."""
+    import onnx
+    from onnx import numpy_helper
+
+    from tlkit.formats.coreml.open import open_package
+
+    made = open_package(MODELS / "mlmodel/carn.mlmodel").model
+    sizes = {1000: side, 2000: 2 * side, 1000000: side * side, 64000: 64 * side}
+    for item in made.neuralNetwork.layers:
+        if item.WhichOneof("layer") == "reshape":
+            item.reshape.targetShape[:] = [sizes.get(length, length) for length in item.reshape.targetShape]
+    made.description.input[0].type.multiArrayType.shape[:] = [3, side, side]
+    made.description.output[0].type.multiArrayType.shape[:] = [3, 2 * side, 2 * side]
+    twin = onnx.load(MODELS / "oracle/carn.onnx")
+    for node in twin.graph.node:
+        if node.op_type == "Constant" and len(node.attribute[0].t.dims) == 1:
+            shape = [sizes.get(int(length), int(length)) for length in numpy_helper.to_array(node.attribute[0].t)]
+            node.attribute[0].t.CopyFrom(numpy_helper.from_array(np.array(shape)))
+    for port, length in ((twin.graph.input[0], side), (twin.graph.output[0], 2 * side)):
+        for axis in (2, 3):
+            port.type.tensor_type.shape.dim[axis].dim_value = length
+    return made, twin
+
+
+def _halved(message: Any) -> None:
+    """Make every array of weights one of f16, as coremltools' quantization to 16 bits does."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for item in [value] if hasattr(value, "DESCRIPTOR") else value:
+            if type(item).__name__ == "WeightParams":
+                item.float16Value = np.array(item.floatValue, np.float32).astype(np.float16).tobytes()
+                del item.floatValue[:]
+            else:
+                _halved(item)
+
+
+@needs_models
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["my_network_vincentg", "carn"])
+def test_real_networks_agree_with_their_twins_in_onnx(tmp_path, name, half):
+    import onnxruntime
+
+    from tlkit.formats.coreml.open import open_package
+
+    if name == "carn":
+        made, twin = _smaller(24)
+        source = twin.SerializeToString()
+        x = np.random.default_rng(5).uniform(0, 1, (1, 3, 24, 24)).astype(np.float32)
+    else:
+        made = open_package(MODELS / f"mlmodel/{name}.mlmodel").model
+        source, x = (MODELS / f"oracle/{name}.onnx").read_bytes(), drawn(1, 3, 32, 32)
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 4
+    session = onnxruntime.InferenceSession(source, quiet, providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {session.get_inputs()[0].name: x})
+    if half:
+        _halved(made.neuralNetwork)
+    loaded = tlkit.load_model(saved(made, tmp_path))
+    (found,) = loaded.predict({loaded.inputs[0].name: x[0]}).values()
+    largest = float(np.abs(wanted).max())
+    np.testing.assert_allclose(found.ravel(), wanted.ravel(), rtol=0, atol=5e-3 * largest if half else 1e-4)
 
 
 @needs_models
