@@ -20,7 +20,12 @@ SHOWN = {"json", "quiet", "verbose"}
 VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
     "inspect": {"depth", "force", "html", "mil", "ops", "patterns", "per_op", "risks", "rules", "tree", "weights"},
-    "run": {"top"},
+    "run": {
+        "top",
+        # Text streamed to a terminal; `core/language/answer.py` answers, judges and embeds without the command.
+        *("prompt", "prompt_file", "chat", "system", "perplexity", "embed", "context", "max_tokens", "stop"),
+        *("temperature", "top_k", "top_p", "min_p", "repeat_penalty"),
+    },
     "bench": {
         # How a run is printed.
         *("top", "format"),

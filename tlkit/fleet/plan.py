@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError, UnavailableError, UsageError, one_line, reason
+from tlkit.errors import LoadError, UnavailableError, UsageError, reason
 from tlkit.fleet.job import FleetJob, Needs, job_key
 from tlkit.fleet.schema import check
 
@@ -70,7 +70,7 @@ def _document(path: Path) -> Any:
             return _yaml(path, text)
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {one_line(str(error))}", "mend the plan") from error
+        raise UsageError(f"{path}: {reason(error, whole=True)}", "mend the plan") from error
 
 
 def _yaml(path: Path, text: str) -> Any:
@@ -83,7 +83,7 @@ def _yaml(path: Path, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: {one_line(str(error))}", "mend the plan") from error
+        raise UsageError(f"{path}: {reason(error, whole=True)}", "mend the plan") from error
 
 
 def _models(path: Path, items: Sequence[Mapping[str, str]], folder: Path) -> Iterator[PlannedModel]:

@@ -17,7 +17,7 @@ from tlkit.core.language.package import PackagedModel, open_language_package
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.sampling import GREEDY, Sampling
 from tlkit.core.language.text.chat import Message, conversation, template_of
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base.sniff import COREML
 from tlkit.formats.describe import find_format
 
@@ -45,7 +45,7 @@ def read_text(file: str | os.PathLike[str]) -> str:
         with open(file, "rb") as opened:
             data = opened.read(_TEXT + 1)
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}", "name a text file") from None
+        raise UsageError(f"{file}: {reason(error)}", "name a text file") from None
     if len(data) > _TEXT:
         raise UsageError(f"{file}: more than {_TEXT >> 20} MiB", "give it a part of the text")
     try:

@@ -12,6 +12,8 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from tlkit.errors import reason
+
 _MEMORY = 1 << 29
 _SECONDS = 10
 
@@ -67,7 +69,7 @@ def main() -> None:
     except MemoryError:
         answer = {"error": "it needs too much memory"}
     except Exception as error:  # a stranger's program may raise anything
-        answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+        answer = {"error": reason(error, named=True)[:500]}
     json.dump(answer, sys.stdout)
 
 
