@@ -7,12 +7,13 @@ start, each change of unit 0.125 ms, and ending the program there 0.125 ms; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from tlkit.mil.program import Function
+from tlkit.mil.survey.names import modules, modules_before
 from tlkit.mil.work import Step, steps
 from tlkit.placement import prices, rules
 from tlkit.placement.facts import Chip, Rates, all_rules, chip_named
@@ -39,7 +40,8 @@ TIE = 1e-9  # of the price: the planner's own figures are equal to nine digits w
 class Placed:
     """One operation: the units that can run it, the one predicted, its price there, and why it is not on the ANE.
     ``microseconds`` is the planner's estimate for each unit that can run it; ``tied`` are units of equal cost;
-    ``result`` is the name of what it makes.
+    ``result`` is the name of what it makes. ``module`` is the path of the PyTorch module that it came from, where the
+    package records it, and ``after`` otherwise the recorded module that what it reads came from (both may be empty).
 
     ``confidence`` is ``high``, ``medium``, ``low``, or ``unknown`` where no rule knows the operation.
     """
@@ -55,6 +57,8 @@ class Placed:
     macs: int
     nbytes: int
     result: str = ""
+    module: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,14 @@ def predict(
         _placed(step, *candidate, unit, ties)
         for step, candidate, unit, ties in zip(found, candidates, chosen, tied, strict=True)
     )
-    return Prediction(setting, where, tuple(placed), where.basis)
+    return Prediction(setting, where, tuple(_with_modules(found, placed)), where.basis)
+
+
+def _with_modules(found: Sequence[Step], placed: Iterable[Placed]) -> Iterator[Placed]:
+    operations = [step.operation for step in found]
+    recorded = modules(operations)
+    for item, module, before in zip(placed, recorded, modules_before(operations, recorded), strict=True):
+        yield replace(item, module=module, after="" if module else before)
 
 
 def _without_ane(candidates: list[tuple[dict[str, float], tuple[str, ...]]]) -> list[Any]:
@@ -130,13 +141,13 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
         return [], []
     # ahead: the least that follows an operation on each unit, its end included; behind: the least that precedes it.
     ahead: list[dict[str, float]] = [{} for _ in costs]
-    ahead[-1] = {unit: 0.0 if unit == "cpu" else prices.SWITCH for unit in costs[-1]}
+    ahead[-1] = {unit: _end(unit) for unit in costs[-1]}
     for index in range(len(costs) - 2, -1, -1):
         later = {unit: cost + ahead[index + 1][unit] for unit, cost in costs[index + 1].items()}
         ahead[index] = {
             unit: min(_change(unit, other) + cost for other, cost in later.items()) for unit in costs[index]
         }
-    behind = [{unit: 0.0 if unit == "cpu" else prices.SWITCH for unit in costs[0]}]
+    behind = [{unit: _end(unit) for unit in costs[0]}]
     for index in range(1, len(costs)):
         before = {unit: cost + behind[-1][unit] for unit, cost in costs[index - 1].items()}
         behind.append(
@@ -149,11 +160,23 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
         best = min(total.values())
         equal = tuple(unit for unit, cost in total.items() if cost <= best + TIE * max(best, 1.0))
         ties.append(equal)
-        # In a tie the unit before stays, since a change may not pay.
-        chosen.append(
-            chosen[-1] if chosen and chosen[-1] in equal else next(u for u in ("ane", "gpu", "cpu") if u in equal)
-        )
+        chosen.append(_onward(chosen[-1] if chosen else "", here, ahead[index]))
     return chosen, ties
+
+
+def _onward(before: str, here: Mapping[str, float], ahead: Mapping[str, float]) -> str:
+    """Return the cheapest unit after ``before``, which two equal paths may not share. In a tie ``before`` stays."""
+    total = {
+        unit: (_change(before, unit) if before else _end(unit)) + cost + ahead[unit] for unit, cost in here.items()
+    }
+    most = min(total.values())
+    most += TIE * max(most, 1.0)
+    return next(unit for unit in (before, "ane", "gpu", "cpu") if unit in total and total[unit] <= most)
+
+
+def _end(unit: str) -> float:
+    """Return the cost of a program's beginning, or ending, on ``unit``."""
+    return 0.0 if unit == "cpu" else prices.SWITCH
 
 
 def _change(before: str, after: str) -> float:

@@ -48,6 +48,22 @@ def test_json_has_every_operation_with_its_prices(tlkit: Shell, model: Path) -> 
     assert "none are published for the M1" in ane["basis"]
 
 
+def test_operations_are_led_back_to_modules_of_the_source(tlkit: Shell, model: Path, tmp_path: Path) -> None:
+    """A weight's name tells the convolution's module; what has no weight is said to come after it."""
+    model.write_text(
+        TEXT.replace("> w =", "> blocks_3_conv_weight_to_fp16 =").replace("= w)", "= blocks_3_conv_weight_to_fp16)")
+    )
+    page = tmp_path / "report.html"
+    (found,) = tlkit("inspect", model, "--placement", "--json").json()["placement"]
+    assert [(row["module"], row["after"]) for row in found["per_op"]] == [("blocks.3.conv", ""), ("", "blocks.3.conv")]
+    assert [reason["modules"] for reason in found["reasons"]] == [["after blocks.3.conv"]]
+    told = tlkit("inspect", model, "--placement").out
+    listed = tlkit("inspect", model, "--placement", "--per-op").out
+    assert "from: after blocks.3.conv" in told and listed.count("blocks.3.conv") == told.count("blocks.3.conv") + 2
+    assert tlkit("inspect", model, "--placement", "--html", page).code == 0
+    assert page.read_text().count("<td>after blocks.3.conv<td>after blocks.3.conv") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(("--chip", "m99"), "unknown chip 'm99'"), (("--units", "tpu"), "unknown unit 'tpu'")],

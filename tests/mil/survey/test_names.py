@@ -6,7 +6,7 @@ import pytest
 
 from tests.mil.programs import call, function, tensor
 from tlkit.mil.program import Function, NamedType, Operation, Value
-from tlkit.mil.survey.names import find, matching, modules, nearest, running
+from tlkit.mil.survey.names import find, matching, modules, modules_before, nearest, running
 from tlkit.mil.types import DType, TensorType
 
 KIND = tensor("fp16", 1, 8)
@@ -37,6 +37,27 @@ def net() -> Function:
 
 def test_modules_are_told_by_weights_and_by_what_is_recorded(net: Function) -> None:
     assert modules(running(net)) == ["layers.0.fc", "", "layers.10.attn_q_proj", "head.out"]
+
+
+def test_modules_before_follow_values_and_not_the_order(net: Function) -> None:
+    """Of two branches the one that is read counts; what joins them comes from the one that ran last."""
+    more = [call("relu", "s", KIND, x="a"), call("add", "t", KIND, x="s", y="r"), call("add", "u", KIND, x="s", y="b")]
+    lone = call("relu", "v", KIND, x="x")
+    operations = [*running(net)[:-1], *more, lone]
+    found = dict(zip("arbstuv", modules_before(operations, modules(operations)), strict=True))
+    first, second = "layers.0.fc", "layers.10.attn_q_proj"
+    assert found == {"a": first, "r": first, "b": second, "s": first, "t": first, "u": second, "v": ""}
+
+
+@pytest.mark.parametrize(("other", "module"), [("p_head_fc_weight", "enc.0"), ("head_fc_weight", "p_enc.0")])
+def test_the_exporters_prefix_is_no_part_of_a_module(other: str, module: str) -> None:
+    """``torch.export`` begins every parameter's name with ``p_``; a module may be named so as well."""
+    operations = [
+        call("linear", "a", KIND, x="x", weight="p_enc_0_weight"),
+        call("linear", "b", KIND, x="a", weight=other),
+    ]
+    assert modules(operations)[0] == module
+    assert modules([call("conv", "net/block1/conv/Conv2D", KIND, x="x")]) == ["net.block1.conv"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tlkit.cli.sink.card import card, grid
 from tlkit.cli.sink.figures import percent
-from tlkit.core.inspect.placement import Reason, reasons
+from tlkit.core.inspect.placement import Reason, origin, origins, reasons
 from tlkit.placement.facts import all_rules
 from tlkit.placement.predict import Prediction
 from tlkit.types import Unit
@@ -122,6 +122,9 @@ def _reasons(found: Sequence[Reason], offer: Offer | None) -> RenderableType:
         more = f" and {len(reason.operations) - _NAMED} more" if len(reason.operations) > _NAMED else ""
         told = Text(f"{reason.rule.id}: {reason.rule.why}\n")
         told.append(f"{named}{more}", "dim")
+        if places := origins(reason.operations):
+            rest = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+            told.append(f"\nfrom: {', '.join(places[:_NAMED])}{rest}", "dim")
         if reason.rule.mend:
             tried = offer is not None and "--ane" in reason.rule.mend
             told.append(f"\n{'tried (see below)' if tried else 'guess'}: {reason.rule.mend}", "")
@@ -131,14 +134,14 @@ def _reasons(found: Sequence[Reason], offer: Offer | None) -> RenderableType:
 
 def _per_op(prediction: Prediction) -> RenderableType:
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for heading in ("operation", "type", "unit", "can run on", "µs", "why not ANE"):
+    for heading in ("operation", "type", "unit", "can run on", "µs", "why not ANE", "module"):
         table.add_column(heading, justify="right" if heading == "µs" else "left", overflow="fold")
     for placed in prediction.operations:
         tied = f" = {'/'.join(placed.tied)}" if placed.tied else ""
         price = f"{placed.microseconds[placed.unit]:.3g}"
         why = ", ".join(placed.reasons)
         unit = Text(f"{placed.unit}{tied}", _STYLES[placed.unit])
-        table.add_row(placed.name, placed.type, unit, " ".join(placed.supported), price, why)
+        table.add_row(placed.name, placed.type, unit, " ".join(placed.supported), price, why, origin(placed))
     return table
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from tlkit import __version__
 from tlkit.cli.sink.figures import percent
 from tlkit.cli.sink.stream import clean
-from tlkit.core.inspect.placement import reasons
+from tlkit.core.inspect.placement import origin, origins, reasons
 from tlkit.placement.predict import Placed, Prediction
 
 _NAMES = {"ane": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
@@ -81,9 +81,14 @@ def _regions(found: Sequence[Region]) -> str:
     rows = [
         f"<tr><td>{_NAMES[region.unit]}<td class=n>{len(region.operations)}<td class=n>{region.microseconds:.3g}"
         f"<td>{_text(region.operations[0].name)}<td>{_text(region.operations[-1].name)}"
+        f"<td>{_text(origin(region.operations[0]))}<td>{_text(origin(region.operations[-1]))}"
         for region in found
     ]
-    return "<table><tr><th>region<th>operations<th>µs, estimated<th>from<th>to" + "".join(rows) + "</table>"
+    return (
+        "<table><tr><th>region<th>operations<th>µs, estimated<th>from<th>to<th>from module<th>to module"
+        + "".join(rows)
+        + "</table>"
+    )
 
 
 def _reasons(prediction: Prediction) -> str:
@@ -92,8 +97,8 @@ def _reasons(prediction: Prediction) -> str:
         return ""
     rows = [
         f"<tr><td>{reason.rule.id}<td class=n>{len(reason.operations)}<td class=n>{percent(reason.share)}"
-        f"<td>{_text(reason.rule.why)}<td>{_text(reason.rule.mend)}"
+        f"<td>{_text(reason.rule.why)}<td>{_text(reason.rule.mend)}<td>{_text(', '.join(origins(reason.operations)))}"
         for reason in found
     ]
-    head = "<tr><th>not on the Neural Engine<th>operations<th>share of cost<th>why<th>what to do"
+    head = "<tr><th>not on the Neural Engine<th>operations<th>share of cost<th>why<th>what to do<th>module"
     return f"<p></p><table>{head}{''.join(rows)}</table>"

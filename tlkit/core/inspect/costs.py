@@ -194,7 +194,7 @@ def function_costs(function: Function, name: str = "main") -> Costs:
             name,
             step.operation.name,
             step.type,
-            module or _module_of_name(step.operation.name),
+            module,
             tuple(map(_port, step.read)),
             tuple(map(_port, step.results)),
             sum(item.elements for item in step.weights),
@@ -218,12 +218,6 @@ def _port(item: Operand) -> Port:
     return Port(item.name, item.kind.dtype.numpy_like, item.kind.shape)
 
 
-def _module_of_name(name: str) -> str:
-    """Return the module that a path in an operation's name tells (``block1/conv/Conv2D``); empty where it has none."""
-    parts = [part for part in name.split("/") if part]
-    return ".".join(parts[:-1])
-
-
 def _joined(found: Sequence[Costs], notes: Sequence[str]) -> Costs:
     if len(found) == 1 and not notes:
         return found[0]
@@ -241,6 +235,7 @@ def _joined(found: Sequence[Costs], notes: Sequence[str]) -> Costs:
 def onnx_costs(file: OnnxFile) -> Costs:
     """Return what the graph of an ONNX model costs."""
     from tlkit.formats.onnx_graph import NodeGraph
+    from tlkit.mil.survey.names import module_of_path
 
     graph = NodeGraph(file)
     rows, notes = [], []
@@ -251,7 +246,7 @@ def onnx_costs(file: OnnxFile) -> Costs:
                 "main",
                 node.name or (node.outputs[0] if node.outputs else node.type),
                 node.type,
-                _module_of_name(node.name),
+                module_of_path(node.name),
                 tuple(Port(name, *graph.kind(name)) for name in node.inputs if name and name not in graph.constants),
                 tuple(Port(name, *graph.kind(name)) for name in node.outputs if name),
                 sum(graph.elements(name) for name in node.inputs if graph.is_weight(name)),

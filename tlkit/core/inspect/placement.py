@@ -120,6 +120,16 @@ def reasons(prediction: Prediction) -> tuple[Reason, ...]:
     return tuple(sorted(found, key=lambda reason: -reason.share))
 
 
+def origin(placed: Placed) -> str:
+    """Return where in the PyTorch model an operation comes from, in words; empty where the package does not tell."""
+    return placed.module or (f"after {placed.after}" if placed.after else "")
+
+
+def origins(operations: Sequence[Placed]) -> list[str]:
+    """Return where ``operations`` come from, each place once, in program order; what does not tell is left out."""
+    return list(dict.fromkeys(filter(None, map(origin, operations))))
+
+
 def document(prediction: Prediction) -> dict[str, object]:
     """Return a prediction as data: what ``--json`` prints."""
     return {
@@ -140,6 +150,7 @@ def document(prediction: Prediction) -> dict[str, object]:
                 "trust": reason.rule.trust,
                 "share": reason.share,
                 "operations": [placed.name for placed in reason.operations],
+                "modules": origins(reason.operations),
             }
             for reason in reasons(prediction)
         ],

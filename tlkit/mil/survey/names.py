@@ -22,6 +22,8 @@ from tlkit.mil.types import DType
 _NEAREST = 3
 _SUFFIX = r"_(?:weight|bias|gamma|beta|mean|variance|alpha|in_proj_weight|in_proj_bias)(?=_|$).*"
 """What coremltools adds to a module's name for its parameters, and then for how they are stored."""
+_EXPORTED = ("p_", "b_", "c_")
+"""How ``torch.export`` begins the names of all parameters, buffers and constants."""
 _MODULE_KEYS = ("module", "scope", "torch_module", "module_path", "layer")
 """Text attributes in which a writer records the module that an operation came from."""
 
@@ -91,9 +93,36 @@ def modules(operations: Sequence[Operation]) -> list[str]:
     """Return, per operation, the path of the PyTorch module that it came from; empty where nothing records it.
 
     A writer's text attribute says it, or the names of the operation's weights, from which coremltools makes the names
-    of constants: ``layers_3_fc_weight_to_fp16`` is of ``layers.3.fc`` (numbers are modules; other underscores stay).
+    of constants: ``layers_3_fc_weight_to_fp16`` is of ``layers.3.fc`` (numbers are modules; other underscores stay),
+    or a path in the operation's own name (``block1/conv/Conv2D``).
     """
-    return [_recorded(op) or _by_weights(op) for op in operations]
+    by_weights = [_by_weights(op) for op in operations]
+    told = [name for name in by_weights if name]
+    if told and all(name.startswith(_EXPORTED) for name in told):  # one module named so says nothing
+        by_weights = [name[2:] for name in by_weights]
+    return [_recorded(op) or name or module_of_path(op.name) for op, name in zip(operations, by_weights, strict=True)]
+
+
+def modules_before(operations: Sequence[Operation], recorded: Sequence[str]) -> list[str]:
+    """Return, per operation, the recorded module that what it reads came from, through whatever lies between; its own
+    where it has one, empty where nothing before it has.
+
+    Most operations have no weights, and so no record of their module: what they read tells where in the model to look.
+    Of several modules the one that ran last counts: it is the nearest.
+    """
+    found: list[str] = []
+    last: dict[str, int] = {}  # by value: the index of the latest operation with a module that it was made from
+    for index, (op, module) in enumerate(zip(operations, recorded, strict=True)):
+        read = (item.name for items in op.inputs.values() for item in items if isinstance(item, Ref))
+        nearest_one = index if module else max((last.get(name, -1) for name in read), default=-1)
+        last.update((item.name, nearest_one) for item in op.outputs)
+        found.append(recorded[nearest_one] if nearest_one >= 0 else "")
+    return found
+
+
+def module_of_path(name: str) -> str:
+    """Return the module that a path in an operation's name tells (``block1/conv/Conv2D``); empty where it has none."""
+    return ".".join([part for part in name.split("/") if part][:-1])
 
 
 def _recorded(operation: Operation) -> str:
