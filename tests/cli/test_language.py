@@ -65,6 +65,14 @@ def test_perplexity(tlkit: Shell, model: Path, tmp_path: Path) -> None:
         (("--prompt", "a", "--context", 1000), "1 to 128 tokens"),
         (("--prompt", "a", "--top-p", 2), "out of its range"),
         (("--prompt-file", "nowhere.txt"), "nowhere.txt"),
+        (("--prompt", "a", "--engine", "onnxruntime"), "--engine does not apply"),
+        (("--prompt", "a", "--units", "gpu"), "--units does not apply"),
+        (("--prompt", "a", "--precision", "bf16"), "--precision does not apply"),
+        (("--prompt", "a", "--input", "x=1"), "--input does not apply"),
+        (("--prompt", "a", "--save-outputs", "x.npz"), "--save-outputs does not apply"),
+        (("--perplexity", "a", "--top-k", 3), "--top-k has no effect on --perplexity"),
+        (("--embed", "--prompt", "a", "--context", 9), "--context has no effect on --embed"),
+        (("--temperature", 1), "--temperature is for language models"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tlkit: Shell, model: Path, words: tuple[object, ...], said: str) -> None:

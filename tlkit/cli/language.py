@@ -42,6 +42,31 @@ class Wanted:
         return self.chat or self.embed or any(text is not None for text in texts)
 
 
+_COMMON = {"model", "seed", "json", "quiet", "verbose", "cache"}  # nothing is cached: --no-cache says what is so
+_TEXTS = {"prompt", "prompt_file", "chat", "system", "perplexity", "embed"}
+_GENERATION = {"max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "repeat_penalty"}
+_FLAGS = {"inputs": "--input", "shapes": "--shape"}
+
+
+def refuse_others(given: set[str], wanted: Wanted, engine: str) -> None:
+    """UsageError for an option of ``tlkit run`` that would have no effect.
+
+    ``given`` names the parameters that are not at their defaults.
+    """
+    if not wanted.anything:
+        said, hint = "is for language models", "add --prompt TEXT, --chat or --perplexity FILE, or leave it out"
+        useless = given & (_TEXTS | _GENERATION | {"context"})
+    else:
+        said, hint = "does not apply to a language model", "leave it out: PyTorch runs it on the CPU as it is stored"
+        known = _COMMON | _TEXTS | _GENERATION | {"context"} | ({"engine"} if engine == "torch" else set())
+        useless = given - known
+        if not useless and (wanted.embed or wanted.perplexity is not None):
+            said, hint = f"has no effect on {'--embed' if wanted.embed else '--perplexity'}", "leave it out"
+            useless = given & (_GENERATION | ({"context"} if wanted.embed else set()))
+    for name in sorted(useless):
+        raise UsageError(f"{_FLAGS.get(name, '--' + name.replace('_', '-'))} {said}", hint)
+
+
 def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
     """Do what the options ask for, and print it."""
     _check(wanted)

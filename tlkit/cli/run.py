@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlkit.cli.language import Wanted, run_language
+from tlkit.cli.language import Wanted, refuse_others, run_language
 from tlkit.cli.options import language
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
@@ -105,11 +106,13 @@ def run(
     tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
     tlkit run model.gguf --prompt "The capital of France is"   a language model
     """
+    given = {name: value for name, value in locals().items() if value != signature(run).parameters[name].default}
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     drawn |= {"repeat_penalty": repeat_penalty}
     texts = (prompt, prompt_file, chat, system, perplexity, embed)
     wanted = Wanted(*texts, context, max_tokens, stop or [], drawn)
+    refuse_others(set(given), wanted, engine)
     if wanted.anything:
         return run_language(sink, model, wanted)
     from tlkit.core.run.run import run as execute

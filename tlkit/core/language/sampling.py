@@ -58,7 +58,10 @@ class Sampler:
         """Return the token that follows ``before``."""
         settings = self._settings
         if not np.isfinite(logits).any():
-            raise ExecutionError("no logit is finite: the model's values overflow", "run it with --precision f32")
+            raise ExecutionError(
+                "no logit is finite: the model's values overflow",
+                "the weights are damaged, or made for wider numbers: try the model's f32 file (a guess)",
+            )
         if settings.repeat_penalty != 1:
             logits = _penalized(logits, list(before)[-_REMEMBERED:], settings.repeat_penalty)
         if settings.temperature == 0:
