@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tlkit.core.judge.compare import Judgement, compare
     from tlkit.core.judge.nan import FirstNan, find_nan
     from tlkit.core.model.load import Model, load_model
+    from tlkit.core.precision.mixed import MixedPrecision
     from tlkit.core.run.run import RunResult, run
     from tlkit.core.weights.weights import WeightsResult, convert_weights
     from tlkit.errors import (
@@ -52,6 +53,7 @@ _HOMES = {
     "tlkit.core.judge.compare": ("Judgement", "compare"),
     "tlkit.core.judge.nan": ("FirstNan", "find_nan"),
     "tlkit.core.model.load": ("Model", "load_model"),
+    "tlkit.core.precision.mixed": ("MixedPrecision",),
     "tlkit.core.run.run": ("RunResult", "run"),
     "tlkit.core.bench.bench": ("BenchResult", "bench"),
     "tlkit.core.convert.functions": ("Combined", "combine"),
@@ -84,6 +86,7 @@ __all__ = [
     "Judgement",
     "LoadError",
     "Metadata",
+    "MixedPrecision",
     "Model",
     "ModelInfo",
     "RunResult",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tlkit.core.compress.compress import Compressed
     from tlkit.core.edit.edit import EditResult
+    from tlkit.core.precision.mixed import MixedPrecision
 
 
 Rename = Annotated[
@@ -94,6 +95,20 @@ Skip = Annotated[
 Threshold = Annotated[
     int, typer.Option("--weight-threshold", metavar="N", min=1, help="Leave weights of fewer elements as they are.")
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="auto", help="f16 but for the fewest operations in f32 with which --min-snr is kept."
+    ),
+]
+KeepF32 = Annotated[
+    list[str] | None,
+    typer.Option("--keep-f32", metavar="PATTERN", help="Operations that stay in f32, the rest f16. Repeatable."),
+]
+Samples = Annotated[
+    str | None,
+    typer.Option("--samples", metavar="DIR", help="Choose the precision on these: search on half, check on the rest."),
+]
 Target = Annotated[
     str | None, typer.Option("--target", metavar="OS", help="Oldest system for compressed weights. [what they need]")
 ]
@@ -101,7 +116,10 @@ Cosine = Annotated[
     float | None, typer.Option("--min-cosine", metavar="C", help="What compressed weights have to keep; else exit 1.")
 ]
 Snr = Annotated[
-    float | None, typer.Option("--min-snr", metavar="DB", help="The same as a signal-to-noise ratio, in dB.")
+    float | None,
+    typer.Option(
+        "--min-snr", metavar="DB", help="A signal-to-noise ratio in dB, which --precision auto keeps too. [26]"
+    ),
 ]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Run both models on one seeded input; exit 1 where they differ.")
@@ -132,6 +150,9 @@ def edit(
     rules: Rules = None,
     skip: Skip = None,
     weight_threshold: Threshold = 2048,
+    precision: Precision = None,
+    keep_f32: KeepF32 = None,
+    samples: Samples = None,
     target: Target = None,
     min_cosine: Cosine = None,
     min_snr: Snr = None,
@@ -153,6 +174,7 @@ def edit(
     tlkit edit net.mlpackage --ane --chip m4 -o faster.mlpackage
     tlkit edit net.mlpackage --mend-risks -o mended.mlpackage
     tlkit edit net.mlpackage --quantize int8 --skip '*head*' -o small.mlpackage
+    tlkit edit net.mlpackage --precision auto --min-snr 40 -o mixed.mlpackage
     tlkit edit net.mlpackage --palettize 4 --rule 'conv=int8' --min-snr 30 -o smaller.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
@@ -186,6 +208,9 @@ def edit(
             rules=rules or (),
             skip=skip or (),
             weight_threshold=weight_threshold,
+            precision=precision,
+            keep_f32=keep_f32 or (),
+            samples=samples,
             target=target,
             min_cosine=min_cosine,
             min_snr=min_snr,
@@ -199,6 +224,10 @@ def edit(
         from tlkit.cli.views.judge.compressed import document, show
 
         sink.answer(document(cast("Compressed", result)), lambda: show(cast("Compressed", result)))
+    elif type(result).__name__ == "MixedPrecision":
+        from tlkit.cli.views.judge import mixed
+
+        sink.answer(mixed.document(cast("MixedPrecision", result)), lambda: mixed.show(cast("MixedPrecision", result)))
     else:
         sink.answer(_document(cast("EditResult", result)), lambda: _show(cast("EditResult", result)))
     if not result.ok:

@@ -5,7 +5,9 @@ Importing this module does not import coremltools; :func:`rebuild` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tlkit.core.convert.tools.build import About, Report, progress, refused_by_disk
 from tlkit.core.convert.tools.failure import conversion_error
@@ -20,15 +22,33 @@ NARROW: Steps = None
 """All of coremltools' passes, to f16."""
 TIDY: Steps = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
 """Passes that take away the casts between f32 and f32 that widening leaves."""
+_MIXED: Steps = (
+    "common::add_fp16_cast",
+    "common::cast_optimization",
+    "common::const_elimination",
+    "common::noop_elimination",
+    "common::dead_code_elimination",
+    "common::const_deduplication",
+)
+"""Passes to f16 that leave every operation its name, so that some of them can be excepted."""
 
 
 def rebuild(
-    package: Package, target: Target, path: Path, steps: Steps, report: Report, about: About | None = None
+    package: Package,
+    target: Target,
+    path: Path,
+    steps: Steps,
+    report: Report,
+    about: About | None = None,
+    kept: frozenset[str] | None = None,
 ) -> None:
     """Have coremltools read ``package``, apply ``steps``, and write it at ``path`` with the operations of ``target``.
 
-    Raises :class:`ConversionError` with coremltools' reason.
+    ``kept`` names values whose operations stay in f32; all others become f16 then, whatever ``steps`` are. Raises
+    :class:`ConversionError` with coremltools' reason.
     """
+    if kept is not None:
+        steps = _MIXED
     with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
         import coremltools as ct
         from coremltools.converters.mil.converter import mil_convert
@@ -37,6 +57,8 @@ def rebuild(
         spec = ct.proto.Model_pb2.Model.FromString(package.model.SerializeToString())
         (about or About()).write(spec.description.metadata)
         pipeline = ct.PassPipeline() if steps is NARROW else ct.PassPipeline(list(steps or ()), "tidy")
+        if kept is not None:
+            pipeline.set_options("common::add_fp16_cast", {"op_selector": _others(kept)})
         if steps is NARROW:
             pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": "classify"})  # its labels are a list
         try:
@@ -62,3 +84,12 @@ def rebuild(
         except Exception as error:
             refused_by_disk(error, path)
             raise conversion_error(error, heard, ct.__version__) from error
+
+
+def _others(kept: frozenset[str]) -> Callable[[Any], bool]:
+    """Return whether an operation of coremltools' may become f16: it gives none of ``kept``, nor a list of labels."""
+
+    def fits(operation: Any) -> bool:
+        return operation.op_type != "classify" and not {str(item.name) for item in operation.outputs} & kept
+
+    return fits

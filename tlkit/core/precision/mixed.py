@@ -1,0 +1,305 @@
+"""``--keep-f32`` and ``--precision auto``: a package in f16 but for some operations, checked against f32."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.core.convert.tools.build import check_versions
+from tlkit.core.convert.tools.kit.reading import plain_name
+from tlkit.core.convert.tools.rebuild import TIDY, rebuild
+from tlkit.core.convert.tools.targets import target_of_version
+from tlkit.core.model.load import Model, load_model
+from tlkit.errors import TlkitError, UsageError
+from tlkit.formats.base import sniff
+from tlkit.formats.coreml.describe import describe
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.package import Package, blamed_on
+from tlkit.formats.coreml.write import write_package
+from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.host.staging import prepare, staged
+from tlkit.mil.passes.base import run_passes
+from tlkit.mil.passes.precision import Widen, is_half
+from tlkit.mil.program import Operation
+from tlkit.types import ModelInfo
+
+if TYPE_CHECKING:
+    from tlkit.core.convert.cases import Case
+    from tlkit.core.precision.rounding import Rounded
+    from tlkit.core.precision.search import Sensitivity
+
+LEAST_DB = 26.0
+"""The signal to noise that is asked for where nothing else is: what f16 has to keep anywhere in tlkit."""
+_MARGINS = (0.5, 3.0, 10.0, math.inf)
+"""What the search asks for beyond the target, in dB, until the package keeps it on unseen inputs too; at last all."""
+_SEEN, _UNSEEN, _AWAY = 2, 3, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOperation:
+    """An operation that stays in f32: its name and type, and why."""
+
+    name: str
+    type: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixedPrecision:
+    """What was made: ``kept`` of ``operations`` stay in f32.
+
+    Figures are the worst signal to noise of an output beside f32, in dB: ``half_db`` with all of it rounded to f16
+    (emulated), ``seen_db`` of the package on the inputs searched on, ``unseen_db`` on others (None: not checked).
+    ``runs`` is what the search cost. ``path`` is None where nothing was written.
+    """
+
+    path: Path | None
+    source: str
+    kept: tuple[KeptOperation, ...]
+    operations: int
+    target_db: float
+    half_db: float
+    seen_db: float | None
+    unseen_db: float | None
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    runs: int
+    notes: tuple[str, ...]
+    info: ModelInfo | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the package keeps the signal to noise that was asked for, or was not checked."""
+        return all(found is None or found >= self.target_db for found in (self.seen_db, self.unseen_db))
+
+
+def mixed_precision(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    precision: str | None = None,
+    keep_f32: Sequence[str] = (),
+    min_snr: float | None = None,
+    samples: str | os.PathLike[str] | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    force: bool = False,
+    report: Callable[[str, float], None] = lambda what, share: None,
+) -> MixedPrecision:
+    """Write the ``.mlpackage`` ``model`` to ``output`` in f16, with some operations in f32; return what was made.
+
+    ``keep_f32`` are patterns of names or types of operations that stay in f32. With ``precision`` ``auto`` the
+    smallest set is searched (and what ``keep_f32`` names stays in any case) with which each output keeps a signal to
+    noise of ``min_snr`` dB (26) beside f32: on every second file of the folder ``samples``, or on seeded inputs, and
+    checked on the others. Nothing is written where no set does (``result.ok`` is False then).
+
+    Raises UsageError where a pattern matches nothing, or where f32 gives numbers that are not finite.
+    """
+    from tlkit.core.precision.rounding import Rounded
+
+    if precision not in (None, "auto"):
+        raise UsageError(
+            f"--precision {precision}: only auto keeps some operations in f32", "tlkit convert has the others"
+        )
+    source, goal = Path(model), Path(output)
+    if goal.suffix != ".mlpackage":
+        raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
+    prepare(goal, force=force, kind=PACKAGE, inputs=[source])
+    package = _opened(source)
+    check_versions()
+    seen, unseen = _cases(source, samples, seed)
+    exact = load_model(source, engine="eager", precision="f32")
+    target = LEAST_DB if min_snr is None else min_snr
+    try:
+        with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
+            wide = _widened(package, path.with_name("wide.mlpackage"))
+            assert wide.program is not None
+            rounded = Rounded(wide.program.function(), [exact.arrays(_values(exact, case)) for case in seen])
+            if not rounded.finite:
+                raise UsageError(
+                    f"{source}: in f32 its outputs are not finite either", "tlkit compare --find-nan says where"
+                )
+            job = _Job(source, goal, path, wide, rounded, seen, unseen, target, verify, report)
+            made = job.searched(keep_f32) if precision == "auto" else job.kept(keep_f32)
+            if not made.ok and precision == "auto":
+                raise _Missed(made)
+    except _Missed as missed:
+        return missed.made
+    return made
+
+
+class _Missed(TlkitError):
+    """Leaves the staging, so that nothing is written."""
+
+    def __init__(self, made: MixedPrecision) -> None:
+        super().__init__("no set of operations meets the target")
+        self.made = replace(made, path=None, info=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: Path
+    goal: Path
+    path: Path
+    wide: Package
+    rounded: Rounded
+    seen: tuple[Case, ...]
+    unseen: tuple[Case, ...]
+    target: float
+    verify: bool
+    report: Callable[[str, float], None]
+
+    def kept(self, patterns: Sequence[str]) -> MixedPrecision:
+        """Write the package with what ``patterns`` name."""
+        return self.written(matching(self.rounded.operations, patterns), None, self.rounded.snr(frozenset()))
+
+    def searched(self, patterns: Sequence[str]) -> MixedPrecision:
+        """Search, write and check, until the package keeps the target on unseen inputs as well."""
+        from tlkit.core.precision.search import sensitivities, smallest
+
+        held = matching(self.rounded.operations, patterns)
+        half = self.rounded.snr(held)
+        if half >= self.target:
+            made = self.written(held, None, half)
+            if made.ok:
+                fine = f"f16 is fine as it is: {half:.1f} dB" if not held else "nothing but what was asked for"
+                return replace(made, notes=(f"{fine}; no operation has to stay in f32", *made.notes))
+        found = sensitivities(self.rounded, held, self.report)
+        for margin in _MARGINS:
+            kept = frozenset(self.rounded.names)
+            if margin < math.inf:
+                kept = smallest(self.rounded, held, found, self.target + margin)
+            made = self.written(kept, found, half)
+            if made.ok:
+                break
+        if len(made.kept) == made.operations:
+            made = replace(made, notes=(*made.notes, "all of it has to stay in f32: no smaller set keeps the target"))
+        return made
+
+    def written(self, kept: frozenset[str], found: Sensitivity | None, half: float) -> MixedPrecision:
+        """Write the package with ``kept`` in f32, and run it."""
+        import shutil
+
+        from tlkit.core.precision.search import reason
+
+        operations = [item for item in self.rounded.operations if item.name in kept]
+        names = frozenset(item.name for operation in operations for item in operation.outputs)
+        shutil.rmtree(self.path, ignore_errors=True)
+        target = target_of_version(self.wide.model.specificationVersion)
+        rebuild(self.wide, target, self.path, TIDY, self.report, kept=names)
+        told = tuple(KeptOperation(item.name, item.type, reason(self.rounded, found, item.name)) for item in operations)
+        figures = [self.checked(cases) if self.verify else None for cases in (self.seen, self.unseen)]
+        return MixedPrecision(
+            self.goal, str(self.source), told, len(self.rounded.names), self.target, half, figures[0], figures[1],
+            tuple(case.name for case in self.seen), tuple(case.name for case in self.unseen), self.rounded.runs, (),
+            replace(describe(self.path), path=str(self.goal)),
+        )  # fmt: skip
+
+    def checked(self, cases: Sequence[Case]) -> float | None:
+        """Return the package's worst signal to noise beside the source in f32; None without cases."""
+        import numpy as np
+
+        from tlkit.core.precision.rounding import signal_to_noise
+
+        if not cases:
+            return None
+        exact, made = (
+            load_model(path, engine="eager", precision=precision)
+            for path, precision in ((self.source, "f32"), (self.path, "f16"))
+        )
+        worst = math.inf
+        for case in cases:
+            arrays = _values(exact, case)
+            before, after = exact.predict(arrays), made.predict(arrays)
+            for name, value in before.items():
+                if isinstance(value, np.ndarray):
+                    worst = min(worst, signal_to_noise(value, np.asarray(after[name])))
+                elif isinstance(value, dict):
+                    pair = [np.array([item[key] for key in value]) for item in (value, after[name])]
+                    worst = min(worst, signal_to_noise(pair[0], pair[1]))
+        return worst
+
+
+def matching(operations: Sequence[Operation], patterns: Sequence[str]) -> frozenset[str]:
+    """Return the names of the operations whose name, value's name or type matches one of ``patterns``.
+
+    Raises UsageError for a pattern that matches none.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        names = {item.name for item in operations if any(fnmatchcase(name, pattern) for name in _names(item))}
+        if not names:
+            known = ", ".join(dict.fromkeys(item.type for item in operations))
+            raise UsageError(f"--keep-f32 '{pattern}' matches no operation that f16 would round", f"types: {known}")
+        found |= names
+    return frozenset(found)
+
+
+def _names(operation: Operation) -> set[str]:
+    names = {operation.name, *(item.name for item in operation.outputs)}
+    return names | {plain_name(name) for name in names} | {operation.type, operation.type.rpartition(".")[2]}
+
+
+def _opened(source: Path) -> Package:
+    sniff.expect_coreml(source)
+    package = open_package(source)
+    if package.program is None or package.root != source or not source.is_dir() or package.file.suffix != ".mlmodel":
+        raise UsageError(
+            f"{source}: only an mlprogram's .mlpackage can be partly f32",
+            "make a package of it: tlkit convert MODEL -o net.mlpackage",
+        )
+    if len(package.program.functions) > 1:
+        raise UsageError(
+            f"{source}: it has {len(package.program.functions)} functions",
+            "convert them one by one, then combine them: --function",
+        )
+    package.require_weights()
+    return package
+
+
+def _widened(package: Package, path: Path) -> Package:
+    assert package.program is not None
+    if not is_half(package.program):
+        return package
+    changed = type(package.model)()
+    changed.CopyFrom(package.model)
+    with blamed_on(package.file):
+        return write_package(path, changed, run_passes(package.program, [Widen()]).program)
+
+
+def _cases(
+    source: Path, samples: str | os.PathLike[str] | None, seed: int
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Return the inputs to search on and those to check on: every other sample, or seeded ones of other seeds."""
+    from tlkit.core.judge.inputs import check_folder, given_cases
+    from tlkit.core.judge.side import HowToOpen
+    from tlkit.core.judge.sides import PackageSide
+
+    model = load_model(source, engine="eager", precision="f32")
+    side = PackageSide(model, HowToOpen())
+    if samples is None:
+        return (
+            given_cases(model.inputs, [side], count=_SEEN, seed=seed),
+            given_cases(model.inputs, [side], count=_UNSEEN, seed=seed + _AWAY),
+        )
+    check_folder(Path(samples))
+    cases = given_cases(model.inputs, [side], samples=Path(samples))
+    if len(cases) < 2:
+        return cases, given_cases(model.inputs, [side], count=_UNSEEN, seed=seed + _AWAY)
+    return cases[::2], cases[1::2]
+
+
+def _values(model: Model, case: Case) -> dict[str, Any]:
+    """Return a case's values by the model's names, pictures as it takes them."""
+    from tlkit.core.judge.side import paired_inputs
+    from tlkit.ports.images import to_picture
+
+    return {
+        name: to_picture(port.image.layout, value) if port.image is not None and value.ndim == 3 else value
+        for name, (port, value) in paired_inputs(case, model.inputs, str(model.path)).items()
+    }

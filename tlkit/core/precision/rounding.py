@@ -1,0 +1,142 @@
+"""An f32 program run as if all of it but a kept set were f16: a candidate costs one run, and no package is written.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from tlkit.core.compare.difference import difference
+from tlkit.engines.torch.engine import TorchEngine
+from tlkit.mil.program import Function, Operation, TensorType
+from tlkit.mil.types import DType
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+_APART = ("cast", "cond", "while_loop", "classify", "const")
+"""What coremltools does not cast: casts themselves, what only holds blocks, and labels."""
+_FLOATS = (DType.FP16, DType.FP32)
+
+
+class Rounded:
+    """The function ``wide`` (of f32), with its outputs on ``inputs`` as the reference."""
+
+    def __init__(self, wide: Function, inputs: Sequence[Arrays]) -> None:
+        self.engine = TorchEngine(wide, precision="f32")
+        self.inputs = tuple(inputs)
+        nodes = [node.meta["mil"] for node in self.engine.module.graph.nodes if "mil" in node.meta]
+        self.operations: tuple[Operation, ...] = tuple(filter(_takes_part, nodes))
+        self.names = tuple(item.name for item in self.operations)
+        self.runs = 0
+        ranges = _Rounding(self.engine.module, frozenset(self.names))
+        self._exact = []
+        for arrays in self.inputs:
+            self.engine.through(ranges, arrays)
+            self._exact.append(ranges.outputs)
+        self.largest = ranges.largest
+        """The largest magnitude that each operation takes or gives on the inputs."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether f32 itself gives finite numbers: else nothing can be told from them."""
+        return all(bool(np.isfinite(item).all()) for outputs in self._exact for item in outputs)
+
+    def snr(self, kept: frozenset[str], most: int | None = None) -> float:
+        """Return the worst signal to noise in dB where only the operations ``kept`` are not rounded to f16.
+
+        Minus infinity where a number is not finite; ``most`` limits the inputs that are run.
+        """
+        worst = math.inf
+        for arrays, exact in zip(self.inputs[:most], self._exact, strict=False):
+            runner = _Rounding(self.engine.module, kept)
+            self.engine.through(runner, arrays)
+            self.runs += 1
+            worst = min(worst, *(signal_to_noise(one, other) for one, other in zip(exact, runner.outputs, strict=True)))
+        return worst
+
+
+def signal_to_noise(reference: Array, actual: Array) -> float:
+    """Return the signal to noise in dB; minus infinity where finiteness or over 1 % of the integers differ."""
+    found = difference(reference, actual)
+    if found.not_finite:
+        return -math.inf
+    if reference.dtype.kind in "iub":
+        return math.inf if found.equal >= 0.99 else -math.inf
+    return found.snr_db
+
+
+def _takes_part(operation: Operation) -> bool:
+    if operation.type in _APART or operation.type.startswith("constexpr"):
+        return False
+    kinds = [item.type for item in operation.outputs]
+    return any(isinstance(kind, TensorType) and kind.dtype in _FLOATS for kind in kinds)
+
+
+class _Rounding(fx.Interpreter):
+    """Rounds what an operation takes and gives to f16, unless it is one of ``kept``."""
+
+    def __init__(self, module: fx.GraphModule, kept: frozenset[str]) -> None:
+        super().__init__(module)
+        self.extra_traceback = False
+        self.outputs: tuple[Array, ...] = ()
+        self.largest: dict[str, float] = {}
+        self._kept = kept
+        self._operation: Operation | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """See fx."""
+        found: Operation | None = n.meta.get("mil")
+        self._operation = found if found is not None and _takes_part(found) else None
+        result = super().run_node(n)
+        if n.op == "output":
+            self.outputs = tuple(
+                item.detach().cpu().numpy().copy() for item in result if isinstance(item, torch.Tensor)
+            )
+        elif self._operation is not None:
+            if self._operation.name not in self._kept:
+                return _round(result)
+            self._measure(result)
+        return result
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See fx."""
+        if self._operation is not None:
+            if self._operation.name not in self._kept:
+                args, kwargs = _round(args), _round(kwargs)
+            else:
+                self._measure(args)
+                self._measure(list(kwargs.values()))
+        return super().call_function(target, args, kwargs)
+
+    def _measure(self, value: Any) -> None:
+        assert self._operation is not None
+        if isinstance(value, torch.Tensor):
+            if value.is_floating_point() and value.numel():
+                found = float(value.abs().max())
+                name = self._operation.name
+                self.largest[name] = max(found, self.largest.get(name, 0.0))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self._measure(item)
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.half().to(value.dtype) if value.is_floating_point() else value
+    if isinstance(value, float):
+        with np.errstate(over="ignore"):
+            # coremltools keeps a tiny epsilon from becoming 0.
+            return float(np.float16(value)) or math.copysign(min(abs(value), 1.0) and 6e-8, value)
+    if isinstance(value, dict):
+        return {key: _round(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_round, value))
+    return value
