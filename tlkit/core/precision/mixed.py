@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tlkit.core.convert.tools.build import check_versions
 from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.tools.rebuild import TIDY, rebuild
 from tlkit.core.convert.tools.targets import target_of_version
 from tlkit.core.model.load import Model, load_model
+from tlkit.core.precision.search import Sensitivity, reason, sensitivities, smallest
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
@@ -26,12 +30,12 @@ from tlkit.host.staging import prepare, staged
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.passes.precision import Widen, is_half
 from tlkit.mil.program import Operation
+from tlkit.ports.images import to_picture
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.core.convert.cases import Case
     from tlkit.core.precision.rounding import Rounded
-    from tlkit.core.precision.search import Sensitivity
 
 LEAST_DB = 26.0
 """The signal to noise that is asked for where nothing else is: what f16 has to keep anywhere in tlkit."""
@@ -160,8 +164,6 @@ class _Job:
 
     def searched(self, patterns: Sequence[str]) -> MixedPrecision:
         """Search, write and check, until the package keeps the target on unseen inputs as well."""
-        from tlkit.core.precision.search import sensitivities, smallest
-
         held = matching(self.rounded.operations, patterns)
         half = self.rounded.snr(held)
         if half >= self.target:
@@ -183,10 +185,6 @@ class _Job:
 
     def written(self, kept: frozenset[str], found: Sensitivity | None, half: float) -> MixedPrecision:
         """Write the package with ``kept`` in f32, and run it."""
-        import shutil
-
-        from tlkit.core.precision.search import reason
-
         operations = [item for item in self.rounded.operations if item.name in kept]
         names = frozenset(item.name for operation in operations for item in operation.outputs)
         shutil.rmtree(self.path, ignore_errors=True)
@@ -202,8 +200,6 @@ class _Job:
 
     def checked(self, cases: Sequence[Case]) -> float | None:
         """Return the package's worst signal to noise beside the source in f32; None without cases."""
-        import numpy as np
-
         from tlkit.core.precision.rounding import signal_to_noise
 
         if not cases:
@@ -297,7 +293,6 @@ def _cases(
 def _values(model: Model, case: Case) -> dict[str, Any]:
     """Return a case's values by the model's names, pictures as it takes them."""
     from tlkit.core.judge.side import paired_inputs
-    from tlkit.ports.images import to_picture
 
     return {
         name: to_picture(port.image.layout, value) if port.image is not None and value.ndim == 3 else value
