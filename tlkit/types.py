@@ -70,12 +70,14 @@ class Intake:
     Of an image that is ``scale * pixel + bias``, one bias per channel in the layout's order. ``ratios`` is what each
     channel's scale is beside ``scale``, empty where they are equal: Core ML has one scale, so the model multiplies by
     them itself. ``boolean``: the model takes booleans, which no input of a package can be; 0 becomes False.
+    ``narrow``: it takes integers of 32 bits, and none of 64.
     """
 
     scale: float = 1.0
     bias: tuple[float, ...] = (0.0,)
     ratios: tuple[float, ...] = ()
     boolean: bool = False
+    narrow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,7 @@ FAMILIES: dict[str, Family] = {
             "cosine_similarity": lambda x: F.cosine_similarity(x, x.flip(1)),
             "determinant": lambda x: torch.linalg.det(x[0, :3, :3]),
             "rms_norm": lambda x: F.rms_norm(x * 0.1, (9,), eps=1e-2) + F.rms_norm(x * 0, (9,), eps=1e-6),
+            "linear by a vector": lambda x: F.linear(x, x[0, 0] * 2) + F.linear(x[0, 1], x[0, 0], x[1, 1, 1]),
             "addmm of whole factors": lambda x: torch.addmm(x[0, :7, :7], x[0], x[1].T, beta=0.5, alpha=2),
         },
         (some(3, 7, 9),),

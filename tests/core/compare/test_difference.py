@@ -87,3 +87,30 @@ def test_integers_are_judged_by_equality() -> None:
     found = compare.difference(np.array([100, 200]), np.array([100, 201]))
     assert limits.breaches(found, integer=True)
     assert not limits.breaches(found)
+
+
+def test_the_largest_number_of_a_type_stands_for_an_infinity_that_the_reference_has() -> None:
+    inf, largest = math.inf, float(np.finfo(np.float32).max)
+    reference = np.array([1.0, -inf, inf, -inf, 2.0])
+    found = compare.difference(reference, np.array([1.0, -65504.0, largest, -inf, 2.0]))
+    assert (found.not_finite, found.clipped, found.max_abs) == (0, 2, 0)
+    assert not compare.TOLERANCES["f16"].breaches(found) and not compare.TOLERANCES["f32"].breaches(found)
+    assert compare.worst([found, found]).clipped == 4
+    (phrase,) = compare.EXACT.breaches(found)  # of one program, the same is asked
+    assert phrase.startswith("2 of 5")
+    for other in (
+        [1, 65504, inf, -inf, 2],
+        [1, -65503, inf, -inf, 2],
+        [1, math.nan, inf, -inf, 2],
+        [1, inf, inf, -inf, 2],
+    ):
+        assert compare.difference(reference, np.array(other)).not_finite == 1
+    # The other way round a finite value left the range: that is a difference.
+    assert compare.difference(np.array([-70000.0, 1.0]), np.array([-inf, 1.0])).not_finite == 1
+
+
+def test_no_finite_value_is_within_a_share_of_an_infinite_one() -> None:
+    limits = compare.Tolerance(cosine=-1, rtol=0.1)
+    reference = np.array([math.inf, -math.inf, 1.0])
+    assert limits.outside(reference, np.array([math.inf, -1e30, 1.05])) == ()
+    assert limits.outside(reference, np.array([5.0, 1e30, 1.05])) == ("2 of 3 values outside atol 0, rtol 0.1",)

@@ -18,7 +18,7 @@ from tlkit.core.convert.capture.inside import output_names, values_inside
 from tlkit.core.convert.capture.trace import trace
 from tlkit.core.convert.convert import ConversionResult, convert
 from tlkit.core.model.load import load_model
-from tlkit.errors import UsageError
+from tlkit.errors import ConversionError, UsageError
 from tlkit.ports.parse import parse_ports
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -188,6 +188,25 @@ def test_a_random_source_is_not_a_package_that_differs(tmp_path: Path) -> None:
     assert "random by itself (randn_like at test_attempts.py:" in found.reasons[0]
 
 
+def test_where_a_random_source_cannot_be_converted_both_are_told(tmp_path: Path) -> None:
+    def drawn(net: Net, x: Tensor) -> Tensor:
+        return torch.linalg.eigvalsh(x @ x.T) + torch.randn_like(x[0])
+
+    with pytest.raises(ConversionError, match="eigh") as caught:
+        converted(tmp_path, drawn, "x=8x8", auto=False)
+    (note,) = [note for note in caught.value.notes if "random by itself" in note]
+    assert "(randn_like at test_attempts.py:" in note and "take the random numbers as an input" in note
+
+
+def test_a_choice_by_values_is_not_exported_and_its_line_is_told(tmp_path: Path) -> None:
+    def chosen(net: Net, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x - 1
+
+    line = chosen.__code__.co_firstlineno + 1
+    with pytest.raises(ConversionError, match=f"known only at run time .test_attempts.py, line {line}"):
+        converted(tmp_path, chosen, "x=2x8", export=True, auto=False)
+
+
 def test_agreeing_on_nothing_is_no_agreement(tmp_path: Path) -> None:
     result = converted(tmp_path, lambda net, x: (x * 0).sqrt() * net.linear(x), "x=2x8")
     assert not result.ok and result.verification is not None
@@ -228,6 +247,19 @@ def test_booleans_become_integers_and_that_is_said(tmp_path: Path, kind: str) ->
     result = converted(tmp_path, lambda net, x, keep: x.masked_fill(keep, -1.0), "x=2x8", f"keep=2x8{kind}")
     assert result.ok
     assert any("keep: the model takes booleans" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("export", [False, True])
+def test_a_model_that_takes_only_integers_of_32_bits_is_converted(tmp_path: Path, export: bool) -> None:
+    def looked_up(net: Net, ids: Tensor) -> Tensor:
+        assert ids.dtype == torch.int32
+        return net.table(ids)  # type: ignore[no-any-return]
+
+    result = converted(tmp_path, looked_up, "ids=2x5:i32", export=export, auto=False)
+    assert result.ok
+    ids = np.array([[0, 299, 7, 1, 4], [5, 6, 256, 8, 255]], np.int32)
+    found = load_model(result.path).predict({"ids": ids})["output"]
+    np.testing.assert_allclose(found, Net(looked_up).table.weight.detach().numpy()[ids], rtol=1e-3, atol=1e-3)
 
 
 def test_every_value_of_a_trace_is_to_be_had_by_name() -> None:

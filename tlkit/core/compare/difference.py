@@ -76,7 +76,9 @@ def _scaled(values: Array) -> NDArray[np.float64]:
 class Difference:
     """The difference of two arrays of one shape; the figures are over elements that are finite in both.
 
-    ``not_finite`` counts elements where one array is NaN or infinite and the other is not the same.
+    ``not_finite`` counts elements where one array is NaN or infinite and the other is not the same. ``clipped`` counts
+    those, not among them, where r is infinite and a has its sign and at least f16's largest magnitude (see
+    :data:`F16_LARGEST`).
     """
 
     elements: int
@@ -86,6 +88,7 @@ class Difference:
     snr_db: float
     equal: float
     not_finite: int = 0
+    clipped: int = 0
 
 
 def difference(reference: Array, actual: Array) -> Difference:
@@ -101,7 +104,8 @@ def difference(reference: Array, actual: Array) -> Difference:
     finite = np.isfinite(r) & np.isfinite(a)
     # Equal infinities compare equal; a NaN does not, not even to itself.
     same = (r == a) | (np.isnan(r) & np.isnan(a)) if not finite.all() else finite
-    strays = int((~finite & ~same).sum())
+    clipped = ~finite & ~same & _clipped(r, a)
+    strays = int((~finite & ~same & ~clipped).sum())
     if not finite.all():
         r, a = r[finite], a[finite]
     return Difference(
@@ -112,7 +116,18 @@ def difference(reference: Array, actual: Array) -> Difference:
         snr_db=snr_db(r, a),
         equal=equal_share(r, a),
         not_finite=strays,
+        clipped=int(clipped.sum()),
     )
+
+
+F16_LARGEST = 65504.0
+"""The largest finite f16. coremltools writes an infinite constant as a type's largest number, this one or f32's."""
+
+
+def _clipped(reference: Array, actual: Array) -> NDArray[np.bool_]:
+    """Return where the reference is infinite and ``actual`` finite, of its sign, and as large as f16 holds or more."""
+    r, a = _f64(reference), _f64(actual)
+    return np.asarray(np.isinf(r) & np.isfinite(a) & (np.copysign(a, r) == a) & (np.abs(a) >= F16_LARGEST))
 
 
 def worst(items: Iterable[Difference]) -> Difference:
@@ -126,6 +141,7 @@ def worst(items: Iterable[Difference]) -> Difference:
         snr_db=min((item.snr_db for item in items), default=math.inf),
         equal=min(item.equal for item in items),
         not_finite=sum(item.not_finite for item in items),
+        clipped=sum(item.clipped for item in items),
     )
 
 
@@ -133,8 +149,8 @@ def worst(items: Iterable[Difference]) -> Difference:
 class Tolerance:
     """Limits for a :class:`Difference`; a None limit is not checked. ``equal`` is for integer outputs.
 
-    ``max_abs`` of 0 asks for the same numbers, and for the same labels of a classifier. ``atol`` and ``rtol`` hold for
-    each element: |a - r| <= atol + rtol |r|, the one that is None being 0 (see :meth:`outside`).
+    ``max_abs`` of 0 asks for the same numbers, infinite ones too, and for the same labels of a classifier. ``atol`` and
+    ``rtol`` hold for each element: |a - r| <= atol + rtol |r|, the one that is None being 0 (see :meth:`outside`).
     """
 
     cosine: float
@@ -148,8 +164,9 @@ class Tolerance:
     def breaches(self, found: Difference, *, integer: bool = False) -> tuple[str, ...]:
         """Return one phrase for each limit that ``found`` exceeds; empty if within tolerance."""
         phrases = []
-        if found.not_finite:
-            phrases.append(f"{found.not_finite} of {found.elements} values NaN or infinite on one side only")
+        # Where a model computes on with an infinity, its largest number may stand for it; not where the same is asked.
+        if strays := found.not_finite + (found.clipped if self.max_abs == 0 else 0):
+            phrases.append(f"{strays} of {found.elements} values NaN or infinite on one side only")
         if integer:
             if found.equal < self.equal:
                 phrases.append(f"{found.equal:.2%} of the integers equal, under {self.equal:.0%}")
@@ -171,8 +188,9 @@ class Tolerance:
             return ()
         r, a = _f64(reference).ravel(), _f64(actual).ravel()
         with np.errstate(invalid="ignore"):
-            near = np.abs(a - r) <= (self.atol or 0.0) + (self.rtol or 0.0) * np.abs(r)
-        count = int((~(near | (r == a) | (np.isnan(r) & np.isnan(a)))).sum())
+            # No finite value is within a share of an infinite one.
+            near = (np.abs(a - r) <= (self.atol or 0.0) + (self.rtol or 0.0) * np.abs(r)) & np.isfinite(r)
+        count = int((~(near | (r == a) | (np.isnan(r) & np.isnan(a)) | _clipped(r, a))).sum())
         limit = f"atol {self.atol or 0:g}, rtol {self.rtol or 0:g}"
         return (f"{count} of {r.size} values outside {limit}",) if count else ()
 

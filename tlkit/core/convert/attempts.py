@@ -101,10 +101,9 @@ class Order:
         self.ports = ordered(self.source.program, ports) if self.source.program is not None else ports
         stored = self.source.stored
         self.study = self._studied() if stored is None else self._studied_bounded(stored)
-        booleans = {port.name for port in self.study.ports if port.intake.boolean}
-        self.ports = tuple(
-            replace(port, intake=replace(port.intake, boolean=port.name in booleans)) for port in self.ports
-        )
+        found = {port.name: port.intake for port in self.study.ports}
+        self.ports = tuple(replace(port, intake=found[port.name]) for port in self.ports)
+        booleans = [port.name for port in self.ports if port.intake.boolean]
         if booleans:
             self.notes += (f"{', '.join(booleans)}: the model takes booleans, the package integers, 0 for False",)
         if self.study.note:

@@ -124,6 +124,37 @@ def test_booleans_are_given_where_a_model_takes_nothing_else() -> None:
     assert [port.name for port in found.ports if port.intake.boolean] == ["keep"]
 
 
+def asserts(net: Net, x: Tensor, ids: Tensor) -> Tensor:
+    assert ids.dtype == torch.int32
+    return x * ids
+
+
+def raises(net: Net, x: Tensor, ids: Tensor) -> Tensor:
+    if ids.dtype != torch.int32:
+        raise TypeError("ids: a tensor of int32 is wanted")
+    return x * ids
+
+
+def puts(net: Net, x: Tensor, ids: Tensor) -> Tensor:
+    # PyTorch's own message: source and destination are of one dtype.
+    return x * torch.zeros(6, dtype=torch.int32).index_put((torch.tensor([5, 4, 3, 2, 1, 0]),), ids)
+
+
+@pytest.mark.parametrize("body", [asserts, raises, puts])
+def test_integers_of_32_bits_are_given_where_a_model_takes_no_others(body: Any) -> None:
+    found = studied(body, "x=3x6", "ids=6:i32")
+    assert [port.name for port in found.ports if port.intake.narrow] == ["ids"]
+
+
+def test_integers_of_both_widths_in_one_model() -> None:
+    def mixed(net: Net, x: Tensor, long: Tensor, short: Tensor) -> Tensor:
+        assert (long.dtype, short.dtype) == (torch.int64, torch.int32)
+        return x * long + short
+
+    found = studied(mixed, "x=3x6", "long=6:i32", "short=6:i32")
+    assert [port.name for port in found.ports if port.intake.narrow] == ["short"]
+
+
 def test_what_no_value_helps_says_the_models_own_reason() -> None:
     def refuses(net: Net, x: Tensor) -> Tensor:
         raise ValueError("needs seventy-seven")

@@ -185,7 +185,7 @@ def study_given(module: nn.Module, ports: Ports, arrays: Arrays, name: str) -> S
     """Return what a run of ``module`` on ``arrays`` shows, which the user gave in the file ``name``."""
     recorder = Recorder(module, ports)
     run = observed(recorder, ports, arrays)
-    if run.error is not None and (made := _as_booleans(module, ports, lambda _: arrays, run.error)):
+    if run.error is not None and (made := _otherwise_typed(module, ports, lambda _: arrays, run.error)):
         ports, recorder, run = made
     if run.error is not None:
         error = capture_error(run.error, recorder, ports)
@@ -195,15 +195,44 @@ def study_given(module: nn.Module, ports: Ports, arrays: Arrays, name: str) -> S
 
 
 def _started(module: nn.Module, ports: Ports, seed: int) -> tuple[Ports, Recorder, Observed]:
-    """Run once on integers of 0 and 1, with ports as booleans where that works and nothing else does."""
+    """Run once on integers of 0 and 1, with ports as booleans or as int32 where that works and int64 does not."""
 
     def values(ports: Ports) -> Arrays:
         return draw(ports, {port.name: _start(port) for port in ports}, seed)
 
     recorder = Recorder(module, ports)
     run = observed(recorder, ports, values(ports))
-    made = _as_booleans(module, ports, values, run.error) if run.error is not None else None
+    made = _otherwise_typed(module, ports, values, run.error) if run.error is not None else None
     return made or (ports, recorder, run)
+
+
+def _otherwise_typed(
+    module: nn.Module, ports: Ports, values: Callable[[Ports], Arrays], error: Exception
+) -> tuple[Ports, Recorder, Observed] | None:
+    """Return a run of ``module`` with its integers as another type than int64, where ``error`` hints at that."""
+    return _as_booleans(module, ports, values, error) or _as_int32(module, ports, values, error)
+
+
+def _as_int32(
+    module: nn.Module, ports: Ports, values: Callable[[Ports], Arrays], error: Exception
+) -> tuple[Ports, Recorder, Observed] | None:
+    # What a model asserts need not name a type.
+    if not (isinstance(error, AssertionError) or _TYPED.search(reason(error))):
+        return None
+    names = [port.name for port in ports if port.image is None and port.dtype == "int32"]
+    for chosen in dict.fromkeys([tuple(names), *((name,) for name in names)]):
+        tried = tuple(
+            replace(port, intake=replace(port.intake, narrow=True)) if port.name in chosen else port for port in ports
+        )
+        recorder = Recorder(module, tried)
+        run = observed(recorder, tried, values(tried))
+        if chosen and run.error is None:
+            return tried, recorder, run
+    return None
+
+
+# As torch and numpy write types in messages: "Int but got Long", "torch.int64", "same dtype".
+_TYPED = re.compile(r"\b(int|long|int32|int64|dtypes?|scalar type)\b", re.IGNORECASE)
 
 
 def _as_booleans(

@@ -164,7 +164,7 @@ class Recorder(nn.Module):
         super().__init__()
         self.inner = inner
         self._last = _Last()
-        self._booleans = [port.intake.boolean for port in ports]
+        self._types = [_taken(port) for port in ports]
         self.keywords = _bind(inner, ports)
         self._ports = ports
         self._ratios: dict[int, str] = {}
@@ -196,7 +196,7 @@ class Recorder(nn.Module):
         exporting = torch.compiler.is_exporting()  # which runs the module on tensors without values
         if not exporting:
             self._last.outputs = {}  # not empty afterwards: the inner module ran
-        tensors = tuple(t.bool() if flag else t for t, flag in zip(tensors, self._booleans, strict=True))
+        tensors = tuple(t.to(kind) if kind else t for t, kind in zip(tensors, self._types, strict=True))
         if self._ratios:
             tensors = tuple(
                 tensor * getattr(self, self._ratios[index]) if index in self._ratios else tensor
@@ -209,6 +209,13 @@ class Recorder(nn.Module):
             self._last.outputs = outputs
         flat = tuple(outputs.values())
         return flat if len(flat) > 1 else flat[0]
+
+
+def _taken(port: TensorSpec) -> torch.dtype | None:
+    """Return the type that the module takes for ``port`` where it is not that of the tensor given, else None."""
+    if port.intake.boolean:
+        return torch.bool
+    return torch.int32 if port.intake.narrow else None
 
 
 def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -93,6 +93,18 @@ def _merged(x: Any, axis: int, times: int) -> list[int]:
     ]
 
 
+def _by_vector(given: Sequence[Any]) -> bool:
+    return len(getattr(given[1], "shape", (1, 1))) == 1
+
+
+@composed("linear", "coremltools wants a matrix; torch takes a vector as well", replaces=True, applies=_by_vector)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if weight.dim() != 1:
+        return NotImplemented
+    product = (x * weight).sum(-1) if x.dim() == 1 else (x @ weight[:, None]).squeeze(-1)
+    return product if bias is None else product + bias
+
+
 _FACTORS = "coremltools refuses whole numbers for `alpha` and `beta`"
 
 
