@@ -192,7 +192,7 @@ def test_where_a_random_source_cannot_be_converted_both_are_told(tmp_path: Path)
     def drawn(net: Net, x: Tensor) -> Tensor:
         return torch.linalg.eigvalsh(x @ x.T) + torch.randn_like(x[0])
 
-    with pytest.raises(ConversionError, match="eigh") as caught:
+    with pytest.raises(ConversionError, match="linalg_eigvalsh") as caught:
         converted(tmp_path, drawn, "x=8x8", auto=False)
     (note,) = [note for note in caught.value.notes if "random by itself" in note]
     assert "(randn_like at test_attempts.py:" in note and "take the random numbers as an input" in note
