@@ -134,7 +134,8 @@ def test_other_programs_read_it(tlkit: Shell, measured: SimpleNamespace) -> None
     ane, cpu = csv.DictReader(io.StringIO(tlkit("bench", "--show", measured.saved, "--format", "csv").out))
     document = json.loads(measured.saved.read_text())
     assert float(cpu["median_ns"]) == document["rows"][1]["summary"]["median_ns"]
-    assert (ane["status"], ane["median_ns"], cpu["watts"]) == ("absent", "", "")
+    assert (ane["status"], ane["median_ns"]) == ("absent", "")
+    assert not [name for name in cpu if name.startswith("watts")]  # nothing was measured
     suite = ElementTree.fromstring(tlkit("bench", "--show", measured.saved, "--format", "junit").out)
     assert suite.attrib["tests"] == "2" and suite.attrib["skipped"] == "1"
     assert "| cpu |" in tlkit("bench", "--show", measured.saved, "--format", "md").out

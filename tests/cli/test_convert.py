@@ -83,7 +83,7 @@ def test_a_difference_is_exit_1_and_says_so(
         assert captured.err.startswith("warning: tracing fixed")
         assert goal.is_dir()
         codes[code] = captured
-    assert set(codes) == {0, 1}
+    assert set(codes) == {1}  # whichever side of its choice a seed takes, the other is tried
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_compression_is_said_to_be_elsewhere(
 ) -> None:
     goal = tmp_path / "a.mlpackage"
     assert tlkit(monkeypatch, "convert", f"{SOURCES}:Conv", "--quantize", "q8_0", "-o", str(goal)) == 2
-    assert "coremltools.optimize" in capsys.readouterr().err
+    assert "tlkit edit net.mlpackage --quantize int8" in capsys.readouterr().err
 
 
 def elsewhere(path: Path, goal: Path) -> subprocess.CompletedProcess[str]:

@@ -153,8 +153,8 @@ def test_advice_for_what_the_neural_engine_does_not_do(tokens: ConversionResult)
 
 def test_verification_finds_what_tracing_froze(tmp_path: Path) -> None:
     results = [convert(f"{SOURCES}:Branch", tmp_path / f"{n}.mlpackage", inputs=X, seed=n) for n in range(2)]
-    assert {result.ok for result in results} == {True, False}
     for result in results:
+        assert not result.ok  # the side that was not traced is verified, too, whatever the seed draws
         assert result.path.is_dir()
         assert "sources.py:" in result.notes[0]
         assert result.verification is not None
@@ -308,7 +308,7 @@ def test_complex_numbers_inside_are_pairs_of_real_ones(tmp_path: Path) -> None:
 def test_compression_is_said_to_be_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         convert(f"{SOURCES}:Conv", tmp_path / "a.mlpackage", inputs=["x=1x3x8x8"], precision="int8")
-    assert "coremltools.optimize" in caught.value.hint
+    assert "tlkit edit net.mlpackage --quantize int8" in caught.value.hint
 
 
 def test_an_output_of_another_shape_differs(tmp_path: Path) -> None:

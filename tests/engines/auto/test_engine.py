@@ -91,6 +91,19 @@ def test_the_fastest_in_a_trial_runs_from_then_on(
     assert len(entries) == (1 if fastest == "PyTorch" else 2)
 
 
+def test_pytorch_runs_on_where_a_trial_showed_it_to_be_the_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tlkit.engines.auto.engine.trial", lambda calls: {name: float(not name.startswith("PyTorch")) for name in calls}
+    )
+    bound = loaded(tmp_path).bind({"x": X})()
+    later = loaded(tmp_path)
+    for _ in range(FIRST + 2):
+        np.testing.assert_array_equal(later.run({"x": X})["y"], np.asarray(bound[0]).reshape(1, -1))
+    assert later.why == "PyTorch, eager: the fastest here, as a trial showed before"
+
+
 def test_a_program_without_a_graph_stays_on_pytorch(tmp_path: Path) -> None:
     kind = tensor("fp32", 2, 3)
     program = function({"x": kind}, [call("non_zero", "y", tensor("int32", None, 2), x="x")], ["y"])

@@ -84,7 +84,7 @@ def test_the_page_says_what_the_code_does(root: Path) -> None:
     assert {row for row in static if "warned" not in told[row]} == set()
     measured = {found.row for found in ops.measurements()}
     assert {row for row in measured if not told[row].startswith("rule")} == set()
-    assert all(re.match(r"rule|kept|warned|later|noted|no\b", words) for words in told.values()), told
+    assert all(re.match(r"rule|kept|warned|later|noted|profile|no\b", words) for words in told.values()), told
 
 
 def test_the_page_has_every_row_of_the_collection(root: Path) -> None:

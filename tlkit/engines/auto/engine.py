@@ -98,7 +98,7 @@ class AutoEngine:
             self._remember(arrays)
             if pays or self._settings.precision == "bf16":
                 self._compete(arrays)
-            elif self._known:
+            elif self._known and self._left:  # not where the trial's winner was PyTorch
                 self._take_first(arrays)
         return self._fast or self._torch()
 
