@@ -248,8 +248,8 @@ def _subjects(
     for index, text in enumerate(asked):
         if not plan.is_source(text) or builtin.known(text):
             path = _resolve(text, progress)
-            inputs = load_model(path, function=function).inputs
-            found[index] = plan.Subject(called[index], str(path), False, inputs, _compiled(path, folder, index, engine))
+            model, compiled = load_model(path, function=function), _compiled(path, folder, index, engine)
+            found[index] = plan.Subject(called[index], str(path), False, model.inputs, compiled, model.known)
     packages = list(found.values())
     for index, text in enumerate(asked):
         if index not in found:

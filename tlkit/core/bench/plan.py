@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.core.bench.rows import BenchInput, Setting
 from tlkit.core.bench.subject import store_inputs
@@ -15,18 +15,25 @@ from tlkit.errors import UsageError
 from tlkit.ports.shapes import allows
 from tlkit.types import TensorSpec, Unit
 
+if TYPE_CHECKING:
+    from tlkit.core.model.known import Known
+
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to measure: a file (``path``), or a PyTorch source (``source``, and ``path`` is its text)."""
+    """A model to measure: a file (``path``), or a PyTorch source (``source``, and ``path`` is its text).
+
+    ``known`` is what can be drawn for its inputs beyond what their ports say.
+    """
 
     name: str
     path: str
     source: bool
     inputs: tuple[TensorSpec, ...]
     compiled: str = ""
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +137,11 @@ def _inputs(
     arrays: dict[str, Any] = {}
     batched = False
     for spec, asked in _asked(subject.inputs, given):
-        shape = shapes.get(spec.name, spec.shape)
+        usual = subject.known.shapes.get(spec.name) if subject.known else None
+        shape = shapes.get(spec.name, usual or spec.shape)
         if batch is not None and _takes(spec, subject.source, wider := (batch, *shape[1:])):
             shape, batched = wider, True
-        value, source = _value(spec, asked, shape, rng, subject.source, repeat=batch is not None)
+        value, source = _value(spec, asked, shape, rng, subject, repeat=batch is not None)
         notes.append(BenchInput(spec.name, spec.dtype, np.shape(value), source))
         arrays[spec.name] = value
     if batch is not None and not batched:
@@ -158,18 +166,19 @@ def _takes(spec: TensorSpec, source: bool, shape: tuple[int, ...]) -> bool:
 
 
 def _value(
-    spec: TensorSpec, asked: Any, shape: tuple[int, ...], rng: Any, source: bool, repeat: bool
+    spec: TensorSpec, asked: Any, shape: tuple[int, ...], rng: Any, subject: Subject, repeat: bool
 ) -> tuple[Any, str]:
     """Return a value for one input; ``repeat``: a given one is repeated until it fills the batch."""
     import numpy as np
 
     from tlkit.core.model.inputs import Drawn, draw, to_port
 
-    if source:  # a module takes any shape; whether it fits is seen when it runs
+    if subject.source:  # a module takes any shape; whether it fits is seen when it runs
         spec = replace(spec, shape=shape)
     if isinstance(asked, Drawn):
-        return draw(spec, asked.kind, rng, shape, stored=None), asked.kind
-    value = to_port(replace(spec, ranges=(), enumerated=()) if source else spec, asked)
+        listed = subject.known.values.get(spec.name, ()) if subject.known else ()
+        return draw(spec, asked.kind, rng, shape, stored=None, known=listed), asked.kind
+    value = to_port(replace(spec, ranges=(), enumerated=()) if subject.source else spec, asked)
     if repeat and np.shape(value)[1:] == tuple(shape[1:]):
         value = np.concatenate([value] * math.ceil(shape[0] / value.shape[0]))[: shape[0]]
     return value, "given"

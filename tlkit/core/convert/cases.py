@@ -27,7 +27,8 @@ value."""
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One set of inputs: the ports at its shapes and a value for each, as ``examples.draw`` gives it.
+    """One set of inputs: the ports at its shapes and a value for each, as ``examples.draw`` gives it: arrays, and what
+    :mod:`tlkit.core.model.plain` has for ports of texts, dictionaries and sequences.
 
     ``study`` holds the findings of running the source on it, None for samples; ``steep``: it lies where the source
     jumps, so that a rounding may show as a whole step.
@@ -35,7 +36,7 @@ class Case:
 
     name: str
     ports: tuple[TensorSpec, ...]
-    values: tuple[NDArray[Any], ...]
+    values: tuple[Any, ...]
     study: Study | None = None
     steep: bool = False
 

@@ -398,6 +398,7 @@ def _save(path: Path, case: Case, pair: TwoSides) -> None:
     arrays: dict[str, Array] = {
         port.name: value[None] if port.image is not None and value.ndim == 3 else value
         for port, value in zip(case.ports, case.values, strict=True)
+        if isinstance(value, np.ndarray)
     }
     for letter, index in (("a", 0), ("b", 1)):
         outputs = pair.outputs[index][pair.place(case)]

@@ -14,10 +14,10 @@ from tlkit.core.judge.side import Side
 from tlkit.core.judge.sides import PackageSide
 from tlkit.core.judge.source import SourceSide
 from tlkit.core.model.inputs import Drawn, Note, to_port
+from tlkit.core.model.inputs import draw as draw_port
 from tlkit.core.model.values import collect
 from tlkit.errors import LoadError, UsageError
 from tlkit.mil.program import Function, Operation, Ref, TensorType
-from tlkit.ports.port import port_text
 from tlkit.types import TensorSpec
 
 
@@ -35,7 +35,8 @@ def given_cases(
     """Return the cases to run: those of ``samples``, one of ``inputs`` (texts ``NAME=VALUE``), or ``count`` seeded.
 
     Seeded values are those that a PyTorch side takes, found by running it; of packages only, integers that index a
-    table are in its range, masks are 0 and 1, other integers 0 and 1.
+    table are in its range, masks are 0 and 1, other integers 0 and 1; for texts, dictionaries, sequences and single
+    integers some of what the model lists.
     """
     if samples is not None:
         if inputs:
@@ -54,12 +55,26 @@ def given_cases(
             note(text)
         return cases
     ranges: dict[str, int] = {}
+    listed: dict[str, Sequence[Any]] = {}
     for side in sides:
+        if isinstance(side, PackageSide):
+            listed = {**side.model.known.values, **listed}
         if isinstance(side, PackageSide) and side.model.program is not None:
             ranges = {**dict(index_ranges(side.model.function())), **ranges}
-    wanted = {port.name: _values(port, ranges) for port in ports}
+    wanted = {port.name: _values(port, ranges) for port in ports if port.kind in _ARRAYS}
     return tuple(
-        Case(f"seed {seed + index}", ports, tuple(draw(ports, wanted, seed + index))) for index in range(count)
+        Case(f"seed {seed + index}", ports, _drawn(ports, wanted, listed, seed + index)) for index in range(count)
+    )
+
+
+def _drawn(
+    ports: tuple[TensorSpec, ...], wanted: Mapping[str, Values], listed: Mapping[str, Sequence[Any]], seed: int
+) -> tuple[Any, ...]:
+    arrays = iter(draw(tuple(port for port in ports if port.name in wanted), wanted, seed))
+    rng = np.random.default_rng(seed)
+    return tuple(
+        next(arrays) if port.name in wanted else draw_port(port, "random", rng, known=listed.get(port.name, ()))
+        for port in ports
     )
 
 
@@ -79,20 +94,21 @@ def _shaped(ports: tuple[TensorSpec, ...], shapes: Sequence[str]) -> tuple[Tenso
     return tuple(port.taking(values[port.name].shape) if port.name in asked else port for port in ports)
 
 
-def _case_value(port: TensorSpec, value: Any) -> np.ndarray[Any, Any]:
+def _case_value(port: TensorSpec, value: Any) -> Any:
     array = to_port(port, Drawn("random") if value is None else value)
-    if not isinstance(array, np.ndarray):
-        raise UsageError(f"input '{port.name}' is a {port.kind}: only numbers can be compared on", "give an array")
     return array[0].astype(np.uint8) if port.image is not None else array
 
 
-def _shape(port: TensorSpec, array: np.ndarray[Any, Any]) -> tuple[int, ...]:
+def _shape(port: TensorSpec, array: Any) -> tuple[int, ...]:
+    if not isinstance(array, np.ndarray):
+        return port.shape
     return array.shape if port.image is None else (1, *array.shape)
 
 
+_ARRAYS = ("tensor", "image")
+
+
 def _values(port: TensorSpec, ranges: Mapping[str, int]) -> Values:
-    if port.kind not in ("tensor", "image"):
-        raise UsageError(f"input '{port.name}' is a {port.kind}, which cannot be drawn", f"give it: {port_text(port)}")
     if port.image is not None:
         return Values("pixels")
     if not (port.dtype or "float32").startswith("int"):

@@ -101,7 +101,9 @@ def _provoking(case: Case) -> Iterator[Case]:
 def _changed(case: Case, name: str, change: Callable[..., Any]) -> Case:
     """Return ``case`` with its floating inputs changed; integers and pixels keep to their range."""
     values = tuple(
-        change(value).astype(value.dtype) if value.dtype.kind == "f" or "times" not in name else value
+        change(value).astype(value.dtype)
+        if isinstance(value, np.ndarray) and (value.dtype.kind == "f" or "times" not in name)
+        else value
         for value in case.values
     )
     return replace(case, name=name, values=values)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.core.convert.cases import Case
+from tlkit.core.model.plain import KINDS
 from tlkit.errors import TlkitError, UsageError
 from tlkit.ports.shapes import shape_text
 from tlkit.types import TensorSpec
@@ -80,7 +81,9 @@ def paired_inputs(case: Case, ports: Sequence[TensorSpec], text: str) -> dict[st
     return found
 
 
-def _fits(port: TensorSpec, value: Array) -> bool:
+def _fits(port: TensorSpec, value: Any) -> bool:
+    if not isinstance(value, np.ndarray):
+        return port.kind in KINDS
     shape = value.shape if value.dtype != np.uint8 or value.ndim != 3 else (1, *value.shape)
     same = (port.dtype or "float32").startswith("int") == (value.dtype.kind == "i")
     return same and len(port.shape) == len(shape) and all(a in (b, 1) for a, b in zip(port.shape, shape, strict=True))

@@ -113,7 +113,7 @@ def _draw(port: TensorSpec, values: Values, rng: Generator, seed: int) -> NDArra
     if values.kind == "positive":
         return rng.uniform(0, 1, port.shape).astype(port.dtype)
     if values.kind == "normal":
-        return rng.standard_normal(port.shape, dtype=np.float32).astype(port.dtype)
+        return rng.standard_normal(port.shape, dtype=np.float32).astype(port.dtype or "float32")
     return _integers(port.shape, values, rng, seed).astype(np.int32)
 
 
