@@ -109,24 +109,26 @@ def plain_text(what: RenderableType) -> str:
     """
     if isinstance(what, Group):  # each part for itself: one long path widens no table but its own
         return "".join(map(plain_text, what.renderables))
-    return _lines(what, _width(what), colour=_wants_colour())
+    width, text = _fitting(what)
+    return _lines(what, width, colour=True) if _wants_colour() else text
 
 
-def _width(what: RenderableType) -> int:
-    """Return the columns at which no word of ``what`` is broken: the room that there is, or as few more as possible."""
+def _fitting(what: RenderableType) -> tuple[int, str]:
+    """Return the columns at which no word of ``what`` is broken, the room that there is or as few more as possible, and
+    its lines there."""
     if isinstance(what, Unfolded):
-        return _LONGEST
+        return _LONGEST, _lines(what, _LONGEST)
     wide = _lines(what, PLAIN_WIDTH)
     room, widest = _room(), _widest(wide)
-    if widest <= room:
-        return PLAIN_WIDTH
-    # Headings apart: a layout for little room leaves out that of names, and says others several times.
-    words = _words(wide) - _headings(what)
-    for width in _widths(what, room, widest):
-        # Every word is there: none was broken or cut.
-        if not words - _words(_lines(what, width)):
-            return width
-    return PLAIN_WIDTH
+    if widest > room:
+        # Headings apart: a layout for little room leaves out that of names, and says others several times.
+        words = _words(wide) - _headings(what)
+        for width in _widths(what, room, widest):
+            lines = _lines(what, width)
+            # Every word is there: none was broken or cut.
+            if not words - _words(lines):
+                return width, lines
+    return PLAIN_WIDTH, wide
 
 
 def _wants_colour() -> bool:
