@@ -194,6 +194,7 @@ def test_an_unwritable_cache_is_one_note(
     assert outcome.err.count("compiled models are not kept") == 1
 
 
+@pytest.mark.slow
 def test_a_full_gpu_is_one_line_and_exit_4(tlkit: Shell, linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

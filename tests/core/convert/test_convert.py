@@ -390,6 +390,7 @@ class Softplus(nn.Module):
         return nn.functional.softplus(x * 0 + 11.0 + 0.01 * x)
 
 
+@pytest.mark.slow
 def test_an_emulated_unit_is_what_is_verified(tmp_path: Path) -> None:
     made = [
         convert(Softplus(), tmp_path / f"{name}.mlpackage", inputs=["x=1x8"], emulate=name) for name in ("cpu", "ane")
