@@ -20,6 +20,7 @@ from torch import fx
 from tlkit.core.emulate.choose import emulator
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil import ops
+from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.passes.ane.mend import SUMS, MendRisks
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.program import Function, Operation, Program, TensorType
@@ -111,7 +112,7 @@ class _Node:
     made: torch.Tensor
 
 
-class _Ranges(fx.Interpreter):
+class _Ranges(Interpreter):
     """Runs a lowered program and judges each operation by its values."""
 
     def __init__(self, module: fx.GraphModule) -> None:

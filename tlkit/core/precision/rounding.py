@@ -16,6 +16,7 @@ from torch import fx
 
 from tlkit.core.compare.difference import difference
 from tlkit.engines.torch.engine import TorchEngine
+from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.program import Function, Operation, TensorType
 from tlkit.mil.types import DType
 
@@ -80,7 +81,7 @@ def _takes_part(operation: Operation) -> bool:
     return any(isinstance(kind, TensorType) and kind.dtype in _FLOATS for kind in kinds)
 
 
-class _Rounding(fx.Interpreter):
+class _Rounding(Interpreter):
     """Rounds what an operation takes and gives to f16, unless it is one of ``kept``."""
 
     def __init__(self, module: fx.GraphModule, kept: frozenset[str]) -> None:

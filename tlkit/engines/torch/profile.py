@@ -18,6 +18,7 @@ from torch import fx
 from tlkit.engines.torch.device import synchronizer
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.engines.torch.roofline import roofline
+from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.program import TensorType
 from tlkit.mil.work import Operand, Step, steps
 
@@ -73,7 +74,7 @@ def costs(engine: TorchEngine, found: list[Profiled]) -> tuple[dict[str, Any], .
     )
 
 
-class _Timer(fx.Interpreter):
+class _Timer(Interpreter):
     def __init__(self, engine: TorchEngine) -> None:
         super().__init__(engine.module)
         self.found: dict[fx.Node, Profiled] = {}

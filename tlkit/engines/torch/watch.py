@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.program import Operation, TensorType
 from tlkit.mil.types import DType
 
@@ -25,7 +26,7 @@ class Stopped(Exception):
     """Raised when the watcher has seen enough."""
 
 
-class Tracker(fx.Interpreter):
+class Tracker(Interpreter):
     """Runs a graph node by node, remembers where it is, and shows each operation's values to ``seen``.
 
     ``rounded`` says that fp16 values were rounded to f16, and can be shown as such; otherwise they are shown as f32.

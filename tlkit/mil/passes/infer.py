@@ -19,6 +19,7 @@ from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.host import budget
 from tlkit.mil.lower.constants import stored
 from tlkit.mil.lower.guard import Guard, TooLargeError
+from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.lower.lower import lower
 from tlkit.mil.ops import CARRIERS, library
 from tlkit.mil.program import Function, Operation, StateType, TensorType, walk
@@ -70,7 +71,7 @@ def infer(function: Function, shapes: Mapping[str, Shape]) -> Inferred:
     return Inferred(walker.found | dict(shapes), walker.reshapes)
 
 
-class _Walker(fx.Interpreter):
+class _Walker(Interpreter):
     """Records each value's shape, and stops where an operation does not follow its operands."""
 
     def __init__(self, module: fx.GraphModule, function: Function) -> None:

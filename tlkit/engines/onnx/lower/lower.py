@@ -22,6 +22,7 @@ from tlkit.engines.onnx.lower import ops as lowerings
 from tlkit.engines.torch.fused.attention import find
 from tlkit.engines.torch.fused.bounds import Bounds, declare
 from tlkit.mil import ops
+from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.lower.lower import item_of
 from tlkit.mil.program import Function, StateType, walk
 
@@ -42,7 +43,7 @@ def unsupported(function: Function, *, strict: bool = False) -> str | None:
     return None
 
 
-class ShapeRecorder(fx.Interpreter):
+class ShapeRecorder(Interpreter):
     """Runs a lowered function and keeps each value's shape and type, and what depends on shapes only whole."""
 
     def __init__(self, module: fx.GraphModule) -> None:
