@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from tlkit.core.convert.capture.trace import Traced
 from tlkit.host.quiet import quiet
+from tlkit.mil.lower.interpreter import Interpreter
 
 
 def graph_outputs(traced: Traced, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -37,7 +38,7 @@ def values_inside(traced: Traced, inputs: Sequence[Tensor]) -> dict[str, Tensor]
 def _exported(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
-    class Keeper(fx.Interpreter):
+    class Keeper(Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if isinstance(value, Tensor) and n.op == "call_function":
