@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -43,10 +42,6 @@ class Slot:
             self._worker.close()
             self._worker = None
         return answer
-
-    def process(self) -> int:
-        """The actor's process, which a test may kill."""
-        return os.getpid()
 
 
 class RayExecutor:

@@ -187,21 +187,22 @@ def _filled(path: Path, text: str, places: Mapping[str, str]) -> str:
 
 
 def _seconds(path: Path, value: str | float) -> float:
-    if isinstance(value, int | float):
-        return float(value)
-    found = re.fullmatch(r"([\d.]+)\s*(s|sec|min|h)", value.strip())
-    if not found:
-        raise UsageError(f"{path}: '{value}' is not a time", 'write seconds, or "10 min"')
-    return float(found[1]) * _UNITS[found[2]]
+    return _quantity(path, value, _UNITS, "a time", 'write seconds, or "10 min"')
 
 
 def _size(path: Path, value: str | int) -> int:
-    if isinstance(value, int):
+    return int(_quantity(path, value, _SIZES, "a size", 'write bytes, or "4 GB"'))
+
+
+def _quantity(path: Path, value: str | float, units: Mapping[str, float], what: str, hint: str) -> float:
+    """Return a number with its unit as a number; one without a string around it counts as it is."""
+    if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"([\d.]+)\s*([kKmMgG]?i?[bB]?)", value.strip())
-    if not found or found[2].upper() not in _SIZES:
-        raise UsageError(f"{path}: '{value}' is not a size", 'write bytes, or "4 GB"')
-    return int(float(found[1]) * _SIZES[found[2].upper()])
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)", value.strip())
+    scale = units.get(found[2], units.get(found[2].upper())) if found else None
+    if not found or scale is None:
+        raise UsageError(f"{path}: '{value}' is not {what}", hint)
+    return float(found[1]) * scale
 
 
 def _few(models: Sequence[PlannedModel]) -> str:
