@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tlkit.errors import LoadError, TlkitError, UsageError
+from tlkit.host.allocator import keep_freed
 from tlkit.host.rehearse import CrashError, rehearse
 
 MEMORY = 1 << 27
@@ -41,6 +42,16 @@ def loops(path: str) -> None:
 
 def fills() -> None:
     bytearray(1 << 29)
+
+
+def holds_freed() -> None:
+    """In a process that has freed 1 GB within its heap, a bounded child cannot fill it."""
+    keep_freed()
+    blocks = [bytearray(1 << 28) for _ in range(4)]
+    kept = [bytearray(1 << 10) for _ in range(1 << 10)]  # behind them, so that the heap cannot shrink
+    blocks.clear()
+    rehearse(f"{__name__}:fills", [], MEMORY, 60)
+    kept.clear()
 
 
 def tells() -> None:
@@ -93,6 +104,13 @@ def test_a_loop_ends_and_leaves_no_process(tmp_path: Path, fresh: bool) -> None:
 def test_memory_past_the_bound_is_an_error(fresh: bool) -> None:
     with pytest.raises(TlkitError, match=r"not enough memory|MemoryError"):
         do("fills", fresh=fresh)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds private memory")
+def test_what_an_engine_has_freed_is_not_the_child_s() -> None:
+    """Kept memory lies in the heap: the system need not be asked for it again."""
+    with pytest.raises(TlkitError, match=r"not enough memory|MemoryError"):
+        rehearse(f"{__name__}:holds_freed", [], 1 << 31, 60, fresh=True)
 
 
 def test_it_says_nothing_itself(fresh: bool, capfd: pytest.CaptureFixture[str]) -> None:

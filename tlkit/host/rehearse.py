@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from tlkit.errors import LoadError, packed, unpacked
 from tlkit.host import budget
+from tlkit.host.allocator import take_free
 from tlkit.host.forked import use_one_thread
 
 MORE = f"if you know who made it: {budget.VARIABLE}=8 in the environment allows eight times as much"
@@ -137,6 +138,7 @@ def _bound(memory: int) -> None:
     import resource  # not on Windows
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    take_free()
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     used = int(status.partition("VmData:")[2].split()[0]) * 1024
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -14,7 +14,6 @@ from tlkit.errors import NO_MEMORY, LoadError, reason
 from tlkit.formats.files.mapped import Mapped
 from tlkit.formats.files.zip import Zip
 from tlkit.host import budget
-from tlkit.host.allocator import give_back
 from tlkit.host.quiet import quiet
 from tlkit.host.rehearse import MORE, CrashError, rehearse
 from tlkit.host.scratch import scratch_folder
@@ -53,7 +52,6 @@ def _rehearse(path: Path, frozen: Path) -> None:
     """
     size, factor = path.stat().st_size, min(budget.factor(), 1e6)
     memory, seconds = int(factor * (_SPARE + _FOLD * size)), factor * (_SECONDS + size / _PACE)
-    give_back()  # else the child could fill what this process has freed without being seen to take more
     try:
         fresh = sys.platform != "linux" or torch.cuda.is_initialized()  # CUDA does not survive a fork
         rehearse(f"{__name__}:try_script", [str(path.resolve()), str(frozen)], memory, seconds, fresh)
