@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
-# One thread a test process: the machine's cores run tests side by side.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+# One thread a test process: the machine's cores run tests side by side, and who is done takes another's.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 CLASSIC := .venv-classic
 LIBRARIES := scikit-learn==1.5.1 scipy==1.14.1 'pandas<3' python-dateutil pytz six tzdata joblib threadpoolctl xgboost \
 	libsvm-official

@@ -13,6 +13,7 @@ import pytest
 SCRIPT = """
 import signal, sys, time
 from tlkit.host.interrupt import check, done, held, interruptible, last_output, to_the_end
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored by what nohup starts, and tlkit leaves it so
 with last_output(), interruptible():
     if "after" in sys.argv:
         done()

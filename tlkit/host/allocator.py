@@ -41,12 +41,12 @@ def give_back() -> None:
 
 
 class _Info(ctypes.Structure):
-    """malloc.h's ``struct mallinfo2``: ``fordblks`` is the bytes that lie free in the heaps, their ends included."""
+    """malloc.h's ``struct mallinfo2``."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]
+    _fields_ = [("sizes", ctypes.c_size_t * 10)]
+
+
+_FORDBLKS = 8  # its field of the bytes that lie free in the heaps, their ends included
 
 
 def take_free() -> None:
@@ -59,10 +59,10 @@ def take_free() -> None:
     if malloc is None or mallinfo is None:
         return
     malloc.restype, malloc.argtypes, mallinfo.restype = ctypes.c_void_p, [ctypes.c_size_t], _Info
-    free = mallinfo().fordblks
+    free = mallinfo().sizes[_FORDBLKS]
     for size in (1 << power for power in range(30, 19, -1)):
         while free >= size and malloc(size):
-            before, free = free, mallinfo().fordblks
+            before, free = free, mallinfo().sizes[_FORDBLKS]
             if before - free < size:
                 break  # that came from the system, as no free block is as long
 

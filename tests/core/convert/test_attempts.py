@@ -121,8 +121,8 @@ def stepped(net: Net, x: Tensor) -> Tensor:
     ("body", "kept"),
     [
         (near_ties, "what its last 'topk' chooses by stays"),
-        (amplified, "the first half of its operations stays"),
-        (stepped, "what its last 'floor' chooses by stays"),
+        pytest.param(amplified, "the first half of its operations stays", marks=pytest.mark.slow),
+        pytest.param(stepped, "what its last 'floor' chooses by stays", marks=pytest.mark.slow),
     ],
 )
 def test_where_roundings_decide_part_of_it_is_computed_in_f32(

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 import tlkit
+from tests.core.halved import halved
 from tests.core.torch_families import FAMILIES
 from tests.core.torch_together import Together, flat, ports
 from tlkit.core.convert.convert import convert
@@ -50,8 +51,7 @@ def _values(tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("way", ["trace", "export"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "way"), halved(FAMILIES, ("trace", "export")))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_values(name: str, way: str, tmp_path: Path) -> None:
     family, module = FAMILIES[name], Together(name).eval()
