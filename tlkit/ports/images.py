@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Size = tuple[int, int]
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
+"""How the names of picture files end, in a folder of samples."""
 _BYTES = {"L": 1, "1": 2}
 """Bytes per pixel in memory where not 4, by PIL mode; 1-bit pixels become grey levels on the way."""
 _ANY = 1 << 26

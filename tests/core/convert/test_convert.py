@@ -1,6 +1,6 @@
 """Conversion, judged by PyTorch for values and by coremltools' own reader for structure.
 
-Covers tlkit/core/convert/result.py, tlkit/core/convert/cases.py, tlkit/core/convert/verify.py,
+Covers tlkit/core/convert/result.py, tlkit/core/convert/capture/cases.py, tlkit/core/convert/verify.py,
 tlkit/core/convert/provenance.py, tlkit/core/convert/source/source.py, tlkit/core/convert/source/torchscript.py,
 tlkit/core/convert/tools/build.py, tlkit/core/convert/capture/capture.py, tlkit/core/convert/capture/trace.py,
 tlkit/core/convert/capture/examples.py.

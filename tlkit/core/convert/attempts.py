@@ -16,10 +16,10 @@ from torch import nn
 
 from tlkit.core.compare.models import Verification
 from tlkit.core.convert.capture.capture import adopt, capture
+from tlkit.core.convert.capture.cases import Case, example_case, sample_cases, seeded_cases
 from tlkit.core.convert.capture.states import check_states
 from tlkit.core.convert.capture.study import Study, otherwise, random_by_itself, study, study_given, varying
 from tlkit.core.convert.capture.trace import Traced, needed
-from tlkit.core.convert.cases import Case, example_case, sample_cases, seeded_cases
 from tlkit.core.convert.cause import Cause, find_cause, wide_choices
 from tlkit.core.convert.result import Clock
 from tlkit.core.convert.source.opened import ordered

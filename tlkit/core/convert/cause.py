@@ -15,11 +15,11 @@ from torch import nn
 
 from tlkit.core.compare.difference import difference
 from tlkit.core.compare.models import Verification
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.inside import constants_of, graph_outputs, output_names, values_inside, weights_used
 from tlkit.core.convert.capture.preflight import find_op
 from tlkit.core.convert.capture.trace import Traced
-from tlkit.core.convert.cases import Case
 from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.verify import Settings, given, run_source
 from tlkit.core.model.load import load_model

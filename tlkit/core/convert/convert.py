@@ -32,7 +32,7 @@ from tlkit.ports.parse import Ports, parse_output, parse_ports
 if TYPE_CHECKING:
     from torch import nn
 
-    from tlkit.core.convert.cases import Case
+    from tlkit.core.convert.capture.cases import Case
     from tlkit.mil.risks.kit import Risk
 
 __all__ = ["UNCOMPRESSED", "ConversionResult", "convert"]

@@ -15,10 +15,10 @@ from torch import nn
 
 from tlkit.core.compare.difference import TOLERANCES
 from tlkit.core.compare.models import Trial, Verification, compare
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.states import zeroed
 from tlkit.core.convert.capture.trace import Recorder, Traced
-from tlkit.core.convert.cases import Case
 from tlkit.core.model.load import load_model
 from tlkit.errors import TlkitError, reason
 from tlkit.host import budget

@@ -22,7 +22,7 @@ from tlkit.core.judge.sides import PackageSide, open_side
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.cases import Case
+    from tlkit.core.convert.capture.cases import Case
     from tlkit.core.judge.compare import Judgement, TwoSides
 
 FLOOR_DB, ABOVE_DB, STRICT_DB = 26.0, 10.0, 80.0

@@ -8,11 +8,11 @@ import torch
 from torch.export import ExportedProgram
 
 from tlkit.core.convert.capture.capture import adopt
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.inside import output_names, values_inside
 from tlkit.core.convert.capture.preflight import named_places
 from tlkit.core.convert.capture.trace import Traced, trace
-from tlkit.core.convert.cases import Case
 from tlkit.core.judge.inner import InnerValue, Inside, measured, room
 from tlkit.core.judge.source import SourceSide
 from tlkit.errors import TlkitError

@@ -31,7 +31,7 @@ from tlkit.ports.parse import parse_ports
 from tlkit.ports.shapes import shape_text
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.cases import Case
+    from tlkit.core.convert.capture.cases import Case
     from tlkit.core.judge.bisect import Bisection
     from tlkit.types import TensorSpec
 

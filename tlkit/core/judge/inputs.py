@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tlkit.core.convert.capture.cases import Case, sample_cases, seeded_cases
 from tlkit.core.convert.capture.examples import Values, draw
-from tlkit.core.convert.cases import Case, sample_cases, seeded_cases
 from tlkit.core.judge.side import Side
 from tlkit.core.judge.sides import PackageSide
 from tlkit.core.judge.source import SourceSide

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.convert.cases import Case
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.judge.inner import ConstantRange, InnerValue, Inside, measured, room
 from tlkit.core.judge.side import Side, paired_inputs
 from tlkit.core.judge.sides import OnnxSide, PackageSide, onnx_run, session_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.core.convert.cases import Case
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.judge.compare import TwoSides
 from tlkit.core.judge.inner import InnerValue, Inside
 from tlkit.core.judge.inside import inside_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.convert.cases import Case
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.model.plain import KINDS
 from tlkit.errors import TlkitError, UsageError
 from tlkit.ports.shapes import shape_text

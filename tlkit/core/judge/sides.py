@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.convert.cases import Case
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.judge.side import HowToOpen, Side, paired_inputs
 from tlkit.core.model.arrays import read_arrays
 from tlkit.core.model.load import Model, inspect, load_model

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.trace import Recorder, capture_error, named_outputs, plain_attention, prepared
-from tlkit.core.convert.cases import Case
 from tlkit.core.convert.source.opened import ordered
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.judge.side import Side

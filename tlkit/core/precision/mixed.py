@@ -34,7 +34,7 @@ from tlkit.ports.images import to_picture
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
-    from tlkit.core.convert.cases import Case
+    from tlkit.core.convert.capture.cases import Case
     from tlkit.core.precision.rounding import Rounded
 
 LEAST_DB = 26.0

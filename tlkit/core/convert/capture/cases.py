@@ -16,10 +16,10 @@ from tlkit.core.convert.capture.ties import near_steps
 from tlkit.core.model.arrays import read_array
 from tlkit.core.model.inputs import to_port
 from tlkit.errors import LoadError, UsageError
+from tlkit.ports.images import SUFFIXES
 from tlkit.ports.port import checked_shapes, port_text
 from tlkit.types import TensorSpec
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _SHAPES, _SAMPLES, _PLACES = 6, 64, 4
 """At most so many cases; samples are taken evenly from a larger folder. Places for a lowest, a highest and another
 value."""
@@ -96,7 +96,7 @@ def example_case(file: Path, ports: tuple[TensorSpec, ...]) -> Case:
     """Return the sample in ``file``, of the kinds that :func:`sample_cases` reads."""
     if not file.is_file():
         raise LoadError(f"{file}: no such file", _ONE)
-    if file.suffix.lower() not in _IMAGES | {".npz"} or (file.suffix.lower() != ".npz" and len(ports) > 1):
+    if file.suffix.lower() not in SUFFIXES | {".npz"} or (file.suffix.lower() != ".npz" and len(ports) > 1):
         raise UsageError(f"--example {file}: not a .npz file", _ONE)
     return _case(file, ports)
 
@@ -112,7 +112,7 @@ def sample_cases(folder: Path, ports: tuple[TensorSpec, ...]) -> tuple[Case, ...
     if not folder.is_dir():
         raise LoadError(f"{folder}: no such folder", _FORMS)
     single = len(ports) == 1 and ports[0].image is not None
-    kinds = _IMAGES | {".npz"} if single else {".npz"}
+    kinds = SUFFIXES | {".npz"} if single else {".npz"}
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds)
     if not found:
         raise LoadError(f"{folder}: no samples in it", _FORMS)
