@@ -33,6 +33,7 @@ class Wanted:
     context: int | None
     max_tokens: int
     stop: list[str]
+    engine: str = "auto"
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -45,10 +46,12 @@ class Wanted:
 _COMMON = {"model", "seed", "json", "quiet", "verbose", "cache"}  # nothing is cached: --no-cache says what is so
 _TEXTS = {"prompt", "prompt_file", "chat", "system", "perplexity", "embed"}
 _GENERATION = {"max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "repeat_penalty"}
+ENGINES = ("auto", "openvino", "eager", "torch")
+"""What runs language models; eager and torch are one."""
 _FLAGS = {"inputs": "--input", "shapes": "--shape"}
 
 
-def refuse_others(given: set[str], wanted: Wanted, engine: str) -> None:
+def refuse_others(given: set[str], wanted: Wanted) -> None:
     """UsageError for an option of ``tlkit run`` that would have no effect.
 
     ``given`` names the parameters that are not at their defaults.
@@ -57,12 +60,15 @@ def refuse_others(given: set[str], wanted: Wanted, engine: str) -> None:
         said, hint = "is for language models", "add --prompt TEXT, --chat or --perplexity FILE, or leave it out"
         useless = given & (_TEXTS | _GENERATION | {"context"})
     else:
-        said, hint = "does not apply to a language model", "leave it out: PyTorch runs it on the CPU as it is stored"
-        known = _COMMON | _TEXTS | _GENERATION | {"context"} | ({"engine"} if engine == "torch" else set())
+        said, hint = "does not apply to a language model", "leave it out: it runs on the CPU as it is stored"
+        known = _COMMON | _TEXTS | _GENERATION | {"context", "engine"}
+        if wanted.engine not in ENGINES:
+            known_here = "a language model is run by openvino or eager (PyTorch)"
+            raise UsageError(f"--engine {wanted.engine}: not for language models", known_here)
         useless = given - known
         if not useless and (wanted.embed or wanted.perplexity is not None):
             said, hint = f"has no effect on {'--embed' if wanted.embed else '--perplexity'}", "leave it out"
-            useless = given & (_GENERATION | ({"context"} if wanted.embed else set()))
+            useless = given & (_GENERATION | ({"context", "engine"} if wanted.embed else set()))
     for name in sorted(useless):
         raise UsageError(f"{_FLAGS.get(name, '--' + name.replace('_', '-'))} {said}", hint)
 
@@ -74,7 +80,7 @@ def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
 
     if wanted.perplexity is not None:
         with sink.progress(f"reading {wanted.perplexity}"):
-            judged = answer.perplexity(model, wanted.perplexity, context=wanted.context)
+            judged = answer.perplexity(model, wanted.perplexity, context=wanted.context, engine=wanted.engine)
         said = f"perplexity {judged.perplexity:.4f} over {judged.tokens} tokens in {judged.windows} windows"
         sink.answer({"model": model, "file": wanted.perplexity, "result": judged}, said)
         return
@@ -120,6 +126,7 @@ def _answer(sink: output.Sink, model: str, wanted: Wanted, text: str) -> None:
         most=wanted.max_tokens,
         sampling=Sampling(**wanted.sampling),
         stop=wanted.stop,
+        engine=wanted.engine,
         told=sink.piece,
     )
     if sink.json:
@@ -134,7 +141,7 @@ def _talk(sink: output.Sink, model: str, wanted: Wanted) -> None:
     from tlkit.core.language.answer import Conversation, decoder_of
     from tlkit.core.language.sampling import Sampling
 
-    talk = Conversation(decoder_of(model), wanted.context, wanted.system)
+    talk = Conversation(decoder_of(model), wanted.context, wanted.system, wanted.engine)
     for line in sys.stdin:
         if not line.strip():
             continue
@@ -160,12 +167,13 @@ def document(model: str, prompt: str, found: Generated) -> dict[str, Any]:
         "seconds": found.seconds,
         "prompt_tokens_per_second": found.prompt_rate,
         "tokens_per_second": found.rate,
+        "engine": found.engine,
     }
 
 
 def _rates(sink: output.Sink, found: Generated) -> None:
     prompt = f"prompt: {len(found.prompt_tokens)} tokens, {found.prompt_rate:.1f} a second"
-    sink.note(f"{prompt}; generated: {len(found.tokens)} tokens, {found.rate:.1f} a second")
+    sink.note(f"{prompt}; generated: {len(found.tokens)} tokens, {found.rate:.1f} a second ({found.engine})")
     if found.stopped in _WHY:
         sink.note(_WHY[found.stopped])
 

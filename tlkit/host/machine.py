@@ -38,7 +38,7 @@ def describe_machine() -> Machine:
     return Machine(
         cpu=_cpu(),
         architecture=platform.machine(),
-        cores=_cores(),
+        cores=available_cpus(),
         memory=_memory(),
         os=_os(),
         python=platform.python_version(),
@@ -72,7 +72,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cores() -> int:
+def available_cpus() -> int:
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -64,13 +64,14 @@ def answer(
     most: int = 256,
     sampling: Sampling = GREEDY,
     stop: Sequence[str] = (),
+    engine: str = "auto",
     told: Callable[[str], None] = lambda _: None,
 ) -> Generated:
     """Return what the language model at ``model`` generates after ``prompt``; ``told`` hears the text as it grows.
 
     ``chat`` makes a conversation of the prompt by the model's chat template, after ``system`` where that is given.
     """
-    talk = Conversation(decoder_of(model), context, system if chat else None)
+    talk = Conversation(decoder_of(model), context, system if chat else None, engine)
     if not chat:
         return talk.follow(prompt, sampling, most, stop, told)
     return talk.ask(prompt, sampling, most, stop, told)
@@ -91,10 +92,14 @@ class Conversation:
     """Turns of one conversation, on one cache: what was said before is not computed again."""
 
     def __init__(
-        self, model: LanguageModel | PackagedModel, context: int | None = None, system: str | None = None
+        self,
+        model: LanguageModel | PackagedModel,
+        context: int | None = None,
+        system: str | None = None,
+        engine: str = "auto",
     ) -> None:
         self.model = model
-        self.runner: Runner = model.runner(context)
+        self.runner: Runner = model.runner(context, engine)
         self._messages: list[Message] = [{"role": "system", "content": system}] if system else []
         self._fed: list[int] = []
 
@@ -159,7 +164,7 @@ class Conversation:
 
 
 def perplexity(
-    model: str | os.PathLike[str], file: str | os.PathLike[str], *, context: int | None = None
+    model: str | os.PathLike[str], file: str | os.PathLike[str], *, context: int | None = None, engine: str = "auto"
 ) -> Perplexity:
     """Return how well a model predicts a file's text, in windows of ``context`` tokens (by default 512).
 
@@ -168,7 +173,7 @@ def perplexity(
     """
     opened = decoder_of(model)
     size = min(context or _STRIDE, opened.context_length)
-    runner = opened.runner(size)
+    runner = opened.runner(size, engine)
     ids = opened.tokenizer.encode(read_text(file), whole=False)
     first = list(opened.tokenizer.before)
     step = size - len(first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from tlkit.core.language.runner import Runner
@@ -16,7 +16,8 @@ Reason = Literal["end", "stop", "limit", "context"]
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One answer. ``stopped`` says why it ended; times are in seconds, the prompt's until the first token is known."""
+    """One answer. ``stopped`` says why it ended; times are in seconds, the prompt's until the first token is known;
+    ``engine`` says what ran."""
 
     text: str
     prompt_tokens: tuple[int, ...]
@@ -24,7 +25,7 @@ class Generated:
     stopped: Reason
     prompt_seconds: float
     seconds: float
-    notes: tuple[str, ...] = field(default=())
+    engine: str = ""
 
     @property
     def prompt_rate(self) -> float:
@@ -77,7 +78,7 @@ def generate(
     if reason != "stop":
         held.add(growing.rest())
         held.flush()
-    return Generated(held.text, tuple(prompt), tuple(tokens), reason, first - start, done - first)
+    return Generated(held.text, tuple(prompt), tuple(tokens), reason, first - start, done - first, runner.name)
 
 
 class _Held:

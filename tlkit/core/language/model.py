@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.core.language.runner import BuiltFunctions, Runner, TorchRunner
+from tlkit.core.language.runner import Runner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_folder, from_metadata
-from tlkit.engines.torch.engine import TorchEngine
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.base.sniff import COREML
 from tlkit.formats.describe import find_format, open_tensors
 from tlkit.formats.gguf.read import GGUFFile
@@ -53,6 +53,8 @@ class LanguageModel:
 
     def encode(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Return an encoder's vector for each token, [tokens, width]."""
+        from tlkit.engines.torch.engine import TorchEngine  # late: decoders may do without PyTorch
+
         function = encoder(self.source, self.sizes, self.family, len(tokens))
         engine = TorchEngine(function, precision="f32")
         found: NDArray[np.float32] = engine.run({"tokens": np.array([tokens], np.int32)})["vectors"]
@@ -68,9 +70,26 @@ class LanguageModel:
         """Whether it is an encoder, which gives vectors and generates nothing."""
         return self.family.reads == "all"
 
-    def runner(self, context: int | None = None) -> Runner:
-        """Return what runs it, with room for ``context`` tokens (by default 4,096, or as many as the model has)."""
-        return TorchRunner(BuiltFunctions(self.function, context_of(self.sizes, context)))
+    def runner(self, context: int | None = None, engine: str = "auto") -> Runner:
+        """Return what runs it, with room for ``context`` tokens (by default 4,096, or as many as the model has).
+
+        ``engine`` is ``openvino``, ``torch``, or ``auto``: OpenVINO where it is installed and takes the model.
+        """
+        room = context_of(self.sizes, context)
+        if engine == "openvino" or (engine == "auto" and find_spec("openvino") is not None):
+            if find_spec("openvino") is None:
+                said = "openvino not installed: needed for --engine openvino"
+                raise UnavailableError(said, "pip install 'tlkit[openvino]'")
+            from tlkit.core.language.by_openvino import OpenVINORunner  # an extra
+
+            try:
+                return OpenVINORunner(self, room)
+            except UnavailableError:
+                if engine == "openvino":
+                    raise
+        from tlkit.core.language.by_torch import BuiltFunctions, TorchRunner  # late: what is heavy, where it is used
+
+        return TorchRunner(BuiltFunctions(self.function, room))
 
 
 def open_language(path: str | os.PathLike[str]) -> LanguageModel:

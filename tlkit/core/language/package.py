@@ -18,7 +18,7 @@ import numpy as np
 
 from tlkit.core.language.generate import generate
 from tlkit.core.language.model import LanguageModel, context_of, open_language
-from tlkit.core.language.runner import Runner, TorchRunner
+from tlkit.core.language.runner import Runner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_description
 from tlkit.errors import ConversionError, LoadError, UsageError
 from tlkit.formats.coreml.features import describe_function
@@ -233,11 +233,13 @@ class PackagedModel:
         """Return how many tokens its states hold."""
         return int(self.said["context"])
 
-    def runner(self, context: int | None = None) -> Runner:
+    def runner(self, context: int | None = None, engine: str = "auto") -> Runner:
         """Return what runs it; UsageError for more tokens than its states hold."""
         if context is not None and not 0 < context <= self.context_length:
             said = f"--context {context}: the package was made for {self.context_length} tokens"
             raise UsageError(said, "convert its source again with a larger --context")
+        from tlkit.core.language.by_torch import TorchRunner  # late: what is heavy, where it is used
+
         return TorchRunner(_PackagedFunctions(self.package, self.said, context or self.context_length))
 
 

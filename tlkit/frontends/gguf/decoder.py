@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from tlkit.errors import LoadError
 from tlkit.formats.gguf.model.changes import Change
-from tlkit.frontends.gguf.kit.attention import attended, mask
-from tlkit.frontends.gguf.kit.cache import Cache, RowCache, StateCache
+from tlkit.frontends.gguf.kit.attention import attended, attended_at_once, mask
+from tlkit.frontends.gguf.kit.cache import Cache, GrowingCache, StateCache
 from tlkit.frontends.gguf.kit.family import Family
 from tlkit.frontends.gguf.kit.feed_forward import feed_forward
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
@@ -34,13 +34,14 @@ OPSET = "CoreML8"
 @dataclass(frozen=True, slots=True)
 class Form:
     """One function: ``tokens`` per call (the last of which may be padding), of a cache of ``context`` rows those that
-    are attended to (``rows``), the logits of which tokens, how the cache is kept, and what is computed in."""
+    are attended to (``rows``), the logits of which tokens, how the cache is kept, and what is computed in. A growing
+    cache leaves the numbers of tokens and rows open."""
 
     tokens: int
     context: int
     rows: int
     logits: Literal["last", "all"] = "last"
-    cache: Literal["states", "rows"] = "states"
+    cache: Literal["states", "growing"] = "states"
     dtype: DType = DType.FP32
     stored: DType = DType.FP32
     """What the cache's states hold; Core ML's hold f16."""
@@ -52,7 +53,10 @@ class Form:
 
 def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form: Form) -> Function:
     """Return the function of ``form``: ``tokens`` [1, T] and ``position`` [1] (of the first token) in, and where T > 1
-    and only the last token's logits are wanted, ``last`` [1] (its place); ``logits`` [1 or T, vocabulary] out."""
+    and only the last token's logits are wanted, ``last`` [1] (its place); ``logits`` [1 or T, vocabulary] out.
+
+    With a growing cache: the tokens' ``vectors`` [T, width] (rows of the table, which thus need not be in memory), the
+    ``positions`` [T] of these and ``places`` [P + T] of all tokens, and ``last`` [N], whose logits are wanted."""
     return _Decoder(source, sizes, family, form).function()
 
 
@@ -64,30 +68,16 @@ class _Decoder:
         self._masks: dict[int, Blob] = {}
 
     def function(self) -> Function:
-        net, form, count = self.net, self.form, self.form.tokens
-        picked = form.logits == "last" and count > 1
-        inputs = [NamedType("tokens", TensorType(DType.INT32, (1, count)))]
-        inputs.append(NamedType("position", TensorType(DType.INT32, (1,))))
-        inputs += [NamedType("last", TensorType(DType.INT32, (1,)))] if picked else []
-        net.taken.update(item.name for item in inputs)
-        net.taken.add("logits")
-        position = Blob("position", (1,))
+        net, form = self.net, self.form
+        inputs = self.opened() if form.cache == "growing" else self.fixed()
         net.title("input")
-        ids = net.graph.op("reshape", (count,), out=DType.INT32, x=Blob("tokens", (1, count)), shape=[count])
-        steps = net.constant("steps", _range(count), DType.INT32)
-        self.positions = net.graph.op("add", (count,), out=DType.INT32, x=steps, y=position)
-        self.cache: Cache = (
-            StateCache(net, self.sizes, form.context, form.rows, count, position, form.stored)
-            if form.cache == "states"
-            else RowCache(net, self.sizes, form.rows, count, position)
-        )
-        self.keys = self.cache.key_positions()
-        x = self.embedded(ids)
+        x = self.embedded()
         for layer in range(self.sizes.layers):
             x = self.layer(x, layer)
         net.title("head")
-        if picked:
-            x = net.op("gather", (1, self.sizes.width), x=x, indices=Blob("last", (1,)), axis=0)
+        if inputs[-1].name == "last":
+            picked = Blob("last", inputs[-1].type.shape)  # type: ignore[union-attr]  # a tensor, as it is made
+            x = net.op("gather", (picked.shape[0], self.sizes.width), x=x, indices=picked, axis=0)
         logits = self.head(normalized(net, x, "output_norm", self.sizes.epsilon))
         logits = net.graph.op("identity", logits.shape, out=form.dtype, x=logits)
         start = len(net.graph.operations) - 1
@@ -98,15 +88,44 @@ class _Decoder:
         block = Block((), outputs, tuple(net.graph.operations))
         return Function((*inputs, *self.cache.inputs), OPSET, {OPSET: block})
 
-    def embedded(self, ids: Blob) -> Blob:
-        """Return the tokens' vectors [T, width]."""
-        net, count, width = self.net, self.form.tokens, self.sizes.width
-        table = self.source.tensor("token_embd.weight", (-1, width))
-        x = net.op("gather", (count, width), x=net.weight(table), indices=ids, axis=0)
+    def fixed(self) -> list[NamedType]:
+        """Begin a function of a fixed number of tokens; return its inputs."""
+        net, form, count = self.net, self.form, self.form.tokens
+        inputs = [_int32("tokens", 1, count), _int32("position", 1)]
+        inputs += [_int32("last", 1)] if form.logits == "last" and count > 1 else []
+        net.taken.update(("logits", *(item.name for item in inputs)))
+        position = Blob("position", (1,))
+        net.title("input")
+        ids = net.graph.op("reshape", (count,), out=DType.INT32, x=Blob("tokens", (1, count)), shape=[count])
+        steps = net.constant("steps", np.arange(count, dtype=np.int32), DType.INT32)
+        self.positions = net.graph.op("add", (count,), out=DType.INT32, x=steps, y=position)
+        self.cache: Cache = StateCache(net, self.sizes, form.context, form.rows, count, position, form.stored)
+        self.keys = self.cache.key_positions()
+        table = self.source.tensor("token_embd.weight", (-1, self.sizes.width))
+        net.title("input")
+        self.vectors = net.op("gather", (count, self.sizes.width), x=net.weight(table), indices=ids, axis=0)
+        return inputs
+
+    def opened(self) -> list[NamedType]:
+        """Begin a function of any number of tokens; return its inputs."""
+        net, width = self.net, self.sizes.width
+        self.source.tensor("token_embd.weight", (-1, width))
+        net.use("token_embd.weight")
+        inputs = [NamedType("vectors", TensorType(net.dtype, (None, width)))]
+        inputs += [_int32(name, None) for name in ("positions", "places", "last")]
+        net.taken.update(("logits", *(item.name for item in inputs)))
+        self.vectors, self.positions = Blob("vectors", (None, width)), Blob("positions", (None,))
+        self.keys = Blob("places", (None,))
+        self.cache = GrowingCache(net, self.sizes, self.keys)
+        return inputs
+
+    def embedded(self) -> Blob:
+        """Return what the first layer takes [T, width]."""
+        net, (count, width), x = self.net, self.vectors.shape, self.vectors
         if self.family.scaled:
-            x = net.multiply(x, _f32_root(width))
+            x = net.multiply(x, _f32_root(self.sizes.width))
         if net.has("position_embd.weight"):
-            places = self.source.tensor("position_embd.weight", (-1, width))
+            places = self.source.tensor("position_embd.weight", (-1, self.sizes.width))
             if places.shape[0] < self.form.context:
                 said = f"{self.source.path}: it has {places.shape[0]} positions, and the context is {self.form.context}"
                 raise LoadError(said, f"choose --context {places.shape[0]} or less")
@@ -139,12 +158,16 @@ class _Decoder:
                 self._turns[local] = turned(net, sizes, self.form.context, self.positions, local=local)
                 net.title(f"layer_{layer}")
             queries, keys = (rotated(net, part, self._turns[local], sizes.rotary) for part in (queries, keys))
+        at_once = self.form.cache == "growing" and not sizes.attention_cap
         if window not in self._masks:
-            copies = sizes.heads // sizes.groups
+            copies = 1 if at_once else sizes.heads // sizes.groups
             self._masks[window] = mask(net, self.positions, self.keys, window, copies)
             net.title(f"layer_{layer}")
-        parts = self.cache.update(layer, keys, values)
-        made = attended(net, queries, parts, self._masks[window], self.scale(), sizes.attention_cap)
+        keys, values = self.cache.update(layer, keys, values)
+        if at_once:
+            made = attended_at_once(net, queries, keys, values, self._masks[window], self.scale())
+        else:
+            made = attended(net, queries, keys, values, self._masks[window], self.scale(), sizes.attention_cap)
         return net.linear(made, f"{block}.attn_output", sizes.width, sizes.heads * sizes.value_size)
 
     def window(self, layer: int) -> int:
@@ -177,7 +200,7 @@ class _Decoder:
 
 def projected(net: Net, sizes: Hyperparameters, x: Blob, block: str) -> tuple[Blob, Blob, Blob]:
     """Return queries, keys and values of x [T, width], [1, heads or groups, T, size] each."""
-    count = x.shape[0] or 0
+    count = x.shape[0]
     rows = [sizes.heads * sizes.key_size, sizes.groups * sizes.key_size, sizes.groups * sizes.value_size]
     if net.has(f"{block}.attn_qkv.weight"):
         whole = net.linear(x, f"{block}.attn_qkv", sum(rows), sizes.width)
@@ -215,8 +238,8 @@ def _unpaired(net: Net, sizes: Hyperparameters, x: Blob, name: str, rows: int) -
     return net.product(x, weight, bias)
 
 
-def _range(count: int) -> Any:
-    return np.arange(count, dtype=np.int32)
+def _int32(name: str, *shape: int | None) -> NamedType:
+    return NamedType(name, TensorType(DType.INT32, shape))
 
 
 def _f32_root(width: int) -> float:

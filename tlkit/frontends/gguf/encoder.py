@@ -40,7 +40,7 @@ def encoder(source: LanguageSource, sizes: Hyperparameters, family: Family, coun
         queries, keys, values = projected(net, sizes, x, block)
         if turn is not None:
             queries, keys = (rotated(net, part, turn, sizes.rotary) for part in (queries, keys))
-        made = attended(net, queries, [(keys, values)], bias, 1 / math.sqrt(sizes.key_size), 0.0)
+        made = attended(net, queries, keys, values, bias, 1 / math.sqrt(sizes.key_size), 0.0)
         made = net.linear(made, f"{block}.attn_output", sizes.width, sizes.heads * sizes.value_size)
         inner = normalized(net, net.add(made, x), f"{block}.attn_output_norm", sizes.epsilon)
         if net.has(f"{block}.attn_norm_2.weight"):

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 Part = Literal["codes", "scales", "minima", "ones"]
 _ONE = (0x00, 0x3C)
 """1 in f16, little-endian."""
-_PIECE = 1 << 24  # bytes
+_PIECE = 1 << 22  # weights
 
 
 @dataclass(frozen=True, slots=True)
 class BlockType:
     """How one type is taken apart: weights that share a scale, the codes' type, where ones and zeros are written into
-    the bytes so that decoding gives codes, scales or minima, and whether the scale is an f16 as it stands."""
+    the bytes so that decoding gives codes, scales or minima, whether the scale is an f16 as it stands, and which bytes
+    are the codes where they are stored as such."""
 
     size: int
     codes: DType
@@ -41,6 +42,7 @@ class BlockType:
     scales: Callable[[Blocks], Any]
     minima: Callable[[Blocks], Any] | None = None
     half: bool = False
+    direct: slice | None = None
 
 
 def _write(blocks: Blocks, start: int, *values: int) -> None:
@@ -53,9 +55,9 @@ def _half(start: int) -> Callable[[Blocks], Any]:
     return lambda blocks: np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2").astype(np.float32)
 
 
-def _simple(codes: DType) -> BlockType:
+def _simple(codes: DType, direct: slice | None = None) -> BlockType:
     """One f16 scale at the block's start."""
-    return BlockType(32, codes, lambda blocks: _write(blocks, 0, *_ONE), _half(0), half=True)
+    return BlockType(32, codes, lambda blocks: _write(blocks, 0, *_ONE), _half(0), half=True, direct=direct)
 
 
 def _with_minimum() -> BlockType:
@@ -118,7 +120,7 @@ def _of_k(dtype: str, codes: DType, low: int, high: slice) -> BlockType:
 
 def _types() -> Mapping[str, BlockType]:
     return {
-        "Q8_0": _simple(DType.INT8),
+        "Q8_0": _simple(DType.INT8, slice(2, 34)),
         "Q4_0": _simple(DType.INT4),
         "Q5_0": _simple(DType.INT8),
         "IQ4_NL": _simple(DType.INT8),
@@ -160,38 +162,39 @@ class BlockPart(Deferred):
         """The bytes that the file stores; of the tensor as a whole, counted at its codes."""
         return self.tensor.stored if self.part == "codes" else 0
 
-    def array(self) -> NDArray[Any]:
-        """Return the values; codes have the weight's shape, the others one number per block."""
-        entry = self.tensor.entries[0]
-        kind = _types()[entry.dtype]
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes, two codes of four bits in each; codes have the weight's shape, other parts one number for
+        each block."""
+        kind, entry = _types()[self.tensor.entries[0].dtype], self.tensor.entries[0]
         elements, size = BLOCKS[entry.dtype]
-        shape = entry.shape
-        blocks = np.frombuffer(self.tensor.file.raw(entry), np.uint8).reshape(-1, size)
-        narrow = (*shape[:-1], shape[-1] // kind.size)
+        blocks = np.frombuffer(self.tensor.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)
+        for change in self.tensor.changes:
+            blocks = change.apply(blocks)  # whole rows move
+        blocks = blocks.reshape(-1, size)
+        step = _PIECE // elements
+        for start in range(0, len(blocks), step):
+            yield memoryview(self._packed(kind, blocks[start : start + step])).cast("B")
+        self.tensor.file.release(entry, entry.nbytes)
+
+    def _packed(self, kind: BlockType, blocks: Blocks) -> Blocks:
         with np.errstate(all="ignore"):  # a damaged scale may be infinite, and is the same dense
-            if self.part == "ones":
-                return np.ones(narrow, np.float32)
-            if self.part == "codes":
-                blocks = blocks.copy()
-                kind.plain(blocks)
-                made = dequantize(blocks, entry.dtype, (len(blocks), elements)).reshape(shape)
+            if self.part == "codes" and kind.direct is not None:
+                made = np.ascontiguousarray(blocks[:, kind.direct])
+            elif self.part == "codes":
+                changed = blocks.copy()
+                kind.plain(changed)
+                dtype = self.tensor.entries[0].dtype
+                made = dequantize(changed, dtype, (len(blocks), BLOCKS[dtype][0]))
+            elif self.part == "ones":
+                made = np.ones(len(blocks) * BLOCKS[self.tensor.entries[0].dtype][0] // kind.size, np.float32)
             elif self.part == "scales":
-                made = np.asarray(kind.scales(blocks)).reshape(narrow)
+                made = np.asarray(kind.scales(blocks))
             else:
                 assert kind.minima is not None  # only asked of types that have one
-                made = np.asarray(kind.minima(blocks)).reshape(narrow)
-        for change in self.tensor.changes:
-            made = change.apply(made)
-        return made
-
-    def pieces(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes, two codes of four bits in each."""
-        made = self.array()
+                made = np.asarray(kind.minima(blocks))
         if self.dtype.bits == 4:
             codes = made.astype(np.int8).reshape(-1).astype(np.uint8) & 15
-            packed = codes[0::2] | codes[1::2] << 4
-        else:
-            packed = np.ascontiguousarray(made, self.dtype.numpy_like).reshape(-1)
-        whole = packed.data.cast("B")
-        for start in range(0, len(whole), _PIECE):
-            yield whole[start : start + _PIECE]
+            return codes[0::2] | codes[1::2] << 4
+        if made.dtype == np.uint8:
+            return made.reshape(-1)
+        return np.ascontiguousarray(made, self.dtype.numpy_like).reshape(-1)

@@ -1,7 +1,7 @@
-"""Keys and values of earlier tokens: as states of the program, or as inputs whose new rows are outputs.
+"""Keys and values of earlier tokens: as states of the program, or as inputs that are outputs with more rows.
 
-States are Core ML's way, and PyTorch updates them in place. A graph runtime would copy them in and out; for it the
-caller keeps the rows: it gives what there is, and gets the rows to add.
+States are Core ML's way, of a fixed size; PyTorch updates them in place. Rows that grow are what runtimes for language
+models know: they attend to as many as there are.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Cache(Protocol):
     def key_positions(self) -> Blob:
         """Return the position of each key, int32 [S]: one that no token reaches where there is no key."""
 
-    def update(self, layer: int, keys: Blob, values: Blob) -> list[Part]:
-        """Add this call's rows; return all keys and values, in parts along S."""
+    def update(self, layer: int, keys: Blob, values: Blob) -> Part:
+        """Add this call's rows; return all keys and values."""
 
 
 class StateCache:
@@ -57,10 +57,10 @@ class StateCache:
         """Return 0, 1, 2 ...: what is not written yet lies behind every token."""
         return self._net.constant("places", _array(list(range(self._rows))))
 
-    def update(self, layer: int, keys: Blob, values: Blob) -> list[Part]:
+    def update(self, layer: int, keys: Blob, values: Blob) -> Part:
         """Write the rows into the states; return the first rows of both."""
         made = [self._written(f"{name}_{layer}", new) for name, new in (("keys", keys), ("values", values))]
-        return [(made[0], made[1])]
+        return made[0], made[1]
 
     def _written(self, name: str, new: Blob) -> Blob:
         net, size = self._net, new.shape[-1] or 0
@@ -84,39 +84,30 @@ class StateCache:
         return read if self._dtype is net.dtype else net.graph.cast(read, net.dtype, self._dtype)
 
 
-class RowCache:
-    """Inputs ``keys_N`` and ``values_N`` [1, groups, rows, size], and outputs ``new_keys_N`` and ``new_values_N``
-    [1, groups, tokens, size]; inputs hold as many rows as the position says."""
+class GrowingCache:
+    """Inputs ``keys_N`` and ``values_N`` [1, groups, P, size] of P earlier tokens, and as outputs the same with this
+    call's rows behind them, which are the inputs of the next call."""
 
-    def __init__(self, net: Net, sizes: Hyperparameters, rows: int, tokens: int, position: Blob) -> None:
-        self._net, self._sizes, self._rows, self._tokens, self._position = net, sizes, rows, tokens, position
+    def __init__(self, net: Net, sizes: Hyperparameters, places: Blob) -> None:
+        """``places`` [P + T] are the positions of all keys."""
+        self._net, self._sizes, self._places = net, sizes, places
         self.inputs: list[NamedType] = []
         self.outputs: list[str] = []
 
     def key_positions(self) -> Blob:
-        """Return the positions of the given rows, and of this call's tokens."""
-        net, whole = self._net, self._net.graph
-        net.title("cache")
-        places = net.constant("places", _array(list(range(self._rows))))
-        late = whole.op("greater_equal", (self._rows,), out=DType.BOOL, x=places, y=self._position)
-        far = whole.op("cast", (self._rows,), out=DType.INT32, x=late, dtype="int32")
-        away = whole.op("mul", (self._rows,), out=DType.INT32, x=far, y=net.constant("far", _array([1 << 29])))
-        old = whole.op("add", (self._rows,), out=DType.INT32, x=places, y=away)
-        steps = net.constant("steps", _array(list(range(self._tokens))))
-        new = whole.op("add", (self._tokens,), out=DType.INT32, x=steps, y=self._position)
-        count = self._rows + self._tokens
-        return whole.op("concat", (count,), out=DType.INT32, values=[old, new], axis=0, interleave=False)
+        """Return the positions that are given."""
+        return self._places
 
-    def update(self, layer: int, keys: Blob, values: Blob) -> list[Part]:
-        """Return the given rows, and the new ones."""
-        given = []
-        for name, new in (("keys", keys), ("values", values)):
-            shape = (1, self._sizes.groups, self._rows, new.shape[-1] or 0)
-            self.inputs.append(NamedType(f"{name}_{layer}", TensorType(self._net.dtype, shape)))
-            self._net.taken.add(f"{name}_{layer}")
-            self.outputs.append(new.name)
-            given.append(Blob(f"{name}_{layer}", shape))
-        return [(given[0], given[1]), (keys, values)]
+    def update(self, layer: int, keys: Blob, values: Blob) -> Part:
+        """Return earlier and new rows."""
+        made = []
+        for name, new in ((f"keys_{layer}", keys), (f"values_{layer}", values)):
+            shape = (1, self._sizes.groups, None, new.shape[3])
+            self.inputs.append(NamedType(name, TensorType(self._net.dtype, shape)))
+            self._net.taken.add(name)
+            made.append(self._net.concat([Blob(name, shape), new], 2))
+            self.outputs.append(made[-1].name)
+        return made[0], made[1]
 
 
 def _array(values: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:

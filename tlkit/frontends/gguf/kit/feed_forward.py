@@ -14,7 +14,7 @@ from tlkit.mil.types import DType
 
 def activated(net: Net, x: Blob, kind: str) -> Blob:
     """Return SiLU, GELU (``erf``) or its approximation by tanh (``tanh``)."""
-    shape = [d or 0 for d in x.shape]
+    shape = x.shape
     if kind == "silu":
         return net.op("silu", shape, x=x)
     return net.op("gelu", shape, x=x, mode="EXACT" if kind == "erf" else "TANH_APPROXIMATION")
@@ -48,7 +48,7 @@ def _experts(net: Net, x: Blob, block: str, sizes: Hyperparameters, family: Fami
     count, chosen, width = sizes.experts, sizes.experts_used, sizes.width
     if not count or not chosen:
         raise LoadError(f"{net.source.path}: experts, and no key that says how many", "the file is damaged")
-    tokens = x.shape[0] or 0
+    tokens = x.shape[0]
     up = net.source.tensor(f"{block}.ffn_up_exps.weight", (count, -1, width))
     inner = up.shape[1]
     gate = net.source.tensor(f"{block}.ffn_gate_exps.weight", (count, inner, width))
@@ -67,7 +67,7 @@ def _experts(net: Net, x: Blob, block: str, sizes: Hyperparameters, family: Fami
 
 def _shares(net: Net, logits: Blob, chosen: int, family: Family) -> Blob:
     """Return each expert's share [T, experts], 0 where it was not chosen."""
-    tokens, count = (d or 0 for d in logits.shape)
+    tokens, count = logits.shape
     likely = net.op("softmax", (tokens, count), x=logits, axis=-1)
     outputs = [((tokens, chosen), net.dtype), ((tokens, chosen), DType.INT32)]
     given = {"x": likely, "k": chosen, "axis": -1, "ascending": False, "sort": True, "return_indices": True}
@@ -92,6 +92,6 @@ def _shared(net: Net, x: Blob, made: Blob, block: str, sizes: Hyperparameters, f
     if net.has(f"{block}.ffn_gate_inp_shexp.weight"):
         tensor = net.source.tensor(f"{block}.ffn_gate_inp_shexp.weight")
         weight = net.reshape(net.weight(tensor), 1, sizes.width)
-        logit = net.op("linear", (x.shape[0] or 0, 1), x=x, weight=weight)
-        own = net.multiply(own, net.op("sigmoid", (x.shape[0] or 0, 1), x=logit))
+        logit = net.op("linear", (x.shape[0], 1), x=x, weight=weight)
+        own = net.multiply(own, net.op("sigmoid", (x.shape[0], 1), x=logit))
     return net.add(made, own)

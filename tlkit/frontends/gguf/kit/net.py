@@ -78,7 +78,7 @@ class Net:
         """Name what follows after ``text``."""
         self.graph.title = text
 
-    def op(self, kind: str, shape: Sequence[int], /, *, out: DType | None = None, **given: Any) -> Blob:
+    def op(self, kind: str, shape: Sequence[int | None], /, *, out: DType | None = None, **given: Any) -> Blob:
         """Add an operation with one output of ``shape``; ``out`` is its type where that is not the net's own."""
         inputs: dict[str, Any] = {
             key: self.number(value) if isinstance(value, float) else value for key, value in given.items()
@@ -132,6 +132,10 @@ class Net:
         self.graph.title = title
         return made
 
+    def use(self, name: str) -> None:
+        """Remember that a tensor has its place, though not in the program."""
+        self._used.add(name)
+
     def check_used(self) -> None:
         """LoadError where the model has tensors that nothing used: it is not what the architecture's name says."""
         left = [name for name in self.source.tensors if name not in self._used and not self.family.ignores(name)]
@@ -150,46 +154,47 @@ class Net:
         """Return x [T, in] times a weight [out, in], plus a bias."""
         shape = (*x.shape[:-1], weight.shape[0])
         added = self.weight(bias) if bias is not None else None
-        return self.op("linear", _known(shape), x=x, weight=self.weight(weight), bias=added)
+        return self.op("linear", shape, x=x, weight=self.weight(weight), bias=added)
 
     def add(self, x: Blob, y: Blob | float) -> Blob:
         """x + y, of x's shape."""
-        return self.op("add", _known(x.shape), x=x, y=y)
+        return self.op("add", x.shape, x=x, y=y)
 
     def multiply(self, x: Blob, y: Blob | float) -> Blob:
         """x * y, of x's shape."""
-        return self.op("mul", _known(x.shape), x=x, y=y)
+        return self.op("mul", x.shape, x=x, y=y)
 
-    def reshape(self, x: Blob, *shape: int) -> Blob:
-        """The elements in another shape."""
-        return x if x.shape == shape else self.op("reshape", shape, x=x, shape=list(shape))
+    def reshape(self, x: Blob, *shape: int | None) -> Blob:
+        """The elements in another shape, of which one length may be open."""
+        if x.shape == shape and None not in shape:
+            return x
+        return self.op("reshape", shape, x=x, shape=[-1 if length is None else length for length in shape])
 
     def transpose(self, x: Blob, *axes: int) -> Blob:
         """The axes in another order."""
-        return self.op("transpose", [_known(x.shape)[axis] for axis in axes], x=x, perm=list(axes))
+        return self.op("transpose", [x.shape[axis] for axis in axes], x=x, perm=list(axes))
 
     def slice(self, x: Blob, axis: int, begin: int, end: int) -> Blob:
         """The elements from ``begin`` to ``end`` along an axis."""
-        shape = list(_known(x.shape))
+        shape = list(x.shape)
         if (begin, end) == (0, shape[axis]):
             return x
-        first, last = [0] * len(shape), list(shape)
+        first, last = [0] * len(shape), [length or 0 for length in shape]
         first[axis], last[axis] = begin, end
         shape[axis] = end - begin
-        return self.op("slice_by_index", shape, x=x, begin=first, end=last)
+        # Of an open length everything is taken.
+        to_the_end = [length is None for length in shape] if None in shape else None
+        return self.op("slice_by_index", shape, x=x, begin=first, end=last, end_mask=to_the_end)
 
     def concat(self, values: Sequence[Blob], axis: int) -> Blob:
         """Values one after another along an axis."""
-        shape = list(_known(values[0].shape))
-        shape[axis] = sum(_known(value.shape)[axis] for value in values)
+        shape = list(values[0].shape)
+        lengths = [value.shape[axis] for value in values]
+        shape[axis] = None if None in lengths else sum(length or 0 for length in lengths)
         return self.op("concat", shape, values=list(values), axis=axis, interleave=False)
 
     def capped(self, x: Blob, cap: float) -> Blob:
         """cap * tanh(x / cap); x where the cap is 0."""
         if not cap:
             return x
-        return self.multiply(self.op("tanh", _known(x.shape), x=self.multiply(x, 1 / cap)), cap)
-
-
-def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
-    return tuple(int(length or 0) for length in shape)
+        return self.multiply(self.op("tanh", x.shape, x=self.multiply(x, 1 / cap)), cap)

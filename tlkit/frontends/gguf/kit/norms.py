@@ -16,7 +16,7 @@ def normalized(net: Net, x: Blob, name: str, epsilon: float) -> Blob:
     if net.has(f"{name}.bias"):
         bias = net.source.tensor(f"{name}.bias", (size,))
         given: dict[str, Any] = {"gamma": net.weight(weight), "beta": net.weight(bias)}
-        return net.op("layer_norm", [d or 0 for d in x.shape], x=x, axes=[-1], epsilon=epsilon, **given)
+        return net.op("layer_norm", x.shape, x=x, axes=[-1], epsilon=epsilon, **given)
     return rms(net, x, net.weight(weight), epsilon)
 
 
@@ -26,11 +26,12 @@ def rms(net: Net, x: Blob, weight: Blob, epsilon: float) -> Blob:
     In f16 the squares overflow from 256 on. There x and -x side by side, whose mean is 0 and whose variance is the mean
     square, go through a layer_norm, which units compute with wider sums.
     """
-    shape = [d or 0 for d in x.shape]
+    shape = list(x.shape)
     if net.dtype is DType.FP32:
         squares = net.op("reduce_mean", [*shape[:-1], 1], x=net.multiply(x, x), axes=[-1], keep_dims=True)
         scale = net.op("rsqrt", [*shape[:-1], 1], x=squares, epsilon=epsilon)
         return net.multiply(net.multiply(x, scale), weight)
     both = net.concat([x, net.multiply(x, -1.0)], len(shape) - 1)
-    normal = net.op("layer_norm", [*shape[:-1], 2 * shape[-1]], x=both, axes=[-1], epsilon=epsilon)
-    return net.multiply(net.slice(normal, len(shape) - 1, 0, shape[-1]), weight)
+    width = shape[-1] or 0
+    normal = net.op("layer_norm", [*shape[:-1], 2 * width], x=both, axes=[-1], epsilon=epsilon)
+    return net.multiply(net.slice(normal, len(shape) - 1, 0, width), weight)

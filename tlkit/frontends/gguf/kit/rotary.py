@@ -76,7 +76,7 @@ def turned(net: Net, sizes: Hyperparameters, context: int, positions: Blob, *, l
     each, scale = frequencies(net.source, sizes, context, local=local)
     angles = np.arange(context, dtype=np.float32)[:, None] * each[None, :].astype(np.float32)
     both = np.concatenate([angles, angles], axis=1)
-    shape = (positions.shape[0] or 0, sizes.rotary)
+    shape = (positions.shape[0], sizes.rotary)
     made = []
     for name, function in (("cosine", np.cos), ("sine", np.sin)):
         table = net.constant(f"rotary_{name}{'_local' if local else ''}", function(both) * np.float32(scale))

@@ -6,7 +6,7 @@ Both give the tensors by GGUF's names, with the values that llama.cpp would have
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,17 @@ class StoredTensor:
             parts.append(np.asarray(values, np.float32))
             self.file.release(entry, entry.nbytes)
         return parts[0] if len(parts) == 1 else np.stack(parts)
+
+    def rows(self, indices: Sequence[int]) -> NDArray[Any]:
+        """Return some rows as float32, of which only the bytes are read where they lie in the file as such."""
+        import numpy as np
+
+        entry = self.entries[0] if len(self.entries) == 1 and not self.changes else None
+        if entry is None or self.file.is_compressed(entry) or entry.nbytes % entry.shape[0]:
+            return np.asarray(self.array()[list(indices)])
+        raw = np.frombuffer(self.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)[list(indices)]
+        part = replace(entry, shape=(len(indices), *entry.shape[1:]), nbytes=raw.nbytes)
+        return np.asarray(self.file.decode(part, raw.reshape(-1).data), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,209 @@
+"""MIL's operations in OpenVINO's words: those that language models are made of.
+
+Each function takes the graph that is made and the operation's arguments by MIL's names, and returns OpenVINO's output.
+Some are spelt as OpenVINO's own passes look for them (RMS norms, repeated keys), which makes one kernel of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from openvino import Type
+from openvino import opset13 as ov
+
+from tlkit.mil.program import Argument
+
+
+class Lowered(Protocol):
+    """The graph that is made, as operations see it."""
+
+    def node(self, item: Argument) -> Any:
+        """Return an argument as OpenVINO's output."""
+
+    def known(self, item: Argument) -> Any:
+        """Return a parameter as Python has it."""
+
+
+Given = Mapping[str, tuple[Argument, ...]]
+Lower = Callable[[Lowered, Given], Any]
+OPERATIONS: dict[str, Lower] = {}
+"""What is known, by MIL's names. Operations with several outputs return a list."""
+TYPES = {"fp32": Type.f32, "fp16": Type.f16, "int32": Type.i32, "bool": Type.boolean}
+
+
+def _lowers(name: str) -> Callable[[Lower], Lower]:
+    def register(function: Lower) -> Lower:
+        OPERATIONS[name] = function
+        return function
+
+    return register
+
+
+def integers(values: Any) -> Any:
+    """Return a list of integers as a constant."""
+    return ov.constant(np.array(values, np.int64))
+
+
+def _one(name: str, make: Callable[[Any], Any]) -> None:
+    OPERATIONS[name] = lambda graph, given: make(graph.node(given["x"][0]))
+
+
+def _two(name: str, make: Callable[[Any, Any], Any]) -> None:
+    OPERATIONS[name] = lambda graph, given: make(graph.node(given["x"][0]), graph.node(given["y"][0]))
+
+
+for _name, _make in (("tanh", ov.tanh), ("sigmoid", ov.sigmoid), ("silu", ov.swish), ("identity", lambda x: x)):
+    _one(_name, _make)
+for _name, _pair in (
+    ("add", ov.add),
+    ("sub", ov.subtract),
+    ("real_div", ov.divide),
+    ("less_equal", ov.less_equal),
+    ("greater", ov.greater),
+    ("greater_equal", ov.greater_equal),
+    ("logical_and", ov.logical_and),
+):
+    _two(_name, _pair)
+
+
+def parameter(graph: Lowered, given: Given, name: str, default: Any) -> Any:
+    """Return a parameter, or what MIL takes where it is left out."""
+    return graph.known(given[name][0]) if name in given else default
+
+
+@_lowers("mul")
+def _mul(graph: Lowered, given: Given) -> Any:
+    x, y = graph.node(given["x"][0]), graph.node(given["y"][0])
+    # The fusion of RMS norms looks for a power of 2.
+    return ov.power(x, ov.constant(np.float32(2))) if given["x"] == given["y"] else ov.multiply(x, y)
+
+
+@_lowers("rsqrt")
+def _rsqrt(graph: Lowered, given: Given) -> Any:
+    shifted = ov.add(graph.node(given["x"][0]), ov.constant(np.float32(parameter(graph, given, "epsilon", 1e-12))))
+    return ov.power(shifted, ov.constant(np.float32(-0.5)))
+
+
+@_lowers("gelu")
+def _gelu(graph: Lowered, given: Given) -> Any:
+    mode = "erf" if parameter(graph, given, "mode", "EXACT") == "EXACT" else "tanh"
+    return ov.gelu(graph.node(given["x"][0]), mode)
+
+
+@_lowers("cast")
+def _cast(graph: Lowered, given: Given) -> Any:
+    return ov.convert(graph.node(given["x"][0]), TYPES[graph.known(given["dtype"][0])])
+
+
+@_lowers("reduce_mean")
+def _reduce_mean(graph: Lowered, given: Given) -> Any:
+    return ov.reduce_mean(graph.node(given["x"][0]), *_reduced(graph, given))
+
+
+@_lowers("reduce_sum")
+def _reduce_sum(graph: Lowered, given: Given) -> Any:
+    return ov.reduce_sum(graph.node(given["x"][0]), *_reduced(graph, given))
+
+
+def _reduced(graph: Lowered, given: Given) -> tuple[Any, bool]:
+    return integers(graph.known(given["axes"][0])), bool(parameter(graph, given, "keep_dims", False))
+
+
+@_lowers("layer_norm")
+def _layer_norm(graph: Lowered, given: Given) -> Any:
+    axes, epsilon = integers(graph.known(given["axes"][0])), parameter(graph, given, "epsilon", 1e-5)
+    made = ov.mvn(graph.node(given["x"][0]), axes, True, float(epsilon), "INSIDE_SQRT")
+    made = ov.multiply(made, graph.node(given["gamma"][0])) if "gamma" in given else made
+    return ov.add(made, graph.node(given["beta"][0])) if "beta" in given else made
+
+
+@_lowers("linear")
+def _linear(graph: Lowered, given: Given) -> Any:
+    made = ov.matmul(graph.node(given["x"][0]), graph.node(given["weight"][0]), False, True)
+    return ov.add(made, graph.node(given["bias"][0])) if "bias" in given else made
+
+
+@_lowers("matmul")
+def _matmul(graph: Lowered, given: Given) -> Any:
+    turned = [bool(parameter(graph, given, name, False)) for name in ("transpose_x", "transpose_y")]
+    return ov.matmul(graph.node(given["x"][0]), graph.node(given["y"][0]), *turned)
+
+
+@_lowers("scaled_dot_product_attention")
+def _attention(graph: Lowered, given: Given) -> Any:
+    parts = [graph.node(given[name][0]) for name in ("query", "key", "value")]
+    mask = graph.node(given["attn_mask"][0]) if "attn_mask" in given else None
+    return ov.scaled_dot_product_attention(*parts, attention_mask=mask, causal=False)
+
+
+@_lowers("softmax")
+def _softmax(graph: Lowered, given: Given) -> Any:
+    return ov.softmax(graph.node(given["x"][0]), parameter(graph, given, "axis", -1))
+
+
+@_lowers("concat")
+def _concat(graph: Lowered, given: Given) -> Any:
+    return ov.concat([graph.node(item) for item in given["values"]], graph.known(given["axis"][0]))
+
+
+@_lowers("reshape")
+def _reshape(graph: Lowered, given: Given) -> Any:
+    return ov.reshape(graph.node(given["x"][0]), integers(graph.known(given["shape"][0])), False)
+
+
+@_lowers("transpose")
+def _transpose(graph: Lowered, given: Given) -> Any:
+    return ov.transpose(graph.node(given["x"][0]), integers(graph.known(given["perm"][0])))
+
+
+@_lowers("expand_dims")
+def _expand_dims(graph: Lowered, given: Given) -> Any:
+    return ov.unsqueeze(graph.node(given["x"][0]), integers(graph.known(given["axes"][0])))
+
+
+@_lowers("squeeze")
+def _squeeze(graph: Lowered, given: Given) -> Any:
+    return ov.squeeze(graph.node(given["x"][0]), integers(graph.known(given["axes"][0])))
+
+
+@_lowers("tile")
+def _tile(graph: Lowered, given: Given) -> Any:
+    x, reps = graph.node(given["x"][0]), graph.known(given["reps"][0])
+    lengths = x.get_partial_shape()
+    # Ones repeated are a broadcast, which the fusion of attention looks for.
+    if all(count == 1 or (lengths[axis].is_static and lengths[axis].get_length() == 1) for axis, count in enumerate(reps)):
+        return ov.broadcast(x, integers(reps), broadcast_spec="BIDIRECTIONAL")
+    return ov.tile(x, integers(reps))
+
+
+@_lowers("gather")
+def _gather(graph: Lowered, given: Given) -> Any:
+    axis = integers(parameter(graph, given, "axis", 0))
+    return ov.gather(graph.node(given["x"][0]), graph.node(given["indices"][0]), axis)
+
+
+@_lowers("slice_by_index")
+def _slice_by_index(graph: Lowered, given: Given) -> Any:
+    x = graph.node(given["x"][0])
+    begin, end = graph.known(given["begin"][0]), graph.known(given["end"][0])
+    open_end = parameter(graph, given, "end_mask", None) or [False] * len(end)
+    stops = [np.iinfo(np.int64).max if whole else stop for stop, whole in zip(end, open_end, strict=True)]
+    # Axes that are taken whole are left out: the fewer, the faster.
+    lengths = x.get_partial_shape()
+    axes = [
+        axis
+        for axis, (first, stop) in enumerate(zip(begin, stops, strict=True))
+        if first or not (open_end[axis] or (lengths[axis].is_static and lengths[axis].get_length() == stop))
+    ]
+    rows = [integers([of[axis] for axis in axes]) for of in (begin, stops)]
+    return ov.slice(x, *rows, integers([1] * len(axes)), integers(axes))
+
+
+@_lowers("topk")
+def _topk(graph: Lowered, given: Given) -> Any:
+    ascending = bool(parameter(graph, given, "ascending", False))
+    count, axis = graph.known(given["k"][0]), parameter(graph, given, "axis", -1)
+    made = ov.topk(graph.node(given["x"][0]), integers(count), axis, "min" if ascending else "max", "value", "i32")
+    return [made.output(0), made.output(1)]

@@ -1,0 +1,89 @@
+"""Constants of a graph: dense ones, and blocks as codes, scales and minima, which OpenVINO decompresses in its products."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+from openvino import Type
+from openvino import opset13 as ov
+
+from tlkit.engines.openvino.arena import Arena
+from tlkit.mil.blob import Deferred
+from tlkit.mil.program import TensorType, Value
+from tlkit.mil.types import DType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TYPES = {
+    DType.INT8: Type.i8,
+    DType.UINT8: Type.u8,
+    DType.INT4: Type.i4,
+    DType.UINT4: Type.u4,
+    DType.FP16: Type.f16,
+    DType.FP32: Type.f32,
+}
+
+
+class Weights:
+    """Makes constants, and holds their memory: OpenVINO refers to it and does not own it."""
+
+    def __init__(self) -> None:
+        self._held: list[NDArray[Any]] = []
+        self._arena = Arena()
+
+    def release(self) -> None:
+        """Give the memory of large constants back to the system, which reads them again if they are asked for."""
+        self._arena.release()
+
+    def dense(self, value: Value) -> Any:
+        """Return a constant with its values as they are."""
+        if not isinstance(value.data, Deferred):
+            return ov.constant(value.numpy())
+        kind = _kind(value)
+        return self._stored(value, list(kind.shape or ()))
+
+    def blocks(self, codes: Value, scales: Value, minima: Value | None) -> Any:
+        """Return scale * code, or scale * code - minimum, as OpenVINO knows it: (code - minimum / scale) * scale.
+
+        The quotient is rounded to f32, which is 1e-7 of a block's largest weight; codes and scales are exact.
+        """
+        shape = list(_kind(codes).shape or ())
+        narrow = list(_kind(scales).shape or ())
+        size = shape[-1] // narrow[-1]
+        apart, thin = [*shape[:-1], narrow[-1], size], [*narrow, 1]
+        made = ov.convert(self._stored(codes, apart), Type.f32)
+        scale = self._array(scales).astype(np.float32)
+        if minima is not None:
+            least = self._array(minima)
+            with np.errstate(all="ignore"):
+                zero = least / scale
+            made = ov.subtract(made, self._wrapped(zero.astype(np.float32).reshape(thin)))
+        made = ov.multiply(made, self._wrapped(scale.reshape(thin)))
+        return ov.reshape(made, ov.constant(np.array(shape, np.int64)), False)
+
+    def _array(self, value: Value) -> NDArray[np.float32]:
+        return np.asarray(value.numpy(), np.float32)
+
+    def _stored(self, value: Value, shape: list[int]) -> Any:
+        kind = _kind(value)
+        assert isinstance(value.data, Deferred)
+        count = int(np.prod(shape)) * kind.dtype.bits // 8
+        memory = self._arena.room(count)
+        start = 0
+        for piece in value.data.pieces():
+            part = np.frombuffer(piece, np.uint8)
+            memory[start : start + len(part)] = part
+            start += len(part)
+        return self._wrapped(memory, _TYPES[kind.dtype], shape)
+
+    def _wrapped(self, memory: NDArray[Any], kind: Type = Type.f32, shape: list[int] | None = None) -> Any:
+        self._held.append(memory)
+        return ov.constant(openvino.Tensor(memory, shape or list(memory.shape), kind), shared_memory=True)
+
+
+def _kind(value: Value) -> TensorType:
+    assert isinstance(value.type, TensorType)  # a weight is a tensor
+    return value.type
