@@ -4,7 +4,9 @@ Covers tlkit/frontends/gguf/kit/source.py, tlkit/frontends/gguf/kit/net.py, tlki
 tlkit/frontends/gguf/kit/rotary.py, tlkit/frontends/gguf/kit/cache.py, tlkit/frontends/gguf/kit/attention.py,
 tlkit/frontends/gguf/kit/feed_forward.py, tlkit/frontends/gguf/kit/family.py, tlkit/frontends/gguf/families/llama.py,
 tlkit/frontends/gguf/families/qwen.py, tlkit/frontends/gguf/families/gemma.py, tlkit/frontends/gguf/families/phi.py,
-tlkit/frontends/gguf/families/gpt2.py, tlkit/core/language/model.py, tlkit/core/language/runner.py.
+tlkit/frontends/gguf/families/gpt2.py, tlkit/core/language/model.py, tlkit/core/language/runner.py,
+tlkit/core/language/by_torch.py, tlkit/core/language/by_openvino.py, tlkit/engines/openvino/program.py,
+tlkit/engines/openvino/operations.py.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from tests.formats.gguf.model.folders import CONFIGS, build
 from tlkit import convert_weights
 from tlkit.core.language.model import open_language
 from tlkit.core.language.runner import FullError, chunks, rows_for
-from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import LoadError
 from tlkit.frontends.gguf.decoder import Form
 
@@ -39,9 +40,9 @@ def expected(folder: Path, ids: list[int]) -> np.ndarray[Any, Any]:
     return found
 
 
-def computed(path: Path, ids: list[int], context: int = 64) -> np.ndarray[Any, Any]:
-    """Logits of every place: those of a padded chunk, then of single steps."""
-    runner = open_language(path).runner(context)
+def computed(path: Path, ids: list[int], engine: str = "openvino", context: int = 64) -> np.ndarray[Any, Any]:
+    """Logits of every place: those of a chunk, then of single steps."""
+    runner = open_language(path).runner(context, engine)
     first = runner.scores(ids[:20])
     return np.concatenate([first, *(runner.feed([token])[None] for token in ids[20:])])
 
@@ -54,7 +55,8 @@ def test_logits_are_those_of_transformers(tmp_path: Path, case: str) -> None:
     convert_weights(folder, file)
     wanted = expected(folder, IDS)
     for path in (file, folder):
-        assert np.abs(computed(path, IDS) - wanted).max() < 1e-4
+        for engine in ("openvino", "torch"):
+            assert np.abs(computed(path, IDS, engine) - wanted).max() < 1e-4
 
 
 @pytest.mark.slow
@@ -69,29 +71,9 @@ def test_logits_are_those_of_transformers(tmp_path: Path, case: str) -> None:
 )
 def test_variants_are_those_of_transformers(tmp_path: Path, case: str, changes: dict[str, Any]) -> None:
     folder = build(tmp_path / "folder", case, **changes)
-    assert np.abs(computed(folder, IDS) - expected(folder, IDS)).max() < 1e-4
-
-
-def test_rows_given_and_returned_are_states_told_otherwise(tmp_path: Path) -> None:
-    model = open_language(build(tmp_path / "folder", "gemma3"))
-    runner = model.runner(64)
-    runner.feed(IDS[:8])
-    wanted = runner.feed([IDS[8]])
-    caches = {item: np.zeros((1, 2, 32, 32), np.float32) for n in range(7) for item in (f"keys_{n}", f"values_{n}")}
-    found, position = None, 0
-    for tokens in (IDS[:8], IDS[8:9]):
-        function = model.function(Form(len(tokens), 64, 32, cache="rows"))
-        given: dict[str, Any] = {"tokens": np.array([tokens], np.int32), "position": np.array([position], np.int32)}
-        if len(tokens) > 1:
-            given["last"] = np.array([len(tokens) - 1], np.int32)
-        names = function.block.outputs
-        outputs = TorchEngine(function, precision="f32").run({**given, **caches})
-        for place, name in enumerate(list(caches)):
-            rows = outputs[names[1 + place]]
-            caches[name][:, :, position : position + rows.shape[2]] = rows
-        found, position = outputs["logits"][0], position + len(tokens)
-    assert found is not None
-    assert np.abs(found - wanted).max() < 1e-5
+    wanted = expected(folder, IDS)
+    for engine in ("openvino", "torch"):
+        assert np.abs(computed(folder, IDS, engine) - wanted).max() < 1e-4
 
 
 def test_chunks_fit_the_context() -> None:

@@ -40,7 +40,8 @@ class OpenVINORunner:
         for start in range(0, len(tokens), _CHUNK):
             part = tokens[start : start + _CHUNK]
             found = self._run(part, [len(part) - 1])
-        return found[0]
+        logits: NDArray[np.float32] = found[0]
+        return logits
 
     def scores(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows each."""

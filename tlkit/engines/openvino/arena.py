@@ -46,7 +46,7 @@ class Arena:
             if self._file is None:
                 folder = cache_folder()
                 folder.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=folder)
+                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # it lives as long as the arena
             os.posix_fallocate(self._file.fileno(), start, count)
             made = mmap.mmap(self._file.fileno(), count, offset=start)
         except OSError:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
 
+from tlkit.engines.openvino.library import core, last_line
 from tlkit.engines.openvino.program import BEAM, graph_of
 from tlkit.engines.openvino.weights import Weights
-from tlkit.errors import ExecutionError, UnavailableError, reason
+from tlkit.errors import ExecutionError, UnavailableError
 from tlkit.host.machine import available_cpus
 from tlkit.mil.program import Function
 
@@ -41,9 +41,9 @@ class GrowingSession:
         graph = graph_of(function, dict(zip(kept, names, strict=True)), weights)
         settings = {**_EXACT, "INFERENCE_NUM_THREADS": available_cpus()}
         try:
-            compiled = _core().compile_model(graph, "CPU", settings)
+            compiled = core().compile_model(graph, "CPU", settings)
         except RuntimeError as error:
-            raise UnavailableError(f"OpenVINO refuses the model: {reason(error)[-200:]}", "use --engine torch") from None
+            raise UnavailableError(f"OpenVINO refuses the model: {last_line(error)}", "use --engine torch") from None
         self._weights, self._packed = weights, False
         weights.release()
         self._request = compiled.create_infer_request()
@@ -55,7 +55,7 @@ class GrowingSession:
         try:
             self._request.infer({**given, **self._fixed})
         except RuntimeError as error:
-            raise ExecutionError(f"OpenVINO stopped: {reason(error)[-200:]}") from None
+            raise ExecutionError(f"OpenVINO stopped: {last_line(error)}") from None
         found = np.array(self._request.get_output_tensor(0).data, np.float32)
         if not self._packed:
             # The first call is what packs the weights.
@@ -71,8 +71,3 @@ class GrowingSession:
                 continue
             first = np.ascontiguousarray(state.state.data[:, :, :rows])
             state.state = openvino.Tensor(first)
-
-
-@cache
-def _core() -> Any:
-    return openvino.Core()

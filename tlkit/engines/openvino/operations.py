@@ -128,7 +128,12 @@ def _linear(graph: Lowered, given: Given) -> Any:
 @_lowers("matmul")
 def _matmul(graph: Lowered, given: Given) -> Any:
     turned = [bool(parameter(graph, given, name, False)) for name in ("transpose_x", "transpose_y")]
-    return ov.matmul(graph.node(given["x"][0]), graph.node(given["y"][0]), *turned)
+    x, y = graph.node(given["x"][0]), graph.node(given["y"][0])
+    many, one = y.get_partial_shape(), x.get_partial_shape()
+    if len(many) == 3 and many[0].is_static and many[0].get_length() > 1 and one[0] == 1:
+        # Left to OpenVINO, one matrix times several constant ones is given the shape of one.
+        x = ov.broadcast(x, integers([many[0].get_length(), 1, 1]), broadcast_spec="BIDIRECTIONAL")
+    return ov.matmul(x, y, *turned)
 
 
 @_lowers("scaled_dot_product_attention")
@@ -173,7 +178,9 @@ def _tile(graph: Lowered, given: Given) -> Any:
     x, reps = graph.node(given["x"][0]), graph.known(given["reps"][0])
     lengths = x.get_partial_shape()
     # Ones repeated are a broadcast, which the fusion of attention looks for.
-    if all(count == 1 or (lengths[axis].is_static and lengths[axis].get_length() == 1) for axis, count in enumerate(reps)):
+    if all(
+        count == 1 or (lengths[axis].is_static and lengths[axis].get_length() == 1) for axis, count in enumerate(reps)
+    ):
         return ov.broadcast(x, integers(reps), broadcast_spec="BIDIRECTIONAL")
     return ov.tile(x, integers(reps))
 

@@ -12,7 +12,8 @@ import torch
 
 from tlkit.engines.onnx.kit.graph import Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
-from tlkit.errors import ExecutionError, UnavailableError, reason
+from tlkit.engines.openvino.library import core, last_line
+from tlkit.errors import ExecutionError, UnavailableError
 
 
 class OpenVINORuntime:
@@ -39,16 +40,16 @@ class OpenVINORuntime:
     def compile(self, model: bytes) -> OpenVINOSession:
         """Compile a serialized ONNX model."""
         try:
-            return OpenVINOSession(_core().compile_model(_core().read_model(model), "CPU", self._settings()))
+            return OpenVINOSession(core().compile_model(core().read_model(model), "CPU", self._settings()))
         except RuntimeError as error:
-            raise UnsupportedGraph(f"OpenVINO refuses the graph: {_last_line(error)}") from None
+            raise UnsupportedGraph(f"OpenVINO refuses the graph: {last_line(error)}") from None
 
     def restore(self, blob: bytes) -> OpenVINOSession:
         """Return what was exported."""
         try:
-            return OpenVINOSession(_core().import_model(io.BytesIO(blob), "CPU", self._settings()))
+            return OpenVINOSession(core().import_model(io.BytesIO(blob), "CPU", self._settings()))
         except RuntimeError as error:
-            raise UnsupportedGraph(f"OpenVINO refuses what it compiled before: {_last_line(error)}") from None
+            raise UnsupportedGraph(f"OpenVINO refuses what it compiled before: {last_line(error)}") from None
 
     def _settings(self) -> dict[str, Any]:
         computed = "bf16" if self.precision == "bf16" else "f32"
@@ -74,7 +75,7 @@ class OpenVINOSession:
             try:
                 request.infer(share_inputs=True, share_outputs=True)
             except RuntimeError as error:
-                raise ExecutionError(f"OpenVINO stopped: {_last_line(error)}") from None
+                raise ExecutionError(f"OpenVINO stopped: {last_line(error)}") from None
             return [request.get_output_tensor(place).data for place in range(count)]
 
         call.held = inputs  # type: ignore[attr-defined]
@@ -87,16 +88,6 @@ class OpenVINOSession:
 
 
 @cache
-def _core() -> Any:
-    return openvino.Core()
-
-
-@cache
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this processor."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in reason(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,7 +1,8 @@
-"""Constants of a graph: dense ones, and blocks as codes, scales and minima, which OpenVINO decompresses in its products."""
+"""Constants of a graph: dense ones, and blocks as codes, scales and minima, which products decompress."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,46 +43,57 @@ class Weights:
         """Return a constant with its values as they are."""
         if not isinstance(value.data, Deferred):
             return ov.constant(value.numpy())
-        kind = _kind(value)
-        return self._stored(value, list(kind.shape or ()))
+        return self._wrapped(self._filled(value), _TYPES[_kind(value).dtype], _shape(value))
 
     def blocks(self, codes: Value, scales: Value, minima: Value | None) -> Any:
         """Return scale * code, or scale * code - minimum, as OpenVINO knows it: (code - minimum / scale) * scale.
 
         The quotient is rounded to f32, which is 1e-7 of a block's largest weight; codes and scales are exact.
         """
-        shape = list(_kind(codes).shape or ())
-        narrow = list(_kind(scales).shape or ())
+        shape = _shape(codes)
+        narrow = _shape(scales)
         size = shape[-1] // narrow[-1]
         apart, thin = [*shape[:-1], narrow[-1], size], [*narrow, 1]
-        made = ov.convert(self._stored(codes, apart), Type.f32)
-        scale = self._array(scales).astype(np.float32)
-        if minima is not None:
-            least = self._array(minima)
-            with np.errstate(all="ignore"):
-                zero = least / scale
-            made = ov.subtract(made, self._wrapped(zero.astype(np.float32).reshape(thin)))
+        memory, scale = self._filled(codes), self._array(scales)
+        zero = None if minima is None else _quotient(memory, scale, self._array(minima))
+        made = ov.convert(self._wrapped(memory, _TYPES[_kind(codes).dtype], apart), Type.f32)
+        made = made if zero is None else ov.subtract(made, self._wrapped(zero.reshape(thin)))
         made = ov.multiply(made, self._wrapped(scale.reshape(thin)))
         return ov.reshape(made, ov.constant(np.array(shape, np.int64)), False)
 
     def _array(self, value: Value) -> NDArray[np.float32]:
-        return np.asarray(value.numpy(), np.float32)
+        return np.array(value.numpy(), np.float32)
 
-    def _stored(self, value: Value, shape: list[int]) -> Any:
+    def _filled(self, value: Value) -> NDArray[np.uint8]:
+        """Return a large constant's bytes."""
         kind = _kind(value)
-        assert isinstance(value.data, Deferred)
-        count = int(np.prod(shape)) * kind.dtype.bits // 8
+        assert isinstance(value.data, Deferred)  # as blocks are
+        count = math.prod(_shape(value)) * kind.dtype.bits // 8
         memory = self._arena.room(count)
         start = 0
         for piece in value.data.pieces():
             part = np.frombuffer(piece, np.uint8)
             memory[start : start + len(part)] = part
             start += len(part)
-        return self._wrapped(memory, _TYPES[kind.dtype], shape)
+        return memory
 
     def _wrapped(self, memory: NDArray[Any], kind: Type = Type.f32, shape: list[int] | None = None) -> Any:
         self._held.append(memory)
         return ov.constant(openvino.Tensor(memory, shape or list(memory.shape), kind), shared_memory=True)
+
+
+def _quotient(codes: NDArray[np.uint8], scale: NDArray[Any], least: NDArray[Any]) -> NDArray[np.float32]:
+    """Return minimum / scale; blocks without a scale, which are their minimum, are written as (0 - 1) * minimum."""
+    with np.errstate(all="ignore"):
+        zero: NDArray[np.float32] = np.asarray(least / scale, np.float32)
+    flat = ~np.isfinite(zero)
+    codes.reshape(scale.size, -1)[flat.reshape(-1)] = 0
+    zero[flat], scale[flat] = 1, least[flat]
+    return zero
+
+
+def _shape(value: Value) -> list[int]:
+    return [length or 0 for length in _kind(value).shape or ()]
 
 
 def _kind(value: Value) -> TensorType:

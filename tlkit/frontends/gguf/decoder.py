@@ -76,8 +76,8 @@ class _Decoder:
             x = self.layer(x, layer)
         net.title("head")
         if inputs[-1].name == "last":
-            picked = Blob("last", inputs[-1].type.shape)  # type: ignore[union-attr]  # a tensor, as it is made
-            x = net.op("gather", (picked.shape[0], self.sizes.width), x=x, indices=picked, axis=0)
+            count = None if form.cache == "growing" else 1
+            x = net.op("gather", (count, self.sizes.width), x=x, indices=Blob("last", (count,)), axis=0)
         logits = self.head(normalized(net, x, "output_norm", self.sizes.epsilon))
         logits = net.graph.op("identity", logits.shape, out=form.dtype, x=logits)
         start = len(net.graph.operations) - 1

@@ -41,6 +41,9 @@ class Raw:
     def raw(self, entry: TensorEntry) -> memoryview:
         return memoryview(self.blocks.tobytes())
 
+    def release(self, entry: TensorEntry, nbytes: int) -> None:
+        pass
+
 
 def made(raw: Raw, dtype: DType, nested: bool, changes: tuple[Change, ...] = ()) -> tuple[np.ndarray[Any, Any], Net]:
     tensor = StoredTensor(raw.entry.name, raw, (raw.entry,), changes)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +32,12 @@ def mask(net: Net, positions: Blob, keys: Blob, window: int, copies: int) -> Blo
     # 0 where seen, by arithmetic: coremltools takes a select between two scalars for a scalar.
     shown = graph.cast(seen, net.dtype, DType.BOOL)
     added = net.multiply(net.add(shown, -1.0), -_HIDDEN[net.dtype])
-    rows = _rows(copies, count)
-    tiled = added if copies == 1 else net.op("tile", (rows, span), x=added, reps=[copies, 1])
-    return net.op("expand_dims", (1, 1, rows, span), x=tiled, axes=[0, 1])
+    tall = _rows(copies, count)
+    tiled = added if copies == 1 else net.op("tile", (tall, span), x=added, reps=[copies, 1])
+    return net.op("expand_dims", (1, 1, tall, span), x=tiled, axes=[0, 1])
 
 
-def attended(
-    net: Net, queries: Blob, keys: Blob, values: Blob, hidden: Blob | None, scale: float, cap: float
-) -> Blob:
+def attended(net: Net, queries: Blob, keys: Blob, values: Blob, hidden: Blob | None, scale: float, cap: float) -> Blob:
     """Return the heads' results side by side, [T, heads * value size], for queries [1, heads, T, key size].
 
     Heads that share keys are rows of one matrix, so that no key is copied.
@@ -64,7 +63,7 @@ def attended_at_once(net: Net, queries: Blob, keys: Blob, values: Blob, hidden: 
     queries = queries if factor == 1 else net.multiply(queries, factor)
     both = [_repeated(net, part, heads) for part in (keys, values)]
     shape = (*queries.shape[:3], values.shape[3])
-    given = {"query": queries, "key": both[0], "value": both[1], "attn_mask": hidden}
+    given: dict[str, Any] = {"query": queries, "key": both[0], "value": both[1], "attn_mask": hidden}
     made = net.op("scaled_dot_product_attention", shape, **given)
     return _beside(net, net.op("squeeze", shape[1:], x=made, axes=[0]))
 

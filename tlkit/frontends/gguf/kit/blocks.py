@@ -173,7 +173,7 @@ class BlockPart(Deferred):
         blocks = blocks.reshape(-1, size)
         step = _PIECE // elements
         for start in range(0, len(blocks), step):
-            yield memoryview(self._packed(kind, blocks[start : start + step])).cast("B")
+            yield self._packed(kind, blocks[start : start + step]).data.cast("B")
         self.tensor.file.release(entry, entry.nbytes)
 
     def _packed(self, kind: BlockType, blocks: Blocks) -> Blocks:

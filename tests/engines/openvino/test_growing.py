@@ -1,0 +1,80 @@
+"""Language models on OpenVINO: blocks, caches that grow and shrink, memory in files.
+
+Covers tlkit/engines/openvino/growing.py, tlkit/engines/openvino/weights.py, tlkit/engines/openvino/arena.py,
+tlkit/engines/openvino/library.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.formats.gguf.model.folders import build
+from tlkit import convert_weights
+from tlkit.core.language.model import open_language
+from tlkit.formats.gguf.quants import dequantize, quantize
+
+pytest.importorskip("openvino")
+
+IDS = [1, 5, 9, 33, 200, 7, 60, *range(20, 40)]
+
+
+def logits(path: Path, engine: str) -> np.ndarray[Any, Any]:
+    runner = open_language(path).runner(64, engine)
+    return np.concatenate([runner.scores(IDS[:16]), *(runner.feed([token])[None] for token in IDS[16:])])
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_1", *(pytest.param(k, marks=pytest.mark.slow) for k in ("q4_0", "q5_1"))])
+def test_blocks_give_what_dense_weights_give(tmp_path: Path, kind: str) -> None:
+    folder, file = build(tmp_path / "folder", "qwen2"), tmp_path / "model.gguf"
+    convert_weights(folder, file, quantize=kind)
+    assert np.abs(logits(file, "openvino") - logits(file, "torch")).max() < 1e-5
+
+
+def test_blocks_without_a_scale_are_their_minimum() -> None:
+    import openvino
+    from openvino import opset13 as ov
+
+    from tests.frontends.gguf.kit.test_blocks import Raw
+    from tlkit.engines.openvino.weights import Weights
+    from tlkit.frontends.gguf.kit.blocks import BlockPart
+    from tlkit.frontends.gguf.kit.source import StoredTensor
+    from tlkit.mil.program import TensorType, Value
+    from tlkit.mil.types import DType
+
+    raw = Raw("Q4_1", 4, 0)
+    raw.blocks = quantize(np.repeat(np.float32([[3.0], [-2.5], [0.0], [1.0]]), 256, 1).reshape(-1), "Q4_1")
+    raw.blocks[-1, 16:] = 7  # codes differ where the scale is 0
+    tensor = StoredTensor(raw.entry.name, raw, (raw.entry,))  # type: ignore[arg-type]
+    shapes: Any = {"codes": (DType.UINT8, (4, 256)), "scales": (DType.FP32, (4, 8)), "minima": (DType.FP32, (4, 8))}
+    parts = [Value(TensorType(*kind), BlockPart(tensor, name, kind[0])) for name, kind in shapes.items()]
+    x = ov.parameter([256, 256], openvino.Type.f32)
+    weights = Weights()
+    made = ov.matmul(x, weights.blocks(*parts), False, True)
+    graph = openvino.Model([made], [x], "products")
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(np.eye(256, dtype=np.float32))[0]
+    assert np.array_equal(found.T, dequantize(raw.blocks, "Q4_1", (4, 256)))
+
+
+def test_what_was_said_is_forgotten_and_said_again(tmp_path: Path) -> None:
+    runner = open_language(build(tmp_path / "folder", "gemma3")).runner(64, "openvino")
+    whole = runner.scores(IDS)
+    runner.rewind(9)
+    assert np.abs(runner.feed(IDS[9:]) - whole[-1]).max() < 1e-5
+    runner.rewind(0)
+    assert np.abs(runner.feed(IDS[:1]) - whole[0]).max() < 1e-5
+
+
+def test_an_answer_needs_no_pytorch(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    convert_weights(build(tmp_path / "folder", "llama31"), file)
+    said = "import sys; from tlkit.core.language.answer import answer; "
+    said += f"found = answer({str(file)!r}, 'The quick', most=4); print(found.engine[:8], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["OpenVINO", "False"]
