@@ -65,7 +65,7 @@ def test_perplexity(tlkit: Shell, model: Path, tmp_path: Path) -> None:
         (("--prompt", "a", "--context", 1000), "1 to 128 tokens"),
         (("--prompt", "a", "--top-p", 2), "out of its range"),
         (("--prompt-file", "nowhere.txt"), "nowhere.txt"),
-        (("--prompt", "a", "--engine", "onnxruntime"), "--engine does not apply"),
+        (("--prompt", "a", "--engine", "onnxruntime"), "--engine onnxruntime: not for language models"),
         (("--prompt", "a", "--units", "gpu"), "--units does not apply"),
         (("--prompt", "a", "--precision", "bf16"), "--precision does not apply"),
         (("--prompt", "a", "--input", "x=1"), "--input does not apply"),

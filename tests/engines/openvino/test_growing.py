@@ -41,7 +41,7 @@ def test_blocks_without_a_scale_are_their_minimum() -> None:
     from openvino import opset13 as ov
 
     from tests.frontends.gguf.kit.test_blocks import Raw
-    from tlkit.engines.openvino.weights import Weights
+    from tlkit.engines.openvino.weights import GraphWeights
     from tlkit.frontends.gguf.kit.blocks import BlockPart
     from tlkit.frontends.gguf.kit.source import StoredTensor
     from tlkit.mil.program import TensorType, Value
@@ -54,7 +54,7 @@ def test_blocks_without_a_scale_are_their_minimum() -> None:
     shapes: Any = {"codes": (DType.UINT8, (4, 256)), "scales": (DType.FP32, (4, 8)), "minima": (DType.FP32, (4, 8))}
     parts = [Value(TensorType(*kind), BlockPart(tensor, name, kind[0])) for name, kind in shapes.items()]
     x = ov.parameter([256, 256], openvino.Type.f32)
-    weights = Weights()
+    weights = GraphWeights()
     made = ov.matmul(x, weights.blocks(*parts), False, True)
     graph = openvino.Model([made], [x], "products")
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -10,7 +10,7 @@ import openvino
 
 from tlkit.engines.openvino.library import core, last_line
 from tlkit.engines.openvino.program import BEAM, graph_of
-from tlkit.engines.openvino.weights import Weights
+from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import ExecutionError, UnavailableError
 from tlkit.host.machine import available_cpus
 from tlkit.mil.program import Function
@@ -37,7 +37,7 @@ class GrowingSession:
         """Compile ``function``; UnavailableError where OpenVINO does not take it."""
         kept = function.block.outputs[1:]
         names = [item.name for item in function.inputs[-len(kept) :]]
-        weights = Weights()
+        weights = GraphWeights()
         graph = graph_of(function, dict(zip(kept, names, strict=True)), weights)
         settings = {**_EXACT, "INFERENCE_NUM_THREADS": available_cpus()}
         try:

@@ -19,7 +19,7 @@ from openvino import PartialShape, Type
 from openvino import opset13 as ov
 
 from tlkit.engines.openvino.operations import OPERATIONS, TYPES, integers
-from tlkit.engines.openvino.weights import Weights
+from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import UnavailableError
 from tlkit.mil.program import Argument, Function, NamedType, Operation, Ref, TensorType, Value
 
@@ -33,7 +33,7 @@ def missing(function: Function) -> str | None:
     return next((item.type for item in function.block.operations if item.type not in known), None)
 
 
-def graph_of(function: Function, states: Mapping[str, str], weights: Weights) -> openvino.Model:
+def graph_of(function: Function, states: Mapping[str, str], weights: GraphWeights) -> openvino.Model:
     """Return the graph of a function; ``states`` names for each output that is kept the input that it is next time.
 
     Other inputs and outputs keep their order and names. UnavailableError where an operation has no counterpart.
@@ -42,7 +42,7 @@ def graph_of(function: Function, states: Mapping[str, str], weights: Weights) ->
 
 
 class _Graph:
-    def __init__(self, function: Function, states: Mapping[str, str], weights: Weights) -> None:
+    def __init__(self, function: Function, states: Mapping[str, str], weights: GraphWeights) -> None:
         absent = missing(function)
         if absent:
             raise UnavailableError(f"OpenVINO is not given the operation {absent} here", "use --engine torch")

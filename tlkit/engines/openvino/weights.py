@@ -28,7 +28,7 @@ _TYPES = {
 }
 
 
-class Weights:
+class GraphWeights:
     """Makes constants, and holds their memory: OpenVINO refers to it and does not own it."""
 
     def __init__(self) -> None:
