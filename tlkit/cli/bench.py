@@ -58,6 +58,7 @@ def bench(
     format: flags.Format = None,
     estimate: flags.Estimate = False,
     chip: options.Chip = None,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,

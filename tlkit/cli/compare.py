@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from tlkit.core.judge.nan import FirstNan
 
 _SIDE = "a package, .mlmodel, .onnx, .pt2, TorchScript, file.py:callable, or a .npz of saved outputs"
-First = Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_SIDE}.")]
+First = Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_SIDE}.", callback=options.fetched)]
 Second = Annotated[
-    str | None, typer.Argument(metavar="B", help="What is compared with it; left out, it is A at the second setting.")
+    str | None,
+    typer.Argument(
+        metavar="B",
+        help="What is compared with it; left out, it is A at the second setting.",
+        callback=options.fetched,
+    ),
 ]
 Two = Annotated[
     str, typer.Option("--precision", metavar="f16|f32[,...]", help="f16 rounds as declared, f32 never; A's, then B's.")
@@ -108,6 +113,7 @@ def compare(
     report: Report = None,
     force: options.Force = False,
     trust: options.Trust = False,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,

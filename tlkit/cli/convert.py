@@ -34,7 +34,8 @@ Source = Annotated[
         help="file.py:callable, package.module:callable, a TorchScript .pt, a .pt2 of torch.export, a Hugging Face "
         "model folder, or a built-in (resnet50). The callable is "
         "a torch.nn.Module, its class, or a function that returns one; or a .mlpackage to rebuild. For weights: "
-        "any model file.",
+        "any model file. Or an address: hf://org/name[/file], https://...",
+        callback=options.fetched,
     ),
 ]
 Tensors = Annotated[
@@ -166,6 +167,7 @@ def convert(
     chip: options.Chip = None,
     force: options.Force = False,
     trust: options.Trust = False,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,

@@ -159,6 +159,7 @@ def edit(
     verify: Verify = True,
     seed: options.Seed = 0,
     force: options.Force = False,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,

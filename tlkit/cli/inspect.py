@@ -116,6 +116,7 @@ def inspect(
     format: Format = None,
     function: options.Function = None,
     stage: options.Stage = None,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,

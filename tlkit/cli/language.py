@@ -43,7 +43,15 @@ class Wanted:
         return self.chat or self.embed or any(text is not None for text in texts)
 
 
-_COMMON = {"model", "seed", "json", "quiet", "verbose", "cache"}  # nothing is cached: --no-cache says what is so
+_COMMON = {
+    "model",
+    "seed",
+    "json",
+    "quiet",
+    "verbose",
+    "cache",
+    "offline",
+}  # nothing is cached: --no-cache says what is so
 _TEXTS = {"prompt", "prompt_file", "chat", "system", "perplexity", "embed"}
 _GENERATION = {"max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "repeat_penalty"}
 ENGINES = ("auto", "openvino", "eager", "torch")

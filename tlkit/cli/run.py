@@ -90,6 +90,7 @@ def run(
     min_p: language.MinP = 0.0,
     repeat_penalty: language.RepeatPenalty = 1.0,
     stop: language.Stop = None,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,

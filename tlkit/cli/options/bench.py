@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tlkit.cli.options.shared import values
+from tlkit.cli.options.shared import all_fetched, values
 
 Models = Annotated[
     list[str] | None,
@@ -14,6 +14,7 @@ Models = Annotated[
         metavar="[MODEL]...",
         help="Models: files, PyTorch sources (net.py:Net) or a built-in; with --show, saved runs. [resnet50]",
         show_default=False,
+        callback=all_fetched,
     ),
 ]
 Estimate = Annotated[

@@ -5,6 +5,7 @@ A command takes one as ``name: options.Json = False``: the default is in the com
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Annotated
 
@@ -23,7 +24,47 @@ def values(*known: str) -> Callable[[str], list[str]]:
 
 UNITS = values("all", "cpu", "gpu", "ane")
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model: .mlpackage, .mlmodel, ...")]
+
+def fetched(text: str | None) -> str | None:
+    """Return the path of a model that is named by an address (``hf://``, ``https://``, ``-``); other texts as they are.
+
+    Of ``hf://org/name:callable`` and the like nothing is known: only whole addresses are fetched.
+    """
+    if text is None or not (text == "-" or "://" in text):
+        return text
+    from tlkit.cli.sink import output
+    from tlkit.host.fetch import local
+
+    with output.current().progress(f"fetching {text}") as bar:
+        return str(local(text, bar.update))
+
+
+def all_fetched(texts: list[str] | None) -> list[str] | None:
+    """Return the paths of several models, as :func:`fetched` does."""
+    return None if texts is None else [fetched(text) or text for text in texts]
+
+
+def _offline(wanted: bool) -> bool:
+    if wanted:
+        os.environ["TLKIT_OFFLINE"] = "1"
+    return wanted
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="The model: a path, hf://org/name[/file], https://..., or -.", callback=fetched
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        is_eager=True,
+        callback=_offline,
+        help="Ask no network: hf:// and https:// models as they were fetched before.",
+    ),
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]

@@ -9,6 +9,7 @@ from typing import Any
 
 from tlkit.core.inspect.inspection import Inspection, examine
 from tlkit.errors import UsageError
+from tlkit.host.fetch import local
 from tlkit.types import Unit
 
 Report = Callable[[str, float], None]
@@ -32,6 +33,8 @@ def inspect(
 ) -> Inspection:
     """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools.
 
+    ``path`` may be an address: ``hf://org/name[@revision][/file]`` (huggingface_hub's cache), ``https://...`` or ``-``.
+
     ``format`` (coreml, safetensors, gguf, pytorch, onnx, numpy) overrides what the content says; ``function`` is one of
     a multifunction package's, ``stage`` one of a pipeline's, by its number (from 0) or name. ``stats`` reads every
     value of the tensors that match ``tensors`` (all of them for None), ``hashes`` every byte. ``placement`` predicts
@@ -41,7 +44,7 @@ def inspect(
 
     Raises LoadError for a file that cannot be read, UsageError for options that do not go together.
     """
-    found = examine(Path(path), format, function, stage)
+    found = examine(local(path), format, function, stage)
     if placement:
         # The dataclass beneath is frozen: what is found is added past it.
         found.__dict__["placement"] = _placement(found, units, chip)

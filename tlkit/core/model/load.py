@@ -19,6 +19,7 @@ from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.host import budget
+from tlkit.host.fetch import local
 from tlkit.mil.units.profiles import AUTO
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 from tlkit.words import Told
@@ -64,6 +65,8 @@ def load_model(
 ) -> Model:
     """Load the model at ``path``, whatever its format (told from the content, not the extension).
 
+    ``path`` may be an address: ``hf://org/name[@revision][/file]``, ``https://...``, or ``-`` for stdin.
+
     ``precision="f16"`` runs the program as it is written, rounding what it declares fp16; ``"f32"`` skips the rounding.
     ``engine`` is ``"eager"`` (PyTorch, the reference), ``"compile"`` (``torch.compile``), ``"openvino"`` or
     ``"onnxruntime"`` (extras of those names), or ``"auto"``: PyTorch for the first inferences, and then the fastest of
@@ -90,7 +93,7 @@ def load_model(
     here = unit if how is None or (emulate != AUTO and unit is Unit.GPU) else Unit.CPU
     settings = HowToRun(precision, engine, here, strict_mil, part=stage is not None, cache=cache, emulate=how)
     check_settings(settings)
-    model = _open(Path(path), settings, function, stage, hooks(custom or {}))
+    model = _open(local(path), settings, function, stage, hooks(custom or {}))
     model.emulation = (emulate, unit, chip) if how is not None and emulate is not None else None
     return model
 
