@@ -98,6 +98,7 @@ LATE = {
     "tlkit/core/convert/door.py": "one door to three makers, of which a call needs one",
     "tlkit/core/bench/subject.py": "what a measured process imports is part of what is measured",
     "tlkit/core/weights/files.py": "one writer per format, of which a call needs one",
+    "tlkit/formats/fetch.py": "inspect asks whether a model is an address, and nearly none is",
     "tlkit/formats/describe.py": "one reader per format, of which a file needs one",
 }
 """Where imports inside functions need no comment of their own, and why."""

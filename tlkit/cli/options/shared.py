@@ -33,7 +33,7 @@ def fetched(text: str | None) -> str | None:
     if text is None or not (text == "-" or "://" in text):
         return text
     from tlkit.cli.sink import output
-    from tlkit.host.fetch import local
+    from tlkit.formats.fetch import local
 
     with output.current().progress(f"fetching {text}") as bar:
         return str(local(text, bar.update))
@@ -102,7 +102,8 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="NAME=VALUE",
-        help="An input: image, .npy, .npz[:KEY] or .safetensors[:KEY] file, a literal ([1,2,3]), random or zeros.",
+        help="An input: image, .npy, .npz[:KEY], .safetensors[:KEY] or sound[:RATE] file, its https:// address, - for "
+        "stdin, a literal ([1,2,3]), random or zeros.",
     ),
 ]
 Shapes = Annotated[

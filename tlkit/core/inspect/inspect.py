@@ -9,7 +9,7 @@ from typing import Any
 
 from tlkit.core.inspect.inspection import Inspection, examine
 from tlkit.errors import UsageError
-from tlkit.host.fetch import local
+from tlkit.formats.fetch import local
 from tlkit.types import Unit
 
 Report = Callable[[str, float], None]

@@ -15,7 +15,7 @@ from tlkit.core.model import arrays, plain
 from tlkit.core.model.known import draw_known
 from tlkit.errors import LoadError, UsageError
 from tlkit.host import budget
-from tlkit.ports import images
+from tlkit.ports import images, sounds
 from tlkit.ports.shapes import allows, shape_text, shapes_text
 from tlkit.types import TensorSpec
 
@@ -40,8 +40,8 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int 
     the finished array (1, channels, height, width) of 0..255 in the port's own channel order; an image of another size
     is scaled until it covers the size wanted and cropped at the centre, which ``note`` is told. Any other port takes
     arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
-    .safetensors) are read, :class:`Drawn` is drawn. A port for texts, dictionaries or sequences takes those
-    (:mod:`plain`). UsageError says what is expected.
+    .safetensors) are read, those of sounds too (:func:`tlkit.ports.sounds.to_array`), :class:`Drawn` is drawn. A port for
+    texts, dictionaries or sequences takes those (:mod:`plain`). UsageError says what is expected.
     """
     # The same as below, at a tenth of the cost: models of many numbers are asked row by row.
     if spec.kind == "double" and type(value) is float and spec.dtype == "float64":
@@ -56,6 +56,10 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int 
         return images.to_array(spec, value, note)
     if isinstance(value, str | Path) and not Path(value).is_file():
         raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an array")
+    if isinstance(value, str | Path) and sounds.is_sound(Path(value)):
+        value = sounds.read_sound(Path(value))
+    if isinstance(value, sounds.Sound):
+        return sounds.to_array(spec, value, note).astype(spec.dtype or "float32", copy=False)
     if isinstance(value, str | Path) or images.is_pil(value):
         raise UsageError(
             f"input '{spec.name}' takes an array ({_expected(spec)}); this is not one",

@@ -18,8 +18,8 @@ from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watc
 from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.coreml.legacy import NETWORKS
+from tlkit.formats.fetch import local
 from tlkit.host import budget
-from tlkit.host.fetch import local
 from tlkit.mil.units.profiles import AUTO
 from tlkit.types import Metadata, ModelInfo, TensorSpec, Unit
 from tlkit.words import Told

@@ -15,7 +15,9 @@ from tlkit.core.model.inputs import Drawn, Note, check_shape, draw, port_named
 from tlkit.core.model.known import NOTHING, Known
 from tlkit.core.model.plain import KINDS, read_plain
 from tlkit.errors import LoadError, UsageError
+from tlkit.formats.fetch import is_address, local
 from tlkit.ports.shapes import shape_text
+from tlkit.ports.sounds import is_sound, read_sound
 from tlkit.types import TensorSpec
 
 # Such as `1.`, `.5`, `1e-3`, `nan` and `-inf`.
@@ -88,7 +90,8 @@ def _unplaced(text: str, name: str) -> Any:
 def read_value(text: str, name: str) -> Any:
     """Return what ``text`` stands for: a number, a JSON list, a :class:`Drawn`, an array or the path of a file.
 
-    ``FILE:KEY`` takes one array of a .npz or .safetensors file; a path is read when the port is known.
+    ``FILE:KEY`` takes one array of a .npz or .safetensors file, ``FILE:RATE`` a sound at RATE samples a second; what an
+    address (https://, hf://, - for stdin) names is fetched; a path is read when the port is known.
     """
     if text in ("random", "zeros"):
         return Drawn(text)  # type: ignore[arg-type]
@@ -96,7 +99,11 @@ def read_value(text: str, name: str) -> Any:
         return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
     if text.startswith("["):
         return _literal(text, name)
+    if is_address(text):
+        return local(text)
     path, key = _file(text, name)
+    if key is not None and key.isdecimal() and is_sound(path):
+        return read_sound(path, int(key))
     return path if key is None else read_array(path, name, key)
 
 
@@ -121,7 +128,8 @@ def _shapes(ports: Sequence[TensorSpec], texts: Iterable[str]) -> dict[str, tupl
 def _assignments(ports: Sequence[TensorSpec], text: str) -> Mapping[str, Any]:
     name, equals, value = text.partition("=")
     # A file's name may hold an = too.
-    if equals and (any(spec.name == name for spec in ports) or not Path(text).is_file()):
+    named = any(spec.name == name for spec in ports)
+    if equals and (named or not (Path(text).is_file() or is_address(text))):
         return {name: _read(port_named(ports, name), value)}
     if holds_arrays(text):
         arrays = read_arrays(text)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.formats import packages
 from tlkit.errors import LoadError, UsageError
-from tlkit.host import fetch
+from tlkit.formats import fetch
 
 WEIGHTS = Path(__file__).parents[2] / "fixtures" / "digits.safetensors"
 COMMIT = "0" * 39 + "1"
@@ -154,7 +154,7 @@ def test_a_package_of_the_hub_opens_and_what_cannot_be_had_is_said(server: Serve
     server.repos["me/net"] = files | {"README.md": b"# It"}
     code = f"""
 import tlkit
-from tlkit.host import fetch
+from tlkit.formats import fetch
 assert tlkit.load_model("hf://me/net/net.mlpackage").metadata.format == "CoreML"
 assert tlkit.inspect("hf://me/net/net.mlpackage").inputs
 import os

@@ -28,11 +28,6 @@ _WAIT = 30.0  # seconds without a byte after which a server is given up
 _PART = 1 << 20
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack", ".ot", ".pickle", ".ckpt")
 _HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+?))?(?:/(?P<file>.+))?")
-_KEPT: list[Any] = []  # what owns the scratch folders of stdin, until the process ends
-
-
-class _Owner:
-    """Somebody to own a folder."""
 
 
 def is_address(text: str) -> bool:
@@ -65,8 +60,7 @@ def _from_stdin() -> Path:
 
     from tlkit.host.scratch import scratch_folder
 
-    _KEPT.append(owner := _Owner())
-    path = scratch_folder("tlkit-stdin-", owner) / "stdin"
+    path = scratch_folder("tlkit-stdin-", _from_stdin) / "stdin"
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, _PART)
     return path
