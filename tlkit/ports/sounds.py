@@ -49,8 +49,8 @@ def read_sound(path: Path, rate: int | None = None) -> Sound:
     soundfile.
     """
     try:
-        import soundfile
-        import soxr
+        import soundfile  # an extra, and few inputs are sounds
+        import soxr  # the same
     except (ImportError, OSError):  # OSError: soundfile without its libsndfile
         said = f"{path}: reading sounds needs soundfile and soxr"
         raise UnavailableError(said, "pip install 'tlkit[audio]'") from None

@@ -40,7 +40,7 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int 
     the finished array (1, channels, height, width) of 0..255 in the port's own channel order; an image of another size
     is scaled until it covers the size wanted and cropped at the centre, which ``note`` is told. Any other port takes
     arrays, numbers and nested lists, cast to its dtype as Core ML casts them. Paths of array files (.npy, .npz,
-    .safetensors) are read, those of sounds too (:func:`tlkit.ports.sounds.to_array`), :class:`Drawn` is drawn. A port for
+    .safetensors) are read, sounds too (:func:`tlkit.ports.sounds.to_array`), :class:`Drawn` is drawn. A port for
     texts, dictionaries or sequences takes those (:mod:`plain`). UsageError says what is expected.
     """
     # The same as below, at a tenth of the cost: models of many numbers are asked row by row.
