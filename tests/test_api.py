@@ -22,6 +22,8 @@ VIEWS = {
     "inspect": {"depth", "force", "html", "mil", "ops", "patterns", "per_op", "risks", "rules", "tree", "weights"},
     "run": {
         "top",
+        # Many inferences and their labels: `tlkit.accuracy`.
+        *("labels", "classes", "calibration", "min_top1", "ports", "images"),
         # Text streamed to a terminal; `core/language/answer.py` answers, judges and embeds without the command.
         *("prompt", "prompt_file", "chat", "system", "perplexity", "embed", "context", "max_tokens", "stop"),
         *("temperature", "top_k", "top_p", "min_p", "repeat_penalty"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tlkit.host.forked  # noqa: F401 -- a fork of this process has to know that it is one
 
 if TYPE_CHECKING:
+    from tlkit.core.accuracy.accuracy import Accuracy, accuracy
     from tlkit.core.bench.bench import BenchResult, bench
     from tlkit.core.compress.compress import Compressed, compress
     from tlkit.core.compress.door import edit
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "tlkit.core.accuracy.accuracy": ("Accuracy", "accuracy"),
     "tlkit.core.compress.compress": ("Compressed", "compress"),
     "tlkit.core.convert.door": ("convert",),
     "tlkit.core.convert.result": ("ConversionResult",),
@@ -71,6 +73,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Accuracy",
     "BenchResult",
     "Combined",
     "Compressed",
@@ -96,6 +99,7 @@ __all__ = [
     "Unit",
     "UsageError",
     "WeightsResult",
+    "accuracy",
     "bench",
     "combine",
     "compare",

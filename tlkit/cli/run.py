@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlkit.cli.accuracy import refuse, run_labels
 from tlkit.cli.language import Wanted, refuse_others, run_language
-from tlkit.cli.options import language
+from tlkit.cli.options import accuracy, language
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.cli.sink.stream import Progress
@@ -76,6 +77,12 @@ def run(
     save_outputs: SaveOutputs = None,
     check_nan: CheckNan = False,
     force: options.Force = False,
+    labels: accuracy.Labels = None,
+    classes: accuracy.Classes = None,
+    calibration: accuracy.Calibration = False,
+    min_top1: accuracy.Top1 = None,
+    ports: accuracy.Ports = None,
+    images: accuracy.Images = None,
     prompt: language.Prompt = None,
     prompt_file: language.PromptFile = None,
     chat: language.Chat = False,
@@ -103,6 +110,7 @@ def run(
         --save-outputs out.npz
     tlkit run flexible.mlpackage --shape x=4,8 --check-nan --json
     tlkit run digits.mlpackage --input images/   each file of a folder, a row each
+    tlkit run digits.mlpackage --labels held-out/   accuracy: a folder per class
     tlkit run net.mlpackage --emulate ane --check-nan   as the Neural Engine would
     tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
     tlkit run model.gguf --prompt "The capital of France is"   a language model
@@ -116,12 +124,17 @@ def run(
     refuse_others(set(given), wanted)
     if wanted.anything:
         return run_language(sink, model, wanted)
+    refuse(given)
+    settings: dict[str, Any] = {"precision": precision, "engine": engine, "unit": units, "function": function}
+    settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache, "emulate": emulate, "chip": chip}
+    if labels is not None:
+        asked = {"inputs": inputs or (), "ports": ports or (), "images": images or (), "classes": classes}
+        asked |= {"calibration": calibration, "min_top1": min_top1}
+        return run_labels(sink, model, labels, settings | asked | {"custom": custom or []}, top)
     from tlkit.core.run.run import run as execute
 
     if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):
         alone = {"--shape": shapes, "--until": until, "--dump": dump, "--ops": ops, "--check-nan": check_nan}
-        settings: dict[str, Any] = {"precision": precision, "engine": engine, "unit": units, "function": function}
-        settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache, "emulate": emulate, "chip": chip}
         return _folder(sink, model, inputs or [], settings, alone, custom or [], seed, save_outputs, force)
 
     with sink.progress(f"running {model}") as bar, _slow_work(bar, f"running {model}"):

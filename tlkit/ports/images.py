@@ -36,6 +36,14 @@ _PROGRAMS = ("EPS",)
 Array = np.ndarray[Any, Any]
 
 
+def scaled(spec: TensorSpec, pixels: Array) -> Array:
+    """Return pixels (C, H, W) as the model that the port is of gets them, (1, C, H, W) f32: with its scale and bias."""
+    bias = np.asarray(spec.intake.bias, np.float32)[:, None, None]
+    ratios = np.asarray(spec.intake.ratios or 1.0, np.float32).reshape(-1, 1, 1)
+    found: Array = (pixels.astype(np.float32) * (np.float32(spec.intake.scale) * ratios) + bias)[None]
+    return found
+
+
 def is_pil(value: Any) -> bool:
     """Whether ``value`` is a PIL image (PIL is not imported to find out)."""
     image = sys.modules.get("PIL.Image")

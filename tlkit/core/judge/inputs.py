@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 
 from tlkit.core.convert.capture.cases import Case, sample_cases, seeded_cases
 from tlkit.core.convert.capture.examples import Values, draw
-from tlkit.core.judge.side import Side
+from tlkit.core.judge.side import HowToOpen, Side
 from tlkit.core.judge.sides import PackageSide
 from tlkit.core.judge.source import SourceSide
 from tlkit.core.model.inputs import Drawn, Note, to_port
 from tlkit.core.model.inputs import draw as draw_port
+from tlkit.core.model.load import load_model
 from tlkit.core.model.values import collect
 from tlkit.errors import LoadError, UsageError
 from tlkit.mil.program import Function, Operation, Ref, TensorType
@@ -65,6 +67,29 @@ def given_cases(
     return tuple(
         Case(f"seed {seed + index}", ports, _drawn(ports, wanted, listed, seed + index)) for index in range(count)
     )
+
+
+_AWAY = 1000
+"""How far the seeds of inputs to check on are from those to search on."""
+
+
+def split_cases(
+    model: Path, samples: str | os.PathLike[str] | None, seed: int, counts: tuple[int, int]
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Return inputs of a package to search on, and others to check on: every other sample, or seeded ones.
+
+    ``counts`` says how many of each where they are seeded: where there are no samples, or only one.
+    """
+    check_folder(None if samples is None else Path(samples))
+    loaded = load_model(model, engine="eager", precision="f32")
+    side = PackageSide(loaded, HowToOpen())
+    if samples is None:
+        seen = given_cases(loaded.inputs, [side], count=counts[0], seed=seed)
+    else:
+        seen = given_cases(loaded.inputs, [side], samples=Path(samples))
+        if len(seen) > 1:
+            return seen[::2], seen[1::2]
+    return seen, given_cases(loaded.inputs, [side], count=counts[1], seed=seed + _AWAY)
 
 
 def _drawn(

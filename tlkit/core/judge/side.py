@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 @dataclass(frozen=True, slots=True)
 class HowToOpen:
     """How one side is run: ``precision`` and ``engine`` of a package, its function; ``trust`` a .pt's code; ``emulate``
-    the profile of a unit by whose arithmetic a package is run, on ``chip``."""
+    the profile of a unit by whose arithmetic a package is run, on ``chip``. The others are those of ``load_model``."""
 
     precision: str = "f16"
     engine: str = "eager"
@@ -31,6 +31,10 @@ class HowToOpen:
     trust: bool = False
     emulate: str | None = None
     chip: str | None = None
+    strict_mil: bool = False
+    stage: int | str | None = None
+    cache: bool = True
+    custom: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Side(ABC):

@@ -17,7 +17,7 @@ from tlkit.core.model.load import Model, inspect, load_model
 from tlkit.errors import LoadError, UnavailableError, UsageError, reason
 from tlkit.formats.base import sniff
 from tlkit.host.quiet import quiet
-from tlkit.ports.images import to_picture
+from tlkit.ports.images import scaled, to_picture
 from tlkit.types import TensorSpec
 
 Array = NDArray[Any]
@@ -50,10 +50,8 @@ def open_side(text: str | Path | Any, how: HowToOpen) -> Side:
 
 
 def _package_settings(how: HowToOpen) -> dict[str, Any]:
-    return {"precision": how.precision, "engine": how.engine, "unit": how.unit, "function": how.function} | {
-        "emulate": how.emulate,
-        "chip": how.chip if how.emulate else None,
-    }
+    names = ("precision", "engine", "unit", "function", "emulate", "strict_mil", "stage", "cache", "custom")
+    return {name: getattr(how, name) for name in names} | {"chip": how.chip if how.emulate else None}
 
 
 class PackageSide(Side):
@@ -75,10 +73,16 @@ class PackageSide(Side):
 
     def run(self, case: Case) -> Mapping[str, Any]:
         """See :class:`Side`; a model's states begin at zero for each case."""
-        given = paired_inputs(case, self.model.inputs, self.text)
+        given = package_values(self.model, case)
         with quiet():
             state = self.model.make_state() if self.model.info.states else None
-            return self.model.predict({name: _picture(port, value) for name, (port, value) in given.items()}, state)
+            return self.model.predict(given, state)
+
+
+def package_values(model: Model, case: Case) -> dict[str, Any]:
+    """Return a case's values by the model's names, as ``Model.predict`` takes them."""
+    given = paired_inputs(case, model.inputs, str(model.path))
+    return {name: _picture(port, value) for name, (port, value) in given.items()}
 
 
 def _picture(port: TensorSpec, value: Array) -> Any:
@@ -114,9 +118,10 @@ class OnnxSide(Side):
         assert self.inputs is not None
         wanted = {item.name: _TYPES.get(item.type, "float32") for item in self.session.get_inputs()}
         found = {}
+        ports = {id(value): port for port, value in zip(case.ports, case.values, strict=True)}
         for name, (_, value) in paired_inputs(case, self.inputs, self.text).items():
-            array = value[None] if value.dtype == np.uint8 and value.ndim == 3 else value
-            found[name] = array.astype(wanted[name])
+            pixels = value.dtype == np.uint8 and value.ndim == 3
+            found[name] = (scaled(ports[id(value)], value) if pixels else value).astype(wanted[name])
         return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from tlkit.core.convert.tools.build import check_versions
 from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.tools.rebuild import TIDY, rebuild
 from tlkit.core.convert.tools.targets import target_of_version
-from tlkit.core.model.load import Model, load_model
+from tlkit.core.model.load import load_model
 from tlkit.core.precision.search import Sensitivity, reason, sensitivities, smallest
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.base import sniff
@@ -30,7 +30,6 @@ from tlkit.host.staging import prepare, staged
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.passes.precision import Widen, is_half
 from tlkit.mil.program import Operation
-from tlkit.ports.images import to_picture
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ LEAST_DB = 26.0
 """The signal to noise that is asked for where nothing else is: what f16 has to keep anywhere in tlkit."""
 _MARGINS = (0.5, 3.0, 10.0, math.inf)
 """What the search asks for beyond the target, in dB, until the package keeps it on unseen inputs too; at last all."""
-_SEEN, _UNSEEN, _AWAY = 2, 3, 1000
+_SEEN, _UNSEEN = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,8 @@ def mixed_precision(
 
     Raises UsageError where a pattern matches nothing, or where f32 gives numbers that are not finite.
     """
+    from tlkit.core.judge.inputs import split_cases  # late: it imports torch
+    from tlkit.core.judge.sides import package_values
     from tlkit.core.precision.rounding import Rounded
 
     if precision not in (None, "auto"):
@@ -116,14 +117,14 @@ def mixed_precision(
     prepare(goal, force=force, kind=PACKAGE, inputs=[source])
     package = _opened(source)
     check_versions()
-    seen, unseen = _cases(source, samples, seed)
+    seen, unseen = split_cases(source, samples, seed, (_SEEN, _UNSEEN))
     exact = load_model(source, engine="eager", precision="f32")
     target = LEAST_DB if min_snr is None else min_snr
     try:
         with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
             wide = _widened(package, path.with_name("wide.mlpackage"))
             assert wide.program is not None
-            rounded = Rounded(wide.program.function(), [exact.arrays(_values(exact, case)) for case in seen])
+            rounded = Rounded(wide.program.function(), [exact.arrays(package_values(exact, case)) for case in seen])
             if not rounded.finite:
                 raise UsageError(
                     f"{source}: in f32 its outputs are not finite either", "tlkit compare --find-nan says where"
@@ -200,6 +201,7 @@ class _Job:
 
     def checked(self, cases: Sequence[Case]) -> float | None:
         """Return the package's worst signal to noise beside the source in f32; None without cases."""
+        from tlkit.core.judge.sides import package_values  # late: it imports torch
         from tlkit.core.precision.rounding import signal_to_noise
 
         if not cases:
@@ -210,7 +212,7 @@ class _Job:
         )
         worst = math.inf
         for case in cases:
-            arrays = _values(exact, case)
+            arrays = package_values(exact, case)
             before, after = exact.predict(arrays), made.predict(arrays)
             for name, value in before.items():
                 if isinstance(value, np.ndarray):
@@ -266,35 +268,3 @@ def _widened(package: Package, path: Path) -> Package:
     changed.CopyFrom(package.model)
     with blamed_on(package.file):
         return write_package(path, changed, run_passes(package.program, [Widen()]).program)
-
-
-def _cases(
-    source: Path, samples: str | os.PathLike[str] | None, seed: int
-) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Return the inputs to search on and those to check on: every other sample, or seeded ones of other seeds."""
-    from tlkit.core.judge.inputs import check_folder, given_cases
-    from tlkit.core.judge.side import HowToOpen
-    from tlkit.core.judge.sides import PackageSide
-
-    model = load_model(source, engine="eager", precision="f32")
-    side = PackageSide(model, HowToOpen())
-    if samples is None:
-        return (
-            given_cases(model.inputs, [side], count=_SEEN, seed=seed),
-            given_cases(model.inputs, [side], count=_UNSEEN, seed=seed + _AWAY),
-        )
-    check_folder(Path(samples))
-    cases = given_cases(model.inputs, [side], samples=Path(samples))
-    if len(cases) < 2:
-        return cases, given_cases(model.inputs, [side], count=_UNSEEN, seed=seed + _AWAY)
-    return cases[::2], cases[1::2]
-
-
-def _values(model: Model, case: Case) -> dict[str, Any]:
-    """Return a case's values by the model's names, pictures as it takes them."""
-    from tlkit.core.judge.side import paired_inputs
-
-    return {
-        name: to_picture(port.image.layout, value) if port.image is not None and value.ndim == 3 else value
-        for name, (port, value) in paired_inputs(case, model.inputs, str(model.path)).items()
-    }

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from tlkit.types import TensorSpec
 _AHEAD = 8
 """Files that are read before they are needed."""
 Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,28 +143,36 @@ def _outputs(folder: Path, file: str, running: Future[dict[str, Any]]) -> dict[s
 def _read_ahead(
     model: Model, name: str, folder: Path, files: Sequence[str], others: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each file with all inputs; a few files are read before their turn, by threads."""
+    """Yield each file with all inputs; a few files are read before their turn."""
     port = next(spec for spec in model.inputs if spec.name == name)
-    left = iter(files)
+
+    def read(file: str) -> dict[str, Any]:
+        try:
+            return {**others, name: to_port(port, folder / file, None, model.stored)}
+        except TlkitError as error:
+            raise type(error)(f"{folder / file}: {error.message}", error.hint) from error
+
+    yield from read_ahead(files, read)
+
+
+def read_ahead(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[tuple[Item, Value]]:
+    """Yield each of ``items`` with what ``read`` makes of it; a few are read before their turn, by threads."""
+    left = iter(items)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        waiting: deque[tuple[str, Future[Any]]] = deque()
+        waiting: deque[tuple[Item, Future[Value]]] = deque()
 
         def more() -> None:
-            file = next(left, None)
-            if file is not None:
-                waiting.append((file, pool.submit(to_port, port, folder / file, None, model.stored)))
+            for item in islice(left, 1):
+                waiting.append((item, pool.submit(read, item)))
 
         for _ in range(_AHEAD):
             more()
         try:
             while waiting:
-                file, reading = waiting.popleft()
-                try:
-                    value = reading.result()
-                except TlkitError as error:
-                    raise type(error)(f"{folder / file}: {error.message}", error.hint) from error
+                item, reading = waiting.popleft()
+                value = reading.result()
                 more()
-                yield file, {**others, name: value}
+                yield item, value
         finally:
             for _, reading in waiting:
                 reading.cancel()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.core.convert.capture.flow import Use
+from tlkit.ports.images import scaled
 from tlkit.types import TensorSpec
 
 Generator = np.random.Generator
@@ -181,8 +182,7 @@ def channel_ratios(port: TensorSpec) -> Tensor | None:
 def to_source(port: TensorSpec, value: NDArray[Any]) -> Tensor:
     """Return the tensor that the source module gets for ``value``: f32 or int64; pixels after scale and bias."""
     if port.image:
-        bias = np.asarray(port.intake.bias, np.float32)[:, None, None]
-        ratios = np.asarray(port.intake.ratios or 1.0, np.float32).reshape(-1, 1, 1)
-        # C x H x W becomes 1 x C x H x W.
-        value = (value.astype(np.float32) * (np.float32(port.intake.scale) * ratios) + bias)[None]
-    return torch.from_numpy(np.ascontiguousarray(value)).to(torch.int64 if port.dtype == "int32" else torch.float32)
+        value = scaled(port, value)
+    # Writable: a mapped file is not, and torch warns of that.
+    array = np.require(value, requirements=["C", "W"])
+    return torch.from_numpy(array).to(torch.int64 if port.dtype == "int32" else torch.float32)
