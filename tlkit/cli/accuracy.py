@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,10 @@ from tlkit.errors import UsageError
 
 _ONE = ("shapes", "until", "dump", "ops", "save_outputs", "check_nan")
 _FLAGS = {"shapes": "--shape", "ports": "--port", "images": "--image"}
+_TAKEN = (
+    *("precision", "engine", "unit", "function", "strict_mil", "stage", "cache", "emulate", "chip"),
+    *("classes", "calibration", "min_top1"),
+)
 _LABELS = ("classes", "calibration", "min_top1", "ports", "images")
 
 
@@ -29,16 +34,20 @@ def refuse(given: dict[str, Any]) -> None:
             raise UsageError(f"{flag} goes with --labels", "name the labelled samples: --labels FOLDER")
 
 
-def run_labels(sink: output.Sink, model: str, labels: str, settings: dict[str, Any], top: int) -> None:
-    """Judge ``model`` on the samples of ``labels``, and print it; exit 1 where it is right too rarely."""
+def run_labels(sink: output.Sink, model: str, labels: str, values: Mapping[str, Any], top: int) -> None:
+    """Judge ``model`` on the samples of ``labels``, and print it; exit 1 where it is right too rarely.
+
+    ``values`` are the options of ``tlkit run``, of which those that have a meaning here are taken.
+    """
     from tlkit.cli.views.judge.accuracy import document, show
     from tlkit.core.accuracy.accuracy import accuracy
     from tlkit.core.model.custom import customs
 
     notes: list[str] = []
-    heard = {"custom": customs(settings["custom"]), "note": notes.append}
+    lists = {name: values[name] or () for name in ("inputs", "ports", "images")}
+    settings = {name: values[name] for name in _TAKEN} | lists | {"custom": customs(values["custom"] or ())}
     with sink.progress(f"running {model}") as bar:
-        result = accuracy(model, labels, **settings | heard, progress=bar.update)
+        result = accuracy(model, labels, **settings, note=notes.append, progress=bar.update)
     for note in notes:
         sink.note(note)
     rate = result.samples / result.seconds if result.seconds else 0.0

@@ -52,6 +52,7 @@ Unit = Annotated[
 ]
 
 
+_HOW = ("precision", "engine", "function", "strict_mil", "stage", "cache", "emulate", "chip")
 _BAR = 24  # columns of a class's bar at probability 1
 
 
@@ -115,7 +116,8 @@ def run(
     tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
     tlkit run model.gguf --prompt "The capital of France is"   a language model
     """
-    given = {name: value for name, value in locals().items() if value != signature(run).parameters[name].default}
+    values = dict(locals())
+    given = {name: value for name, value in values.items() if value != signature(run).parameters[name].default}
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     drawn |= {"repeat_penalty": repeat_penalty}
@@ -125,12 +127,9 @@ def run(
     if wanted.anything:
         return run_language(sink, model, wanted)
     refuse(given)
-    settings: dict[str, Any] = {"precision": precision, "engine": engine, "unit": units, "function": function}
-    settings |= {"strict_mil": strict_mil, "stage": stage, "cache": cache, "emulate": emulate, "chip": chip}
+    settings = {name: values[name] for name in _HOW} | {"unit": units}
     if labels is not None:
-        asked = {"inputs": inputs or (), "ports": ports or (), "images": images or (), "classes": classes}
-        asked |= {"calibration": calibration, "min_top1": min_top1}
-        return run_labels(sink, model, labels, settings | asked | {"custom": custom or []}, top)
+        return run_labels(sink, model, labels, settings | values, top)
     from tlkit.core.run.run import run as execute
 
     if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):
@@ -145,15 +144,6 @@ def run(
             inputs or (),
             shapes or (),
             seed=seed,
-            precision=precision,
-            engine=engine,
-            unit=units,
-            function=function,
-            strict_mil=strict_mil,
-            cache=cache,
-            emulate=emulate,
-            chip=chip,
-            stage=stage,
             custom=custom or (),
             until=until,
             dump=dump,
@@ -162,6 +152,7 @@ def run(
             check_nan=check_nan,
             force=force,
             note=notes.append,
+            **settings,
         )
     for note in notes:
         sink.note(note)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tlkit.core.accuracy import figures
 from tlkit.core.accuracy.answers import Answer, Answers
-from tlkit.core.accuracy.figures import Calibration, ClassFigures, Confusion
+from tlkit.core.accuracy.figures import CalibrationFigures, ClassFigures, Confusion
 from tlkit.core.accuracy.labelled import Labelled, labelled_samples
 from tlkit.core.judge.side import HowToOpen, Side, side_error
 from tlkit.core.judge.sides import open_side
@@ -70,7 +70,7 @@ class Accuracy(Told):
     by_class: tuple[ClassFigures, ...]
     confusions: tuple[Confusion, ...]
     worst: tuple[Mistake, ...]
-    calibration: Calibration | None
+    calibration: CalibrationFigures | None
     seconds: float
     min_top1: float | None = None
     notes: tuple[str, ...] = ()
@@ -259,7 +259,7 @@ class _Tally:
             self._calibration(notes), seconds, notes=tuple(notes),
         )  # fmt: skip
 
-    def _calibration(self, notes: list[str]) -> Calibration | None:
+    def _calibration(self, notes: list[str]) -> CalibrationFigures | None:
         if not self.calibrated:
             return None
         if not self.scores:

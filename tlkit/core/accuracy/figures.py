@@ -52,7 +52,7 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class CalibrationFigures:
     """How far probabilities are from the share that is right, over the bins that are not empty.
 
     ``ece`` is the expected calibration error, the mean of |accuracy - confidence| weighted by samples (Guo et al.,
@@ -123,7 +123,7 @@ def probabilities(scores: Array) -> tuple[Array, bool]:
     return shifted / shifted.sum(1, keepdims=True), True
 
 
-def calibration(scores: Array, labels: Sequence[int], bins: int = _BINS) -> Calibration:
+def calibration(scores: Array, labels: Sequence[int], bins: int = _BINS) -> CalibrationFigures:
     """Return how far the probabilities of ``scores`` (N, K), all finite, can be believed; ``bins`` of equal width."""
     shares, softmax = probabilities(scores)
     truth = np.asarray(labels)
@@ -141,7 +141,7 @@ def calibration(scores: Array, labels: Sequence[int], bins: int = _BINS) -> Cali
     mine = shares[np.arange(len(truth)), truth]
     targets = np.zeros_like(shares)
     targets[np.arange(len(truth)), truth] = 1
-    return Calibration(
+    return CalibrationFigures(
         sum(gap * count for gap, count in gaps) / len(truth),
         max(gap for gap, _ in gaps),
         float(-np.log(np.maximum(mine, np.finfo(np.float64).tiny)).mean()),

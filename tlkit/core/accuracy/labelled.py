@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class LabelledSamples:
     passed_over: int = 0
 
 
-def labelled_samples(where: str | Path, inputs: Sequence[str] = ()) -> LabelledSamples:
+def labelled_samples(where: str | os.PathLike[str], inputs: Sequence[str] = ()) -> LabelledSamples:
     """Return the samples that ``where`` holds.
 
     Of a folder the images, ``.npy``, ``.npz`` and ``.safetensors`` in its folders, each named by the class of what is
@@ -125,7 +126,7 @@ def _text(path: Path) -> list[list[str]]:
 
 def _parquet(path: Path) -> list[list[str]]:
     try:
-        from pyarrow import parquet
+        from pyarrow import parquet  # an extra, and large
     except ImportError:
         raise UnavailableError("pyarrow is not installed, which reads .parquet", "pip install pyarrow") from None
     try:

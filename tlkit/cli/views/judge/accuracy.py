@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tlkit.core.accuracy.accuracy import Accuracy, Mistake
-    from tlkit.core.accuracy.figures import Calibration
+    from tlkit.core.accuracy.figures import CalibrationFigures
 
 _MATRIX = 12
 """Up to so many classes the confusion matrix is shown whole; of more, the pairs that are confused most."""
@@ -48,7 +48,7 @@ def show(result: Accuracy, top: int) -> RenderableType:
     return Group(*parts)
 
 
-def _calibration(found: Calibration) -> list[tuple[str, str, str]]:
+def _calibration(found: CalibrationFigures) -> list[tuple[str, str, str]]:
     of = " (of the softmax of its scores)" if found.softmax else ""
     told = f"ECE {found.ece:.4f}, largest error {found.mce:.4f}, {len(found.bins)} bins{of}"
     return [("calibration", told, ""), ("", f"log loss {found.nll:.4f} nats, Brier {found.brier:.4f}", "")]
