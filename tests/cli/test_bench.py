@@ -26,6 +26,7 @@ import pytest
 import tlkit.core.bench.bench
 from tests.cli.commands import Shell
 from tlkit.core.bench.bench import _processes, bench
+from tlkit.core.bench.saved import append, load_run
 from tlkit.core.bench.stats import summarize
 from tlkit.core.bench.subject import make_source
 from tlkit.errors import LoadError, UnavailableError, UsageError
@@ -127,6 +128,20 @@ def test_a_saved_run_is_shown_again_and_compared(tlkit: Shell, measured: SimpleN
     both = tlkit("bench", "--show", measured.saved, measured.saved)
     assert "Against the first run" in both.out and "cpu over cpu: 1.00x" in both.out
     assert "no difference shown" in both.out
+
+
+@on_torch
+def test_runs_are_kept_side_by_side(tlkit: Shell, measured: SimpleNamespace, tmp_path: Path) -> None:
+    text = measured.saved.read_text()
+    for _ in range(2):
+        append(tmp_path / "runs.db", load_run(measured.saved), text)
+    both = tlkit("bench", "--show", tmp_path / "runs.db", "--since", "1d")
+    assert both.code == 0 and "Against the first run" in both.out
+    assert tlkit("bench", "--show", measured.saved, "--since", "1d").code == 2
+    assert tlkit("bench", "--since", "1d").code == 2
+    assert (
+        "10 days" not in both.out and tlkit("bench", "--show", tmp_path / "runs.db", "--since", "2999-01-01").code == 3
+    )
 
 
 @on_torch

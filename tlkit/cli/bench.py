@@ -49,6 +49,7 @@ def bench(
     force: options.Force = False,
     trust: options.Trust = False,
     show: flags.Show = False,
+    since: flags.Since = None,
     baseline: flags.Baseline = None,
     max_regression: flags.Regression = None,
     max_latency: flags.MaxLatency = None,
@@ -75,6 +76,7 @@ def bench(
     tlkit bench net.mlpackage --baseline run.json --max-regression 5%
     tlkit bench old.mlpackage new.mlpackage --max-regression 5%
     tlkit bench --show mac.json linux.json    saved runs, compared
+    tlkit bench net.mlpackage --save runs.db   appended; --show runs.db --since 7d
     tlkit bench net.mlpackage --estimate --chip m4   not measured: estimated
 
     Each setting runs in its own processes (--processes), and settings take turns. On a Mac, Core ML runs the model;
@@ -90,7 +92,9 @@ def bench(
         raise UsageError("--chip goes with --estimate", "measuring happens on the chip of this machine")
     from tlkit.core.bench.bench import BenchInterrupted
 
-    runs = _saved(models or []) if show else []
+    if since is not None and not show:
+        raise UsageError("--since goes with --show", "it picks among the runs of a .db file")
+    runs = _saved(models or [], since) if show else []
     compared = len({row.model for row in runs[0].rows}) if show else len(models or ())
     limits = _limits(max_latency, at, max_memory, max_load, max_regression, baseline, compared)
     interrupted = 0
@@ -214,16 +218,20 @@ def _before(
     from pathlib import Path
 
     from tlkit.core.bench.gate import check_limits
+    from tlkit.core.bench.saved import SUFFIXES, check_history
     from tlkit.host.goals import check_distinct
     from tlkit.host.staging import prepare
 
     goals = [Path(goal) for goal in outputs if goal is not None]
     for goal in goals:
-        prepare(goal, force=force, inputs=named)
+        if goal.suffix in SUFFIXES:
+            check_history(goal)
+        else:
+            prepare(goal, force=force, inputs=named)
     check_distinct(goals)
     check_limits(limits, asked["percentiles"], asked["iterations"], asked["duration"])
     if baseline is not None:
-        _saved([baseline])
+        _last_of(baseline)
 
 
 def _measure(
@@ -260,14 +268,28 @@ def _shapes(texts: list[str]) -> dict[str, list[tuple[int, ...]]]:
     return found
 
 
-def _saved(paths: list[str]) -> list[BenchResult]:
+def _saved(paths: list[str], since: str | None = None) -> list[BenchResult]:
+    """Return the runs to show, in the order of their files; those of one .db, oldest first."""
+    from pathlib import Path
+
+    from tlkit.core.bench.saved import is_history, load_history, load_run
+
+    if not paths:
+        raise UsageError("--show: no run to show", "give files that `tlkit bench --save` wrote")
+    if since is not None and not all(is_history(Path(path)) for path in paths):
+        raise UsageError("--since picks among the runs of a .db file", "leave it out")
+    runs: list[BenchResult] = []
+    for path in paths:
+        runs += load_history(Path(path), since) if is_history(Path(path)) else [load_run(Path(path))]
+    return runs
+
+
+def _last_of(baseline: str) -> BenchResult:
     from pathlib import Path
 
     from tlkit.core.bench.saved import load_run
 
-    if not paths:
-        raise UsageError("--show: no run to show", "give files that `tlkit bench --save` wrote")
-    return [load_run(Path(path)) for path in paths]
+    return load_run(Path(baseline))
 
 
 def _judge(result: BenchResult, limits: Limits, baseline: str | None) -> tuple[Check, ...]:
@@ -275,7 +297,7 @@ def _judge(result: BenchResult, limits: Limits, baseline: str | None) -> tuple[C
 
     if baseline is None:
         return judge_limits(result.rows, limits)
-    before = _saved([baseline])[0]
+    before = _last_of(baseline)
     return judge_limits(result.rows, limits, before.rows, (before.machine, result.machine))
 
 
@@ -299,6 +321,7 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
 
     from tlkit.cli.views.bench_formats import document
     from tlkit.cli.views.bench_report import page
+    from tlkit.core.bench.saved import SUFFIXES, append
     from tlkit.core.bench.saved import save as write
     from tlkit.host.interrupt import last_output
     from tlkit.words import jsonable
@@ -307,8 +330,13 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
         return
     # As --json would print it: a saved run is the same document.
     whole = {"schema_version": output.SCHEMA_VERSION} | jsonable(document(result, [], ()))
-    run = None if save is None else (Path(save), dumps(whole) + "\n")
+    kept = save is not None and Path(save).suffix in SUFFIXES
+    run = None if save is None or kept else (Path(save), dumps(whole) + "\n")
     with last_output():
+        if save is not None and kept:
+            append(Path(save), result, dumps(whole))
+        if run is None and report is None:
+            return
         write(run, None if report is None else (Path(report), page(result)), force=force, inputs=named)
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ from tests.core.rows import row, run
 from tlkit.cli.views.bench_formats import document
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import Load, OpCost, Placement, Row, Trust
-from tlkit.core.bench.saved import load_run, save
+from tlkit.core.bench.saved import append, check_history, load_history, load_run, save
 from tlkit.core.bench.stats import summarize
 from tlkit.errors import LoadError, UsageError, WriteError
 from tlkit.host.power import Energy
@@ -97,3 +102,60 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="No such file"):
         load_run(tmp_path / "run.json")
+
+
+def text_of(result: BenchResult) -> str:
+    return json.dumps(jsonable(document(result, [], ())))
+
+
+def test_runs_are_appended_and_found_by_their_time(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    now = datetime.now(UTC)
+    dates = ["2026-01-31T12:00:00+00:00", "2026-02-28T12:00:00+00:00", (now - timedelta(days=2)).isoformat()]
+    runs = [replace(run(FULL), started=date) for date in dates]
+    for result in (runs[1], runs[0], runs[2]):
+        check_history(path)
+        append(path, result, text_of(result))
+    assert load_history(path) == runs  # oldest first
+    assert load_history(path, "2026-02-01") == runs[1:] and load_history(path, "3d") == runs[2:]
+    assert load_history(path, "2026-01-31T12:00") == runs and load_run(path) == runs[2]
+    with pytest.raises(LoadError, match=r"no run since 1d in it \(3 in all\)"):
+        load_history(path, "1d")
+    with pytest.raises(UsageError, match="--since soon: not a time"):
+        load_history(path, "soon")
+    with closing(sqlite3.connect(path)) as file:
+        found = file.execute("SELECT started, models, json_extract(document, '$.rows[0].unit') FROM runs").fetchall()
+    assert found[0] == (dates[1], "\n".join(model.asked for model in runs[1].models), runs[1].rows[0].unit)
+
+
+def test_processes_append_side_by_side(tmp_path: Path) -> None:
+    path, result = tmp_path / "runs.db", run(FULL)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: append(path, result, text_of(result)), range(40)))
+    assert load_history(path) == [result] * 40
+
+
+def test_nothing_else_is_appended_to_or_read(tmp_path: Path) -> None:
+    other, view, cut = tmp_path / "other.db", tmp_path / "view.db", tmp_path / "cut.db"
+    other.write_text("mine")
+    with pytest.raises(UsageError, match="not a file of runs"):
+        check_history(other)
+    with pytest.raises(WriteError, match="could not be added"):
+        append(other, run(FULL), "{}")
+    assert other.read_text() == "mine"
+    with closing(sqlite3.connect(view)) as file, file:
+        file.execute("CREATE VIEW runs AS SELECT 1 AS id, '2026' AS started, '{}' AS document")
+    with pytest.raises(LoadError, match="no runs of tlkit in it"):
+        load_run(view)
+    append(cut, run(FULL), text_of(run(FULL)))
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LoadError, match=r"cut\.db: "):
+        load_run(cut)
+    with closing(sqlite3.connect(tmp_path / "odd.db")) as file, file:
+        file.execute("CREATE TABLE runs (id, started, document)")
+        file.execute("INSERT INTO runs VALUES (1, 'x', x'00'), (2, NULL, '[1]')")
+    with pytest.raises(LoadError, match=r"odd\.db, run 2: not a saved run"):
+        load_run(tmp_path / "odd.db")
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_history(tmp_path / "none" / "runs.db")

@@ -48,8 +48,15 @@ Power = Annotated[
 Against = Annotated[
     str | None, typer.Option("--against", metavar="ROW", help="Reference row for speed-ups. [the first]")
 ]
-Save = Annotated[str | None, typer.Option("--save", metavar="FILE", help="Write the run as JSON, with all samples.")]
+Save = Annotated[
+    str | None,
+    typer.Option("--save", metavar="FILE", help="Write the run as JSON, with all samples; append it to a .db."),
+]
 Show = Annotated[bool, typer.Option("--show", help="Do not measure: show saved runs, and compare them with the first.")]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="With --show: of the runs in a .db those since a date, or 7d."),
+]
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")]
 Format = Annotated[
     str | None,
