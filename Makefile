@@ -58,8 +58,10 @@ format: $(READY) ## rewrite the sources as the linters want them
 bench: $(READY) ## the project's own benchmarks: minutes, on an idle machine
 	@for script in benchmarks/*.py; do echo && echo "$$ python $$script" && PYTHONPATH=. $(BIN)/python $$script || exit; done
 
-docs: $(READY) ## write docs/cli.md from the command line's own help
+docs: $(READY) ## write docs/cli.md and docs/python.md from the code, and build the site into build/site
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_python.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 conformance: $(READY) $(CLASSIC)/.ready ## coremltools' own tests through tlkit's executor, a fixed sample of them: minutes
 	$(CONFORMANCE) --suite ops --per-function 3
