@@ -1,0 +1,206 @@
+"""What does a fleet cost beside its jobs, what do kills cost it, and what does a job cost when there are a million?
+
+    python benchmarks/fleet.py [--inspects 2000] [--conversions 200] [--workers 4] [--ray] [--kill SECONDS]
+    python benchmarks/fleet.py --simulate 1000000
+
+The first runs inspections and small conversions on this machine's processes, or on a local Ray cluster, and prints the
+time that it took over the jobs' own times divided by the workers. With ``--kill`` it is run once more while a worker is
+killed every so many seconds; the journal then has to show each job done once, with the undisturbed run's results. The
+second schedules jobs on 1,000 nodes and writes their journal, without running any, and reads the journal back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tlkit.fleet.executor import Executor, LocalExecutor
+from tlkit.fleet.job import FleetJob, JobOutcome, Needs
+from tlkit.fleet.journal import Journal, outcome_facts, read
+from tlkit.fleet.nodes import this_node
+from tlkit.fleet.run import FleetResult, run_fleet
+from tlkit.fleet.schedule import FleetNode, Schedule
+
+_ENTRY = "tlkit.cli.job:run"
+_NET = """import torch
+def net(size):
+    torch.manual_seed(size)
+    return torch.nn.Sequential(torch.nn.Linear(size, size), torch.nn.ReLU(), torch.nn.Linear(size, 4))
+"""
+
+
+def main() -> None:
+    """Measure, and print what was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--inspects", type=int, default=2000)
+    parser.add_argument("--conversions", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--kill", type=float, default=0.0)
+    parser.add_argument("--simulate", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        if options.simulate:
+            _simulate(options.simulate, Path(name))
+            return
+        first, seconds = _run(options, Path(name) / "one")
+        own = sum(outcome.seconds for outcome in first.outcomes.values())
+        share = seconds / (own / options.workers)
+        print(f"{len(first.jobs)} jobs, {options.workers} workers: {seconds:.1f} s, their own {own:.1f} s")
+        print(f"over the jobs' own times divided by the workers: {share:.3f}, held to 1.10")
+        _say_statuses(first)
+        if options.kill:
+            second, seconds = _run(options, Path(name) / "two", options.kill)
+            same = [_same(job, first, second) for job in first.jobs]
+            print(
+                f"with a worker killed every {options.kill:g} s: {seconds:.1f} s, {sum(same)} of {len(same)} the same"
+            )
+            _say_statuses(second)
+
+
+def _jobs(options: argparse.Namespace, folder: Path) -> list[FleetJob]:
+    """Return the jobs, on files that are made first."""
+    (folder / "net.py").write_text(_NET)
+    made = [
+        FleetJob(
+            f"c{at}", "convert", ("net.py:net", "--kwargs", json.dumps({"size": 8 + at % 32}), *_goal(at)), str(folder)
+        )
+        for at in range(options.conversions)
+    ]
+    seen = Path(__file__).resolve().parent.parent / "fixtures" / "digits.safetensors"
+    looked = [FleetJob(f"i{at}", "inspect", (str(seen),), str(folder)) for at in range(options.inspects)]
+    return [*made, *looked]
+
+
+def _goal(at: int) -> tuple[str, ...]:
+    return ("--input", f"x=1x{8 + at % 32}", "-o", f"out{at}.mlpackage", "--force")
+
+
+def _run(options: argparse.Namespace, folder: Path, every: float = 0.0) -> tuple[FleetResult, float]:
+    """Run all jobs, with a worker killed every so many seconds; return how they ended, and how long it took."""
+    folder.mkdir()
+    jobs = _jobs(options, folder)
+    executor = _executor(options)
+    journal = Journal(folder / "journal", {})
+    try:
+        with _killing(every):
+            start = perf_counter()
+            result = run_fleet(jobs, executor, journal)
+            seconds = perf_counter() - start
+    finally:
+        journal.close()
+        executor.close()
+    past = read(folder / "journal")
+    lost = sum(b'"kind":"lost"' in line or b'"kind": "lost"' in line for line in (folder / "journal").open("rb"))
+    print(f"journal: {len(past.done)} done, {past.twice} twice, {lost} lost and run again, {len(past.aside)} set aside")
+    return result, seconds
+
+
+def _executor(options: argparse.Namespace) -> Executor:
+    if not options.ray:
+        return LocalExecutor(_ENTRY, options.workers, this_node(options.workers))
+    from tlkit.fleet.cluster import RayExecutor  # Ray is an extra
+
+    return RayExecutor(_ENTRY, "local", options.workers)
+
+
+@contextmanager
+def _killing(every: float) -> Iterator[None]:
+    """Kill one of the processes that run jobs every so many seconds; 0: none."""
+    over = threading.Event()
+
+    def kill() -> None:
+        rng = random.Random(0)
+        while not over.wait(every):
+            with suppress(ProcessLookupError, IndexError):
+                os.kill(rng.choice(_workers()), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    if every:
+        thread.start()
+    yield
+    over.set()
+    if every:
+        thread.join()
+
+
+def _workers() -> list[int]:
+    """Return the processes that run jobs: those below this one whose command line names the worker's module."""
+    parents, named = {}, []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            pid = int(entry.name)
+            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"tlkit.fleet.worker" in (entry / "cmdline").read_bytes():
+                named.append(pid)
+    return [pid for pid in named if _below(pid, parents)]
+
+
+def _below(pid: int, parents: dict[int, int]) -> bool:
+    while pid > 1:
+        pid = parents.get(pid, 0)
+        if pid == os.getpid():
+            return True
+    return False
+
+
+def _same(job: FleetJob, first: FleetResult, second: FleetResult) -> bool:
+    """Whether a job ended alike in both runs: its code, and of an inspection the whole answer."""
+    one, two = first.outcomes.get(job.key), second.outcomes.get(job.key)
+    if one is None or two is None or one.code != two.code:
+        return False
+    return job.verb != "inspect" or one.answer == two.answer
+
+
+def _say_statuses(result: FleetResult) -> None:
+    counts: dict[str, int] = {}
+    for job in result.jobs:
+        counts[result.status(job)] = counts.get(result.status(job), 0) + 1
+    print(f"ended: {counts}")
+
+
+def _simulate(count: int, folder: Path) -> None:
+    """Schedule ``count`` jobs on 1,000 nodes, all of it written down, and read it back."""
+    nodes = [FleetNode(f"n{at}", 8, 64 << 30, frozenset(("cpu", "ane"))) for at in range(1000)]
+    kinds = [Needs(memory=(at + 1) << 28) for at in range(6)] + [Needs("ane", alone=True)]
+    start = perf_counter()
+    jobs = [FleetJob(f"{at:040x}", "bench", ("net.mlpackage",), needs=kinds[at % 7]) for at in range(count)]
+    made = perf_counter() - start
+    journal = Journal(folder / "journal", {})
+    schedule, running = Schedule(jobs, nodes), deque[tuple[FleetJob, str]]()
+    outcome = JobOutcome(0, 1.5, {"median_ns": 1}, "")
+    start = perf_counter()
+    while schedule.left:
+        for job, node in schedule.next():
+            journal.write("start", job=job.key, node=node.name)
+            running.append((job, node.name))
+        for _ in range(min(len(running), 64)):  # so many end between two looks
+            job, where = running.popleft()
+            journal.write("done", job=job.key, node=where, **outcome_facts(outcome))
+            schedule.finished(job, where)
+        journal.flush()
+    each = (perf_counter() - start) / count
+    journal.close()
+    size = (folder / "journal").stat().st_size
+    start = perf_counter()
+    past = read(folder / "journal")
+    replay = perf_counter() - start
+    print(f"{count} jobs: made in {made:.1f} s; {each * 1e3:.3f} ms a job to schedule and write down, held to 2 ms")
+    print(f"journal: {size / 1e6:.0f} MB, read back in {replay:.1f} s, held to 60 s; {len(past.done)} done")
+
+
+if __name__ == "__main__":
+    main()
