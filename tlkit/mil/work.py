@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tlkit.mil.program import Argument, Block, Function, NamedType, Operation, Ref, StateType, TensorType, Type, Value
@@ -19,7 +20,7 @@ from tlkit.mil.types import DType
 Shape = tuple[int | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, as a value is asked for its size by all that read it
 class Operand:
     """One value that an operation reads or writes, with its tensor type; ``fixed`` if it is known before the program
     runs.
@@ -37,12 +38,12 @@ class Operand:
         """The dimensions; an unknown rank counts as a scalar."""
         return self.kind.shape or ()
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """The number of elements; an open dimension counts as 1."""
-        return math.prod(size or 1 for size in self.shape)
+        return math.prod([size for size in self.shape if size])
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """The value's size in bytes; sub-byte elements are packed."""
         return -(-self.elements * self.kind.dtype.bits // 8)
@@ -53,7 +54,7 @@ class Operand:
         return self.kind.shape is None or None in self.kind.shape
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what is asked for again and again is kept
 class Step:
     """An operation with what it reads and writes. ``operands`` is by input name, ``results`` in order."""
 
@@ -66,12 +67,12 @@ class Step:
         """The operation's type."""
         return self.operation.type
 
-    @property
+    @cached_property
     def read(self) -> tuple[Operand, ...]:
         """The operands that are computed at run time."""
         return tuple(item for items in self.operands.values() for item in items if not item.fixed)
 
-    @property
+    @cached_property
     def weights(self) -> tuple[Operand, ...]:
         """The fixed operands that are weights, not parameters: those of more than 16 elements."""
         fixed = (item for items in self.operands.values() for item in items if item.fixed)
@@ -87,12 +88,12 @@ class Step:
         found = self.operand(name)
         return default if found is None or found.value is None else found.value.python()
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of run-time values read and written."""
         return sum(item.nbytes for item in (*self.read, *self.results))
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """The number of multiply-accumulates; see the module's docstring."""
         rule = _MACS.get(self.type)

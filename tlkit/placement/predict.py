@@ -7,11 +7,13 @@ start, each change of unit 0.125 ms, and ending the program there 0.125 ms; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from tlkit.mil.collector import uncollected
 from tlkit.mil.program import Function
 from tlkit.mil.survey.names import modules, modules_before
 from tlkit.mil.work import Step, steps
@@ -42,6 +44,7 @@ class Placed:
     ``microseconds`` is the planner's estimate for each unit that can run it; ``tied`` are units of equal cost;
     ``result`` is the name of what it makes. ``module`` is the path of the PyTorch module that it came from, where the
     package records it, and ``after`` otherwise the recorded module that what it reads came from (both may be empty).
+    ``line`` is the line of the PyTorch source, where that is recorded (``net.py:12``).
 
     ``confidence`` is ``high``, ``medium``, ``low``, or ``unknown`` where no rule knows the operation.
     """
@@ -59,6 +62,7 @@ class Placed:
     result: str = ""
     module: str = ""
     after: str = ""
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Prediction:
         return sum(placed.unit == unit for placed in self.operations)
 
 
+@uncollected()
 def predict(
     function: Function, setting: Unit = Unit.ANE, chip: str | None = None, table: Rates | None = None
 ) -> Prediction:
@@ -98,18 +103,14 @@ def predict(
     if setting is Unit.ALL and where.name in GPU_FIRST:
         candidates = _without_ane(candidates)
     chosen, tied = cheapest_path([cost for cost, _ in candidates])
-    placed = (
-        _placed(step, *candidate, unit, ties)
-        for step, candidate, unit, ties in zip(found, candidates, chosen, tied, strict=True)
-    )
-    return Prediction(setting, where, tuple(_with_modules(found, placed)), where.basis)
-
-
-def _with_modules(found: Sequence[Step], placed: Iterable[Placed]) -> Iterator[Placed]:
     operations = [step.operation for step in found]
     recorded = modules(operations)
-    for item, module, before in zip(placed, recorded, modules_before(operations, recorded), strict=True):
-        yield replace(item, module=module, after="" if module else before)
+    origins = zip(recorded, modules_before(operations, recorded), strict=True)
+    placed = (
+        _placed(step, *candidate, unit, ties, module, "" if module else before)
+        for step, candidate, unit, ties, (module, before) in zip(found, candidates, chosen, tied, origins, strict=True)
+    )
+    return Prediction(setting, where, tuple(placed), where.basis)
 
 
 def _without_ane(candidates: list[tuple[dict[str, float], tuple[str, ...]]]) -> list[Any]:
@@ -129,7 +130,7 @@ def _candidates(step: Step, setting: Unit, chip: Chip, table: Rates | None) -> t
         allowed.remove("ane")
     if rules.against_gpu(step) and "gpu" in allowed:
         allowed.remove("gpu")
-    return {unit: prices.microseconds(step, unit, chip.prices, table) for unit in allowed}, reasons
+    return prices.microseconds_on(step, allowed, chip.prices, table), reasons
 
 
 def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -144,31 +145,35 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
     ahead[-1] = {unit: _end(unit) for unit in costs[-1]}
     for index in range(len(costs) - 2, -1, -1):
         later = {unit: cost + ahead[index + 1][unit] for unit, cost in costs[index + 1].items()}
-        ahead[index] = {
-            unit: min(_change(unit, other) + cost for other, cost in later.items()) for unit in costs[index]
-        }
+        ahead[index] = {unit: _least_of(later, _AFTER[unit]) for unit in costs[index]}
     behind = [{unit: _end(unit) for unit in costs[0]}]
     for index in range(1, len(costs)):
         before = {unit: cost + behind[-1][unit] for unit, cost in costs[index - 1].items()}
-        behind.append(
-            {unit: min(cost + _change(other, unit) for other, cost in before.items()) for unit in costs[index]}
-        )
+        behind.append({unit: _least_of(before, _BEFORE[unit]) for unit in costs[index]})
     chosen: list[str] = []
     ties: list[tuple[str, ...]] = []
     for index, here in enumerate(costs):
         total = {unit: behind[index][unit] + cost + ahead[index][unit] for unit, cost in here.items()}
         best = min(total.values())
-        equal = tuple(unit for unit, cost in total.items() if cost <= best + TIE * max(best, 1.0))
-        ties.append(equal)
+        limit = best + TIE * max(best, 1.0)
+        ties.append(tuple(unit for unit, cost in total.items() if cost <= limit))
         chosen.append(_onward(chosen[-1] if chosen else "", here, ahead[index]))
     return chosen, ties
 
 
+def _least_of(costs: Mapping[str, float], changes: Mapping[str, float]) -> float:
+    """Return the least of costs by unit, each with the change of unit that it takes."""
+    least = math.inf
+    for unit, cost in costs.items():
+        cost += changes[unit]
+        if cost < least:
+            least = cost
+    return least
+
+
 def _onward(before: str, here: Mapping[str, float], ahead: Mapping[str, float]) -> str:
     """Return the cheapest unit after ``before``, which two equal paths may not share. In a tie ``before`` stays."""
-    total = {
-        unit: (_change(before, unit) if before else _end(unit)) + cost + ahead[unit] for unit, cost in here.items()
-    }
+    total = {unit: (_AFTER[before][unit] if before else _end(unit)) + cost + ahead[unit] for unit, cost in here.items()}
     most = min(total.values())
     most += TIE * max(most, 1.0)
     return next(unit for unit in (before, "ane", "gpu", "cpu") if unit in total and total[unit] <= most)
@@ -186,13 +191,26 @@ def _change(before: str, after: str) -> float:
     return prices.SWITCH if after == "cpu" else 2 * prices.SWITCH
 
 
-def _placed(step: Step, cost: Mapping[str, float], reasons: tuple[str, ...], unit: str, tied: Iterable[str]) -> Placed:
+_UNITS = ("cpu", "gpu", "ane")
+_AFTER = {before: {after: _change(before, after) for after in _UNITS} for before in _UNITS}
+_BEFORE = {after: {before: _change(before, after) for before in _UNITS} for after in _UNITS}
+
+
+def _placed(
+    step: Step,
+    cost: Mapping[str, float],
+    reasons: tuple[str, ...],
+    unit: str,
+    tied: Sequence[str],
+    module: str,
+    after: str,
+) -> Placed:
     told = reasons
     if unit != "ane" and not reasons and "ane" in cost:
         # Cheaper there on its own, but not by enough to pay for changing the unit.
         told = ("island",) if cost["ane"] < cost[unit] else ("cheaper-elsewhere",)
     confidence = "unknown" if "unknown-op" in reasons else _least(told)
-    equal = tuple(other for other in tied if other != unit)
+    equal = tuple(other for other in tied if other != unit) if len(tied) > 1 else ()
     return Placed(
         step.operation.name,
         step.type,
@@ -205,6 +223,8 @@ def _placed(step: Step, cost: Mapping[str, float], reasons: tuple[str, ...], uni
         step.macs,
         step.nbytes,
         step.results[0].name if step.results else "",
+        module,
+        after,
     )
 
 

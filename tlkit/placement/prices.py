@@ -6,6 +6,8 @@ hundred published figures support only one rate per kind of operation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tlkit.mil.work import Step
 from tlkit.placement.facts import Rate, Rates, rates
 
@@ -37,10 +39,19 @@ def kind(step: Step) -> str:
 
 def microseconds(step: Step, unit: str, chip: str = "M4", table: Rates | None = None) -> float:
     """Return the planner's price of ``step`` on ``unit`` (``ane``, ``cpu``, ``gpu``) by ``chip``'s published rates."""
-    name = kind(step)
+    return microseconds_on(step, (unit,), chip, table)[unit]
+
+
+def microseconds_on(step: Step, units: Iterable[str], chip: str = "M4", table: Rates | None = None) -> dict[str, float]:
+    """Return the planner's price of ``step`` on each of ``units``."""
+    name, known = kind(step), rates() if table is None else table
+    return {unit: _price(step, name, unit, chip, known) for unit in units}
+
+
+def _price(step: Step, name: str, unit: str, chip: str, table: Rates) -> float:
     if unit == "gpu" and name in _COMPUTE:
-        return _ABOVE * microseconds(step, "ane", chip, table)
-    rate = _rate(name, unit, chip, rates() if table is None else table)
+        return _ABOVE * _price(step, name, "ane", chip, table)
+    rate = _rate(name, unit, chip, table)
     moved = step.nbytes + (sum(item.nbytes for item in step.weights) if rate.weights else 0)
     by_bytes = moved / rate.gbps / 1e3 if rate.gbps else 0.0
     return max(by_bytes, 2 * step.macs / rate.tflops / 1e6 if rate.tflops else 0.0)
@@ -48,6 +59,8 @@ def microseconds(step: Step, unit: str, chip: str = "M4", table: Rates | None = 
 
 def _rate(name: str, unit: str, chip: str, table: Rates) -> Rate:
     """The rate of the kind or the nearest like it, on the chip or the nearest that has one."""
+    if found := table.get((chip, name, unit)):
+        return found
     kinds = [name]
     while kinds[-1] in _LIKE:
         kinds.append(_LIKE[kinds[-1]])

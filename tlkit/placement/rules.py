@@ -86,15 +86,18 @@ def _counted(step: Step) -> bool:
 
 
 def _types(step: Step) -> Iterator[str]:
-    kinds = {item.kind.dtype for item in (*step.read, *step.results)}
+    kinds = [item.kind.dtype for item in (*step.read, *step.results)]
+    # Most operations are all in f16: the quickest thing to find out.
+    if all(kind is DType.FP16 for kind in kinds):
+        return
     if step.type == "gather" and any(not item.fixed for item in step.operands.get("indices", ())):
         yield "ANE-int-index"
-    elif kinds & _INTEGERS and not _takes_integers(step):
+    elif not _INTEGERS.isdisjoint(kinds) and not _takes_integers(step):
         yield "ANE-int"
     if step.type == "topk" and any(item.kind.dtype in _INTEGERS for item in step.read):
         yield "ANE-int"
     # The casts around an f16 body may run there.
-    if step.type not in ("cast", "dequantize") and kinds & {DType.FP32, DType.FP64}:
+    if step.type not in ("cast", "dequantize") and (DType.FP32 in kinds or DType.FP64 in kinds):
         yield "f32-compute"
 
 
@@ -103,14 +106,21 @@ _SHORTS = frozenset((DType.INT16, DType.UINT16))
 _INTEGERS = frozenset(kind for kind in DType if not kind.is_float and kind not in (DType.BOOL, DType.STRING))
 
 
+_SIZED = ("conv", "max_pool", "matmul", "slice_by_size", "slice_by_index")
+"""Operations with limits of their own."""
+
+
 def _sizes(step: Step, largest: int) -> Iterator[str]:
     values = (*step.read, *step.results)
-    if any(item.open for item in values if item.kind.dtype is not DType.STRING) and not _counted(step):
+    if any(item.open and item.kind.dtype is not DType.STRING for item in values) and not _counted(step):
         yield "ANE-range-shape"
-    if any(len(item.shape) > 5 for item in values):
+    shapes = [item.kind.shape for item in values if item.kind.shape]
+    if any(len(shape) > 5 for shape in shapes):
         yield "ANE-rank"
-    if any((size or 0) > largest for item in values for size in item.shape):
+    if any((size or 0) > largest for shape in shapes for size in shape):
         yield "ANE-dim"
+    if step.type not in _SIZED:
+        return
     weight = step.operand("weight")
     if step.type == "conv" and weight is not None and len(weight.shape) > 2:
         if (weight.shape[-1] or 0) > 15:

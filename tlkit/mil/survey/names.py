@@ -20,7 +20,7 @@ from tlkit.mil.program import Function, Operation, Ref, walk
 from tlkit.mil.types import DType
 
 _NEAREST = 3
-_SUFFIX = r"_(?:weight|bias|gamma|beta|mean|variance|alpha|in_proj_weight|in_proj_bias)(?=_|$).*"
+_SUFFIX = re.compile(r"_(?:weight|bias|gamma|beta|mean|variance|alpha|in_proj_weight|in_proj_bias)(?=_|$)")
 """What coremltools adds to a module's name for its parameters, and then for how they are stored."""
 _EXPORTED = ("p_", "b_", "c_")
 """How ``torch.export`` begins the names of all parameters, buffers and constants."""
@@ -99,7 +99,7 @@ def modules(operations: Sequence[Operation]) -> list[str]:
     by_weights = [_by_weights(op) for op in operations]
     told = [name for name in by_weights if name]
     if told and all(name.startswith(_EXPORTED) for name in told):  # one module named so says nothing
-        by_weights = [name[2:] for name in by_weights]
+        by_weights = [name[2:].removeprefix("inner_") for name in by_weights]
     return [_recorded(op) or name or module_of_path(op.name) for op, name in zip(operations, by_weights, strict=True)]
 
 
@@ -135,9 +135,9 @@ def _recorded(operation: Operation) -> str:
 
 def _by_weights(operation: Operation) -> str:
     for name in _references(operation):
-        module, count = re.subn(_SUFFIX, "", name)
-        if count and module:
-            return _dotted(module)
+        found = _SUFFIX.search(name) if "_" in name else None
+        if found is not None and found.start():
+            return _dotted(name[: found.start()])
     return ""
 
 
