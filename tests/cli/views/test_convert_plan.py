@@ -1,4 +1,7 @@
-"""``convert --plan``: a placement, and nothing written. Covers tlkit/core/inspect/plan.py."""
+"""``convert --plan``: a placement, and nothing written.
+
+Covers tlkit/core/inspect/plan.py, tlkit/core/convert/tools/places.py.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,9 @@ def test_a_source_is_placed_and_nothing_is_written(tlkit: Shell, source: str, tm
     ane, cpu = done.json()["placement"]
     assert [row["type"] for row in ane["per_op"] if row["type"] in ("conv", "sinh")] == ["conv", "sinh"]
     assert {row["rule"] for row in ane["reasons"]} >= {"ANE-op"}
+    told = {row["type"]: (row["module"], row["line"], row["after"]) for row in ane["per_op"]}
+    assert (told["conv"], told["sinh"]) == (("conv", "net.py:8", ""), ("", "net.py:8", ""))
+    assert "net.py:8" in ane["reasons"][0]["modules"][-1]
     assert (ane["setting"], cpu["setting"], cpu["counts"]["ane"]) == ("ane", "cpu", 0)
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != "__pycache__"] == before
 
@@ -59,3 +65,13 @@ def test_a_module_is_placed(source: str) -> None:
 def test_wrong_calls(source: str, how: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         convert(source, **how)  # type: ignore[arg-type]
+
+
+def test_an_exported_module_tells_its_lines_and_a_package_keeps_them(tlkit: Shell, source: str, tmp_path: Path) -> None:
+    package = tmp_path / "net.mlpackage"
+    done = tlkit("convert", source, "--input", "x=1x64x32x32", "--export", "--no-verify", "-o", package)
+    assert done.code == 0, done.err
+    (found,) = tlkit("inspect", package, "--placement", "--json").json()["placement"]
+    told = {row["type"]: (row["module"], row["line"]) for row in found["per_op"]}
+    assert (told["conv"], told["sinh"]) == (("conv", "net.py:8"), ("", "net.py:8"))
+    assert "tlkit.places" not in tlkit("inspect", package, "--json").json()["metadata"]["user"]

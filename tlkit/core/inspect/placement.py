@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tlkit.core.edit.ane import Judged, for_ane, judged
+from tlkit.core.inspect.places import Origin, place_of, recorded
 from tlkit.errors import UsageError
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.legacy import NETWORKS
@@ -39,7 +40,23 @@ def placements(
             f"{package.root}: --placement reads programs and neural networks, and this is neither",
             "trees and other classic models run on the CPU; a pipeline's stages are not predicted",
         )
-    return tuple(predict(package.program.function(function), unit, chip) for unit in units)
+    places = recorded(package, function)
+    return tuple(led_back(predict(package.program.function(function), unit, chip), places) for unit in units)
+
+
+def led_back(prediction: Prediction, places: Mapping[str, Origin]) -> Prediction:
+    """Return ``prediction`` with what the package records of where its operations come from."""
+    if not places:
+        return prediction
+
+    def told(placed: Placed) -> Placed:
+        found = place_of(places, placed.name)
+        if found is None:
+            return placed
+        module = found.module or placed.module
+        return replace(placed, module=module, line=found.line, after="" if module or found.line else placed.after)
+
+    return replace(prediction, operations=tuple(map(told, prediction.operations)))
 
 
 def _network(package: Package) -> Function:
@@ -122,7 +139,9 @@ def reasons(prediction: Prediction) -> tuple[Reason, ...]:
 
 def origin(placed: Placed) -> str:
     """Return where in the PyTorch model an operation comes from, in words; empty where the package does not tell."""
-    return placed.module or (f"after {placed.after}" if placed.after else "")
+    if placed.module and placed.line:
+        return f"{placed.module} ({placed.line})"
+    return placed.module or placed.line or (f"after {placed.after}" if placed.after else "")
 
 
 def origins(operations: Sequence[Placed]) -> list[str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlkit.core.inspect.placement import placements
 from tlkit.formats.coreml.open import open_package
 from tlkit.placement.facts import chip_named
-from tlkit.placement.predict import Prediction, predict
+from tlkit.placement.predict import Prediction
 from tlkit.types import Unit
 
 
@@ -35,7 +36,8 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="tlkit-plan-") as folder:
         path = Path(folder) / "model.mlpackage"
         make(path)
-        program = open_package(path).program
-        assert program is not None  # what convert writes is a program
-        found = tuple(predict(function, unit, chip) for function in program.functions.values() for unit in wanted)
+        package = open_package(path)
+        assert package.program is not None  # what convert writes is a program
+        names = list(package.program.functions)
+        found = tuple(item for name in names for item in placements(package, wanted, chip, name))
     return Plan(source if isinstance(source, str) else type(source).__name__, found)

@@ -150,8 +150,13 @@ def _metadata(message: Any, shares: Mapping[str, int]) -> Metadata:
         description=message.shortDescription,
         license=message.license,
         version=message.versionString,
-        user=dict(sorted(message.userDefined.items())),
+        # What a machine recorded of each operation is no text for people.
+        user={key: text for key, text in sorted(message.userDefined.items()) if not _of_operations(key)},
     )
+
+
+def _of_operations(key: str) -> bool:
+    return key.startswith("tlkit.") and key.endswith(".places")
 
 
 def _opset(program: Program, name: str | None) -> str:

@@ -96,7 +96,7 @@ def _script_named(graph: Any) -> Iterator[tuple[str, str, Place]]:
         # A scope's name lists its parents, `__module.inner/__module.inner.fc`, and the last one is the whole path.
         scope = node.scopeName().rpartition("/")[2].removeprefix("__module").lstrip(".")
         name = next((value.debugName() for value in node.outputs()), "")
-        yield name, node.kind(), Place(_without_wrapper(scope), _line(node.sourceRange(), innermost_first=True))
+        yield name, node.kind(), Place(plain_module(scope), _line(node.sourceRange(), innermost_first=True))
 
 
 def find_op(program: Any, name: str) -> tuple[str, Place] | None:
@@ -195,12 +195,18 @@ def _exported_nodes(program: Any) -> Iterator[tuple[Any, tuple[str, Place]]]:
         # Arithmetic on sizes is Python's (operator.mul), which has no overload.
         kind = node.target.name() if hasattr(node.target, "name") else node.target.__name__
         scopes = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        line = _line(node.meta.get("stack_trace") or "", innermost_first=False)
-        yield node, (kind, Place(_without_wrapper(scopes[-1] if scopes else ""), line))
+        line = stack_line(node.meta.get("stack_trace") or "")
+        yield node, (kind, Place(plain_module(scopes[-1] if scopes else ""), line))
 
 
-def _without_wrapper(scope: str) -> str:
+def plain_module(scope: str) -> str:
+    """Return a module's path in the user's model."""
     return scope.removeprefix("inner").lstrip(".")  # trace.Recorder calls the user's model so
+
+
+def stack_line(stack: str) -> str:
+    """Return the innermost line of a stack as torch.export keeps it that is not torch's own, as ``file.py:12``."""
+    return _line(stack, innermost_first=False)
 
 
 def _line(stack: str, *, innermost_first: bool) -> str:

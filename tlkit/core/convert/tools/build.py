@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.tools.passes import pipeline
+from tlkit.core.convert.tools.places import origins
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
+from tlkit.core.inspect.places import KEY, record
 from tlkit.errors import ConversionError, UnavailableError, UsageError
 from tlkit.formats.coreml.features import interfaces, rename_ports
 from tlkit.formats.coreml.package import root_model
@@ -145,6 +147,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         _name_states(spec, traced.states)
         _check_outputs([feature.name for feature in spec.description.output])
         recipe.about.write(spec.description.metadata)
+        spec.description.metadata.userDefined[KEY] = record(origins(model, traced))
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
         ct.utils.save_spec(spec, str(root_model(path)))
 
