@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from tlkit.mil.passes.ane.embeddings import GatherAlong
 from tlkit.mil.passes.ane.kernels import SmallKernels
 from tlkit.mil.passes.ane.layout import ChannelsFirst
+from tlkit.mil.passes.ane.narrow import Narrow
 from tlkit.mil.passes.ane.order import First
+from tlkit.mil.passes.ane.ranks import FewerAxes
 from tlkit.mil.passes.base import Outcome, Pass, run_passes
 from tlkit.mil.program import Function, Program
 from tlkit.mil.work import steps
@@ -132,5 +134,5 @@ def _first(program: Program, name: str) -> Pass:
 
 
 def _rewrites(program: Program, name: str) -> Iterator[Pass]:
-    yield from (SmallKernels(name), ChannelsFirst(name), GatherAlong(name))
+    yield from (FewerAxes(name), Narrow(name), SmallKernels(name), ChannelsFirst(name), GatherAlong(name))
     yield _first(program, name)

@@ -20,7 +20,7 @@ from tlkit.mil.passes.rewrite import text, vector
 from tlkit.mil.program import Block, Function, NamedType, Operation, Program, Ref, TensorType, Value
 from tlkit.mil.types import DType
 
-_UNARY = frozenset(
+UNARY = frozenset(
     (
         "abs",
         "ceil",
@@ -53,7 +53,7 @@ _UNARY = frozenset(
         "thresholded_relu",
     )
 )
-_BINARY = frozenset(("add", "sub", "mul", "real_div", "maximum", "minimum", "pow"))
+BINARY = frozenset(("add", "sub", "mul", "real_div", "maximum", "minimum", "pow"))
 _SWAP = (0, 2, 1, 3)
 
 
@@ -115,9 +115,9 @@ class _Layout(Forms):
     def take(self, operation: Operation) -> None:
         """Emit ``operation`` in another form where that is known, else as it is."""
         rule = self._rules.get(operation.type)
-        if operation.type in _UNARY:
+        if operation.type in UNARY:
             rule = self._unary
-        elif operation.type in _BINARY:
+        elif operation.type in BINARY:
             rule = self._binary
         if rule is not None and self._half(operation) and rule(operation):
             return
