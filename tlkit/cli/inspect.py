@@ -49,6 +49,14 @@ Diff = Annotated[
 Risks = Annotated[
     bool, typer.Option("--risks", help="List known problems of the model on Apple's units, and ways around them.")
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=VALUE",
+        help="With --risks: look for those that values show on this input, as run takes it. Others are random.",
+    ),
+]
 Placed = Annotated[
     bool,
     typer.Option(
@@ -104,6 +112,8 @@ def inspect(
     hashes: Hash = False,
     tree: Tree = False,
     risks: Risks = False,
+    inputs: Inputs = None,
+    seed: options.Seed = 0,
     placement: Placed = False,
     units: options.Units = None,
     chip: options.Chip = None,
@@ -129,6 +139,7 @@ def inspect(
     tlkit inspect llama.gguf --tensors ffn_down
     tlkit inspect net.safetensors --stats
     tlkit inspect net.mlpackage --placement --units ane,all --chip m4
+    tlkit inspect net.mlpackage --risks --input x=cat.png
     tlkit inspect net.mlpackage --json | jq .inputs
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
@@ -138,6 +149,8 @@ def inspect(
     path = Path(model)
     if html is not None and not placement:
         raise UsageError("--html goes with --placement", "add --placement")
+    if inputs and not risks:
+        raise UsageError("--input goes with --risks", "add --risks")
     if path.is_dir() and _folder(sink, path):
         return
     from tlkit.core.inspect.inspect import inspect as look
@@ -161,6 +174,8 @@ def inspect(
             chip=chip,
             measured=measured,
             diff=diff,
+            inputs=inputs or (),
+            seed=seed,
             report=report,
         )
     from tlkit.formats.base.ledger import sentences

@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from tests.mil.programs import call, constant, function, tensor
 from tests.mil.risks.programs import ints, strings, value
 from tlkit.core.edit.mend import mend
+from tlkit.core.emulate.choose import emulator
+from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil.program import Operation, Program
 
 YES = value(True, "bool")
@@ -93,3 +96,46 @@ def test_f32_operations_are_not_the_neural_engines() -> None:
     program = Program({"main": function({"x": wide}, [call("softplus", "made", wide, x="x")], ["made"])})
     _, found = mend(program, "main", {"x": np.full(4, 20.0, np.float32)})
     assert not found.mended
+
+
+def test_the_logarithm_of_a_softmax_and_a_mask_are_mended() -> None:
+    """Classes 40 apart: f16's softmax is 0 there, and its logarithm -45440."""
+    half = tensor("fp16", 2, 8)
+    steps = [
+        constant("mask", [[0.0] * 6 + [-65504.0] * 2] * 2, "fp16"),
+        call("add", "scores", half, x="x", y="mask"),
+        call("softmax", "p", half, x="scores", axis=value(-1, "int32")),
+        call("softmax", "q", half, x="x", axis=value(-1, "int32")),
+        call("log", "made", half, x="q", epsilon=value(0.0, "fp16")),
+    ]
+    x = np.linspace(-20, 20, 16).reshape(2, 8) * 4
+    program, found = mended({"x": half}, steps, ["p", "made"], x=x)
+    assert {(item.operation, item.row) for item in found.mended} == {("scores", "R7"), ("made", "P9")}
+    assert found.kept and found.after <= found.before and found.mil < 2.0**-9
+    made = TorchEngine(program.functions["main"]).run({"x": x.astype(np.float16)})
+    right = torch.from_numpy(x.astype(np.float16).astype(np.float64)).log_softmax(-1).numpy()
+    np.testing.assert_allclose(made["made"].astype(np.float64), right, rtol=2e-3, atol=2e-2)
+    assert np.isfinite(made["made"]).all()
+
+
+def test_ties_go_to_even_on_the_neural_engine_as_well() -> None:
+    grid = np.concatenate([np.arange(-40, 40) / 4, [0.49976, -0.49976, 1023.5, 1022.5, 2049.0, 65504.0, 6e-8, -0.0]])
+    half = tensor("fp16", len(grid))
+    program, found = mended({"x": half}, [call("round", "made", half, x="x")], ["made"], x=grid)
+    assert [(item.row, item.type) for item in found.mended] == [("R9", "round")]
+    assert found.kept and found.after == found.mil == 0
+    for how in (None, emulator("ane")):
+        made = TorchEngine(program.functions["main"], emulate=how).run({"x": grid.astype(np.float16)})["made"]
+        np.testing.assert_array_equal(made, np.round(grid.astype(np.float16)))
+
+
+def test_a_remainder_of_large_values_is_computed_in_f32() -> None:
+    """What no profile emulates is kept where it is no worse: here every element is the exact remainder's."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-4000, 4000, (4, 64)).astype(np.float16), rng.uniform(0.5, 7, 64).astype(np.float16)
+    half = tensor("fp16", 4, 64)
+    kinds = {"x": half, "y": tensor("fp16", 64)}
+    program, found = mended(kinds, [call("mod", "made", half, x="x", y="y")], ["made"], x=x, y=y)
+    assert [item.row for item in found.mended] == ["O9"] and found.kept
+    made = TorchEngine(program.functions["main"]).run({"x": x, "y": y})["made"]
+    np.testing.assert_array_equal(made, np.mod(x.astype(np.float64), y.astype(np.float64)).astype(np.float16))

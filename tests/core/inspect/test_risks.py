@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.formats import packages
-from tlkit.core.inspect.risks import grave, package_risks, risk_text
+from tlkit.core.inspect.inspect import inspect
+from tlkit.core.inspect.risks import grave, package_risks, risk_text, sampled_risks
+from tlkit.errors import UsageError
 from tlkit.formats.coreml.open import open_package
 from tlkit.mil.risks.kit import Level, Risk
 
@@ -34,3 +38,27 @@ def test_a_model_without_a_program_has_none(tmp_path: Path) -> None:
 def test_a_line_names_three_places_and_counts_the_rest() -> None:
     risk = Risk("C4", Level.REFUSED, "GPU", "it fails", "do not", tuple("abcde"))
     assert risk_text(risk) == "GPU: it fails (a, b, c and 2 more; C4)"
+
+
+def test_values_show_risks_with_their_ranges_and_mends(tmp_path: Path) -> None:
+    """A linear layer whose sums pass the accumulator's end on one input, and not on another."""
+    package = open_package(packages.linear(tmp_path / "n.mlpackage"))
+    assert sampled_risks(package, ["x=[[0.01,0.01,0.01,0.01]]"]) == ()
+    risks = sampled_risks(package, ["x=[[1e4,1e4,1e4,1e4]]"])
+    assert {risk.row for risk in risks} == {"P4"}
+    mended, seen = risks
+    assert mended.mend.startswith("tlkit edit n.mlpackage --mend-risks: scaled by 2^-")
+    assert "add to 4.75e+04" in mended.text
+    # The last row of the matrix adds to 4.75, the first to 0.75.
+    told = {span.value: (span.least, span.largest) for span in seen.measured}
+    assert told["x"] == (1e4, 1e4) and told["result"] == (7500, 47488)
+    with pytest.raises(UsageError, match="'z'"):
+        sampled_risks(package, ["z=zeros"])
+
+
+def test_a_model_without_a_program_is_not_run(tmp_path: Path) -> None:
+    model = packages.MODEL.Model(specificationVersion=4)
+    model.neuralNetwork.SetInParent()
+    (tmp_path / "n.mlmodel").write_bytes(model.SerializeToString())
+    with pytest.raises(UsageError, match="--risks with --input runs a program"):
+        inspect(tmp_path / "n.mlmodel", inputs=["x=zeros"])

@@ -126,3 +126,30 @@ def test_every_check_is_for_a_row_that_the_page_says_is_warned_of(root: Path) ->
     for item in checks():
         (line,) = [line for line in page if line.startswith(f"| {item.row} |")]
         assert "warned" in line
+
+
+def test_logarithms_of_zeros_low_masks_and_long_sums() -> None:
+    half = tensor("fp16", 1, 4)
+    zero, small = np.array([[0.0, 1, 2, 3]]), np.array([[6e-8, 1, 2, 3]])
+    assert [found("log", "fp16", x, half) for x in (zero, small)] == ["P9", ""]
+    assert found("log", "fp16", zero, half, epsilon=value(1e-3, "fp16")) == ""
+    softmax = call("softmax", "p", half, x="made", axis=value(-1, "int32"))
+    for fill, row in ((-65504.0, "R7"), (-6e4, "")):
+        mask = np.array([[0, 0, 0, fill]], np.float16)
+        steps = [call("add", "made", half, x="x", y="mask"), softmax]
+        assert rows(function({"x": half, "mask": half}, steps, ["p"]), x=small.astype(np.float16), mask=mask) == row
+    # 4096 keys: each product is 16 steps of the accumulator, and a typical sum no larger than what the steps lose.
+    weights, keys = np.full((1, 4096), 2.0**-12, np.float16), np.random.default_rng(0).standard_normal((4096, 1))
+    kinds = {"x": tensor("fp16", 1, 4096), "y": tensor("fp16", 4096, 1)}
+    program = function(kinds, [call("matmul", "made", tensor("fp16", 1, 1), x="x", y="y")], ["made"])
+    assert rows(program, x=weights, y=keys.astype(np.float16)) == "P4"
+    assert rows(program, x=weights * np.float16(64), y=keys.astype(np.float16)) == ""
+
+
+def test_what_was_measured_is_told() -> None:
+    half = tensor("fp16", 4)
+    x = np.array([-1, 2, 11, np.inf], np.float16)
+    (risk,) = sampled_risks(function({"x": half}, [call("softplus", "made", half, x="x")], ["made"]), {"x": x})
+    told = {span.value: (span.least, span.largest) for span in risk.measured}
+    assert told == {"x": (-1, 11), "result": (float(np.float16(np.log1p(np.exp(-1)))), INF)}
+    assert {span.place for span in risk.measured} == {"made"}

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _STYLES = {"refused": "bold red", "wrong": "yellow", "placed": "cyan", "common": "dim"}
 
 
+_MEASURED = 9  # ranges that a risk shows: three operations of two operands; --json has all
+
+
 def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
     """Return what Core ML refuses or a unit computes incorrectly, one line each, and where to read about the rest."""
     from rich.text import Text
@@ -47,6 +50,9 @@ def risks_view(info: ModelInfo, risks: Sequence[Risk]) -> RenderableType:
     for risk in risks:
         table.add_row(Text(risk.level, _STYLES[risk.level]), risk.row, Text(f"{risk.units}: {risk.text}"))
         table.add_row("", "", Text(", ".join(risk.places), "dim"))
+        for span in risk.measured[:_MEASURED]:
+            told = f"measured: {span.value} of {span.place} from {span.least:.4g} to {span.largest:.4g}"
+            table.add_row("", "", Text(told, "dim"))
         table.add_row("", "", Text(f"way out: {risk.mend}"))
     untried = "The ways around follow from the reports (docs/fidelity.md) and were not tried on a device here."
     return Group(table, Text(untried, "dim"))

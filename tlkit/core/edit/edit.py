@@ -144,18 +144,13 @@ def edit(
 
 def _mended(model: Path, inputs: Sequence[str], seed: int, program: Program) -> tuple[Program, tuple[Mending, ...]]:
     """Mend each function, on the given inputs or on seeded ones."""
-    import numpy as np
-
     from tlkit.core.edit.mend import mend
-    from tlkit.core.model.inputs import port_named, to_port
-    from tlkit.core.model.values import collect
+    from tlkit.core.run.sampled import given_arrays
 
     told = []
     for name in tuple(program.functions):
         loaded = load_model(model, function=name if len(program.functions) > 1 else None)
-        values = collect(loaded.inputs, inputs, (), seed, lambda _: None, loaded.stored)
-        arrays = {key: np.asarray(to_port(port_named(loaded.inputs, key, str(model)), v)) for key, v in values.items()}
-        program, found = mend(program, name, loaded.arrays(arrays))
+        program, found = mend(program, name, given_arrays(loaded, inputs, seed))
         told.append(found)
     return program, tuple(told)
 

@@ -18,19 +18,22 @@ from numpy.typing import NDArray
 from torch import fx
 
 from tlkit.core.emulate.choose import emulator
+from tlkit.core.run.sampled import NOTICED, lost
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil import ops
 from tlkit.mil.lower.interpreter import Interpreter
-from tlkit.mil.passes.ane.mend import SUMS, MendRisks
+from tlkit.mil.passes.ane.mend import LEAST, MASKED, SUMS, MendRisks
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.program import Function, Operation, Program, TensorType
+from tlkit.mil.risks.kit import Survey
+from tlkit.mil.risks.numbers import reaches_softmax
 from tlkit.mil.types import DType
-from tlkit.mil.units.accumulators import LIMIT, STEP
+from tlkit.mil.units.accumulators import LIMIT
 
 Arrays = Mapping[str, NDArray[Any]]
 _ROOM = LIMIT / 4  # where a sum of magnitudes is moved to: samples are not all there is
 _LARGEST_SOFTPLUS = 10.3
-_NOTICED = 2.0**-11  # of a result's typical size: f16's own rounding
+_NOT_SHOWN = ("O9", "P9", "R7")  # no profile computes them otherwise, or MIL's own result is not finite
 _MOST = 14  # f16's largest power of two with room
 
 
@@ -67,18 +70,22 @@ def mend(program: Program, name: str, inputs: Arrays, profile: str = "ane") -> t
     """Return ``program`` with the risky operations of function ``name`` in other forms, where that helps under
     ``profile``."""
     function = program.functions[name]
-    plan, mended = _plan(function, inputs)
-    if not plan:
+    found = judged(function, inputs)
+    if not found:
         return program, Mending(name, profile, (), 0.0, 0.0, 0.0, False)
-    made = run_passes(program, [MendRisks(name, plan)]).program
+    mended = tuple(item for item, _ in found)
+    plan = {item.operation: power for item, power in found}
+    masks = frozenset(item.operation for item in mended if item.row == "R7")
+    made = run_passes(program, [MendRisks(name, plan, masks)]).program
     wanted = TorchEngine(function).run(inputs)
     how = emulator(profile)
     before, after = (
         _off(wanted, TorchEngine(item, emulate=how).run(inputs)) for item in (function, made.functions[name])
     )
     mil = _off(wanted, TorchEngine(made.functions[name]).run(inputs))
-    kept = after < before
-    return (made if kept else program), Mending(name, profile, tuple(mended), before, after, mil, kept)
+    # What the comparison cannot show cannot be better there: it is enough not to be worse.
+    kept = after < before or (after <= before and any(item.row in _NOT_SHOWN for item in mended))
+    return (made if kept else program), Mending(name, profile, mended, before, after, mil, kept)
 
 
 def _off(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> float:
@@ -96,12 +103,12 @@ def _off(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     return worst
 
 
-def _plan(function: Function, inputs: Arrays) -> tuple[dict[str, int], list[Mended]]:
-    """What to rewrite, each with its power of two, by one run."""
+def judged(function: Function, inputs: Arrays) -> list[tuple[Mended, int]]:
+    """Return what is at risk and can be mended, each with its power of two (0 for what is no sum), by one run."""
     engine = TorchEngine(function)
-    seen = _Ranges(engine.module)
+    seen = _Ranges(engine.module, Survey(function))
     engine.through(seen, inputs)
-    return {item.operation: power for item, power in seen.found}, [item for item, _ in seen.found]
+    return seen.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +117,15 @@ class _Node:
     node: fx.Node
     given: Mapping[str, Any]
     made: torch.Tensor
+    survey: Survey
 
 
 class _Ranges(Interpreter):
     """Runs a lowered program and judges each operation by its values."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, survey: Survey) -> None:
         super().__init__(module)
+        self._survey = survey
         self.found: list[tuple[Mended, int]] = []
 
     def run_node(self, n: fx.Node) -> Any:
@@ -126,7 +135,7 @@ class _Ranges(Interpreter):
         judge = _JUDGES.get(operation.type) if operation is not None else None
         if operation is not None and judge is not None and isinstance(made, torch.Tensor) and _is_half(operation):
             _, given = self.fetch_args_kwargs_from_env(n)
-            found = judge(_Node(operation, n, given, made))
+            found = judge(_Node(operation, n, given, made, self._survey))
             if found is not None:
                 self.found.append(found)
         return made
@@ -155,24 +164,13 @@ def _sum(item: _Node) -> tuple[Mended, int] | None:
         why = f"magnitudes add to {most:.4g}, and {LIMIT:.0f} is infinite there"
         return Mended(name, kind, "P4", why, f"scaled by 2^{power} and back"), power
     terms = x.shape[-2 if item.given.get("transpose_x") else -1] if kind in ("linear", "matmul") else weight[0].numel()
-    lost = _lost(x, weight, terms)
+    off = lost(x.numpy(), weight.numpy(), terms)
     typical = float(item.made.square().mean().sqrt())
     power = min(_MOST, math.floor(math.log2(_ROOM / most)), math.floor(math.log2(LIMIT / float(x.abs().max()))))
-    if typical and lost > _NOTICED * typical and power > 0:
-        why = f"the step of its sums loses about {lost / typical:.2g} of a typical result"
+    if typical and off > NOTICED * typical and power > 0:
+        why = f"the step of its sums loses about {off / typical:.2g} of a typical result"
         return Mended(name, kind, "P4", why, f"scaled by 2^{power} and back"), power
     return None
-
-
-def _lost(x: torch.Tensor, weight: torch.Tensor, terms: int) -> float:
-    """A sum's expected error: a typical product's, independent of the others', times the root of their number."""
-    sizes = [value.abs()[value != 0] for value in (x, weight)]
-    if not all(size.numel() for size in sizes):
-        return 0.0
-    product = math.prod(float(size.median()) for size in sizes)
-    # Half a step at the most, and the whole product where it vanishes.
-    each = STEP / math.sqrt(12) if product > 2.0**-15 else max(product, STEP / math.sqrt(12))
-    return each * math.sqrt(max(1, terms))
 
 
 def _softplus(item: _Node) -> tuple[Mended, int] | None:
@@ -193,6 +191,48 @@ def _log_sum_exp(item: _Node) -> tuple[Mended, int] | None:
     return Mended(item.operation.name, "reduce_log_sum_exp", "R2", why, "the maximum is taken out first"), 0
 
 
+def _log(item: _Node) -> tuple[Mended, int] | None:
+    """The logarithm of a softmax of which some are 0."""
+    maker, zeros = item.survey.maker(item.operation, "x"), int((item.given["x"] == 0).sum())
+    if maker is None or maker.type != "softmax" or not zeros:
+        return None
+    why = f"{zeros} of its {item.made.numel()} operands are 0: -infinity, or -45440 there"
+    return Mended(item.operation.name, "log", "P9", why, "x - max - log(sum(exp(x - max)))"), 0
+
+
+def _round(item: _Node) -> tuple[Mended, int] | None:
+    x = item.given["x"]
+    ties = int(((x - x.trunc()).abs() == 0.5).sum())
+    if not ties or not bool(x.isfinite().all()):
+        return None
+    why = f"{ties} of its {x.numel()} operands are ties, which round away from zero there"
+    return Mended(item.operation.name, "round", "R9", why, "by floor and ceil, ties to even"), 0
+
+
+def _remainder(item: _Node) -> tuple[Mended, int] | None:
+    most = float(item.given["x"].abs().max()) if item.given["x"].numel() else 0.0
+    if not 1024 < most < math.inf:
+        return None
+    why = f"its operand reaches {most:.4g}, and f16 mod is poor above 1024"
+    return Mended(item.operation.name, "mod", "O9", why, "x - y * floor(x / y) in f32"), 0
+
+
+def _mask(item: _Node) -> tuple[Mended, int] | None:
+    """A mask that is filled with less than -6e4 by a constant."""
+    operation, survey = item.operation, item.survey
+    constant = {name: item.given.get(name) for name in operation.inputs if survey.is_constant(operation, name)}
+    fills = [value for value in constant.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    low = min((float(fill.min()) for fill in fills if fill.numel()), default=0.0)
+    if low >= LEAST or not reaches_softmax(survey, operation):
+        return None
+    why = f"it is filled with {low:.4g}: what is added to it makes it -infinity, and a row of it NaN"
+    return Mended(operation.name, operation.type, "R7", why, f"filled with {LEAST:.0f}"), 0
+
+
+def _mul(item: _Node) -> tuple[Mended, int] | None:
+    return _mask(item) or _product(item)
+
+
 def _product(item: _Node) -> tuple[Mended, int] | None:
     """A product of two dequantized values that is quantized."""
 
@@ -211,5 +251,9 @@ _JUDGES: Mapping[str, Callable[[_Node], tuple[Mended, int] | None]] = {
     **dict.fromkeys(SUMS, _sum),
     "softplus": _softplus,
     "reduce_log_sum_exp": _log_sum_exp,
-    "mul": _product,
+    "log": _log,
+    "round": _round,
+    "mod": _remainder,
+    **dict.fromkeys(MASKED, _mask),
+    "mul": _mul,
 }

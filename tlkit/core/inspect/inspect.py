@@ -29,9 +29,12 @@ def inspect(
     chip: str | None = None,
     measured: bool = False,
     diff: str | os.PathLike[str] | None = None,
+    inputs: Sequence[str] = (),
+    seed: int = 0,
     report: Report = lambda what, share: None,
 ) -> Inspection:
-    """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools.
+    """Describe the model file at ``path`` without loading its weights; imports neither torch nor coremltools but for
+    ``inputs``.
 
     ``path`` may be an address: ``hf://org/name[@revision][/file]`` (huggingface_hub's cache), ``https://...`` or ``-``.
 
@@ -39,8 +42,9 @@ def inspect(
     a multifunction package's, ``stage`` one of a pipeline's, by its number (from 0) or name. ``stats`` reads every
     value of the tensors that match ``tensors`` (all of them for None), ``hashes`` every byte. ``placement`` predicts
     the unit of each operation for each of ``units`` on ``chip``, and ``measured`` asks Core ML for its own plans as
-    well (on a Mac). ``diff`` is another file, of any format, to compare with: tensors are matched by name. ``report``
-    is called with what is being done and the share that is finished.
+    well (on a Mac). ``inputs`` (``NAME=VALUE``; those left out are drawn by ``seed``) are what ``risks`` are looked for
+    on, too: the model is run once, with torch. ``diff`` is another file, of any format, to compare with: tensors are
+    matched by name. ``report`` is called with what is being done and the share that is finished.
 
     Raises LoadError for a file that cannot be read, UsageError for options that do not go together.
     """
@@ -50,6 +54,8 @@ def inspect(
         found.__dict__["placement"] = _placement(found, units, chip)
     if measured:
         found.__dict__["measured"] = _measured(found)
+    if inputs:
+        found.__dict__["risks"] = _sampled(found, inputs, seed)
     if stats:
         found.__dict__["stats"] = _stats(found, tensors, report)
     if hashes:
@@ -66,6 +72,16 @@ def _placement(found: Inspection, units: Sequence[str | Unit], chip: str | None)
         raise UsageError(f"{found.path}: --placement is for Core ML models", "convert it first: tlkit convert")
     wanted = [unit if isinstance(unit, Unit) else Unit.parse(unit) for unit in units]
     return placements(found.package, wanted, chip, found.function)
+
+
+def _sampled(found: Inspection, inputs: Sequence[str], seed: int) -> Any:
+    """The risks of the program and of the values that it meets."""
+    from tlkit.core.inspect.risks import sampled_risks
+    from tlkit.mil.risks.find import merged
+
+    if found.package is None or found.stage is not None:
+        raise UsageError(f"{found.path}: --input is for whole Core ML models", "leave it out")
+    return merged([found.risks, sampled_risks(found.package, inputs, seed, found.function)])
 
 
 def _measured(found: Inspection) -> Any:

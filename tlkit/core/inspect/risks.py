@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tlkit.errors import UsageError
 from tlkit.formats.coreml.describe import describe_package
 from tlkit.formats.coreml.package import Package
 from tlkit.types import ModelInfo
@@ -40,6 +42,34 @@ def _function_risks(package: Package, program: Program, name: str, info: ModelIn
     from tlkit.mil.risks.find import find_risks  # late, for the same reason
 
     return find_risks(program.function(name), info.inputs, info.outputs, info.sizes.get("weights", 0))
+
+
+def sampled_risks(
+    package: Package, texts: Sequence[str], seed: int = 0, function: str | None = None
+) -> tuple[Risk, ...]:
+    """Return the risks that the values of one inference show, with what was measured, most serious first.
+
+    ``texts`` are inputs (``NAME=VALUE``), the others are drawn by ``seed``. Imports torch. Those that ``tlkit edit
+    --mend-risks`` can mend say so. Raises UsageError for a model without a program, and what running it raises.
+    """
+    if package.program is None:
+        raise UsageError(f"{package.root}: --risks with --input runs a program, and this has none", "leave --input out")
+    package.require_weights()
+    from tlkit.core.edit.mend import judged  # late: it imports torch
+    from tlkit.core.model.load import load_model
+    from tlkit.core.run import sampled
+    from tlkit.mil.risks.find import merged
+    from tlkit.mil.risks.kit import Level, Risk
+
+    loaded = load_model(package.root, function=function)
+    arrays = sampled.given_arrays(loaded, texts, seed)
+    program = package.program.function(function)
+    command = f"tlkit edit {package.root.name} --mend-risks: "
+    mended = [
+        Risk(item.row, Level.WRONG, "Neural Engine", item.why, command + item.change, (item.operation,))
+        for item, _ in judged(program, arrays)
+    ]
+    return merged([tuple(mended), sampled.sampled_risks(program, arrays)])
 
 
 def grave(risks: tuple[Risk, ...]) -> tuple[Risk, ...]:

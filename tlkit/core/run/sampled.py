@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlkit.mil.program import Function, Operation, Ref, TensorType, Value
-from tlkit.mil.risks.kit import Level, Risk, Survey, half, made
+from tlkit.mil.risks.kit import Level, Risk, Span, Survey, half, made
+from tlkit.mil.risks.numbers import STRICT_MASK, reaches_softmax
 from tlkit.mil.types import DType
+
+if TYPE_CHECKING:
+    from tlkit.core.model.load import LoadedModel
 
 Array = np.ndarray[Any, Any]
 _READ = 1 << 20  # elements of a constant operand that are read for a check
@@ -24,6 +28,8 @@ _READ = 1 << 20  # elements of a constant operand that are read for a check
 _LARGEST_SUM = 32752.0
 _SMALLEST_PRODUCT = 2.0**-14
 _WHOLE = 2**24
+_STEP = 2.0**-16
+_LEAST_HALF = 2.0**-25  # what f16 rounds to more than zero
 _SUMS = ("conv", "conv_transpose", "matmul", "linear", "einsum")
 _WHOLE_NUMBERS = ("add", "sub", "mul", "floor_div", "mod", "reduce_sum", "reduce_prod", "cumsum", "square", "pow")
 _INVALID = ("softmax", "log", "sqrt", "rsqrt", "real_div", "pow", "inverse", "sub", "mul")
@@ -88,10 +94,25 @@ def sampled_risks(function: Function, arrays: Mapping[str, Array]) -> tuple[Risk
     watcher = _Watcher(Survey(function), dict(arrays))
     TorchEngine(function).watch(arrays, watcher)
     return tuple(
-        Risk(item.row, Level.WRONG, item.units, item.text, item.mend, tuple(watcher.found[item]))
+        Risk(
+            item.row,
+            Level.WRONG,
+            item.units,
+            item.text,
+            item.mend,
+            tuple(watcher.found[item]),
+            tuple(span for place in watcher.found[item] for span in watcher.spans[place]),
+        )
         for item in _CHECKS
         if item in watcher.found
     )
+
+
+def given_arrays(loaded: LoadedModel, texts: Sequence[str], seed: int = 0) -> dict[str, Array]:
+    """Return a model's inputs as its engine takes them: of ``texts`` (``NAME=VALUE``), the others drawn by ``seed``."""
+    from tlkit.core.model.values import collect  # late: convert needs no files of inputs
+
+    return loaded.arrays(collect(loaded.inputs, texts, (), seed, lambda _: None, loaded.stored))
 
 
 @dataclass
@@ -101,6 +122,7 @@ class _Watcher:
     survey: Survey
     kept: dict[str, Array]
     found: dict[ValueCheck, list[str]] = field(default_factory=dict)
+    spans: dict[str, list[Span]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         types = {kind for item in _CHECKS for kind in item.types}
@@ -146,6 +168,24 @@ class _Watcher:
                 with np.errstate(all="ignore"):
                     if item.holds(moment):
                         self.found.setdefault(item, []).append(moment.operation.name)
+                        self.spans[moment.operation.name] = _spans(moment)
+
+
+_TOLD = ("x", "y", "a", "b", "weight", "indices")  # operands whose ranges are told
+
+
+def _spans(moment: Moment) -> list[Span]:
+    """The ranges of what an operation was given and made: of finite values, where there are any."""
+    values = {name: moment.given[name] for name in _TOLD if name in moment.given} | {"result": moment.made}
+    found = []
+    for name, value in values.items():
+        wide = value.astype(np.float64)
+        finite = wide[np.isfinite(wide)]
+        if finite.size:
+            # An infinity is an end of a range, too: what has become of a value that was too large.
+            least, largest = (np.nanmin(wide), np.nanmax(wide)) if name == "result" else (finite.min(), finite.max())
+            found.append(Span(moment.operation.name, name, float(least), float(largest)))
+    return found
 
 
 def _names(operation: Operation) -> set[str]:
@@ -341,3 +381,67 @@ def _no_variance(moment: Moment) -> bool:
 def _tie(moment: Moment) -> bool:
     x = moment.floats("x")
     return x is not None and bool((np.abs(x - np.trunc(x)) == 0.5).any())
+
+
+@check(
+    "P9",
+    "units differ",
+    "the logarithm of zeros on the inputs tried: -infinity by MIL's rule, -45440 on the Neural Engine",
+    "write a softmax's as one log_softmax: x - max - log(sum(exp(x - max))); of others, add an epsilon",
+    "log",
+)
+def _log_of_zero(moment: Moment) -> bool:
+    x, epsilon = moment.floats("x"), moment.floats("epsilon")
+    # An epsilon that f16 does not hold is none.
+    added = epsilon is not None and bool((epsilon > _LEAST_HALF).any())
+    return _half(moment) and x is not None and not added and bool((x == 0).any())
+
+
+@check(
+    "R7",
+    "units differ",
+    "a mask below -6e4 on the inputs tried: what is added to it makes it -infinity",
+    "fill masks with -6e4",
+    "add",
+    "select",
+)
+def _low_mask(moment: Moment) -> bool:
+    fills = [moment.given[name] for name in ("x", "y", "a", "b") if name in moment.given]
+    low = _half(moment) and any(fill.dtype.kind == "f" and bool((fill < STRICT_MASK).any()) for fill in fills)
+    return low and reaches_softmax(moment.survey, moment.operation)
+
+
+@check(
+    "P4",
+    "Neural Engine",
+    "long sums whose products are near its step of 2^-16 on the inputs tried: results lose digits to it",
+    "scale an operand up by a power of two, and the result down (tlkit edit --mend-risks)",
+    "matmul",
+)
+def _lost_digits(moment: Moment) -> bool:
+    x, y = moment.floats("x"), moment.floats("y")
+    if not _half(moment) or x is None or y is None or x.ndim < 2 or not moment.made.size:
+        return False
+    turned = moment.given.get("transpose_x")
+    terms = x.shape[-2 if turned is not None and bool(turned) else -1]
+    typical = float(np.sqrt(np.mean(np.square(moment.made.astype(np.float64)))))
+    return terms >= _LONG and math.isfinite(typical) and typical > 0 and lost(x, y, terms) > _SHARE * typical
+
+
+NOTICED = 2.0**-11
+"""Of a result's typical size: f16's own rounding. What loses less is never worth another form."""
+_LONG, _SHARE = 256, 0.01  # terms of a sum, and what it may lose, from which a model's owner wants to know of it
+
+
+def lost(x: Array, weight: Array, terms: int) -> float:
+    """Return the error that the Neural Engine's step of 2^-16 makes of a sum of ``terms`` products (row P4).
+
+    A typical product's, independent of the others', times the root of their number.
+    """
+    sizes = [np.abs(value[value != 0]) for value in (x, weight)]
+    if not all(size.size for size in sizes):
+        return 0.0
+    product = math.prod(float(np.median(size)) for size in sizes)
+    # Half a step at the most, and the whole product where it vanishes.
+    each = _STEP / math.sqrt(12) if product > _STEP * 2 else max(product, _STEP / math.sqrt(12))
+    return each * math.sqrt(max(1, terms))

@@ -41,7 +41,8 @@ def merged(found: Sequence[tuple[Risk, ...]]) -> tuple[Risk, ...]:
     joined: dict[tuple[str, str], Risk] = {}
     for risk in (risk for risks in found for risk in risks):
         key = (risk.row, risk.text)
-        places = (*joined[key].places, *risk.places) if key in joined else risk.places
-        joined[key] = replace(risk, places=tuple(dict.fromkeys(places)))
+        before = joined.get(key, risk)
+        places, measured = (*before.places, *risk.places), (*before.measured, *risk.measured)
+        joined[key] = replace(risk, places=tuple(dict.fromkeys(places)), measured=tuple(dict.fromkeys(measured)))
     order = list(Level)
     return tuple(sorted(joined.values(), key=lambda risk: order.index(risk.level)))

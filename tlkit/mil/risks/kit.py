@@ -39,9 +39,19 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """What was measured on given values: the least and the largest of ``value`` (``x``, ``result``) at ``place``."""
+
+    place: str
+    value: str
+    least: float
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
 class Risk:
     """One row that applies to a model: ``units`` says where, ``places`` names the operations or ports, in program
-    order."""
+    order. ``measured``, of a risk that values show: their ranges."""
 
     row: str
     level: Level
@@ -49,6 +59,7 @@ class Risk:
     text: str
     mend: str
     places: tuple[str, ...]
+    measured: tuple[Span, ...] = ()
 
 
 class Rule(NamedTuple):

@@ -10,7 +10,8 @@ from tlkit.mil.types import DType
 
 _INT4 = (DType.INT4, DType.UINT4)
 # f16 ends at -65504; below this fill, adding a score of a few thousand overflows.
-_STRICT_MASK = -6e4
+STRICT_MASK = -6e4
+"""The least fill of a mask that stays finite when a score is added."""
 
 
 @rule(
@@ -230,7 +231,7 @@ def _infinite_mask(survey: Survey) -> Found:
     for item in survey.of("add", "select", "mul", "sub"):
         fills = [survey.constant(item, name) for name in ("x", "y", "a", "b") if name in item.inputs]
         numbers = [n for fill in fills for n in _flat(fill) if isinstance(n, float)]
-        if half(made(item)) and any(n < _STRICT_MASK for n in numbers) and _reaches_softmax(survey, item):
+        if half(made(item)) and any(n < STRICT_MASK for n in numbers) and reaches_softmax(survey, item):
             yield item.name
 
 
@@ -265,7 +266,7 @@ def _many_channels(survey: Survey) -> Found:
 _KEEPING = ("add", "mul", "reshape", "transpose", "expand_dims", "cast", "select", "tile", "concat")
 
 
-def _reaches_softmax(survey: Survey, item: Operation) -> bool:
+def reaches_softmax(survey: Survey, item: Operation) -> bool:
     """Whether a value reaches a softmax or an attention through operations that keep its elements."""
     seen: set[str] = set()
     queue = [item]
