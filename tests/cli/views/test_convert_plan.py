@@ -1,6 +1,6 @@
 """``convert --plan``: a placement, and nothing written.
 
-Covers tlkit/core/inspect/plan.py, tlkit/core/convert/tools/places.py.
+Covers tlkit/core/inspect/plan.py, tlkit/core/convert/capture/places.py.
 """
 
 from __future__ import annotations

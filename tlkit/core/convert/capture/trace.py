@@ -21,9 +21,11 @@ from torch.export import ExportedProgram
 from torch.jit._trace import TracerWarning
 
 from tlkit.core.convert.capture.examples import channel_ratios
+from tlkit.core.convert.capture.places import origins
 from tlkit.core.convert.capture.preflight import Place, find_op, find_place, lost_writes
 from tlkit.core.convert.capture.states import BufferState, found_states, start_notes, watching
 from tlkit.core.convert.capture.writes import without_writes
+from tlkit.core.inspect.places import Origin
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.host.quiet import quiet
 from tlkit.host.where import where
@@ -64,6 +66,10 @@ class Traced:
     def op(self, name: str) -> tuple[str, Place] | None:
         """Return the kind and the place of the op that gives the value ``name``."""
         return find_op(self.program, name)
+
+    def origins(self, made: Any) -> dict[str, Origin]:
+        """Return the origin of each operation of ``made``, coremltools' program of it, by its name."""
+        return origins(self.program, made)
 
 
 @contextmanager

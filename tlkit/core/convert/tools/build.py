@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.convert.tools.passes import pipeline
-from tlkit.core.convert.tools.places import origins
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
 from tlkit.core.inspect.places import KEY, record
@@ -147,7 +146,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
         _name_states(spec, traced.states)
         _check_outputs([feature.name for feature in spec.description.output])
         recipe.about.write(spec.description.metadata)
-        spec.description.metadata.userDefined[KEY] = record(origins(model, traced))
+        spec.description.metadata.userDefined[KEY] = record(traced.origins(model._mil_program))
         # The package on disk lacks what coremltools adds to the model afterwards; saving anew would copy the weights.
         ct.utils.save_spec(spec, str(root_model(path)))
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tlkit.mil.passes.ane.draft import Draft, argument, rewritten
 from tlkit.mil.passes.ane.layout import BINARY, UNARY
 from tlkit.mil.passes.base import Outcome, Pass
@@ -37,6 +35,7 @@ _COMPUTES = (
         )
     )
 )
+_LARGEST = 65504.0
 _MOST = 1 << 24  # elements of a constant that are read to see whether f16 holds them
 
 
@@ -158,7 +157,7 @@ class _Narrower:
         if not isinstance(item, Value) or not _is_wide(item):
             return item
         assert isinstance(item.type, TensorType)
-        data = item.numpy().astype(np.float16)
+        data = item.numpy().astype("float16")
         return Ref(self.draft.constant("half", Value(replace(item.type, dtype=DType.FP16), data.tobytes())))
 
 
@@ -170,9 +169,9 @@ def _fits(value: Value) -> bool:
     """Whether f16 holds an f32 constant."""
     if not isinstance(value.type, TensorType) or (value.type.size or 0) > _MOST:
         return False
-    with np.errstate(over="ignore"):
-        array = value.numpy()
-        return bool((array.astype(np.float16).astype(np.float32) == array).all())
+    array = value.numpy()
+    inside = bool((abs(array) <= _LARGEST).all())  # what is infinite in f16, or a NaN, is not the same
+    return inside and bool((array.astype("float16").astype("float32") == array).all())
 
 
 def _only_narrowed(block: Block) -> set[str]:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlkit.core.convert.capture.preflight import Place, named_places, plain_module, stack_line
 from tlkit.core.convert.tools.kit.reading import plain_name
 from tlkit.core.inspect.places import Origin
 
-if TYPE_CHECKING:
-    from tlkit.core.convert.capture.trace import Traced
 
-
-def origins(model: Any, traced: Traced) -> dict[str, Origin]:
-    """Return the origin of each operation of coremltools' ``model``, by its name; what has none is left out."""
-    program = model._mil_program
-    if program is None:
-        return {}
-    known = {plain_name(name): place for name, _, place in named_places(traced.program) if name}
+def origins(captured: Any, program: Any) -> dict[str, Origin]:
+    """Return the origin of each operation of coremltools' ``program``, by its name; what has none is left out."""
+    known = {plain_name(name): place for name, _, place in named_places(captured) if name}
     found = ((op.name, _origin(op, known)) for function in program.functions.values() for op in _running(function))
     return {name: origin for name, origin in found if any(origin)}
 
