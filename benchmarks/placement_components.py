@@ -4,7 +4,8 @@
 (an M5, CPU_AND_NE: recurrent decoders, joints, mel front ends and voice activity detectors 0 %, a model of open length
 0 % where the same of a fixed one has 94 %) are written as their papers describe them, converted, and predicted. Prints,
 per component, the share of operations that are as published, the slogan's beside it (everything on the Neural Engine),
-and the means over components.
+and the means over components. These are rebuilt: their weights are drawn, and an author's package may have other
+operations around the same network.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class Joint(nn.Module):
 class Mel(nn.Module):
     """Log-mel features by a convolution with windowed sines; ``normed`` as NeMo does it, else as Whisper does."""
 
+    basis: Tensor
+    bank: Tensor
+
     def __init__(self, size: int = 400, mels: int = 80, normed: bool = False) -> None:
         super().__init__()
         bins = size // 2 + 1
@@ -94,6 +98,8 @@ class Mel(nn.Module):
 
 class Voice(nn.Module):
     """A voice activity detector in Silero's manner: frames by a convolution, four convolutions, an LSTM cell."""
+
+    basis: Tensor
 
     def __init__(self, size: int = 256, width: int = 128) -> None:
         super().__init__()
@@ -133,7 +139,8 @@ class Segmenter(nn.Module):
         made = F.leaky_relu(self.norms[0](F.max_pool1d(self.first(audio).abs(), 3)))
         for layer, norm in zip(self.convs, list(self.norms)[1:], strict=True):
             made = F.leaky_relu(norm(F.max_pool1d(layer(made), 3)))
-        return self.last(self.out(self.rnn(made.transpose(1, 2))[0])).log_softmax(-1)
+        odds: Tensor = self.last(self.out(self.rnn(made.transpose(1, 2))[0]))
+        return odds.log_softmax(-1)
 
 
 class Durations(nn.Module):
@@ -167,10 +174,10 @@ class Encoder(nn.Module):
         """Features [1, 80, length] to [1, length / 2, width]."""
         for layer in self.convs:
             mel = F.gelu(layer(mel))
-        made = mel.transpose(1, 2)
+        mel = mel.transpose(1, 2)
         for block in self.layers:
-            made = block(made)
-        return made
+            mel = block(mel)
+        return mel
 
 
 COMPONENTS: Mapping[str, Component] = {
@@ -201,7 +208,7 @@ def main() -> None:
         found = COMPONENTS[name]
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory(), quiet():
-            plan = convert(found.make().eval(), inputs=found.inputs, plan=True, units=["ane"], chip=CHIP)
+            plan: Any = convert(found.make().eval(), inputs=found.inputs, plan=True, units=["ane"], chip=CHIP)
         (prediction,) = plan.predictions
         share = prediction.count("ane") / len(prediction.operations)
         ours.append(1 - abs(share - found.share))

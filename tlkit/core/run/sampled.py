@@ -19,7 +19,7 @@ from tlkit.mil.risks.numbers import STRICT_MASK, reaches_softmax
 from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
-    from tlkit.core.model.load import LoadedModel
+    from tlkit.core.model.load import Model
 
 Array = np.ndarray[Any, Any]
 _READ = 1 << 20  # elements of a constant operand that are read for a check
@@ -108,7 +108,7 @@ def sampled_risks(function: Function, arrays: Mapping[str, Array]) -> tuple[Risk
     )
 
 
-def given_arrays(loaded: LoadedModel, texts: Sequence[str], seed: int = 0) -> dict[str, Array]:
+def given_arrays(loaded: Model, texts: Sequence[str], seed: int = 0) -> dict[str, Array]:
     """Return a model's inputs as its engine takes them: of ``texts`` (``NAME=VALUE``), the others drawn by ``seed``."""
     from tlkit.core.model.values import collect  # late: convert needs no files of inputs
 
