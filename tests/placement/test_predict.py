@@ -5,11 +5,13 @@ Covers tlkit/placement/facts.py, tlkit/placement/rules.py.
 
 from __future__ import annotations
 
+import ast
 import csv
 import itertools
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -163,3 +165,23 @@ def test_the_largest_m5s_put_all_but_small_networks_on_the_gpu() -> None:
     assert "gpu" not in [placed.unit for placed in predicted(small, Unit.ALL, "M5 Max").operations]
     assert [placed.unit for placed in predicted(large, Unit.ANE, "M5 Max").operations] == ["ane", "ane"]
     assert [placed.unit for placed in predicted(large, Unit.ALL, "M4").operations] == ["ane", "ane"]
+
+
+def test_every_rule_that_is_no_command_s_says_what_to_write_instead() -> None:
+    """Two lines of Python, before and after; what no line of a source changes is named here."""
+    without = {"custom-layer", "island", "cheaper-elsewhere", "GPU-only-not", "GPU-first", "GPU-op", "ANE-none"}
+    for rule in all_rules().values():
+        if rule.id in without or rule.mend.startswith("tlkit "):
+            continue
+        before, after = rule.example.strip().splitlines()
+        assert ast.dump(ast.parse(before)) != ast.dump(ast.parse(after)), rule.id
+
+
+def test_examples_compute_the_same() -> None:
+    """Those that claim to."""
+    x, n = torch.randn(3, 5, dtype=torch.float64), 5
+    assert torch.allclose(x.cumsum(-1), x @ torch.ones(n, n, dtype=x.dtype).triu())
+    b, h, w, c = 2, 3, 2, 4
+    x = torch.randn(b, h * 7, w * 7, c)
+    one, other = x.view(b, h, 7, w, 7, c).permute(0, 1, 3, 2, 4, 5), x.view(b * h, 7, w, 7 * c).permute(0, 2, 1, 3)
+    assert torch.equal(one.reshape(-1), other.reshape(-1))

@@ -17,7 +17,8 @@ Trust = Literal["high", "medium", "low"]
 
 @dataclass(frozen=True, slots=True)
 class PlacementRule:
-    """One rule: its id, a sentence, what to do about it, its source and how far to trust it.
+    """One rule: its id, a sentence, what to do about it, its source and how far to trust it. ``example`` is a change of
+    the PyTorch source in two lines, before and after; empty where none helps.
 
     Trust: ``high`` is machine data or Apple's own words, ``medium`` one careful measurer, ``low`` hearsay.
     """
@@ -27,6 +28,7 @@ class PlacementRule:
     mend: str
     source: str
     trust: Trust
+    example: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Shell
+from tests.formats import packages
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.write import write_package
+from tlkit.mil.text.api import parse_program
 
 TEXT = """program(1.3) { func main<ios18>(tensor<fp16, [1, 512, 32, 32]> x) {
   tensor<fp16, [512, 512, 3, 3]> w = const()[val = tensor<fp16, [512, 512, 3, 3]>(0x1p+0)];
@@ -85,6 +89,32 @@ def test_networks_of_before_programs_are_predicted_with_low_confidence(tlkit: Sh
     assert [row["reasons"] for row in custom["per_op"] if row["type"] == "custom_layer"] == [["custom-layer"]]
     done = tlkit("inspect", MODELS / "mlmodelc/waifu2x_anime_noise0_model.mlmodelc", "--placement")
     assert done.code == 2 and "the layers of a compiled neural network are not read" in done.err
+
+
+def test_listed_shapes_are_the_neural_engines_and_ranges_are_not(tlkit: Shell, tmp_path: Path) -> None:
+    """A program declares both as open: what is listed is planned at its default shape."""
+    sizes = [(1, 512, 32, 32), (1, 512, 64, 64)]
+    text = TEXT.replace("[1, 512, 32, 32]", "[1, 512, ?, ?]").replace("[1, 512, 30, 30]", "[1, 512, ?, ?]")
+    text = text.replace("sinh", "relu").replace("[512, 512, 3, 3]>(0x1p+0)", "[512, 512, 3, 3]>(0x1p-12)")
+    program = parse_program(text, lambda name: None)
+    seed = packages.two_listed(tmp_path / "seed.mlpackage", sizes, sizes)
+    model = open_package(seed).model
+    del model.description.input[1:]
+    model.description.input[0].name = "x"
+    model.description.input[0].type.multiArrayType.dataType = packages.ARRAYS.FLOAT16
+    listed = write_package(tmp_path / "listed.mlpackage", model, program).root
+    (found,) = tlkit("inspect", listed, "--placement", "--json").json()["placement"]
+    assert [(row["unit"], row["reasons"]) for row in found["per_op"]] == [("ane", []), ("ane", [])]
+    assert found["basis"].endswith("at the listed shape x 1x512x32x32")
+    assert found["per_op"][0]["macs"] == 512 * 512 * 9 * 900
+    array = model.description.input[0].type.multiArrayType
+    array.ClearField("enumeratedShapes")
+    for size in sizes[0]:
+        span = array.shapeRange.sizeRanges.add()
+        span.lowerBound, span.upperBound = size, size * (1 if size in (1, 512) else 2)
+    open_one = write_package(tmp_path / "range.mlpackage", model, program).root
+    (found,) = tlkit("inspect", open_one, "--placement", "--json").json()["placement"]
+    assert {tuple(row["reasons"]) for row in found["per_op"]} == {("ANE-range-shape",)}
 
 
 def test_rules_are_listed_without_a_model(tlkit: Shell) -> None:

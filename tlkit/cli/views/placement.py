@@ -128,8 +128,16 @@ def _reasons(found: Sequence[Reason], offer: Offer | None) -> RenderableType:
         if reason.rule.mend:
             tried = offer is not None and "--ane" in reason.rule.mend
             told.append(f"\n{'tried (see below)' if tried else 'guess'}: {reason.rule.mend}", "")
+            if reason.rule.example and not tried:
+                told.append("".join(_example(reason.rule.example)), "dim")
         table.add_row(percent(reason.share), f"{len(reason.operations)} op{'s' * (len(reason.operations) != 1)}", told)
     return table
+
+
+def _example(lines: str) -> Iterator[str]:
+    """A change of the source, line by line: what it was, what it becomes."""
+    for mark, line in zip("-+", lines.strip().splitlines(), strict=False):
+        yield f"\n{mark} {line}"
 
 
 def _per_op(prediction: Prediction) -> RenderableType:
@@ -146,12 +154,17 @@ def _per_op(prediction: Prediction) -> RenderableType:
 
 
 def rules_view() -> RenderableType:
-    """Return every rule: id, sentence, mend, source and trust."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for heading in ("rule", "why", "what to do (a guess, untried)", "source", "trust"):
-        table.add_column(heading, overflow="fold")
+    """Return every rule: id, sentence, what to do with an example, trust and source."""
+    table = grid()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for rule in all_rules().values():
-        table.add_row(rule.id, rule.why, rule.mend, rule.source, rule.trust)
+        told = Text(rule.why)
+        if rule.mend:
+            told.append(f"\nwhat to do (a guess, untried): {rule.mend}")
+        told.append("".join(_example(rule.example)), "dim")
+        told.append(f"\ntrust: {rule.trust}" + (f"; {rule.source}" if rule.source else ""), "dim")
+        table.add_row(Text(rule.id, "bold"), told)
     return table
 
 

@@ -11,6 +11,7 @@ from tlkit import __version__
 from tlkit.cli.sink.figures import percent
 from tlkit.cli.sink.stream import clean
 from tlkit.core.inspect.placement import origin, origins, reasons
+from tlkit.placement.facts import PlacementRule
 from tlkit.placement.predict import Placed, Prediction
 
 _NAMES = {"ane": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
@@ -23,7 +24,8 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 14px/1.45 s
 main { max-width: 1040px; margin: 0 auto; padding: 24px } h1 { font-size: 22px } h2 { font-size: 16px }
 .note { color: var(--soft) } svg { width: 100%; height: auto } .ane { fill: var(--ane) } .gpu { fill: var(--gpu) }
 .cpu { fill: var(--cpu) } svg text { fill: var(--soft); font-size: 11px } td, th { padding: 3px 10px 3px 0;
-  text-align: left; border-bottom: 1px solid var(--line); vertical-align: top } td.n { text-align: right }
+  text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
+  pre { margin: 2px 0; color: var(--soft); white-space: pre-wrap } td.n { text-align: right }
 """
 
 
@@ -91,13 +93,18 @@ def _regions(found: Sequence[Region]) -> str:
     )
 
 
+def _mend(rule: PlacementRule) -> str:
+    lines = [_text(line) for line in rule.example.strip().splitlines()]
+    return f"{_text(rule.mend)}<pre>{'<br>'.join(lines)}</pre>" if lines else _text(rule.mend)
+
+
 def _reasons(prediction: Prediction) -> str:
     found = reasons(prediction)
     if not found:
         return ""
     rows = [
         f"<tr><td>{reason.rule.id}<td class=n>{len(reason.operations)}<td class=n>{percent(reason.share)}"
-        f"<td>{_text(reason.rule.why)}<td>{_text(reason.rule.mend)}<td>{_text(', '.join(origins(reason.operations)))}"
+        f"<td>{_text(reason.rule.why)}<td>{_mend(reason.rule)}<td>{_text(', '.join(origins(reason.operations)))}"
         for reason in found
     ]
     head = "<tr><th>not on the Neural Engine<th>operations<th>share of cost<th>why<th>what to do<th>module"

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 from tlkit.core.edit.ane import Judged, for_ane, judged
 from tlkit.core.inspect.places import Origin, place_of, recorded
-from tlkit.errors import UsageError
+from tlkit.errors import TlkitError, UsageError, reason
 from tlkit.formats.coreml import legacy
+from tlkit.formats.coreml.describe import describe_package
 from tlkit.formats.coreml.legacy import NETWORKS
 from tlkit.formats.coreml.package import Package
+from tlkit.mil.passes.base import run_passes
+from tlkit.mil.passes.reshape import Reshape
 from tlkit.mil.passes.rewrite import change_bodies, change_operations
-from tlkit.mil.program import Function, NamedType, Operation, TensorType
+from tlkit.mil.program import Function, NamedType, Operation, Program, TensorType
 from tlkit.mil.types import DType
 from tlkit.placement.facts import PlacementRule, all_rules
 from tlkit.placement.predict import Placed, Prediction, predict
@@ -41,7 +44,32 @@ def placements(
             "trees and other classic models run on the CPU; a pipeline's stages are not predicted",
         )
     places = recorded(package, function)
-    return tuple(led_back(predict(package.program.function(function), unit, chip), places) for unit in units)
+    program, told = _at_a_listed_shape(package, package.program, function)
+    found = (led_back(predict(program, unit, chip), places) for unit in units)
+    return tuple(replace(item, basis=f"{item.basis}{told}") for item in found)
+
+
+def _at_a_listed_shape(package: Package, program: Program, name: str | None) -> tuple[Function, str]:
+    """A function, at the default one of the shapes that its inputs list: the Neural Engine takes those, one by one.
+
+    Also returns what that adds to the basis. It is run to know the shapes inside, which needs torch and the weights:
+    where it cannot be, its open shapes stay.
+    """
+    function = program.function(name)
+    if all(isinstance(item.type, TensorType) and item.type.size is not None for item in function.inputs):
+        return function, ""
+    flexible = [spec for spec in describe_package(package, name).inputs if spec.flexible]
+    if not flexible or not all(spec.listed for spec in flexible):
+        return function, ""
+    shapes = {spec.name: tuple(spec.shape) for spec in flexible}
+    key = next(key for key, item in program.functions.items() if item is function)
+    try:
+        package.require_weights()
+        made = run_passes(program, [Reshape(key, shapes)]).program.function(key)
+    except (TlkitError, ImportError) as error:
+        return function, f"; the shapes that it lists were not followed ({reason(error)})"
+    texts = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    return made, f"; at the listed shape {texts}"
 
 
 def led_back(prediction: Prediction, places: Mapping[str, Origin]) -> Prediction:
@@ -166,6 +194,7 @@ def document(prediction: Prediction) -> dict[str, object]:
                 "rule": reason.rule.id,
                 "why": reason.rule.why,
                 "mend": reason.rule.mend,
+                "example": reason.rule.example,
                 "trust": reason.rule.trust,
                 "share": reason.share,
                 "operations": [placed.name for placed in reason.operations],
