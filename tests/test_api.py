@@ -39,7 +39,9 @@ VIEWS = {
         *("baseline", "max_regression", "max_latency", "at", "max_memory", "max_load"),
     },
     "convert": set(),
-    "edit": set(),
+    # Pages are the commands' own, and `--find-nan` is `tlkit.find_nan`.
+    "edit": {"report"},
+    "compare": {"report", "find_nan"},
     "doctor": set(),
 }
 RENAMED = {"model": "path", "models": "model", "units": "unit", "output_path": "output"}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tlkit.core.bench.bench import BenchResult, bench
     from tlkit.core.compress.compress import Compressed, compress
     from tlkit.core.compress.door import edit
+    from tlkit.core.compress.wish import AutoCompressed
     from tlkit.core.convert.door import convert
     from tlkit.core.convert.export import ExportResult, export
     from tlkit.core.convert.functions import Combined, combine
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "tlkit.core.accuracy.accuracy": ("Accuracy", "accuracy"),
     "tlkit.core.compress.compress": ("Compressed", "compress"),
+    "tlkit.core.compress.wish": ("AutoCompressed",),
     "tlkit.core.convert.door": ("convert",),
     "tlkit.core.convert.result": ("ConversionResult",),
     "tlkit.core.doctor": ("Diagnosis", "doctor"),
@@ -74,6 +76,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Accuracy",
+    "AutoCompressed",
     "BenchResult",
     "Combined",
     "Compressed",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.cli.sink.page import Page
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,12 +139,7 @@ def compare(
     from tlkit.core.judge.compare import across
     from tlkit.core.judge.compare import compare as judge
 
-    page = None if report is None else Path(report)
-    if page is not None:
-        from tlkit.host.goals import files_named
-        from tlkit.host.staging import prepare
-
-        prepare(page, force=force, inputs=tuple(files_named(a, b, inputs, save_worst)))
+    page = None if report is None else Page(report, force, (a, b, inputs, save_worst))
     with sink.progress(f"comparing {a}"):
         notes: list[str] = []
         settings: dict[str, Any] = {
@@ -179,8 +174,10 @@ def compare(
     for note in notes:
         sink.note(note)
     if page is not None:
-        _write_page(page, result, force)
-        sink.note(f"report written to {page}")
+        from tlkit.cli.views.judge.compare_page import page as page_text
+
+        page.write(page_text(result))
+        sink.note(f"report written to {page.path}")
     if save_worst:
         sink.note(f"the worst input, {result.worst}, and both outputs written to {save_worst}")
     sink.answer(document(result, notes), partial(show, result))
@@ -228,17 +225,3 @@ def _show_nan(result: FirstNan) -> RenderableType:
     rows += [("first", f"{result.operation} ({result.type}): {what}", "bold red"), ("because", result.why, "yellow")]
     rows += [("on", result.case, ""), *((("in PyTorch", result.place, ""),) if result.place else ())]
     return card([*rows, *(("operand", f"{name}: {low:.4g} to {high:.4g}", "") for name, low, high in result.operands)])
-
-
-def _write_page(path: Path, result: Judgement, force: bool) -> None:
-    from tlkit.cli.views.judge.compare_page import page
-    from tlkit.host.staging import staged
-
-    text = page(result)
-
-    def read_again(made: Path) -> None:
-        if made.read_text() != text:
-            raise ValueError("another text than was written")
-
-    with staged(path, read_again, force=force) as made:
-        made.write_text(text)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tlkit.cli.options import compress as packing
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
+from tlkit.cli.sink.page import Page
+from tlkit.cli.sink.stream import Progress
+from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tlkit.core.compress.compress import Compressed
+    from tlkit.core.compress.wish import AutoCompressed
     from tlkit.core.edit.edit import EditResult
     from tlkit.core.precision.mixed import MixedPrecision
 
@@ -66,60 +72,20 @@ MendRisks = Annotated[
         help="Rewrite what goes wrong in the Neural Engine's arithmetic (emulated) on --input, or drawn values.",
     ),
 ]
-Quantize = Annotated[
-    str | None,
-    typer.Option(
-        "--quantize",
-        metavar="int8|int4[:...]",
-        help="Weights as integers: int8, int4:per-block=32, int8:per-tensor.",
-    ),
-]
-Palettize = Annotated[
-    str | None,
-    typer.Option(
-        "--palettize", metavar="BITS[:...]", help="Weights as palettes of 8, 6, 4, 3, 2 or 1 bits; 4:group=16."
-    ),
-]
-Prune = Annotated[
-    str | None, typer.Option("--prune", metavar="SHARE|N:M", help="Set the smallest weights to 0: 0.5, or 2:4.")
-]
-Rules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--rule", metavar="PATTERN=WHAT", help="What some get: 'linear*=int4', '*=prune0.5+int8'. Repeatable."
-    ),
-]
-Skip = Annotated[
-    list[str] | None, typer.Option("--skip", metavar="PATTERN", help="Weights to leave as they are. Repeatable.")
-]
-Threshold = Annotated[
-    int, typer.Option("--weight-threshold", metavar="N", min=1, help="Leave weights of fewer elements as they are.")
-]
 Precision = Annotated[
     str | None,
     typer.Option(
         "--precision", metavar="auto", help="f16 but for the fewest operations in f32 with which --min-snr is kept."
     ),
 ]
-KeepF32 = Annotated[
-    list[str] | None,
-    typer.Option("--keep-f32", metavar="PATTERN", help="Operations that stay in f32, the rest f16. Repeatable."),
-]
 Samples = Annotated[
     str | None,
-    typer.Option("--samples", metavar="DIR", help="Choose the precision on these: search on half, check on the rest."),
+    typer.Option(
+        "--samples", metavar="DIR", help="Choose precision or compression on these: half to search, half to check."
+    ),
 ]
 Target = Annotated[
     str | None, typer.Option("--target", metavar="OS", help="Oldest system for compressed weights. [what they need]")
-]
-Cosine = Annotated[
-    float | None, typer.Option("--min-cosine", metavar="C", help="What compressed weights have to keep; else exit 1.")
-]
-Snr = Annotated[
-    float | None,
-    typer.Option(
-        "--min-snr", metavar="DB", help="A signal-to-noise ratio in dB, which --precision auto keeps too. [26]"
-    ),
 ]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Run both models on one seeded input; exit 1 where they differ.")
@@ -144,18 +110,24 @@ def edit(
     chip: options.Chip = None,
     mend_risks: MendRisks = False,
     inputs: options.Inputs = None,
-    quantize: Quantize = None,
-    palettize: Palettize = None,
-    prune: Prune = None,
-    rules: Rules = None,
-    skip: Skip = None,
-    weight_threshold: Threshold = 2048,
+    quantize: packing.Quantize = None,
+    palettize: packing.Palettize = None,
+    prune: packing.Prune = None,
+    rules: packing.Rules = None,
+    skip: packing.Skip = None,
+    weight_threshold: packing.Threshold = 2048,
     precision: Precision = None,
-    keep_f32: KeepF32 = None,
+    keep_f32: packing.KeepF32 = None,
     samples: Samples = None,
+    compress: packing.Compress = None,
+    max_size: packing.MaxSize = None,
+    min_top1: packing.Top1 = None,
+    resume: packing.Resume = None,
+    jobs: packing.Jobs = 1,
+    report: packing.Report = None,
     target: Target = None,
-    min_cosine: Cosine = None,
-    min_snr: Snr = None,
+    min_cosine: packing.Cosine = None,
+    min_snr: packing.Snr = None,
     verify: Verify = True,
     seed: options.Seed = 0,
     force: options.Force = False,
@@ -176,63 +148,73 @@ def edit(
     tlkit edit net.mlpackage --mend-risks -o mended.mlpackage
     tlkit edit net.mlpackage --quantize int8 --skip '*head*' -o small.mlpackage
     tlkit edit net.mlpackage --precision auto --min-snr 40 -o mixed.mlpackage
+    tlkit edit net.mlpackage --compress auto --max-size 5MB -o best.mlpackage
     tlkit edit net.mlpackage --palettize 4 --rule 'conv=int8' --min-snr 30 -o smaller.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
     become another fixed one if the program's operations follow it.
     """
+    values = dict(locals())
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.compress.door import edit as change
 
-    with sink.progress(f"editing {model}") as bar:
-        result = change(
-            model,
-            output_path,
-            rename=rename or (),
-            input_shapes=input_shapes or (),
-            input_dtypes=input_dtypes or (),
-            output_dtypes=output_dtypes or (),
-            metadata=metadata or (),
-            author=author,
-            description=description,
-            license=license,
-            version=version,
-            classes=classes,
-            spec_version=spec_version,
-            ane=ane,
-            chip=chip,
-            mend_risks=mend_risks,
-            inputs=inputs or (),
-            quantize=quantize,
-            palettize=palettize,
-            prune=prune,
-            rules=rules or (),
-            skip=skip or (),
-            weight_threshold=weight_threshold,
-            precision=precision,
-            keep_f32=keep_f32 or (),
-            samples=samples,
-            target=target,
-            min_cosine=min_cosine,
-            min_snr=min_snr,
-            verify=verify,
-            seed=seed,
-            force=force,
-            report=lambda what, share: bar.describe(what),
-        )
-    # By name: to ask for the class itself would import what compresses.
-    if type(result).__name__ == "Compressed":
-        from tlkit.cli.views.judge.compressed import document, show
-
-        sink.answer(document(cast("Compressed", result)), lambda: show(cast("Compressed", result)))
-    elif type(result).__name__ == "MixedPrecision":
-        from tlkit.cli.views.judge import mixed
-
-        sink.answer(mixed.document(cast("MixedPrecision", result)), lambda: mixed.show(cast("MixedPrecision", result)))
-    else:
-        sink.answer(_document(cast("EditResult", result)), lambda: _show(cast("EditResult", result)))
+    if report is not None and compress is None:
+        raise UsageError("--report goes with --compress auto", "add that")
+    page = None if report is None else Page(report, force, (model,))
+    given = {name: values[name] for name in _TAKEN}
+    lists = {name: values[name] or () for name in _LISTS}
+    with sink.progress(f"editing {model}", 1.0) as bar:
+        result = change(model, output_path, **given, **lists, report=_reporter(bar))
+    # By name: to ask for the classes themselves would import what makes them.
+    views: dict[str, Callable[[output.Sink, Any, Page | None], None]] = {
+        "Compressed": _compressed,
+        "MixedPrecision": _mixed,
+        "AutoCompressed": _searched,
+    }
+    views.get(type(result).__name__, _edited)(sink, result, page)
     if not result.ok:
         raise typer.Exit(1)
+
+
+_LISTS = ("rename", "input_shapes", "input_dtypes", "output_dtypes", "metadata", "inputs", "rules", "skip", "keep_f32")
+_TAKEN = (
+    *("author", "description", "license", "version", "classes", "spec_version", "ane", "chip", "mend_risks"),
+    *("quantize", "palettize", "prune", "weight_threshold", "precision", "samples", "target", "min_cosine", "min_snr"),
+    *("compress", "max_size", "min_top1", "resume", "jobs", "verify", "seed", "force"),
+)
+
+
+def _reporter(bar: Progress) -> Callable[[str, float], None]:
+    def report(what: str, share: float) -> None:
+        bar.describe(what)
+        bar.update(share)
+
+    return report
+
+
+def _compressed(sink: output.Sink, result: Compressed, _: Page | None) -> None:
+    from tlkit.cli.views.judge.compressed import document, show
+
+    sink.answer(document(result), lambda: show(result))
+
+
+def _mixed(sink: output.Sink, result: MixedPrecision, _: Page | None) -> None:
+    from tlkit.cli.views.judge.mixed import document, show
+
+    sink.answer(document(result), lambda: show(result))
+
+
+def _searched(sink: output.Sink, result: AutoCompressed, page: Page | None) -> None:
+    from tlkit.cli.views.judge.searched import document, page_text, show
+
+    if page is not None:
+        page.write(page_text(result))
+        sink.note(f"report written to {page.path}")
+    sink.answer(document(result), lambda: show(result))
+
+
+def _edited(sink: output.Sink, result: EditResult, _: Page | None) -> None:
+    sink.answer(_document(result), lambda: _show(result))
 
 
 def _document(result: EditResult) -> dict[str, Any]:

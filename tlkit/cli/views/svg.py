@@ -33,6 +33,36 @@ def bars(values: Sequence[tuple[str, float, str]], width: float = 2 * WIDTH, nam
     return _svg(width, 24 * len(values) + 6, "".join(rows), name)
 
 
+def curve(points: Sequence[tuple[float, float, str]], titles: tuple[str, str], marked: int = -1) -> str:
+    """Points (x, y, name) over both axes, those without a name joined by a line; ``marked`` is one to point out.
+
+    ``titles`` say what the axes are.
+    """
+    width, height, left, bottom = 2.0 * WIDTH, 2.4 * HEIGHT, 64.0, 40.0
+    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+    across, up = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        room = width - left - 90, height - bottom - 24
+        return left + room[0] * (x - min(xs)) / across, height - bottom - room[1] * (y - min(ys)) / up
+
+    line = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y, name in sorted(points) if not name)
+    parts = [f'<polyline points="{line}" fill="none" stroke="currentColor" opacity="0.4"/>']
+    for index, (x, y, name) in enumerate(points):
+        at_x, at_y = place(x, y)
+        size = 6 if index == marked else 3.5
+        parts.append(f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{size}" class="{"bar" if not name else "other"}"/>')
+        told = f"chosen{f' ({name})' if name else ''}" if index == marked else name
+        parts.append(f'<text x="{at_x + 8:.1f}" y="{at_y + 4:.1f}">{_text(told)}</text>' if told else "")
+    for value in (min(xs), max(xs)):
+        parts.append(f'<text x="{place(value, min(ys))[0]:.1f}" y="{height - 22:.0f}">{value:.3g}</text>')
+    for value in (min(ys), max(ys)):
+        parts.append(f'<text x="{left - 8:.0f}" y="{place(min(xs), value)[1] + 4:.1f}" class="end">{value:.3g}</text>')
+    parts.append(f'<text x="{left:.0f}" y="{height - 6:.0f}">{_text(titles[0])}</text>')
+    parts.append(f'<text x="4" y="12">{_text(titles[1])}</text>')
+    return _svg(width, height, "".join(parts))
+
+
 def stacked(shares: Mapping[str, float]) -> str:
     """One bar cut by share (0..1), a colour for each unit."""
     x, parts = 0.0, []

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlkit.core.compare.difference import Tolerance
 from tlkit.core.compare.packages import compare_packages
-from tlkit.core.compress.choices import WeightChoice, parse_rules, told, unused
+from tlkit.core.compress.choices import Rules, WeightChoice, parse_rules, told, unused
 from tlkit.core.compress.tools import THRESHOLD, WeightUse, opened, packed, weight_uses
 from tlkit.core.convert.tools.build import check_versions
 from tlkit.core.convert.tools.rebuild import TIDY, rebuild
@@ -102,34 +102,33 @@ def compress(
     if goal.suffix != ".mlpackage":
         raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
     prepare(goal, force=force, kind=PACKAGE, inputs=[source])
-    package = _opened(source)
+    package = open_to_compress(source)
     check_versions()
     with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
         scratch = path.with_name("uncompressed.mlpackage")
         report("reading the weights", 0.0)
         shutil.copytree(source, scratch)
-        uses, choices = _chosen(scratch, chosen, threshold)
+        uses, choices = chosen_uses(scratch, chosen, threshold)
         wanted = _target(package, choices, target)
         report(f"compressing {len(choices)} weights", 0.1)
         if wanted.version > package.model.specificationVersion:
-            raised = path.with_name("raised.mlpackage")
-            rebuild(package, wanted, raised, TIDY, report)
             shutil.rmtree(scratch)
-            raised.rename(scratch)
-            uses, choices = _chosen(scratch, chosen, threshold)
-        _write(scratch, path, choices, threshold)
-        weights = tuple(_measured(path, uses, choices))
+            rebuild(package, wanted, scratch, TIDY, report)
+            uses, choices = chosen_uses(scratch, chosen, threshold)
+        write_packed(scratch, path, choices, threshold)
+        weights = tuple(measured(path, uses, choices))
         report("verifying", 0.8)
         limits = _limits(choices, min_cosine, min_snr)
         check = compare_packages(source, path, seed, limits) if verify else None
         info = replace(describe(path), path=str(goal))
-        sizes = _bytes(source), _bytes(path)
+        sizes = package_bytes(source), package_bytes(path)
         shutil.rmtree(scratch)
     return Compressed(goal, str(source), *sizes, weights, wanted.name, _notes(package, wanted, uses, weights, choices),
                       _limits_text(limits), check, info)  # fmt: skip
 
 
-def _opened(source: Path) -> Package:
+def open_to_compress(source: Path) -> Package:
+    """Return the package at ``source``; UsageError where it is none whose weights can be compressed."""
     sniff.expect_coreml(source)
     package = open_package(source)
     if package.program is None or package.root != source or not source.is_dir() or package.file.suffix != ".mlmodel":
@@ -139,9 +138,16 @@ def _opened(source: Path) -> Package:
     return package
 
 
-def _chosen(path: Path, rules: Any, threshold: int) -> tuple[tuple[WeightUse, ...], dict[str, WeightChoice]]:
+def weight_uses_of(path: Path, threshold: int) -> tuple[WeightUse, ...]:
+    """Return the weights of a package of at least ``threshold`` elements; the package may be rewritten."""
     with opened(path) as (model, _, tools):
-        uses = weight_uses(model, tools, threshold)
+        return weight_uses(model, tools, threshold)
+
+
+def chosen_uses(path: Path, rules: Rules, threshold: int) -> tuple[tuple[WeightUse, ...], dict[str, WeightChoice]]:
+    """Return the weights of a package, and by name what ``rules`` ask for; UsageError for a pattern without a weight,
+    and where nothing is left to do."""
+    uses = weight_uses_of(path, threshold)
     strangers = unused(rules, (use.names for use in uses))
     if strangers:
         known = ", ".join(use.name for use in uses[:4]) or "none"
@@ -170,12 +176,13 @@ def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | 
     return target_of_version(max(needed, version))
 
 
-def _write(scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int) -> None:
+def write_packed(scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int) -> None:
+    """Write the package ``scratch``, which may be rewritten, to ``path`` with its weights as ``choices`` says."""
     with opened(scratch) as (model, _, tools):
         packed(model, tools, choices, threshold).save(str(path))
 
 
-def _measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, WeightChoice]) -> list[PackedWeight]:
+def measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, WeightChoice]) -> list[PackedWeight]:
     """Return the bytes of each weight in both files; what is packed has the weight's name and more behind it."""
     stored = {entry.name: entry.nbytes for entry in open_tensors(path).entries()}
     found = []
@@ -187,7 +194,8 @@ def _measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, Weigh
     return found
 
 
-def _bytes(path: Path) -> int:
+def package_bytes(path: Path) -> int:
+    """Return the bytes of all files of a package."""
     return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
 
 

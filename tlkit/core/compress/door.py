@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlkit.core.compress.compress import Compressed, compress
+from tlkit.core.compress.auto import compress_auto
+from tlkit.core.compress.compress import Compressed
+from tlkit.core.compress.compress import compress as compress_weights
 from tlkit.core.compress.tools import THRESHOLD
+from tlkit.core.compress.wish import AutoCompressed
 from tlkit.core.edit.edit import EditResult, Pairs
 from tlkit.core.edit.edit import edit as change
 from tlkit.core.precision.mixed import MixedPrecision, mixed_precision
+from tlkit.core.weights.plan import parse_size
 from tlkit.errors import UsageError
 
 _BOTH = ("model", "output", "verify", "seed", "force")
@@ -53,6 +57,11 @@ def edit(
     precision: str | None = None,
     keep_f32: Sequence[str] = (),
     samples: str | os.PathLike[str] | None = None,
+    compress: str | None = None,
+    max_size: str | int | None = None,
+    min_top1: float | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
     target: str | None = None,
     min_cosine: float | None = None,
     min_snr: float | None = None,
@@ -60,24 +69,29 @@ def edit(
     seed: int = 0,
     force: bool = False,
     report: Callable[[str, float], None] = lambda what, share: None,
-) -> EditResult | Compressed | MixedPrecision:
+) -> EditResult | Compressed | MixedPrecision | AutoCompressed:
     """Write ``model`` to ``output`` with the changes asked for, as ``tlkit edit`` does; return what was made.
 
     ``quantize``, ``palettize``, ``prune`` or ``rules`` make a package with compressed weights (a Compressed), as
     :func:`tlkit.core.compress.compress.compress` documents; ``precision`` (``auto``) or ``keep_f32`` one in f16 with
-    some operations in f32 (a MixedPrecision), as :func:`tlkit.core.precision.mixed.mixed_precision` does; everything
-    else is an edit of the model's description or program (an EditResult), as :func:`tlkit.core.edit.edit.edit` does.
-    They do not go together.
+    some operations in f32 (a MixedPrecision), as :func:`tlkit.core.precision.mixed.mixed_precision` does; ``compress``
+    (``auto``) the smallest or best one within ``max_size`` (``5MB``), ``min_snr`` and ``min_top1`` (an AutoCompressed),
+    as :func:`tlkit.core.compress.auto.compress_auto` does; everything else is an edit of the model's description or
+    program (an EditResult), as :func:`tlkit.core.edit.edit.edit` does. They do not go together.
     """
     given = {name: value for name, value in locals().items() if name != "report"}
     if precision or keep_f32:
         return _mixed(given, report)
-    if samples is not None:
-        raise UsageError("--samples goes with --precision auto and --keep-f32", "add one of them")
-    for name in ("precision", "keep_f32", "samples"):
+    if compress is not None:
+        return _searched(given, report)
+    for name in ("precision", "keep_f32", "samples", "compress"):
+        if name == "samples" and samples is not None:
+            raise UsageError("--samples goes with --precision auto, --keep-f32 and --compress auto", "add one of them")
         del given[name]
+    for name in ("max_size", "min_top1", "resume", "jobs"):
+        _refuse({name: given.pop(name)}, inspect.signature(edit).parameters, "goes with --compress auto", "add that")
     packing = {"threshold": given.pop("weight_threshold")}
-    parameters = inspect.signature(compress).parameters
+    parameters = inspect.signature(compress_weights).parameters
     packing |= {name: given.pop(name) for name in list(given) if name in parameters and name not in _BOTH}
     both = {name: given.pop(name) for name in _BOTH}
     wanted = any(packing[name] for name in ("quantize", "palettize", "prune", "rules"))
@@ -86,7 +100,19 @@ def edit(
         _refuse(packing, defaults, "goes with compression", "add --quantize, --palettize or --prune")
         return change(**both, **given)
     _refuse(given, defaults, "and compression are two edits", "edit it first, and compress what that writes")
-    return compress(**both, **packing, report=report)
+    return compress_weights(**both, **packing, report=report)
+
+
+def _searched(given: dict[str, Any], report: Callable[[str, float], None]) -> AutoCompressed:
+    """Search for the best choice of each weight; nothing that changes a model in another way goes with it."""
+    if given.pop("compress") != "auto":
+        raise UsageError("--compress: only auto searches", "--quantize, --palettize and --prune choose by hand")
+    given["threshold"], given["max_size"] = given.pop("weight_threshold"), parse_size(given["max_size"])
+    wanted = {name: given.pop(name) for name in inspect.signature(compress_auto).parameters if name in given}
+    if not given.pop("verify"):
+        raise UsageError("--no-verify: --compress auto rests on running what it makes", "leave it out")
+    _refuse(given, inspect.signature(edit).parameters, "and --compress auto are two edits", "do one after the other")
+    return compress_auto(**wanted, report=report)
 
 
 def _mixed(given: dict[str, Any], report: Callable[[str, float], None]) -> MixedPrecision:

@@ -1,0 +1,92 @@
+"""``--compress auto``: for each weight the choice with which the model is smallest and still good enough.
+
+Each weight is stored at each choice by itself and the outputs are looked at (``sweep.py``); from these errors follows,
+for every budget, the best choice for all (``select.py``); such candidates are run whole, on the samples that the search
+saw and on others, and what is written is run once more as a package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+from tlkit.core.compress.compress import open_to_compress
+from tlkit.core.compress.tools import THRESHOLD
+from tlkit.core.compress.wish import AutoCompressed, Wish
+from tlkit.core.convert.tools.build import check_versions
+from tlkit.errors import TlkitError, UsageError
+from tlkit.formats.coreml.written import PACKAGE, read_package
+from tlkit.host.staging import prepare, staged
+
+_SEEN, _UNSEEN = 4, 4
+"""Seeded inputs to search on and to check on, where there are no samples."""
+
+
+class _MissedError(TlkitError):
+    """Leaves the staging, so that nothing is written."""
+
+    def __init__(self, made: AutoCompressed) -> None:
+        super().__init__("no candidate meets the target")
+        self.made = made
+
+
+def compress_auto(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    max_size: int | None = None,
+    min_snr: float | None = None,
+    min_top1: float | None = None,
+    samples: str | os.PathLike[str] | None = None,
+    skip: Sequence[str] = (),
+    threshold: int = THRESHOLD,
+    target: str | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+    force: bool = False,
+    report: Callable[[str, float], None] = lambda what, share: None,
+) -> AutoCompressed:
+    """Write the ``.mlpackage`` ``model`` to ``output`` with each weight stored as suits it; return what was made.
+
+    With ``min_snr`` (dB) or ``min_top1`` (the share of equal top classes) it is the smallest package that keeps them
+    beside the original, with ``max_size`` (bytes, of the whole package) the best of those that are no larger, and with
+    both one that does both. It is searched on every second file of the folder ``samples``, or on seeded inputs, and has
+    to hold on the others. Choices are those of the package's own system, or of ``target``. ``skip`` names weights to
+    leave as they are. ``resume`` is a file in which the sweep is kept, to go on with; ``jobs`` processes share it.
+
+    Where nothing meets the target, nothing is written unless ``force`` (``result.ok`` is False either way).
+    """
+    wish = Wish(max_size, min_snr, min_top1)
+    if wish == Wish():
+        raise UsageError("--compress auto: what is it to reach?", "add --max-size 5MB, --min-snr 30 or --min-top1 0.99")
+    if min_top1 is not None and not 0 < min_top1 <= 1:
+        raise UsageError(f"--min-top1 {min_top1:g}: not a share from 0 to 1", "write 0.99")
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: at least 1 process computes", "give a count from 1 on")
+    source, goal = Path(model), Path(output)
+    if goal.suffix != ".mlpackage":
+        raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
+    prepare(goal, force=force, kind=PACKAGE, inputs=[source])
+    package = open_to_compress(source)
+    check_versions()
+    from tlkit.core.compress.maker import Maker  # late: these import torch
+    from tlkit.core.compress.search import prepared
+    from tlkit.core.judge.inputs import split_cases
+
+    cases = split_cases(source, samples, seed, (_SEEN, _UNSEEN))
+    start = perf_counter()
+    try:
+        with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path, ExitStack() as stack:
+            search = prepared(package, source, path, cases, tuple(skip), threshold, target, report)
+            found = search.swept(resume, jobs, stack)
+            made = Maker(search, found, wish, goal, start).made()
+            if not made.met and not force:
+                raise _MissedError(replace(made, compressed=None))
+    except _MissedError as missed:
+        return missed.made
+    return made
