@@ -15,8 +15,8 @@ import pytest
 import tlkit
 from tests.formats import packages
 
-SHOWN = {"json", "quiet", "verbose"}
-"""How an answer is printed, which is a command's affair."""
+SHOWN = {"json", "quiet", "verbose", "offline"}
+"""How an answer is printed and whether addresses are asked, which is a command's affair."""
 VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
     "inspect": {"depth", "force", "html", "mil", "ops", "patterns", "per_op", "risks", "rules", "tree", "weights"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlkit.cli import language
+from tlkit.cli.options import compress as packing
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.cli.sink.stream import Progress
@@ -77,8 +78,8 @@ Compute = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        metavar="f16|f32",
-        help="Type of weights and compute; ports stay f32. [f16]",
+        metavar="f16|f32|auto",
+        help="Type of weights and compute; ports stay f32. auto: f16 but for what --min-snr needs in f32. [f16]",
     ),
 ]
 
@@ -142,6 +143,19 @@ def convert(
     emulate: options.Emulate = None,
     dtype: weights.Dtype = None,
     quantize: weights.Quantize = None,
+    palettize: packing.Palettize = None,
+    prune: packing.Prune = None,
+    rules: packing.Rules = None,
+    skip: packing.Skip = None,
+    weight_threshold: packing.Threshold = 2048,
+    keep_f32: packing.KeepF32 = None,
+    compress: packing.Compress = None,
+    max_size: packing.MaxSize = None,
+    min_cosine: packing.Cosine = None,
+    min_snr: packing.Snr = None,
+    min_top1: packing.Top1 = None,
+    resume: packing.Resume = None,
+    jobs: packing.Jobs = 1,
     max_shard_size: weights.ShardSize = None,
     metadata: weights.Edits = None,
     names: weights.Names = "auto",
@@ -183,6 +197,8 @@ def convert(
     tlkit convert lm.py:Prefill --input ids=1x64:i32 \\
         --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
     tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
+    tlkit convert resnet50 --quantize int8 -o small.mlpackage
+    tlkit convert model.py:Net --input x=1x8 --precision auto --min-snr 40 -o mixed.mlpackage
     tlkit convert net.mlpackage -o net.onnx
     tlkit convert model.gguf -o model.mlpackage --context 2048
     tlkit convert model.gguf -o model.safetensors --dtype bf16
@@ -190,6 +206,7 @@ def convert(
 
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
     """
+    values = dict(locals())
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.convert.door import convert as run
 
@@ -199,44 +216,9 @@ def convert(
                 source,
                 output_path,
                 kwargs=_json(kwargs),
-                checkpoint=checkpoint,
-                strip_prefix=strip_prefix,
-                inputs=inputs or (),
-                images=images or (),
-                classes=classes,
-                output_names=output_names or (),
-                states=states or (),
-                functions=functions or (),
-                precision=precision,
-                target=target,
-                export=export,
-                auto=auto,
-                author=author,
-                description=description,
-                version=version,
-                license=license,
-                verify=verify,
-                samples=samples,
-                example=example,
-                seed=seed,
-                strict_mil=strict_mil,
-                emulate=emulate,
-                dtype=dtype,
-                quantize=quantize,
-                max_shard_size=max_shard_size,
-                metadata=metadata or (),
-                names=names,
-                raw=raw,
-                all_tensors=all_tensors,
-                allow_missing=allow_missing,
-                ane=ane,
-                context=context,
-                nested=nested,
-                plan=plan,
                 units=units.split(",") if units else ("ane",),
-                chip=chip,
-                force=force,
-                trust=trust,
+                **{name: values[name] for name in _TAKEN},
+                **{name: values[name] or () for name in _LISTS},
                 report=_reporter(bar),
             )
         except ConversionError as error:
@@ -251,6 +233,16 @@ def convert(
         "LanguagePackage": language.answer,
     }
     views.get(type(result).__name__, _answer)(sink, result)
+
+
+_LISTS = ("inputs", "images", "output_names", "states", "functions", "metadata", "rules", "skip", "keep_f32")
+_TAKEN = (
+    *("checkpoint", "strip_prefix", "classes", "precision", "target", "export", "auto", "author", "description"),
+    *("version", "license", "verify", "samples", "example", "seed", "strict_mil", "emulate", "dtype", "quantize"),
+    *("max_shard_size", "names", "raw", "all_tensors", "allow_missing", "ane", "context", "nested", "plan", "chip"),
+    *("palettize", "prune", "weight_threshold", "compress", "max_size", "min_cosine", "min_snr", "min_top1", "resume"),
+    *("jobs", "force", "trust"),
+)
 
 
 def _reporter(bar: Progress) -> Callable[[str, float], None]:
@@ -319,7 +311,14 @@ def _show(result: ConversionResult) -> RenderableType:
     from tlkit.cli.sink.card import card
     from tlkit.cli.views.placement import with_rewrites
 
-    return with_rewrites(card(_rows(result)), result.rewrites)
+    made = with_rewrites(card(_rows(result)), result.rewrites)
+    if not result.parts:
+        return made
+    from rich.console import Group
+
+    from tlkit.cli.views.judge.parts import show_part
+
+    return Group(made, *map(show_part, result.parts))
 
 
 def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:

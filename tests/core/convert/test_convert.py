@@ -305,7 +305,7 @@ def test_complex_numbers_inside_are_pairs_of_real_ones(tmp_path: Path) -> None:
     assert convert(f"{SOURCES}:Complex", tmp_path / "a.mlpackage", inputs=["x=1x8"]).ok
 
 
-def test_compression_is_said_to_be_elsewhere(tmp_path: Path) -> None:
+def test_compression_is_said_to_be_no_precision(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         convert(f"{SOURCES}:Conv", tmp_path / "a.mlpackage", inputs=["x=1x3x8x8"], precision="int8")
     assert "tlkit edit net.mlpackage --quantize int8" in caught.value.hint

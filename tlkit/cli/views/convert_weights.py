@@ -21,7 +21,11 @@ Dtype = Annotated[
 ]
 Quantize = Annotated[
     str | None,
-    typer.Option("--quantize", metavar="TYPE", help="GGUF: block type of matrices: q8_0, q5_1, q5_0, q4_1, q4_0 ..."),
+    typer.Option(
+        "--quantize",
+        metavar="TYPE",
+        help="A package: int8, int4:per-block=32. GGUF: block type of matrices: q8_0, q5_1, q4_0 ...",
+    ),
 ]
 ShardSize = Annotated[
     str | None, typer.Option("--max-shard-size", metavar="SIZE", help="Weights: split the output (5GB, 500MB).")

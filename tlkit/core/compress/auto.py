@@ -26,6 +26,18 @@ _SEEN, _UNSEEN = 4, 4
 """Seeded inputs to search on and to check on, where there are no samples."""
 
 
+def check_wish(max_size: int | None, min_snr: float | None, min_top1: float | None, jobs: int) -> Wish:
+    """Return what is to be reached; UsageError where nothing is, or what cannot be."""
+    wish = Wish(max_size, min_snr, min_top1)
+    if wish == Wish():
+        raise UsageError("--compress auto: what is it to reach?", "add --max-size 5MB, --min-snr 30 or --min-top1 0.99")
+    if min_top1 is not None and not 0 < min_top1 <= 1:
+        raise UsageError(f"--min-top1 {min_top1:g}: not a share from 0 to 1", "write 0.99")
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: at least 1 process computes", "give a count from 1 on")
+    return wish
+
+
 class _MissedError(TlkitError):
     """Leaves the staging, so that nothing is written."""
 
@@ -61,13 +73,7 @@ def compress_auto(
 
     Where nothing meets the target, nothing is written unless ``force`` (``result.ok`` is False either way).
     """
-    wish = Wish(max_size, min_snr, min_top1)
-    if wish == Wish():
-        raise UsageError("--compress auto: what is it to reach?", "add --max-size 5MB, --min-snr 30 or --min-top1 0.99")
-    if min_top1 is not None and not 0 < min_top1 <= 1:
-        raise UsageError(f"--min-top1 {min_top1:g}: not a share from 0 to 1", "write 0.99")
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs}: at least 1 process computes", "give a count from 1 on")
+    wish = check_wish(max_size, min_snr, min_top1, jobs)
     source, goal = Path(model), Path(output)
     if goal.suffix != ".mlpackage":
         raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")

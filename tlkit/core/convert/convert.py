@@ -162,12 +162,12 @@ def _sampled(path: Path, cases: Sequence[Case]) -> tuple[Risk, ...]:
         return ()  # verification ran it, and said what there is to say
 
 
-UNCOMPRESSED = "convert it first, then: tlkit edit net.mlpackage --quantize int8 -o small.mlpackage"
+UNCOMPRESSED = "smaller weights: --quantize int8, or tlkit edit net.mlpackage --quantize int8 -o small.mlpackage"
 
 
 def _check_precision(precision: str | None) -> None:
     if precision not in (None, "f16", "f32"):
-        raise UsageError(f"unknown precision '{precision}'", f"it is f16 or f32; {UNCOMPRESSED}")
+        raise UsageError(f"unknown precision '{precision}'", f"it is f16, f32 or auto; {UNCOMPRESSED}")
 
 
 def _check_output(goal: Path, force: bool, inputs: Sequence[Path]) -> None:

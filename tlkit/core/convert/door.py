@@ -31,7 +31,7 @@ PROGRAMS = (".pt2", ".onnx")
 _APART = ("source", "output", "plan", "units", "chip")
 # Parameters whose flag has another name.
 _FLAGS = {"inputs": "input", "images": "image", "output_names": "output-name", "states": "state"}
-_FLAGS |= {"all_tensors": "all", "functions": "function"}
+_FLAGS |= {"all_tensors": "all", "functions": "function", "rules": "rule"}
 
 
 def convert(
@@ -64,6 +64,19 @@ def convert(
     dtype: str | None = None,
     quantize: str | None = None,
     max_shard_size: str | int | None = None,
+    palettize: str | None = None,
+    prune: str | None = None,
+    rules: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    weight_threshold: int = 2048,
+    keep_f32: Sequence[str] = (),
+    compress: str | None = None,
+    max_size: str | int | None = None,
+    min_cosine: float | None = None,
+    min_snr: float | None = None,
+    min_top1: float | None = None,
+    resume: str | Path | None = None,
+    jobs: int = 1,
     metadata: Mapping[str, str] | Sequence[str] = (),
     names: str = "auto",
     raw: bool = False,
@@ -88,6 +101,10 @@ def convert(
     :func:`~tlkit.core.convert.functions.combine`, :func:`~tlkit.core.convert.export.export`,
     :func:`~tlkit.core.weights.weights.convert_weights`. With ``plan`` nothing is written: a Plan says where the
     package's operations would run under ``units`` on ``chip``, for which ``ane`` rewrites the package's program.
+
+    ``precision`` ``auto`` and ``keep_f32`` keep operations of a package in f32, ``quantize``, ``palettize``, ``prune``
+    and ``rules`` make its weights smaller, ``compress`` ``auto`` by a search: as :func:`tlkit.edit` does to a package,
+    after it was verified as it is (``result.parts``).
 
     A GGUF file as the source of a package, or a Hugging Face folder with ``context``, becomes a stateful language model
     (a LanguagePackage, :func:`~tlkit.core.language.package.convert_language`).
@@ -172,10 +189,18 @@ def _program(source: Any, output: str | Path, given: dict[str, Any]) -> ExportRe
 
 def _package(source: Any, output: str | Path, given: dict[str, Any]) -> ConversionResult | Combined:
     from tlkit.core.convert.convert import convert as convert_package
+    from tlkit.core.convert.finish import FINISHING, finish, wanted
 
     functions = given.pop("functions")
     _refuse_weights(given, output)
     options = _taken(given, convert_package)
+    if wanted(given) and not functions:
+        return finish(
+            source, output, given, lambda path, all_: convert_package(source, path, **_taken(all_, convert_package))
+        )
+    hint = "choose the precision or the weights of each by itself" if functions else "say how: --quantize, --compress"
+    own = {name: given[name] for name in FINISHING if name != "samples"}
+    _refuse(own, (), "has nothing to do here", hint)
     if not functions:
         return convert_package(source, output, **options)
     from tlkit.core.convert.functions import combine
@@ -189,7 +214,6 @@ def _package(source: Any, output: str | Path, given: dict[str, Any]) -> Conversi
 
 def _refuse_weights(given: Mapping[str, Any], output: str | Path) -> None:
     """Raise UsageError if an option is given that applies only to files of weights."""
-    from tlkit.core.convert.convert import UNCOMPRESSED
     from tlkit.core.convert.convert import convert as convert_package
 
     ours = _taken(given, convert_package)
@@ -198,10 +222,10 @@ def _refuse_weights(given: Mapping[str, Any], output: str | Path) -> None:
         ours.pop("strip_prefix", None)
     from tlkit.core.weights.weights import convert_weights
 
+    if Path(output).suffix == ".mlpackage":
+        ours["quantize"] = None  # of a package's weights, too
     others = {name: value for name, value in _taken(given, convert_weights).items() if name not in ours}
-    packed = others.get("quantize") and Path(output).suffix == ".mlpackage"
-    hint = UNCOMPRESSED if packed else f"name it {', '.join(WEIGHTS)}"
-    _refuse(others, (), f"is for files of weights, not for {output}", hint)
+    _refuse(others, (), f"is for files of weights, not for {output}", f"name it {', '.join(WEIGHTS)}")
 
 
 def _taken(given: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from tlkit.words import Told, byte_text
 
 if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
+    from tlkit.core.compress.compress import Compressed
+    from tlkit.core.compress.wish import AutoCompressed
     from tlkit.core.edit.ane import Rewrite
+    from tlkit.core.precision.mixed import MixedPrecision
     from tlkit.mil.risks.kit import Risk
 
 
@@ -31,7 +34,7 @@ class ConversionResult(Told):
 
     ``verification`` is None where it was not asked for; ``notes`` are about this conversion, ``version_notes`` about
     the versions in use, ``risks`` are known problems of such a program on Apple's units, ``rewrites`` what ``ane``
-    tried and made.
+    tried and made, ``parts`` what was done to the package that was verified: its precision, then its weights.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class ConversionResult(Told):
     timings: Mapping[str, float]
     risks: tuple[Risk, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
+    parts: tuple[Compressed | MixedPrecision | AutoCompressed, ...] = ()
 
     def facts(self) -> list[tuple[str, object]]:
         """See :class:`~tlkit.words.Told`: what was made of what, and whether it agrees."""
@@ -57,7 +61,8 @@ class ConversionResult(Told):
     @property
     def ok(self) -> bool:
         """Whether the package agrees with its source, or was not checked (see :class:`Verification`)."""
-        return self.verification is None or self.verification.ok
+        verified = self.verification is None or self.verification.ok
+        return verified and all(part.ok for part in self.parts)
 
 
 def result(
