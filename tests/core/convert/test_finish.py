@@ -69,5 +69,5 @@ def test_what_makes_no_sense_is_refused_before_anything_is_converted(
 ) -> None:
     with pytest.raises(UsageError, match=match):
         tlkit.convert("no_such_module:Net", tmp_path / "a.mlpackage", inputs=["x=1x8"], **options)
-    with pytest.raises(UsageError, match="tlkit edit net.mlpackage"):
+    with pytest.raises(UsageError, match="what is done to the weights"):
         tlkit.convert("net.mlpackage", tmp_path / "a.mlpackage", quantize="int8")
