@@ -65,6 +65,8 @@ def world(folder: Path) -> None:
     (folder / "images").mkdir()
     for digit in (3, 7):
         shutil.copy(ROOT / f"fixtures/digit_{digit}.png", folder / "images")
+        (folder / "held-out" / str(digit)).mkdir(parents=True)
+        shutil.copy(ROOT / f"fixtures/digit_{digit}.png", folder / "held-out" / str(digit))
     shutil.copy(ROOT / "fixtures/digit_7.png", folder / "scan.png")
     np.save(folder / "features.npy", np.ones((1, 8), np.float32))
 
@@ -98,10 +100,11 @@ def packages_world(folder: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(1)
-            self.layers = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            # Large enough to be worth compressing.
+            self.body, self.head = nn.Linear(8, 512), nn.Linear(512, 8)
 
         def forward(self, x: Tensor, scale: Tensor) -> Tensor:
-            return (self.layers(x) * scale).softmax(-1)
+            return (self.head(self.body(x).relu()) * scale).softmax(-1)
 
     ports: dict[str, Any] = {"inputs": ["x=1x8", "scale=1"], "output_names": ["y"], "precision": "f32"}
     convert(Net(), folder / "net.mlpackage", **ports)

@@ -198,7 +198,8 @@ def convert(
         --function step=lm.py:Step --input step:id=1x1:i32 -o lm.mlpackage
     tlkit convert net.mlpackage --precision f16 --target iOS18 -o net18.mlpackage
     tlkit convert resnet50 --quantize int8 -o small.mlpackage
-    tlkit convert model.py:Net --input x=1x8 --precision auto --min-snr 40 -o mixed.mlpackage
+    tlkit convert model.py:Net --image image=1x3x224x224 --precision auto --min-snr 40 \\
+        -o mixed.mlpackage
     tlkit convert net.mlpackage -o net.onnx
     tlkit convert model.gguf -o model.mlpackage --context 2048
     tlkit convert model.gguf -o model.safetensors --dtype bf16
@@ -207,6 +208,8 @@ def convert(
     Verification passes with a cosine of 0.999 (f16), or 0.9999 and errors up to 1e-4 of the range (f32).
     """
     values = dict(locals())
+    given: dict[str, Any] = {name: values[name] for name in _TAKEN}
+    given |= {name: values[name] or () for name in _LISTS}
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.convert.door import convert as run
 
@@ -217,8 +220,7 @@ def convert(
                 output_path,
                 kwargs=_json(kwargs),
                 units=units.split(",") if units else ("ane",),
-                **{name: values[name] for name in _TAKEN},
-                **{name: values[name] or () for name in _LISTS},
+                **given,
                 report=_reporter(bar),
             )
         except ConversionError as error:

@@ -149,7 +149,7 @@ def edit(
     tlkit edit net.mlpackage --quantize int8 --skip '*head*' -o small.mlpackage
     tlkit edit net.mlpackage --precision auto --min-snr 40 -o mixed.mlpackage
     tlkit edit net.mlpackage --compress auto --max-size 5MB -o best.mlpackage
-    tlkit edit net.mlpackage --palettize 4 --rule 'conv=int8' --min-snr 30 -o smaller.mlpackage
+    tlkit edit net.mlpackage --palettize 4 --rule '*head*=int8' --min-snr 20 -o smaller.mlpackage
 
     The original model is not changed; weights are linked or copied. All options use the old names. A fixed shape can
     become another fixed one if the program's operations follow it.
@@ -161,10 +161,10 @@ def edit(
     if report is not None and compress is None:
         raise UsageError("--report goes with --compress auto", "add that")
     page = None if report is None else Page(report, force, (model,))
-    given = {name: values[name] for name in _TAKEN}
-    lists = {name: values[name] or () for name in _LISTS}
+    given: dict[str, Any] = {name: values[name] for name in _TAKEN}
+    given |= {name: values[name] or () for name in _LISTS}
     with sink.progress(f"editing {model}", 1.0) as bar:
-        result = change(model, output_path, **given, **lists, report=_reporter(bar))
+        result = change(model, output_path, **given, report=_reporter(bar))
     # By name: to ask for the classes themselves would import what makes them.
     views: dict[str, Callable[[output.Sink, Any, Page | None], None]] = {
         "Compressed": _compressed,

@@ -189,6 +189,8 @@ class Maker:
     def points(self, chosen: Candidate, point: FrontierPoint) -> tuple[FrontierPoint, ...]:
         """Return the frontier: candidates at a few sizes, all uniform ones, and the one that was taken."""
         ordered = sorted(self.candidates, key=lambda item: -item.nbytes)
+        others = [item.choices for item in self.uniform.values()]
+        ordered = [item for item in ordered if item is chosen or item.choices not in others] or ordered
         few = [ordered[round(place * (len(ordered) - 1) / (_SHOWN - 1))] for place in range(_SHOWN)]
         shown = {id(item): (item, "") for item in few if item is not chosen}
         shown |= {id(item): (item, text) for text, item in self.uniform.items() if item is not chosen}

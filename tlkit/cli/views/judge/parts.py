@@ -14,4 +14,5 @@ def show_part(part: Any) -> RenderableType:
 
     # By name: to ask for the classes themselves would import what makes them.
     views = {"Compressed": compressed, "MixedPrecision": mixed, "AutoCompressed": searched}
-    return views[type(part).__name__].show(part)
+    shown: RenderableType = views[type(part).__name__].show(part)
+    return shown
