@@ -12,6 +12,7 @@ from tlkit.engines.openvino.library import core, last_line
 from tlkit.engines.openvino.program import BEAM, graph_of
 from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import ExecutionError, UnavailableError
+from tlkit.host.allocator import give_back
 from tlkit.host.machine import available_cpus
 from tlkit.mil.program import Function
 
@@ -61,6 +62,7 @@ class GrowingSession:
             # The first call is what packs the weights.
             self._packed = True
             self._weights.release()
+            give_back()
         return found
 
     def keep(self, rows: int) -> None:

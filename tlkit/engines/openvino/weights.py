@@ -42,7 +42,8 @@ class GraphWeights:
     def dense(self, value: Value) -> Any:
         """Return a constant with its values as they are."""
         if not isinstance(value.data, Deferred):
-            return ov.constant(value.numpy())
+            values = value.numpy()
+            return ov.constant(values) if values.dtype != np.float32 else self._wrapped(self._moved(values))
         return self._wrapped(self._filled(value), _TYPES[_kind(value).dtype], _shape(value))
 
     def blocks(self, codes: Value, scales: Value, minima: Value | None) -> Any:
@@ -57,8 +58,8 @@ class GraphWeights:
         memory, scale = self._filled(codes), self._array(scales)
         zero = None if minima is None else _quotient(memory, scale, self._array(minima))
         made = ov.convert(self._wrapped(memory, _TYPES[_kind(codes).dtype], apart), Type.f32)
-        made = made if zero is None else ov.subtract(made, self._wrapped(zero.reshape(thin)))
-        made = ov.multiply(made, self._wrapped(scale.reshape(thin)))
+        made = made if zero is None else ov.subtract(made, self._wrapped(self._moved(zero.reshape(thin))))
+        made = ov.multiply(made, self._wrapped(self._moved(scale.reshape(thin))))
         return ov.reshape(made, ov.constant(np.array(shape, np.int64)), False)
 
     def _array(self, value: Value) -> NDArray[np.float32]:
@@ -76,6 +77,12 @@ class GraphWeights:
             memory[start : start + len(part)] = part
             start += len(part)
         return memory
+
+    def _moved(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return values in memory of the arena."""
+        found = self._arena.room(values.nbytes).view(np.float32).reshape(values.shape)
+        found[...] = values
+        return found
 
     def _wrapped(self, memory: NDArray[Any], kind: Type = Type.f32, shape: list[int] | None = None) -> Any:
         self._held.append(memory)

@@ -47,8 +47,8 @@ class GGUFArray(Sequence[Any]):
         reader = Reader(self._reader.file, self._reader.order, self._reader.wide, self._offset)
         if self._kind in _SCALARS:
             return list(reader.scalars(_SCALARS[self._kind][1], self._count))
-        if self._kind == _STRING:  # a vocabulary's tokens may be any bytes
-            return [reader.bytes_text() for _ in range(self._count)]
+        if self._kind == _STRING:
+            return reader.strings(self._count)
         return [reader.value(self._kind, 1) for _ in range(self._count)]
 
     def __len__(self) -> int:
@@ -96,17 +96,25 @@ class Reader:
 
     def text(self) -> str:
         """Return a string; invalid UTF-8 is replaced."""
-        return self._string("replace")
-
-    def bytes_text(self) -> str:
-        """Return a string; invalid UTF-8 is kept as surrogate escapes."""
-        return self._string("surrogateescape")
-
-    def _string(self, errors: str) -> str:
         size = self.count()
         self._within(size)
         self.offset += size
-        return str(self.file.view[self.offset - size : self.offset], "utf-8", errors)
+        return str(self.file.view[self.offset - size : self.offset], "utf-8", "replace")
+
+    def strings(self, count: int) -> list[str]:
+        """Return strings, which a vocabulary's tokens are; invalid UTF-8 is kept as surrogate escapes.
+
+        They have been skipped once, so that no length passes the file's end.
+        """
+        start = self.offset
+        self._skip_strings(count)
+        data = bytes(self.file.view[start : self.offset])
+        unpack, step, place, found = self._length.unpack_from, self._length.size, 0, []
+        for _ in repeat(None, count):
+            first = place + step
+            place = first + unpack(data, place)[0]
+            found.append(str(data[first:place], "utf-8", "surrogateescape"))
+        return found
 
     def afford(self, count: int, smallest: int, what: str, effort: int = 0) -> None:
         """Refuse a count that is more than the rest of the file could hold, or than any model has."""

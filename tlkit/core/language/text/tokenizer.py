@@ -59,16 +59,19 @@ class ScoredTokens:
         if not vocabulary.scores:
             raise LoadError(f"{vocabulary.where}: its tokens have no scores", "the file is damaged: get it again")
         self._prefixed = vocabulary.flag("add_space_prefix", True)
-        self._hidden = {index for index, kind in enumerate(types) if kind in (CONTROL, UNKNOWN)}
+        other = [index for index, kind in enumerate(types) if kind != NORMAL]  # few, where the rest is many
+        self._hidden = {index for index in other if types[index] in (CONTROL, UNKNOWN)}
         places = vocabulary.by_token()
         whole = {token: places[token] for token in vocabulary.of_type(CONTROL, UNKNOWN, USER)}
-        values = {token: index for index, token in enumerate(tokens) if types[index] == BYTE}
+        values = {tokens[index]: index for index in other if types[index] == BYTE}
         bytewise = [values.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
         self._bytes = {index: byte for byte, index in enumerate(bytewise) if index >= 0}
-        own = {token: index for token, index in places.items() if types[index] in (NORMAL, USER, UNUSED)}
+        for index in other:
+            if types[index] not in (USER, UNUSED) and places.get(tokens[index]) == index:
+                del places[tokens[index]]
         unknown = vocabulary.id("unknown") or 0
         complete = bytewise if len(self._bytes) == 256 else []
-        self._pieces = ScoredPieces(own, vocabulary.scores, complete, whole, unknown, self._prefixed)
+        self._pieces = ScoredPieces(places, vocabulary.scores, complete, whole, unknown, self._prefixed)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
@@ -194,7 +197,11 @@ def _borders(vocabulary: StoredVocabulary) -> tuple[list[int], list[int]]:
 
 def _endings(vocabulary: StoredVocabulary) -> list[int]:
     said = [vocabulary.id(role) for role in ("eos", "eot", "eom")]
-    named = [vocabulary.tokens.index(token) for token in _ENDS if token in vocabulary.tokens]
+    wanted, named = set(_ENDS), []
+    for index, token in enumerate(vocabulary.tokens):
+        if token in wanted:
+            wanted.remove(token)
+            named.append(index)
     return [*_there(*said), *named]
 
 

@@ -37,10 +37,12 @@ class StoredVocabulary:
         self.metadata, self.where = metadata, where
         self.model = self._text("model")
         self.pre = self._text("pre") or "default"
-        self.tokens = [str(token) for token in self._list("tokens")]
+        self.tokens: list[str] = self._list("tokens")
         if not self.tokens:
             raise LoadError(f"{where}: it has no vocabulary", "choose a model file with a tokenizer")
-        if len(self.tokens) > _TOKENS or any(len(token) > _LONGEST for token in self.tokens):
+        if set(map(type, self.tokens)) != {str}:
+            self.tokens = [str(token) for token in self.tokens]
+        if len(self.tokens) > _TOKENS or max(map(len, self.tokens)) > _LONGEST:
             raise LoadError(f"{where}: its vocabulary is too large to be one", _DAMAGED)
         self.types = self._numbers("token_type")
         self.scores = self._numbers("scores")
@@ -63,7 +65,7 @@ class StoredVocabulary:
 
     def by_token(self) -> dict[str, int]:
         """Return ids by token; of tokens that are there twice the first."""
-        found = {token: index for index, token in reversed(list(enumerate(self.tokens)))}
+        found = dict(zip(reversed(self.tokens), range(len(self.tokens) - 1, -1, -1), strict=True))
         if len(found) < len(self.tokens) // 2:
             raise LoadError(f"{self.where}: most tokens of its vocabulary are the same", _DAMAGED)
         return found
