@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tlkit.cli.language_bench import bench_language, measures_language, refuse_for_language
 from tlkit.cli.options import bench as flags
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
@@ -58,6 +60,8 @@ def bench(
     max_load: flags.MaxLoad = None,
     format: flags.Format = None,
     estimate: flags.Estimate = False,
+    prompt_tokens: flags.PromptTokens = None,
+    gen: flags.Generated = None,
     chip: options.Chip = None,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -78,14 +82,20 @@ def bench(
     tlkit bench --show mac.json linux.json    saved runs, compared
     tlkit bench net.mlpackage --save runs.db   appended; --show runs.db --since 7d
     tlkit bench net.mlpackage --estimate --chip m4   not measured: estimated
+    tlkit bench model.gguf --prompt-tokens 128,512 --gen 128   a language model
 
     Each setting runs in its own processes (--processes), and settings take turns. On a Mac, Core ML runs the model;
     elsewhere PyTorch does, and ane cannot be measured. Each row says how far it can be trusted, and why. Exits with 1
     if a limit is exceeded, 2 if --max-regression had no row to compare, 3 if a requested unit is not available, 4 if a
     setting failed (the others are still measured). Ctrl-C shows what was measured so far.
     """
+    given = {name for name, value in locals().items() if value != signature(bench).parameters[name].default}
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
     format = _format(format, json)
+    if measures_language(models or [], given):
+        refuse_for_language(given)
+        sizes = _numbers(prompt_tokens, "--prompt-tokens", int)
+        return bench_language(sink, models or [], sizes, gen, engine, processes, iterations, seed, timeout, given)
     if estimate:
         return _estimate(sink, models or [], units, chip, function)
     if chip is not None:

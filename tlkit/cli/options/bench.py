@@ -48,6 +48,13 @@ Power = Annotated[
 Against = Annotated[
     str | None, typer.Option("--against", metavar="ROW", help="Reference row for speed-ups. [the first]")
 ]
+PromptTokens = Annotated[
+    str | None,
+    typer.Option("--prompt-tokens", metavar="N,...", help="Of language models: sizes of prompts. [128,512]"),
+]
+Generated = Annotated[
+    int | None, typer.Option("--gen", metavar="N", help="Of language models: tokens generated after each. [128]")
+]
 Save = Annotated[
     str | None,
     typer.Option("--save", metavar="FILE", help="Write the run as JSON, with all samples; append it to a .db."),

@@ -131,8 +131,13 @@ def _ratio(ratio: Ratio) -> str:
 
 def trust(result: BenchResult) -> list[Text]:
     """A line for each row, then what to do about it."""
+    return trust_lines(result.rows)
+
+
+def trust_lines(rows: Sequence[Row]) -> list[Text]:
+    """A line for each row, then what to do about it."""
     lines = []
-    for row in result.rows:
+    for row in rows:
         trust = row.trust
         if trust is None:
             continue
@@ -145,7 +150,7 @@ def trust(result: BenchResult) -> list[Text]:
                 why,
             )
         )
-    advice = dict.fromkeys(word for row in result.rows if row.trust for word in row.trust.advice)
+    advice = dict.fromkeys(word for row in rows if row.trust for word in row.trust.advice)
     return [*lines, *(Text(f"  to do: {word}", "dim") for word in advice)]
 
 
