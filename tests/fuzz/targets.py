@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz import seeds, seeds_old
+from tests.fuzz.language_models import damage_language, language_models, read_language
 from tests.fuzz.mutate import damage_bytes, damage_text
 from tests.fuzz.mutate_structure import damage_archive, damage_member, damage_message, damage_safetensors, damage_words
 from tests.fuzz.seeds_files import (
@@ -399,6 +400,7 @@ TARGETS = (
     *(Target(kind, make, _damage_tensors, _tensor_file, read_tensors) for kind, make in tensor_kinds().items()),
     Target("sharded", sharded, damage_files, as_files, read_tensors),
     Target("weights", _all_tensors, _damage_tensors, _tensor_file, convert_tensors, 2),
+    Target("language", language_models, damage_language, as_file("model.gguf"), read_language, 2),
     Target("weights-out", packages, damage_files, as_files, convert_tensors),
     Target("pt2", exported_programs, damage_archive, as_file("model.pt2"), read_exported),
     Target("torchscript", scripts, damage_archive, as_file("model.pt"), read_exported),

@@ -39,9 +39,9 @@ class GrowingSession:
         kept = function.block.outputs[1:]
         names = [item.name for item in function.inputs[-len(kept) :]]
         weights = GraphWeights()
-        graph = graph_of(function, dict(zip(kept, names, strict=True)), weights)
         settings = {**_EXACT, "INFERENCE_NUM_THREADS": available_cpus()}
         try:
+            graph = graph_of(function, dict(zip(kept, names, strict=True)), weights)
             compiled = core().compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             raise UnavailableError(f"OpenVINO refuses the model: {last_line(error)}", "use --engine torch") from None

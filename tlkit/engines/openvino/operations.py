@@ -25,6 +25,12 @@ class Lowered(Protocol):
     def known(self, item: Argument) -> Any:
         """Return a parameter as Python has it."""
 
+    def integers(self, values: Any) -> Any:
+        """Return an integer, or a list of them, as a constant; one for all that are equal."""
+
+    def number(self, value: float) -> Any:
+        """Return a number in f32 as a constant; one for all that are equal."""
+
 
 Given = Mapping[str, tuple[Argument, ...]]
 Lower = Callable[[Lowered, Given], Any]
@@ -39,11 +45,6 @@ def _lowers(name: str) -> Callable[[Lower], Lower]:
         return function
 
     return register
-
-
-def integers(values: Any) -> Any:
-    """Return a list of integers as a constant."""
-    return ov.constant(np.array(values, np.int64))
 
 
 def _one(name: str, make: Callable[[Any], Any]) -> None:
@@ -77,13 +78,13 @@ def parameter(graph: Lowered, given: Given, name: str, default: Any) -> Any:
 def _mul(graph: Lowered, given: Given) -> Any:
     x, y = graph.node(given["x"][0]), graph.node(given["y"][0])
     # The fusion of RMS norms looks for a power of 2.
-    return ov.power(x, ov.constant(np.float32(2))) if given["x"] == given["y"] else ov.multiply(x, y)
+    return ov.power(x, graph.number(2)) if given["x"] == given["y"] else ov.multiply(x, y)
 
 
 @_lowers("rsqrt")
 def _rsqrt(graph: Lowered, given: Given) -> Any:
-    shifted = ov.add(graph.node(given["x"][0]), ov.constant(np.float32(parameter(graph, given, "epsilon", 1e-12))))
-    return ov.power(shifted, ov.constant(np.float32(-0.5)))
+    shifted = ov.add(graph.node(given["x"][0]), graph.number(parameter(graph, given, "epsilon", 1e-12)))
+    return ov.power(shifted, graph.number(-0.5))
 
 
 @_lowers("gelu")
@@ -108,12 +109,12 @@ def _reduce_sum(graph: Lowered, given: Given) -> Any:
 
 
 def _reduced(graph: Lowered, given: Given) -> tuple[Any, bool]:
-    return integers(graph.known(given["axes"][0])), bool(parameter(graph, given, "keep_dims", False))
+    return graph.integers(graph.known(given["axes"][0])), bool(parameter(graph, given, "keep_dims", False))
 
 
 @_lowers("layer_norm")
 def _layer_norm(graph: Lowered, given: Given) -> Any:
-    axes, epsilon = integers(graph.known(given["axes"][0])), parameter(graph, given, "epsilon", 1e-5)
+    axes, epsilon = graph.integers(graph.known(given["axes"][0])), parameter(graph, given, "epsilon", 1e-5)
     made = ov.mvn(graph.node(given["x"][0]), axes, True, float(epsilon), "INSIDE_SQRT")
     made = ov.multiply(made, graph.node(given["gamma"][0])) if "gamma" in given else made
     return ov.add(made, graph.node(given["beta"][0])) if "beta" in given else made
@@ -132,7 +133,7 @@ def _matmul(graph: Lowered, given: Given) -> Any:
     many, one = y.get_partial_shape(), x.get_partial_shape()
     if len(many) == 3 and many[0].is_static and many[0].get_length() > 1 and one[0] == 1:
         # Left to OpenVINO, one matrix times several constant ones is given the shape of one.
-        x = ov.broadcast(x, integers([many[0].get_length(), 1, 1]), broadcast_spec="BIDIRECTIONAL")
+        x = ov.broadcast(x, graph.integers([many[0].get_length(), 1, 1]), broadcast_spec="BIDIRECTIONAL")
     return ov.matmul(x, y, *turned)
 
 
@@ -155,22 +156,22 @@ def _concat(graph: Lowered, given: Given) -> Any:
 
 @_lowers("reshape")
 def _reshape(graph: Lowered, given: Given) -> Any:
-    return ov.reshape(graph.node(given["x"][0]), integers(graph.known(given["shape"][0])), False)
+    return ov.reshape(graph.node(given["x"][0]), graph.integers(graph.known(given["shape"][0])), False)
 
 
 @_lowers("transpose")
 def _transpose(graph: Lowered, given: Given) -> Any:
-    return ov.transpose(graph.node(given["x"][0]), integers(graph.known(given["perm"][0])))
+    return ov.transpose(graph.node(given["x"][0]), graph.integers(graph.known(given["perm"][0])))
 
 
 @_lowers("expand_dims")
 def _expand_dims(graph: Lowered, given: Given) -> Any:
-    return ov.unsqueeze(graph.node(given["x"][0]), integers(graph.known(given["axes"][0])))
+    return ov.unsqueeze(graph.node(given["x"][0]), graph.integers(graph.known(given["axes"][0])))
 
 
 @_lowers("squeeze")
 def _squeeze(graph: Lowered, given: Given) -> Any:
-    return ov.squeeze(graph.node(given["x"][0]), integers(graph.known(given["axes"][0])))
+    return ov.squeeze(graph.node(given["x"][0]), graph.integers(graph.known(given["axes"][0])))
 
 
 @_lowers("tile")
@@ -181,13 +182,13 @@ def _tile(graph: Lowered, given: Given) -> Any:
     if all(
         count == 1 or (lengths[axis].is_static and lengths[axis].get_length() == 1) for axis, count in enumerate(reps)
     ):
-        return ov.broadcast(x, integers(reps), broadcast_spec="BIDIRECTIONAL")
-    return ov.tile(x, integers(reps))
+        return ov.broadcast(x, graph.integers(reps), broadcast_spec="BIDIRECTIONAL")
+    return ov.tile(x, graph.integers(reps))
 
 
 @_lowers("gather")
 def _gather(graph: Lowered, given: Given) -> Any:
-    axis = integers(parameter(graph, given, "axis", 0))
+    axis = graph.integers(parameter(graph, given, "axis", 0))
     return ov.gather(graph.node(given["x"][0]), graph.node(given["indices"][0]), axis)
 
 
@@ -204,13 +205,13 @@ def _slice_by_index(graph: Lowered, given: Given) -> Any:
         for axis, (first, stop) in enumerate(zip(begin, stops, strict=True))
         if first or not (open_end[axis] or (lengths[axis].is_static and lengths[axis].get_length() == stop))
     ]
-    rows = [integers([of[axis] for axis in axes]) for of in (begin, stops)]
-    return ov.slice(x, *rows, integers([1] * len(axes)), integers(axes))
+    rows = [graph.integers([of[axis] for axis in axes]) for of in (begin, stops)]
+    return ov.slice(x, *rows, graph.integers([1] * len(axes)), graph.integers(axes))
 
 
 @_lowers("topk")
 def _topk(graph: Lowered, given: Given) -> Any:
     ascending = bool(parameter(graph, given, "ascending", False))
     count, axis = graph.known(given["k"][0]), parameter(graph, given, "axis", -1)
-    made = ov.topk(graph.node(given["x"][0]), integers(count), axis, "min" if ascending else "max", "value", "i32")
+    made = ov.topk(graph.node(given["x"][0]), graph.integers(count), axis, "min" if ascending else "max", "value", "i32")
     return [made.output(0), made.output(1)]

@@ -18,7 +18,7 @@ import openvino
 from openvino import PartialShape, Type
 from openvino import opset13 as ov
 
-from tlkit.engines.openvino.operations import OPERATIONS, TYPES, integers
+from tlkit.engines.openvino.operations import OPERATIONS, TYPES
 from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import UnavailableError
 from tlkit.mil.program import Argument, Function, NamedType, Operation, Ref, TensorType, Value
@@ -50,6 +50,8 @@ class _Graph:
         self.nodes: dict[str, Any] = {}
         self.constants: dict[str, Value] = {}
         self.makers: dict[str, Operation] = {}
+        self.parameters: dict[int | tuple[int, ...], Any] = {}
+        self.numbers: dict[float, Any] = {}
         # Where attention is one operation OpenVINO keeps the rows inside it, if they pass through a gather.
         self.whole = any(item.type == "scaled_dot_product_attention" for item in function.block.operations)
 
@@ -61,7 +63,7 @@ class _Graph:
             if item.name in kept:
                 variables[item.name] = self.variable(item)
                 read = ov.read_value(_nothing(_shape(item), _type(item)), variables[item.name])
-                self.nodes[item.name] = (ov.gather(read, beam, integers(0)) if self.whole else read).output(0)
+                self.nodes[item.name] = (ov.gather(read, beam, self.integers(0)) if self.whole else read).output(0)
             else:
                 parameter = ov.parameter(_shape(item), _type(item), name=item.name)
                 parameter.output(0).set_names({item.name})
@@ -126,6 +128,20 @@ class _Graph:
     def known(self, item: Argument) -> Any:
         """Return a parameter as Python has it."""
         return (item if isinstance(item, Value) else self.constants[item.name]).python()
+
+
+    def integers(self, values: Any) -> Any:
+        """Return an integer, or a list of them, as a constant; one for all that are equal."""
+        key = tuple(values) if isinstance(values, list) else values
+        if key not in self.parameters:
+            self.parameters[key] = ov.constant(np.array(values, np.int64))
+        return self.parameters[key]
+
+    def number(self, value: float) -> Any:
+        """Return a number in f32 as a constant; one for all that are equal."""
+        if float(value) not in self.numbers:
+            self.numbers[float(value)] = ov.constant(np.float32(value))
+        return self.numbers[float(value)]
 
 
 def _nothing(shape: list[int], kind: Type) -> Any:

@@ -73,13 +73,15 @@ def _yarn(plain: NDArray[Any], sizes: Hyperparameters) -> tuple[NDArray[Any], fl
 
 def turned(net: Net, sizes: Hyperparameters, context: int, positions: Blob, *, local: bool = False) -> Turned:
     """Return cosines and sines at ``positions`` [T], of a table of ``context`` rows."""
-    each, scale = frequencies(net.source, sizes, context, local=local)
-    angles = np.arange(context, dtype=np.float32)[:, None] * each[None, :].astype(np.float32)
-    both = np.concatenate([angles, angles], axis=1)
+    with np.errstate(all="ignore"):  # a damaged base gives angles that are no numbers, and so are the logits then
+        each, scale = frequencies(net.source, sizes, context, local=local)
+        angles = np.arange(context, dtype=np.float32)[:, None] * each[None, :].astype(np.float32)
+        both = np.concatenate([angles, angles], axis=1)
+        tables = {name: function(both) * np.float32(scale) for name, function in (("cosine", np.cos), ("sine", np.sin))}
     shape = (positions.shape[0], sizes.rotary)
     made = []
-    for name, function in (("cosine", np.cos), ("sine", np.sin)):
-        table = net.constant(f"rotary_{name}{'_local' if local else ''}", function(both) * np.float32(scale))
+    for name, values in tables.items():
+        table = net.constant(f"rotary_{name}{'_local' if local else ''}", values)
         made.append(net.op("gather", shape, x=table, indices=positions, axis=0))
     return Turned(*made)
 
