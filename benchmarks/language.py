@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -32,11 +33,11 @@ def tlkit(args: argparse.Namespace, engine: str) -> dict[str, float]:
 def llama(args: argparse.Namespace) -> dict[str, float]:
     """llama-cpp-python on the same file."""
     import numpy as np
-    from llama_cpp import Llama
 
+    library: Any = import_module("llama_cpp")
     threads = len(os.sched_getaffinity(0))
     begin = time.perf_counter()
-    model = Llama(
+    model = library.Llama(
         args.model,
         n_ctx=args.prompt + args.gen + 64,
         n_batch=512,
@@ -59,7 +60,8 @@ def transformers(args: argparse.Namespace) -> dict[str, float]:
     from transformers import AutoModelForCausalLM
 
     begin = time.perf_counter()
-    model = AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32)
+    model.eval()
     loaded, held = time.perf_counter() - begin, {"cache": None}
 
     def feed(tokens: list[int]) -> Any:

@@ -213,5 +213,6 @@ def _slice_by_index(graph: Lowered, given: Given) -> Any:
 def _topk(graph: Lowered, given: Given) -> Any:
     ascending = bool(parameter(graph, given, "ascending", False))
     count, axis = graph.known(given["k"][0]), parameter(graph, given, "axis", -1)
-    made = ov.topk(graph.node(given["x"][0]), graph.integers(count), axis, "min" if ascending else "max", "value", "i32")
+    mode = "min" if ascending else "max"
+    made = ov.topk(graph.node(given["x"][0]), graph.integers(count), axis, mode, "value", "i32")
     return [made.output(0), made.output(1)]

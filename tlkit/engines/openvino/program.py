@@ -129,7 +129,6 @@ class _Graph:
         """Return a parameter as Python has it."""
         return (item if isinstance(item, Value) else self.constants[item.name]).python()
 
-
     def integers(self, values: Any) -> Any:
         """Return an integer, or a list of them, as a constant; one for all that are equal."""
         key = tuple(values) if isinstance(values, list) else values
