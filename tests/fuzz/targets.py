@@ -42,7 +42,14 @@ for _name in (
         "sympy",
         "torch.export.pt2_archive._package",
     ),
-    *("tlkit.cli.app", "tlkit.core.convert.source.source", "tlkit.core.compare.packages", "rich.table", "PIL.Image"),
+    *(
+        "tlkit.cli.app",
+        "tlkit.core.convert.source.source",
+        "tlkit.core.compare.packages",
+        "rich.table",
+        "PIL.Image",
+        "openvino",
+    ),
 ):
     with suppress(ImportError):  # once, before the workers are forked: seconds that are not an input's fault
         import_module(_name)

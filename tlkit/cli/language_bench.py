@@ -14,7 +14,7 @@ from tlkit.words import byte_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlkit.core.language.measure import LanguageBench
+    from tlkit.core.bench.language.measure import LanguageBench
 
 _KNOWN = {"models", "prompt_tokens", "gen", "engine", "processes", "iterations", "seed", "timeout"}
 _COMMON = {"json", "quiet", "verbose", "format"}
@@ -47,7 +47,7 @@ def bench_language(
     given: set[str],
 ) -> None:
     """Measure, and print the table."""
-    from tlkit.core.language.measure import GENERATED, PROCESSES, PROMPTS, TIMES, LanguageMethod, measure_language
+    from tlkit.core.bench.language.measure import GENERATED, PROCESSES, PROMPTS, TIMES, LanguageMethod, measure_language
 
     if not models:
         raise UsageError("--prompt-tokens and --gen are for language models", "name one: tlkit bench model.gguf")

@@ -70,6 +70,12 @@ def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> N
         answer(made.path, "x")
 
 
+def test_an_engine_that_does_not_run_packages_is_refused(tmp_path: Path) -> None:
+    made = convert_language(build(tmp_path / "folder", "qwen2"), tmp_path / "m.mlpackage", context=64, verify=False)
+    with pytest.raises(UsageError, match="states of a fixed size"):
+        answer(made.path, PROMPT, most=2, engine="openvino")
+
+
 def test_an_encoder_has_no_states(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no states"):
         convert_language(build(tmp_path / "folder", "bert"), tmp_path / "m.mlpackage")

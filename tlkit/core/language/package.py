@@ -234,7 +234,10 @@ class PackagedModel:
         return int(self.said["context"])
 
     def runner(self, context: int | None = None, engine: str = "auto") -> Runner:
-        """Return what runs it; UsageError for more tokens than its states hold."""
+        """Return what runs it, which is PyTorch; UsageError for more tokens than its states hold."""
+        if engine == "openvino":
+            said = f"--engine openvino: {self.path} has states of a fixed size, which PyTorch runs"
+            raise UsageError(said, "leave --engine out, or run the GGUF file or folder that it was made from")
         if context is not None and not 0 < context <= self.context_length:
             said = f"--context {context}: the package was made for {self.context_length} tokens"
             raise UsageError(said, "convert its source again with a larger --context")

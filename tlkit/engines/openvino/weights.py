@@ -76,6 +76,8 @@ class GraphWeights:
             part = np.frombuffer(piece, np.uint8)
             memory[start : start + len(part)] = part
             start += len(part)
+        # What was written is in the file; the more of it stays in memory, the higher the peak.
+        self._arena.release()
         return memory
 
     def _moved(self, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.formats.gguf.model.folders import build
-from tlkit.core.language.measure import LanguageMethod, measure_language
+from tlkit.core.bench.language.measure import LanguageMethod, measure_language
 from tlkit.errors import TlkitError, UsageError
 
 

@@ -110,7 +110,7 @@ def _process(model: str, method: LanguageMethod) -> dict[str, Any]:
     """Return what one process measured."""
     asked = {"model": model, "prompts": method.prompts, "generated": method.generated, "engine": method.engine}
     asked |= {"times": method.times, "seed": method.seed}
-    command = [sys.executable, "-P", "-m", "tlkit.core.language.measure"]
+    command = [sys.executable, "-P", "-m", "tlkit.core.bench.language.measure"]
     start = time.perf_counter_ns()
     try:
         # The system's clock is the same for both processes, so that the start of Python counts.

@@ -1,0 +1,1 @@
+"""Measuring language models, which other measurements know nothing of."""
