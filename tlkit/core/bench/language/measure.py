@@ -19,6 +19,7 @@ from typing import Any
 from tlkit.core.bench.rows import Row
 from tlkit.core.bench.stats import summarize
 from tlkit.core.bench.trust import judge
+from tlkit.core.bench.worker import peak_memory
 from tlkit.errors import ExecutionError, TlkitError, UsageError
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.machine import Machine, describe_machine
@@ -176,7 +177,6 @@ def take(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Measure one model in this process."""
     import numpy as np
 
-    from tlkit.core.bench.worker import peak_memory
     from tlkit.core.language.answer import decoder_of
 
     prompts, generated = asked["prompts"], asked["generated"]
