@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlkit.words import byte_text, count_text, macs_text
+from tlkit.words import BYTES, byte_text, count_text, macs_text, quantity
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,14 @@ def test_counts_have_three_figures(count: int, text: str) -> None:
 )
 def test_macs_have_their_unit(count: int, text: str) -> None:
     assert macs_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("500MB", 5e8), ("1.5 GiB", 1.5 * 2**30), ("2k", 2000), (" .5 kb ", 500), ("3B", 3), ("1TiB", 2**40),
+        ("5", None), ("5 XB", None), ("1.2.3 GB", None), ("-1GB", None), ("GB", None), ("5 G B", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_quantity_is_a_number_and_a_unit(text: str, found: float | None) -> None:
+    assert quantity(text, BYTES) == found

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
+
+BYTES = {"b": 1.0} | {
+    f"{prefix}{ending}": (1024.0 if ending == "ib" else 1000.0) ** power
+    for power, prefix in enumerate("kmgt", 1)
+    for ending in ("", "b", "ib")
+}
+"""Bytes in a unit, in small letters: ``kb`` and ``k`` are 1000, ``kib`` 1024."""
+
+
+def quantity(text: str, units: Mapping[str, float]) -> float | None:
+    """Return a number that has one of ``units`` (in small letters) behind it, times what that unit is worth; None for
+    another text.
+
+    >>> quantity("1.5 MB", BYTES)
+    1500000.0
+    """
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-zµ]*)", text.strip())
+    scale = units.get(found[2].lower()) if found else None
+    return None if found is None or scale is None else float(found[1]) * scale
 
 
 def count_text(count: int) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 from tlkit.errors import LoadError, UnavailableError, UsageError, reason
 from tlkit.fleet.job import FleetJob, Needs, job_key
 from tlkit.fleet.schema import check
+from tlkit.words import BYTES, quantity
 
 _UNITS = {"s": 1, "sec": 1, "min": 60, "h": 3600}
-_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZES = BYTES | {"": 1.0}
 _MODELS = (".mlpackage", ".mlmodel", ".mlmodelc", ".safetensors", ".gguf", ".onnx", ".pt", ".pt2", ".pth")
 _UNIT_NEEDS = {"ane": "ane", "gpu": "gpu"}
 
@@ -198,11 +199,10 @@ def _quantity(path: Path, value: str | float, units: Mapping[str, float], what: 
     """Return a number with its unit as a number; one without a string around it counts as it is."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)", value.strip())
-    scale = units.get(found[2], units.get(found[2].upper())) if found else None
-    if not found or scale is None:
+    found = quantity(value, units)
+    if found is None:
         raise UsageError(f"{path}: '{value}' is not {what}", hint)
-    return float(found[1]) * scale
+    return found
 
 
 def _few(models: Sequence[PlannedModel]) -> str:

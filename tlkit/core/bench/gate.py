@@ -12,10 +12,9 @@ from tlkit.core.bench.stats import samples_for, summarize
 from tlkit.core.bench.versus import same_inputs, turns
 from tlkit.errors import UsageError
 from tlkit.host.machine import Machine
-from tlkit.words import byte_text
+from tlkit.words import BYTES, byte_text, quantity
 
 _TIMES = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
-_SIZES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def parse_time(text: str, flag: str) -> float:
 
 def parse_size(text: str, flag: str) -> float:
     """Return bytes from ``500MB``, ``1.5GiB``."""
-    return _quantity(text, flag, _SIZES, "500MB")
+    return _quantity(text, flag, BYTES, "500MB")
 
 
 def parse_share(text: str, flag: str) -> float:
@@ -178,8 +177,7 @@ def _regression(row: Row, before: Row | None, limit: float, beside: str | None =
 
 
 def _quantity(text: str, flag: str, units: dict[str, float], example: str) -> float:
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-zµ]+)", text.strip())
-    scale = units.get(found[2]) or units.get(found[2].upper()) or units.get(found[2].lower()) if found else None
-    if not found or scale is None:
+    found = quantity(text, units)
+    if found is None:
         raise UsageError(f"{flag} {text}: not a quantity with its unit", f"for example {flag} {example}")
-    return float(found[1]) * scale
+    return found

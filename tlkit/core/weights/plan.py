@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from tlkit.formats.gguf.model.folder import is_full
 from tlkit.formats.safetensors import write as write_safetensors
 from tlkit.formats.torch import write as write_torch
 from tlkit.mil.types import TensorType
+from tlkit.words import BYTES, quantity
 
 FORMATS = {
     ".safetensors": "SafeTensors",
@@ -42,7 +42,6 @@ _WIDER = {
     "F8_E8M0": "F32",
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2"), "F16"),
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +250,10 @@ def parse_size(text: str | int | None) -> int | None:
     if text is None or isinstance(text, int):
         found = text
     else:
-        match = _SIZE.fullmatch(text.strip())
-        if not match:
+        size = quantity(text, BYTES | {"": 1.0})
+        if size is None:
             raise UsageError(f"'{text}' is not a size", "write 5GB, 500MB or 2GiB")
-        # Each letter's place is the power of a thousand.
-        found = int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2].lower() or " "))
+        found = int(size)
     if found is not None and found < 1:
         raise UsageError(f"'{text}' is not a size for a file", "write 5GB, 500MB or 2GiB")
     return found
