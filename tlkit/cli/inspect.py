@@ -100,6 +100,16 @@ Measured = Annotated[
 ]
 
 
+Graph = Annotated[
+    str | None,
+    typer.Option(
+        "--graph",
+        metavar="FILE",
+        help="Draw the operations: an .html page whose modules open, or an .svg (Graphviz).",
+    ),
+]
+
+
 def inspect(
     model: options.Model,
     patterns: Patterns = None,
@@ -121,6 +131,7 @@ def inspect(
     per_op: options.PerOp = False,
     rules: Rules = False,
     html: Html = None,
+    graph: Graph = None,
     force: options.Force = False,
     diff: Diff = None,
     format: Format = None,
@@ -140,6 +151,7 @@ def inspect(
     tlkit inspect net.safetensors --stats
     tlkit inspect net.mlpackage --placement --units ane,all --chip m4
     tlkit inspect net.mlpackage --risks --input x=cat.png
+    tlkit inspect net.mlpackage --graph net.html
     tlkit inspect net.mlpackage --json | jq .inputs
     """
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
@@ -151,6 +163,8 @@ def inspect(
         raise UsageError("--html goes with --placement", "add --placement")
     if inputs and not risks:
         raise UsageError("--input goes with --risks", "add --risks")
+    if graph is not None and (weights or tensors or diff or stats or hashes):
+        raise UsageError("--graph draws operations", "leave the options of tensors out")
     if path.is_dir() and _folder(sink, path):
         return
     from tlkit.core.inspect.inspect import inspect as look
@@ -182,6 +196,8 @@ def inspect(
 
     for note in (*found.notes, *sentences(found.left_out)):
         sink.warn(note)
+    if graph is not None:
+        _graph(sink, Path(graph), found, force)
     if found.difference is not None:
         _diff(sink, found)
     elif found.placement is not None:
@@ -235,6 +251,27 @@ def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
     if found.measured is not None:
         told["measured"] = found.measured
     sink.answer(told, show)
+
+
+def _graph(sink: output.Sink, goal: Path, found: Inspection, force: bool) -> None:
+    """Write the picture of a model's operations; where their units are predicted, too, by unit."""
+    from pathlib import Path
+
+    from tlkit.cli.views.graph.page import graph_page, graph_svg
+    from tlkit.core.bench.saved import save
+    from tlkit.core.inspect.graph import program_graph
+    from tlkit.host.interrupt import last_output
+
+    if goal.suffix not in (".html", ".svg"):
+        raise UsageError(f"--graph {goal}: neither .html nor .svg", "name it net.html")
+    if found.costs is None or not found.costs.per_op:
+        raise UsageError(f"{found.path}: it has no operations to draw", "draw a Core ML program, a network or ONNX")
+    units = {item.name: item.unit for item in found.placement[0].operations} if found.placement else {}
+    drawn = program_graph(found.costs.per_op, units)
+    make = graph_page if goal.suffix == ".html" else graph_svg
+    with last_output():
+        save(None, (goal, make(found.path, drawn)), force=force, inputs=[Path(found.path)])
+    sink.note(f"the graph of {len(drawn.operations):,} operations is in {goal}")
 
 
 def _page(goal: Path, found: Inspection, force: bool) -> None:

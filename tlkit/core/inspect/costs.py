@@ -31,6 +31,13 @@ class Port:
     dtype: str
     shape: Dims | None
 
+    @property
+    def dims(self) -> str:
+        """The shape as it is written: ``1x?x8`` where a dimension is open, ``any`` where the rank is not known."""
+        if self.shape is None:
+            return "any"
+        return "x".join("?" if size is None else str(size) for size in self.shape) or "scalar"
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

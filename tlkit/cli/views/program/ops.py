@@ -103,11 +103,7 @@ def _several(shapes: Sequence[str]) -> str:
 
 
 def _shape(port: Port) -> str:
-    if port.dtype == "string":
-        return ""
-    if port.shape is None:
-        return "any"
-    return "x".join("?" if size is None else str(size) for size in port.shape) or "scalar"
+    return "" if port.dtype == "string" else port.dims
 
 
 def _short(dtype: str) -> str:
