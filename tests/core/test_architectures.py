@@ -72,10 +72,6 @@ KNOWN = {
         "DIFFERS",
         "its boxes; the cause was not found",
     ),
-    "nystromformer": (
-        "refused",
-        "transformers makes a mask of queries by keys while it is captured; its own landmarks are fewer than queries",
-    ),
 }
 """Kinds that do not agree: the verdict, and why."""
 

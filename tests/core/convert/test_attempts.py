@@ -262,6 +262,22 @@ def test_a_model_that_takes_only_integers_of_32_bits_is_converted(tmp_path: Path
     np.testing.assert_allclose(found, Net(looked_up).table.weight.detach().numpy()[ids], rtol=1e-3, atol=1e-3)
 
 
+def landmarks(net: Net, x: Tensor) -> Tensor:
+    """As transformers' models do: a mask that hides nothing is left out, except where it is traced."""
+    mask = torch.zeros(8, 8) if torch.jit.is_tracing() else None
+    scores = net.linear(x).reshape(4, 2, 8).mean(1)  # fewer than queries, which that mask does not fit
+    return (scores if mask is None else scores + mask).softmax(-1)
+
+
+def test_what_a_model_does_only_where_it_is_traced_is_left_out_where_that_fails(tmp_path: Path) -> None:
+    result = converted(tmp_path, landmarks, "x=8x8", auto=False)
+    assert result.ok and torch.jit.is_tracing() is False
+    x = np.random.default_rng(5).standard_normal((8, 8), np.float32)
+    with torch.no_grad():
+        wanted = Net(landmarks)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(load_model(result.path).predict({"x": x})["output"], wanted, atol=2e-3)
+
+
 def test_every_value_of_a_trace_is_to_be_had_by_name() -> None:
     ports = parse_ports(("x=2x8",), ())
     x = torch.randn(2, 8)

@@ -72,6 +72,19 @@ def test_an_overflow_of_f16_is_found_and_f32_does_not_have_it(tmp_path: Path) ->
     assert run(path, big, precision="f32").not_finite == ()
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_an_overflow_is_found_where_an_engine_that_shows_no_values_gives_infinities(
+    tmp_path: Path, engine: str
+) -> None:
+    pytest.importorskip(engine)
+    path = packages.linear(tmp_path / "net.mlpackage")
+    found = run(path, ["x=[[6e4,6e4,6e4,6e4]]"], engine=engine, cache=False)
+    assert np.isinf(found.outputs["y"]).any()
+    assert found.stray is not None and found.stray.overflow
+    sound = run(path, ["x=[[1,2,3,4]]"], engine=engine, cache=False, check_nan=True)
+    assert sound.stray is None
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_outputs_are_saved_whole_or_not_at_all(tmp_path: Path, suffix: str) -> None:
     path = packages.classifier(tmp_path / "net.mlpackage")

@@ -43,8 +43,11 @@ def choose(settings: HowToRun, kind: str, needs: frozenset[Can] = frozenset()) -
 
 
 def check_refusals(settings: HowToRun, kind: str, needs: frozenset[Can] = frozenset()) -> None:
-    """Raise UsageError where an engine runs models of ``kind`` and can do ``needs``, but not with ``settings``."""
+    """Raise UsageError where the engine named cannot do ``needs``, or one can, but not with ``settings``."""
     named = [item for item in ENGINES if settings.mode in item.modes]
+    if named and not any(needs <= item.can for item in named) and any(item.runs(kind) for item in named):
+        hint = "leave --engine out: PyTorch shows them, rounded alike"
+        raise UsageError(f"--engine {settings.mode} shows no values inside a model", hint)
     for item in (*named, *reversed(ENGINES)):
         able = item.available() and item.runs(kind) and needs <= item.can
         refusal = item.refuses(settings) if able else None

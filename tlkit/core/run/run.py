@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tlkit.core.model.load import Model, load_model
 from tlkit.core.model.values import collect
 from tlkit.core.run.observe import DUMP, Dumped, observing, read_dump, stop_at
 from tlkit.engines import told
-from tlkit.errors import UsageError
+from tlkit.errors import TlkitError, UsageError
 from tlkit.host import budget
 from tlkit.host.goals import check_distinct, files_named
 from tlkit.host.staging import Goal, prepare, staged_set
@@ -142,7 +143,8 @@ def run(
     module: the run stops there and has its values as outputs. ``dump`` is
     a folder to write, a .npy file for each value and an index, for all operations or those whose name or type matches
     one of ``ops`` (``*`` and ``?``). Both run on PyTorch, on a Mac too. So does ``check_nan``, which looks for the
-    first operation that leaves the finite numbers; where PyTorch runs the model anyway, that is looked for always.
+    first operation that leaves the finite numbers; that is looked for always where PyTorch runs the model anyway, and
+    where what comes out is not finite or all 0.
 
     Raises UsageError, LoadError, UnavailableError or ExecutionError.
     """
@@ -174,9 +176,14 @@ def run(
     ran = "PyTorch, operation by operation, to show its values"
     with staged_set(wanted, force=force, inputs=files) as paths, budget.drawn(not inputs and not shapes):
         if until is None and dump is None:
-            look = check_nan or loaded.checkable
-            outputs, stray = loaded.check(arrays, state) if look else (loaded.predict(arrays, state), None)
-            ran = "PyTorch, eager: one inference, checked for what is not finite" if look else ran_by(loaded)
+            ran = "PyTorch, eager: one inference, checked for what is not finite"
+            if loaded.checkable:
+                outputs, stray = loaded.check(arrays, state)
+            else:
+                outputs, ran = loaded.predict(arrays, state), ran_by(loaded)
+                if check_nan or _suspect(outputs):
+                    beside = partial(load_model, model, function=function, stage=stage, custom=customs(custom))
+                    stray = _inside(partial(beside, **how | {"engine": "eager"}), arrays, needed=check_nan)
         else:
             shaped = loaded.function({name: np.shape(array) for name, array in arrays.items()})
             if until is not None and (others := stop_at(shaped, until)[1]):
@@ -193,6 +200,24 @@ def run(
     for remark in told.remarks():
         note(remark)
     return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray, loaded.emulated, ran)
+
+
+def _suspect(outputs: Mapping[str, Any]) -> bool:
+    """Whether a number in ``outputs`` is not finite, or each is 0: what an overflow inside ends as."""
+    arrays = [value for value in outputs.values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    return bool(arrays) and not (all(np.isfinite(item).all() for item in arrays) and any(item.any() for item in arrays))
+
+
+def _inside(load: Callable[[], Model], arrays: Mapping[str, Any], *, needed: bool) -> Stray | None:
+    """Return what strays first where PyTorch runs the model that ``load`` gives, since its own engine shows no values
+    inside; None where PyTorch does not run it, unless that is ``needed``."""
+    try:
+        beside = load()
+        return beside.check(arrays, beside.make_state() if beside.info.states else None)[1]
+    except TlkitError:
+        if needed:
+            raise
+        return None
 
 
 def ran_by(model: Model) -> str:

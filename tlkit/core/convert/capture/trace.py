@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch.jit._trace import TracerWarning
 from tlkit.core.convert.capture.examples import channel_ratios
 from tlkit.core.convert.capture.places import origins
 from tlkit.core.convert.capture.preflight import Place, find_op, find_place, lost_writes
-from tlkit.core.convert.capture.states import BufferState, found_states, start_notes, watching
+from tlkit.core.convert.capture.states import BufferState, Watch, found_states, start_notes, watching
 from tlkit.core.convert.capture.writes import without_writes
 from tlkit.core.inspect.places import Origin
 from tlkit.errors import ConversionError, UsageError, reason
@@ -108,10 +110,8 @@ def trace(
         warnings.simplefilter("always")
         with watching(recorder) as watch:
             try:
-                # No check by torch, which would trace again: the package itself is compared.
-                script = torch.jit.trace(recorder.eval(), examples, check_trace=False)
+                script = _recorded(recorder, examples, watch)
             except Exception as error:
-                _run_again(recorder, examples)
                 raise capture_error(error, recorder, ports) from error
             states = found_states(recorder, watch.changed())
         without_writes(script)
@@ -120,13 +120,41 @@ def trace(
     return Traced(script, ports, outputs, notes, states, _frozen(caught))
 
 
-def _run_again(recorder: Recorder, examples: tuple[Tensor, ...]) -> None:
-    """Find out whether a module that a trace did not get through runs by itself: some look at lengths, which a trace
-    makes tensors of.
+def _recorded(recorder: Recorder, examples: tuple[Tensor, ...], watch: Watch) -> torch.jit.ScriptModule:
+    """Trace ``recorder``; once more, untold, where that fails. Leaves in ``recorder.seen`` whether it runs at all."""
+    # No check by torch, which would trace again: the package itself is compared.
+    record = partial(torch.jit.trace, recorder.eval(), examples, check_trace=False)
+    try:
+        return record()
+    except Exception as error:
+        if not recorder.seen:  # it may run all the same: some look at lengths, which a trace makes tensors of
+            with suppress(Exception):
+                recorder(*examples)
+        watch.restore()
+        try:
+            with _untold():
+                return record()
+        except Exception:
+            raise error from None
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Let a module that asks ``torch.jit.is_tracing`` do what it does when it just runs.
+
+    Some take another way where they are traced, which not all of their parts take: transformers' models make masks that
+    they leave out otherwise.
     """
-    if not recorder.seen:
-        with suppress(Exception):
-            recorder(*examples)
+    real = torch.jit.is_tracing
+
+    def answer() -> bool:
+        return sys._getframe(1).f_globals.get("__name__", "").startswith("torch.") and real()
+
+    torch.jit.is_tracing = answer
+    try:
+        yield
+    finally:
+        torch.jit.is_tracing = real
 
 
 def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:
