@@ -261,7 +261,7 @@ def test_a_state_is_written_as_f16_from_what_is_an_array() -> None:
     assert model.predict({"x": np.ones(2, np.float32)}, state=state)["y"].tolist()[0] == np.inf
     state.write_state("total", np.array([1, 2]))
     assert state.read_state("total").dtype == np.float32 and state.read_state("total").tolist() == [1, 2]
-    for wrong in ([1, 2, 3], [[1, 2]], [[1], [2, 3]], "ab", 5):
+    for wrong in ([1, 2, 3], [[1, 2]], [[1], [2, 3]], "ab", 5, np.array([1j, 2])):
         with pytest.raises(RuntimeError, match="total"):
             state.write_state("total", wrong)
     assert state.read_state("total").tolist() == [1, 2]

@@ -90,6 +90,20 @@ def test_a_gate_that_compared_nothing_is_no_gate_passed() -> None:
     require_compared((), Limits(latency_ns=1e9))
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [(Limits(memory_bytes=1e9), "max-memory compared nothing: a, b was"), (Limits(load_ns=1e9), "max-load compared")],
+)
+def test_what_was_not_measured_passes_no_gate(limits: Limits, words: str) -> None:
+    lacking = [replace(row(name), peak_bytes=None, load_first_ns=None) for name in "ab"]
+    checks = judge_limits(lacking, limits)
+    assert [check.passed for check in checks] == [None, None]
+    with pytest.raises(UsageError, match=words):
+        require_compared(checks, limits)
+    known = replace(row("c"), peak_bytes=10, load_first_ns=10)
+    require_compared(judge_limits([*lacking, known], limits), limits)
+
+
 def test_rows_without_figures_are_left_to_the_exit_code() -> None:
     assert verdict(Limits(latency_ns=1), Row("ane", "absent", "not here")) == []
 

@@ -15,6 +15,9 @@ from tlkit.mil.lower import lower
 
 F16 = [row for found in rows().values() for row in found if row.dtype == "fp16" and not row.states]
 FEW = F16[::40]
+SUMS = {"conv_transpose": 2 * HALF}
+"""Ops that PyTorch adds up in f16 where it computes on the CPU: there each overlap of a transposed convolution is one
+more rounding (beside f64, 0.96 of HALF at most; what the carriers give, 0.39). A GPU adds in f32."""
 
 
 def agrees(row: Case) -> None:
@@ -32,7 +35,7 @@ def agrees(row: Case) -> None:
         found, expected = module(*halves), wanted(*given)
     for ours, theirs in zip(found, expected, strict=True):
         wide = ours.float() if ours.dtype is torch.float16 else ours
-        assert difference(wide.numpy(), theirs.numpy()) <= HALF
+        assert difference(wide.numpy(), theirs.numpy()) <= SUMS.get(row.op, HALF)
 
 
 @pytest.mark.parametrize("row", FEW, ids=map(str, FEW))

@@ -106,16 +106,25 @@ def judge_limits(
 
 
 def require_compared(checks: Sequence[Check], limits: Limits) -> None:
-    """Raise :class:`UsageError` where a limit on regressions compared nothing: that gate was not passed."""
-    held = [check for check in checks if check.limit == "regression"]
-    if limits.regression is None or any(check.passed is not None for check in held):
-        return
-    rows = ", ".join(check.row for check in held) or "no row"
-    why = held[0].detail if held else "nothing beside it"
-    raise UsageError(
-        f"--max-regression compared nothing: {rows} was measured, and {why}",
-        "measure rows of the same name (model/unit) as the baseline's, or save a new one: --save FILE",
-    )
+    """Raise :class:`UsageError` where a limit compared nothing of what was measured: that gate was not passed."""
+    for flag, hint in _gates(limits):
+        held = [check for check in checks if check.limit == flag]
+        if any(check.passed is not None for check in held) or (not held and flag != "regression"):
+            continue
+        rows = ", ".join(check.row for check in held) or "no row"
+        why = held[0].detail if held else "nothing beside it"
+        raise UsageError(f"--max-{flag} compared nothing: {rows} was measured, and {why}", hint)
+
+
+def _gates(limits: Limits) -> Iterator[tuple[str, str]]:
+    """Yield the limits that may have nothing to compare, and what to do about it."""
+    if limits.regression is not None:
+        rows = "measure rows of the same name (model/unit) as the baseline's"
+        yield "regression", f"{rows}, or save a new one: --save FILE"
+    if limits.memory_bytes is not None:
+        yield "memory", "leave --max-memory out, or measure where the system tells it (Linux, macOS)"
+    if limits.load_ns is not None:
+        yield "load", "leave --max-load out, or measure again: a saved run has only what was measured then"
 
 
 def _against_first(rows: Sequence[Row], limit: float) -> list[Check]:
@@ -138,9 +147,9 @@ def _of_row(row: Row, limits: Limits) -> Iterator[Check]:
             )
         else:
             yield _bounded(row, "latency", value, limits.latency_ns, limits.at, _time)
-    if limits.memory_bytes is not None and row.peak_bytes is not None:
+    if limits.memory_bytes is not None:
         yield _bounded(row, "memory", row.peak_bytes, limits.memory_bytes, "peak", byte_text)
-    if limits.load_ns is not None and row.load_first_ns is not None:
+    if limits.load_ns is not None:
         yield _bounded(row, "load", row.load_first_ns, limits.load_ns, "first load", _time)
 
 
@@ -153,7 +162,9 @@ def _latency(row: Row, limits: Limits) -> float | None:
     return summarize(row.samples_ns, [limits.percentile]).percentiles_ns[f"p{limits.percentile:g}"]
 
 
-def _bounded(row: Row, name: str, value: float, limit: float, what: str, told: Callable[[float], str]) -> Check:
+def _bounded(row: Row, name: str, value: float | None, limit: float, what: str, told: Callable[[float], str]) -> Check:
+    if value is None:
+        return Check(row.name, name, None, f"its {what} is not known")
     passed = value <= limit
     return Check(row.name, name, passed, f"{what} {told(value)}, {'within' if passed else 'over'} {told(limit)}")
 

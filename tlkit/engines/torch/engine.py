@@ -73,9 +73,9 @@ class State:
         """Overwrite the state ``name``, in its type (an f16 state rounds); the shape must be its own."""
         tensor = self._tensor(name)
         try:
-            given = torch.from_numpy(np.array(value)).to(tensor.dtype)
+            given = torch.from_numpy(np.array(value).astype(np.float64, casting="safe")).to(tensor.dtype)
         except (ValueError, TypeError):
-            raise UsageError(f"the state '{name}' takes an array of numbers", "rows are of one length") from None
+            raise UsageError(f"the state '{name}' takes an array of numbers", "real ones, in rows of one length") from None
         if tensor.shape != given.shape:
             raise UsageError(f"the state '{name}' has shape {tuple(tensor.shape)}, not {tuple(given.shape)}")
         tensor.copy_(ops.round_f16(given) if name in self._halves else given)
