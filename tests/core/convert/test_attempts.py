@@ -198,6 +198,17 @@ def test_where_a_random_source_cannot_be_converted_both_are_told(tmp_path: Path)
     assert "(randn_like at test_attempts.py:" in note and "take the random numbers as an input" in note
 
 
+@pytest.mark.parametrize(
+    "drawn", [lambda net, x: x * torch.bernoulli(x.sigmoid()), lambda net, x: x[:, torch.randperm(8)[:4]]]
+)
+def test_where_what_draws_cannot_be_converted_the_numbers_are_to_be_an_input(
+    tmp_path: Path, drawn: Callable[..., Tensor]
+) -> None:
+    with pytest.raises(ConversionError, match=r"bernoulli|randperm") as caught:
+        converted(tmp_path, drawn, "x=2x8", auto=False)
+    assert "take the random numbers as an input" in caught.value.hint and "unpack" not in caught.value.message
+
+
 def test_a_choice_by_values_is_not_exported_and_its_line_is_told(tmp_path: Path) -> None:
     def chosen(net: Net, x: Tensor) -> Tensor:
         return x * 2 if x.sum() > 0 else x - 1

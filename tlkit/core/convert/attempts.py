@@ -6,6 +6,7 @@ Importing this module imports torch.
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -181,7 +182,11 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     try:
         first = attempt(order, path, order.recipe, export)
     except ConversionError as error:
-        error.notes = (*error.notes, *_drawn(order))
+        drawn = _drawn(order)
+        error.notes = (*error.notes, *drawn)
+        names = [place.partition(" ")[0] for place in order.study.random]
+        if drawn and any(re.search(rf"(?<!\w){name}_?(?!\w)", error.message) for name in names):
+            error.hint = NOISE  # other torch ops would differ as well
         if not other:
             raise
         made = _instead(order, path, error, export)

@@ -75,7 +75,7 @@ class State:
         try:
             given = torch.from_numpy(np.array(value).astype(np.float64, casting="safe")).to(tensor.dtype)
         except (ValueError, TypeError):
-            raise UsageError(f"the state '{name}' takes an array of numbers", "real ones, in rows of one length") from None
+            raise UsageError(f"the state '{name}' takes an array of numbers", "real ones, rows of one length") from None
         if tensor.shape != given.shape:
             raise UsageError(f"the state '{name}' has shape {tuple(tensor.shape)}, not {tuple(given.shape)}")
         tensor.copy_(ops.round_f16(given) if name in self._halves else given)

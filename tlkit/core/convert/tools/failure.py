@@ -27,6 +27,7 @@ _OPAQUE = re.compile(
     r"<class|np\.\w+\(|\bVar\b|NoneType|KeyError|AssertionError|AttributeError|UnboundLocalError|IndexError|TypeError"
     r"|has no attribute|Cannot delete|pop index|out of range|corresponding var|not iterable|subscriptable"
     r"|unexpected keyword|positional arg|must be a string or a real number|Expected bool|mil\.|^\W*$"
+    r"|to unpack|truth value of|invalid literal|setting an array"
 )
 # `(op_type: relu) Input x="y" expects ... of dtype from type domain ['fp16', 'fp32'] but got tensor[2,int32]`.
 _DOMAIN = re.compile(
