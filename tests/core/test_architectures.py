@@ -60,20 +60,7 @@ def test_one_command_is_enough(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         pytest.skip(f"{absent} is not installed")
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     row = measured(name)
-    if name in KNOWN:
-        verdict, why = KNOWN[name]
-        assert row.verdict == verdict
-        pytest.xfail(why)
     assert row.verdict == "agrees", row.reason
-
-
-KNOWN = {
-    "grounding_dino": (
-        "DIFFERS",
-        "its boxes; the cause was not found",
-    ),
-}
-"""Kinds that do not agree: the verdict, and why."""
 
 
 def test_how_many_kinds_there_are() -> None:

@@ -369,12 +369,15 @@ def _in_part(order: Order, path: Path, made: Attempt, why: str) -> Attempt | Non
     goal, exact = _mixed(path), path.with_name(f"f32-{path.name}")
     assert made.verification is not None
     settings = order.settings(made.recipe)
-    for told, wide in wide_choices(exact, path, order.cases, made.verification, settings):
+    for decides, told, wide in wide_choices(exact, path, order.cases, made.verification, settings):
         recipe = replace(made.recipe, wide=wide)
         mixed = _tried(order, goal, made.traced, recipe)
         if mixed is not None and mixed.passed:
             return Attempt(
-                made.traced, recipe, mixed, (f"in f16 it differs ({why}): {told}, the rest is f16; it agrees",)
+                made.traced,
+                recipe,
+                mixed,
+                (f"in f16 it differs ({decides or why}): {told}, the rest is f16; it agrees",),
             )
         _clear(goal)
     return None

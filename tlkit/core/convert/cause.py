@@ -100,9 +100,10 @@ def _found(
 
 def wide_choices(
     package: Path, half: Path, cases: Sequence[Case], found: Verification, settings: Settings
-) -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield what of the f32 ``package`` to keep in f32 so that the rest may be f16, least first: values by what
-    ``wide`` takes, and a text that says which they are. ``half`` is the same in f16, and differs as ``found`` says.
+) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield what of the f32 ``package`` to keep in f32 so that the rest may be f16, least first: why it differs then
+    (empty: the cause that was found), a text that says which values are kept, and these by what ``wide`` takes.
+    ``half`` is the same in f16, and differs as ``found`` says.
 
     First what f16 does not hold with some room; then what is before a choice that f16 makes otherwise (``topk`` among
     scores that it cannot tell apart, a ``floor`` of what is nearly whole); then either half, where roundings add up.
@@ -111,18 +112,19 @@ def wide_choices(
     others = [step for case in cases[1:_LOOKED_AT] for step in _watched(package, case, "f32", settings)]
     large = {plain_name(step.name) for step in (*steps, *others) if _unfit(step)}
     if large:
-        yield "what gives or takes such values stays in f32", frozenset(large)
+        yield "", "what gives or takes such values stays in f32", frozenset(large)
     exact, rounded = (_watched(half, differing(cases, found), precision, settings) for precision in ("f32", "f16"))
     chosen = [step for step, other in zip(exact, rounded, strict=False) if _chose_otherwise(step, other)]
     if chosen:
-        told = f"what its last '{chosen[-1].type}' chooses by stays in f32"
-        yield told, frozenset(_leading_to(chosen, exact) | large)
+        last = next((step for step in reversed(chosen) if step.type != "cast"), chosen[-1]).type
+        why, told = f"roundings decide what its '{last}' gives", f"what its last '{last}' chooses by stays in f32"
+        yield why, told, frozenset(_leading_to(chosen, exact) | large)
         before = exact[: exact.index(chosen[-1]) + 1]
-        yield told, frozenset({plain_name(step.name) for step in before} | large)
+        yield why, told, frozenset({plain_name(step.name) for step in before} | large)
     names = [plain_name(step.name) for step in steps]
     middle = len(names) // 2
-    yield "the first half of its operations stays in f32", frozenset([*names[:middle], *large])
-    yield "the second half of its operations stays in f32", frozenset([*names[middle:], *large])
+    yield "", "the first half of its operations stays in f32", frozenset([*names[:middle], *large])
+    yield "", "the second half of its operations stays in f32", frozenset([*names[middle:], *large])
 
 
 def _unfit(step: _Step) -> bool:

@@ -19,7 +19,7 @@ _TRACED = "it was scripted, whole or in part, and a script's checks stay in it: 
 
 # A frame as Python prints it, which torch.export keeps, and as TorchScript does: `net.py(12): forward`.
 _PYTHON = re.compile(r'(?:File "(?P<file>[^"]+)", line (?P<line>\d+))|(?:^(?P<path>[^\n]+?)\((?P<at>\d+)\): )', re.M)
-_TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*")
+_TORCH = re.compile(r"/torch/(?:nn|_|functional|jit|export|utils|overrides|fx)[\w/]*|/tlkit/core/convert/capture/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +210,11 @@ def stack_line(stack: str) -> str:
 
 
 def _line(stack: str, *, innermost_first: bool) -> str:
-    """Return the innermost line of a Python stack that is not torch's own, as ``file.py:12``."""
+    """Return the innermost line of a Python stack that is not torch's own or tlkit's, as ``file.py:12``."""
     frames = [
         (match["file"] or match["path"].strip(), match["line"] or match["at"]) for match in _PYTHON.finditer(stack)
     ]
     frames = frames if innermost_first else frames[::-1]
     own = [frame for frame in frames if not _TORCH.search(frame[0])]
-    path, line = (own or frames or [("", "")])[0]
+    path, line = (own or [frame for frame in frames if "/tlkit/core/" not in frame[0]] or [("", "")])[0]
     return f"{Path(path).name}:{line}" if path else ""
