@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -120,10 +120,10 @@ def trace(
     return Traced(script, ports, outputs, notes, states, _frozen(caught))
 
 
-def _recorded(recorder: Recorder, examples: tuple[Tensor, ...], watch: Watch) -> torch.jit.ScriptModule:
+def _recorded(recorder: Recorder, examples: tuple[Tensor, ...], watch: Watch) -> Any:
     """Trace ``recorder``; once more, untold, where that fails. Leaves in ``recorder.seen`` whether it runs at all."""
     # No check by torch, which would trace again: the package itself is compared.
-    record = partial(torch.jit.trace, recorder.eval(), examples, check_trace=False)
+    record: Callable[[], Any] = partial(torch.jit.trace, recorder.eval(), examples, check_trace=False)
     try:
         return record()
     except Exception as error:
@@ -140,21 +140,20 @@ def _recorded(recorder: Recorder, examples: tuple[Tensor, ...], watch: Watch) ->
 
 @contextmanager
 def _untold() -> Iterator[None]:
-    """Let a module that asks ``torch.jit.is_tracing`` do what it does when it just runs.
-
-    Some take another way where they are traced, which not all of their parts take: transformers' models make masks that
-    they leave out otherwise.
-    """
-    real = torch.jit.is_tracing
+    """Let a module that asks ``torch.jit.is_tracing`` do what it does when it just runs: transformers' models make
+    masks where they are traced that not all of their parts take."""
+    jit: Any = torch.jit
+    real = jit.is_tracing
 
     def answer() -> bool:
-        return sys._getframe(1).f_globals.get("__name__", "").startswith("torch.") and real()
+        asks: str = sys._getframe(1).f_globals.get("__name__", "")
+        return asks.startswith("torch.") and bool(real())
 
-    torch.jit.is_tracing = answer
+    jit.is_tracing = answer
     try:
         yield
     finally:
-        torch.jit.is_tracing = real
+        jit.is_tracing = real
 
 
 def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:
