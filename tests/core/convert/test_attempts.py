@@ -1,6 +1,6 @@
 """The other way of capturing is tried, and what was tried is told; a package that differs is told why.
 
-Covers tlkit/core/convert/cause.py and tlkit/core/convert/capture/inside.py.
+Covers tlkit/core/convert/cause.py, tlkit/core/convert/capture/inside.py and tlkit/core/convert/capture/untold.py.
 """
 
 from __future__ import annotations
@@ -287,6 +287,24 @@ def test_what_a_model_does_only_where_it_is_traced_is_left_out_where_that_fails(
     with torch.no_grad():
         wanted = Net(landmarks)(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(load_model(result.path).predict({"x": x})["output"], wanted, atol=2e-3)
+
+
+def test_what_runs_but_is_not_traced_is_not_said_not_to_run(tmp_path: Path) -> None:
+    def counted(net: Net, x: Tensor) -> Tensor:
+        if isinstance(x.shape[0], Tensor):  # as sizes are in a trace
+            raise ValueError("a size is a number")
+        return x * 2
+
+    with pytest.raises(ConversionError, match="cannot trace the model: a size is a number"):
+        converted(tmp_path, counted, "x=2x8", auto=False)
+
+
+def test_conditions_that_torch_checks_are_traced(tmp_path: Path) -> None:
+    def unpooled(net: Net, x: Tensor) -> Tensor:
+        found, places = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
+        return torch.nn.functional.max_unpool2d(found, places, 2)
+
+    assert converted(tmp_path, unpooled, "x=1x2x8x8", auto=False).ok
 
 
 def test_every_value_of_a_trace_is_to_be_had_by_name() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from tlkit.core.convert.capture.examples import channel_ratios
 from tlkit.core.convert.capture.places import origins
 from tlkit.core.convert.capture.preflight import Place, find_op, find_place, lost_writes
 from tlkit.core.convert.capture.states import BufferState, Watch, found_states, start_notes, watching
+from tlkit.core.convert.capture.untold import untold
 from tlkit.core.convert.capture.writes import without_writes
 from tlkit.core.inspect.places import Origin
 from tlkit.errors import ConversionError, UsageError, reason
@@ -127,33 +127,13 @@ def _recorded(recorder: Recorder, examples: tuple[Tensor, ...], watch: Watch) ->
     try:
         return record()
     except Exception as error:
+        watch.restore()
+        with suppress(Exception), untold():
+            return record()
         if not recorder.seen:  # it may run all the same: some look at lengths, which a trace makes tensors of
             with suppress(Exception):
                 recorder(*examples)
-        watch.restore()
-        try:
-            with _untold():
-                return record()
-        except Exception:
-            raise error from None
-
-
-@contextmanager
-def _untold() -> Iterator[None]:
-    """Let a module that asks ``torch.jit.is_tracing`` do what it does when it just runs: transformers' models make
-    masks where they are traced that not all of their parts take."""
-    jit: Any = torch.jit
-    real = jit.is_tracing
-
-    def answer() -> bool:
-        asks: str = sys._getframe(1).f_globals.get("__name__", "")
-        return asks.startswith("torch.") and bool(real())
-
-    jit.is_tracing = answer
-    try:
-        yield
-    finally:
-        jit.is_tracing = real
+        raise error
 
 
 def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:
