@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,6 @@ from tlkit.core.convert.capture.examples import channel_ratios
 from tlkit.core.convert.capture.places import origins
 from tlkit.core.convert.capture.preflight import Place, find_op, find_place, lost_writes
 from tlkit.core.convert.capture.states import BufferState, Watch, found_states, start_notes, watching
-from tlkit.core.convert.capture.untold import untold
 from tlkit.core.convert.capture.writes import without_writes
 from tlkit.core.inspect.places import Origin
 from tlkit.errors import ConversionError, UsageError, reason
@@ -128,12 +128,30 @@ def _recorded(recorder: Recorder, examples: tuple[Tensor, ...], watch: Watch) ->
         return record()
     except Exception as error:
         watch.restore()
-        with suppress(Exception), untold():
+        with suppress(Exception), _untold():
             return record()
         if not recorder.seen:  # it may run all the same: some look at lengths, which a trace makes tensors of
             with suppress(Exception):
                 recorder(*examples)
         raise error
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """While active, torch.jit.is_tracing is False for all but torch: transformers makes masks in a trace that not all
+    models take; and torch._check takes what a trace makes of sizes (by 2.13 max_unpool2d checks some)."""
+    whole: Any = torch
+    tracing, check = whole.jit.is_tracing, whole._check_with
+
+    def checked(error: Any, condition: Any, message: Any) -> None:
+        check(error, bool(condition) if isinstance(condition, Tensor) else condition, message)
+
+    whole._check_with = checked
+    whole.jit.is_tracing = lambda: sys._getframe(1).f_globals["__name__"].startswith("torch.") and tracing()
+    try:
+        yield
+    finally:
+        whole.jit.is_tracing, whole._check_with = tracing, check
 
 
 def named_outputs(recorder: Recorder, ports: tuple[TensorSpec, ...], names: Sequence[str]) -> tuple[Output, ...]:
