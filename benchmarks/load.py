@@ -5,6 +5,11 @@
 First whole processes, imports and all, which take turns; the share is to be at most 0.5. Then the same calls again and
 again in a process that has everything imported: there coremltools parses a message, and tlkit makes the model run
 (weights widened, graph lowered). Medians and least wall times. Without PACKAGE, ResNet-50 is converted first.
+
+    python benchmarks/load.py --memory [MB] [--engine NAME ...]
+
+How much memory does it take to load a package of so many megabytes of f16 weights (1000) and to run it once? Printed is
+the peak of a process of its own for each engine, above the interpreter, over the bytes of the weights: held to 2.2.
 """
 
 from __future__ import annotations
@@ -18,11 +23,36 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.formats import packages
+
 ROOT = Path(__file__).resolve().parent.parent
 LOADS = {
     "coremltools": "from coremltools.models import MLModel\ndef load(): MLModel({path!r}, skip_model_load=True)",
     "tlkit": "import tlkit\ndef load(): tlkit.load_model({path!r}).prepare()",
 }
+ENGINES: dict[str, dict[str, object]] = {
+    "auto": {"engine": "auto", "runs": 1},
+    "auto, often": {"engine": "auto", "runs": 4},
+    "eager": {"engine": "eager", "runs": 1},
+    "openvino": {"engine": "openvino", "runs": 1},
+    "onnxruntime": {"engine": "onnxruntime", "runs": 1},
+}
+LIMIT = 2.2
+ONCE = """
+import numpy as np
+import tlkit
+model = tlkit.load_model({path!r}, engine={engine!r}, cache=False)
+given = {{spec.name: np.zeros(spec.shape, spec.dtype) for spec in model.inputs}}
+for _ in range({runs}):
+    model.predict(given)
+print(getattr(model.engine, "why", ""))
+"""
+PEAK = """
+import re
+print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]))
+"""
 WARM = """
 import json, time
 load()
@@ -40,12 +70,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("package", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--memory", type=int, nargs="?", const=1000, metavar="MB")
+    parser.add_argument("--engine", action="append", choices=[*ENGINES])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if options.memory:
+            _memory(options.package, Path(folder), options.memory, options.engine or [*ENGINES])
+            return
         package = options.package or _resnet50(Path(folder))
         scripts = {name: text.format(path=str(package.resolve())) for name, text in LOADS.items()}
         _show("whole process", _whole(scripts, options.rounds))
         _show("warm process", {name: _warm(text, options.rounds) for name, text in scripts.items()})
+
+
+def _memory(package: Path | None, folder: Path, size: int, engines: list[str]) -> None:
+    package = package or packages.stack(folder / "stack.mlpackage", max(1, round(size / 33.55)), 4096)
+    weights = sum(path.stat().st_size for path in package.rglob("*.bin"))
+    empty = int(_run(PEAK))
+    print(
+        f"{weights / 1e6:.0f} MB of weights; the interpreter takes {empty / 1e6:.0f} MB, held to {LIMIT} of the weights"
+    )
+    for name in engines:
+        code = ONCE.format(path=str(package.resolve()), **ENGINES[name]) + PEAK
+        start = time.perf_counter()
+        try:
+            *said, peak = _run(code).splitlines()
+        except subprocess.CalledProcessError as error:
+            print(f"{name:12} {error.stderr.strip().splitlines()[-1]}")
+            continue
+        share = (int(peak) - empty) / weights
+        print(f"{name:12} {share:6.2f} of the weights, {time.perf_counter() - start:5.1f} s, {' '.join(said)}")
 
 
 def _whole(scripts: dict[str, str], rounds: int) -> dict[str, list[float]]:

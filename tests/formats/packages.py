@@ -240,6 +240,25 @@ def relu(path: Path, dims: tuple[int | None, ...], shape: tuple[int, ...], dtype
     return write(path, model)
 
 
+def stack(folder: Path, layers: int, width: int) -> Path:
+    """``layers`` products with f16 matrices [width, width], each over a relu; ``x`` and ``y`` are 1 x width in f16."""
+    weights, body, rng = Weights(), Body(), np.random.default_rng(0)
+    body.input("x", tensor_type("fp16", 1, width))
+    last = "x"
+    for place in range(layers):
+        matrix = (rng.standard_normal((width, width), np.float32) * np.sqrt(2 / width)).astype(np.float16)
+        weight = body.const(f"w{place}", stored("fp16", weights.add("fp16", matrix.tobytes()), width, width))
+        body.op("linear", {f"z{place}": tensor_type("fp16", 1, width)}, {"x": last, "weight": weight})
+        last = "y" if place == layers - 1 else f"r{place}"
+        body.op("relu", {last: tensor_type("fp16", 1, width)}, {"x": f"z{place}"})
+    body.returns("y")
+    model = MODEL.Model(specificationVersion=8)
+    array_feature(model.description.input.add(), "x", ARRAYS.FLOAT16, 1, width)
+    array_feature(model.description.output.add(), "y", ARRAYS.FLOAT16, 1, width)
+    model.mlProgram.CopyFrom(body.message)
+    return write(folder, model, weights.done())
+
+
 def ceil_pool(path: Path) -> Path:
     """``y``: the averages of 2x2 windows of ``x`` 1x1x7x7, three apart, the last of which hang over the end."""
     body = Body()

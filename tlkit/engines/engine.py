@@ -36,6 +36,8 @@ class Can(Enum):
 class HowToRun:
     """How to run a model: ``mode`` is the value of ``--engine``, ``threads`` None leaves the choice to the engine.
 
+    ``streams`` is how many inferences are going to run at once: with more than one, an engine that can splits its
+    threads among them, for more throughput and a longer latency; 0 leaves the number to the engine.
     ``part`` says that it is one stage of a pipeline, without a file of its own. ``cache`` lets engines keep what they
     compile in the user's cache folder. ``emulate`` makes, for a function, the emulation of Apple's units by which it is
     run (``mil/units``); None runs it as MIL says.
@@ -48,6 +50,7 @@ class HowToRun:
     threads: int | None = None
     part: bool = False
     cache: bool = True
+    streams: int = 1
     emulate: Callable[[Function], Emulation] | None = None
 
 

@@ -7,9 +7,11 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_GROUPS, _PROCESSORS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 _REPORTED = ("tlkit", "torch", "coremltools", "numpy")
 
 
@@ -43,6 +45,37 @@ def describe_machine() -> Machine:
         os=_os(),
         python=platform.python_version(),
     )
+
+
+def available_memory() -> int:
+    """Return the bytes that this process may still take without swapping: a very large number where nothing says.
+
+    On Linux that is ``MemAvailable`` and what is left of the control group (version 2 or 1); its page cache counts as
+    free, as the kernel gives that up first.
+    """
+    found = [number for number in (_free(), _group(_GROUPS)) if number is not None]
+    return min(found, default=sys.maxsize)
+
+
+def threads() -> int:
+    """Return PyTorch's number of threads where it is imported, else :func:`expected_threads`."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        found: int = torch.get_num_threads()
+        return found
+    return expected_threads()
+
+
+def expected_threads() -> int:
+    """Return what PyTorch's number would be: a thread for each core that this process may use (two threads of one core
+    count once), or fewer where OMP_NUM_THREADS says so. It is the same before and after PyTorch is imported."""
+    cores = _whole_cores(_PROCESSORS)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        with suppress(ValueError):
+            said = int(os.environ.get(name, "").partition(",")[0])
+            if said > 0:
+                return min(said, cores)
+    return cores
 
 
 def versions() -> dict[str, str | None]:
@@ -101,6 +134,47 @@ def _memory() -> int | None:
     except (ValueError, OSError):
         text = sysctl("hw.memsize")
         return int(text) if text.isdigit() else None
+
+
+def _free() -> int | None:
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    return None
+
+
+def _group(root: Path) -> int | None:
+    """Return what a control group mounted at ``root`` leaves; None where there is no limit."""
+    for folder, most, used in (
+        (root, "memory.max", "memory.current"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # "max" is not a number
+            left = int((folder / most).read_text()) - int((folder / used).read_text())
+            return max(0, left + _cached(folder))
+    return None
+
+
+def _cached(folder: Path) -> int:
+    with suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text().splitlines():
+            name, _, number = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(number)
+    return 0
+
+
+def _whole_cores(root: Path) -> int:
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    mine = os.sched_getaffinity(0)
+    found = set()
+    for number in mine:
+        try:
+            found.add((root / f"cpu{number}" / "topology" / "thread_siblings_list").read_text())
+        except OSError:
+            found.add(str(number))
+    return len(found) or 1
 
 
 def _os() -> str:

@@ -60,6 +60,14 @@ class DType(Enum):
         return self.mil.startswith(("fp", "bf"))
 
     @property
+    def carrier(self) -> str:
+        """The type, by the name that numpy and PyTorch share, in which values are computed: fp16 values in float32."""
+        if self.is_float:
+            return "float64" if self is DType.FP64 else "float32"
+        # PyTorch has the three wider unsigned types too, but few of the operations on them.
+        return {"uint16": "int32", "uint32": "int64", "uint64": "int64"}.get(self.mil, self.numpy_name or "")
+
+    @property
     def numpy_like(self) -> str:
         """The name that ports and numpy use: ``float16`` for ``fp16``; MIL's own where numpy has no such type."""
         return self.numpy_name if self.numpy_name and self.bits >= 8 else self.mil

@@ -86,9 +86,19 @@ def test_the_fastest_in_a_trial_runs_from_then_on(
     assert asked == [["OpenVINO", "ONNX Runtime", "PyTorch"]]  # once: the second engine was told
     assert first.why.startswith(fastest) and "in a trial" in first.why
     assert again.why.startswith(fastest) and "before" in again.why
-    # the choice, and the graph of the chosen engine only
+    # the choice, the graph of the chosen engine only, and that the program has one
     entries = list((tmp_path / "cache" / "tlkit" / "compiled").iterdir())
-    assert len(entries) == (1 if fastest == "PyTorch" else 2)
+    assert len(entries) == (2 if fastest == "PyTorch" else 3)
+
+
+def test_what_needs_more_memory_than_there_is_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = loaded(tmp_path)
+    monkeypatch.setattr("tlkit.engines.auto.engine.available_memory", lambda: 1000)
+    wanted = engine.run({"x": X})["y"]
+    for _ in range(FIRST):
+        np.testing.assert_array_equal(engine.run({"x": X})["y"], wanted)
+    assert engine.why.startswith("PyTorch, eager: ONNX Runtime was left out: compiling takes about")
+    assert "1 kB are free" in engine.why
 
 
 def test_pytorch_runs_on_where_a_trial_showed_it_to_be_the_fastest(
@@ -118,7 +128,7 @@ def test_an_engine_that_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.
     engine = loaded(tmp_path)
     wanted = engine.run({"x": X})["y"]
 
-    def refuse(self: object, model: bytes) -> object:
+    def refuse(self: object, model: object, *, keep: bool) -> object:
         raise UnsupportedGraph("no such graph")
 
     monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)

@@ -6,6 +6,8 @@ tlkit/engines/openvino/kind.py, tlkit/engines/onnxruntime/kind.py.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -141,7 +143,7 @@ def test_a_kept_graph_needs_no_second_compilation(
     wanted = load_model(path, engine="onnxruntime").predict({"x": X})["y"]
     from tlkit.engines.onnxruntime.runtime import OnnxRuntime
 
-    def refuse(self: object, model: bytes) -> object:
+    def refuse(self: object, model: object, *, keep: bool) -> object:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(OnnxRuntime, "compile", refuse)
@@ -149,6 +151,39 @@ def test_a_kept_graph_needs_no_second_compilation(
     monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)
     with pytest.raises(AssertionError, match="compiled again"):
         load_model(path, engine="onnxruntime", cache=False).predict({"x": X})
+
+
+def test_what_was_compiled_before_runs_without_pytorch(tmp_path: Path) -> None:
+    """Importing it takes longer than the rest of a first result."""
+    path = packages.linear(tmp_path / "net.mlpackage")
+    wanted = load_model(path).bind({"x": X})()
+    code = f"""
+import sys
+import numpy as np
+from tlkit.core.model.load import load_model
+model = load_model({str(path)!r})
+print(model.predict({{"x": np.array({X.tolist()}, np.float32)}})["y"].tolist(), "torch" in sys.modules)
+print(model.engine.why)
+"""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    if "PyTorch" not in made:  # where the trial chose it, it runs
+        assert made.splitlines()[0] == f"{np.asarray(wanted[0]).tolist()} False"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_streams_give_each_caller_its_own_answer(name: str, tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    model = load_model(path, engine=name, streams=2)
+    assert isinstance(model.engine, GraphEngine)
+    assert model.engine.streams({"x": X}) >= 1
+    given = [np.full((1, 4), place, np.float32) for place in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: model.predict({"x": x})["y"], given))
+    wanted = [load_model(path, engine=name).predict({"x": x})["y"] for x in given[:3]]
+    np.testing.assert_array_equal(np.stack(found[:3]), np.stack(wanted))
+    np.testing.assert_allclose(
+        np.stack(found), np.stack([x @ packages.MATRIX.T + packages.BIAS for x in given]), rtol=2**-10
+    )
 
 
 def test_another_weight_is_another_key(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""The classifier's op, and what an engine shows of it."""
+"""The classifier's op, and what an engine shows of it.
+
+Covers tlkit/engines/labels.py.
+"""
 
 import numpy as np
 import pytest
 
 from tests.mil.ops.optable import Case, case, read, rows, run, table
-from tlkit.mil.ops.classify import presenters
+from tlkit.engines.labels import presenters
 
 SCORES = np.array([[0.125, 0.5, 0.375]], np.float32)
 

@@ -60,6 +60,7 @@ def load_model(
     stage: int | str | None = None,
     custom: Mapping[str, Any] | None = None,
     cache: bool = True,
+    streams: int = 1,
     emulate: str | None = None,
     chip: str | None = None,
 ) -> Model:
@@ -72,6 +73,8 @@ def load_model(
     ``"onnxruntime"`` (extras of those names), or ``"auto"``: PyTorch for the first inferences, and then the fastest of
     them that is installed and takes the program (``docs/engines.md``). With OpenVINO there is ``precision="bf16"``,
     which is fast and not faithful. ``cache=False`` keeps compiled models out of the user's cache folder.
+    ``streams`` is how many inferences are going to run at once, from as many threads (0: the engine's own choice, see
+    :meth:`Model.streams`); OpenVINO and ONNX Runtime then split their threads among them.
     ``function`` picks one of a multifunction package.
     On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch. Where Core ML was measured
     to depart from MIL's specification, torch does what Core ML does; ``strict_mil`` asks for the specification (which
@@ -91,7 +94,9 @@ def load_model(
     how = emulator(emulate, unit, chip)
     # What is emulated runs here, whatever unit is asked about; a GPU that is asked for by a profile's name is used.
     here = unit if how is None or (emulate != AUTO and unit is Unit.GPU) else Unit.CPU
-    settings = HowToRun(precision, engine, here, strict_mil, part=stage is not None, cache=cache, emulate=how)
+    settings = HowToRun(
+        precision, engine, here, strict_mil, part=stage is not None, cache=cache, streams=streams, emulate=how
+    )
     check_settings(settings)
     model = _open(local(path), settings, function, stage, hooks(custom or {}))
     model.emulation = (emulate, unit, chip) if how is not None and emulate is not None else None
@@ -404,6 +409,12 @@ class Model(Told):
     def bind(self, inputs: Mapping[str, Any], state: State | None = None) -> Callable[[], Any]:
         """Convert ``inputs`` once; each call of what is returned runs exactly one inference on them."""
         return self.engine.bind(self.arrays(inputs), state)
+
+    def streams(self, inputs: Mapping[str, Any]) -> int:
+        """Return how many inferences on inputs like these the engine runs at once with the most throughput, compiling
+        the model if that is needed: 1 unless the model was loaded with ``streams``."""
+        told = getattr(self.engine, "streams", None)
+        return int(told(self.arrays(inputs))) if told else 1
 
     def make_state(self) -> State | None:
         """Return a fresh state, all zeros, for a stateful model (an empty one otherwise, none for a pipeline)."""

@@ -17,21 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.auto.trial import trial
+from tlkit.engines.auto.trial import at_once, trial
 from tlkit.engines.engine import Allocation, Engine, HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
-from tlkit.engines.onnx.keep import Keep, keep_for, size_of
+from tlkit.engines.onnx.keep import LARGE, Keep, keep_for, size_of
 from tlkit.engines.onnx.kind import GraphKind
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import LoadError, UnavailableError
+from tlkit.host.machine import available_memory
 from tlkit.mil.program import Function, walk
+from tlkit.words import byte_text
 
 FIRST = 2
 """Inferences by PyTorch before compiling pays."""
 _EAGER = "PyTorch"
-_LARGE = 512 << 20
-"""Bytes of a model's files from which on several compiled graphs beside one another would need too much memory."""
+_TAKEN = "has a graph"
+"""What the cache holds for a program that was looked at and has a graph."""
 
 
 class AutoEngine:
@@ -48,15 +50,17 @@ class AutoEngine:
         self._keep = keep_for(model, settings) if candidates else Keep(None)
         self._known = False
         self._count = 0
-        self.why = "PyTorch, eager: no faster engine is installed for this"
-        if self._left:
+        self.why = "PyTorch, eager, for the first inferences"
+        if not candidates:
+            self.why = "PyTorch, eager: no faster engine is installed for this"
+        if self._left and not self._keep.has(_TAKEN):
             self._consider(model)
         if not self._left and settings.precision != "bf16":
             self._torch()  # errors appear now
 
     def _consider(self, model: Loadable) -> None:
         """Drop all candidates for a program that has no graph."""
-        # Only where a faster engine is installed: the lowerings take a while to import.
+        # Only where a faster engine is installed, and once: the lowerings take a while to import.
         from tlkit.engines.onnx.lower.lower import unsupported
 
         function = model.program() if model.shaped is None else _at_ports(model)
@@ -68,7 +72,7 @@ class AutoEngine:
             self.why = f"PyTorch, eager: '{found}' has no counterpart in ONNX here"
             self._left.clear()
         else:
-            self.why = "PyTorch, eager, for the first inferences"
+            self._keep.store(_TAKEN, lambda: b"yes")
 
     def make_state(self) -> Any:
         """Return a fresh state."""
@@ -91,6 +95,15 @@ class AutoEngine:
             return engine.bind(arrays, state)
         except (UnsupportedGraph, UnavailableError) as error:
             return self._next(engine, error).bind(arrays, state)
+
+    def streams(self, arrays: Mapping[str, Any]) -> int:
+        """Return how many inferences on inputs like these run at once with the most throughput, compiling if needed."""
+        engine = self._engine(arrays, True)
+        try:
+            return engine.streams(arrays) if isinstance(engine, GraphEngine) else 1
+        except (UnsupportedGraph, UnavailableError) as error:
+            self._next(engine, error)
+            return 1
 
     def _engine(self, arrays: Mapping[str, Any], pays: bool) -> Engine:
         """Return the engine for an inference; ``pays`` says that compiling is worth it."""
@@ -118,7 +131,7 @@ class AutoEngine:
         """Return what a choice depends on, beyond the model and the machine."""
         asked = [f"{kind.name} {importlib.metadata.version(kind.module)}" for kind in self._candidates]
         shapes = [tuple(np.shape(array)) for array in arrays.values()]
-        return f"fastest of {asked} {self._settings.precision} {shapes}"
+        return f"fastest of {asked} {self._settings.precision} {self._settings.streams} {shapes}"
 
     def _take_first(self, arrays: Mapping[str, Any]) -> None:
         """Load what was chosen before, if its graph lies in the cache."""
@@ -136,14 +149,22 @@ class AutoEngine:
         """Compile with each engine that is left, and keep the one that is the fastest in a trial."""
         compiled: dict[str, tuple[GraphKind, GraphEngine]] = {}
         calls: dict[str, Callable[[], Any]] = {}
-        large = size_of(self._model) > _LARGE
+        counts: dict[str, int] = {}
+        size = size_of(self._model)
+        large = size > LARGE
         for kind in tuple(self._left):
+            needed, there = kind.memory * size, available_memory()
+            if needed > there:
+                self._give_up(_too_large(needed, there), kind)
+                continue
             try:
                 made = kind.load(self._model, self._settings)
                 assert isinstance(made, GraphEngine)
-                calls[kind.title] = made.bind(arrays)
+                together = made.streams(arrays) if self._settings.streams != 1 else 1
+                calls[kind.title] = at_once([made.bind(arrays) for _ in range(together)])
+                counts[kind.title] = together
             except (LoadError, UnavailableError) as error:
-                self._give_up(error.message)
+                self._give_up(error.message, kind)
                 continue
             compiled[kind.title] = kind, made
             if self._known or large or self._settings.precision == "bf16":
@@ -152,7 +173,7 @@ class AutoEngine:
         if not compiled:
             return
         calls[_EAGER] = self._torch().bind(arrays)
-        taken = trial(calls)
+        taken = {name: seconds / counts.get(name, 1) for name, seconds in trial(calls).items()}
         best = min(taken, key=lambda name: taken[name])
         figures = ", ".join(
             f"{name} {1e3 * taken[name]:.3g} ms" for name in sorted(taken, key=lambda name: taken[name])
@@ -172,13 +193,13 @@ class AutoEngine:
         """Return the engine after one that refused; raise the error where that was PyTorch."""
         if engine is not self._fast:
             raise error
-        self._give_up(error.message)
+        assert self._kind is not None
+        self._give_up(error.message, self._kind)
         if not self._left and self._settings.precision == "bf16":
             raise error
         return self._torch()
 
-    def _give_up(self, message: str) -> None:
-        refused = self._kind or self._left[0]
+    def _give_up(self, message: str, refused: GraphKind) -> None:
         self._left = [kind for kind in self._left if kind is not refused]
         self._fast = self._kind = None
         self.why = f"PyTorch, eager: {refused.title} was left out: {message}"
@@ -196,6 +217,10 @@ class AutoEngine:
     def placement(self, arrays: Mapping[str, Any], model: Loadable) -> Allocation:
         """Return what each operation costs on PyTorch, measured."""
         return self._torch_kind.placement(self._torch(), arrays, model, replace(self._settings, mode="eager"))
+
+
+def _too_large(needed: float, there: float) -> str:
+    return f"compiling takes about {byte_text(int(needed))} of memory, and {byte_text(int(there))} are free"
 
 
 def _at_ports(model: Loadable) -> Function | None:

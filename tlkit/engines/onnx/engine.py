@@ -11,24 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlkit.engines.engine import HowToRun, Loadable
-from tlkit.engines.onnx.keep import Keep
+from tlkit.engines.labels import presenters
+from tlkit.engines.onnx.keep import LARGE, Keep, size_of
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnx.runtime import Array, CompiledGraph, Runtime
 from tlkit.engines.told import slowly
-from tlkit.engines.torch.engine import State, TorchEngine, held
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
 from tlkit.host.forked import use_one_thread
-from tlkit.mil.ops import CARRIERS
-from tlkit.mil.ops.classify import presenters
 from tlkit.mil.program import StateType, TensorType
 from tlkit.mil.types import DType
 
+if TYPE_CHECKING:
+    from tlkit.engines.torch.engine import State, TorchEngine
+
 Shapes = tuple[tuple[int, ...], ...]
+Place = tuple[list[Array], Callable[[], Sequence[Array]]]
+"""Inputs that a runtime reads where they are, and the call that runs on them."""
 _KEPT = 8
 """Compiled graphs that are held, each for one set of shapes."""
 
@@ -42,12 +45,12 @@ class GraphEngine:
         """``make`` imports the runtime, when it is first needed; ``key`` says what a compiled graph depends on."""
         self.name = title
         self._make, self._settings, self._keep, self._version = make, settings, keep, key
-        self._shaped = model.shaped
+        self._shaped, self._size = model.shaped, size_of(model)
         self._function = model.program() if model.shaped is None else model.shaped(None)
         self._rounding = settings.precision == "f16"
         self._sessions: dict[Shapes, CompiledGraph] = {}
         self._reference: TorchEngine | None = None
-        self._places: dict[Shapes, tuple[list[Array], Callable[[], Sequence[Array]]]] = {}
+        self._places: tuple[Shapes, list[Place]] = ((), [])
         self._turn = Lock()
 
     def make_state(self) -> State:
@@ -56,28 +59,46 @@ class GraphEngine:
 
     def run(self, arrays: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
-        with self._turn:
-            found = [np.array(value) for value in self._once(arrays, state)]
+        found = self._once(arrays, state)
         present: Mapping[str, Callable[[Any], Any]] = presenters(self._function)
         named = zip(self._function.block.outputs, found, strict=True)
         return {name: present[name](value) if name in present else _ranked(value) for name, value in named}
 
-    def _once(self, arrays: Mapping[str, Any], state: State | None) -> Sequence[Array]:
-        """Run once. Without states the inputs are copied to where the last inference of these shapes had them: what a
-        runtime prepares for a place, memory for each value among it, is prepared once."""
-        shapes = _shapes(arrays)
+    def _once(self, arrays: Mapping[str, Any], state: State | None) -> list[Array]:
+        """Run once and return copies of the outputs. Without states the inputs are copied to where an earlier inference
+        of these shapes had them: what a runtime prepares for a place, memory for each value among it, is prepared once.
+        Several threads at once have a place each."""
         if any(isinstance(item.type, StateType) for item in self._function.inputs):
-            return self.bind(arrays, state)()
-        if shapes not in self._places or shapes not in self._sessions:
-            use_one_thread()
-            session = self._session(arrays)
-            own = self._inputs(arrays, None)
-            self._places = {shapes: (own, session.bind(own))}
-            return self._places[shapes][1]()
-        own, call = self._places[shapes]
+            with self._turn:
+                return [np.array(value) for value in self.bind(arrays, state)()]
+        shapes = _shapes(arrays)
+        own, call = self._place(shapes, arrays)
+        found = [np.array(value) for value in call()]
+        with self._turn:
+            if self._places[0] == shapes:
+                self._places[1].append((own, call))
+        return found
+
+    def _place(self, shapes: Shapes, arrays: Mapping[str, Any]) -> Place:
+        """Return a place that nobody uses, with the inputs in it."""
+        with self._turn:
+            if self._places[0] != shapes or shapes not in self._sessions:
+                self._places = (shapes, [])
+            free = self._places[1].pop() if self._places[1] else None
+            if free is None:
+                use_one_thread()
+                session = self._session(arrays)
+                own = self._inputs(arrays, None)
+                return own, session.bind(own)
         for place, item in enumerate(self._function.inputs):
-            self._carry(arrays[item.name], item.type, own[place])
-        return call()
+            self._carry(arrays[item.name], item.type, free[0][place])
+        return free
+
+    def streams(self, arrays: Mapping[str, Any]) -> int:
+        """Return how many inferences on inputs like these run at once with the most throughput."""
+        stateful = any(isinstance(item.type, StateType) for item in self._function.inputs)
+        with self._turn:
+            return 1 if stateful else self._session(arrays).streams
 
     def bind(self, arrays: Mapping[str, Any], state: State | None = None) -> Callable[[], Sequence[Array]]:
         """Convert the inputs once, compiling if that is needed; return a call that runs exactly one inference."""
@@ -102,7 +123,7 @@ class GraphEngine:
     def _inputs(self, arrays: Mapping[str, Any], state: State | None) -> list[Array]:
         """Return the graph's inputs in order: copies of ``arrays``, and the tensors of ``state``."""
         return [
-            held(state, item.name, item.type.wrapped).numpy()
+            _held(state, item.name, item.type.wrapped)
             if state is not None and isinstance(item.type, StateType)
             else self._carried(arrays[item.name], item.type)
             for item in self._function.inputs
@@ -157,6 +178,7 @@ class GraphEngine:
         # What was compiled before needs none of it.
         from tlkit.engines.onnx.lower.lower import ShapeRecorder, lower_to_onnx
         from tlkit.engines.onnx.selftest import keeps_rounding  # nor of this
+        from tlkit.mil.ops.kit.narrow import giving_back, mark_of
 
         if self._rounding and not keeps_rounding(self._runtime):
             raise UnavailableError(
@@ -173,15 +195,22 @@ class GraphEngine:
             reference.run(arrays)  # which says where it fails
             raise ExecutionError(reason(error)) from error
         graph = lower_to_onnx(reference.module, self._function, recorder, self._runtime.spelling)
+        narrow = [item for item in reference.module.buffers() if mark_of(item) is not None]
         # Its weights are the session's from now on, and each copy has the size of the model.
         self._reference = reference = recorder = None  # type: ignore[assignment]
-        session = self._runtime.compile(graph.model())
-        self._keep.store(self._key(shapes), session.blob)
+        keep = self._keep.keeps and self._size <= LARGE
+        with giving_back(narrow):
+            session = self._runtime.compile(graph.model(), keep=keep)
+        if keep:
+            self._keep.store(self._key(shapes), session.blob)
         return session
 
     def _torch(self) -> TorchEngine:
         """Return the reference: made when it is needed, and let go once a graph is compiled."""
         if self._reference is None:
+            # Here and not above: what was compiled before runs without PyTorch, which takes a second to import.
+            from tlkit.engines.torch.engine import TorchEngine
+
             precision = "f16" if self._rounding else "f32"
             self._reference = TorchEngine(self._function, precision=precision, strict_mil=self._settings.strict_mil)
         return self._reference
@@ -189,8 +218,7 @@ class GraphEngine:
     def _carried(self, array: Any, kind: Any) -> Array:
         """Return an input in its carrier, rounded where the port is f16; always a copy."""
         assert isinstance(kind, TensorType)
-        carrier = str(CARRIERS[kind.dtype]).removeprefix("torch.")
-        found = np.array(array, carrier, order="C").reshape(() if kind.shape == () else np.shape(array))
+        found = np.array(array, kind.dtype.carrier, order="C").reshape(() if kind.shape == () else np.shape(array))
         if kind.dtype is DType.FP16 and self._rounding:
             with np.errstate(over="ignore"):
                 return found.astype(np.float16).astype(np.float32)
@@ -200,6 +228,12 @@ class GraphEngine:
         """Copy an input to the place of an earlier one."""
         half = kind.dtype is DType.FP16 and self._rounding
         place[...] = (self._carried(array, kind) if half else np.asarray(array)).reshape(place.shape)
+
+
+def _held(state: State, name: str, kind: TensorType) -> Array:
+    from tlkit.engines.torch.engine import held
+
+    return held(state, name, kind).numpy()
 
 
 def _shapes(arrays: Mapping[str, Any]) -> Shapes:

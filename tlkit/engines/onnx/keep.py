@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from functools import cache, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 from tlkit import __version__
@@ -18,8 +19,10 @@ from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.store import Store
 from tlkit.engines.told import remark
 from tlkit.errors import reason
-from tlkit.host.machine import describe_machine
+from tlkit.host.machine import describe_machine, expected_threads
 
+LARGE = 512 << 20
+"""Bytes of a model's files from which on memory comes first: nothing compiled is kept, or compiled twice."""
 _PIECE = 1 << 20
 
 
@@ -36,6 +39,11 @@ class Keep:
     def load(self, what: str) -> bytes | None:
         """Return the compiled graph for ``what``, or None."""
         return None if self._key is None else self._store.load(f"{self._key} {what}")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it would keep anything."""
+        return self._key is not None
 
     def drop(self, what: str) -> None:
         """Forget the compiled graph for ``what``: its runtime refused it."""
@@ -75,14 +83,12 @@ def _files(path: Path) -> tuple[Path, ...]:
 
 
 def _model_key(model: Loadable, settings: HowToRun) -> str:
-    import torch
-
     files = _files(model.path)
     known = tuple((status.st_size, status.st_mtime_ns, status.st_ino) for status in map(os.stat, files))
     machine = describe_machine()
     contents = _contents(model.path, files, known)
-    facts = [contents, model.function, settings.strict_mil, __version__, _lowering(), torch.__version__]
-    return json.dumps([*facts, machine.cpu, _features(), torch.get_num_threads()])
+    facts = [contents, model.function, settings.strict_mil, __version__, _lowering(), version("torch")]
+    return json.dumps([*facts, machine.cpu, _features(), expected_threads()])
 
 
 @lru_cache(8)

@@ -11,6 +11,7 @@ from tlkit.engines.engine import EMULATED, Engine, EngineKind, HowToRun, Loadabl
 from tlkit.engines.onnx.keep import keep_for
 from tlkit.errors import UnavailableError
 from tlkit.formats.coreml.legacy import NETWORKS
+from tlkit.host.machine import threads
 from tlkit.types import Unit
 
 
@@ -23,6 +24,9 @@ class GraphKind(EngineKind):
     """What has to be importable beside ``onnx``."""
     extra: str
     precisions: tuple[str, ...] = ("f16", "f32")
+    memory: float
+    """The memory that compiling a large model takes, over the bytes of its f16 weights: measured by
+    ``benchmarks/load.py``."""
 
     def installed(self) -> bool:
         """Whether the library and onnx are here; imports neither."""
@@ -54,8 +58,9 @@ class GraphKind(EngineKind):
         from tlkit.engines.onnx.engine import GraphEngine
 
         self.require()
-        make = partial(self.runtime, settings.precision)
+        make = partial(self.runtime, settings.precision, settings.streams)
         key = f"{self.title} {importlib.metadata.version(self.module)} {settings.precision}"
+        key += "" if settings.streams == 1 else f" {settings.streams} streams"
         return GraphEngine(model, settings, self.title, make, key, keep_for(model, settings))
 
     def require(self) -> None:
@@ -67,8 +72,8 @@ class GraphKind(EngineKind):
                 f"{wanted} not installed: needed for --engine {self.name}", f"pip install 'tlkit[{self.extra}]'"
             )
 
-    def runtime(self, precision: str) -> Any:
-        """Return the library as a runtime of ONNX graphs."""
+    def runtime(self, precision: str, streams: int = 1) -> Any:
+        """Return the library as a runtime of ONNX graphs, for ``streams`` inferences at once."""
         raise NotImplementedError
 
     def begin(self, settings: HowToRun) -> None:
@@ -81,13 +86,11 @@ class GraphKind(EngineKind):
 
     def describe(self, settings: HowToRun) -> dict[str, Any]:
         """Return what runs the model."""
-        import torch
-
         how = settings.precision + (", not faithful to f16" if settings.precision == "bf16" else "")
         version = importlib.metadata.version(self.module)
         return {
             "backend": f"{self.title} {version}, {how}",
             "device": "cpu",
-            "threads": torch.get_num_threads(),
+            "threads": threads(),
             "kind": "cpu",
         }

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tlkit.engines.onnx.kit.graph import Spelling
+from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling
 
 Array = np.ndarray[Any, Any]
 
@@ -18,6 +18,9 @@ class CompiledGraph(Protocol):
     def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
         """Return a call that runs once on ``inputs`` (read at each call) and returns the outputs, valid until the
         next call."""
+
+    streams: int
+    """How many inferences it runs at once with the most throughput: 1 where it was compiled for latency."""
 
     def blob(self) -> bytes | None:
         """Return the compiled graph for :meth:`Runtime.restore`, or None where it cannot be kept."""
@@ -36,8 +39,9 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Return the library's version and settings: what it compiles for another one is of no use."""
 
-    def compile(self, model: bytes) -> CompiledGraph:
-        """Compile a serialized ONNX model; UnsupportedGraph where the library refuses it."""
+    def compile(self, model: OnnxModel, *, keep: bool = True) -> CompiledGraph:
+        """Compile an ONNX model; UnsupportedGraph where the library refuses it. ``keep`` says that :meth:`blob` of what
+        is compiled will be asked for."""
 
     def restore(self, blob: bytes) -> CompiledGraph:
         """Return what :meth:`CompiledGraph.blob` gave; UnsupportedGraph where the library refuses it."""

@@ -15,9 +15,10 @@ class OnnxRuntimeKind(GraphKind):
     module = "onnxruntime"
     extra = "onnxruntime"
     modes = ("onnxruntime",)
+    memory = 6.5
 
-    def runtime(self, precision: str) -> Any:
+    def runtime(self, precision: str, streams: int = 1) -> Any:
         """Return ONNX Runtime."""
         from tlkit.engines.onnxruntime.runtime import OnnxRuntime
 
-        return OnnxRuntime(precision)
+        return OnnxRuntime(precision, streams)

@@ -15,10 +15,11 @@ class OpenVINOKind(GraphKind):
     module = "openvino"
     extra = "openvino"
     modes = ("openvino",)
+    memory = 2.5
     precisions = ("f16", "f32", "bf16")
 
-    def runtime(self, precision: str) -> Any:
+    def runtime(self, precision: str, streams: int = 1) -> Any:
         """Return OpenVINO; UnavailableError where the processor has no bf16 and that is asked for."""
         from tlkit.engines.openvino.runtime import OpenVINORuntime
 
-        return OpenVINORuntime(precision)
+        return OpenVINORuntime(precision, streams)

@@ -8,21 +8,21 @@ from functools import cache
 from typing import Any
 
 import openvino
-import torch
 
-from tlkit.engines.onnx.kit.graph import Spelling, UnsupportedGraph, input_place
+from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
 from tlkit.engines.openvino.library import core, last_line
 from tlkit.errors import ExecutionError, UnavailableError
+from tlkit.host.machine import threads
 
 
 class OpenVINORuntime:
-    """Compiles for the CPU, for one inference at a time, with as many threads as PyTorch has."""
+    """Compiles for the CPU, for one inference at a time or several, with as many threads as PyTorch has."""
 
     name = "OpenVINO"
 
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
+    def __init__(self, precision: str, streams: int = 1) -> None:
+        self.precision, self.streams = precision, streams
         if precision == "bf16" and not has_bf16():
             raise UnavailableError(
                 "this processor computes no bf16: OpenVINO would compute in f32", "use --precision f32"
@@ -35,12 +35,12 @@ class OpenVINORuntime:
 
     def version(self) -> str:
         """Return OpenVINO's version, the precision and the number of threads."""
-        return f"{openvino.get_version()} {self.precision} {torch.get_num_threads()}"
+        return f"{openvino.get_version()} {self.precision} {threads()}"
 
-    def compile(self, model: bytes) -> OpenVINOSession:
-        """Compile a serialized ONNX model."""
+    def compile(self, model: OnnxModel, *, keep: bool = True) -> OpenVINOSession:
+        """Compile an ONNX model; OpenVINO reads large constants where they lie."""
         try:
-            return OpenVINOSession(core().compile_model(core().read_model(model), "CPU", self._settings()))
+            return OpenVINOSession(core().compile_model(_read(model), "CPU", self._settings()))
         except RuntimeError as error:
             raise UnsupportedGraph(f"OpenVINO refuses the graph: {last_line(error)}") from None
 
@@ -53,8 +53,31 @@ class OpenVINORuntime:
 
     def _settings(self) -> dict[str, Any]:
         computed = "bf16" if self.precision == "bf16" else "f32"
-        threads = torch.get_num_threads()
-        return {"INFERENCE_PRECISION_HINT": computed, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        found = {"INFERENCE_PRECISION_HINT": computed, "INFERENCE_NUM_THREADS": threads()}
+        found["PERFORMANCE_HINT"] = "LATENCY" if self.streams == 1 else "THROUGHPUT"
+        return found | ({"NUM_STREAMS": min(self.streams, threads())} if self.streams > 1 else {})
+
+
+def _read(model: OnnxModel) -> Any:
+    """Return OpenVINO's model. Its large constants are read as inputs, which are then exchanged for the constants: no
+    message has to hold them, and nothing is copied."""
+    from onnx import helper
+
+    message, apart = model.message, model.apart
+    for tensor in [item for item in message.graph.initializer if item.name in apart]:
+        message.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        message.graph.initializer.remove(tensor)
+    read = core().read_model(message.SerializeToString())
+    for parameter in read.get_parameters():
+        if parameter.get_friendly_name() in apart:
+            constant = openvino.op.Constant(apart[parameter.get_friendly_name()], shared_memory=True)
+            for user in parameter.output(0).get_target_inputs():
+                if user.get_node().get_type_name() == "Convert":
+                    # So OpenVINO marks weights that are f16 in the file: it packs them as they are, without f32 copies.
+                    user.get_node().get_rt_info()["decompression_0"] = ""
+            parameter.output(0).replace(constant.output(0))
+            read.remove_parameter(parameter)
+    return read
 
 
 class OpenVINOSession:
@@ -62,6 +85,7 @@ class OpenVINOSession:
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
+        self.streams: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
         """Return a call that infers on ``inputs``, which share their memory with OpenVINO's tensors."""

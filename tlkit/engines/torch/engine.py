@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from tlkit.engines.labels import presenters
 from tlkit.engines.told import slowly
 from tlkit.engines.torch import selftest
 from tlkit.engines.torch.device import device_for, enough_memory, waiting_call
@@ -40,9 +41,9 @@ from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
-from tlkit.mil.lower.constants import stored
+from tlkit.mil.lower.constants import half_bytes, stored
 from tlkit.mil.lower.guard import Guard, TooLargeError
-from tlkit.mil.ops.classify import presenters
+from tlkit.mil.ops.kit import narrow
 from tlkit.mil.ops.transformation import slice_update, slice_update_
 from tlkit.mil.program import Function, StateType, TensorType, Type, walk
 from tlkit.mil.types import DType
@@ -119,7 +120,12 @@ class TorchEngine:
         # What the profiles of Apple's units changed, where the program is run by them.
         self.emulation = emulate(function) if emulate is not None else None
         self.module = lower.lower(
-            function, precision=precision, constants=constants, strict=strict_mil, emulation=self.emulation
+            function,
+            precision=precision,
+            constants=constants,
+            strict=strict_mil,
+            emulation=self.emulation,
+            narrow=self._stays_narrow(),
         )
         on_gpu = self.device.type != "cpu" and emulate is None
         self.halved = self._rounding and (on_gpu if halves is None else halves) and halve(self.module, function)
@@ -143,6 +149,11 @@ class TorchEngine:
             self._forward = torch.compile(fused, dynamic=False)
         if self.device.type == "cpu":
             keep_freed()  # last: the weights go back to the system with the engine
+
+    def _stays_narrow(self) -> bool:
+        """Whether large f16 weights stay in their file until they are needed: not where they go elsewhere anyway."""
+        plain = self.device.type == "cpu" and not self.compiled and self.emulation is None
+        return plain and half_bytes(walk(self._function.block.operations)) >= narrow.FROM
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -395,7 +406,10 @@ def _pack(module: fx.GraphModule, device: torch.device) -> None:
         weight = node.kwargs["weight"]
         if isinstance(weight, fx.Node) and weight.op == "get_attr":
             tensor = getattr(module, str(weight.target))
-            if tensor.ndim == 4:
+            mark = narrow.mark_of(tensor)
+            if mark is not None:
+                mark.channels_last = tensor.ndim == 4
+            elif tensor.ndim == 4:
                 setattr(module, str(weight.target), tensor.contiguous(memory_format=torch.channels_last))
 
 

@@ -12,12 +12,23 @@ from tlkit.errors import LoadError, reason
 from tlkit.host import budget
 from tlkit.mil import ops
 from tlkit.mil.lower.guard import Guard, TooLargeError
+from tlkit.mil.ops.kit.narrow import LARGE, narrow
 from tlkit.mil.ops.kit.registry import OpDef, Parameter
 from tlkit.mil.program import Argument, BlobRef, Operation, Ref, TensorType, Value
 from tlkit.mil.types import DType
 
-LARGE = 1 << 20
-"""Bytes from which on a weight's mapped pages are released once it has been converted to its carrier."""
+
+def half_bytes(operations: Iterable[Operation]) -> int:
+    """Return the bytes of the f16 weights that operations map from files."""
+    values = (operation.attributes.get("val") for operation in operations if operation.type == "const")
+    return sum(_half(value) for value in values if value is not None)
+
+
+def _half(value: Value) -> int:
+    """Return the bytes of an f16 weight in a file; 0 for any other constant."""
+    kind = value.type
+    mapped = isinstance(kind, TensorType) and kind.dtype is DType.FP16 and isinstance(value.data, BlobRef)
+    return 2 * (kind.size or 0) if mapped and isinstance(kind, TensorType) else 0
 
 
 def stored(operations: Iterable[Operation]) -> int:
@@ -57,16 +68,33 @@ class Constant:
     """A compile-time value, as a tensor in its carrier or as plain Python.
 
     Equal constants have the same ``key``. ``make`` decodes the value each time, for ops that run once: caching their
-    inputs would only hold memory.
+    inputs would only hold memory. ``value`` is what the program stores, where that is the constant itself.
     """
 
     def __init__(
-        self, make: Callable[[], torch.Tensor], python: Callable[[], Any], cache: dict[Any, torch.Tensor], key: Any
+        self,
+        make: Callable[[], torch.Tensor],
+        python: Callable[[], Any],
+        cache: dict[Any, torch.Tensor],
+        key: Any,
+        value: Value | None = None,
     ) -> None:
         self.make = make
         self.python = python
         self.key = key
         self._cache = cache
+        self._value = value
+
+    @functools.cached_property
+    def mapped(self) -> torch.Tensor | None:
+        """The constant as a narrow weight, shared like :attr:`tensor`; None where it is not a large f16 weight."""
+        key = ("mapped", self.key)
+        if self._value is not None and key not in self._cache:
+            found = mapped(self._value)
+            if found is None:
+                return None
+            self._cache[key] = found
+        return self._cache.get(key)
 
     @functools.cached_property
     def tensor(self) -> torch.Tensor:
@@ -74,6 +102,14 @@ class Constant:
         if self.key not in self._cache:
             self._cache[self.key] = self.make()
         return self._cache[self.key]
+
+
+def mapped(value: Value) -> torch.Tensor | None:
+    """Return a large f16 weight as it lies in its file, marked as narrow (``ops/kit/narrow.py``); None for others."""
+    if _half(value) < LARGE or not isinstance(value.data, BlobRef) or value.data.file is None:
+        return None
+    array = value.numpy()
+    return narrow(torch.from_numpy(array), value.data.file.release) if array.flags.writeable else None
 
 
 def to_carrier(value: Value) -> torch.Tensor:
@@ -161,7 +197,7 @@ def constant(value: Value, cache: dict[Any, torch.Tensor], allowed: Allowance) -
     """Return a constant of a program, made within what is ``allowed``; equal constants share a tensor in ``cache``."""
     # Compared as text, since 0.0 == -0.0 and True == 1.
     data = repr(value.data) if isinstance(value.data, tuple) else value.data
-    return Constant(functools.partial(_carried, value, allowed), value.python, cache, (value.type, data))
+    return Constant(functools.partial(_carried, value, allowed), value.python, cache, (value.type, data), value)
 
 
 def _carried(value: Value, allowed: Allowance) -> torch.Tensor:

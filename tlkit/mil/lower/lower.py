@@ -21,6 +21,7 @@ from tlkit.mil import dialect, ops
 from tlkit.mil.collector import uncollected
 from tlkit.mil.lower import states
 from tlkit.mil.lower.constants import Allowance, Constant, const_value, constant, expanded, given, plain, rounds, stored
+from tlkit.mil.ops.kit.narrow import TAKES
 from tlkit.mil.ops.kit.registry import OpDef, Parameter
 from tlkit.mil.program import (
     Argument,
@@ -52,12 +53,14 @@ def lower(
     constants: dict[Any, torch.Tensor] | None = None,
     strict: bool = False,
     emulation: Emulation | None = None,
+    narrow: bool = False,
 ) -> fx.GraphModule:
     """Lower ``function``; ``precision="f16"`` rounds what the program declares as fp16, ``"f32"`` never rounds.
 
     ``strict`` follows the specification where Core ML was measured to do something else (``docs/fidelity.md``).
     ``constants`` is a cache of tensors by weight record; pass one dict to lower functions that share weights.
-    ``emulation`` runs f16 operations by the profiles of Apple's units (``mil/units``).
+    ``emulation`` runs f16 operations by the profiles of Apple's units (``mil/units``). ``narrow`` leaves large f16
+    weights in their mapped file for the operations that take them so (``ops/kit/narrow.py``).
     """
     context = _Context(
         function.opset,
@@ -66,6 +69,7 @@ def lower(
         strict,
         budget.warranted(stored(walk(function.block.operations))),
         emulation,
+        narrow,
     )
     return _Lowering(context, {}, 0).block(function.block, function.inputs)
 
@@ -90,8 +94,9 @@ class _Context:
         strict: bool,
         most: float,
         emulation: Emulation | None,
+        narrow: bool,
     ) -> None:
-        self.emulation = emulation
+        self.emulation, self.narrow = emulation, narrow
         self.opset = opset
         self.strict = strict
         self.rounding = rounding
@@ -194,7 +199,10 @@ class _Lowering:
 
     def bind(self, definition: OpDef, operation: Operation) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            parameter.name: self.argument(parameter, found) for parameter, found in given(definition, operation)
+            parameter.name: self.argument(
+                parameter, found, self.context.narrow and TAKES.get(definition.name) == parameter.name
+            )
+            for parameter, found in given(definition, operation)
         }
         if "output_types" in definition.special:
             arguments["output_types"] = tuple(_plain_type(item.type) for item in operation.outputs)
@@ -202,7 +210,7 @@ class _Lowering:
             arguments["blocks"] = tuple(self.nested(block) for block in operation.blocks)
         return arguments
 
-    def argument(self, parameter: Parameter, given: tuple[Argument, ...]) -> Any:
+    def argument(self, parameter: Parameter, given: tuple[Argument, ...], narrow: bool = False) -> Any:
         if parameter.kind == "tensors":
             return tuple(self.operand(item) for item in given)
         if len(given) != 1:
@@ -210,7 +218,7 @@ class _Lowering:
                 return tuple(self.static(item) for item in given)
             raise LoadError(f"the input '{parameter.name}' takes one value, not {len(given)}")
         if parameter.kind == "tensor":
-            return self.operand(given[0])
+            return self.operand(given[0], narrow)
         return self.static(given[0], keep=parameter.kind == "any", single=parameter.single)
 
     def resolve(self, item: Argument) -> Constant | fx.Node:
@@ -221,11 +229,12 @@ class _Lowering:
         found: Constant | fx.Node = self.values[item.name]
         return found
 
-    def operand(self, item: Argument) -> fx.Node:
+    def operand(self, item: Argument, narrow: bool = False) -> fx.Node:
         value = self.resolve(item)
         if isinstance(value, fx.Node):
             return value
-        tensor = value.tensor
+        held = value.mapped if narrow else None
+        tensor = value.tensor if held is None else held
         # Equal constants share one tensor, and so one buffer.
         node = self.buffers.get(id(tensor))
         if node is None:

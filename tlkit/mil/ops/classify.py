@@ -1,15 +1,11 @@
 """The last op of a classifier. In the graph its outputs are tensors, the index of the likeliest class and the
-probabilities; ``presenters`` turns them into the label and the dictionary that users see."""
+probabilities; ``engines/labels.py`` turns them into the label and the dictionary that users see."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from tlkit.errors import ExecutionError, LoadError
 from tlkit.mil.ops.kit.registry import Tensor, op
-from tlkit.mil.program import Function, Operation, Ref, Value
 
 
 @op(exact=True)
@@ -17,43 +13,3 @@ def classify(probabilities: Tensor, classes: Any) -> tuple[Tensor, Tensor]:
     """The index of the largest probability, and all of them, flat; ``classes`` names them (str or int64)."""
     flat = probabilities.reshape(-1)
     return flat.argmax(), flat
-
-
-def presenters(function: Function) -> Mapping[str, Callable[[Tensor], Any]]:
-    """Return, by output of a ``classify`` op, the function that makes its tensor a label or {label: probability}."""
-    found: dict[str, Callable[[Tensor], Any]] = {}
-    for operation in function.block.operations:
-        if operation.type == "classify" and len(operation.outputs) == 2:
-            names = _classes(function, operation)
-            label, probabilities = (item.name for item in operation.outputs)
-            found[label] = functools.partial(_label, names)
-            found[probabilities] = functools.partial(_dictionary, names)
-    return found
-
-
-def _label(names: Sequence[Any], index: Tensor) -> Any:
-    return names[int(index)] if int(index) < len(names) else _mismatch(names, int(index) + 1)
-
-
-def _dictionary(names: Sequence[Any], values: Tensor) -> dict[Any, float]:
-    found = values.tolist()
-    return dict(zip(names, found, strict=True)) if len(names) == len(found) else _mismatch(names, len(found))
-
-
-def _mismatch(names: Sequence[Any], scores: int) -> NoReturn:
-    hint = "give one label for each score: tlkit edit --classes"
-    raise ExecutionError(f"the model has {len(names)} class labels and gives {scores} scores", hint)
-
-
-def _classes(function: Function, operation: Operation) -> list[Any]:
-    given = next(iter(operation.inputs.get("classes", ())), None)
-    if isinstance(given, Ref):
-        wanted = given.name
-        constants = (item for item in function.block.operations if item.type == "const" and item.outputs)
-        given = next((item.attributes.get("val") for item in constants if item.outputs[0].name == wanted), None)
-    found = given.python() if isinstance(given, Value) else None
-    if not isinstance(found, list):
-        raise LoadError(
-            f"op '{operation.name}' (classify): its labels are not a list of constants", "the model is damaged"
-        )
-    return found

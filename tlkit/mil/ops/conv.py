@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from tlkit.errors import LoadError
+from tlkit.mil.ops.kit.narrow import widened
 from tlkit.mil.ops.kit.registry import Ints, Tensor, op
 from tlkit.mil.ops.kit.window import Pads, each, pairs_for_torch, window_pads
 
@@ -35,7 +36,7 @@ def conv(
     groups: int = 1,
 ) -> Tensor:
     """Convolve x [n, C_in, *D] with weight [C_out, C_in / groups, *K], and add bias [C_out]."""
-    run = _CONV[x.ndim]
+    run, weight = _CONV[x.ndim], widened(weight)
     strides = strides or (1,) * (x.ndim - 2)
     dilations = dilations or (1,) * (x.ndim - 2)
     if pad_type == "valid":
@@ -92,7 +93,7 @@ def conv_transpose(
     ``pad`` is cut off the full result. ``output_shape`` [n, C_out, *D_out] chooses among the lengths that convolve to
     the same input; elements that it adds at the end are 0 plus the bias.
     """
-    run = _TRANSPOSED[x.ndim]
+    run, weight = _TRANSPOSED[x.ndim], widened(weight)
     strides = strides or (1,) * (x.ndim - 2)
     dilations = dilations or (1,) * (x.ndim - 2)
     full = [

@@ -11,18 +11,33 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from tlkit.mil.ops.kit.narrow import mark_of
 from tlkit.mil.ops.kit.registry import Tensor, Tensors, declared_carrier, op
 
 
 @op()
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x times the transposed weight, plus bias: [*D, in] by [out, in] is [*D, out], of x's type."""
+    if mark_of(weight) is not None:
+        return _by_parts(x, weight, bias)
     common = torch.promote_types(x.dtype, weight.dtype)
     inputs, weight = x.to(common), weight.to(common)
     if common.is_floating_point:
         return F.linear(inputs, weight, None if bias is None else bias.to(common)).to(x.dtype)
     product = torch.matmul(inputs, weight.T)
     return product if bias is None else product + bias
+
+
+def _by_parts(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same with a narrow weight, of which no more than a part need be widened at a time."""
+    mark = mark_of(weight)
+    assert mark is not None
+    inputs, found, start = x.to(torch.float32), [], 0
+    for part in mark.parts(weight):
+        stop = start + len(part)
+        found.append(F.linear(inputs, part, None if bias is None else bias[start:stop].to(torch.float32)))
+        start = stop
+    return (found[0] if len(found) == 1 else torch.cat(found, -1)).to(x.dtype)
 
 
 @op()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from tlkit.errors import ExecutionError
+from tlkit.mil.ops.kit.narrow import picked
 from tlkit.mil.ops.kit.registry import Tensor, measured, op
 
 
@@ -142,12 +143,12 @@ def _gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int) -> Tensor:
         indices = indices.int()
     shape = x.shape[:axis] + indices.shape[batch_dims:] + x.shape[axis + 1 :]
     if not batch_dims:
-        return x.index_select(axis, indices.reshape(-1)).reshape(shape)
+        return picked(x, x.index_select(axis, indices.reshape(-1)).reshape(shape))
     # [batches, axis, rest]
     batched = x.flatten(0, batch_dims - 1).movedim(axis - batch_dims + 1, 1)
     flat = indices.reshape(batched.shape[0], -1)
     rows = torch.arange(batched.shape[0], device=x.device).unsqueeze(1)
-    return batched[rows, flat].movedim(1, axis - batch_dims + 1).reshape(shape)
+    return picked(x, batched[rows, flat].movedim(1, axis - batch_dims + 1).reshape(shape))
 
 
 def _gather_nd(x: Tensor, indices: Tensor, batch_dims: int, settle: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -21,7 +21,11 @@ OPSET = 20
 """The opset of ONNX that lowerings are written in (Gelu came with it)."""
 LARGEST = 1_900_000_000
 """Bytes of constants: a model is one protobuf message, which ends at 2 GiB."""
+APART = 1 << 16
+"""Bytes of a constant from which on it is handed over beside the model, not in it: a runtime reads it where it lies."""
 F32, I32, I64, BOOL = "float32", "int32", "int64", "bool"
+F16 = "float16"
+"""The type of a large weight that is as its file has it (``mil/ops/kit/narrow.py``), and of nothing else here."""
 
 
 class UnsupportedGraph(LoadError):
@@ -159,30 +163,41 @@ class OnnxGraph:
         count = self._names[base] = self._names.get(base, -1) + 1
         return f"{base}.{count}" if count else base
 
-    def model(self) -> bytes:
-        """Return the graph as a serialized ONNX model, once: the constants go with it, as there is no memory to spare.
+    def model(self) -> OnnxModel:
+        """Return the graph as an ONNX model, once: the constants go with it, as there is no memory to spare.
 
-        UnsupportedGraph where the constants are too large for one.
+        UnsupportedGraph where the constants that are not apart are too large for one message.
         """
         from onnx import ModelProto, helper
 
         used = {name for node in self.nodes for name in node.input} | {item.name for item in self.outputs}
-        self._arrays = {name: array for name, array in self._arrays.items() if name in used}
-        if sum(array.nbytes for array in self._arrays.values()) > LARGEST:
-            raise UnsupportedGraph("its weights do not fit into one ONNX model")
-        # Filled in place: onnx's own helpers copy the constants at each step.
+        arrays = {name: array for name, array in self._arrays.items() if name in used}
+        self._arrays.clear()
+        if sum(array.nbytes for array in arrays.values() if array.nbytes < APART) > LARGEST:
+            raise UnsupportedGraph("its small constants do not fit into one ONNX model")
         made = ModelProto(ir_version=10, opset_import=[helper.make_opsetid("", OPSET)])
         made.graph.name = "program"
         made.graph.node.extend(self.nodes)
         made.graph.input.extend(_port(item) for item in self.inputs)
         made.graph.output.extend(_port(item) for item in self.outputs)
-        for name in list(self._arrays):
-            array = self._arrays.pop(name)
+        apart = {}
+        for name in list(arrays):
+            array = np.ascontiguousarray(arrays.pop(name))
             tensor = made.graph.initializer.add(name=name, dims=array.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-            tensor.raw_data = np.ascontiguousarray(array).tobytes()
-        data: bytes = made.SerializeToString()
-        return data
+            if array.nbytes >= APART:
+                apart[name] = array
+            else:
+                tensor.raw_data = array.tobytes()
+        return OnnxModel(made, apart)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """A model, and its large constants by name: in the message they have a name, a shape and a type, and no data."""
+
+    message: onnx.ModelProto
+    apart: dict[str, np.ndarray[Any, Any]]
 
 
 _INPUT = "input:"

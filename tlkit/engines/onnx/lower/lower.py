@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from tlkit.engines.onnx.kit.graph import GraphValue, OnnxGraph, Spelling, UnsupportedGraph, input_name
+from tlkit.engines.onnx.kit.graph import F16, F32, GraphValue, OnnxGraph, Spelling, UnsupportedGraph, input_name
 from tlkit.engines.onnx.kit.registry import lowering
 from tlkit.engines.onnx.kit.rounding import clamped, clamped_raw, rounded
 from tlkit.engines.onnx.lower import ops as lowerings
@@ -28,6 +28,8 @@ from tlkit.mil.program import Function, StateType, walk
 
 FAMILIES = lowerings.__name__
 """The lowerings, which importing them registers."""
+_PICK = (ops.scatter_gather.gather, ops.scatter_gather.gather_wrapping)
+"""What takes elements of a narrow weight before it is widened."""
 _STATES = ("read_state", "write_state", "coreml_update_state")
 _UNDECIDED = ("random_bernoulli", "random_categorical", "random_normal", "random_uniform")
 
@@ -162,7 +164,8 @@ class _Lowerer:
             raise UnsupportedGraph(f"{_of(node)} has no counterpart in ONNX here")
         self.graph.scope = node.name
         early = entry.commutes(node.kwargs) and self.may_wait(node)
-        given = {name: self.argument(item, early) for name, item in node.kwargs.items()}
+        picks = node.target in _PICK
+        given = {name: self.argument(item, early, picks) for name, item in node.kwargs.items()}
         clamps = {item.clamp for item in _floats(given.values())} if early and not entry.bounding else set()
         if len(clamps) > 1:
             given = {name: _deep(item, lambda value: clamped_raw(self.graph, value)) for name, item in given.items()}
@@ -181,15 +184,22 @@ class _Lowerer:
         """Whether what a node takes is used by nothing else, so that its rounding may come after the node."""
         return all(len(item.users) == 1 for item in node.all_input_nodes if _is_raw(self.values.get(item)))
 
-    def argument(self, item: Any, early: bool) -> Any:
+    def argument(self, item: Any, early: bool, picks: bool) -> Any:
         if isinstance(item, fx.Node):
             value = self.values.get(item)
             if value is None:
                 raise UnsupportedGraph(f"{_of(item)} is no tensor")
+            value = value if picks else self.wide(value)
             return value if early else self.ready(value)
         if isinstance(item, tuple | list):
-            return tuple(self.argument(part, early) for part in item)
+            return tuple(self.argument(part, early, picks) for part in item)
         return item
+
+    def wide(self, value: Any) -> Any:
+        """Return a weight that is narrow (``mil/ops/kit/narrow.py``) in f32: the runtime widens it."""
+        if not isinstance(value, GraphValue) or value.dtype != F16:
+            return value
+        return replace(self.graph.cast(value, F32), shape=value.shape)
 
     def ready(self, value: Any) -> Any:
         """Return a value rounded, if it has to be; each is rounded once."""

@@ -45,28 +45,7 @@ Bools: TypeAlias = Sequence[bool]
 Op = TypeVar("Op", bound=Callable[..., Any])
 
 CARRIERS: Mapping[DType, torch.dtype] = {
-    DType.BOOL: torch.bool,
-    DType.FP16: torch.float32,
-    DType.FP32: torch.float32,
-    DType.FP64: torch.float64,
-    DType.BF16: torch.float32,
-    DType.FP8E4M3FN: torch.float32,
-    DType.FP8E5M2: torch.float32,
-    DType.INT4: torch.int8,
-    DType.INT8: torch.int8,
-    DType.INT16: torch.int16,
-    DType.INT32: torch.int32,
-    DType.INT64: torch.int64,
-    DType.UINT1: torch.uint8,
-    DType.UINT2: torch.uint8,
-    DType.UINT3: torch.uint8,
-    DType.UINT4: torch.uint8,
-    DType.UINT6: torch.uint8,
-    DType.UINT8: torch.uint8,
-    # torch has these three types too, but few of the operations on them.
-    DType.UINT16: torch.int32,
-    DType.UINT32: torch.int64,
-    DType.UINT64: torch.int64,
+    dtype: getattr(torch, dtype.carrier) for dtype in DType if dtype is not DType.STRING
 }
 
 SPECIAL = ("output_types", "blocks")
