@@ -194,7 +194,7 @@ def _folder(
     for flag, value in alone.items():
         if value:
             raise UsageError(f"{flag} looks into one inference, and a folder is many", "name one file")
-    loaded = load_model(model, custom=customs(custom), **settings)
+    loaded = load_model(model, custom=customs(custom), streams=0, **settings)
     found = folder_of(loaded.inputs, inputs)
     if found is None:
         raise UsageError("no input of the model is given the folder", "write --input NAME=FOLDER")

@@ -36,6 +36,29 @@ def subject(folder: Path, text: str, **settings: Any) -> EngineSubject:
     return EngineSubject(Task(str(folder / "x.mil"), "cpu", arrays=str(folder / "x.npz"), **settings))
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "eager"])
+def test_several_callers_have_the_engines_own_streams(tmp_path: Path, engine: str) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    x = np.array([[1.0, -2.0, 0.5, 3.0]], np.float32)
+    store_inputs({"x": x}, tmp_path / "x.npz")
+    measured = EngineSubject(Task(str(path), "cpu", engine=engine, arrays=str(tmp_path / "x.npz"), cache=False))
+    model = measured.load()
+    calls = measured.crowd(model, 3)
+    assert len(calls) == 3
+    for call in calls:
+        (found,) = call()  # type: ignore[misc]
+        np.testing.assert_allclose(found, x @ packages.MATRIX.T + packages.BIAS, rtol=2**-10)
+
+
+def test_what_auto_chose_is_told(tmp_path: Path) -> None:
+    path = packages.linear(tmp_path / "net.mlpackage")
+    store_inputs({"x": np.ones((1, 4), np.float32)}, tmp_path / "x.npz")
+    measured = EngineSubject(Task(str(path), "cpu", engine="auto", arrays=str(tmp_path / "x.npz"), cache=False))
+    measured.bind(measured.load())()
+    told = measured.describe()
+    assert told["backend"].split()[0] in told["why"] and "in a trial" in told["why"]
+
+
 @pytest.mark.parametrize("engine", ["eager", pytest.param("compile", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tile", "held", "looped", "written"])
 def test_a_program_that_asks_for_much_is_as_bounded_as_in_run(tmp_path: Path, name: str, engine: str) -> None:

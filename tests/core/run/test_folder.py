@@ -32,9 +32,12 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("engine", ["eager", "auto"])
-def test_each_file_is_a_row_and_outputs_are_joined(images: Path, tmp_path: Path, engine: str) -> None:
-    model = load_model(packages.classifier(tmp_path / "net.mlpackage"), engine=engine)
+@pytest.mark.parametrize(("engine", "streams"), [("eager", 0), ("auto", 1), ("onnxruntime", 3)])
+def test_each_file_is_a_row_and_outputs_are_joined(
+    images: Path, tmp_path: Path, engine: str, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(packages.classifier(tmp_path / "net.mlpackage"), engine=engine, streams=streams)
+    monkeypatch.setattr("tlkit.core.run.folder._MANY", 3)
     rows: list[FolderRow] = []
     moved: list[tuple[int, int]] = []
     goal = tmp_path / "out.npz"

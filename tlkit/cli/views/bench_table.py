@@ -75,7 +75,9 @@ def _facts(result: BenchResult) -> RenderableType:
         named = f" ({model.name})" if len(result.models) > 1 and model.name != model.asked else ""
         facts.append(("model", f"{model.asked}{named}", "bold"))
     facts += [("input", told) for told in dict.fromkeys(_inputs(row, result) for row in result.rows)]
-    facts += [("runs on", _backends(result.rows)), ("method", _method(result))]
+    facts += [("runs on", _backends(result.rows))]
+    facts += [("chosen", why) for why in dict.fromkeys(row.why for row in result.rows) if why]
+    facts += [("method", _method(result))]
     machine = result.machine
     memory = f", {byte_text(machine.memory)}" if machine.memory else ""
     facts.append(("machine", f"{machine.cpu}, {machine.cores} cores{memory}, {machine.os}"))

@@ -156,7 +156,7 @@ class Row:
     process's peak resident memory up to the last sample, of which ``runtime_bytes`` was there before the model.
     ``turns`` has a list for each process that took samples, in order: how many of ``samples_ns`` each turn gave.
     ``device_ns`` are the same inferences by the GPU's own events, where the engine has them. ``timer_ns`` is the
-    overhead of timing, which each sample includes.
+    overhead of timing, which each sample includes. ``why`` says in words what ``--engine auto`` chose, and why.
     """
 
     unit: str
@@ -169,6 +169,7 @@ class Row:
     backend: str = ""
     device: str = ""
     threads: int | None = None
+    why: str = ""
     load_first_ns: int | None = None
     load_warm_ns: int | None = None
     bind_ns: int | None = None

@@ -73,7 +73,7 @@ class EngineSubject:
             self._compiled = model.loadable(Path(target.compiled))
         self.rebind = self._kind.rebinds(self._settings)
 
-    def load(self) -> Any:
+    def load(self, streams: int = 1) -> Any:
         """Load what was compiled; or open the file, read its program and bring the weights to the device."""
         if self._compiled is not None:
             return self._kind.load(self._compiled, self._settings)
@@ -82,7 +82,7 @@ class EngineSubject:
 
         target = self._target
         options: dict[str, Any] = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
-        options |= {"strict_mil": target.strict_mil, "custom": customs(target.custom), "cache": target.cache}
+        options |= {"strict_mil": target.strict_mil, "custom": customs(target.custom), "cache": target.cache, "streams": streams}
         model = load_model(target.path, **options, function=target.function)
         model.prepare()
         return model
@@ -93,6 +93,13 @@ class EngineSubject:
         with budget.drawn(self._target.drawn):
             call: Callable[[], object] = model.bind(self._inputs)
         return call
+
+    def crowd(self, model: Any, callers: int) -> list[Callable[[], object]]:
+        """Return a call for each of several callers at once: by the engine's own streams, where it has them."""
+        if hasattr(getattr(model, "engine", None), "streams"):
+            model = self.load(callers)
+        with budget.drawn(self._target.drawn):
+            return [model.bind(self._inputs) for _ in range(callers)]
 
     def describe(self) -> dict[str, Any]:
         """Return what runs the model; an engine that chooses another one knows it once inputs are bound."""

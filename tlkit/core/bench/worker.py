@@ -53,7 +53,7 @@ class Measurable(Protocol):
         """Return what runs the model: ``backend`` and ``device`` (str), ``threads`` (int or None)."""
 
     # A subject may also have ``placement(model, per_op)``, which returns a Placement's fields, and ``rebind``: False
-    # where binding does more than to make inputs ready. A call may have ``device_ns``, the last call's time by the
+    # where binding does more than to make inputs ready, and ``crowd(model, callers)``, a call for each of several callers. A call may have ``device_ns``, the last call's time by the
     # device's own clock, where it has one.
 
 
@@ -97,7 +97,8 @@ class Worker:
 
     def crowd(self, callers: int, seconds: float) -> dict[str, Any]:
         """Let ``callers`` threads call at once for ``seconds``; return the latencies that they saw, and the time."""
-        calls = [self._subject.bind(self._model) for _ in range(callers)]
+        ready = getattr(self._subject, "crowd", None)
+        calls = ready(self._model, callers) if ready else [self._subject.bind(self._model) for _ in range(callers)]
         for call in calls:
             call()
         calls = [_direct(call) for call in calls]

@@ -12,9 +12,9 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, TypeVar
@@ -28,8 +28,10 @@ from tlkit.errors import TlkitError, UsageError
 from tlkit.host.staging import Goal, prepare, staged_set
 from tlkit.types import TensorSpec
 
-_AHEAD = 8
+_AHEAD = max(8, 2 * (os.cpu_count() or 1))
 """Files that are read before they are needed."""
+_MANY = 8
+"""Files from which on several inferences run at once, where the model was loaded for that: it may have to compile."""
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -89,7 +91,8 @@ def run_folder(
     ``others`` are values for the other inputs, the same for every file. ``each`` hears of every file's outputs.
     ``save_outputs`` is a .npz to write: an array for each output with one more axis in front, and ``files``. Hidden
     files and folders are passed over. Raises UsageError where there is no file, and what reading or running one raises,
-    named; nothing is written then.
+    named; nothing is written then. A model loaded with ``streams=0`` runs as many inferences at once as its engine is
+    the fastest with.
     """
     files = sorted(item.name for item in os.scandir(folder) if item.is_file() and not item.name.startswith("."))
     if not files:
@@ -106,7 +109,7 @@ def run_folder(
     with ExitStack() as stack:
         paths = stack.enter_context(staged_set(wanted, force=force)) if wanted else []
         columns = _Columns(paths[0], len(files)) if paths else None
-        predicted = _one_ahead(model, folder, _read_ahead(model, name, folder, files, others))
+        predicted = _in_order(model, folder, _read_ahead(model, name, folder, files, others), len(files) >= _MANY)
         for place, (file, outputs) in enumerate(predicted):
             if columns is not None:
                 columns.add(outputs)
@@ -117,27 +120,36 @@ def run_folder(
     return FolderResult(str(model.path), str(folder), len(files), perf_counter() - start, ran_by(model))
 
 
-def _one_ahead(
-    model: Model, folder: Path, inputs: Iterator[tuple[str, dict[str, Any]]]
+def _in_order(
+    model: Model, folder: Path, inputs: Iterator[tuple[str, dict[str, Any]]], many: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each file with its outputs; the next inference runs while these are summarized and written."""
-    with ThreadPoolExecutor(1) as pool:
-        running: tuple[str, Future[dict[str, Any]]] | None = None
-        for file, arrays in inputs:
-            following = file, pool.submit(model.predict, arrays)
-            if running is not None:
-                yield running[0], _outputs(folder, *running)
-            running = following
-        if running is not None:
-            yield running[0], _outputs(folder, *running)
+    """Yield each file with its outputs, in order; the next inferences run while these are summarized and written."""
+    first = next(inputs)
+    with _naming(folder / first[0]):
+        streams = model.streams(first[1]) if many else 1
+    with ThreadPoolExecutor(streams) as pool:
+        running: deque[tuple[str, Future[dict[str, Any]]]] = deque()
+        for file, arrays in chain([first], inputs):
+            running.append((file, pool.submit(model.predict, arrays)))
+            if len(running) > streams:
+                yield _outputs(folder, *running.popleft())
+        while running:
+            yield _outputs(folder, *running.popleft())
 
 
-def _outputs(folder: Path, file: str, running: Future[dict[str, Any]]) -> dict[str, Any]:
-    """Wait for a file's outputs; an error names the file."""
+def _outputs(folder: Path, file: str, running: Future[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Wait for a file's outputs."""
+    with _naming(folder / file):
+        return file, running.result()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the body."""
     try:
-        return running.result()
+        yield
     except TlkitError as error:
-        raise type(error)(f"{folder / file}: {error.message}", error.hint) from error
+        raise type(error)(f"{path}: {error.message}", error.hint) from error
 
 
 def _read_ahead(
@@ -147,10 +159,8 @@ def _read_ahead(
     port = next(spec for spec in model.inputs if spec.name == name)
 
     def read(file: str) -> dict[str, Any]:
-        try:
+        with _naming(folder / file):
             return {**others, name: to_port(port, folder / file, None, model.stored)}
-        except TlkitError as error:
-            raise type(error)(f"{folder / file}: {error.message}", error.hint) from error
 
     yield from read_ahead(files, read)
 

@@ -212,7 +212,8 @@ class AutoEngine:
     def describe(self) -> dict[str, Any]:
         """Return what runs the model now, as :meth:`EngineKind.describe` does."""
         settings = replace(self._settings, mode="eager")
-        return self._kind.describe(settings) if self._kind else self._torch_kind.describe(settings)
+        found = self._kind.describe(settings) if self._kind else self._torch_kind.describe(settings)
+        return found | {"why": self.why}
 
     def placement(self, arrays: Mapping[str, Any], model: Loadable) -> Allocation:
         """Return what each operation costs on PyTorch, measured."""
