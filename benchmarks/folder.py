@@ -5,8 +5,8 @@
 A folder of JPEG files of the network's size is run by ``run_folder``, as ``tlkit run --input FOLDER --save-outputs``
 does, beside as many calls of the same engine on bound inputs, in turns. Both run the package as it is, an image a call,
 and as many calls at once as the engine is the fastest with: larger batches gained nothing over that on a CPU (see
-docs/engines.md). Shown are the medians of the rounds, their ratio, and how much memory the second half of the files added
-to the process's peak.
+docs/engines.md). Shown are the medians of the rounds, their ratio, and how much memory the second half of the files
+added to the process's peak.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fixtures.networks import NETWORKS
 from tlkit.core.convert.convert import convert
 from tlkit.core.model.load import Model, load_model
 from tlkit.core.run.folder import run_folder
+from tlkit.core.run.run import ran_by
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
             peaks.append(grown)
     ours, alone = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratio = statistics.median(folder / engine for folder, engine in rounds)
-    print(f"{options.network}, {options.files} files, {len(calls)} at once, {getattr(model.engine, 'why', model.engine.name)}")
+    print(f"{options.network}, {options.files} files, {len(calls)} at once, {ran_by(model)}")
     print(f"folder {ours:.1f} a second, the engine by itself {alone:.1f}: {ratio:.2f}, held to 0.90")
     print(f"memory that the second half of the files added: {max(peaks) / 2**20:.1f} MiB")
 

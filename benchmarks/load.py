@@ -6,8 +6,6 @@ First whole processes, imports and all, which take turns; the share is to be at 
 again in a process that has everything imported: there coremltools parses a message, and tlkit makes the model run
 (weights widened, graph lowered). Medians and least wall times. Without PACKAGE, ResNet-50 is converted first.
 
-    python benchmarks/load.py --memory [MB] [--engine NAME ...]
-
     python benchmarks/load.py [PACKAGE] --cold [--engine auto] [--rounds 9]
 
 How long until the first result of a process, once the model was compiled before? Held to 1 s more than ``import torch``

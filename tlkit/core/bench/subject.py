@@ -82,7 +82,12 @@ class EngineSubject:
 
         target = self._target
         options: dict[str, Any] = {"precision": target.precision, "engine": target.engine, "unit": target.unit}
-        options |= {"strict_mil": target.strict_mil, "custom": customs(target.custom), "cache": target.cache, "streams": streams}
+        options |= {
+            "strict_mil": target.strict_mil,
+            "custom": customs(target.custom),
+            "cache": target.cache,
+            "streams": streams,
+        }
         model = load_model(target.path, **options, function=target.function)
         model.prepare()
         return model

@@ -52,9 +52,9 @@ class Measurable(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what runs the model: ``backend`` and ``device`` (str), ``threads`` (int or None)."""
 
-    # A subject may also have ``placement(model, per_op)``, which returns a Placement's fields, and ``rebind``: False
-    # where binding does more than to make inputs ready, and ``crowd(model, callers)``, a call for each of several callers. A call may have ``device_ns``, the last call's time by the
-    # device's own clock, where it has one.
+    # A subject may also have ``placement(model, per_op)``, which returns a Placement's fields, ``rebind``: False where
+    # binding does more than to make inputs ready, and ``crowd(model, callers)``, a call for each of several callers. A
+    # call may have ``device_ns``, the last call's time by the device's own clock, where it has one.
 
 
 class Worker:
