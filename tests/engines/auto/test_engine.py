@@ -101,6 +101,23 @@ def test_what_needs_more_memory_than_there_is_is_left_out(tmp_path: Path, monkey
     assert "1 kB are free" in engine.why
 
 
+def test_a_large_models_weights_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlkit.engines.onnxruntime.runtime import OnnxRuntime
+
+    monkeypatch.setattr("tlkit.engines.auto.engine.LARGE", 0)
+    engine, compile_, held = loaded(tmp_path), OnnxRuntime.compile, []
+
+    def compiling(self: OnnxRuntime, model: Any, *, keep: bool = True) -> Any:
+        held.append(engine._eager)
+        return compile_(self, model, keep=keep)
+
+    monkeypatch.setattr(OnnxRuntime, "compile", compiling)
+    found = [engine.run({"x": X})["y"] for _ in range(FIRST + 1)]
+    assert engine.why.startswith("ONNX Runtime") and held[-1] is None
+    for each in found:
+        np.testing.assert_array_equal(each, found[0])
+
+
 def test_pytorch_runs_on_where_a_trial_showed_it_to_be_the_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

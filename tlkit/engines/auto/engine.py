@@ -152,6 +152,8 @@ class AutoEngine:
         counts: dict[str, int] = {}
         size = size_of(self._model)
         large = size > LARGE
+        if large:
+            self._eager = None  # what it has widened by now would lie beside what is compiled
         for kind in tuple(self._left):
             needed, there = kind.memory * size, available_memory()
             if needed > there:
