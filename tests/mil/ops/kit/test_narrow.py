@@ -56,7 +56,7 @@ def test_convolutions_widen_their_weights(form: Any) -> None:
 
 def test_rows_are_picked_before_they_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:
     table, _ = made(9, 4)
-    monkeypatch.setattr(narrow.Narrow, "widened", lambda *_: pytest.fail("the whole table was widened"))
+    monkeypatch.setattr(narrow.NarrowWeight, "widened", lambda *_: pytest.fail("the whole table was widened"))
     rows = torch.tensor([[3, 0], [8, 3]], dtype=torch.int32)
     for pick in (gather, gather_wrapping):
         found = pick(table, rows)

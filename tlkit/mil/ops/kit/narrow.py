@@ -35,7 +35,7 @@ _SPARE = 3
 """A widened weight is kept while the available memory is so many times its size."""
 
 
-class Narrow:
+class NarrowWeight:
     """What is known of a narrow weight: how its pages are given back, its widened copy, and how often it was used."""
 
     def __init__(self, release: Callable[[], None]) -> None:
@@ -76,14 +76,14 @@ class Narrow:
 
 def narrow(tensor: torch.Tensor, release: Callable[[], None]) -> torch.Tensor:
     """Return ``tensor``, an f16 weight over mapped pages, marked as narrow; ``release`` gives back its pages."""
-    tensor.narrow_weight = Narrow(release)  # type: ignore[attr-defined]
+    tensor.narrow_weight = NarrowWeight(release)  # type: ignore[attr-defined]
     return tensor
 
 
-def mark_of(tensor: Any) -> Narrow | None:
+def mark_of(tensor: Any) -> NarrowWeight | None:
     """Return what is known of a narrow weight; None for any other value."""
     found = getattr(tensor, "narrow_weight", None)
-    return found if isinstance(found, Narrow) else None
+    return found if isinstance(found, NarrowWeight) else None
 
 
 def widened(x: torch.Tensor) -> torch.Tensor:
