@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tlkit.core.compress.select import Option, frontier, hull
+from tlkit.core.compress.select import Option, best_within, frontier, hull
 
 
 def drawn(seed: int) -> dict[str, list[Option]]:
@@ -37,8 +37,15 @@ def test_no_combination_of_as_few_bytes_has_less_error_than_a_candidate(seed: in
         assert candidate.nbytes == sum(item.nbytes for item in chosen)
         assert candidate.error == pytest.approx(sum(item.error for item in chosen))
         assert candidate.error <= min(error for nbytes, error in every if nbytes <= candidate.nbytes) + 1e-9
-    sizes = [item.nbytes for item in found]
-    assert sizes == sorted(sizes, reverse=True)
+    sizes, errors = [item.nbytes for item in found], [item.error for item in found]
+    assert sizes == sorted(set(sizes), reverse=True) and errors == sorted(errors)
+    # For any budget, too.
+    low, high = min(nbytes for nbytes, _ in every), max(nbytes for nbytes, _ in every)
+    for budget in range(low, high, 97):
+        (best,) = best_within(options, [budget])
+        assert best.nbytes <= budget
+        assert best.error == pytest.approx(min(error for nbytes, error in every if nbytes <= budget))
+    assert best_within(options, [low - 1]) == []
 
 
 def test_what_is_worse_and_no_smaller_is_left_out_and_so_is_what_is_not_finite() -> None:

@@ -2,7 +2,8 @@
 
 Errors of weights that are rounded independently add up nearly as their energies do, so the best set for a budget takes,
 of all steps to fewer bytes, those with the least added error per byte saved (Everett, 1963: the Lagrangian of a
-separable problem; on convex hulls the greedy order is exact up to one step).
+separable problem; on convex hulls the greedy order is exact up to one step). Where weights are few, the budgets between
+two steps are filled by dynamic programming.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,57 @@ def _slope(larger: Option, smaller: Option) -> float:
 
 
 def frontier(options: Mapping[str, Sequence[Option]]) -> list[Candidate]:
-    """Return the candidates from the least error to the fewest bytes, each one step of one weight from the one before.
+    """Return the candidates from the least error to the fewest bytes, each with less of one and more of the other.
 
-    ``options`` has for each weight at least one with a finite error.
+    They are the steps along the hulls, and the best ones for a few hundred budgets (:func:`best_within`). ``options``
+    has for each weight at least one with a finite error.
     """
+    steps = _steps(options)
+    low, high = steps[-1].nbytes, steps[0].nbytes
+    budgets = [low + (high - low) * place // _BUDGETS for place in range(_BUDGETS + 1)]
+    found: list[Candidate] = []
+    every = sorted((*steps, *best_within(options, budgets)), key=lambda item: (item.error, item.nbytes))
+    for candidate in every:
+        if not found or candidate.nbytes < found[-1].nbytes:
+            found.append(candidate)
+    return found
+
+
+def best_within(options: Mapping[str, Sequence[Option]], budgets: Sequence[int]) -> list[Candidate]:
+    """Return for each budget the choices with the least error: by dynamic programming over bytes, counted in buckets.
+
+    Sizes are rounded up to buckets, so that what is returned fits; a budget that nothing fits has no candidate.
+    """
+    bucket = max(1, max(budgets) // _BUCKETS)
+    room = max(budgets) // bucket + 1
+    least, taken = np.zeros(room), []
+    usable = {name: [item for item in items if math.isfinite(item.error)] for name, items in options.items()}
+    for items in usable.values():
+        rows = np.full((len(items), room), np.inf)
+        for row, item in zip(rows, items, strict=True):
+            cost = -(-item.nbytes // bucket)
+            row[cost:] = least[: max(0, room - cost)] + item.error
+        taken.append(rows.argmin(0))
+        least = rows.min(0)
+    found = []
+    for budget in budgets:
+        place, chosen = budget // bucket, []
+        if not math.isfinite(least[place]):
+            continue
+        for items, best in zip(reversed(usable.values()), reversed(taken), strict=True):
+            chosen.append(items[best[place]])
+            place -= -(-chosen[-1].nbytes // bucket)
+        names = dict(zip(reversed(usable), chosen, strict=True))
+        nbytes, error = sum(item.nbytes for item in chosen), math.fsum(item.error for item in chosen)
+        found.append(Candidate({name: names[name].choice for name in usable}, nbytes, error))
+    return found
+
+
+_BUDGETS, _BUCKETS = 256, 16384
+
+
+def _steps(options: Mapping[str, Sequence[Option]]) -> list[Candidate]:
+    """Return the candidates along the hulls, each one step of one weight from the one before."""
     hulls = {name: hull(items) for name, items in options.items()}
     chosen = {name: items[0] for name, items in hulls.items()}
     steps = [
