@@ -174,6 +174,7 @@ def convert(
     nested: Annotated[
         bool, typer.Option("--nested", help="Keep K-quants with minima in blocks too, one constexpr inside another.")
     ] = False,
+    stage: options.Stage = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Write nothing: predict where the package's operations would run, and why.")
     ] = False,

@@ -46,6 +46,14 @@ Ops = Annotated[
 CheckNan = Annotated[
     bool, typer.Option("--check-nan", help="Exit 1 if an output or a value inside is a NaN or an infinity.")
 ]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="N|NAME",
+        help="Run a pipeline from this stage on, on features that you give: its number (from 0) or name.",
+    ),
+]
 Unit = Annotated[
     str,
     typer.Option("--units", metavar="UNIT", autocompletion=options.UNITS, help="Compute units: all, cpu, gpu or ane."),
@@ -70,6 +78,7 @@ def run(
     emulate: options.Emulate = None,
     chip: options.Chip = None,
     stage: options.Stage = None,
+    from_: From = None,
     custom: options.Customs = None,
     until: Until = None,
     dump: Dump = None,
@@ -127,11 +136,13 @@ def run(
     if wanted.anything:
         return run_language(sink, model, wanted)
     refuse(given)
+    from tlkit.core.run.run import part_of
+    from tlkit.core.run.run import run as execute
+
+    values["stage"] = part_of(stage, from_)
     settings = {name: values[name] for name in _HOW} | {"unit": units}
     if labels is not None:
         return run_labels(sink, model, labels, settings | values, top)
-    from tlkit.core.run.run import run as execute
-
     if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):
         alone = {"--shape": shapes, "--until": until, "--dump": dump, "--ops": ops, "--check-nan": check_nan}
         return _folder(sink, model, inputs or [], settings, alone, custom or [], seed, save_outputs, force)

@@ -2,19 +2,21 @@
 
 A program of 300 bytes can ask for a constant of 2^40 equal elements, or for an endless loop. No value may have more
 elements than :data:`FLOOR`, or than the bytes stored in the file and the inputs justify, whichever is more; the values
-alive at one time may total :data:`HELD` times that. A loop may run :data:`TURNS` times. All of this is counted before
-anything is allocated. ``TLKIT_BUDGET=8`` in the environment allows eight times as much.
+alive at one time may total :data:`HELD` times that. The loops of one inference may turn :data:`TURNS` times, or take
+:data:`SECONDS`. Sizes are counted before anything is allocated. ``TLKIT_BUDGET=8`` in the environment allows eight
+times as much.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tlkit.errors import UsageError
+from tlkit.errors import ExecutionError, UsageError
 
 FLOOR = 1 << 23
 """Elements that any value may have: 32 MiB as f32."""
@@ -36,7 +38,11 @@ HELD = 4
 """How many values of the largest size may be alive at one time."""
 
 TURNS = 50_000
-"""Iterations of a loop and of the loops nested in it, together."""
+"""Iterations of all loops of an inference, together."""
+
+SECONDS = 5.0
+"""What all loops of an inference may take together, in processor time of the thread that runs them: no other load on
+the machine lengthens it."""
 
 VARIABLE = "TLKIT_BUDGET"
 """The environment variable with the factor."""
@@ -44,6 +50,7 @@ VARIABLE = "TLKIT_BUDGET"
 # Context variables, so that each thread has its own bounds.
 _factor: ContextVar[float | None] = ContextVar("factor", default=None)
 _drawn: ContextVar[bool] = ContextVar("drawn", default=False)
+_loops: ContextVar[Loops | None] = ContextVar("loops", default=None)
 
 
 def factor() -> float:
@@ -107,10 +114,56 @@ def over(elements: float, allowed: float | None = None, coming: float = 0) -> tu
 
 
 def turns() -> float:
-    """Return how many iterations a loop may run."""
+    """Return how many iterations the loops of an inference may run."""
     return factor() * TURNS
 
 
+def seconds() -> float:
+    """Return how many seconds the loops of an inference may take."""
+    return factor() * SECONDS
+
+
+class Loops:
+    """What the loops of one inference may still do. Entered by each loop, those inside others too."""
+
+    def __init__(self) -> None:
+        self._turns, self._seconds = turns(), seconds()
+        self._depth, self._since = 0, 0.0
+
+    def __enter__(self) -> Callable[[], None]:
+        self._since = self._since if self._depth else time.thread_time()
+        self._depth += 1
+        return self._turn
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._seconds -= time.thread_time() - self._since
+
+    def _turn(self) -> None:
+        """Count one iteration; ExecutionError where there were too many, or they took too long."""
+        self._turns -= 1
+        if self._turns < 0:
+            raise ExecutionError(f"a loop has turned {turns():.15g} times and does not end", longer())
+        if time.thread_time() - self._since > self._seconds:
+            raise ExecutionError(f"a loop has run for {seconds():.15g} s and does not end", longer())
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Count the loops in the body together."""
+    token = _loops.set(Loops())
+    try:
+        yield
+    finally:
+        _loops.reset(token)
+
+
+def loops() -> Loops:
+    """Return what the loops of the inference at hand may still do; of a new one where none is at hand."""
+    return _loops.get() or Loops()
+
+
 def longer() -> str:
-    """Return the hint for a loop that has had all its :func:`turns`."""
+    """Return the hint for a loop that has had all its :func:`turns` or :func:`seconds`."""
     return f"to let it run longer, set {VARIABLE}={math.ceil(10 * factor())} in the environment"

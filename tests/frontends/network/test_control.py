@@ -7,6 +7,7 @@ import pytest
 
 from tests.frontends.network.nets import layer, network, run
 from tlkit.errors import ExecutionError, LoadError
+from tlkit.host import budget
 
 X = np.array([1.0, 2.0], np.float32)
 ZERO, ONE = np.zeros(1, np.float32), np.ones(1, np.float32)
@@ -84,10 +85,34 @@ def test_loops_in_loops_and_values_that_grow():
     np.testing.assert_array_equal(run([layer("copy", "x", "y"), loop], {"x": X})["y"], np.tile(X, 4))
 
 
-def test_a_loop_without_end_is_stopped():
+def endless(copies: int = 1):
+    """A loop that nothing ends, ``copies`` of it inside each other."""
     body = network(layer("copy", "x", "x"))
-    with pytest.raises(ExecutionError, match=r"a loop has turned .* times and does not end"):
-        run([layer("loop", "", "unused", bodyNetwork=body), layer("copy", "x", "y")], {"x": X})
+    for _ in range(copies):
+        body = network(layer("loop", "", "unused", bodyNetwork=body))
+    return [*body.layers, layer("copy", "x", "y")]
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize(
+    ("bound", "most", "said"), [("TURNS", 50, "turned 50 times"), ("SECONDS", 0.03, "run for 0.03 s")]
+)
+def test_a_loop_without_end_is_stopped(monkeypatch, bound, most, said, copies):
+    monkeypatch.setattr(budget, bound, most)
+    with pytest.raises(ExecutionError, match=f"a loop has {said} and does not end") as stopped:
+        run(endless(copies), {"x": X})
+    assert "TLKIT_BUDGET=10" in stopped.value.hint
+
+
+def test_the_loops_of_an_inference_count_together(monkeypatch):
+    """Many short loops are no way around the bound, and a second inference has all of it again."""
+    turning = layer("loop", "", "unused", bodyNetwork=network(layer("add", "s", "s", alpha=1.0)), maxLoopIterations=40)
+    several = [layer("copy", "x", "s"), *[turning] * 3, layer("copy", "s", "y")]
+    monkeypatch.setattr(budget, "TURNS", 119)
+    with pytest.raises(ExecutionError, match="turned 119 times"):
+        run(several, {"x": ZERO})
+    monkeypatch.setattr(budget, "TURNS", 120)
+    assert [run(several, {"x": ZERO})["y"].item() for _ in range(2)] == [120, 120]
 
 
 def test_what_control_flow_lacks_is_named():

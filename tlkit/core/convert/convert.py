@@ -66,6 +66,7 @@ def convert(
     emulate: str | None = None,
     ane: bool = False,
     chip: str | None = None,
+    stage: int | str | None = None,
     force: bool = False,
     trust: bool = False,
     report: Report | None = None,
@@ -115,7 +116,11 @@ def convert(
         refuse({"image": images, "classes": classes, "output-name": output_names, "state": states})
         refuse({"samples": samples, "example": example, "export": export, "emulate": emulate})
         package = Path(str(source))
-        return remake(package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock)
+        return remake(
+            package, goal, precision, target, about, verify=verify, seed=seed, force=force, clock=clock, stage=stage
+        )
+    if stage is not None:
+        raise UsageError(f"{source}: not a Core ML model, so it has no stages", "leave --stage out")
     ports = parse_ports(inputs, images)
     labels = class_labels(classes)
     outputs = tuple(map(parse_output, output_names))
@@ -127,8 +132,8 @@ def convert(
         from tlkit.core.convert.capture.trace import prepared
     files = (Path(example) if example else None, Path(samples) if samples else None)
     names = tuple(output_names)
-    stage = staged(goal, read_package, force=force, kind=PACKAGE, inputs=named)
-    with prepared(loaded.module, frozen=loaded.program is not None) as module, stage as path:
+    writing = staged(goal, read_package, force=force, kind=PACKAGE, inputs=named)
+    with prepared(loaded.module, frozen=loaded.program is not None) as module, writing as path:
         checks = Checks(*files, seed, verify, strict_mil, emulate)
         order = Order(module, loaded, ports, recipe, names, tuple(states), checks, clock, target is not None)
         made = convert_verified(order, path, export=export, auto=auto)

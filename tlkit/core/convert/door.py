@@ -85,6 +85,7 @@ def convert(
     ane: bool = False,
     context: int | None = None,
     nested: bool = False,
+    stage: int | str | None = None,
     plan: bool = False,
     units: Sequence[str | Unit] = (Unit.ANE,),
     chip: str | None = None,

@@ -75,13 +75,15 @@ def export(
     seed: int = 0,
     strict_mil: bool = False,
     force: bool = False,
+    stage: int | str | None = None,
 ) -> ExportResult:
     """Write the mlprogram ``model`` as ``output``, a ``.pt2`` (``torch.export.load``) or a ``.onnx``.
 
     It takes the model's inputs in order, images as (1, channels, height, width) of 0 to 255, f16 ports as float32; it
     gives the outputs by name. A classifier's label is the index of its class; the labels are in the file's metadata.
-    ``strict_mil`` writes what MIL specifies where Core ML was measured to depart from it. ``.onnx`` needs the extra
-    ``onnx``. A file that fails verification is still written: check ``result.ok``.
+    ``stage`` takes one stage of a pipeline (``"1.."``: those from it on). ``strict_mil`` writes what MIL specifies
+    where Core ML was measured to depart from it. ``.onnx`` needs the extra ``onnx``. A file that fails verification is
+    still written: check ``result.ok``.
 
     Raises UsageError, LoadError, UnavailableError or ConversionError, and writes nothing then.
     """
@@ -92,7 +94,7 @@ def export(
     if not Path(model).exists():
         hint = f"{goal.suffix} is made of a Core ML model; convert PyTorch to a .mlpackage first"
         raise LoadError(f"{model}: no such model file", hint)
-    with as_program(Path(model)) as source:
+    with as_program(Path(model), stage) as source:
         loaded = load_model(source, engine="eager", function=function)
         open_package(source).require_weights()
         info, program = _about(loaded, model), loaded.function()
@@ -103,7 +105,7 @@ def export(
             exported = _export(program, info, precision, narrow=goal.suffix == ".pt2", strict_mil=strict_mil)
             (_save_pt2 if goal.suffix == ".pt2" else _save_onnx)(exported, info, program, path)
             if verify:
-                found = _checked(path, program, info, precision, seed, strict_mil, source)
+                found = _checked(path, program, info, precision, seed, strict_mil, source, stage)
             size = path.stat().st_size
     calls = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     counts = {name: calls.count(name) for name in sorted(set(calls), key=lambda name: (-calls.count(name), name))}
@@ -120,13 +122,20 @@ def _about(loaded: Model, model: str | os.PathLike[str]) -> ModelInfo:
 
 
 def _checked(
-    path: Path, program: Function, info: ModelInfo, precision: str, seed: int, strict_mil: bool, source: Path
+    path: Path,
+    program: Function,
+    info: ModelInfo,
+    precision: str,
+    seed: int,
+    strict_mil: bool,
+    source: Path,
+    stage: int | str | None,
 ) -> Verification:
     """Compare the file with its program, and before that the program with a classic model that it was made of."""
     from tlkit.core.convert.exported_check import check_export
 
     if Path(info.path) != source:
-        made = check_made(Path(info.path), source, "f32", seed)
+        made = check_made(Path(info.path), source, "f32", seed, stage)
         if not made.ok:
             return made
     return check_export(path, program, info, precision, seed, strict_mil)

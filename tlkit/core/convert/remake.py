@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from tlkit.core.compare.models import Verification
 
 
+_WIDE = "it computes in f32, since it compares or weighs single numbers: --precision f16 rounds these, too"
+_NARROW = "it computes in f16, as its network does: --precision f32 rounds nothing"
+
+
 def is_package(source: object) -> bool:
     """Whether ``source`` names something on disk that is called a Core ML model."""
     return isinstance(source, str | Path) and Path(source).suffix in (".mlpackage", ".mlmodel", ".mlmodelc")
@@ -58,17 +62,19 @@ def remake(
     seed: int,
     force: bool,
     clock: Clock,
+    stage: int | str | None = None,
 ) -> ConversionResult:
-    """Write the package ``source`` to ``goal`` in ``precision`` and for ``target`` (None: as it is).
+    """Write the package ``source``, or one ``stage`` of a pipeline, to ``goal`` in ``precision`` and for ``target``
+    (None: as it is).
 
     Raises :class:`TlkitError`, and leaves nothing behind then.
     """
     with clock.stage("load", "reading the program"):
-        opened = open_program(source)
+        opened = open_program(source, stage)
         package, program, old = opened.package, opened.program, opened.kind != "package"
         half, version = is_half(program), package.model.specificationVersion
         recipe = Recipe(
-            precision or ("f16" if half or opened.kind == "network" else "f32"),
+            precision or ("f16" if half or opened.half else "f32"),
             choose_target(target) if target else target_of_version(version),
             about=about,
         )
@@ -97,13 +103,19 @@ def remake(
             with clock.stage("verify", "verifying"):
                 # A new target by itself changes no number: then the strict limits hold.
                 limits = recipe.precision if opened.kind != "package" else "f16" if changed else "f32"
-                verification = (check_made if opened.kind == "classic" else _verified)(source, path, limits, seed)
-        annotate(path, describe(str(source), recipe.precision, verification))
+                if opened.kind == "classic" or stage is not None:
+                    verification = check_made(source, path, limits, seed, stage)
+                else:
+                    verification = _verified(source, path, limits, seed)
+        said = str(source) if stage is None else f"{source}, stage {stage}"
+        annotate(path, describe(said, recipe.precision, verification))
         notes: tuple[str, ...] = (
             ("the weights are still the same f16 numbers: f32 does not restore lost bits",) if widened else ()
         )
         notes += opened.notes
-        made = result(path, goal, str(source), recipe, verification, clock, notes)
+        if opened.kind == "classic" and precision is None:
+            notes += (_NARROW if opened.half else _WIDE,)
+        made = result(path, goal, said, recipe, verification, clock, notes)
     return made
 
 

@@ -14,6 +14,7 @@ from tlkit.core.emulate.choose import Emulated, Emulator, emulated, emulator
 from tlkit.core.model.agreement import check_ports
 from tlkit.core.model.custom import hooks
 from tlkit.core.model.engines import check_refusals, check_settings, choose
+from tlkit.engines.classic.kind import RUN_BY, refuse_unrun
 from tlkit.engines.engine import Can, Checking, Engine, HowToRun, Loadable, Watching
 from tlkit.engines.pipeline import PipelineEngine
 from tlkit.errors import LoadError, UnavailableError, UsageError
@@ -79,7 +80,7 @@ def load_model(
     On a Mac, ``unit`` is Core ML's own setting; elsewhere ``cpu`` or ``gpu``, run by torch. Where Core ML was measured
     to depart from MIL's specification, torch does what Core ML does; ``strict_mil`` asks for the specification (which
     is run by torch on a Mac, too). ``docs/fidelity.md`` lists those places. ``stage`` is one stage of a pipeline by its
-    number, from 0, or its name, to be run by itself.
+    number, from 0, or its name, to be run by itself; with ``..`` after that it is the pipeline from there on.
 
     ``emulate`` runs f16 operations by what was published of a unit's arithmetic: ``"ane"``, ``"ane-m1"``, ``"cpu"``,
     ``"gpu"``, or ``"auto"``: each operation by the unit that is predicted for it under ``unit`` on ``chip``.
@@ -266,6 +267,10 @@ class Model(Told):
         return self._load(frozenset())
 
     def _pipeline(self, package: Package) -> Engine:
+        try:
+            refuse_unrun([stage.model for stage in package.stages()])
+        except LoadError as error:
+            raise self._blamed(error) from None
         stages = [self._stage(stage) for stage in package.stages()]
         outer = package.model.description
         # A pipeline may call a classifier's outputs otherwise than its last stage does.
@@ -300,6 +305,8 @@ class Model(Told):
         """Return what an engine loads: the model, or what was compiled of it at ``path``."""
         package = self._unpacked(self._package) if self._package else None
         place = path or (package.root if package else self.path)
+        if package is not None and self.info.kind in RUN_BY:
+            package.require_weights()  # of a compiled model: that its form is known
         message = package.model if package else None
         shaped = None if self._network is None else self._network.function
         return Loadable(place, self.inputs, self.outputs, self._function, self._program_to_run, message, shaped)

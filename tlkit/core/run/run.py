@@ -118,6 +118,7 @@ def run(
     emulate: str | None = None,
     chip: str | None = None,
     stage: int | str | None = None,
+    from_: int | str | None = None,
     custom: Iterable[str] = (),
     until: str | None = None,
     dump: str | None = None,
@@ -132,7 +133,7 @@ def run(
     ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn and
     which images had to be resized. ``function`` is one of a multifunction package's, ``strict_mil`` takes MIL's
     specification where Core ML was measured to depart from it. ``stage`` is one stage of a pipeline, by its number
-    (from 0) or name, to be run by itself.
+    (from 0) or name, to be run by itself; ``from_`` runs a pipeline from such a stage on.
 
     ``cache=False`` neither keeps a compiled model nor uses one that was kept. ``emulate`` runs it by what was published
     of a unit's arithmetic (:func:`load_model`).
@@ -157,7 +158,7 @@ def run(
     check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
     how |= {"cache": cache, "emulate": emulate, "chip": chip}
-    loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
+    loaded = load_model(model, function=function, stage=part_of(stage, from_), custom=customs(custom), **how)
     if precision == "bf16":
         note("bf16 is fast, and not faithful to what the package declares")
     if loaded.program is None:
@@ -218,6 +219,13 @@ def _inside(load: Callable[[], Model], arrays: Mapping[str, Any], *, needed: boo
         if needed:
             raise
         return None
+
+
+def part_of(stage: int | str | None, from_: int | str | None) -> int | str | None:
+    """Return what :func:`load_model` takes as ``stage``: one stage, or those ``from_`` one on."""
+    if stage is not None and from_ is not None:
+        raise UsageError("--stage takes one stage, --from those from one on", "give one of the two")
+    return stage if from_ is None else f"{from_}.."
 
 
 def ran_by(model: Model) -> str:

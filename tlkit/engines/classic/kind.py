@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable
 from tlkit.errors import LoadError, contradictions
@@ -46,7 +48,23 @@ NOT_RUN = {
 }
 """Why the other kinds cannot be run."""
 _WHOLE = "see what is in it with `tlkit inspect`"
-_PART = "stages after it run on features that you give: --stage N --input NAME=FILE"
+
+
+def refuse_unrun(stages: Sequence[Any]) -> None:
+    """Raise LoadError for a pipeline with stages (``Model`` messages) that cannot be run here, and say how to run those
+    after them."""
+    unrun = {number: stage.WhichOneof("Type") for number, stage in enumerate(stages)}
+    unrun = {number: kind for number, kind in unrun.items() if kind in NOT_RUN}
+    if not unrun:
+        return
+    kind, first = next(iter(unrun.values())), max(unrun) + 1
+    hint = _WHOLE
+    if first < len(stages):
+        made = {port.name for stage in stages[first:] for port in stage.description.output}
+        asked = {port.name: None for stage in stages[first:] for port in stage.description.input}
+        given = " ".join(f"--input {name}=FILE" for name in asked if name not in made)
+        hint = f"the rest runs on features that you give: --from {first} {given}"
+    raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", hint)
 
 
 class ClassicKind(EngineKind):
@@ -69,7 +87,7 @@ class ClassicKind(EngineKind):
 
         kind = model.message.WhichOneof("Type")
         if kind in NOT_RUN:
-            raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", _PART if settings.part else _WHOLE)
+            raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", _WHOLE)
         module, _, function = RUN_BY[kind].partition(".")
         make = getattr(import_module(_ROOM + module), function)
         with contradictions("the model contradicts itself", DAMAGED, also=ALSO):

@@ -279,7 +279,7 @@ class TorchEngine:
         if not self._unknown(shapes):
             yield
             return
-        with Guard(self._warranted(arrays), self._largest):
+        with Guard(self._warranted(arrays), self._largest), budget.inference():
             yield
         self._seen.add(shapes)
 

@@ -52,6 +52,11 @@ def decode(data: bytes, guess: str) -> Any | None:
     return model
 
 
+def variant(data: bytes) -> str:
+    """Return the container's variant, ``spec`` where it holds a whole ``Model``."""
+    return _head(data)[1]
+
+
 def output_values(data: bytes) -> tuple[str, ...]:
     """Return the values that are a compiled network's outputs, in the description's order; empty where unknown."""
     _, variant, _, end = _head(data)

@@ -51,6 +51,31 @@ def stage_names(model: Any) -> list[str]:
     return list((pipeline if kind == "pipeline" else pipeline.pipeline).names)
 
 
+def rest(model: Any, first: int) -> Any:
+    """Return a pipeline's stages from ``first`` on as a pipeline.
+
+    Its inputs are the features that none of them makes, its outputs those of ``model`` that they make.
+    """
+    made = type(model)()
+    made.CopyFrom(model)
+    kind = made.WhichOneof("Type")
+    pipeline = getattr(made, kind) if kind == "pipeline" else getattr(made, kind).pipeline
+    del pipeline.models[:first]
+    del pipeline.names[:first]
+    outer, known = {port.name: port for port in model.description.input}, set[str]()
+    asked: dict[str, Any] = {}
+    for stage in pipeline.models:
+        asked |= {port.name: outer.get(port.name, port) for port in stage.description.input if port.name not in known}
+        known |= {port.name for port in stage.description.output}
+    described = model.description
+    known |= {described.predictedFeatureName, described.predictedProbabilitiesName}
+    del made.description.input[:]
+    made.description.input.extend(asked.values())
+    del made.description.output[:]
+    made.description.output.extend(port for port in described.output if port.name in known)
+    return made
+
+
 def weights(model: Any) -> Iterator[Weight]:
     """Yield the weights of all networks in ``model``; shapes are flat, as the protobuf keeps them."""
     return (weight for weight, _ in weight_messages(model))

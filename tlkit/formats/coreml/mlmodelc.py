@@ -49,6 +49,9 @@ class CompiledPackage(Package):
         """Yield the models of a pipeline, each from its own folder."""
         yield from self.inner
 
+    def _rest(self, first: int) -> Package:
+        return replace(self, model=legacy.rest(self.model, first), inner=self.inner[first:], notes=(), part=True)
+
     @cached_property
     def program(self) -> Program | None:
         """The MIL program, or None where the model is not an mlprogram."""
@@ -94,7 +97,7 @@ class CompiledPackage(Package):
         if self.model.WhichOneof("Type") in _NETWORKS and not net.is_file():
             return (LoadError(f"{net}: the network is missing", _WHOLE),)
         if self.network is None:
-            return super().faults
+            return (*self._unread(), *super().faults)
         weights = self.network.weights
         if not weights.is_file():
             return (LoadError(f"{weights}: the weight file is missing", _WHOLE),)
@@ -105,6 +108,18 @@ class CompiledPackage(Package):
         except LoadError as error:
             return (error,)
         return super().faults
+
+    def _unread(self) -> tuple[LoadError, ...]:
+        """Return the problem of a model of a small kind (a tree, a linear model) that is not in the form that is known:
+        its body is empty, and would compute nothing."""
+        kind, file = self.model.WhichOneof("Type") or "", self.root / "coremldata.bin"
+        if kind in ("", "mlProgram", *_PIPELINES, *_NETWORKS) or not file.is_file():
+            return ()
+        form = coremldata.variant(read_whole(file, LARGEST))
+        if form.startswith("spec"):
+            return ()
+        said = f"{file}: a compiled {kind} of the form '{form}', which is not published: only its description is read"
+        return (LoadError(said, "run the .mlmodel that it was compiled from"),)
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:

@@ -86,15 +86,22 @@ class Package:
         )
 
     def stage(self, wanted: int | str) -> Package:
-        """Return one stage of a pipeline, by its number (from 0) or name; UsageError where there is no such stage."""
+        """Return one stage of a pipeline, by its number (from 0) or name, or with ``..`` after that the pipeline of it
+        and the stages after it; UsageError where there is no such stage."""
         stages, names = tuple(self.stages()), legacy.stage_names(self.model)
+        on = str(wanted).endswith("..") and wanted not in names
+        wanted = str(wanted).removesuffix("..") if on else wanted
         number = int(wanted) if str(wanted).isdecimal() else names.index(str(wanted)) if wanted in names else -1
         if not stages:
             raise UsageError(f"{self.root}: not a pipeline, so it has no stages", "leave --stage out")
         if not 0 <= number < len(stages):
             known = ", ".join(names) or "its stages have no names"
             raise UsageError(f"{self.root}: no stage {wanted}", f"stages are 0 to {len(stages) - 1} ({known})")
-        return stages[number]
+        return self._rest(number) if on else stages[number]
+
+    def _rest(self, first: int) -> Package:
+        """Return the pipeline of the stages from ``first`` on."""
+        return replace(self, model=legacy.rest(self.model, first), notes=(), extra={}, part=True)
 
     def leaves(self) -> Iterator[Package]:
         """Yield the models that compute: the model itself, or a pipeline's stages, including those of nested

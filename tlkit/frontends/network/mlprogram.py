@@ -21,10 +21,7 @@ def as_mlprogram(model: Any) -> tuple[Any, Program]:
     """
     network = NeuralNetwork(model)
     program = network.program()
-    own = sorted({item.type for item in walk(program.function().block.operations) if "." in item.type})
-    if own:
-        said = f"the network needs operations that MIL does not have: {', '.join(own)}"
-        raise ConversionError(said, "it runs with `tlkit run`, and cannot become a package")
+    refuse_own(program)
     made = type(model)(specificationVersion=version_of(OPSET))
     made.mlProgram.SetInParent()
     made.description.CopyFrom(model.description)
@@ -36,6 +33,14 @@ def as_mlprogram(model: Any) -> tuple[Any, Program]:
     for feature, spec in zip(made.description.output, network.outputs, strict=True):
         _settle(feature, shapes.get(spec.name))
     return made, program
+
+
+def refuse_own(program: Program) -> None:
+    """Raise ConversionError with the operations of a program that MIL does not have."""
+    own = sorted({item.type for item in walk(program.function().block.operations) if "." in item.type})
+    if own:
+        said = f"the network needs operations that MIL does not have: {', '.join(own)}"
+        raise ConversionError(said, "it runs with `tlkit run`, and cannot become a package")
 
 
 def _outputs(program: Program) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -60,11 +61,7 @@ class NeuralNetwork:
 
     def program(self, shapes: Shapes | None = None) -> Program:
         """Return the network for inputs of ``shapes``, the ports' own where they are left out."""
-        missing = unknown(self._network, self.hooks)
-        if missing:
-            listed, custom = ", ".join(missing), any(item.startswith("custom layer") for item in missing)
-            hint = _CUSTOM if custom else "the file is damaged, or newer than this tlkit"
-            raise LoadError(f"the network has layers that tlkit does not run: {listed}", hint)
+        self._check()
         given = shapes or {}
         asked = {
             spec.name: given[spec.name] if spec.name in given else self.defaults[spec.name] for spec in self.inputs
@@ -73,6 +70,14 @@ class NeuralNetwork:
             return self._at(asked)
         except LoadError as error:
             raise LoadError(error.message, self._longer(asked) if shapes else error.hint) from error.__cause__
+
+    def _check(self) -> None:
+        """Raise LoadError with every kind of layer that cannot be made."""
+        missing = unknown(self._network, self.hooks)
+        if missing:
+            listed, custom = ", ".join(missing), any(item.startswith("custom layer") for item in missing)
+            hint = _CUSTOM if custom else "the file is damaged, or newer than this tlkit"
+            raise LoadError(f"the network has layers that tlkit does not run: {listed}", hint)
 
     @cached_property
     def defaults(self) -> dict[str, tuple[int, ...]]:
@@ -135,46 +140,71 @@ class NeuralNetwork:
     def _function(self, shapes: Shapes) -> Function:
         # Ports keep their names; a layer's value that wants the same name gets another.
         taken = {spec.name for spec in (*self.inputs, *self.outputs)}
-        g, scope, inputs = Graph(taken), {}, []
+        g, given, inputs = Graph(taken), {}, []
         for spec in self.inputs:
-            kind = ports.element(spec)
-            inputs.append(NamedType(spec.name, TensorType(kind, shapes[spec.name])))
-            exact = self._network.imageInputShapeMapping == 1 if spec.image else self.exact
-            blob = ports.entered(spec, shapes[spec.name], exact=exact)
+            kind, shape = ports.element(spec), shapes[spec.name]
+            inputs.append(NamedType(spec.name, TensorType(kind, shape)))
             g.title = spec.name
             # Networks compute in floats, whatever their ports take.
-            scope[spec.name] = g.cast(blob, DType.FP32, kind)
-        ports.preprocessed(g, self._network.preprocessing, self.inputs, scope)
-        wanted = [spec.name for spec in self.outputs]
-        wanted.append(self._scores())
-        constant_rank = 0 if self.exact else 5
-        Builder(self._network, self._weights, self.hooks, constant_rank, wanted).network(g, self._network, scope)
-        outputs = self._outputs(g, scope)
+            given[spec.name] = g.cast(Blob(spec.name, shape), DType.FP32, kind)
+        outputs = self._outputs(g, self.within(g, given, shapes))
         # Constants that only led to a known shape are left out.
-        block = Block((), outputs, tuple(_needed(g.operations, outputs)))
+        block = Block((), outputs, tuple(needed(g.operations, outputs)))
         return Function(tuple(inputs), OPSET, {OPSET: block})
 
-    def _scores(self) -> str:
-        """Return the name of the blob with a classifier's scores; empty for another network."""
+    def within(self, g: Graph, given: Mapping[str, Blob], shapes: Shapes) -> dict[str, Blob]:
+        """Make the layers in ``g``; return every blob by its name.
+
+        ``given`` are the inputs by name, f32 values of ``shapes`` as the ports hold them.
+        """
+        self._check()
+        scope = {}
+        for spec in self.inputs:
+            exact = self._network.imageInputShapeMapping == 1 if spec.image else self.exact
+            seen = ports.entered(spec, shapes[spec.name], exact=exact)
+            scope[spec.name] = replace(seen, name=given[spec.name].name)
+        ports.preprocessed(g, self._network.preprocessing, self.inputs, scope)
+        wanted = [spec.name for spec in self.outputs]
+        wanted.append(self.scores)
+        constant_rank = 0 if self.exact else 5
+        Builder(self._network, self._weights, self.hooks, constant_rank, wanted).network(g, self._network, scope)
+        return scope
+
+    @property
+    def scores(self) -> str:
+        """The name of the blob with a classifier's scores; empty for another network."""
         if self.model.WhichOneof("Type") != "neuralNetworkClassifier":
             return ""
         found = self._network.labelProbabilityLayerName
         last = self._network.layers[-1].output if self._network.layers else ()
         return str(found or next(iter(last), ""))
 
+    @property
+    def plain(self) -> list[TensorSpec]:
+        """The outputs but for a classifier's label and probabilities."""
+        described = self.model.description
+        answers = (described.predictedFeatureName, described.predictedProbabilitiesName) if self.scores else ()
+        return [spec for spec in self.outputs if spec.name not in answers]
+
+    def flat_scores(self, g: Graph, scope: Mapping[str, Blob]) -> Blob:
+        """Return a classifier's scores [classes]."""
+        blob = _found(scope, self.scores)
+        return g.reshape(blob, (-1,) if None in blob.shape else (_size(blob),))
+
+    def leaving(self, g: Graph, scope: Mapping[str, Blob], spec: TensorSpec) -> Blob:
+        """Return an output as its port holds it, in f32."""
+        return ports.left(g, _found(scope, spec.name), spec, exact=self.exact)
+
     def _outputs(self, g: Graph, scope: Mapping[str, Blob]) -> tuple[str, ...]:
         description, made = self.model.description, {}
-        scores = self._scores()
         label, table = description.predictedFeatureName, description.predictedProbabilitiesName
-        plain = [spec for spec in self.outputs if not scores or spec.name not in (label, table)]
-        for spec in plain:
+        for spec in self.plain:
             made[spec.name] = self._output(g, scope, spec)
-        if scores:
-            blob = _found(scope, scores)
+        if self.scores:
+            flat = self.flat_scores(g, scope)
             names = [NamedType(label or "classLabel", TensorType(self._label_type()))]
             dictionary = DictType(TensorType(self._label_type()), TensorType(DType.FP64))
             names.append(NamedType(table or g.fresh("classProbability"), dictionary))
-            flat = g.reshape(blob, (-1,) if None in blob.shape else (_size(blob),))
             inputs: dict[str, tuple[Argument, ...]] = {"probabilities": (Ref(flat.name),), "classes": (self._labels(),)}
             g.operations.append(Operation("classify", inputs, tuple(names), {"name": text("classify")}))
             made |= {item.name: item.name for item in names}
@@ -195,7 +225,7 @@ class NeuralNetwork:
     def _output(self, g: Graph, scope: Mapping[str, Blob], spec: TensorSpec) -> str:
         """Make an output under its port's name; return that."""
         g.title = spec.name
-        blob = ports.left(g, _found(scope, spec.name), spec, exact=self.exact)
+        blob = self.leaving(g, scope, spec)
         if ports.element(spec) is DType.INT32:
             blob = g.cast(blob, DType.INT32)
         # A separate operation: one value may leave through several ports, or be an input itself.
@@ -225,7 +255,7 @@ def _size(blob: Blob) -> int:
     return size
 
 
-def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> list[Operation]:
+def needed(operations: list[Operation], outputs: tuple[str, ...]) -> list[Operation]:
     """Return the operations that the outputs depend on, in order."""
     wanted, kept = set(outputs), []
     for operation in reversed(operations):

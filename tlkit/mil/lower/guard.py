@@ -122,7 +122,7 @@ def bounded(
     """
     guard = Guard(most, coming)
     try:
-        with guard:
+        with guard, budget.inference():
             result = call()
     except Exception:
         if guard.refused is None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,35 +33,12 @@ def while_loop(loop_vars: Tensors, blocks: Any) -> Any:
     ones."""
     (test, test_captured), (body, body_captured) = blocks
     values: Any = tuple(loop_vars)
-    with _turning() as turn:
+    with budget.loops() as turn:
         # A block returns a tuple, here of one bool.
         while bool(test(*values, *test_captured)[0]):
             turn()
             values = body(*values, *body_captured)
     return _results(values)
-
-
-# Per thread, since several inferences can run at once.
-_loops = threading.local()
-
-
-@contextmanager
-def _turning() -> Iterator[Callable[[], None]]:
-    """Count the iterations of a loop and of the loops nested in it; ExecutionError where there are too many."""
-    outermost = not hasattr(_loops, "left")
-    if outermost:
-        _loops.left = budget.turns()
-
-    def turn() -> None:
-        _loops.left -= 1
-        if _loops.left < 0:
-            raise ExecutionError(f"a loop has turned {budget.turns():.15g} times and does not end", budget.longer())
-
-    try:
-        yield turn
-    finally:
-        if outermost:
-            del _loops.left
 
 
 _ENTRY = 8  # elements that a list entry counts as, since every write copies the list

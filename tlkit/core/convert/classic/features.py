@@ -9,19 +9,23 @@ import numpy as np
 
 from tlkit.engines.classic.values import DAMAGED, input_names, only_input, only_output
 from tlkit.errors import ConversionError, LoadError
-from tlkit.frontends.network.kit.blob import Blob
+from tlkit.frontends.network.kit.blob import Blob, product
 from tlkit.frontends.network.kit.graph import Graph
 from tlkit.frontends.network.kit.weights import array_value
 from tlkit.mil.types import DType
 
 Values = Mapping[str, Blob]
+_EXACT = 1 << 24  # integers up to here are f32 numbers
 
 
-def found(values: Values, name: str) -> Blob:
-    """Return a feature [count]; LoadError where nothing makes it."""
+def found(g: Graph, values: Values, name: str) -> Blob:
+    """Return a feature [count]; LoadError where nothing makes it, or its size is open."""
     if name not in values:
         raise LoadError(f"no stage makes the feature '{name}'", DAMAGED)
-    return values[name]
+    size = product(values[name].shape)
+    if size is None:
+        raise LoadError(f"the feature '{name}' has no fixed size", "fix the sizes of the model's inputs")
+    return g.reshape(values[name], (size,))
 
 
 def joined(g: Graph, parts: Sequence[Blob]) -> Blob:
@@ -34,7 +38,7 @@ def joined(g: Graph, parts: Sequence[Blob]) -> Blob:
 
 def vectorizer(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
     """Its inputs one after another."""
-    parts = [found(values, column.inputColumn) for column in model.featureVectorizer.inputList]
+    parts = [found(g, values, column.inputColumn) for column in model.featureVectorizer.inputList]
     for part, column in zip(parts, model.featureVectorizer.inputList, strict=True):
         if part.shape != (int(column.inputDimensions),):
             raise LoadError(f"the feature '{column.inputColumn}' has {part.shape[0]} numbers", DAMAGED)
@@ -43,7 +47,7 @@ def vectorizer(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
 
 def scaler(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
     """scale * (x + shift)."""
-    x = found(values, only_input(model))
+    x = found(g, values, only_input(model))
     for kind, numbers in (("add", model.scaler.shiftValue), ("mul", model.scaler.scaleValue)):
         if len(numbers):
             x = g.op(kind, x.shape, x=x, y=_along(numbers, x))
@@ -52,7 +56,7 @@ def scaler(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
 
 def imputer(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
     """What counts as missing becomes the model's value."""
-    message, x = model.imputer, found(values, only_input(model))
+    message, x = model.imputer, found(g, values, only_input(model))
     which, replaced = message.WhichOneof("ImputedValue") or "", message.WhichOneof("ReplaceValue")
     filling = getattr(message, which, None)
     missing = getattr(message, replaced) if replaced else None
@@ -68,7 +72,7 @@ def imputer(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
 
 def normalizer(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
     """x over its largest element, its sum of magnitudes, or its length; zeros stay zeros."""
-    x, kind = found(values, only_input(model)), model.normalizer.normType
+    x, kind = found(g, values, only_input(model)), model.normalizer.normType
     reduction = {0: "reduce_max", 1: "reduce_l1_norm", 2: "reduce_l2_norm"}.get(kind)
     if reduction is None:
         raise LoadError(f"unknown norm {kind}", DAMAGED)
@@ -78,10 +82,38 @@ def normalizer(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
     return {only_output(model): g.op("real_div", x.shape, x=x, y=g.op("select", (1,), cond=nothing, a=one, b=size))}
 
 
+def extractor(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
+    """The elements at some places, counted from 0."""
+    x, places = found(g, values, only_input(model)), [int(place) for place in model.arrayFeatureExtractor.extractIndex]
+    if not places or max(places) >= (x.shape[0] or 0):
+        raise LoadError(f"{x.shape[0]} features, of which those at {places} are taken", DAMAGED)
+    return {only_output(model): g.op("gather", (len(places),), x=x, indices=places, axis=0)}
+
+
+def one_hot(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
+    """1 at an integer category's place; zeros for a number that is no category."""
+    message, x = model.oneHotEncoder, found(g, values, only_input(model))
+    if message.WhichOneof("CategoryType") == "stringCategories":
+        raise ConversionError("MIL has no texts, which a oneHotEncoder of texts takes", "it runs with `tlkit run`")
+    categories = list(message.int64Categories.vector)
+    if not categories or x.shape != (1,):
+        raise LoadError(f"{len(categories)} categories for {x.shape[0]} numbers", DAMAGED)
+    wide = next((category for category in categories if abs(category) > _EXACT), None)
+    if wide is not None:
+        raise ConversionError(f"the category {wide} is not an f32 number", "it runs with `tlkit run`")
+    # Of two places for one category the last holds; nothing equals a NaN.
+    last = {category: place for place, category in enumerate(categories)}
+    compared = [category if last[category] == place else np.nan for place, category in enumerate(categories)]
+    known = g.tensor(array_value(np.array(compared, np.float32)), "categories")
+    return {
+        only_output(model): g.cast(g.op("equal", known.shape, out=DType.BOOL, x=known, y=x), DType.FP32, DType.BOOL)
+    }
+
+
 def identity(g: Graph, values: Values, model: Any) -> dict[str, Blob]:
     """The inputs by the outputs' names."""
     names = [port.name for port in model.description.output]
-    return {name: found(values, source) for name, source in zip(names, input_names(model), strict=False)}
+    return {name: found(g, values, source) for name, source in zip(names, input_names(model), strict=False)}
 
 
 STAGES = {
@@ -89,9 +121,11 @@ STAGES = {
     "scaler": scaler,
     "imputer": imputer,
     "normalizer": normalizer,
+    "arrayFeatureExtractor": extractor,
+    "oneHotEncoder": one_hot,
     "identity": identity,
 }
-"""The stages that can stand before a predictor: features by name to those that they add."""
+"""The stages that can stand before a predictor, or by themselves: features by name to those that they add."""
 
 
 def _along(numbers: Any, x: Blob) -> Any:

@@ -1,16 +1,17 @@
-"""The mlprogram that computes what a classic model does: its ports, and the operations from features to answers.
+"""The mlprogram that computes what a classic model does, or a pipeline of such models and of neural networks.
 
 An mlprogram's ports are arrays, so that a port of one number becomes an array of one; values are f32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tlkit.core.convert.classic import kernels, linear, trees
+from tlkit.core.convert.classic.ends import Answer, Chain, check_ports, leave, settle, shape_of
 from tlkit.core.convert.classic.features import STAGES, found, joined
 from tlkit.engines.classic.answers import labels_of
 from tlkit.engines.classic.kind import NOT_RUN
@@ -19,22 +20,13 @@ from tlkit.errors import ConversionError, LoadError, contradictions
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.ports import read_ports
 from tlkit.frontends.network.kit.blob import Blob
-from tlkit.frontends.network.kit.graph import Graph, text
+from tlkit.frontends.network.kit.graph import Graph
+from tlkit.frontends.network.kit.weights import array_value
+from tlkit.frontends.network.mlprogram import refuse_own
+from tlkit.frontends.network.network import NeuralNetwork, needed
+from tlkit.frontends.network.ports import element
 from tlkit.mil.opsets import version_of
-from tlkit.mil.passes.rewrite import texts
-from tlkit.mil.program import (
-    Argument,
-    Block,
-    DictType,
-    Function,
-    ListType,
-    NamedType,
-    Operation,
-    Program,
-    Ref,
-    TensorType,
-    Value,
-)
+from tlkit.mil.program import Block, Function, NamedType, Program, TensorType
 from tlkit.mil.types import DType
 from tlkit.types import TensorSpec
 
@@ -51,105 +43,119 @@ _MADE: dict[str, Make] = {
     "supportVectorRegressor": kernels.regressor,
     "supportVectorClassifier": kernels.classifier,
 }
+SAID = frozenset({*_MADE, *STAGES, *legacy.NETWORKS})
+"""The kinds of models that MIL can say."""
 _STAYS = "it runs with `tlkit run`, and cannot become a package"
 _NOT_EVEN = "see what is in it with `tlkit inspect`"
 
 
-def as_mlprogram(model: Any) -> tuple[Any, Program]:
+def as_mlprogram(model: Any, stages: Sequence[Any] = ()) -> tuple[Any, Program]:
     """Return ``model`` as a ``Model`` message of an mlprogram without one, and the program.
 
-    It is a tree ensemble, a linear model, a support vector machine, or a pipeline from numbers to one of these.
-    ConversionError says what MIL cannot say of it.
+    It is a tree ensemble, a linear model, a support vector machine, feature engineering of numbers, or a pipeline of
+    these and of neural networks. ``stages`` are the models that compute, in order, where ``model`` does not hold them
+    whole (compiled networks). ConversionError says what MIL cannot say of it.
     """
-    *before, last = _leaves(model)
-    kind = last.WhichOneof("Type") or "model without a kind"
-    wrong = [stage.WhichOneof("Type") for stage in before if stage.WhichOneof("Type") not in STAGES]
-    if wrong or kind not in _MADE:
-        refused = (wrong or [kind])[0]
-        unrun = any(stage.WhichOneof("Type") in NOT_RUN for stage in (*before, last))
-        if refused in (*legacy.NETWORKS, "mlProgram"):
-            raise ConversionError(f"a pipeline of a {refused} and more is not made one program yet", _STAYS)
-        raise ConversionError(f"MIL has nothing that computes a {refused}", _NOT_EVEN if unrun else _STAYS)
+    stages = stages or leaves(model)
+    _refuse(stages)
     ports = read_ports(model.description.input)
-    for spec in ports:
-        if spec.kind not in ("double", "int64") and (spec.kind != "tensor" or spec.image or not spec.shape):
-            raise ConversionError(f"an mlprogram has no input like '{spec.name}', a {spec.kind}", _STAYS)
-    g = Graph({spec.name for spec in ports})
-    inputs = [NamedType(spec.name, TensorType(DType.FP32, _shape(spec))) for spec in ports]
+    check_ports(ports, _STAYS)
+    # A value inside must not have the name that an output gets in the end.
+    g = Graph({port.name for port in (*model.description.input, *model.description.output)})
+    inputs = tuple(NamedType(spec.name, TensorType(DType.FP32, shape_of(spec))) for spec in ports)
+    chain = Chain(g, {spec.name: Blob(spec.name, shape_of(spec)) for spec in ports})
     with contradictions("the model contradicts itself", DAMAGED, also=(RuntimeError, MemoryError)):
-        values = {}
-        for spec in ports:
-            g.title = spec.name
-            values[spec.name] = g.reshape(Blob(spec.name, _shape(spec)), (int(np.prod(_shape(spec))),))
-        for number, stage in enumerate(before):
-            g.title = f"stage{number}"
-            values |= STAGES[stage.WhichOneof("Type")](g, values, stage)
-        g.title = kind
-        x = joined(g, [found(values, name) for name in input_names(last)])
-        result, backwards = _MADE[kind](g, x, last)
+        for number, stage in enumerate(stages):
+            kind = stage.WhichOneof("Type")
+            g.title = f"stage{number}" if kind in STAGES else kind
+            _add(chain, stage, kind)
     made = type(model)(specificationVersion=version_of(OPSET))
     made.mlProgram.SetInParent()
     made.description.CopyFrom(model.description)
     del made.description.trainingInput[:]
-    if kind.endswith("Regressor"):
-        names = _regressed(g, result, model)
-        shapes = {names[0]: result.shape}
-    else:
-        labels = list(labels_of(legacy.body(last)))
-        names, shapes = _classified(g, result, model, labels[::-1] if backwards else labels, backwards), {}
-    for feature in made.description.input:
-        _settle(feature, next(_shape(spec) for spec in ports if spec.name == feature.name))
-    for feature in made.description.output:
-        if feature.name in shapes:
-            _settle(feature, tuple(d or 1 for d in shapes[feature.name]))
-    block = Block((), names, tuple(g.operations))
-    return made, Program({"main": Function(tuple(inputs), OPSET, {OPSET: block})})
+    for feature, spec in zip(made.description.input, ports, strict=True):
+        if spec.image is None:
+            settle(feature, shape_of(spec))
+    names = leave(chain, model, made, _STAYS)
+    program = Program({"main": Function(inputs, OPSET, {OPSET: Block((), names, tuple(needed(g.operations, names)))})})
+    refuse_own(program)
+    return made, program
 
 
-def _shape(spec: TensorSpec) -> tuple[int, ...]:
-    return spec.shape or (1,)
-
-
-def _regressed(g: Graph, values: Blob, model: Any) -> tuple[str, ...]:
-    name = model.description.predictedFeatureName or only_output(model)
-    start = len(g.operations)
-    found = g.op("identity", values.shape, x=values)
-    g.settle(start, {found.name: name}, name)
-    return (name,)
-
-
-def _leaves(model: Any) -> list[Any]:
+def leaves(model: Any) -> list[Any]:
+    """Return the models that compute, in order: ``model`` itself, or a pipeline's stages at any depth."""
     inner = legacy.inner(model)
-    return [leaf for stage in inner for leaf in _leaves(stage)] if inner else [model]
+    return [leaf for stage in inner for leaf in leaves(stage)] if inner else [model]
 
 
-def _classified(g: Graph, values: Blob, model: Any, labels: list[Any], backwards: bool) -> tuple[str, ...]:
-    if values.shape != (len(labels),):
-        raise LoadError(f"{values.shape[0]} values for {len(labels)} labels", DAMAGED)
-    if backwards:
-        values = g.op("reverse", values.shape, x=values, axes=[0])
-    as_text = bool(labels) and isinstance(labels[0], str)
-    kind = DType.STRING if as_text else DType.INT64
-    described = model.description
-    plain = [port.name for port in described.output if port.type.WhichOneof("Type") != "dictionaryType"]
-    tables = [port.name for port in described.output if port.type.WhichOneof("Type") == "dictionaryType"]
-    if not plain or not tables:
-        raise ConversionError(
-            "an mlprogram's classifier gives a label and probabilities, and this one does not give both", _STAYS
-        )
-    label = described.predictedFeatureName or plain[0]
-    table = described.predictedProbabilitiesName or tables[0]
-    one = TensorType(kind)
-    listed = texts(labels) if as_text else Value(ListType(one, len(labels)), tuple(Value(one, (n,)) for n in labels))
-    given: dict[str, tuple[Argument, ...]] = {"probabilities": (Ref(values.name),), "classes": (listed,)}
-    outputs = (NamedType(label, one), NamedType(table, DictType(one, TensorType(DType.FP64))))
-    g.operations.append(Operation("classify", given, outputs, {"name": text("classify")}))
-    return tuple(port.name for port in described.output)
+def _refuse(stages: Sequence[Any]) -> None:
+    kinds = [stage.WhichOneof("Type") or "model without a kind" for stage in stages]
+    refused = next((kind for kind in kinds if kind not in SAID), None)
+    if refused is None:
+        return
+    if refused == "mlProgram":
+        raise ConversionError("a pipeline of an mlProgram and more is not made one program yet", _STAYS)
+    why = f": {NOT_RUN[refused]}" if refused in NOT_RUN else ""
+    unrun = any(kind in NOT_RUN for kind in kinds)
+    raise ConversionError(f"MIL has nothing that computes a {refused}{why}", _NOT_EVEN if unrun else _STAYS)
 
 
-def _settle(feature: Any, shape: tuple[int, ...]) -> None:
-    optional = feature.type.isOptional
-    feature.type.Clear()
-    feature.type.isOptional = optional
-    feature.type.multiArrayType.dataType = DType.FP32.array_number
-    feature.type.multiArrayType.shape.extend(shape)
+def _add(chain: Chain, stage: Any, kind: str) -> None:
+    """Make a stage's operations, and put what it makes under its outputs' names."""
+    g, values = chain.g, chain.values
+    if kind in legacy.NETWORKS:
+        _network(chain, stage)
+    elif kind in STAGES:
+        specs = {spec.name: spec for spec in read_ports(stage.description.output)}
+        made = STAGES[kind](g, values, stage)
+        values |= {name: _held(g, blob, specs.get(name)) for name, blob in made.items()}
+    else:
+        x = joined(g, [found(g, values, name) for name in input_names(stage)])
+        result, backwards = _MADE[kind](g, x, stage)
+        if kind.endswith("Regressor"):
+            values[_regressed(chain, stage)] = result
+        else:
+            chain.answer = Answer(result, tuple(labels_of(legacy.body(stage))), backwards)
+
+
+def _regressed(chain: Chain, stage: Any) -> str:
+    """Return the name of a regressor's output, which is the pipeline's predicted feature whatever that calls it."""
+    chain.predicted = str(stage.description.predictedFeatureName or only_output(stage))
+    return chain.predicted
+
+
+def _held(g: Graph, blob: Blob, spec: TensorSpec | None) -> Blob:
+    """Return a value as its port holds it: whole numbers in a port of integers."""
+    if spec is None or not (spec.kind == "int64" or "int" in spec.dtype):
+        return blob
+    # As in the engine: one number is rounded, an array is cut off.
+    if spec.kind == "int64":
+        return g.op("round", blob.shape, x=blob)
+    return g.cast(g.cast(blob, DType.INT32), DType.FP32, DType.INT32)
+
+
+def _network(chain: Chain, stage: Any) -> None:
+    """Make a network's layers on the values of its inputs' names."""
+    g, network = chain.g, NeuralNetwork(stage)
+    shapes, given = network.defaults, {}
+    for spec in network.inputs:
+        if spec.name in chain.pictures:
+            raise ConversionError(f"a picture, '{spec.name}', goes from one stage to another", _STAYS)
+        if spec.name in chain.values:
+            given[spec.name] = g.reshape(chain.values[spec.name], shapes[spec.name])
+        elif spec.optional:
+            filled = np.full(shapes[spec.name], spec.default or 0, np.float32)
+            given[spec.name] = g.tensor(array_value(filled), spec.name)
+        else:
+            raise LoadError(f"no stage makes the feature '{spec.name}'", DAMAGED)
+    scope = network.within(g, given, shapes)
+    for spec in network.plain:
+        blob = network.leaving(g, scope, spec)
+        if element(spec) is DType.INT32:
+            blob = g.cast(g.cast(blob, DType.INT32), DType.FP32, DType.INT32)
+        chain.values[spec.name] = Blob(blob.name, blob.shape)
+        chain.pictures |= {spec.name} if spec.image is not None else set()
+    if network.scores:
+        chain.answer = Answer(network.flat_scores(g, scope), tuple(labels_of(legacy.body(stage))))
+    elif stage.description.predictedFeatureName:
+        chain.predicted = stage.description.predictedFeatureName

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tlkit.core.convert.classic.making import as_mlprogram as classic_as_mlprogram
-from tlkit.errors import ConversionError, LoadError, UsageError
+from tlkit.errors import ConversionError, LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.features import interfaces, rename_ports
 from tlkit.formats.coreml.legacy import NETWORKS
@@ -30,33 +30,35 @@ from tlkit.ports.shapes import shape_text
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A model as a package and a program. ``kind`` says what it was: a package that holds the program, or what it was
-    made of; ``notes`` what is not as it was."""
+    made of; ``notes`` what is not as it was; ``half`` whether it is to compute in f16 where nothing else is said."""
 
     package: Package
     program: Program
     kind: str = "package"
     notes: tuple[str, ...] = ()
+    half: bool = False
 
 
-def open_program(source: Path) -> Opened:
+def open_program(source: Path, stage: int | str | None = None) -> Opened:
     """Return the model at ``source`` with the program that computes it, made where the file holds none.
 
-    ``kind`` is ``package``, ``compiled`` (a program that is there as text), ``network`` or ``classic``. Raises
-    LoadError, ConversionError where MIL cannot say what the model computes, or UsageError for other files.
+    ``kind`` is ``package``, ``compiled`` (a program that is there as text), ``network`` or ``classic`` (pipelines,
+    too). ``stage`` takes one stage of a pipeline. Raises LoadError, ConversionError where MIL cannot say what the model
+    computes, or UsageError for other files.
     """
     if not source.exists():
         raise LoadError(f"{source}: no such package", "check the path")
     sniff.expect_coreml(source)
     package = open_package(source)
+    package = package if stage is None else package.stage(stage)
     which = package.model.WhichOneof("Type")
     try:
-        if which in NETWORKS:
-            return _made(package, "network", *network_as_mlprogram(network_of(package)))
         if which != "mlProgram":
-            return _made(package, "classic", *classic_as_mlprogram(package.model))
+            return _old(package)
     except (ConversionError, LoadError) as error:
         said = error.message if str(source) in error.message else f"{source}: {error.message}"
-        raise type(error)(said, error.hint) from error
+        hint = _parts(package) if isinstance(error, ConversionError) else ""
+        raise type(error)(said, hint or error.hint) from error
     program = package.program
     assert program is not None  # of an mlprogram
     folder = package.root == source and package.root.is_dir()
@@ -67,7 +69,36 @@ def open_program(source: Path) -> Opened:
     return Opened(package, program)
 
 
-def _made(package: Package, kind: str, model: Any, program: Program) -> Opened:
+def _old(package: Package) -> Opened:
+    """Return the program made of a network, a classic model, or a pipeline."""
+    if package.model.WhichOneof("Type") in NETWORKS:
+        return _made(package, "network", *network_as_mlprogram(network_of(package)), half=True)
+    stages = [network_of(leaf) for leaf in package.leaves()]
+    kinds = {stage.WhichOneof("Type") for stage in stages}
+    half = bool(kinds & {*NETWORKS}) and not kinds & _EXACT
+    made = _made(package, "classic", *classic_as_mlprogram(package.model, stages), half=half)
+    unknown = [s for s in stages if s.WhichOneof("Type") == "oneHotEncoder" and s.oneHotEncoder.handleUnknown == 0]
+    return replace(made, notes=(*made.notes, _ZEROS)) if unknown else made
+
+
+_EXACT = {"treeEnsembleRegressor", "treeEnsembleClassifier", "oneHotEncoder"}
+"""Kinds that compare their inputs with numbers of the file, which f16 would round."""
+_ZEROS = "a number that is not a category gives zeros, where the original stops with an error"
+
+
+def _parts(package: Package) -> str:
+    """Return which stages of a pipeline can be made by themselves, each of them tried; empty where none can."""
+    said = []
+    for number, stage in enumerate(package.stages()):
+        try:
+            _old(stage)
+        except TlkitError:
+            continue
+        said.append(f"--stage {number} (its {stage.model.WhichOneof('Type')})")
+    return f"a stage of it can be converted by itself: {', '.join(said)}" if said else ""
+
+
+def _made(package: Package, kind: str, model: Any, program: Program, *, half: bool) -> Opened:
     """Return what was made, its ports under names that an mlprogram can have."""
     (target,) = interfaces(model)
     names, taken = {}, set(target.names())
@@ -84,7 +115,7 @@ def _made(package: Package, kind: str, model: Any, program: Program) -> Opened:
         rename_ports(target, names)
         told = ", ".join(f"'{old}' is {new}" for old, new in names.items())
         notes += (f"names of an mlprogram's ports are letters, digits and _: {told}",)
-    return Opened(Package(package.root, package.file, model), program, kind, notes)
+    return Opened(Package(package.root, package.file, model), program, kind, notes, half)
 
 
 def _shapes(before: Any, after: Any) -> tuple[str, ...]:
@@ -99,16 +130,17 @@ def _shapes(before: Any, after: Any) -> tuple[str, ...]:
 
 
 @contextmanager
-def as_program(source: Path) -> Iterator[Path]:
+def as_program(source: Path, stage: int | str | None = None) -> Iterator[Path]:
     """Yield the path of a model that the engines have a program for: the file itself, or of a classic model (a tree, a
-    linear model) a package made of it, in f32, for as long as the context is open."""
-    if sniff.detect(source) not in sniff.COREML or open_package(source).model.WhichOneof("Type") in (
-        *NETWORKS,
-        "mlProgram",
+    linear model), a pipeline or one ``stage`` of it a package made of it, in f32, for as long as the context is
+    open."""
+    if stage is None and (
+        sniff.detect(source) not in sniff.COREML
+        or open_package(source).model.WhichOneof("Type") in (*NETWORKS, "mlProgram")
     ):
         yield source
         return
-    opened = open_program(source)
+    opened = open_program(source, stage)
     with temporary_files("tlkit-old-") as folder:
         path = folder / f"{source.stem}.mlpackage"
         write_package(path, opened.package.model, opened.program)
