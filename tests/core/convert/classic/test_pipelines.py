@@ -1,6 +1,6 @@
 """Pipelines with neural networks and encoders as one mlprogram, beside the stages run one after another.
 
-Covers tlkit/core/convert/classic/{ends,making}.py.
+Covers tlkit/core/convert/classic/ends.py, tlkit/core/convert/classic/making.py.
 """
 
 from __future__ import annotations
