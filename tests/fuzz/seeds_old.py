@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.engines.classic.specs import blank, classifier, regressor
+from tests.formats.coreml.compiled import compiled
 from tests.frontends.espresso.bundles import Blobs, write_bundle
 from tests.frontends.network.nets import layer, model, network, packed
 from tests.fuzz.target import pack
@@ -138,11 +139,48 @@ def classics() -> list[bytes]:
     boxes.nonMaximumSuppression.coordinatesOutputFeatureName = "box"
     boxes.nonMaximumSuppression.pickTop.perClass = True
     made = [forest, trees, line, machine, near, hot, words, filled, line_of, boxes]
-    return [item.SerializeToString() for item in made]
+    return [item.SerializeToString() for item in made] + [mixed()]
+
+
+def mixed() -> bytes:
+    """A pipeline of a network, an encoder, what joins them, and trees."""
+    given = {"outputChannels": 2, "inputChannels": 2, "weights": _drawn(2, 2)}
+    net = model([layer("innerProduct", "x", "f", **given)], {"x": (2,)}, ("f",), exact=False)
+    net.description.output[0].type.multiArrayType.shape.append(2)
+    picked = blank("arrayFeatureExtractor", {"x": 2}, {"c": "int64"})
+    picked.arrayFeatureExtractor.extractIndex.append(1)
+    hot = blank("oneHotEncoder", {"c": "int64"}, {"h": 2})
+    hot.oneHotEncoder.int64Categories.vector.extend([0, 1])
+    hot.oneHotEncoder.handleUnknown = 1
+    joined = blank("featureVectorizer", {"f": 2, "h": 2}, {"v": 4})
+    for name in ("f", "h"):
+        joined.featureVectorizer.inputList.add(inputColumn=name, inputDimensions=2)
+    trees = regressor("treeEnsembleRegressor", 4)
+    trees.description.input[0].name = "v"
+    _trees(trees.treeEnsembleRegressor.treeEnsemble, 1)
+    whole = blank("pipelineRegressor", {"x": 2}, {"y": "double"})
+    whole.description.predictedFeatureName = "y"
+    whole.pipelineRegressor.pipeline.models.extend([net, picked, hot, joined, trees])
+    made: bytes = whole.SerializeToString()
+    return made
+
+
+def _folder(path: Path) -> bytes:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return pack({f"{path.name}/{file.relative_to(path)}": file.read_bytes() for file in files})
+
+
+def _compiled(folder: Path) -> list[bytes]:
+    """A linear model, trees and a pipeline of them, compiled."""
+    read = coreml_proto.module("Model_pb2").Model.FromString
+    several = [read(data) for data in classics()]
+    kinds = ("glmClassifier", "treeEnsembleClassifier", "pipelineClassifier")
+    chosen = [item for item in several if item.WhichOneof("Type") in kinds]
+    return [_folder(compiled(item, folder / f"c{number}.mlmodelc")) for number, item in enumerate(chosen)]
 
 
 def bundles() -> list[bytes]:
-    """Compiled networks, packed as folders."""
+    """Compiled networks and classic models, packed as folders."""
     blobs = Blobs()
     layers: list[Mapping[str, Any]] = [
         {"type": "convolution", "name": "c", "bottom": "x", "top": "a", "K": 2, "C": 3, "Nx": 2, "Ny": 1, "pad_mode": 1}
@@ -181,7 +219,7 @@ def bundles() -> list[bytes]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         path = write_bundle(Path(folder) / "m.mlmodelc", layers, shapes, blobs, transform_params={"z": {"scale": 0.5}})
-        found.append(pack({f"m.mlmodelc/{file.name}": file.read_bytes() for file in sorted(path.iterdir())}))
+        found.append(_folder(path))
         turned = {"type": "transpose", "name": "t", "bottom": "x", "top": "a", "axis_w": 1, "axis_h": 0}
         parted = {
             "type": "split_nd",
@@ -195,5 +233,6 @@ def bundles() -> list[bytes]:
         }
         sizes = {"x": (3, 2), "a": (2, 3), "y": (2, 1), "z": (2, 2)}
         path = write_bundle(Path(folder) / "n.mlmodelc", [turned, parted], sizes, exact=True)
-        found.append(pack({f"n.mlmodelc/{file.name}": file.read_bytes() for file in sorted(path.iterdir())}))
+        found.append(_folder(path))
+        found += _compiled(Path(folder))
     return found

@@ -177,18 +177,14 @@ def run_model(case: Path, out: Path, rng: random.Random) -> None:
 def run_old(case: Path, out: Path, rng: random.Random) -> None:
     """Run a model of before mlprograms on values of its ports' kinds, or make an mlprogram of it."""
     from tlkit import load_model
-    from tlkit.core.convert.classic import making
-    from tlkit.formats.coreml.open import open_package
-    from tlkit.frontends.espresso.model import network_of
-    from tlkit.frontends.network import mlprogram
+    from tlkit.core.convert.classic.program import open_program
 
     path = _only(case)
+    stage = rng.choice(("0", "1", "1..", "2..")) if rng.random() < 0.2 else None
     if rng.random() < 0.3:
-        package = open_package(path)
-        old = package.model.WhichOneof("Type") or ""
-        (mlprogram.as_mlprogram if old.startswith("neural") else making.as_mlprogram)(network_of(package))
+        open_program(path, stage)
         return
-    model = load_model(path)
+    model = load_model(path, stage=stage)
     model.predict({spec.name: _value(spec, rng) for spec in model.inputs})
 
 

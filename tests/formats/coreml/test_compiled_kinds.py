@@ -12,44 +12,12 @@ import pytest
 import tlkit
 from tests.core.convert.classic.test_making import grown, linear
 from tests.engines.classic.specs import blank, load, regressor
+from tests.formats.coreml.compiled import compiled, head, number
 from tests.fuzz.seeds_old import classics
 from tlkit.errors import LoadError
 from tlkit.mil import coreml_proto
 
 RNG = np.random.default_rng(5)
-
-
-def number(model: Any) -> int:
-    """The number of the field that a model is in."""
-    return int(model.DESCRIPTOR.fields_by_name[model.WhichOneof("Type")].number)
-
-
-def head(kind: int, variant: str, version: int, *, old: bool = False) -> bytes:
-    """What every ``coremldata.bin`` begins with; compilers of 2017 write the specification's version first."""
-    text = struct.pack("<4Q", 1, 0, 0, len(variant)) + variant.encode()
-    spec = struct.pack("<4Q", version, 0, 0, 0)
-    return struct.pack("<I", kind) + (spec + text if old else text + spec)
-
-
-def compiled(model: Any, folder: Path, *, old: bool = False) -> Path:
-    """Write ``model`` as compilers write small kinds, and pipelines of them."""
-    folder.mkdir(parents=True)
-    kind, version = number(model), model.specificationVersion
-    which = model.WhichOneof("Type")
-    if not which.startswith("pipeline"):
-        (folder / "coremldata.bin").write_bytes(head(kind, "spec", version, old=old) + model.SerializeToString())
-        return folder
-    stages = getattr(model, which)
-    stages = (stages if which == "pipeline" else stages.pipeline).models
-    variant = "generic" + "".join(f".model{place}v1.0.0spec" for place in range(len(stages)))
-    body = model.description.SerializeToString()
-    tail = struct.pack("<2Q", len(stages), kind)
-    (folder / "coremldata.bin").write_bytes(
-        head(kind, variant, version, old=old) + struct.pack("<Q", len(body)) + body + tail
-    )
-    for place, stage in enumerate(stages):
-        compiled(stage, folder / f"model{place}", old=old)
-    return folder
 
 
 def parsed(data: bytes) -> Any:
