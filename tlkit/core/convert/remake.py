@@ -97,7 +97,8 @@ def remake(
     with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
         with clock.stage("convert", "converting"):
             between = path.with_name(f"f32-{path.name}")
-            start = _widened(package, program, between) if widened or old else package
+            # A compiled program in f16 stays as it is: in f32 between casts it would only be said to be f16.
+            start = _between(package, program, between, widen=widened or not half) if widened or old else package
             _write(start, recipe, path, narrowed, clock)
         if verify:
             with clock.stage("verify", "verifying"):
@@ -119,13 +120,14 @@ def remake(
     return made
 
 
-def _widened(package: Package, program: Program, path: Path) -> Package:
-    """Write the package in f32 at ``path``, a folder that goes away with the stage."""
+def _between(package: Package, program: Program, path: Path, *, widen: bool) -> Package:
+    """Write the package at ``path``, a folder that goes away with the stage; in f32 to ``widen`` it."""
     changed = type(package.model)()
     changed.CopyFrom(package.model)
-    refuse_half_images(interfaces(changed))
+    if widen:
+        refuse_half_images(interfaces(changed))
     with blamed_on(package.file):
-        return write_package(path, changed, run_passes(program, [Widen()]).program)
+        return write_package(path, changed, run_passes(program, [Widen()]).program if widen else program)
 
 
 def _write(package: Package, recipe: Recipe, path: Path, narrow: bool, clock: Clock) -> None:

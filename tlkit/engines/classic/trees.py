@@ -24,8 +24,8 @@ from tlkit.types import TensorSpec
 
 _LEAF = 6  # TreeNodeBehavior; below it are <=, <, >=, >, == and !=
 _NONE, _SOFTMAX, _LOGISTIC, _REFERENCE = range(4)
-_BLOCK = 1 << 14
-"""Ways down that are followed together: their features and nodes fit into a core's cache."""
+_BLOCK, _ROWS = 1 << 13, 1 << 10
+"""Ways down, and rows, that are followed together: their features and nodes fit into a core's cache."""
 
 Places = NDArray[np.int64]
 
@@ -162,14 +162,16 @@ class Ensemble:
         """Return the values [rows, dimensions] of ``features`` [rows, features]."""
         compared = np.ascontiguousarray(features.astype(self.thresholds.dtype))
         found = np.tile(self.base, (len(features), 1))
-        together = max(1, _BLOCK // max(1, len(features)))
+        together = max(1, _BLOCK // min(_ROWS, max(1, len(features))))
         gaps = bool(np.isnan(compared).any())
-        for begin in range(0, len(self.roots), together):
-            leaves = self._walk(compared, self.roots[begin : begin + together], gaps)
-            if self.dimensions == 1:
-                found[:, 0] += self._single[leaves].sum(1)
-            else:
-                found += self._summed(leaves)
+        for first in range(0, len(features), _ROWS):
+            part, sums = compared[first : first + _ROWS], found[first : first + _ROWS]
+            for begin in range(0, len(self.roots), together):
+                leaves = self._walk(part, self.roots[begin : begin + together], gaps)
+                if self.dimensions == 1:
+                    sums[:, 0] += self._single[leaves].sum(1)
+                else:
+                    sums += self._summed(leaves)
         return found
 
     def _walk(self, features: NDArray[Any], roots: Places, gaps: bool) -> Places:

@@ -13,6 +13,7 @@ import tlkit
 from tests.engines.classic.specs import blank, load
 from tlkit.core.convert.classic.program import as_program, open_program
 from tlkit.errors import ConversionError
+from tlkit.formats.coreml.open import open_package
 
 MODELS = Path(__file__).parents[5] / "shared/models"
 
@@ -79,5 +80,10 @@ def test_real_models_become_packages(name: str, tmp_path: Path) -> None:
     if not (MODELS / name).exists():
         pytest.skip("shared/models is not here")
     made = tlkit.convert(MODELS / name, tmp_path / "new.mlpackage")
-    assert made.ok and made.verification is not None
+    assert made.ok and made.verification is not None and made.precision == "f16"
+    program = open_package(made.path).program
+    assert program is not None
+    kinds = {item.type for item in program.function().block.operations} - {"const"}
+    # A compiled program in f16 has no casts around its operations that it did not have.
+    assert kinds == {"mul"} if name.endswith("c") else "lstm" in kinds
     assert min(found.cosine for found in made.verification.outputs.values()) > 0.9999

@@ -17,7 +17,7 @@ from tlkit.types import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Classified:
     """What a classifier gives: a value for each label; ``backwards`` where the last of equal ones is the answer."""
 
     scores: Blob
@@ -34,7 +34,7 @@ class Chain:
 
     g: Graph
     values: dict[str, Blob]
-    answer: Answer | None = None
+    answer: Classified | None = None
     predicted: str = ""
     pictures: set[str] = field(default_factory=set)
 

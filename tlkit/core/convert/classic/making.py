@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tlkit.core.convert.classic import kernels, linear, trees
-from tlkit.core.convert.classic.ends import Answer, Chain, check_ports, leave, settle, shape_of
+from tlkit.core.convert.classic.ends import Chain, Classified, check_ports, leave, settle, shape_of
 from tlkit.core.convert.classic.features import STAGES, found, joined
 from tlkit.engines.classic.answers import labels_of
 from tlkit.engines.classic.kind import NOT_RUN
@@ -115,7 +115,7 @@ def _add(chain: Chain, stage: Any, kind: str) -> None:
         if kind.endswith("Regressor"):
             values[_regressed(chain, stage)] = result
         else:
-            chain.answer = Answer(result, tuple(labels_of(legacy.body(stage))), backwards)
+            chain.answer = Classified(result, tuple(labels_of(legacy.body(stage))), backwards)
 
 
 def _regressed(chain: Chain, stage: Any) -> str:
@@ -156,6 +156,6 @@ def _network(chain: Chain, stage: Any) -> None:
         chain.values[spec.name] = Blob(blob.name, blob.shape)
         chain.pictures |= {spec.name} if spec.image is not None else set()
     if network.scores:
-        chain.answer = Answer(network.flat_scores(g, scope), tuple(labels_of(legacy.body(stage))))
+        chain.answer = Classified(network.flat_scores(g, scope), tuple(labels_of(legacy.body(stage))))
     elif stage.description.predictedFeatureName:
         chain.predicted = stage.description.predictedFeatureName
