@@ -242,9 +242,9 @@ _LISTS = ("inputs", "images", "output_names", "states", "functions", "metadata",
 _TAKEN = (
     *("checkpoint", "strip_prefix", "classes", "precision", "target", "export", "auto", "author", "description"),
     *("version", "license", "verify", "samples", "example", "seed", "strict_mil", "emulate", "dtype", "quantize"),
-    *("max_shard_size", "names", "raw", "all_tensors", "allow_missing", "ane", "context", "nested", "plan", "chip"),
+    *("max_shard_size", "names", "raw", "all_tensors", "allow_missing", "ane", "context", "nested", "plan"),
     *("palettize", "prune", "weight_threshold", "compress", "max_size", "min_cosine", "min_snr", "min_top1", "resume"),
-    *("jobs", "force", "trust"),
+    *("chip", "stage", "jobs", "force", "trust"),
 )
 
 
