@@ -158,7 +158,8 @@ def run(
     check_distinct([item.path for item in wanted])
     how: dict[str, Any] = {"precision": precision, "engine": engine, "unit": unit, "strict_mil": strict_mil}
     how |= {"cache": cache, "emulate": emulate, "chip": chip}
-    loaded = load_model(model, function=function, stage=part_of(stage, from_), custom=customs(custom), **how)
+    stage = part_of(stage, from_)
+    loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
     if precision == "bf16":
         note("bf16 is fast, and not faithful to what the package declares")
     if loaded.program is None:
