@@ -19,7 +19,20 @@ SHOWN = {"json", "quiet", "verbose", "offline"}
 """How an answer is printed and whether addresses are asked, which is a command's affair."""
 VIEWS = {
     # Of an inspection these are always there, as attributes; the flags choose what is printed.
-    "inspect": {"depth", "force", "html", "mil", "ops", "patterns", "per_op", "risks", "rules", "tree", "weights"},
+    "inspect": {
+        "depth",
+        "force",
+        "graph",
+        "html",
+        "mil",
+        "ops",
+        "patterns",
+        "per_op",
+        "risks",
+        "rules",
+        "tree",
+        "weights",
+    },
     "run": {
         "top",
         # Many inferences and their labels: `tlkit.accuracy`.
@@ -34,7 +47,9 @@ VIEWS = {
         # Files that hold what was printed: the function returns the run, `--report` is the command's own page.
         *("save", "report", "force"),
         # Print runs that were saved, or predictions (`core/bench/estimate.py`), and measure nothing.
-        *("show", "estimate", "chip"),
+        *("show", "since", "estimate", "chip"),
+        # Language models: `core/bench/language/measure.py` measures them.
+        *("prompt_tokens", "gen"),
         # Limits whose answer is the exit code; `core/bench/gate.py` judges a run that the function returned.
         *("baseline", "max_regression", "max_latency", "at", "max_memory", "max_load"),
     },
