@@ -34,6 +34,8 @@ class Letters:
 class Reciting:
     """A model that says ``text`` whatever it is given."""
 
+    name = "reciting"
+
     def __init__(self, text: bytes, context: int = 100) -> None:
         self.text, self.context, self.position, self._said = text, context, 0, -1
 
