@@ -114,8 +114,8 @@ def _where(g: Graph, flags: Blob, yes: Blob, no: Blob) -> Blob:
 def _down(trees: Ensemble) -> Any:
     """Return the thresholds as the largest f32 numbers that are not above them; NaN for one that nothing equals.
 
-    ``x < 0`` is ``x <=`` the number before 0, a denormal, which processors and runtimes that flush denormals take for 0:
-    the smallest normal number stands for these. Only a denormal ``x`` could tell the two apart.
+    ``x < 0`` is ``x <=`` the number before 0, a denormal, which runtimes that flush denormals take for 0: the smallest
+    normal number stands for these. Only a denormal ``x`` could tell the two apart.
     """
     near = trees.thresholds.astype(np.float32)
     above = near.astype(np.float64) > trees.thresholds
