@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ _FOLD = 50
 is as good in fewer pixels."""
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
 """How files begin that hold pictures of sizes of their own, which PIL decodes while it opens them."""
+_PLAIN = ("JPEG", "PNG")
+"""Formats whose files hold one picture, of the size that they say."""
+_ALONE = threading.Lock()
 _PROGRAMS = ("EPS",)
 """Formats that are programs, which PIL hands to Ghostscript to be run."""
 Array = np.ndarray[Any, Any]
@@ -122,21 +126,20 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
         with path.open("rb") as file:
             if file.read(4) in _ICONS:
                 raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
-        with warnings.catch_warnings():
-            # PIL only warns of pictures up to twice its limit.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # From memory: of a file, PIL asks for as many bytes as a damaged length says, there or not.
-            with Image.open(BytesIO(path.read_bytes())) as picture:
-                if picture.format in _PROGRAMS:
-                    raise UsageError(
-                        f"{path}: {picture.format} files are programs, which tlkit does not run", "give a PNG or JPEG"
-                    )
-                stored = path.stat().st_size
-                _check_size(str(path), picture.size, picture.mode, stored)
-                with _at_most(_room(stored) // _BYTES.get(picture.mode, 4)):
+        content = path.read_bytes()  # of a file, PIL asks for as many bytes as a damaged length says, there or not
+        with _warnings_raised():
+            picture = Image.open(BytesIO(content))
+            if picture.format in _PROGRAMS:
+                said = f"{path}: {picture.format} files are programs, which tlkit does not run"
+                raise UsageError(said, "give a PNG or JPEG")
+            _check_size(str(path), picture.size, picture.mode, len(content))
+            if picture.format not in _PLAIN:
+                with _at_most(_room(len(content)) // _BYTES.get(picture.mode, 4)):
                     picture.load()
-                ImageOps.exif_transpose(picture, in_place=True)
-                return picture
+        with picture:
+            picture.load()  # of most files here, where several threads can
+            ImageOps.exif_transpose(picture, in_place=True)
+            return picture
     except TlkitError:
         raise
     except Exception as error:  # PIL's decoders raise whatever the damage leads to
@@ -157,6 +160,17 @@ def _check_size(what: str, size: Size, mode: str, stored: int = 0) -> None:
 
 def _room(stored: int) -> int:
     return max(_ANY, _FOLD * stored)
+
+
+@contextmanager
+def _warnings_raised() -> Iterator[None]:
+    """Let PIL raise where it only warns, of pictures up to twice its limit; one thread at a time, since what tells PIL
+    and Python so is the whole process's."""
+    from PIL import Image
+
+    with _ALONE, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 @contextmanager

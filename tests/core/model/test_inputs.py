@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,16 @@ def test_a_picture_far_larger_than_its_file_is_refused_before_it_is_decoded(tmp_
         to_port(image_port(), str(tmp_path / "bomb.png"))
     with pytest.raises(UsageError, match=r"scaled to 6x[0-9]+: .* too many"):
         to_port(image_port(), Image.new("L", (1, 1 << 24)))
+
+
+def test_threads_that_read_pictures_leave_pils_limits_as_they_were(tmp_path: Path) -> None:
+    for kind in ("png", "tiff", "bmp"):
+        Image.new("RGB", (300, 200)).save(tmp_path / f"a.{kind}")
+    before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    paths = [tmp_path / f"a.{kind}" for kind in ("png", "tiff", "bmp")] * 100
+    with ThreadPoolExecutor(8) as pool:
+        assert all(array.shape == (1, 3, 4, 6) for array in pool.map(lambda path: to_port(image_port(), path), paths))
+    assert before == Image.MAX_IMAGE_PIXELS and list(warnings.filters) == filters
 
 
 def test_an_icon_is_not_opened(tmp_path: Path) -> None:
