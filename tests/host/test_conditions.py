@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -40,3 +41,10 @@ def test_what_pmset_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditions, "is_mac", lambda: True)
     found = conditions._read(None, None, None)
     assert (found.power_source, found.low_power, found.throttled) == ("battery", True, True)
+
+
+@pytest.mark.parametrize(("average", "busy"), [(0.1, False), (1.4, False), (1.6, True), (9.0, True)])
+def test_a_machine_is_busy_by_its_load_average(monkeypatch: pytest.MonkeyPatch, average: float, busy: bool) -> None:
+    cores = os.cpu_count() or 1
+    monkeypatch.setattr(os, "getloadavg", lambda: (average * cores, 0.0, 0.0))
+    assert conditions.is_busy() == busy

@@ -18,6 +18,7 @@ from tlkit.host.machine import is_mac
 
 _CPU = Path("/sys/devices/system/cpu")
 _SUPPLIES = Path("/sys/class/power_supply")
+_BUSY = 1.5  # what wants a processor, for each that there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,12 @@ def _read(average: float | None, others: float | None, heat: int | None) -> Cond
         # The drivers of recent Intel and AMD chips call their normal, load-driven mode "powersave".
         governor_is_driver=(_text(_CPU / "cpu0/cpufreq/scaling_driver") or "").endswith(("_pstate", "pstate-epp")),
     )
+
+
+def is_busy() -> bool:
+    """Whether more runs here than the processors can take, over the last minute: what is timed now may mislead."""
+    load = _load_average()
+    return load is not None and load > _BUSY
 
 
 def _load_average() -> float | None:

@@ -34,6 +34,7 @@ def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # A program this small takes as long on any engine; test_trial.py has the trial itself.
     monkeypatch.setattr("tlkit.engines.auto.engine.trial", lambda calls: dict(zip(calls, range(9), strict=False)))
+    monkeypatch.setattr("tlkit.engines.auto.engine.is_busy", lambda: False)  # as the tests themselves may make it
 
 
 def loaded(tmp_path: Path, **settings: object) -> AutoEngine:
@@ -116,6 +117,23 @@ def test_a_large_models_weights_are_not_held_twice(tmp_path: Path, monkeypatch: 
     assert engine.why.startswith("ONNX Runtime") and held[-1] is None
     for each in found:
         np.testing.assert_array_equal(each, found[0])
+
+
+def test_a_choice_on_a_busy_machine_is_for_this_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlkit.engines.auto.engine.is_busy", lambda: True)
+    engine = loaded(tmp_path)
+    engine.bind({"x": X})
+    assert engine.why.startswith("ONNX Runtime: the fastest in a trial") and engine.why.endswith("machine is busy")
+    asked: list[str] = []
+
+    def last(calls: dict[str, Any]) -> dict[str, float]:
+        asked.extend(calls)
+        return dict(zip(reversed(list(calls)), range(9), strict=False))
+
+    monkeypatch.setattr("tlkit.engines.auto.engine.trial", last)
+    later = loaded(tmp_path)
+    later.bind({"x": X})
+    assert asked and later.why.startswith("PyTorch")
 
 
 def test_pytorch_runs_on_where_a_trial_showed_it_to_be_the_fastest(

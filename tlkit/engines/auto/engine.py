@@ -25,6 +25,7 @@ from tlkit.engines.onnx.kind import GraphKind
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.torch.kind import TorchKind
 from tlkit.errors import LoadError, UnavailableError
+from tlkit.host.conditions import is_busy
 from tlkit.host.machine import available_memory
 from tlkit.mil.program import Function, walk
 from tlkit.words import byte_text
@@ -188,6 +189,9 @@ class AutoEngine:
         if best == _EAGER:
             self._left.clear()
             self.why = f"PyTorch, eager: the fastest in a trial ({figures})"
+        if is_busy():  # others' work may have decided it: asked again in the next process
+            self.why += ", not kept, for the machine is busy"
+            return
         name = self._kind.name if self._kind else "eager"
         self._keep.store(self._question(arrays), name.encode)
 
