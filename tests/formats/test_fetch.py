@@ -18,6 +18,7 @@ import pytest
 from tests.formats import packages
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats import fetch
+from tlkit.host.machine import cache_folder
 
 WEIGHTS = Path(__file__).parents[2] / "fixtures" / "digits.safetensors"
 COMMIT = "0" * 39 + "1"
@@ -129,7 +130,7 @@ def test_what_cannot_be_had_is_one_line(server: Server) -> None:
     server.files["/short"], server.cut = bytes(100_000), 10
     with pytest.raises(LoadError, match=r"/short: it cannot be fetched: it ended after 99990 of 100000 bytes"):
         fetch.local(f"{server.address}/short")
-    assert not [file for file in fetch.cache_folder().rglob("*") if file.is_file()]  # nothing half
+    assert not [file for file in cache_folder().rglob("*") if file.is_file()]  # nothing half
     server.files["/a"], server.cut = b"a", 0
     fetch.local(f"{server.address}/a")
     address = server.address
@@ -144,7 +145,7 @@ def test_what_cannot_be_had_is_one_line(server: Server) -> None:
 def test_an_address_names_nothing_outside_of_the_cache(server: Server, name: str) -> None:
     with pytest.raises(LoadError):
         fetch.local(f"{server.address}/{name}")
-    assert {path.relative_to(fetch.cache_folder()).parts[0] for path in fetch.cache_folder().rglob("*")} <= {"fetched"}
+    assert {path.relative_to(cache_folder()).parts[0] for path in cache_folder().rglob("*")} <= {"fetched"}
 
 
 def test_a_package_of_the_hub_opens_and_what_cannot_be_had_is_said(server: Server, tmp_path: Path) -> None:
@@ -155,6 +156,7 @@ def test_a_package_of_the_hub_opens_and_what_cannot_be_had_is_said(server: Serve
     code = f"""
 import tlkit
 from tlkit.formats import fetch
+from tlkit.host.machine import cache_folder
 assert tlkit.load_model("hf://me/net/net.mlpackage").metadata.format == "CoreML"
 assert tlkit.inspect("hf://me/net/net.mlpackage").inputs
 import os

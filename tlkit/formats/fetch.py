@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from tlkit.errors import LoadError, UnavailableError, UsageError, reason
-from tlkit.host.machine import cache_folder
 
 Progress = Callable[[float, float | None], None]
 """Told how many bytes have come and, where that is known, of how many."""
@@ -69,6 +68,8 @@ def _from_stdin() -> Path:
 def _from_server(address: str, progress: Progress) -> Path:
     import hashlib
     from http.client import HTTPException
+
+    from tlkit.host.machine import cache_folder
 
     folder = cache_folder() / "fetched" / hashlib.sha256(address.encode()).hexdigest()[:40]
     name = re.sub(r"[^\w.-]", "_", re.split(r"[?#]", address)[0].rstrip("/").rpartition("/")[2]).lstrip(".") or "model"
