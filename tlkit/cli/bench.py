@@ -256,13 +256,8 @@ def _measure(
 
     bars: AbstractContextManager[Any] = sink.progress("starting", 1.0)
     with bars as bar:
-
-        def progress(what: str, done: float, total: float) -> None:
-            bar.describe(what)
-            bar.update(done, total)
-
         return measure(
-            models, inputs=parse_inputs(inputs or ()), shapes=_shapes(shapes or []), progress=progress, **asked
+            models, inputs=parse_inputs(inputs or ()), shapes=_shapes(shapes or []), progress=bar.report, **asked
         )
 
 

@@ -12,7 +12,6 @@ from tlkit.cli import language
 from tlkit.cli.options import compress as packing
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
-from tlkit.cli.sink.stream import Progress
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
 from tlkit.cli.views import convert_plan as planned
@@ -222,7 +221,7 @@ def convert(
                 kwargs=_json(kwargs),
                 units=units.split(",") if units else ("ane",),
                 **given,
-                report=_reporter(bar),
+                report=bar.report,
             )
         except ConversionError as error:
             _say_more(sink, error)
@@ -246,16 +245,6 @@ _TAKEN = (
     *("palettize", "prune", "weight_threshold", "compress", "max_size", "min_cosine", "min_snr", "min_top1", "resume"),
     *("chip", "stage", "jobs", "force", "trust"),
 )
-
-
-def _reporter(bar: Progress) -> Callable[[str, float], None]:
-    """Return what moves a bar to a share, under what is being done."""
-
-    def report(what: str, share: float) -> None:
-        bar.describe(what)
-        bar.update(share)
-
-    return report
 
 
 def _say_more(sink: output.Sink, error: ConversionError) -> None:

@@ -11,7 +11,6 @@ from tlkit.cli.options import compress as packing
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
 from tlkit.cli.sink.page import Page
-from tlkit.cli.sink.stream import Progress
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def edit(
     given: dict[str, Any] = {name: values[name] for name in _TAKEN}
     given |= {name: values[name] or () for name in _LISTS}
     with sink.progress(f"editing {model}", 1.0) as bar:
-        result = change(model, output_path, **given, report=_reporter(bar))
+        result = change(model, output_path, **given, report=bar.report)
     # By name: to ask for the classes themselves would import what makes them.
     views: dict[str, Callable[[output.Sink, Any, Page | None], None]] = {
         "Compressed": _compressed,
@@ -182,14 +181,6 @@ _TAKEN = (
     *("quantize", "palettize", "prune", "weight_threshold", "precision", "samples", "target", "min_cosine", "min_snr"),
     *("compress", "max_size", "min_top1", "resume", "jobs", "verify", "seed", "force"),
 )
-
-
-def _reporter(bar: Progress) -> Callable[[str, float], None]:
-    def report(what: str, share: float) -> None:
-        bar.describe(what)
-        bar.update(share)
-
-    return report
 
 
 def _compressed(sink: output.Sink, result: Compressed, _: Page | None) -> None:

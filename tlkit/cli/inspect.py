@@ -170,11 +170,6 @@ def inspect(
     from tlkit.core.inspect.inspect import inspect as look
 
     with sink.progress(f"reading {model}", 1.0) as bar:
-
-        def report(what: str, share: float) -> None:
-            bar.describe(what)
-            bar.update(share)
-
         found = look(
             path,
             format=format,
@@ -190,7 +185,7 @@ def inspect(
             diff=diff,
             inputs=inputs or (),
             seed=seed,
-            report=report,
+            report=bar.report,
         )
     from tlkit.formats.base.ledger import sentences
 
@@ -255,12 +250,8 @@ def _placement(sink: output.Sink, found: Inspection, per_op: bool) -> None:
 
 def _graph(sink: output.Sink, goal: Path, found: Inspection, force: bool) -> None:
     """Write the picture of a model's operations; where their units are predicted, too, by unit."""
-    from pathlib import Path
-
     from tlkit.cli.views.graph.page import graph_page, graph_svg
-    from tlkit.core.bench.saved import save
     from tlkit.core.inspect.graph import program_graph
-    from tlkit.host.interrupt import last_output
 
     if goal.suffix not in (".html", ".svg"):
         raise UsageError(f"--graph {goal}: neither .html nor .svg", "name it net.html")
@@ -269,20 +260,22 @@ def _graph(sink: output.Sink, goal: Path, found: Inspection, force: bool) -> Non
     units = {item.name: item.unit for item in found.placement[0].operations} if found.placement else {}
     drawn = program_graph(found.costs.per_op, units)
     make = graph_page if goal.suffix == ".html" else graph_svg
-    with last_output():
-        save(None, (goal, make(found.path, drawn)), force=force, inputs=[Path(found.path)])
+    _write(goal, make(found.path, drawn), found, force)
     sink.note(f"the graph of {len(drawn.operations):,} operations is in {goal}")
 
 
 def _page(goal: Path, found: Inspection, force: bool) -> None:
-    from pathlib import Path
-
     from tlkit.cli.views.placement_page import placement_page
-    from tlkit.core.bench.saved import save
+
+    _write(goal, placement_page(found.path, found.placement or ()), found, force)
+
+
+def _write(goal: Path, text: str, found: Inspection, force: bool) -> None:
+    from tlkit.cli.sink.page import Page
     from tlkit.host.interrupt import last_output
 
     with last_output():
-        save(None, (goal, placement_page(found.path, found.placement or ())), force=force, inputs=[Path(found.path)])
+        Page(str(goal), force, (found.path,)).write(text)
 
 
 def _diff(sink: output.Sink, first: Inspection) -> None:

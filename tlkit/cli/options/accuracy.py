@@ -6,15 +6,12 @@ from typing import Annotated
 
 import typer
 
-_PANEL = "Accuracy"
-
 Labels = Annotated[
     str | None,
     typer.Option(
         "--labels",
         metavar="DIR|CSV",
         help="Accuracy on labelled samples: a folder per class, or a table (.csv, .tsv, .parquet) of path and label.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Classes = Annotated[
@@ -23,7 +20,6 @@ Classes = Annotated[
         "--classes",
         metavar="FILE",
         help="Names of the classes, one per line, for a model that has numbers only.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Calibration = Annotated[
@@ -31,20 +27,15 @@ Calibration = Annotated[
     typer.Option(
         "--calibration",
         help="How far its probabilities can be believed: the expected calibration error (ECE).",
-        rich_help_panel=_PANEL,
     ),
 ]
 Top1 = Annotated[
     float | None,
-    typer.Option(
-        "--min-top1", metavar="SHARE", help="Exit 1 if it is right more rarely: 0.95.", rich_help_panel=_PANEL
-    ),
+    typer.Option("--min-top1", metavar="SHARE", help="Exit 1 if it is right more rarely: 0.95."),
 ]
 Ports = Annotated[
     list[str] | None,
-    typer.Option(
-        "--port", metavar="NAME=DIMS[:TYPE]", help="What a PyTorch source takes: x=1x3x32x32.", rich_help_panel=_PANEL
-    ),
+    typer.Option("--port", metavar="NAME=DIMS[:TYPE]", help="What a PyTorch source takes: x=1x3x32x32."),
 ]
 Images = Annotated[
     list[str] | None,
@@ -52,6 +43,5 @@ Images = Annotated[
         "--image",
         metavar="NAME=DIMS[:SETTING...]",
         help="An image input of a PyTorch source or an ONNX file, as in tlkit convert.",
-        rich_help_panel=_PANEL,
     ),
 ]

@@ -6,15 +6,12 @@ from typing import Annotated
 
 import typer
 
-_PANEL = "Size and precision"
-
 Quantize = Annotated[
     str | None,
     typer.Option(
         "--quantize",
         metavar="int8|int4[:...]",
         help="Weights as integers: int8, int4:per-block=32, int8:per-tensor.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Palettize = Annotated[
@@ -23,14 +20,11 @@ Palettize = Annotated[
         "--palettize",
         metavar="BITS[:...]",
         help="Weights as palettes of 8, 6, 4, 3, 2 or 1 bits; 4:group=16.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Prune = Annotated[
     str | None,
-    typer.Option(
-        "--prune", metavar="SHARE|N:M", help="Set the smallest weights to 0: 0.5, or 2:4.", rich_help_panel=_PANEL
-    ),
+    typer.Option("--prune", metavar="SHARE|N:M", help="Set the smallest weights to 0: 0.5, or 2:4."),
 ]
 Rules = Annotated[
     list[str] | None,
@@ -38,12 +32,11 @@ Rules = Annotated[
         "--rule",
         metavar="PATTERN=WHAT",
         help="What some get: 'linear*=int4', '*=prune0.5+int8'. Repeatable.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Skip = Annotated[
     list[str] | None,
-    typer.Option("--skip", metavar="PATTERN", help="Weights to leave as they are. Repeatable.", rich_help_panel=_PANEL),
+    typer.Option("--skip", metavar="PATTERN", help="Weights to leave as they are. Repeatable."),
 ]
 Threshold = Annotated[
     int,
@@ -52,7 +45,6 @@ Threshold = Annotated[
         metavar="N",
         min=1,
         help="Leave weights of fewer elements as they are.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Compress = Annotated[
@@ -61,7 +53,6 @@ Compress = Annotated[
         "--compress",
         metavar="auto",
         help="Choose for each weight, by measured sensitivity, within --max-size, --min-snr or --min-top1.",
-        rich_help_panel=_PANEL,
     ),
 ]
 MaxSize = Annotated[
@@ -70,7 +61,6 @@ MaxSize = Annotated[
         "--max-size",
         metavar="SIZE",
         help="For --compress auto: the most that the package may have: 5MB.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Top1 = Annotated[
@@ -79,7 +69,6 @@ Top1 = Annotated[
         "--min-top1",
         metavar="SHARE",
         help="For --compress auto: how often the top class has to stay the same: 0.99.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Resume = Annotated[
@@ -88,14 +77,11 @@ Resume = Annotated[
         "--resume",
         metavar="FILE",
         help="For --compress auto: keep what was measured in this file, and go on with what is in it.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Jobs = Annotated[
     int,
-    typer.Option(
-        "--jobs", metavar="N", min=1, help="For --compress auto: processes that measure.", rich_help_panel=_PANEL
-    ),
+    typer.Option("--jobs", metavar="N", min=1, help="For --compress auto: processes that measure."),
 ]
 Report = Annotated[
     str | None,
@@ -103,7 +89,6 @@ Report = Annotated[
         "--report",
         metavar="FILE",
         help="For --compress auto: an HTML page with size against error.",
-        rich_help_panel=_PANEL,
     ),
 ]
 KeepF32 = Annotated[
@@ -112,7 +97,6 @@ KeepF32 = Annotated[
         "--keep-f32",
         metavar="PATTERN",
         help="Operations that stay in f32, the rest f16. Repeatable.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Cosine = Annotated[
@@ -121,7 +105,6 @@ Cosine = Annotated[
         "--min-cosine",
         metavar="C",
         help="What compressed weights have to keep; else exit 1.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Snr = Annotated[
@@ -130,6 +113,5 @@ Snr = Annotated[
         "--min-snr",
         metavar="DB",
         help="A signal-to-noise ratio in dB, which --precision auto and --compress auto keep too. [26]",
-        rich_help_panel=_PANEL,
     ),
 ]

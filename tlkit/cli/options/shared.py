@@ -30,10 +30,11 @@ def fetched(text: str | None) -> str | None:
 
     Of ``hf://org/name:callable`` and the like nothing is known: only whole addresses are fetched.
     """
-    if text is None or not (text == "-" or "://" in text):
+    from tlkit.formats.fetch import is_address, local
+
+    if text is None or not is_address(text):
         return text
     from tlkit.cli.sink import output
-    from tlkit.formats.fetch import local
 
     with output.current().progress(f"fetching {text}") as bar:
         return str(local(text, bar.update))

@@ -23,8 +23,8 @@ class Page:
         from tlkit.host.staging import staged
 
         def read_again(made: Path) -> None:
-            if made.read_text() != text:
+            if made.read_text(encoding="utf-8") != text:
                 raise ValueError("another text than was written")
 
         with staged(self.path, read_again, force=self._force) as made:
-            made.write_text(text)
+            made.write_text(text, encoding="utf-8")

@@ -77,3 +77,8 @@ class Progress:
 
     def describe(self, description: str) -> None:
         """Change the text beside the bar."""
+
+    def report(self, what: str, completed: float, total: float | None = None) -> None:
+        """Say what is being done, and how much of it: what functions that report their progress call."""
+        self.describe(what)
+        self.update(completed, total)
