@@ -5,6 +5,8 @@ Covers tlkit/cli/job.py, tlkit/cli/views/fleet/table.py.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -46,7 +49,8 @@ def zoo(tmp_path: Path) -> Path:
 def test_a_plan_is_run_shown_and_gone_on_with(tlkit: Shell, zoo: Path) -> None:
     dry = tlkit("fleet", zoo, "--dry-run")
     assert dry.code == 0 and "9 jobs" in dry.out and not (zoo.parent / "zoo.toml.journal").exists()
-    first = tlkit("fleet", zoo, "--jobs", "2")
+    goal = zoo.parent / "zoo.html"
+    first = tlkit("fleet", zoo, "--jobs", "2", "--report", goal, "--quiet")
     assert (first.code, first.err) == (4, "")
     assert "9 jobs: 6 done, 3 failed; journal:" in first.out and "damaged.mlpackage" in first.out
     again = tlkit("fleet", zoo)
@@ -59,7 +63,22 @@ def test_a_plan_is_run_shown_and_gone_on_with(tlkit: Shell, zoo: Path) -> None:
     assert jobs["inspect", "one"]["answer"] == whole
     assert jobs["run", "one", "0"]["answer"] != jobs["run", "one", "1"]["answer"]
     assert jobs["inspect", "damaged"]["exit_code"] == 3 and "damaged" in jobs["inspect", "damaged"]["error"]
+    _formats_tell_the_same(tlkit, zoo, [job["status"] for job in document["jobs"]])
+    assert "damaged.mlpackage" in goal.read_text() and "6 done, 3 failed" in goal.read_text()
+    refused = tlkit("fleet", zoo, "--resume", "--report", goal)
+    assert refused.code == 2 and "exists already" in refused.err
     assert len(list(of_kind(zoo.parent / "zoo.toml.journal", "done"))) == 9
+
+
+def _formats_tell_the_same(tlkit: Shell, zoo: Path, statuses: list[str]) -> None:
+    """Whether the fleet that has ended is told as other programs read it."""
+    cases = list(ElementTree.fromstring(tlkit("fleet", zoo, "--resume", "--format", "junit").out))
+    assert [bool(len(case)) for case in cases] == [status == "failed" for status in statuses]
+    assert all("damaged" in case[0].get("message", "") for case in cases if len(case))
+    rows = csv.DictReader(io.StringIO(tlkit("fleet", zoo, "--resume", "--format", "csv").out))
+    assert [row["status"] for row in rows] == statuses
+    assert tlkit("fleet", zoo, "--resume", "--format", "md").out.count("| failed |") == 3
+    assert tlkit("fleet", zoo, "--resume", "--format", "xml").code == 2
 
 
 def test_mistakes_are_one_line_before_anything_starts(tlkit: Shell, zoo: Path) -> None:

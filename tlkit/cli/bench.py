@@ -91,7 +91,7 @@ def bench(
     """
     given = {name for name, value in locals().items() if value != signature(bench).parameters[name].default}
     sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
-    format = _format(format, json)
+    format = flags.chosen_format(format, json)
     if measures_language(models or [], given):
         refuse_for_language(given)
         sizes = _numbers(prompt_tokens, "--prompt-tokens", int)
@@ -162,14 +162,6 @@ def _estimate(sink: output.Sink, models: list[str], units: str | None, chip: str
         return estimates_view(found)
 
     sink.answer(document(found), show)
-
-
-def _format(name: str | None, json: bool) -> str:
-    if name is None:
-        return "json" if json else "text"
-    if name not in ("text", "json", "jsonl", "csv", "md", "junit"):
-        raise UsageError(f"--format {name}: unknown", "formats are text, json, jsonl, csv, md and junit")
-    return name
 
 
 def _words(text: str) -> list[str]:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlkit.cli.options import shared as options
+from tlkit.cli.options.bench import Format, Report, chosen_format
 from tlkit.cli.sink import output
+from tlkit.cli.sink.page import Page
 from tlkit.errors import UsageError
+from tlkit.host.interrupt import last_output
 
 if TYPE_CHECKING:
     from tlkit.cli.sink.stream import Progress
@@ -42,6 +45,8 @@ def fleet(
     journal: JournalFile = None,
     jobs: Jobs = None,
     cluster: Cluster = None,
+    report: Report = None,
+    format: Format = None,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -54,12 +59,14 @@ def fleet(
     tlkit fleet zoo.toml --jobs 4
     tlkit fleet zoo.toml --resume
     tlkit fleet zoo.toml --cluster auto
+    tlkit fleet zoo.toml --report zoo.html --format junit > zoo.xml
     tlkit fleet --schema
 
     Exit codes: 0 all done, 1 a job gave a negative answer, 4 a job failed or was set aside. Ctrl-C leaves a journal
     that --resume goes on with. Measurements (bench) run alone on their machine, after what may run together.
     """
-    sink = output.start(json=json, quiet=quiet, verbose=verbose)
+    sink = output.start(json=json or format == "json", quiet=quiet, verbose=verbose)
+    format = chosen_format(format, json)
     if schema:
         from tlkit.fleet.schema import PLAN
 
@@ -75,9 +82,25 @@ def fleet(
         sink.answer(view.planned_document(found.jobs), lambda: view.planned(found.jobs))
         return
     place = Path(journal or f"{plan}.journal")
+    page = None if report is None else Page(report, force, (plan, place))
     result = _run(sink, found, place, resume, jobs, cluster, force)
-    sink.answer(view.document(result, place), lambda: view.table(result, place))
+    _tell(sink, result, place, format)
+    if page is not None:
+        from tlkit.cli.views.fleet.page import page as drawn
+
+        with last_output():
+            page.write(drawn(Path(plan).name, result, place))
+        sink.note(f"report: {report}")
     raise typer.Exit(result.exit_code)
+
+
+def _tell(sink: output.Sink, result: FleetResult, place: Path, format: str) -> None:
+    from tlkit.cli.views.fleet import formats, table
+
+    document = table.document(result, place)
+    if format in ("csv", "jsonl", "md", "junit"):
+        return sink.answer(document, getattr(formats, format)(result))
+    sink.answer(document, lambda: table.table(result, place))
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""The options of ``tlkit bench`` only; those shared with other commands are in ``shared.py``."""
+"""The options of ``tlkit bench``, some of which ``tlkit fleet`` has too; others are in ``shared.py``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tlkit.cli.options.shared import all_fetched, values
+from tlkit.errors import UsageError
 
 Models = Annotated[
     list[str] | None,
@@ -65,12 +66,13 @@ Since = Annotated[
     typer.Option("--since", metavar="TIME", help="With --show: of the runs in a .db those since a date, or 7d."),
 ]
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")]
+FORMATS = ("text", "json", "jsonl", "csv", "md", "junit")
 Format = Annotated[
     str | None,
     typer.Option(
         "--format",
-        metavar="text|json|jsonl|csv|md|junit",
-        autocompletion=values("text", "json", "jsonl", "csv", "md", "junit"),
+        metavar="|".join(FORMATS),
+        autocompletion=values(*FORMATS),
         help="Output format. [text]",
     ),
 ]
@@ -92,3 +94,12 @@ MaxMemory = Annotated[
     str | None, typer.Option("--max-memory", metavar="SIZE", help="Fail above a peak of SIZE: 500MB.")
 ]
 MaxLoad = Annotated[str | None, typer.Option("--max-load", metavar="TIME", help="Fail if a first load takes longer.")]
+
+
+def chosen_format(name: str | None, json: bool) -> str:
+    """Return what ``--format`` or ``--json`` asks for; UsageError for a name that is none of :data:`FORMATS`."""
+    if name is None:
+        return "json" if json else "text"
+    if name not in FORMATS:
+        raise UsageError(f"--format {name}: unknown", f"formats are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}")
+    return name

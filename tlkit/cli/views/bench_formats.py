@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv as csv_
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
-from xml.etree import ElementTree
 
 from tlkit.cli.sink import figures
-from tlkit.cli.sink.stream import clean, escaped
+from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown
+from tlkit.cli.sink.stream import escaped
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
@@ -105,26 +103,15 @@ def _record(index: int, row: Row, run: BenchResult) -> dict[str, Any]:
 
 def csv(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
     """Return a line for each row, one figure a cell, times in nanoseconds; empty where there is no figure."""
-    made, rows = io.StringIO(), records(result, others)
+    rows = records(result, others)
     more = dict.fromkeys(key for record in rows for key in record if key not in COLUMNS)
-    writer = csv_.DictWriter(made, [*COLUMNS, *more], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: _cell(value) if isinstance(value, str) else value for key, value in record.items()} for record in rows
-    )
-    return made.getvalue()
+    return csv_text([*COLUMNS, *more], rows)
 
 
 def jsonl(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
     """Return the same records as JSON, one a line."""
     lines = (json.dumps(jsonable(record), allow_nan=False) for record in records(result, others))
     return "".join(f"{escaped(line)}\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Return text that a spreadsheet does not interpret as a formula."""
-    text = clean(text)
-    return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") or text[:1] in ("\t", "\n") else text
 
 
 def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
@@ -138,7 +125,7 @@ def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Chec
             cells = [row.name, *_cells(row), row.trust.level if row.trust else row.reason or "-"]
             lines.append(_line(cells))
     machine = result.machine
-    lines += ["", _marked(f"{machine.cpu}, {machine.cores} cores, {machine.os}; {result.started}")]
+    lines += ["", markdown(f"{machine.cpu}, {machine.cores} cores, {machine.os}; {result.started}")]
     if checks:
         lines += ["", "| check | row | verdict | |", "|---|---|---|---|"]
         lines += [_line([c.limit, c.row, _VERDICTS[c.passed], c.detail]) for c in checks]
@@ -148,17 +135,9 @@ def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Chec
 def _line(cells: Sequence[str]) -> str:
     # Verdicts are Markdown already.
     verdicts = _VERDICTS.values()
-    return "| " + " | ".join(cell if cell in verdicts else _marked(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cell if cell in verdicts else markdown(cell) for cell in cells) + " |"
 
 
-def _marked(text: str) -> str:
-    """Return ``text`` escaped for Markdown, so that it makes no tags, links, images, mentions or table cells."""
-    return " ".join(clean(text).split()).translate(_MARKDOWN).replace("://", "&#58;//").replace("www.", "www&#46;")
-
-
-_MARKDOWN = str.maketrans(
-    {mark: f"\\{mark}" for mark in "\\`*_[]|~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
-)
 _VERDICTS = {True: "pass", False: "**fail**", None: "not checked"}
 
 
@@ -179,35 +158,16 @@ def _cells(row: Row) -> list[str]:
 
 def junit(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Check]) -> str:
     """Return JUnit XML: a test case for each row (its median in seconds), and one for each limit that was checked."""
-    cases = []
-    for row in result.rows:
-        median = f"{row.summary.median_ns / 1e9:.9f}" if row.summary else "0"
-        case = ElementTree.Element("testcase", classname="tlkit.bench", name=row.name, time=median)
-        if row.status == "failed":
-            ElementTree.SubElement(case, "error", message=row.reason)
-        elif row.summary is None:
-            ElementTree.SubElement(case, "skipped", message=row.reason)
-        cases.append(case)
-    for check in checks:
-        case = ElementTree.Element("testcase", classname=f"tlkit.bench.{check.limit}", name=check.row, time="0")
-        if check.passed is False:
-            ElementTree.SubElement(case, "failure", message=check.detail)
-        elif check.passed is None:
-            ElementTree.SubElement(case, "skipped", message=check.detail)
-        cases.append(case)
-    counts = {kind: sum(case.find(kind) is not None for case in cases) for kind in ("error", "failure", "skipped")}
-    attributes = {
-        "name": "tlkit bench",
-        "tests": str(len(cases)),
-        "errors": str(counts["error"]),
-        "failures": str(counts["failure"]),
-        "skipped": str(counts["skipped"]),
-        "timestamp": result.started,
-    }
-    suite = ElementTree.Element("testsuite", attributes)
-    suite.extend(cases)
-    for element in suite.iter():
-        # XML has no way to write control characters.
-        element.attrib = {key: clean(value) for key, value in element.attrib.items()}
-    ElementTree.indent(suite)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    cases = [_row_case(row) for row in result.rows]
+    verdicts = {True: "", False: "failure", None: "skipped"}
+    cases += [
+        JUnitCase(f"tlkit.bench.{check.limit}", check.row, "0", verdicts[check.passed], check.detail)
+        for check in checks
+    ]
+    return junit_text("tlkit bench", cases, timestamp=result.started)
+
+
+def _row_case(row: Row) -> JUnitCase:
+    median = f"{row.summary.median_ns / 1e9:.9f}" if row.summary else "0"
+    what = "error" if row.status == "failed" else "" if row.summary else "skipped"
+    return JUnitCase("tlkit.bench", row.name, median, what, row.reason)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tlkit.fleet.run import FleetResult
 
 _STYLES = {"done": "green", "no": "yellow", "failed": "red", "aside": "red", "left": "dim"}
-_SHOWN = 200
+SHOWN = 200
 """Rows of the table on a screen; JSON has all."""
 
 
@@ -39,11 +39,11 @@ def planned_document(jobs: Sequence[FleetJob]) -> dict[str, Any]:
 def planned(jobs: Sequence[FleetJob]) -> RenderableType:
     """Return the table of ``--dry-run``: a line per job, and what it needs."""
     table = _table(jobs, ["needs"])
-    for job in jobs[:_SHOWN]:
+    for job in jobs[:SHOWN]:
         needs = [job.needs.unit, byte_text(job.needs.memory) if job.needs.memory else "", "alone" * job.needs.alone]
         needs += [f"at most {job.timeout:g} s"] if job.timeout else []
         table.add_row(job.settings["model"], job.verb, *_settings(jobs, job), ", ".join(filter(None, needs)) or "-")
-    return _group(table, [f"{len(jobs)} jobs", *_more(jobs)])
+    return _group(table, [f"{len(jobs)} jobs", *more(jobs)])
 
 
 def document(result: FleetResult, journal: Path) -> dict[str, Any]:
@@ -78,17 +78,21 @@ def table(result: FleetResult, journal: Path) -> RenderableType:
     jobs = sorted(result.jobs, key=lambda job: order.index(result.status(job)))
     shown = _table(jobs, ["", "seconds", "answer"])
     shown.columns[-2].justify = "right"
-    for job in jobs[-_SHOWN:]:
+    for job in jobs[-SHOWN:]:
         outcome, status = result.outcomes.get(job.key), result.status(job)
         seconds = f"{outcome.seconds:.2f}" if outcome else "-"
         said = result.error(job) or (told(job.verb, outcome.answer) if outcome else "")
         shown.add_row(
             job.settings["model"], job.verb, *_settings(jobs, job), Text(status, _STYLES[status]), seconds, said
         )
-    counts = [result.status(job) for job in result.jobs]
-    line = ", ".join(f"{counts.count(status)} {status}" for status in _STYLES if status in counts)
     before = f" ({result.tally.before} of them before)" if result.tally.before else ""
-    return _group(shown, [f"{len(counts)} jobs: {line}{before}; journal: {journal}", *_more(jobs)])
+    return _group(shown, [f"{len(jobs)} jobs: {counted(result)}{before}; journal: {journal}", *more(jobs)])
+
+
+def counted(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> str:
+    """Return how many jobs ended how: ``6 done, 3 failed``."""
+    counts = [result.status(job) for job in (result.jobs if jobs is None else jobs)]
+    return ", ".join(f"{counts.count(status)} {status}" for status in _STYLES if status in counts)
 
 
 def told(verb: str, answer: Any) -> str:
@@ -110,21 +114,23 @@ def _table(jobs: Sequence[FleetJob], more: Sequence[str]) -> Any:
     from tlkit.cli.sink.named_table import NamedTable
 
     made = NamedTable()
-    for title in ("model", "job", *_columns(jobs), *more):
+    for title in ("model", "job", *columns(jobs), *more):
         made.add_column(title, overflow="fold")
     return made
 
 
-def _columns(jobs: Sequence[FleetJob]) -> list[str]:
+def columns(jobs: Sequence[FleetJob]) -> list[str]:
+    """Return the names of the settings that the jobs have, besides the model."""
     return list(dict.fromkeys(key for job in jobs for key in job.settings if key != "model"))
 
 
 def _settings(jobs: Sequence[FleetJob], job: FleetJob) -> list[str]:
-    return [job.settings.get(key, "-") for key in _columns(jobs)]
+    return [job.settings.get(key, "-") for key in columns(jobs)]
 
 
-def _more(jobs: Sequence[FleetJob]) -> list[str]:
-    return [f"{len(jobs) - _SHOWN} more are not shown: --json has all"] if len(jobs) > _SHOWN else []
+def more(jobs: Sequence[FleetJob]) -> list[str]:
+    """Return a sentence where there are more jobs than a table shows."""
+    return [f"{len(jobs) - SHOWN} more are not shown: --json has all"] if len(jobs) > SHOWN else []
 
 
 def _group(table: Any, lines: Sequence[str]) -> RenderableType:
