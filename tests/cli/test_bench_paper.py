@@ -34,7 +34,7 @@ def full(count: int) -> str:
     return page(replace(run(*rows, power_channels=("cpu", "ane")), comparisons=comparisons(rows, None)))
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 6, 12])
+@pytest.mark.parametrize("count", [4, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 6, 12))])
 def test_the_page_prints_on_one_page(count: int, tmp_path: Path) -> None:
     written, printed = tmp_path / "page.html", tmp_path / "page.pdf"
     written.write_text(full(count))

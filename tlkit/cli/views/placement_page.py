@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
+from typing import Any
 
 from tlkit import __version__
 from tlkit.cli.sink.figures import percent
-from tlkit.cli.sink.stream import clean
+from tlkit.cli.sink.template import Cell, Piece, Table, render
 from tlkit.core.inspect.placement import origin, origins, reasons
 from tlkit.placement.facts import PlacementRule
 from tlkit.placement.predict import Placed, Prediction
 
 _NAMES = {"ane": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
-_WIDTH, _HEIGHT = 1000, 44
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5d6670; --paper: #ffffff; --line: #d9dee3;
-  --cpu: #c98a1b; --gpu: #2b8fa3; --ane: #3b8a4a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ae; --paper: #14171a; --line: #343b42; } }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 14px/1.45 system-ui, sans-serif }
-main { max-width: 1040px; margin: 0 auto; padding: 24px } h1 { font-size: 22px } h2 { font-size: 16px }
-.note { color: var(--soft) } svg { width: 100%; height: auto } .ane { fill: var(--ane) } .gpu { fill: var(--gpu) }
-.cpu { fill: var(--cpu) } svg text { fill: var(--soft); font-size: 11px } td, th { padding: 3px 10px 3px 0;
-  text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
-  pre { margin: 2px 0; color: var(--soft); white-space: pre-wrap } td.n { text-align: right }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,61 +39,52 @@ def regions(prediction: Prediction) -> list[Region]:
 def placement_page(model: str, predictions: Sequence[Prediction]) -> str:
     """Return the page: for each setting two strips (by operations, by cost), the regions, and the reasons."""
     first = predictions[0]
-    parts = [f"<h1>{_text(model)}</h1>", f"<p class=note>Predicted for {_text(first.chip.name)}, not measured: "]
-    parts.append(f"{_text(first.basis)}. Costs are the planner's estimates, not latencies. tlkit {__version__}</p>")
-    for prediction in predictions:
-        parts.append(f"<h2>{_text(prediction.setting)}: {prediction.changes} changes of unit</h2>")
-        found = regions(prediction)
-        parts.append(_strip(found, "by operations", [len(region.operations) for region in found]))
-        parts.append(_strip(found, "by estimated cost", [region.microseconds for region in found]))
-        parts += [_regions(found), _reasons(prediction)]
-    title = f"<title>{_text(model)}: predicted placement</title>"
-    head = f'<!doctype html><html lang=en><meta charset="utf-8">{title}<style>{_STYLE}</style>'
-    return f"{head}<main>{''.join(parts)}</main></html>\n"
-
-
-def _text(value: object) -> str:
-    return escape(clean(str(value)))
-
-
-def _strip(found: Sequence[Region], label: str, sizes: Sequence[float]) -> str:
-    whole, left, cells = sum(sizes) or 1.0, 0.0, []
-    for region, size in zip(found, sizes, strict=True):
-        width = _WIDTH * size / whole
-        told = f"{_NAMES[region.unit]}: {len(region.operations)} operations, {region.microseconds:.3g} µs estimated"
-        cells.append(f'<rect class={region.unit} x="{left:.2f}" y="16" width="{width:.2f}" height="{_HEIGHT - 18}">'
-                     f"<title>{told}</title></rect>")  # fmt: skip
-        left += width
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><text x="0" y="11">{label}</text>{"".join(cells)}</svg>'
-
-
-def _regions(found: Sequence[Region]) -> str:
-    rows = [
-        f"<tr><td>{_NAMES[region.unit]}<td class=n>{len(region.operations)}<td class=n>{region.microseconds:.3g}"
-        f"<td>{_text(region.operations[0].name)}<td>{_text(region.operations[-1].name)}"
-        f"<td>{_text(origin(region.operations[0]))}<td>{_text(origin(region.operations[-1]))}"
-        for region in found
-    ]
-    return (
-        "<table><tr><th>region<th>operations<th>µs, estimated<th>from<th>to<th>from module<th>to module"
-        + "".join(rows)
-        + "</table>"
+    lead = f"Predicted for {first.chip.name}, not measured: {first.basis}. "
+    lead += f"Costs are the planner's estimates, not latencies. tlkit {__version__}"
+    return render(
+        "placement.html",
+        title=f"{model}: predicted placement",
+        model=model,
+        lead=lead,
+        settings=[_setting(prediction) for prediction in predictions],
     )
 
 
+def _setting(prediction: Prediction) -> dict[str, Any]:
+    found = regions(prediction)
+    return {
+        "title": f"{prediction.setting}: {prediction.changes} changes of unit",
+        "by_operations": [_part(region, len(region.operations)) for region in found],
+        "by_cost": [_part(region, region.microseconds) for region in found],
+        "regions": _regions(found),
+        "reasons": _reasons(prediction),
+    }
+
+
+def _part(region: Region, size: float) -> Piece:
+    told = f"{_NAMES[region.unit]}: {len(region.operations)} operations, {region.microseconds:.3g} µs estimated"
+    return Piece(region.unit, size, told)
+
+
+def _regions(found: Sequence[Region]) -> Table:
+    heads = ["region", "operations", "µs, estimated", "from", "to", "from module", "to module"]
+    rows: list[list[str | Cell]] = []
+    for region in found:
+        ends = region.operations[0], region.operations[-1]
+        places = [Cell(end.name, "text") for end in ends] + [Cell(origin(end), "text") for end in ends]
+        rows.append([_NAMES[region.unit], str(len(region.operations)), f"{region.microseconds:.3g}", *places])
+    return Table(heads, rows)
+
+
 def _mend(rule: PlacementRule) -> str:
-    lines = [_text(line) for line in rule.example.strip().splitlines()]
-    return f"{_text(rule.mend)}<pre>{'<br>'.join(lines)}</pre>" if lines else _text(rule.mend)
+    return "\n".join([rule.mend, *rule.example.strip().splitlines()])
 
 
-def _reasons(prediction: Prediction) -> str:
-    found = reasons(prediction)
-    if not found:
-        return ""
-    rows = [
-        f"<tr><td>{reason.rule.id}<td class=n>{len(reason.operations)}<td class=n>{percent(reason.share)}"
-        f"<td>{_text(reason.rule.why)}<td>{_mend(reason.rule)}<td>{_text(', '.join(origins(reason.operations)))}"
-        for reason in found
-    ]
-    head = "<tr><th>not on the Neural Engine<th>operations<th>share of cost<th>why<th>what to do<th>module"
-    return f"<p></p><table>{head}{''.join(rows)}</table>"
+def _reasons(prediction: Prediction) -> Table | None:
+    rows: list[list[str | Cell]] = []
+    for reason in reasons(prediction):
+        counts = str(len(reason.operations)), percent(reason.share)
+        modules = Cell(", ".join(origins(reason.operations)), "why")
+        rows.append([reason.rule.id, *counts, Cell(reason.rule.why, "why"), Cell(_mend(reason.rule), "code"), modules])
+    heads = ["not on the Neural Engine", "operations", "share of cost", "why", "what to do", "module"]
+    return Table(heads, rows) if rows else None

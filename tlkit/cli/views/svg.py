@@ -11,26 +11,9 @@ from tlkit.cli.sink import figures
 from tlkit.cli.sink.stream import clean
 
 WIDTH, HEIGHT = 460, 150
-_LEFT, _BOTTOM = 58, 22
+_LEFT, _BOTTOM = 70, 22
 _BINS = 48
 _POINTS = 600
-
-COLOURS = {"cpu": "--cpu", "gpu": "--gpu", "ane": "--ane", "all": "--all"}
-
-
-def bars(values: Sequence[tuple[str, float, str]], width: float = 2 * WIDTH, name: str = "") -> str:
-    """Horizontal bars from zero: (label, length, text at the end). ``name`` is a class for the page's style."""
-    longest = max((length for _, length, _ in values), default=1.0) or 1.0
-    # Some seven pixels a character: nothing here can measure text.
-    label = min(width / 2, 7 * max((len(text) for text, _, _ in values), default=1) + 14)
-    room = width - label - 80
-    rows = []
-    for index, (text, length, told) in enumerate(values):
-        y, wide = 24 * index + 4, max(1.0, room * length / longest)
-        rows.append(f'<text x="{label - 8:g}" y="{y + 13}" class="end">{_text(text)}</text>')
-        rows.append(f'<rect x="{label:g}" y="{y}" width="{wide:.1f}" height="17" rx="2" class="bar"/>')
-        rows.append(f'<text x="{label + wide + 6:.1f}" y="{y + 13}">{_text(told)}</text>')
-    return _svg(width, 24 * len(values) + 6, "".join(rows), name)
 
 
 def curve(points: Sequence[tuple[float, float, str]], titles: tuple[str, str], marked: int = -1) -> str:
@@ -38,7 +21,7 @@ def curve(points: Sequence[tuple[float, float, str]], titles: tuple[str, str], m
 
     ``titles`` say what the axes are.
     """
-    width, height, left, bottom = 2.0 * WIDTH, 2.4 * HEIGHT, 64.0, 40.0
+    width, height, left, bottom = float(WIDTH), 2.0 * HEIGHT, 64.0, 40.0
     xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
     across, up = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
 
@@ -61,20 +44,6 @@ def curve(points: Sequence[tuple[float, float, str]], titles: tuple[str, str], m
     parts.append(f'<text x="{left:.0f}" y="{height - 6:.0f}">{_text(titles[0])}</text>')
     parts.append(f'<text x="4" y="12">{_text(titles[1])}</text>')
     return _svg(width, height, "".join(parts))
-
-
-def stacked(shares: Mapping[str, float]) -> str:
-    """One bar cut by share (0..1), a colour for each unit."""
-    x, parts = 0.0, []
-    for unit, share in shares.items():
-        width = WIDTH * share
-        colour = f"var({COLOURS.get(unit, '--other')})"
-        parts.append(f'<rect x="{x:.1f}" y="0" width="{width:.1f}" height="16" style="fill:{colour}"/>')
-        if width > 70:
-            told = f"{unit} {figures.percent(share)}"
-            parts.append(f'<text x="{x + 5:.1f}" y="12" class="on">{_text(told)}</text>')
-        x += width
-    return _svg(WIDTH, 16, "".join(parts))
 
 
 def histogram(samples: Sequence[float], marks: Mapping[str, float]) -> str:
@@ -148,7 +117,7 @@ def _marked(marks: Mapping[str, float], floor: float, room: float) -> list[str]:
         if not 0 <= share <= 1:
             continue
         x = _LEFT + room * share
-        y = 22 if x < before + 44 and y == 11 else 11
+        y = 22 if x < before + 58 and y == 11 else 11
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{floor}" class="mark"/>')
         parts.append(f'<text x="{x + 3:.1f}" y="{y}" class="small">{_text(name)}</text>')
         before = x
@@ -177,9 +146,8 @@ def _axis(low: float, high: float, floor: float, room: float) -> list[str]:
     return parts
 
 
-def _svg(width: float, height: float, inside: str, name: str = "") -> str:
-    style = f' class="{name}"' if name else ""
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img"{style}>{inside}</svg>'
+def _svg(width: float, height: float, inside: str) -> str:
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img">{inside}</svg>'
 
 
 def _text(value: str) -> str:

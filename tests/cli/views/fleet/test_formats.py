@@ -105,18 +105,18 @@ class _Tables(HTMLParser):
         self.tags.add(tag)
         if tag == "table":
             self.tables.append([])
-            self.inside = True
         elif tag == "tr":
             self.tables[-1].append([])
         elif tag in ("td", "th"):
             self.tables[-1][-1].append("")
+            self.inside = True
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == "table":
+        if tag in ("td", "th"):
             self.inside = False
 
     def handle_data(self, data: str) -> None:
-        if self.inside and self.tables[-1] and self.tables[-1][-1]:
+        if self.inside:
             self.tables[-1][-1][-1] += data
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit import __version__
 from tlkit.cli.sink import figures
+from tlkit.cli.sink.template import Cell, Table, render
 from tlkit.cli.views.fleet.formats import FleetFigure, measured
 from tlkit.cli.views.fleet.table import columns, counted, told
-from tlkit.cli.views.judge.compare_page import framed, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,68 +19,68 @@ if TYPE_CHECKING:
 
 _SHOWN = 5000
 """Jobs that a page lists; a browser shows no more rows with ease. JSON and CSV have all."""
-_CLASSES = {"done": "good", "failed": "poor", "aside": "poor", "no": "note", "left": "note"}
-_TRUST = {"good": "good", "fair": "note", "poor": "poor"}
+_KINDS = {"done": "good", "failed": "poor", "aside": "poor", "no": "why", "left": "why"}
+_TRUST = ("good", "fair", "poor")  # from the best on
+
+
+class _Section(NamedTuple):
+    """A heading, a table and what there is to say of it."""
+
+    title: str
+    table: Table
+    notes: Sequence[str] = ()
 
 
 def page(title: str, result: FleetResult, journal: Path) -> str:
     """Return the page of a plan's jobs."""
-    style = "poor" if result.exit_code else "good"
     seconds = sum(outcome.seconds for outcome in result.outcomes.values())
-    facts = f"journal: {journal}; {seconds:.0f} s of jobs; tlkit {__version__}"
     wrong = [job for job in result.jobs if result.status(job) != "done"]
-    parts = [
-        f"<h1>{text_of(title)}: {len(result.jobs)} jobs, <span class={style}>{counted(result)}</span></h1>",
-        f"<p class=note>{text_of(facts)}</p>",
-        *_section("What did not end well", _jobs(result, wrong)),
-        *_section("Measured", _matrix(list(measured(result)))),
-        *_section("By command", _by_command(result)),
-        *_section("All jobs", _jobs(result, result.jobs)),
+    sections = [
+        _jobs("What did not end well", result, wrong),
+        _matrix(list(measured(result))),
+        _by_command(result),
+        _jobs("All jobs", result, result.jobs),
     ]
-    return framed(f"{title}: tlkit fleet", "".join(parts))
+    return render(
+        "fleet.html",
+        title=f"{title}: tlkit fleet",
+        head=f"{title}: {len(result.jobs)} jobs,",
+        counted=counted(result),
+        kind="poor" if result.exit_code else "good",
+        facts=f"journal: {journal}; {seconds:.0f} s of jobs; tlkit {__version__}",
+        sections=[section for section in sections if section.table.rows],
+    )
 
 
-def _section(title: str, parts: Iterable[str]) -> Iterator[str]:
-    made = "".join(parts)
-    if made:
-        yield f"<h2>{title}</h2>{made}"
-
-
-def _jobs(result: FleetResult, jobs: Sequence[FleetJob]) -> Iterator[str]:
-    """Yield a table of jobs: a row each, with its settings and what came of it."""
-    if not jobs:
-        return
-    settings = columns(jobs)
-    rows = []
+def _jobs(title: str, result: FleetResult, jobs: Sequence[FleetJob]) -> _Section:
+    """Return a table of jobs: a row each, with its settings and what came of it."""
+    settings = columns(jobs) if jobs else []
+    rows: list[list[str | Cell]] = []
     for job in jobs[:_SHOWN]:
         outcome, status = result.outcomes.get(job.key), result.status(job)
         seconds = f"{outcome.seconds:.2f}" if outcome else "-"
         said = result.error(job) or (told(job.verb, outcome.answer) if outcome else "")
-        chosen = [text_of(job.settings.get(name, "-")) for name in settings]
-        word = _marked(_CLASSES[status], status)
-        rows.append([text_of(job.settings["model"]), job.verb, *chosen, word, seconds, text_of(said)])
-    yield _table(["model", "job", *map(text_of, settings), "status", "seconds", "answer"], rows)
-    if len(jobs) > _SHOWN:
-        yield f"<p class=note>{len(jobs) - _SHOWN} more are not shown: --json has all</p>"
+        chosen = [Cell(str(job.settings.get(name, "-")), "text") for name in settings]
+        words = Cell(job.verb, "text"), *chosen, Cell(status, f"text {_KINDS[status]}")
+        rows.append([str(job.settings["model"]), *words, seconds, Cell(said, "why")])
+    more = len(jobs) - _SHOWN
+    notes = [f"{more} more are not shown: --json has all"] if more > 0 else []
+    return _Section(title, Table(["model", "job", *settings, "status", "seconds", "answer"], rows), notes)
 
 
-def _matrix(rows: Sequence[FleetFigure]) -> Iterator[str]:
-    """Yield the table model x machine and unit, each cell a median and its trust, and why what is not good is not."""
-    if not rows:
-        return
+def _matrix(rows: Sequence[FleetFigure]) -> _Section:
+    """Return the table model x machine and unit, each cell a median and its trust, and why what is not good is not."""
     across = list(dict.fromkeys((row.machine, row.unit) for row in rows))
     found: dict[str, dict[tuple[str, str], list[FleetFigure]]] = {}
     for row in rows:
         found.setdefault(_model(row), {}).setdefault((row.machine, row.unit), []).append(row)
-    cells = [
-        [text_of(name), *(" ".join(map(_median, there.get(place, []))) or "-" for place in across)]
-        for name, there in found.items()
+    cells = [[name, *(_medians(there.get(place, [])) for place in across)] for name, there in found.items()]
+    notes = [
+        f"{_model(row)} on {row.machine}, {row.unit}: {row.trust}: {'; '.join(row.reasons)}"
+        for row in rows
+        if row.reasons
     ]
-    yield _table(["model", *(text_of(f"{machine}, {unit}") for machine, unit in across)], cells)
-    for row in rows:
-        if row.reasons:
-            where = f"{_model(row)} on {row.machine}, {row.unit}: {row.trust}: {'; '.join(row.reasons)}"
-            yield f"<p class=note>{text_of(where)}</p>"
+    return _Section("Measured", Table(["model", *(f"{machine}, {unit}" for machine, unit in across)], cells), notes)
 
 
 def _model(row: FleetFigure) -> str:
@@ -89,26 +89,23 @@ def _model(row: FleetFigure) -> str:
     return ", ".join([row.job.settings["model"], *more])
 
 
-def _median(row: FleetFigure) -> str:
-    return f"{figures.time(row.median_ns)} {_marked(_TRUST.get(row.trust, 'note'), row.trust)}"
+def _medians(rows: Sequence[FleetFigure]) -> str | Cell:
+    """Return the medians of one place, coloured as the least trusted of them."""
+    if not rows:
+        return "-"
+    known = [row.trust for row in rows if row.trust in _TRUST]
+    return Cell(
+        ", ".join(f"{figures.time(row.median_ns)} {row.trust}" for row in rows),
+        max(known, key=_TRUST.index) if known else "",
+    )
 
 
-def _by_command(result: FleetResult) -> Iterator[str]:
-    """Yield a row per verb: how many ended how, and their seconds."""
-    rows = []
+def _by_command(result: FleetResult) -> _Section:
+    """Return a row per verb: how many ended how, and their seconds."""
+    rows: list[list[str | Cell]] = []
     for verb in dict.fromkeys(job.verb for job in result.jobs):
         jobs = [job for job in result.jobs if job.verb == verb]
         took = sorted(outcome.seconds for job in jobs if (outcome := result.outcomes.get(job.key)))
         middle = f"{took[len(took) // 2]:.2f}" if took else "-"
-        rows.append([verb, str(len(jobs)), counted(result, jobs), middle, f"{sum(took):.1f}"])
-    yield _table(["job", "how many", "ended", "middle one, s", "in all, s"], rows)
-
-
-def _marked(style: str, text: str) -> str:
-    return f"<span class={style}>{text_of(text)}</span>"
-
-
-def _table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already."""
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{head}' for head in heads)}{lines}</table>"
+        rows.append([verb, str(len(jobs)), Cell(counted(result, jobs), "text"), middle, f"{sum(took):.1f}"])
+    return _Section("By command", Table(["job", "how many", "ended", "middle one, s", "in all, s"], rows))

@@ -7,15 +7,14 @@ own. For an ``.svg`` Graphviz's ``dot`` lays it out, where that is installed.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
-from html import escape
 from importlib.resources import files
 from typing import Any
 
 from tlkit import __version__
 from tlkit.cli.sink.stream import clean
+from tlkit.cli.sink.template import chart, render
 from tlkit.core.inspect.costs import Cost, Port
 from tlkit.core.inspect.graph import ProgramGraph
 from tlkit.errors import ExecutionError, UnavailableError, UsageError
@@ -23,7 +22,7 @@ from tlkit.errors import ExecutionError, UnavailableError, UsageError
 DRAWN = 1500
 """Operations that a picture may have; a page has no such limit, since modules are closed there."""
 _SECONDS = 120
-_COLOURS = {"ane": "#3b8a4a", "gpu": "#2b8fa3", "cpu": "#c98a1b"}
+_COLOURS = {"ane": "#3b8a4a", "gpu": "#2b7f92", "cpu": "#a86a10"}
 
 
 def graph_page(model: str, graph: ProgramGraph) -> str:
@@ -34,16 +33,14 @@ def graph_page(model: str, graph: ProgramGraph) -> str:
         notes += f"; the last {graph.left_out:,} are not in it: inspect --ops has them"
     if graph.units:
         notes += "; units are predicted, not measured"
-    whole = _read("graph.html")
-    parts = {
-        "TITLE": _text(model),
-        "NOTES": _text(f"{notes}. tlkit {__version__}"),
-        "STYLE": _read("graph.css"),
-        "DAGRE": _read("dagre.min.js"),
-        "SCRIPT": _read("graph.js"),
-        "DATA": data,
-    }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda found: parts[found[1]], whole)
+    return render(
+        "graph.html",
+        model=model,
+        notes=f"{notes}. tlkit {__version__}",
+        data=chart(data),
+        dagre=chart(_read("dagre.min.js")),
+        script=chart(_read("graph.js")),
+    )
 
 
 def graph_svg(model: str, graph: ProgramGraph) -> str:
@@ -116,10 +113,6 @@ def _quoted(*rows: str) -> str:
     """Write lines of text as one string of Graphviz's language."""
     escaped = (clean(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
     return '"' + "\\n".join(escaped) + '"'
-
-
-def _text(text: str) -> str:
-    return escape(clean(text))
 
 
 def _read(name: str) -> str:

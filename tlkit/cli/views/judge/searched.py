@@ -80,29 +80,32 @@ def _db(figure: float) -> str:
 
 def page_text(result: AutoCompressed) -> str:
     """Return the page of ``--report``: the frontier drawn, and tables of it and of the sensitivities."""
+    from tlkit.cli.sink.template import Table, chart, render
     from tlkit.cli.views import svg
-    from tlkit.cli.views.judge.compare_page import framed, text_of
 
     drawn = [point for point in result.frontier if math.isfinite(point.unseen_db)]
     marked = next((index for index, point in enumerate(drawn) if point.chosen), -1)
     points = [(point.nbytes / 1e6, point.unseen_db, point.uniform) for point in drawn]
-    verdict = "met" if result.met else "missed"
-    parts = [f"<h1>{text_of(result.source)}: {text_of(result.target)} <span>{verdict}</span></h1>"]
-    parts += [f"<p class=note>{text_of(note)}</p>" for note in result.notes]
-    if points:
-        parts.append(svg.curve(points, ("size in MB", "signal to noise in dB, inputs not searched on"), marked))
-    heads = "<tr><th>candidate<th>size<th>predicted dB<th>searched on dB<th>checked on dB<th>top-1"
-    rows = [
-        f"<tr><td>{text_of(_name(point))}<td>{byte_text(point.nbytes)}<td>{point.predicted_db:.1f}<td>{point.seen_db:.1f}"
-        f"<td>{point.unseen_db:.1f}<td>{'-' if point.top1 is None else f'{point.top1:.2%}'}"
+    axes = ("size in MB", "signal to noise in dB, inputs not searched on")
+    candidates = [
+        [_name(point), byte_text(point.nbytes), *map("{:.1f}".format, (point.predicted_db, point.seen_db)),
+         f"{point.unseen_db:.1f}", "-" if point.top1 is None else f"{point.top1:.2%}"]
         for point in result.frontier
-    ]
-    parts.append(f"<h2>candidates</h2><table>{heads}{''.join(rows)}</table>")
-    heads = "<tr><th>weight<th>stored as<th>bytes<th>by itself, dB<th>taken"
-    rows = [
-        f"<tr><td>{text_of(row.weight)}<td>{text_of(row.choice)}<td>{row.nbytes}<td>{row.snr_db:.1f}"
-        f"<td>{'yes' if result.choices.get(row.weight) == row.choice else ''}"
+    ]  # fmt: skip
+    weights = [
+        [row.weight, row.choice, str(row.nbytes), f"{row.snr_db:.1f}",
+         "yes" if result.choices.get(row.weight) == row.choice else ""]
         for row in result.sensitivity
-    ]
-    parts.append(f"<h2>each weight by itself</h2><table>{heads}{''.join(rows)}</table>")
-    return framed(f"{result.source}, compressed", "".join(parts))
+    ]  # fmt: skip
+    return render(
+        "compressed.html",
+        title=f"{result.source}, compressed: tlkit",
+        source=result.source,
+        target=result.target,
+        verdict="met" if result.met else "missed",
+        kind="good" if result.met else "poor",
+        remarks=result.notes,
+        frontier=chart(svg.curve(points, axes, marked)) if points else None,
+        candidates=Table(["candidate", "size", "predicted dB", "searched on dB", "checked on dB", "top-1"], candidates),
+        sensitivity=Table(["weight", "stored as", "bytes", "by itself, dB", "taken"], weights),
+    )

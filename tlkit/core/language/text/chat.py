@@ -6,10 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.errors import LoadError, UsageError
 
 _LONGEST = 1 << 20  # characters of a rendered conversation
 _TEMPLATE = 1 << 18
@@ -35,10 +34,6 @@ def conversation(template: str, messages: Sequence[Message], specials: Mapping[s
     The template is rendered in a process of its own (:mod:`~tlkit.core.language.text.rendering`). LoadError where it
     fails, does not end, or writes too much.
     """
-    if find_spec("jinja2") is None:
-        raise UnavailableError(
-            "chat templates need the package jinja2", "pip install jinja2 (or tlkit's extra `language`)"
-        )
     variables = {"messages": list(messages), "add_generation_prompt": True, **specials}
     given = json.dumps({"template": template, "variables": variables, "longest": _LONGEST})
     command = [sys.executable, "-P", "-m", "tlkit.core.language.text.rendering"]

@@ -33,8 +33,8 @@ def limit() -> None:
 
 def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
     """Return a template's text; ValueError where it is longer than ``longest`` characters."""
-    from jinja2.ext import loopcontrols  # an extra, which the parent looks for
-    from jinja2.sandbox import ImmutableSandboxedEnvironment  # the same
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _to_json

@@ -140,8 +140,13 @@
   }
   let whole = null;
   const frame = () => document.getElementById("view").setAttribute("viewBox", `${box.x} ${box.y} ${box.width} ${box.height}`);
-  function fit() {
-    box = { x: 0, y: 0, width: whole.width || 100, height: whole.height || 100 };
+  // The whole, never larger than life; less of it, from its top, where `least` pixels a unit leave no room for all.
+  function fit(least = 0) {
+    const area = document.getElementById("view").getBoundingClientRect(), { width, height } = whole;
+    const scale = Math.max(Math.min(area.width / width || 1, area.height / height || 1, 1), least);
+    const seen = [area.width / scale || width, area.height / scale || height];
+    box = { x: (width - seen[0]) / 2, y: Math.min(0, (height - seen[1]) / 2), width: seen[0], height: seen[1] };
+    if (height > seen[1]) box.y = 0;
     frame();
   }
   function toggle(group) {
@@ -203,7 +208,7 @@
 
   document.getElementById("find").addEventListener("input", find);
   document.getElementById("colour").addEventListener("change", draw);
-  document.getElementById("fit").addEventListener("click", fit);
+  document.getElementById("fit").addEventListener("click", () => fit());
   document.getElementById("close").addEventListener("click", () => { opened.clear(); box = null; draw(); });
   document.getElementById("open").addEventListener("click", () => {
     const closed = new Set(operations.map((_, index) => shownAs(index)).filter((id) => id[0] === "g"));
@@ -229,5 +234,11 @@
   });
   view.addEventListener("pointerup", () => { held = null; });
   if (operations.every((op) => !op[UNIT])) document.querySelector("#colour option[value=unit]").remove();
+  // A graph within one module shows that module's parts at once.
+  for (let shown = ["g"]; shown.length === 1 && shown[0][0] === "g";) {
+    if (shown[0].length > 1) opened.add(+shown[0].slice(1));
+    shown = [...new Set(operations.map((_, index) => shownAs(index)))];
+  }
   draw();
+  fit(0.9);
 })();
