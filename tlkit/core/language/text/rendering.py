@@ -12,6 +12,9 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 from tlkit.errors import reason
 
 _MEMORY = 1 << 29
@@ -33,9 +36,6 @@ def limit() -> None:
 
 def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
     """Return a template's text; ValueError where it is longer than ``longest`` characters."""
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
