@@ -166,7 +166,7 @@ def test_an_engine_that_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.
     def refuse(self: object, model: object, *, keep: bool) -> object:
         raise UnsupportedGraph("no such graph")
 
-    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)
+    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda *given: True)
     monkeypatch.setattr(OnnxRuntime, "compile", refuse)
     np.testing.assert_array_equal(engine.bind({"x": X})()[0], wanted)
     assert engine.why == "PyTorch, eager: ONNX Runtime was left out: no such graph"
@@ -174,7 +174,8 @@ def test_an_engine_that_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_runtime_that_loses_the_rounding_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: False)
+    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda *given: False)
+    monkeypatch.setattr("tlkit.engines.onnx.selftest._FOUND", {})
     engine = loaded(tmp_path)
     engine.bind({"x": X})
     assert "does not keep f16's rounding" in engine.why and engine.why.startswith("PyTorch")

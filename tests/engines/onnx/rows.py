@@ -14,6 +14,7 @@ import torch
 from tests.mil.ops.optable import Case, feeds, read
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnx.lower.lower import ShapeRecorder, lower_to_onnx
+from tlkit.engines.onnx.selftest import spelling_for
 from tlkit.mil.lower import lower
 
 FAMILIES = Path(__file__).parents[2] / "mil" / "ops"
@@ -45,7 +46,7 @@ def both(row: Case, runtime: Any) -> tuple[Sequence[np.ndarray], Sequence[np.nda
     with torch.inference_mode():
         recorder.run(*[item.clone() for item in given])
         wanted = module(*[item.clone() for item in given])
-    graph = lower_to_onnx(module, function, recorder, runtime.spelling)
+    graph = lower_to_onnx(module, function, recorder, spelling_for(runtime))
     found = runtime.compile(graph.model()).bind([item.numpy() for item in given])()
     outputs = [item.numpy() for item in wanted if isinstance(item, torch.Tensor)]
     if len(outputs) != len(wanted):

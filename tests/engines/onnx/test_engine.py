@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tests.formats import packages
-from tests.mil.programs import call, function, tensor
+from tests.mil.programs import call, constant, function, tensor
 from tlkit.core.model.load import load_model
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
@@ -124,6 +124,30 @@ def test_overflow_and_nan_appear_and_pass_through_activations(name: str, tmp_pat
         assert np.isnan(found[output][0, 0]).all() and not np.isnan(found[output][0, 1]).any()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_one_overflow_and_one_nan_in_a_window_are_the_pools(name: str, tmp_path: Path) -> None:
+    kind, pooled = tensor("fp16", 1, 4, 2, 2), tensor("fp16", 1, 4, 1, 1)
+    window = {"kernel_sizes": "k", "strides": "k", "pad_type": "way"}
+    ops = [
+        constant("k", [2, 2], "int32"),
+        constant("way", "valid", "string"),
+        call("mul", "m", kind, x="x", y="x"),
+        call("relu", "r", kind, x="m"),
+        call("max_pool", "largest", pooled, x="r", **window),
+        call("mul", "m2", kind, x="x", y="x"),
+        call("sub", "n", kind, x="m2", y="m2"),
+        call("max_pool", "lost", pooled, x="n", **window),
+    ]
+    program = function({"x": kind}, ops, ["largest", "lost"])
+    x = np.ones((1, 4, 2, 2), np.float32)
+    x[0, :3, 1, 0] = 300, 255.9, -256
+    found = _engine(name, lambda: program, tmp_path).run({"x": x})
+    wanted = np.float32(255.9).astype(np.float16).astype(np.float32) ** 2
+    half = wanted.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(found["largest"].ravel(), [np.inf, half, np.inf, 1])
+    np.testing.assert_array_equal(found["lost"].ravel(), [np.nan, 0, np.nan, 0])
+
+
 def test_what_was_compiled_is_kept_and_a_damaged_entry_is_made_again(folder: Path, tmp_path: Path) -> None:
     path = packages.linear(tmp_path / "net.mlpackage")
     wanted = load_model(path, engine="onnxruntime").predict({"x": X})["y"]
@@ -148,7 +172,7 @@ def test_a_kept_graph_needs_no_second_compilation(
 
     monkeypatch.setattr(OnnxRuntime, "compile", refuse)
     np.testing.assert_array_equal(load_model(path, engine="onnxruntime").predict({"x": X})["y"], wanted)
-    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda runtime: True)
+    monkeypatch.setattr("tlkit.engines.onnx.selftest.keeps_rounding", lambda *given: True)
     with pytest.raises(AssertionError, match="compiled again"):
         load_model(path, engine="onnxruntime", cache=False).predict({"x": X})
 

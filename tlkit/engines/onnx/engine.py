@@ -177,10 +177,11 @@ class GraphEngine:
     def _compiled(self, arrays: Mapping[str, Any], shapes: Shapes) -> CompiledGraph:
         # What was compiled before needs none of it.
         from tlkit.engines.onnx.lower.lower import ShapeRecorder, lower_to_onnx
-        from tlkit.engines.onnx.selftest import keeps_rounding  # nor of this
+        from tlkit.engines.onnx.selftest import spelling_for  # nor of this
         from tlkit.mil.ops.kit.narrow import giving_back, mark_of
 
-        if self._rounding and not keeps_rounding(self._runtime):
+        spelling = spelling_for(self._runtime)
+        if spelling is None:
             raise UnavailableError(
                 f"{self._runtime.name} {self._runtime.version()} does not keep f16's rounding on this machine",
                 "use --engine eager, or --precision f32",
@@ -194,7 +195,7 @@ class GraphEngine:
         except Exception as error:
             reference.run(arrays)  # which says where it fails
             raise ExecutionError(reason(error)) from error
-        graph = lower_to_onnx(reference.module, self._function, recorder, self._runtime.spelling)
+        graph = lower_to_onnx(reference.module, self._function, recorder, spelling)
         narrow = [item for item in reference.module.buffers() if mark_of(item) is not None]
         # Its weights are the session's from now on, and each copy has the size of the model.
         self._reference = reference = recorder = None  # type: ignore[assignment]

@@ -33,8 +33,8 @@ class Runtime(Protocol):
     precision: str
 
     @property
-    def spelling(self) -> Spelling:
-        """How graphs are spelt for it."""
+    def spellings(self) -> tuple[Spelling, ...]:
+        """How graphs may be spelt for it, the best first: ``selftest.py`` says which holds."""
 
     def version(self) -> str:
         """Return the library's version and settings: what it compiles for another one is of no use."""

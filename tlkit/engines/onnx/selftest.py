@@ -19,21 +19,24 @@ _VALUES = (0.0, 1.0, -1.0, 1.00048828125, 1.00146484375, -2049.0, 2051.0, 0.1, 7
            -65520.0, 70000.0, -1e9, 1e38, np.inf, -np.inf, np.nan, 2.0**-14, 6.1e-5, 6.103e-5, 5.96e-8, 2.98e-8,
            2.9803e-8, -8.95e-8, 3.14159274, 1024.5, -1025.5, 333.333, 1e-3, 12345.678)  # fmt: skip
 
-_FOUND: dict[str, bool] = {}
+_FOUND: dict[str, Spelling | None] = {}
 
 
-def keeps_rounding(runtime: Runtime) -> bool:
-    """Whether the values come out as numpy's casts to f16 make them."""
+def spelling_for(runtime: Runtime) -> Spelling | None:
+    """Return the first of the runtime's spellings that rounds as numpy's casts to f16 do, or that does not round; None
+    where it keeps none."""
     version = runtime.version()
     if version not in _FOUND:
-        _FOUND[version] = _keeps(runtime)
+        kept = (way for way in runtime.spellings if not way.rounding or keeps_rounding(runtime, way))
+        _FOUND[version] = next(kept, None)
     return _FOUND[version]
 
 
-def _keeps(runtime: Runtime) -> bool:
+def keeps_rounding(runtime: Runtime, spelling: Spelling) -> bool:
+    """Whether the values come out as numpy's casts to f16 make them."""
     values = np.array(_VALUES, np.float32).reshape(1, 8, 4, 1).repeat(4, 3)
     try:
-        session = runtime.compile(check_graph(runtime.spelling, values.shape).model())
+        session = runtime.compile(check_graph(spelling, values.shape).model())
         found = session.bind([values])()
     except Exception:  # whatever it is, this runtime is not used
         return False

@@ -26,9 +26,9 @@ class OnnxRuntime:
         self.precision, self.streams = precision, min(streams or threads(), threads())
 
     @property
-    def spelling(self) -> Spelling:
+    def spellings(self) -> tuple[Spelling, ...]:
         """f16's rounding as casts: ONNX Runtime does them as they are, and does not fuse arithmetic."""
-        return Spelling("casts" if self.precision == "f16" else "")
+        return (Spelling("casts" if self.precision == "f16" else ""),)
 
     def version(self) -> str:
         """Return ONNX Runtime's version, the precision and the number of threads."""

@@ -11,6 +11,7 @@ import openvino
 
 from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
+from tlkit.engines.openvino.casts import keep_casts
 from tlkit.engines.openvino.library import core, last_line
 from tlkit.errors import ExecutionError, UnavailableError
 from tlkit.host.machine import threads
@@ -29,9 +30,10 @@ class OpenVINORuntime:
             )
 
     @property
-    def spelling(self) -> Spelling:
-        """f16's rounding as arithmetic: OpenVINO removes casts."""
-        return Spelling("arithmetic" if self.precision == "f16" else "")
+    def spellings(self) -> tuple[Spelling, ...]:
+        """f16's rounding as casts (``casts.py``), and as arithmetic for an OpenVINO that removes casts all the same."""
+        ways = ("casts", "arithmetic") if self.precision == "f16" else ("",)
+        return tuple(Spelling(rounding, careful=rounding != "", attention=True) for rounding in ways)
 
     def version(self) -> str:
         """Return OpenVINO's version, the precision and the number of threads."""
@@ -67,7 +69,7 @@ def _read(model: OnnxModel) -> Any:
     for tensor in [item for item in message.graph.initializer if item.name in apart]:
         message.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         message.graph.initializer.remove(tensor)
-    read = core().read_model(message.SerializeToString())
+    read = keep_casts(core().read_model(message.SerializeToString()))
     for parameter in read.get_parameters():
         if parameter.get_friendly_name() in apart:
             constant = openvino.op.Constant(apart[parameter.get_friendly_name()], shared_memory=True)

@@ -1,12 +1,12 @@
 """The rounding to f16 in an f32 graph, by both runtimes, against numpy's casts.
 
 Covers tlkit/engines/onnx/kit/rounding.py, tlkit/engines/onnx/kit/graph.py, tlkit/engines/onnx/selftest.py,
-tlkit/engines/onnx/runtime.py, tlkit/engines/openvino/runtime.py, tlkit/engines/onnxruntime/runtime.py.
+tlkit/engines/onnx/runtime.py, tlkit/engines/openvino/runtime.py, tlkit/engines/openvino/casts.py,
+tlkit/engines/onnxruntime/runtime.py.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -51,10 +51,17 @@ def wanted(x: np.ndarray, clamp: tuple[float, float] | None) -> np.ndarray:
         return half if clamp is None else np.minimum(np.maximum(half, np.float32(clamp[0])), np.float32(clamp[1]))
 
 
-@pytest.mark.parametrize(("name", "convolved"), list(itertools.product(("openvino", "onnxruntime"), (False, True))))
-def test_it_is_numpys_cast_alone_clamped_and_after_a_convolution(name: str, convolved: bool) -> None:
+WAYS = [("openvino", way) for way in ("casts", "arithmetic")] + [("onnxruntime", "casts")]
+
+
+def spelt(library: Any, way: str) -> Spelling:
+    return next(item for item in library.spellings if item.rounding == way)
+
+
+@pytest.mark.parametrize(("name", "way", "convolved"), [(*way, after) for way in WAYS for after in (False, True)])
+def test_it_is_numpys_cast_alone_clamped_and_after_a_convolution(name: str, way: str, convolved: bool) -> None:
     library, x = runtime(name), values()
-    graph = OnnxGraph(library.spelling)
+    graph = OnnxGraph(spelt(library, way))
     port = GraphValue(input_name(0), F32, x.shape)
     graph.inputs.append(port)
     ones = np.ones((16, 1, 1, 1), np.float32)
@@ -72,23 +79,32 @@ def test_it_is_numpys_cast_alone_clamped_and_after_a_convolution(name: str, conv
         np.testing.assert_array_equal(found[2 * place + 1], again, err_msg=str(clamp))
 
 
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_the_runtimes_pass_the_self_test(name: str) -> None:
-    assert selftest.keeps_rounding(runtime(name))
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_the_runtimes_pass_the_self_test(name: str, way: str) -> None:
+    library = runtime(name)
+    assert selftest.keeps_rounding(library, spelt(library, way))
 
 
-def test_the_self_test_finds_that_openvino_removes_casts() -> None:
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_what_was_kept_rounds_as_what_was_compiled(name: str, way: str) -> None:
+    library, x = runtime(name), np.linspace(-9, 70000, 4096, dtype=np.float32).reshape(1, 16, 16, 16)
+    blob = library.compile(selftest.check_graph(spelt(library, way), x.shape).model()).blob()
+    for found, want in zip(library.restore(blob).bind([x])(), selftest.expected(x), strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
+def test_casts_are_the_choice() -> None:
+    assert [selftest.spelling_for(runtime(name)).rounding for name in ("openvino", "onnxruntime")] == ["casts"] * 2
+
+
+def test_an_openvino_that_removes_casts_is_found_and_gets_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     library = runtime("openvino")
-
-    class Casting(type(library)):  # type: ignore[misc]
-        spelling = Spelling("casts")
-
-        def version(self) -> str:
-            return "with casts"
-
-    assert not selftest.keeps_rounding(Casting("f16"))
+    monkeypatch.setattr("tlkit.engines.openvino.runtime.keep_casts", lambda model: model)
+    monkeypatch.setattr(selftest, "_FOUND", {})
+    assert not selftest.keeps_rounding(library, spelt(library, "casts"))
+    assert selftest.spelling_for(library) == spelt(library, "arithmetic")
 
 
 def test_the_self_test_finds_that_nothing_rounds() -> None:
     library = runtime("onnxruntime", "f32")
-    assert not selftest.keeps_rounding(library)
+    assert not selftest.keeps_rounding(library, Spelling(""))

@@ -12,6 +12,7 @@ from tests.engines.onnx.kit.test_rounding import runtime
 from tests.engines.onnx.rows import HALF, difference
 from tests.engines.torch.fused.programs import attention
 from tlkit.engines.onnx.lower.lower import ShapeRecorder, lower_to_onnx
+from tlkit.engines.onnx.selftest import spelling_for
 from tlkit.mil.lower import lower
 
 
@@ -24,7 +25,7 @@ def lowered(gain: float, name: str) -> tuple[list[str], Any, np.ndarray[Any, Any
     with torch.inference_mode():
         recorder.run(*given)
         (wanted,) = module(*given)
-    graph = lower_to_onnx(module, program, recorder, made.spelling)
+    graph = lower_to_onnx(module, program, recorder, spelling_for(made))
     kinds = [node.op_type for node in graph.nodes]
     first = kinds.index("MatMul", kinds.index("MatMul") + 1) if kinds.count("MatMul") == 3 else kinds.index("MatMul")
     last = len(kinds) - 1 - kinds[::-1].index("MatMul")

@@ -77,17 +77,14 @@ class GraphValue:
 class Spelling:
     """How a graph is spelt for a runtime.
 
-    ``rounding`` is how f16's rounding is written: ``"arithmetic"`` (see ``rounding.py``), ``"casts"`` to f16 and back,
-    or ``""`` for none. The arithmetic is for a runtime whose minima and maxima lose a NaN, so that these are written
-    with comparisons there (``careful``).
+    ``rounding`` is how f16's rounding is written: ``"casts"`` to f16 and back, ``"arithmetic"`` (see ``rounding.py``),
+    or ``""`` for none. ``careful`` says that the runtime's own minima and maxima would lose a NaN that counts, so that
+    they are written otherwise. ``attention`` says that it makes one kernel of an attention that is not rounded inside.
     """
 
     rounding: str
-
-    @property
-    def careful(self) -> bool:
-        """Whether the runtime's own minima and maxima would lose a NaN that counts."""
-        return self.rounding == "arithmetic"
+    careful: bool = False
+    attention: bool = False
 
 
 Operand = GraphValue | float | int | bool | Sequence[int] | np.ndarray[Any, Any]

@@ -1,8 +1,9 @@
 """Rounding to f16 inside an f32 graph: to the nearest, ties to even, subnormals and infinities as in IEEE 754.
 
-As casts to f16 and back it is two nodes, which ONNX Runtime executes as they are. OpenVINO removes such a pair, since
-all values are f32 to it. So it is written there in f32 arithmetic that no compiler may simplify (floating point is not
-associative), and that it fuses to one loop over the values. With x between -2^20 and 2^20 and a = |x|::
+As casts to f16 and back it is two nodes, which ONNX Runtime executes as they are, and OpenVINO where it is told to
+(``engines/openvino/casts.py``). Where it is not, it removes such a pair, since all values are f32 to it. For that case
+there is f32 arithmetic that no compiler may simplify (floating point is not associative), and that OpenVINO fuses to
+one loop over the values, too. With x between -2^20 and 2^20 and a = |x|::
 
     m = max(8192 a, 0.75)        t = x + m        r = t - (t - x)        result = 2^-112 (2^112 r)
 
@@ -14,8 +15,9 @@ is found when it is loaded (``engines/onnx/selftest.py``).
 
 The bounds of x, and those of a clamp that comes before, cost nothing more. They are written so that a NaN stays one,
 measured with OpenVINO 2026.4: max(constant, x) keeps it and max(x, constant) does not, nor does the clamp that a
-minimum and a maximum next to each other are fused to. So a factor of 2^-4 stands between the two, and a maximum that
-does nothing between the two factors of the end. Comparisons and selections cost a third of a convolution more.
+minimum and a maximum next to each other are fused to. So the casts stand between the two; in the arithmetic, a factor
+of 2^-4 does, and a maximum that does nothing stands between the two factors of the end. Comparisons and selections cost
+a third of a convolution more.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def rounded(graph: OnnxGraph, x: GraphValue) -> GraphValue:
     """Return ``x`` clamped and rounded to f16, carried in f32; not rounded where the graph does not round."""
     if not graph.spelling.rounding or not x.is_float:
         return clamped(graph, x)
-    made = _casts(graph, clamped(graph, x)) if graph.spelling.rounding == "casts" else _arithmetic(graph, x)
+    made = _arithmetic(graph, x) if graph.spelling.rounding == "arithmetic" else _casts(graph, x)
     return replace(made, shape=x.shape, raw=False, clamp=None, **_marks(x))
 
 
@@ -78,8 +80,15 @@ def _within(graph: OnnxGraph, x: GraphValue, low: float, high: float) -> GraphVa
 def _casts(graph: OnnxGraph, x: GraphValue) -> GraphValue:
     from onnx import TensorProto
 
+    low, high = x.clamp or (-math.inf, math.inf)
+    between = graph.spelling.careful and low <= high
+    if not between:
+        x = clamped(graph, x)
+    elif high < math.inf:
+        x = graph.op("Min", _number(graph, high), x)
     half = graph.op("Cast", x, dtype="float16", to=TensorProto.FLOAT16)
-    return graph.op("Cast", half, dtype=F32, to=TensorProto.FLOAT)
+    whole = graph.op("Cast", half, dtype=F32, to=TensorProto.FLOAT)
+    return graph.op("Max", _number(graph, low), whole) if between and low > -math.inf else whole
 
 
 def _arithmetic(graph: OnnxGraph, x: GraphValue) -> GraphValue:

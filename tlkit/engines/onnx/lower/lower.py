@@ -99,7 +99,7 @@ class _Lowerer:
         self.graph = OnnxGraph(spelling)
         self.values: dict[fx.Node, Any] = {}
         self.settled: dict[str, GraphValue] = {}
-        self.inner = _inside_attention(module, function) if spelling.rounding == "arithmetic" else frozenset()
+        self.inner = _inside_attention(module, function) if spelling.rounding and spelling.attention else frozenset()
 
     def run(self) -> OnnxGraph:
         inputs = iter(self.function.inputs)

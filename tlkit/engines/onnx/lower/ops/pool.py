@@ -42,6 +42,8 @@ def max_pool(
 ) -> GraphValue:
     """The largest value of each window; a window with a NaN gives NaN, which the runtimes' own pools lose."""
     window, _ = _window(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+    if x.raw:
+        return replace(_largest_raw(g, x, window), positive=x.positive and not any(window["pads"]))
     found = replace(g.op("MaxPool", x, **window), positive=x.positive and not any(window["pads"]), small=x.small)
     if not g.spelling.rounding:
         return found
@@ -51,6 +53,16 @@ def max_pool(
     return replace(
         g.op("Where", none, found, g.constant(np.array(np.nan, np.float32)), dtype=F32), positive=found.positive
     )
+
+
+def _largest_raw(g: OnnxGraph, x: GraphValue, window: dict[str, Any]) -> GraphValue:
+    """The same of what is rounded later, by one pool: above what f16 has, two numbers stand for infinity, which the
+    rounding makes of the one, and for NaN."""
+    infinite, nothing = g.constant(np.array(2.0**17, np.float32)), g.constant(np.array(2.0**18, np.float32))
+    number = g.op("Equal", x, x, dtype=BOOL)
+    found = g.op("MaxPool", g.op("Where", number, g.op("Min", infinite, x), nothing, dtype=F32), **window)
+    lost = g.op("Greater", found, infinite, dtype=BOOL)
+    return g.op("Where", lost, g.constant(np.array(np.nan, np.float32)), found, dtype=F32)
 
 
 @lowers(mil.avg_pool, mil.avg_pool_measured)
