@@ -3,8 +3,8 @@
 A graph compiler takes seconds, which one inference never earns back. So PyTorch eager runs the first inferences of a
 model, unless what was compiled before lies in the cache; graphs are compiled when more follow, or at once where
 inputs are bound to be run again and again. Programs without a graph are known by a look at their operations. Of the
-others each engine compiles its own, a short trial says which is the fastest (``trial.py``), and the cache keeps that
-beside the graph, so that it is not asked twice. What an engine refuses, the next one gets, and PyTorch in the end.
+others each engine compiles its own, a short trial says which is the fastest (``engines/trial.py``), and the cache keeps
+that beside the graph, so that it is not asked twice. What an engine refuses, the next one gets, and PyTorch in the end.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.engines.auto.trial import at_once, trial
 from tlkit.engines.engine import Allocation, Engine, HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
 from tlkit.engines.onnx.keep import LARGE, Keep, keep_for, size_of
 from tlkit.engines.onnx.kind import GraphKind
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.torch.kind import TorchKind
+from tlkit.engines.trial import at_once, trial
 from tlkit.errors import LoadError, UnavailableError
 from tlkit.host.conditions import is_busy
 from tlkit.host.machine import available_memory

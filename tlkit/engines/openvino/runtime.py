@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import openvino
 
+from tlkit.engines.onnx.keep import LARGE
 from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
-from tlkit.engines.openvino.casts import keep_casts
+from tlkit.engines.openvino.kernels import faster
 from tlkit.engines.openvino.library import core, last_line
+from tlkit.engines.openvino.marks import marked
 from tlkit.errors import ExecutionError, UnavailableError
 from tlkit.host.machine import threads
 
@@ -31,7 +33,7 @@ class OpenVINORuntime:
 
     @property
     def spellings(self) -> tuple[Spelling, ...]:
-        """f16's rounding as casts (``casts.py``), and as arithmetic for an OpenVINO that removes casts all the same."""
+        """f16's rounding as casts (``marks.py``), and as arithmetic for an OpenVINO that removes casts all the same."""
         ways = ("casts", "arithmetic") if self.precision == "f16" else ("",)
         return tuple(Spelling(rounding, careful=rounding != "", attention=True) for rounding in ways)
 
@@ -42,9 +44,17 @@ class OpenVINORuntime:
     def compile(self, model: OnnxModel, *, keep: bool = True) -> OpenVINOSession:
         """Compile an ONNX model; OpenVINO reads large constants where they lie."""
         try:
-            return OpenVINOSession(core().compile_model(_read(model), "CPU", self._settings()))
+            return OpenVINOSession(self._fastest(_message(model), model.apart))
         except RuntimeError as error:
             raise UnsupportedGraph(f"OpenVINO refuses the graph: {last_line(error)}") from None
+
+    def _fastest(self, message: bytes, apart: Mapping[str, Array]) -> Any:
+        def compiled(blocked: bool = False) -> Any:
+            return core().compile_model(_read(message, apart, blocked), "CPU", self._settings())
+
+        if sum(array.nbytes for array in apart.values()) > LARGE:
+            return compiled()  # there is no memory to try with
+        return faster(compiled(), lambda: compiled(blocked=True))
 
     def restore(self, blob: bytes) -> OpenVINOSession:
         """Return what was exported."""
@@ -60,16 +70,21 @@ class OpenVINORuntime:
         return found | ({"NUM_STREAMS": min(self.streams, threads())} if self.streams > 1 else {})
 
 
-def _read(model: OnnxModel) -> Any:
-    """Return OpenVINO's model. Its large constants are read as inputs, which are then exchanged for the constants: no
-    message has to hold them, and nothing is copied."""
+def _message(model: OnnxModel) -> bytes:
+    """Return the model as a message that has its large constants as inputs: it need not hold them."""
     from onnx import helper
 
-    message, apart = model.message, model.apart
-    for tensor in [item for item in message.graph.initializer if item.name in apart]:
+    message = model.message
+    for tensor in [item for item in message.graph.initializer if item.name in model.apart]:
         message.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         message.graph.initializer.remove(tensor)
-    read = keep_casts(core().read_model(message.SerializeToString()))
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def _read(message: bytes, apart: Mapping[str, Array], blocked: bool) -> Any:
+    """Return OpenVINO's model, marked, and with its large constants, which are not copied, instead of inputs."""
+    read = marked(core().read_model(message), blocked=blocked)
     for parameter in read.get_parameters():
         if parameter.get_friendly_name() in apart:
             constant = openvino.op.Constant(apart[parameter.get_friendly_name()], shared_memory=True)

@@ -1,7 +1,7 @@
 """The rounding to f16 in an f32 graph, by both runtimes, against numpy's casts.
 
 Covers tlkit/engines/onnx/kit/rounding.py, tlkit/engines/onnx/kit/graph.py, tlkit/engines/onnx/selftest.py,
-tlkit/engines/onnx/runtime.py, tlkit/engines/openvino/runtime.py, tlkit/engines/openvino/casts.py,
+tlkit/engines/onnx/runtime.py, tlkit/engines/openvino/runtime.py, tlkit/engines/openvino/marks.py,
 tlkit/engines/onnxruntime/runtime.py.
 """
 
@@ -99,7 +99,7 @@ def test_casts_are_the_choice() -> None:
 
 def test_an_openvino_that_removes_casts_is_found_and_gets_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     library = runtime("openvino")
-    monkeypatch.setattr("tlkit.engines.openvino.runtime.keep_casts", lambda model: model)
+    monkeypatch.setattr("tlkit.engines.openvino.runtime.marked", lambda model, blocked: model)
     monkeypatch.setattr(selftest, "_FOUND", {})
     assert not selftest.keeps_rounding(library, spelt(library, "casts"))
     assert selftest.spelling_for(library) == spelt(library, "arithmetic")

@@ -1,7 +1,7 @@
 """Rounding to f16 inside an f32 graph: to the nearest, ties to even, subnormals and infinities as in IEEE 754.
 
 As casts to f16 and back it is two nodes, which ONNX Runtime executes as they are, and OpenVINO where it is told to
-(``engines/openvino/casts.py``). Where it is not, it removes such a pair, since all values are f32 to it. For that case
+(``engines/openvino/marks.py``). Where it is not, it removes such a pair, since all values are f32 to it. For that case
 there is f32 arithmetic that no compiler may simplify (floating point is not associative), and that OpenVINO fuses to
 one loop over the values, too. With x between -2^20 and 2^20 and a = |x|::
 

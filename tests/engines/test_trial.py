@@ -1,10 +1,10 @@
-"""The trial that ``auto`` chooses by."""
+"""The trial that ``auto`` chooses an engine by, and OpenVINO its kernels."""
 
 from __future__ import annotations
 
 import time
 
-from tlkit.engines.auto.trial import trial
+from tlkit.engines.trial import trial
 
 
 def test_the_shortest_call_of_each_counts_and_the_first_does_not() -> None:
