@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("openvino")
 
 from tlkit.engines.onnx.kit.graph import F32, GraphValue, OnnxGraph, OnnxModel, Spelling, input_name
-from tlkit.engines.openvino import kernels
+from tlkit.engines.openvino import kernels, marks
 from tlkit.engines.openvino.runtime import OpenVINORuntime, OpenVINOSession
 
 X = np.random.default_rng(0).standard_normal((1, 3, 9, 9), np.float32)
@@ -56,6 +56,12 @@ def test_what_needs_less_time_is_taken_computes_the_same_and_is_kept(monkeypatch
     kept = OpenVINORuntime("f32").restore(blob)
     assert kinds(kept) == kinds(other)
     np.testing.assert_array_equal(result(kept), result(other))
+
+
+def test_an_openvino_that_does_not_know_the_kernels_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = result(compiled(monkeypatch, {"first": 1.0, "other": 1.0}))
+    monkeypatch.setitem(marks._BLOCKED, "value", "cpu:no_such_kernel")
+    np.testing.assert_array_equal(result(compiled(monkeypatch, {"first": 1.0, "other": 0.5})), wanted)
 
 
 def test_a_short_inference_is_not_worth_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
