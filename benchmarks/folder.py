@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fixtures.networks import NETWORKS
 from tlkit.core.convert.convert import convert
 from tlkit.core.model.load import Model, load_model
-from tlkit.core.run.folder import run_folder
+from tlkit.core.run.data.samples import FolderSet
+from tlkit.core.run.folder import run_samples
 from tlkit.core.run.run import ran_by
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         image = model.inputs[0].name
         given = {image: images / "0.jpg"}
         calls = [model.bind(given) for _ in range(model.streams(given))]
-        run_folder(model, image, images, {})  # whatever is done once
+        run_samples(model, FolderSet(images, image), {})  # whatever is done once
         rounds, peaks = [], []
         for _ in range(options.rounds):
             seconds, grown = _folder(model, image, images, folder / "out.npz")
@@ -90,7 +91,7 @@ def _folder(model: Model, image: str, images: Path, goal: Path) -> tuple[float, 
         peaks[done > total // 2] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     start = perf_counter()
-    run_folder(model, image, images, {}, save_outputs=str(goal), force=True, progress=moved)
+    run_samples(model, FolderSet(images, image), {}, save_outputs=str(goal), force=True, progress=moved)
     return perf_counter() - start, peaks.get(True, 0) - peaks.get(False, 0)
 
 

@@ -161,7 +161,7 @@ def test_a_folder_is_a_line_a_file(tlkit: Shell, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in outcome.out.splitlines()]
     assert outcome.code == 0 and [row["file"] for row in rows] == ["a.png", "b.png"]
     assert all(row["outputs"][0]["label"] in packages.LABELS for row in rows)
-    assert "2 files in" in outcome.err
+    assert "2 samples in" in outcome.err
     assert tlkit("run", path, "--input", f"image={tmp_path / 'images'}", "--check-nan").code == 2
 
 

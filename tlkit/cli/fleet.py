@@ -10,19 +10,16 @@ import typer
 
 from tlkit.cli.options import shared as options
 from tlkit.cli.options.bench import Format, Report, chosen_format
+from tlkit.cli.options.many import Cluster, Jobs
 from tlkit.cli.sink import output
 from tlkit.cli.sink.page import Page
 from tlkit.errors import UsageError
 from tlkit.host.interrupt import last_output
 
 if TYPE_CHECKING:
-    from tlkit.cli.sink.stream import Progress
-    from tlkit.fleet.executor import Executor
     from tlkit.fleet.journal import Journal
     from tlkit.fleet.plan import FleetPlan
-    from tlkit.fleet.run import FleetResult, FleetTally
-
-_ENTRY = "tlkit.cli.job:run"
+    from tlkit.fleet.run import FleetResult
 
 PlanFile = Annotated[str | None, typer.Argument(metavar="PLAN", help="The plan: a .toml, .yaml or .json file.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the jobs and what each needs, and run none.")]
@@ -30,10 +27,6 @@ Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema of
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the journal ends: what is done is not run again.")]
 JournalFile = Annotated[
     str | None, typer.Option("--journal", metavar="FILE", help="The journal; by default the plan's name + .journal.")
-]
-Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="How many jobs run at a time here.")]
-Cluster = Annotated[
-    str | None, typer.Option("--cluster", metavar="ADDRESS|auto", help="Run on a Ray cluster (the extra `ray`).")
 ]
 
 
@@ -107,6 +100,7 @@ def _run(
     sink: output.Sink, plan: FleetPlan, place: Path, resume: bool, jobs: int | None, cluster: str | None, force: bool
 ) -> FleetResult:
     from tlkit import __version__
+    from tlkit.cli.many.side_by_side import executor_for, show_tally
     from tlkit.fleet.journal import Journal
     from tlkit.fleet.plan import check_outputs
     from tlkit.fleet.run import run_fleet
@@ -122,10 +116,10 @@ def _run(
     try:
         _tell_past(sink, journal, plan)
         check_outputs(plan.jobs, journal.past.started, force)
-        executor = _executor(jobs or plan.at_a_time, cluster)
+        executor = executor_for(jobs or plan.at_a_time, cluster)
         try:
             with sink.progress("starting", len(plan.jobs)) as bar:
-                return run_fleet(plan.jobs, executor, journal, lambda tally: _show(bar, tally), force)
+                return run_fleet(plan.jobs, executor, journal, lambda tally: show_tally(bar, tally), force)
         except KeyboardInterrupt:
             sink.note(f"{place} has what was done: go on with --resume")
             raise
@@ -142,33 +136,3 @@ def _tell_past(sink: output.Sink, journal: Journal, plan: FleetPlan) -> None:
     there = {job.key for job in plan.jobs}
     if past.done and not there & past.done.keys():
         sink.warn(f"{journal.path}: none of the {len(past.done)} jobs done there is in this plan")
-
-
-def _executor(jobs: int, cluster: str | None) -> Executor:
-    if cluster is not None:
-        from tlkit.fleet.cluster import RayExecutor
-
-        return RayExecutor(_ENTRY, cluster, jobs)
-    from tlkit.fleet.executor import LocalExecutor
-    from tlkit.fleet.nodes import this_node
-    from tlkit.host.machine import describe_machine
-
-    jobs = jobs or describe_machine().cores
-    return LocalExecutor(_ENTRY, jobs, this_node(jobs))
-
-
-def _about(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _show(bar: Progress, tally: FleetTally) -> None:
-    left = tally.left_seconds()
-    parts = [
-        f"{tally.running} running",
-        *([f"{tally.failed + tally.aside} failed"] if tally.failed + tally.aside else []),
-    ]
-    parts += [f"{tally.rate():.1f}/s", f"{_about(left)} left"] if left is not None else []
-    bar.describe(", ".join(parts))
-    bar.update(tally.before + tally.ended, tally.total)

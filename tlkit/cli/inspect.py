@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlkit.cli.options import shared as options
+from tlkit.cli.options.many import Cluster, Jobs
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tlkit.core.inspect.inspection import Inspection
@@ -137,6 +140,8 @@ def inspect(
     format: Format = None,
     function: options.Function = None,
     stage: options.Stage = None,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -153,18 +158,21 @@ def inspect(
     tlkit inspect net.mlpackage --risks --input x=cat.png
     tlkit inspect net.mlpackage --graph net.html
     tlkit inspect net.mlpackage --json | jq .inputs
+    tlkit inspect zoo/ --stats --jobs 4   each model in a folder
     """
+    values = dict(locals())
+    given = {name: value for name, value in values.items() if value != signature(inspect).parameters[name].default}
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from pathlib import Path
 
     model, patterns = _model_first(model, list(patterns or ()), ops)
     path = Path(model)
-    if html is not None and not placement:
-        raise UsageError("--html goes with --placement", "add --placement")
-    if inputs and not risks:
-        raise UsageError("--input goes with --risks", "add --risks")
-    if graph is not None and (weights or tensors or diff or stats or hashes):
-        raise UsageError("--graph draws operations", "leave the options of tensors out")
+    _refuse(given)
+    if jobs or cluster or path.is_dir():
+        from tlkit.cli.many.inspect import inspect_many, inspects_many
+
+        if inspects_many(path, given):
+            return inspect_many(sink, path, given)
     if path.is_dir() and _folder(sink, path):
         return
     from tlkit.core.inspect.inspect import inspect as look
@@ -215,6 +223,16 @@ class _Listing:
     patterns: tuple[str, ...]
     depth: int | None
     mil: bool
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    """UsageError for options that need others, which are not ``given``."""
+    if "html" in given and "placement" not in given:
+        raise UsageError("--html goes with --placement", "add --placement")
+    if "inputs" in given and "risks" not in given:
+        raise UsageError("--input goes with --risks", "add --risks")
+    if "graph" in given and given.keys() & {"weights", "tensors", "diff", "stats", "hashes"}:
+        raise UsageError("--graph draws operations", "leave the options of tensors out")
 
 
 def _model_first(model: str, patterns: list[str], ops: bool) -> tuple[str, list[str]]:

@@ -10,7 +10,7 @@ from tlkit.cli.app import main
 # What each subcommand imports when it is called: a worker imports it once, before it forks.
 _HEAVY = ("torch", "tlkit.core.convert.verify", "tlkit.formats.coreml.open")
 IMPORTS = {
-    "inspect": ("rich.console", "tlkit.core.inspect", "tlkit.formats.coreml.open"),
+    "inspect": ("rich.console", "tlkit.core.inspect.inspect", "tlkit.formats.coreml.open", "tlkit.formats.describe"),
     "run": _HEAVY,
     "convert": (*_HEAVY, "tlkit.core.convert"),
     "edit": _HEAVY,

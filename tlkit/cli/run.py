@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tlkit.cli.accuracy import refuse, run_labels
 from tlkit.cli.language import Wanted, refuse_others, run_language
+from tlkit.cli.many.run import many_inputs, run_many, slow_work
 from tlkit.cli.options import accuracy, language
+from tlkit.cli.options import many as many_options
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
-from tlkit.cli.sink.stream import Progress
-from tlkit.engines.told import listening, remarks
-from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +23,11 @@ if TYPE_CHECKING:
 
 SaveOutputs = Annotated[
     str | None,
-    typer.Option("--save-outputs", metavar="FILE", help="Write the outputs to a .npz or .safetensors file."),
+    typer.Option(
+        "--save-outputs",
+        metavar="FILE",
+        help="Write the outputs: a .npz or .safetensors; of many inputs a .npz, a .parquet or a folder.",
+    ),
 ]
 Until = Annotated[
     str | None,
@@ -86,6 +86,10 @@ def run(
     top: options.Top = 5,
     save_outputs: SaveOutputs = None,
     check_nan: CheckNan = False,
+    jobs: many_options.Jobs = None,
+    cluster: many_options.Cluster = None,
+    part: many_options.Part = None,
+    rows: many_options.Rows = None,
     force: options.Force = False,
     labels: accuracy.Labels = None,
     classes: accuracy.Classes = None,
@@ -120,6 +124,8 @@ def run(
         --save-outputs out.npz
     tlkit run flexible.mlpackage --shape x=4,8 --check-nan --json
     tlkit run digits.mlpackage --input images/   each file of a folder, a row each
+    tlkit run net.mlpackage --input x=data.parquet:column --jobs 4 \\
+        --save-outputs out.parquet
     tlkit run digits.mlpackage --labels held-out/   accuracy: a folder per class
     tlkit run net.mlpackage --emulate ane --check-nan   as the Neural Engine would
     tlkit run net.mlpackage --until softmax_0 --dump values --ops 'linear*'
@@ -143,11 +149,10 @@ def run(
     settings = {name: values[name] for name in _HOW} | {"unit": units}
     if labels is not None:
         return run_labels(sink, model, labels, settings | values, top)
-    if any(Path(text).is_dir() or Path(text.partition("=")[2] or ".no").is_dir() for text in inputs or ()):
-        alone = {"--shape": shapes, "--until": until, "--dump": dump, "--ops": ops, "--check-nan": check_nan}
-        return _folder(sink, model, inputs or [], settings, alone, custom or [], seed, save_outputs, force)
+    if many_inputs(given):
+        return run_many(sink, model, settings, given)
 
-    with sink.progress(f"running {model}") as bar, _slow_work(bar, f"running {model}"):
+    with sink.progress(f"running {model}") as bar, slow_work(bar, f"running {model}"):
         # Told when the bar is gone, which they would break.
         notes: list[str] = []
         result = execute(
@@ -183,74 +188,6 @@ def run(
     sink.answer(_document(result, notes, top), lambda: _show(result, top))
     if check_nan and (result.not_finite or result.stray):
         raise typer.Exit(1)
-
-
-def _folder(
-    sink: output.Sink,
-    model: str,
-    inputs: list[str],
-    settings: dict[str, Any],
-    alone: dict[str, Any],
-    custom: list[str],
-    seed: int,
-    save_outputs: str | None,
-    force: bool,
-) -> None:
-    """Run the model on each file of a folder: a line a file, and in the end how many and how fast."""
-    from tlkit.core.model.custom import customs
-    from tlkit.core.model.load import load_model
-    from tlkit.core.model.values import collect
-    from tlkit.core.run.folder import FolderRow, folder_of, run_folder
-
-    for flag, value in alone.items():
-        if value:
-            raise UsageError(f"{flag} looks into one inference, and a folder is many", "name one file")
-    loaded = load_model(model, custom=customs(custom), streams=0, **settings)
-    found = folder_of(loaded.inputs, inputs)
-    if found is None:
-        raise UsageError("no input of the model is given the folder", "write --input NAME=FOLDER")
-    if settings["precision"] == "bf16":
-        sink.note("bf16 is fast, and not faithful to what the package declares")
-    name, folder = found
-    texts = [
-        text
-        for text in inputs
-        if not (Path(text) == folder or text == f"{name}={folder}" or text == f"{name}={folder}/")
-    ]
-    rest = tuple(spec for spec in loaded.inputs if spec.name != name)
-    others = collect(rest, texts, (), seed, sink.note, loaded.stored) if rest else {}
-    with sink.progress(f"running {model}") as bar, _slow_work(bar, f"running {model}"):
-
-        def each(row: FolderRow) -> None:
-            sink.row({"file": row.file, "outputs": row.outputs}, f"{row.file}  {_in_short(row.outputs)}")
-
-        result = run_folder(
-            loaded, name, folder, others, save_outputs=save_outputs, force=force, each=each, progress=bar.update
-        )
-    sink.note(f"{result.count} files in {result.seconds:.2f} s, {result.count / result.seconds:.1f} a second")
-    if save_outputs:
-        sink.note(f"outputs written to {save_outputs}")
-    if loaded.emulated is not None:
-        sink.note(loaded.emulated.text)
-    for remark in remarks():
-        sink.note(remark)
-    sink.debug(f"ran by {result.ran}")
-
-
-@contextmanager
-def _slow_work(bar: Progress, description: str) -> Iterator[None]:
-    """Show slow work of engines, such as compiling, in the place of the bar's description."""
-    with listening(lambda work: bar.describe(work or description)):
-        yield
-
-
-def _in_short(outputs: tuple[OutputSummary, ...]) -> str:
-    """Return the outputs of one inference on one line: a label, or the shape and mean."""
-    label = next((str(item.label) for item in outputs if item.label is not None), None)
-    if label is not None:
-        return label
-    means = [f"{item.name} {'x'.join(map(str, item.shape))}, mean {item.mean}" for item in outputs]
-    return "; ".join(means)
 
 
 def _document(result: RunResult, notes: list[str], top: int) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class FleetJob:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job ended: its exit ``code``, its wall time, the JSON document that it printed, and what it said beside.
+    """How a job ended: its exit ``code``, its wall time, the JSON document (or text) that it printed, and what it said
+    beside.
 
     ``error`` is the line that says what went wrong, empty where nothing did.
     """

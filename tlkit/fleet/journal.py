@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,16 @@ class Past:
 class Journal(RecordFile):
     """The journal at ``path``, open for appending by this process only.
 
-    A new one begins with ``head`` (what tells the plan); an existing one is read first (:attr:`events`) and continued.
-    Raises LoadError for a file that is no journal, UsageError where another process writes to it.
+    A new one begins with ``head`` (what tells the plan); what an existing one says is :attr:`past`, and it is
+    continued. Raises LoadError for a file that is not a journal, UsageError where another process writes to it.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
-        super().__init__(path, _HINT, _begins)
+        self.past = Past()
+        super().__init__(path, _HINT, partial(_take, self.past), _begins)
         try:
-            self.past = _past(path, self.records, self.damaged)
-            self.records = []  # what they say is in ``past``
+            self.past.damaged = self.damaged
+            _check_version(path, self.past)
             if not self.past.head:
                 self.past.head = {"version": VERSION, **head}
                 self.write(_FIRST, **self.past.head)
@@ -64,8 +66,9 @@ class Journal(RecordFile):
 
 def read(path: Path) -> Past:
     """Return what the journal at ``path`` says; LoadError where it is none."""
-    records, damaged, _ = read_records(path, "name a journal that can be read", _begins)
-    past = _past(path, records, damaged)
+    past = Past()
+    past.damaged, _ = read_records(path, "name a journal that can be read", partial(_take, past), _begins)
+    _check_version(path, past)
     if not past.head:
         raise LoadError(f"{path}: this is not a journal of tlkit", "name the file that --journal wrote")
     return past
@@ -80,15 +83,10 @@ def _begins(record: Mapping[str, Any]) -> bool:
     return record.get("kind") == _FIRST
 
 
-def _past(path: Path, records: Iterable[dict[str, Any]], damaged: int) -> Past:
-    """Return what the records of a journal say."""
-    past = Past(damaged=damaged)
-    for record in records:
-        _take(past, record)
+def _check_version(path: Path, past: Past) -> None:
     version = past.head.get("version", VERSION)
     if version != VERSION:
         raise LoadError(f"{path}: a journal of version {version}", "go on with the tlkit that wrote it")
-    return past
 
 
 def _take(past: Past, record: dict[str, Any]) -> None:

@@ -87,6 +87,7 @@ def outcome(job: FleetJob, answer: Mapping[str, Any]) -> JobOutcome:
     if printed is None:
         error = error or f"its answer has more than {OUTPUT_LIMIT >> 20} MiB and was not kept"
     elif printed.strip():
+        document = printed
         with suppress(ValueError):
             document = json.loads(printed)
     return JobOutcome(code, float(answer["seconds"]), document, error)

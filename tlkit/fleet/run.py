@@ -78,8 +78,10 @@ def run_fleet(
     heard: Callable[[FleetTally], None] = lambda tally: None,
     force: bool = False,
     rest: float = 0.5,
+    over: Callable[[FleetJob, JobOutcome], None] = lambda job, outcome: None,
 ) -> FleetResult:
-    """Run ``jobs`` and return how each ended; ``heard`` is told where it is, at least each ``rest`` seconds.
+    """Run ``jobs`` and return how each ended; ``heard`` is told where it is, at least each ``rest`` seconds, and
+    ``over`` of each job that ended with an outcome, once it is written down.
 
     A job replaces its output with ``force``, and where it was started before: then the output is its own.
 
@@ -104,11 +106,14 @@ def run_fleet(
             own = force or job.key in past.started
             past.started.add(job.key)
             executor.start(replace(job, words=(*job.words, "--force")) if job.output and own else job, node.name)
-        over = executor.wait(rest)
-        for item in over:
+        ended = executor.wait(rest)
+        for item in ended:
             _take(item, schedule, journal, outcomes, aside, tally)
-        if over:
+        if ended:
             journal.flush()
+        for item in ended:
+            if item.outcome is not None:
+                over(item.job, item.outcome)
         tally.running = schedule.running()
         heard(tally)
         if not schedule.nodes:

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,14 @@ _PROGRAMS = ("EPS",)
 Array = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedPicture:
+    """A picture's file as it is stored in something else: where (for errors), and its bytes."""
+
+    name: str
+    content: bytes
+
+
 def scaled(spec: TensorSpec, pixels: Array) -> Array:
     """Return pixels (C, H, W) as the model that the port is of gets them, (1, C, H, W) f32: with its scale and bias."""
     bias = np.asarray(spec.intake.bias, np.float32)[:, None, None]
@@ -55,10 +64,11 @@ def is_pil(value: Any) -> bool:
 
 
 def is_picture(value: Any) -> bool:
-    """Whether ``value`` is a picture: a PIL image, a path, or an array of pixels (height, width[, channels], uint8)."""
+    """Whether ``value`` is a picture: a PIL image, a path, an :class:`EncodedPicture`, or an array of pixels (height,
+    width[, channels], uint8)."""
     if isinstance(value, np.ndarray):
         return value.dtype == np.uint8 and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (3, 4)))
-    return isinstance(value, str | Path) or is_pil(value)
+    return isinstance(value, str | Path | EncodedPicture) or is_pil(value)
 
 
 def to_array(spec: TensorSpec, value: Any, note: Callable[[str], None] | None = None) -> Array:
@@ -110,29 +120,49 @@ def _open(spec: TensorSpec, value: Any) -> Picture:
 
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
+    if isinstance(value, EncodedPicture):
+        return _decoded(spec, value)
     if not isinstance(value, str | Path):
         assert isinstance(value, Image.Image)
         return value
     if not Path(value).is_file():
         raise LoadError(f"{value}: no such file", f"give the input '{spec.name}' an image")
-    return _decoded(spec, Path(value))
+    return _decoded(spec, _stored(spec, Path(value)))
 
 
-def _decoded(spec: TensorSpec, path: Path) -> Picture:
-    """Read a picture's file; UsageError where it is not one, or claims far more pixels than its bytes can hold."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+def _stored(spec: TensorSpec, path: Path) -> EncodedPicture:
+    """Read a file whole: PIL asks a file for as many bytes as a damaged length says, there or not."""
     try:
         with path.open("rb") as file:
-            if file.read(4) in _ICONS:
-                raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
-        content = path.read_bytes()  # of a file, PIL asks for as many bytes as a damaged length says, there or not
+            head = file.read(4)
+            # Icons are told by their head before all of a large file is read.
+            return EncodedPicture(str(path), head if head in _ICONS else head + file.read())
+    except OSError as error:
+        raise _no_picture(spec, str(path), error) from None
+
+
+def _no_picture(spec: TensorSpec, name: str, error: Exception) -> UsageError:
+    from PIL import UnidentifiedImageError
+
+    known = not isinstance(error, UnidentifiedImageError)
+    said = f"not a sound image ({reason(error)})" if known else "not an image"
+    return UsageError(f"{name}: {said}", f"the input '{spec.name}' takes a PNG, JPEG or the like")
+
+
+def _decoded(spec: TensorSpec, stored: EncodedPicture) -> Picture:
+    """Read a stored picture; UsageError where it is not one, or claims far more pixels than its bytes can hold."""
+    from PIL import Image, ImageOps
+
+    path, content = stored.name, stored.content
+    try:
+        if content[:4] in _ICONS:
+            raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
         with _warnings_raised():
             picture = Image.open(BytesIO(content))
             if picture.format in _PROGRAMS:
                 said = f"{path}: {picture.format} files are programs, which tlkit does not run"
                 raise UsageError(said, "give a PNG or JPEG")
-            _check_size(str(path), picture.size, picture.mode, len(content))
+            _check_size(path, picture.size, picture.mode, len(content))
             if picture.format not in _PLAIN:
                 with _at_most(_room(len(content)) // _BYTES.get(picture.mode, 4)):
                     picture.load()
@@ -143,9 +173,7 @@ def _decoded(spec: TensorSpec, path: Path) -> Picture:
     except TlkitError:
         raise
     except Exception as error:  # PIL's decoders raise whatever the damage leads to
-        known = not isinstance(error, UnidentifiedImageError)
-        said = f"not a sound image ({reason(error)})" if known else "not an image"
-        raise UsageError(f"{path}: {said}", f"the input '{spec.name}' takes a PNG, JPEG or the like") from None
+        raise _no_picture(spec, path, error) from None
 
 
 def _check_size(what: str, size: Size, mode: str, stored: int = 0) -> None:

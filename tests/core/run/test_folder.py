@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.formats import packages
 from tlkit.core.model.load import load_model
-from tlkit.core.run.folder import FolderRow, folder_of, run_folder
+from tlkit.core.run.data.samples import FolderSet
+from tlkit.core.run.folder import FolderRow, run_samples
 from tlkit.errors import LoadError, UsageError
-from tlkit.types import TensorSpec
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,13 @@ def test_each_file_is_a_row_and_outputs_are_joined(
     rows: list[FolderRow] = []
     moved: list[tuple[int, int]] = []
     goal = tmp_path / "out.npz"
-    result = run_folder(
-        model, "image", images, {}, save_outputs=str(goal), each=rows.append, progress=lambda *done: moved.append(done)
+    result = run_samples(
+        model,
+        FolderSet(images, "image"),
+        {},
+        save_outputs=str(goal),
+        each=rows.append,
+        progress=lambda *done: moved.append(done),
     )
     assert result.count == 5 and moved == [(n, 5) for n in range(1, 6)]
     assert [row.file for row in rows] == [f"{name}.png" for name in "abcde"]
@@ -62,7 +67,7 @@ def test_a_bad_file_is_named_and_nothing_is_written(images: Path, tmp_path: Path
     model = load_model(packages.classifier(tmp_path / "net.mlpackage"))
     goal = tmp_path / "out.npz"
     with pytest.raises((LoadError, UsageError), match=r"images/bad\.png"):
-        run_folder(model, "image", images, {}, save_outputs=str(goal))
+        run_samples(model, FolderSet(images, "image"), {}, save_outputs=str(goal))
     assert not goal.exists()
 
 
@@ -70,17 +75,6 @@ def test_an_empty_folder_and_another_kind_of_file_are_refused(images: Path, tmp_
     model = load_model(packages.classifier(tmp_path / "net.mlpackage"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no file in it"):
-        run_folder(model, "image", tmp_path / "empty", {})
-    with pytest.raises(UsageError, match=r"go into a \.npz"):
-        run_folder(model, "image", images, {}, save_outputs=str(tmp_path / "out.safetensors"))
-
-
-def test_which_input_is_given_the_folder(images: Path) -> None:
-    a, b = (TensorSpec(name, "float32", (1,)) for name in "ab")
-    assert folder_of([a], [str(images)]) == ("a", images)
-    assert folder_of([a, b], [f"b={images}", "a=1"]) == ("b", images)
-    assert folder_of([a, b], ["a=1"]) is None
-    with pytest.raises(UsageError, match="which input"):
-        folder_of([a, b], [str(images)])
-    with pytest.raises(UsageError, match="two inputs"):
-        folder_of([a, b], [f"a={images}", f"b={images}"])
+        FolderSet(tmp_path / "empty", "image")
+    with pytest.raises(UsageError, match=r"\.npz, a \.parquet or a folder"):
+        run_samples(model, FolderSet(images, "image"), {}, save_outputs=str(tmp_path / "out.safetensors"))

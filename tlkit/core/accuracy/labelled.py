@@ -128,7 +128,7 @@ def _parquet(path: Path) -> list[list[str]]:
     try:
         from pyarrow import parquet  # an extra, and large
     except ImportError:
-        raise UnavailableError("pyarrow is not installed, which reads .parquet", "pip install pyarrow") from None
+        raise UnavailableError("pyarrow is not installed, which reads .parquet", "pip install 'tlkit[data]'") from None
     try:
         columns = parquet.read_table(path).to_pydict()
     except Exception as error:  # what pyarrow raises has no class in common

@@ -115,9 +115,9 @@ class SweepJournal:
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
-        self._file = RecordFile(path, "name another file with --resume")
+        records: list[dict[str, Any]] = []
+        self._file = RecordFile(path, "name another file with --resume", records.append)
         wanted = {"kind": "sweep", "version": _VERSION, **head}
-        records = self._file.records
         self.known: dict[Key, Apart] = {}
         if not records:
             self._file.append(wanted)

@@ -42,14 +42,15 @@ def is_collection(path: Path) -> bool:
 
 def list_models(path: Path) -> Iterator[Listed]:
     """Yield a row for each model under ``path``, sorted by path; files that are not models are skipped."""
-    for found in _models(path):
+    for found in model_paths(path):
         try:
             yield Listed(str(found), describe(found))
         except TlkitError as error:
             yield Listed(str(found), problem=error.message.removeprefix(f"{found}: "))
 
 
-def _models(root: Path) -> Iterator[Path]:
+def model_paths(root: Path) -> Iterator[Path]:
+    """Yield each model under ``root``, sorted by path; LoadError where there are too many files to look at."""
     seen = 0
     for folder, folders, files in os.walk(root):
         here = Path(folder)

@@ -21,34 +21,36 @@ Record = dict[str, Any]
 
 
 class RecordFile:
-    """The file at ``path``, open for appending by this process only; ``records`` are those that it had.
+    """The file at ``path``, open for appending by this process only; ``take`` is given each record that it had.
 
     ``hint`` is what to do where it cannot be used. ``begins`` says whether a record may be a file's first. Raises
     LoadError for a file of something else, UsageError where another process writes to it, WriteError where it cannot
     be written.
     """
 
-    def __init__(self, path: Path, hint: str, begins: Callable[[Record], bool] = lambda _: True) -> None:
+    def __init__(
+        self, path: Path, hint: str, take: Callable[[Record], object], begins: Callable[[Record], bool] = lambda _: True
+    ) -> None:
         self.path, self._hint = path, hint
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise WriteError(f"{path}: {reason(error)}", hint) from error
         try:
-            self._begin(begins)
+            self._begin(take, begins)
         except BaseException:
             os.close(self._file)
             raise
 
-    def _begin(self, begins: Callable[[Record], bool]) -> None:
+    def _begin(self, take: Callable[[Record], object], begins: Callable[[Record], bool]) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{self.path}: another tlkit writes to this journal", "wait until it has ended") from None
         except OSError:
             pass  # a file system without locks
-        self.records, self.damaged, whole = read_records(self.path, self._hint, begins)
-        if not self.records and os.fstat(self._file).st_size > whole:
+        self.damaged, whole = read_records(self.path, self._hint, take, begins)
+        if not whole and os.fstat(self._file).st_size > whole:
             raise LoadError(f"{self.path}: this is not a journal of tlkit", self._hint)
         if os.fstat(self._file).st_size > whole:
             os.ftruncate(self._file, whole)  # a line that was cut short
@@ -73,13 +75,14 @@ class RecordFile:
 
 
 def read_records(
-    path: Path, hint: str, begins: Callable[[Record], bool] = lambda _: True
-) -> tuple[list[Record], int, int]:
-    """Return the records of a file, how many whole lines could not be read, and how many bytes whole lines take.
+    path: Path, hint: str, take: Callable[[Record], object], begins: Callable[[Record], bool] = lambda _: True
+) -> tuple[int, int]:
+    """Give ``take`` each record of a file, one at a time in memory; return how many whole lines could not be read, and
+    how many bytes whole lines take.
 
-    No records where the first that can be read may not begin a file. LoadError where it cannot be opened.
+    No record, and 0 bytes, where the first that can be read may not begin a file. LoadError where it cannot be opened.
     """
-    found: list[Record] = []
+    begun = False
     damaged = whole = 0
     try:
         with open(path, "rb") as file:
@@ -90,13 +93,14 @@ def read_records(
                 record = parse_record(line)
                 if record is None:
                     damaged += 1
-                elif not found and not begins(record):
-                    return [], damaged, 0
+                elif not begun and not begins(record):
+                    return damaged, 0
                 else:
-                    found.append(record)
+                    begun = True
+                    take(record)
     except OSError as error:
         raise LoadError(f"{path}: {reason(error)}", hint) from error
-    return found, damaged, whole if found else 0
+    return damaged, whole if begun else 0
 
 
 def record_line(record: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,1 @@
+"""Commands that take many inputs, and run them side by side as a fleet."""
