@@ -92,6 +92,7 @@ def test_mistakes_are_one_line_before_anything_starts(tlkit: Shell, zoo: Path) -
         outcome = tlkit("fleet", *words)
         assert outcome.code in (2, 3) and said in outcome.err
         assert [line[:2] == "  " for line in outcome.err.splitlines()] == [False, True]
+        assert not (zoo.parent / "zoo.toml.journal").exists()
 
 
 def test_the_schema_is_what_plans_are_checked_with(tlkit: Shell) -> None:

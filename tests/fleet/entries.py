@@ -18,6 +18,9 @@ def run(words: Sequence[str]) -> int:
         with open(rest[0], "a") as file:
             file.write(rest[1] + "\n")
         sys.stdout.write(json.dumps({"noted": rest[1]}))
+    elif verb == "copy":
+        Path(rest[1]).write_bytes(Path(rest[0]).read_bytes())
+        sys.stdout.write(json.dumps({"from": rest[0], "to": rest[1]}))
     elif verb == "exit":
         sys.stderr.write("tlkit: error: as it was told\n  nothing to be done\n")
         return int(rest[0])

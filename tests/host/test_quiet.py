@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
 import pytest
 
-from tlkit.host.quiet import quiet, read_bar
+from tlkit.host.quiet import hushed, quiet, read_bar
 
 
 def test_nothing_reaches_the_streams_and_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +51,11 @@ def test_bars_are_heard_as_they_are_drawn() -> None:
 @pytest.mark.parametrize("line", ["", "50% done", "a: b", "x:  10%|###", "|||", "%|"])
 def test_other_lines_are_no_bars(line: str) -> None:
     assert read_bar(line) is None
+
+
+def test_nothing_of_the_process_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    os.write(2, b"before ")
+    with hushed():
+        os.write(2, b"within ")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before after"

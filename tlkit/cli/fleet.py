@@ -126,6 +126,8 @@ def _run(
         finally:
             executor.close()
     finally:
+        if not resume and not journal.past.started:
+            place.unlink(missing_ok=True)  # nothing began that could be gone on with
         journal.close()
 
 

@@ -73,3 +73,21 @@ def read_bar(line: str) -> tuple[str, int, int] | None:
     """
     match = _BAR.match(line.strip())
     return (match["what"], int(match["done"]), int(match["total"])) if match else None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Send what the process writes to its standard error, whoever writes it, nowhere while the body runs.
+
+    For libraries that print from C++ what their exceptions say too; the body must print nothing of its own.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
