@@ -21,9 +21,9 @@ _BATCH = 32  # rows that are decoded at a time
 def pyarrow() -> Any:
     """Return the module ``pyarrow``; UnavailableError names the extra where it is not there."""
     try:
-        import pyarrow  # an extra, and large
+        # An extra, and large.
         import pyarrow.compute
-        import pyarrow.parquet
+        import pyarrow.parquet  # and these are not there with the package itself
     except ImportError:
         raise UnavailableError("pyarrow is not installed, which reads .parquet", "pip install 'tlkit[data]'") from None
     return pyarrow
