@@ -1,21 +1,27 @@
 """What does a fleet cost beside its jobs, what do kills cost it, and what does a job cost when there are a million?
 
     python benchmarks/fleet.py [--inspects 2000] [--conversions 200] [--workers 4] [--ray] [--kill SECONDS]
+    python benchmarks/fleet.py --heads 20 [--inspects 2000] [--conversions 200] [--workers 4] [--ray]
     python benchmarks/fleet.py --simulate 1000000
 
 The first runs inspections and small conversions on this machine's processes, or on a local Ray cluster, and prints the
 time that it took over the jobs' own times divided by the workers. With ``--kill`` it is run once more while a worker is
 killed every so many seconds; the journal then has to show each job done once, with the undisturbed run's results. The
-second schedules jobs on 1,000 nodes and writes their journal, without running any, and reads the journal back.
+second runs the same as a plan of ``tlkit fleet`` whose head is killed at so many random moments, and gone on with: what
+was reported done must stay done, none may be done twice, and what comes of it must be the undisturbed run's. The third
+schedules jobs on 1,000 nodes and writes their journal, without running any, and reads the journal back.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
+import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,13 +29,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tlkit.fleet.executor import Executor, LocalExecutor
 from tlkit.fleet.job import FleetJob, JobOutcome, Needs
-from tlkit.fleet.journal import Journal, outcome_facts, read
+from tlkit.fleet.journal import Journal, Past, of_kind, outcome_facts, read
 from tlkit.fleet.nodes import this_node
 from tlkit.fleet.run import FleetResult, run_fleet
 from tlkit.fleet.schedule import FleetNode, Schedule
@@ -50,11 +56,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--kill", type=float, default=0.0)
+    parser.add_argument("--heads", type=int, default=0)
     parser.add_argument("--simulate", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if options.simulate:
             _simulate(options.simulate, Path(name))
+            return
+        if options.heads:
+            _heads(options, Path(name))
             return
         first, seconds = _run(options, Path(name) / "one")
         own = sum(outcome.seconds for outcome in first.outcomes.values())
@@ -172,6 +182,92 @@ def _say_statuses(result: FleetResult) -> None:
     print(f"ended: {counts}")
 
 
+def _plan(options: argparse.Namespace, folder: Path) -> Path:
+    """Write the same jobs as a plan."""
+    (folder / "out").mkdir(parents=True)
+    (folder / "net.py").write_text(_NET)
+    seen = Path(__file__).resolve().parent.parent / "fixtures" / "digits.safetensors"
+    convert = [
+        {
+            "verb": "convert",
+            "models": ["net"],
+            "options": {"kwargs": json.dumps({"size": 8 + at % 32}), "input": f"x=1x{8 + at % 32}"},
+            "output": f"out/{at}.mlpackage",
+        }
+        for at in range(options.conversions)
+    ]
+    look = {"verb": "inspect", "models": ["digits"], "matrix": {"seed": list(range(options.inspects))}}
+    models = [{"source": "net.py:net", "name": "net"}, {"path": str(seen), "name": "digits"}]
+    (folder / "plan.json").write_text(json.dumps({"model": models, "job": [*convert, look]}))
+    return folder / "plan.json"
+
+
+def _heads(options: argparse.Namespace, folder: Path) -> None:
+    """Run the plan undisturbed, and again with its head killed at random moments."""
+    count, rng = options.inspects + options.conversions, random.Random(0)
+    with _cluster(options) as cluster:
+        command = [sys.executable, "-m", "tlkit", "fleet", "", "--jobs", str(options.workers), *cluster, "--quiet"]
+        plans = [_plan(options, folder / name) for name in ("one", "two")]
+        start = perf_counter()
+        command[4] = str(plans[0])
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+        print(f"undisturbed: {perf_counter() - start:.1f} s, exit code {code}")
+        command[4], journal = str(plans[1]), plans[1].with_name("plan.json.journal")
+        reported: set[str] = set()
+        lost = 0
+        for target in sorted(rng.randrange(count) for _ in range(options.heads)):
+            again = ["--resume"] if journal.exists() else []
+            head = subprocess.Popen([*command, *again], stdout=subprocess.DEVNULL)
+            while head.poll() is None and (not journal.exists() or _done(journal) < target):
+                sleep(0.05)
+            sleep(rng.random())
+            head.kill()
+            head.wait()
+            now = set(read(journal).done) if journal.exists() else set()
+            lost += len(reported - now)
+            reported = now
+            print(f"  killed: {len(now)} of {count} done", flush=True)
+        code = subprocess.run([*command, "--resume"], stdout=subprocess.DEVNULL, check=False).returncode
+    first, second = (read(plan.with_name("plan.json.journal")) for plan in plans)
+    print(f"after {options.heads} killed heads: exit code {code}, {len(second.done)} of {count} done")
+    print(f"lines that say done: {_done(journal)}")
+    print(f"reported and lost: {lost}; done twice: {second.twice}; held to 0 and 0")
+    answers = [_results(past, plan.parent) for past, plan in zip((first, second), plans, strict=True)]
+    same = sum(one == two for one, two in zip(*answers, strict=True))
+    print(f"the same as undisturbed: {same} of {len(answers[0])} outcomes, weights of conversions among them")
+
+
+def _done(journal: Path) -> int:
+    return sum(1 for _ in of_kind(journal, "done"))
+
+
+def _results(past: Past, folder: Path) -> list[str]:
+    """Return what came of a plan's jobs, in an order that two runs share: answers of inspections, weights' hashes."""
+    looked = (item.answer for item in past.done.values() if item.code == 0 and item.answer and "path" in item.answer)
+    made = sorted((folder / "out").rglob("weight.bin"), key=str)
+    hashes = [f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in made]
+    codes = sorted(str(item.code) for item in past.done.values())
+    return [*sorted(json.dumps(item, sort_keys=True) for item in looked), *hashes, *codes]
+
+
+@contextmanager
+def _cluster(options: argparse.Namespace) -> Iterator[list[str]]:
+    """Yield what names the cluster to a command: one of this machine's processes that outlives heads, or none."""
+    if not options.ray:
+        yield []
+        return
+    # A cluster for these minutes only, on this machine only.
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    from ray.cluster_utils import Cluster  # Ray is an extra
+
+    node = {"num_cpus": options.workers, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    made = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        yield ["--cluster", made.address]
+    finally:
+        made.shutdown()
+
+
 def _simulate(count: int, folder: Path) -> None:
     """Schedule ``count`` jobs on 1,000 nodes, all of it written down, and read it back."""
     nodes = [FleetNode(f"n{at}", 8, 64 << 30, frozenset(("cpu", "ane"))) for at in range(1000)]
@@ -198,8 +294,10 @@ def _simulate(count: int, folder: Path) -> None:
     start = perf_counter()
     past = read(folder / "journal")
     replay = perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{count} jobs: made in {made:.1f} s; {each * 1e3:.3f} ms a job to schedule and write down, held to 2 ms")
     print(f"journal: {size / 1e6:.0f} MB, read back in {replay:.1f} s, held to 60 s; {len(past.done)} done")
+    print(f"memory: {peak:.0f} MiB at the most, jobs, schedule and what the journal said together")
 
 
 if __name__ == "__main__":

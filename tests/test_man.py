@@ -1,0 +1,71 @@
+"""Man pages and completion that come with the wheel: what groff shows of them, and what Typer itself prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+COMPLETION = {"bash": "tlkit", "zsh": "_tlkit", "fish": "tlkit.fish"}
+
+
+@pytest.fixture(scope="module")
+def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("man")
+    subprocess.run([sys.executable, root / "docs/make_man.py", folder], check=True, capture_output=True)
+    return folder
+
+
+def test_each_command_has_a_page_with_its_options(pages: Path, root: Path) -> None:
+    reference = (root / "docs/cli.md").read_text()
+    commands = re.findall(r"^## `tlkit (\w+)`", reference, re.MULTILINE)
+    names = {"tlkit.1", *(f"tlkit-{name}.1" for name in commands)}
+    assert {path.name for path in pages.iterdir()} == names and len(commands) >= 9
+    if shutil.which("groff") is None:
+        pytest.skip("groff is not installed, which shows them")
+    for name in names:
+        groff = ["groff", "-man", "-Tascii", "-rLL=500n", "-ww", "-P-cbou", str(pages / name)]
+        shown = subprocess.run(groff, check=True, capture_output=True, text=True)
+        assert shown.stderr == ""
+        title = name.removesuffix(".1").replace("-", " ")
+        section = reference.partition(f"## `{title}`\n")[2] or reference
+        section = section.partition("\n## ")[0]
+        for flag in re.findall(r"^\* `(-[^`\s]*)", section, re.MULTILINE):
+            assert re.search(rf"^ +{re.escape(flag)}(?!\w)", shown.stdout, re.MULTILINE), f"{name}: {flag}"
+        for example in re.findall(r"^\$ (tlkit .*)$", section, re.MULTILINE):
+            assert example in shown.stdout
+
+
+@pytest.mark.parametrize("shell", COMPLETION)
+def test_completion_is_what_typer_prints(shell: str, root: Path) -> None:
+    if f"typer=={version('typer')}" not in (root / "constraints.txt").read_text().split():
+        pytest.skip("written with another typer")
+    command = [sys.executable, "-c", "from tlkit.cli.app import main; import sys; sys.argv = ['tlkit']; main()"]
+    environment = {**os.environ, "_TLKIT_COMPLETE": f"source_{shell}"}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    kept = (root / "docs" / "completion" / COMPLETION[shell]).read_text()
+    assert kept.strip().startswith(printed.strip())
+
+
+@pytest.mark.slow
+def test_the_wheel_has_them(root: Path, tmp_path: Path) -> None:
+    kept = subprocess.run(["git", "ls-files"], cwd=root, check=True, capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, kept):
+        if not name.startswith(("tests/", "fixtures/", "benchmarks/")) and (root / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, tmp_path / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", ".", "--no-build-isolation", "--no-deps", "-w", "out"]
+    if subprocess.run([*pip[:3], "--version"], check=False, capture_output=True).returncode:
+        pytest.skip("pip is not installed")
+    subprocess.run(pip, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    names = {name.partition("/data/share/")[2] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {"man/man1/tlkit.1", "man/man1/tlkit-fleet.1", "zsh/site-functions/_tlkit"} <= names
+    assert {"bash-completion/completions/tlkit", "fish/vendor_completions.d/tlkit.fish"} <= names
