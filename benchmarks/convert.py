@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BARE = """
 import sys, numpy as np, torch, coremltools as ct
 from benchmarks.convert import INPUTS, network
-from tlkit.core.convert.tools.teach import install
-install()  # GPT-2 needs an op that coremltools lacks
+if sys.argv[1] == "decoder":  # GPT-2 needs an op that coremltools lacks
+    from tlkit.core.convert.tools.teach import install
+    install()
 name, shape, dtype = INPUTS[sys.argv[1]]
 example = torch.randn(shape) if dtype == "f32" else torch.zeros(shape, dtype=torch.int32)
 with torch.no_grad():

@@ -316,3 +316,31 @@ def test_every_value_of_a_trace_is_to_be_had_by_name() -> None:
     with torch.no_grad():
         torch.testing.assert_close(first, Net(lambda *_: None).linear(x).relu() * 2)
     assert second == x.sum()
+
+
+class Counted(nn.Module):
+    """Counts its runs; takes no negative numbers, if told so."""
+
+    def __init__(self, refuses: bool) -> None:
+        super().__init__()
+        self.refuses, self.runs = refuses, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        if self.refuses and not torch.jit.is_scripting() and bool((x < 0).any()):
+            raise ValueError("not below 0")
+        return x.relu() + 1
+
+
+def test_without_a_check_of_what_is_made_floats_cost_no_run_but_the_trace(tmp_path: Path) -> None:
+    module = Counted(refuses=False)
+    convert(module, tmp_path / "m.mlpackage", inputs=["x=2x8"], verify=False)
+    assert module.runs == 1
+
+
+def test_where_the_trace_fails_on_values_that_were_not_tried_others_are_found(tmp_path: Path) -> None:
+    module = Counted(refuses=True)
+    result = convert(module, tmp_path / "m.mlpackage", inputs=["x=2x8"], verify=False)
+    assert any("not below 0" in note for note in result.notes)
+    found = load_model(result.path).predict({"x": np.array([[-1.0, 2.0] * 4] * 2, np.float32)})
+    assert (found["output"] == np.array([1, 3] * 4, np.float32)).all()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.core.compress.choices import Packing, WeightChoice
+from tlkit.core.convert.tools.load import load_tools
 from tlkit.errors import ConversionError, reason
 from tlkit.host.quiet import quiet
 from tlkit.host.scratch import temporary_files
@@ -36,7 +37,7 @@ class WeightUse:
 def opened(package: Path) -> Iterator[tuple[Any, Any, Any]]:
     """Yield coremltools' model of ``package``, which it may rewrite, coremltools and its optimize.coreml."""
     with temporary_files("tlkit-compress-"), quiet():
-        import coremltools as ct
+        ct = load_tools()
         import coremltools.optimize.coreml as tools
 
         yield ct.models.MLModel(str(package), skip_model_load=True), ct, tools

@@ -19,7 +19,7 @@ from tlkit.core.compare.models import Verification
 from tlkit.core.convert.capture.capture import adopt, capture
 from tlkit.core.convert.capture.cases import Case, example_case, sample_cases, seeded_cases
 from tlkit.core.convert.capture.states import check_states
-from tlkit.core.convert.capture.study import Study, otherwise, random_by_itself, study, study_given, varying
+from tlkit.core.convert.capture.study import Study, assumed, otherwise, random_by_itself, study, study_given, varying
 from tlkit.core.convert.capture.trace import Traced, needed
 from tlkit.core.convert.cause import Cause, find_cause, wide_choices
 from tlkit.core.convert.result import Clock
@@ -77,7 +77,10 @@ class Checks:
 
 @dataclass
 class Order:
-    """What to convert and how to check it; ``chosen``: the user chose the target."""
+    """What to convert and how to check it; ``chosen``: the user chose the target.
+
+    ``assumed``: the module has not been run on the values of ``study`` yet.
+    """
 
     module: nn.Module
     source: Source
@@ -91,16 +94,34 @@ class Order:
     study: Study = field(init=False)
     cases: tuple[Case, ...] = ()
     notes: tuple[str, ...] = ()
+    assumed: bool = False
 
     def prepare(self) -> None:
-        """Find values to capture the module on, by running it on them. Raises :class:`UsageError` where none work."""
+        """Find values to capture the module on. Raises :class:`UsageError` where none work.
+
+        It is run on them first, unless nothing but floating inputs and no check of what is made ask for that.
+        """
         ports = self.ports or self.source.ports
         if not ports:
             takes = ", ".join(needed(self.module))
             hint = f"give --input NAME=1x3x224x224 for each of: {takes}"
             raise UsageError(f"{self.source.text}: what does it take?", hint)
         self.ports = ordered(self.source.program, ports) if self.source.program is not None else ports
-        stored = self.source.stored
+        if self._plain():
+            self.study, self.assumed = assumed(tuple(map(example, self.ports)), self.checks.seed), True
+        else:
+            self.run()
+
+    def _plain(self) -> bool:
+        """Whether any values will do, until something fails: numbers and pixels are drawn alike for all modules."""
+        checks = self.checks
+        given = checks.verify or checks.example is not None or checks.samples is not None
+        floating = all(port.image is not None or port.dtype != "int32" for port in self.ports)
+        return floating and not given and self.source.stored is None
+
+    def run(self) -> None:
+        """Run the module to find the values that it takes, and what it does with them."""
+        stored, self.assumed = self.source.stored, False
         self.study = self._studied() if stored is None else self._studied_bounded(stored)
         found = {port.name: port.intake for port in self.study.ports}
         self.ports = tuple(replace(port, intake=found[port.name]) for port in self.ports)
@@ -180,7 +201,7 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     # An exported program is converted as it was captured: there is no module to capture in another way.
     other = auto and order.source.program is None and (export or not scripted)
     try:
-        first = attempt(order, path, order.recipe, export)
+        first = _first(order, path, export)
     except ConversionError as error:
         drawn = _drawn(order)
         error.notes = (*error.notes, *drawn)
@@ -197,6 +218,18 @@ def convert_verified(order: Order, path: Path, *, export: bool, auto: bool) -> A
     if isinstance(made.traced.program, torch.jit.ScriptModule) and made.traced.frozen:
         order.notes += _fixed(order)
     return replace(made, notes=(*order.notes, *made.notes, *made.traced.notes))
+
+
+def _first(order: Order, path: Path, export: bool) -> Attempt:
+    """Capture in the way that was asked for; once more after a run where that fails on values that were assumed."""
+    try:
+        return attempt(order, path, order.recipe, export)
+    except (ConversionError, UsageError):
+        if not order.assumed:
+            raise
+    _clear(path)
+    order.run()  # it says what is wrong with the values, or finds others
+    return attempt(order, path, order.recipe, export)
 
 
 def _drawn(order: Order) -> tuple[str, ...]:
@@ -308,6 +341,8 @@ def _better(order: Order, path: Path, first: Attempt, export: bool) -> Attempt:
 
 def _fixed(order: Order) -> tuple[str, ...]:
     """Note where the example's values decided what was traced: the package takes the same branch for every input."""
+    if order.assumed:
+        order.run()
     places = varying(order.module, order.study, order.checks.seed + _OTHERWISE)
     if not places:
         return ()

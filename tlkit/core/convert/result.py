@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tlkit.core.convert.advice import advise
 from tlkit.core.convert.tools.build import Recipe, Report, version_notes
 from tlkit.core.inspect.risks import package_risks
-from tlkit.core.model.load import inspect
+from tlkit.formats.coreml.describe import describe_package
 from tlkit.formats.coreml.open import open_package
 from tlkit.host.interrupt import check
 from tlkit.mil.risks.find import merged
@@ -76,7 +76,8 @@ def result(
     sampled: tuple[Risk, ...] = (),
 ) -> ConversionResult:
     """Describe the package at ``path``, which is about to lie at ``goal``; ``sampled``: the risks its values showed."""
-    info = replace(inspect(path), path=str(goal))
+    package = open_package(path)  # once: its program is read from the file each time
+    info = replace(describe_package(package), path=str(goal))
     return ConversionResult(
         path=goal,
         source=source,
@@ -89,7 +90,7 @@ def result(
         notes=notes,
         version_notes=version_notes(),
         timings=clock.timings(),
-        risks=merged([package_risks(open_package(path), info=info), sampled]),
+        risks=merged([package_risks(package, info=info), sampled]),
     )
 
 

@@ -15,6 +15,7 @@ from tlkit.core.convert.capture.exported import adopt as take
 from tlkit.core.convert.capture.exported import export as run
 from tlkit.core.convert.capture.preflight import check_ops
 from tlkit.core.convert.capture.trace import Traced, trace
+from tlkit.core.convert.tools.load import load_tools
 from tlkit.errors import ConversionError
 from tlkit.host.quiet import quiet
 from tlkit.types import TensorSpec
@@ -69,4 +70,4 @@ def _checked(traced: Traced) -> Traced:
 
 def _load_tools(loading: Loading) -> None:
     with loading(), quiet():
-        import coremltools  # noqa: F401  # seconds, the first time
+        load_tools()

@@ -102,6 +102,10 @@ class Flow(TorchDispatchMode):
             self._trails[tensor] = Trail(name)
             self._depends[tensor] = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would make torch import its compiler, a second or two for nothing
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note what the operation does with the inputs' values, then run it."""
         kwargs = kwargs or {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlkit.core.convert.tools.load import load_tools
 from tlkit.core.convert.tools.teach import install, supports
 from tlkit.errors import ConversionError
 
@@ -59,12 +60,11 @@ class PreflightError(ConversionError):
 
 def check_ops(program: Any) -> None:
     """Raise :class:`PreflightError` if ``program`` (traced TorchScript or an ExportedProgram) has such ops."""
-    import coremltools
-
+    tools = load_tools()
     found = unsupported(program)
     if found:
         scripted = any(item.op == "prim::RaiseException" for item in found)
-        raise PreflightError(found, coremltools.__version__, _TRACED if scripted else "")
+        raise PreflightError(found, tools.__version__, _TRACED if scripted else "")
 
 
 def unsupported(program: Any) -> tuple[Unsupported, ...]:

@@ -125,6 +125,12 @@ def study(module: nn.Module, ports: Ports, seed: int) -> Study:
     return best[0].study(ports, best[1], _note(module, refused, best[1]))
 
 
+def assumed(ports: Ports, seed: int) -> Study:
+    """Return values drawn from ``seed`` for floating ``ports`` and images, on which no module was run."""
+    values = {port.name: _start(port) for port in ports}
+    return Study(ports, tuple(draw(ports, values, seed)), values)
+
+
 def varying(module: nn.Module, found: Study, seed: int) -> tuple[str, ...]:
     """Return the lines where ``module`` reads a number that depends on its inputs' values and changes with them.
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.kit.reading import plain_name
+from tlkit.core.convert.tools.load import load_tools
 from tlkit.core.convert.tools.passes import pipeline
 from tlkit.core.convert.tools.targets import Target
 from tlkit.core.convert.tools.teach import install
@@ -120,8 +121,7 @@ def write_package(traced: Traced, recipe: Recipe, path: Path, report: Report) ->
     Raises :class:`ConversionError` with coremltools' reason in one line; OSError where the disk refuses.
     """
     with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
-        import coremltools as ct
-
+        ct = load_tools()
         install()
         try:
             model = ct.convert(

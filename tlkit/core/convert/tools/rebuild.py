@@ -11,6 +11,7 @@ from typing import Any
 
 from tlkit.core.convert.tools.build import About, Report, progress, refused_by_disk
 from tlkit.core.convert.tools.failure import conversion_error
+from tlkit.core.convert.tools.load import load_tools
 from tlkit.core.convert.tools.targets import Target
 from tlkit.errors import TlkitError
 from tlkit.formats.coreml.package import Package
@@ -50,7 +51,7 @@ def rebuild(
     if kept is not None:
         steps = _MIXED
     with temporary_files("tlkit-tools-"), quiet(progress(report)) as heard:
-        import coremltools as ct
+        ct = load_tools()
         from coremltools.converters.mil.converter import mil_convert
         from coremltools.converters.mil.frontend.milproto.load import load
 

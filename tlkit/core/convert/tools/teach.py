@@ -123,7 +123,13 @@ def _overloads(packet: str) -> list[Any]:
 
 
 def _replaces(entry: Mend) -> bool:
-    return entry.replaces and _numbers(version("coremltools")) <= _numbers(entry.coremltools)
+    return entry.replaces and _tools() <= _numbers(entry.coremltools)
+
+
+@cache
+def _tools() -> tuple[int, int]:
+    # Once: each question reads the installed package's metadata from disk.
+    return _numbers(version("coremltools"))
 
 
 def _register(op: str, translate: Translate, *, override: bool = False) -> None:
