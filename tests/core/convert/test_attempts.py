@@ -344,3 +344,18 @@ def test_where_the_trace_fails_on_values_that_were_not_tried_others_are_found(tm
     assert any("not below 0" in note for note in result.notes)
     found = load_model(result.path).predict({"x": np.array([[-1.0, 2.0] * 4] * 2, np.float32)})
     assert (found["output"] == np.array([1, 3] * 4, np.float32)).all()
+
+
+def test_an_input_that_is_returned_is_an_output_and_said_to_be(tmp_path: Path) -> None:
+    result = converted(tmp_path, lambda net, x: (x, x * 2, x), "x=2x4:i32", output_names=["a", "b"], auto=False)
+    assert result.ok
+    assert "output 'output_0' is an input, unchanged" in result.notes
+    given = np.array([[1, -2, 70000, 0]] * 2, np.int32)
+    found = load_model(result.path).predict({"x": given})
+    assert (found["a"] == given).all() and (found["b"] == 2 * given).all()
+
+
+def test_a_choice_by_length_that_leaves_an_input_as_it_is_differs_at_others(tmp_path: Path) -> None:
+    result = converted(tmp_path, lambda net, x: x[:, :8] if x.shape[1] > 8 else x, "x=1x4..16")
+    assert not result.ok and result.verification is not None
+    assert "tracing fixed a size or a choice at test_attempts.py" in result.verification.cause

@@ -251,7 +251,6 @@ BAD: list[tuple[str, dict[str, Any], type[TlkitError], str]] = [
     ("{S}:Conv", {"precision": "int8"}, UsageError, "unknown precision"),
     ("{S}:Conv", {"target": "iOS3"}, UsageError, "unknown target"),
     ("{S}:Unsupported", {"inputs": ["x=3x3"]}, ConversionError, "cannot convert a torch op of this model: linalg_svd"),
-    ("{S}:PassesThrough", {}, ConversionError, "is an input, unchanged"),
     ("{S}:Complains", {}, UsageError, r"does not run on x 1x4: no such thing \(sources.py, line \d+\)"),
     ("{S}:Casts", {"inputs": ["x=1x8"]}, UsageError, r"Casts does not run on x 1x8: .*dtype"),
     ("{S}:Twice", {}, ConversionError, "the same value"),

@@ -202,7 +202,8 @@ class Flow(TorchDispatchMode):
             if tensor.dtype in (torch.int64, torch.int32) and tensor.numel():
                 # A package's integers have 32 bits: values beyond would differ for that reason only.
                 self.wide |= int(tensor.max()) >= _INT32 or int(tensor.min()) < -_INT32
-            if trail is None:
+            # Where sorted values come from is no value of the input.
+            if trail is None or (name == "sort" and tensor is not result[0]):
                 continue
             use = self.uses[trail.port]
             if tensor.is_floating_point():

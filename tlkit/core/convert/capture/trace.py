@@ -252,15 +252,19 @@ def _taken(port: TensorSpec) -> torch.dtype | None:
 def _distinct(outputs: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Make outputs distinct: a package can neither return the same tensor twice nor return its input."""
     kept: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
     notes = []
     for name, value in outputs.items():
-        twin = next((other for other, tensor in kept.items() if tensor is value), None)
-        if any(value is tensor for tensor in inputs):
-            raise ConversionError(f"output '{name}' is an input, unchanged", "return only computed tensors")
+        twin = next((other for other, tensor in given.items() if tensor is value), None)
         if twin:
             notes.append(f"output '{name}' is the same tensor as '{twin}': kept once")
-        else:
-            kept[name] = value
+            continue
+        given[name] = kept[name] = value
+        if any(value is tensor for tensor in inputs):
+            notes.append(f"output '{name}' is an input, unchanged")
+            if value.dtype == torch.bool:
+                raise ConversionError(notes[-1], "return only computed tensors")
+            kept[name] = value + 0  # coremltools takes this for a computed one
     if not kept:
         raise ConversionError("the model returns no tensor", "wrap it so that it returns what it computes")
     return kept, tuple(notes)
