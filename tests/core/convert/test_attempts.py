@@ -5,6 +5,7 @@ Covers tlkit/core/convert/cause.py and tlkit/core/convert/capture/inside.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -359,3 +360,10 @@ def test_a_choice_by_length_that_leaves_an_input_as_it_is_differs_at_others(tmp_
     result = converted(tmp_path, lambda net, x: x[:, :8] if x.shape[1] > 8 else x, "x=1x4..16")
     assert not result.ok and result.verification is not None
     assert "tracing fixed a size or a choice at test_attempts.py" in result.verification.cause
+
+
+def test_the_range_of_numbers_that_it_was_checked_on_is_said(tmp_path: Path) -> None:
+    found = converted(tmp_path, lambda net, x, y: x @ y.float(), "x=2x200", "y=200x2:i32").verification
+    assert found is not None
+    match = re.fullmatch(r"x (-\d\S*) to (\d\S*), y (-\d+ to \d+)", found.values)
+    assert match is not None and -5 < float(match[1]) < -1.5 and 1.5 < float(match[2]) < 5

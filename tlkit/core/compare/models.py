@@ -36,7 +36,7 @@ class Verification:
     (``unmatched``: an edit to a new fixed shape) it is enough that the new model runs.
 
     ``top1`` says whether a classifier's likeliest class is always the same (None for other models), ``agreement`` for
-    which share of the inputs it is; ``cases`` names the inputs, ``values`` what integers and masks were drawn from.
+    which share of the inputs it is; ``cases`` names the inputs, ``values`` what they were drawn from.
     ``notes`` are further findings, ``cause`` is why it differs. ``random``: the source's results differ by themselves.
     """
 

@@ -18,6 +18,7 @@ from tlkit.core.compare.models import Trial, Verification, compare
 from tlkit.core.convert.capture.cases import Case
 from tlkit.core.convert.capture.examples import to_source
 from tlkit.core.convert.capture.states import zeroed
+from tlkit.core.convert.capture.study import Study
 from tlkit.core.convert.capture.trace import Recorder, Traced
 from tlkit.core.model.load import load_model
 from tlkit.errors import TlkitError, reason
@@ -47,7 +48,7 @@ class Settings:
 def verify(package: Path, module: nn.Module, traced: Traced, cases: Sequence[Case], settings: Settings) -> Verification:
     """Run the package at ``package`` and ``module`` (prepared) on the same inputs and compare their outputs."""
     names = tuple(case.name for case in cases)
-    values = next((case.study.told for case in cases if case.study is not None), "")
+    values = next((_drawn(case, case.study) for case in cases if case.study is not None), "")
     judged = partial(replace, seed=settings.seed, cases=names, values=values)
     strays = _random(module, traced, cases)
     if strays:
@@ -72,6 +73,20 @@ def verify(package: Path, module: nn.Module, traced: Traced, cases: Sequence[Cas
     found = compare(trials, limits, named=partial(_shortened, package=package), retry=_REAL)
     emulated = (model.emulated,) if model.emulated else ()
     return judged(found, notes=(*emulated, *notes, *found.notes))
+
+
+def _drawn(case: Case, study: Study) -> str:
+    """Return the ranges of what was drawn, port by port: of standard normals what came of them; pixels go unsaid.
+
+    What f16 does with inputs far larger than these, verification has not seen.
+    """
+    texts = []
+    for port, value in zip(case.ports, case.values, strict=True):
+        kind = study.values.get(port.name)
+        normal = kind is not None and kind.kind == "normal" and value.size
+        text = f"{value.min():.2g} to {value.max():.2g}" if normal else str(kind or "")
+        texts.append(f"{port.name} {text}" if text else "")
+    return ", ".join(filter(None, texts))
 
 
 _STEP = 0.01

@@ -52,11 +52,6 @@ class Study:
         """The values as the module takes them."""
         return example_inputs(self.ports, list(self.arrays))
 
-    @property
-    def told(self) -> str:
-        """The ranges from which integers and masks were drawn, port by port; empty where there are none."""
-        return _told(self.values)
-
 
 @dataclass(slots=True)
 class Observed:
