@@ -2,7 +2,8 @@
 
 Used as ``pytest -p tlkit.anywhere -p tests.conformance.plugin <the wheel's tests>``; ``run.py`` beside this file does.
 
-* ``--per-function N`` keeps N cases of each test function, picked by a hash of the name: the same ones every time.
+* ``--per-function N`` keeps N cases of each test function, picked by a hash of the name: the same ones every time, and
+  none of a ``_stress_test``.
 * In f16 the suite compares at atol 0.5, rtol 0.05, which outputs off by 0.3 still pass; here both become 5e-3. So they
   do for a case named f32 whose program holds fp16 values: the suite asks 1e-4 of it, against a reference that is never
   rounded.
@@ -40,6 +41,7 @@ SHARE = 4e-3  # eight times f16's own rounding; with STRICT below the 1 % of the
 NOISE = 2e-5  # what rounding leaves of a 0, such as a group norm's of a single element
 MEANT = (1e-6, 50.0)  # an atol below: a pass of coremltools' asks what is 0; above: a test of noise does not compare
 EXCLUDED = Path(__file__).with_name("excluded.txt")
+STRESS = "_stress_test"
 COUNTS_CASTS = (("iOS15", "test_image_resizing.py"), "TestResample")
 NEURAL_NETWORK = "runs a neuralNetwork model, which is not a program"
 
@@ -123,6 +125,8 @@ def _sample(items: list[pytest.Item], count: int) -> list[pytest.Item]:
     groups: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         groups[item.nodeid.partition("[")[0]].append(item)
+    # Minutes each, most of them libsvm's and scikit-learn's own training; tests beside them ask the same of tlkit.
+    groups = {name: group for name, group in groups.items() if not name.endswith(STRESS)}
     kept = {item for group in groups.values() for item in sorted(group, key=_order)[:count]}
     return [item for item in items if item in kept]
 

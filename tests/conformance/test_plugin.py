@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conformance import boxes, networks
+from tests.conformance import boxes, networks, plugin
 
 CASES = """
 import pytest
@@ -43,6 +44,21 @@ def test_what_the_suite_expects_to_fail_is_judged_like_all_else(root: Path, tmp_
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert "4 passed" in done.stdout and "1 failed" in done.stdout, done.stdout[-3000:]
     assert "test_failing" in done.stdout.rpartition("short test summary")[2].partition("FAILED")[2]
+
+
+@dataclass(frozen=True)
+class Case:
+    nodeid: str
+
+
+def test_a_sample_has_the_same_cases_of_each_function_and_no_stress_test() -> None:
+    names = ["t.py::A::test_one[1]", "t.py::A::test_one[2]", "t.py::A::test_one_stress_test", "t.py::A::test_two"]
+    cases = [Case(name) for name in names]
+    for order in (cases, cases[::-1]):
+        kept = {case.nodeid for case in plugin._sample(order, 1)}
+        assert len(kept) == 2 and kept < {*names[:2], names[3]} and names[3] in kept
+    assert len({plugin._sample(order, 1)[0] for order in (cases[:2], cases[1::-1])}) == 1
+    assert plugin._sample(cases, 0) == cases
 
 
 def test_a_network_of_small_values_is_judged_by_their_own_size() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from tlkit import __version__
+from tlkit.core.convert.classic.boxes import KIND as SUPPRESSION
 from tlkit.core.convert.classic.check import check_made
 from tlkit.core.convert.classic.program import as_program
 from tlkit.core.model.load import Model, load_model
@@ -26,6 +27,7 @@ from tlkit.formats.coreml.open import open_package
 from tlkit.host.goals import files_named
 from tlkit.host.quiet import quiet
 from tlkit.host.staging import prepare, staged
+from tlkit.mil.program import walk
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ def export(
         info, program = _about(loaded, model), loaded.function()
         if info.states and goal.suffix == ".onnx":
             raise ConversionError(f"{model}: ONNX has no states", "write a .pt2, whose states are buffers")
+        _refuse_choosing(model, program)
         found: Verification | None = None
         with quiet(), staged(goal, _read_again, force=force, inputs=inputs) as path:
             exported = _export(program, info, precision, narrow=goal.suffix == ".pt2", strict_mil=strict_mil)
@@ -112,6 +115,16 @@ def export(
     return ExportResult(
         goal, os.fspath(model), FORMATS[goal.suffix], precision, size, info, counts, found, _notes(info, goal)
     )
+
+
+def _refuse_choosing(model: str | os.PathLike[str], function: Function) -> None:
+    """Raise ConversionError where values decide how many boxes are kept: torch.export follows shapes only."""
+    if not any(operation.type == "non_maximum_suppression" for operation in walk(function.block.operations)):
+        return
+    kinds = [stage.model.WhichOneof("Type") for stage in open_package(Path(model)).stages()]
+    number = kinds.index(SUPPRESSION) if SUPPRESSION in kinds else 0
+    hint = f"export the stage before it: --stage {number - 1}" if number else "it runs with `tlkit run`"
+    raise ConversionError(f"{model}: torch.export cannot take a non_maximum_suppression", hint)
 
 
 def _about(loaded: Model, model: str | os.PathLike[str]) -> ModelInfo:

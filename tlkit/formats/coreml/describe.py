@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,20 @@ def _describe(package: Package, function: str | None) -> ModelInfo:
     )
 
 
+def _thresholds(suppression: Any, described: set[str]) -> Iterator[TensorSpec]:
+    """Yield the thresholds that a suppression takes by name. Exporters describe them for the pipeline only: a stage
+    that is described without them takes them all the same."""
+    for name in (suppression.iouThresholdInputFeatureName, suppression.confidenceThresholdInputFeatureName):
+        if name and name not in described:
+            yield TensorSpec(name, "float64", kind="double", optional=True)
+
+
 def _inputs(model: Any, ports: Any) -> tuple[TensorSpec, ...]:
     """Return the inputs; those of a neural network that sees arrays in rank 5 take sequences of batches, too."""
     found = read_ports(ports.input)
     content = legacy.body(model)
+    if model.WhichOneof("Type") == "nonMaximumSuppression":
+        return (*found, *_thresholds(content, {spec.name for spec in found}))
     # 0 is RANK5_ARRAY_MAPPING: arrays are seen in five dimensions.
     if model.WhichOneof("Type") not in legacy.NETWORKS or content.arrayInputShapeMapping != 0:
         return found

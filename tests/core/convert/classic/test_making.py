@@ -232,10 +232,3 @@ def test_a_package_is_written_and_verified(tmp_path: Path) -> None:
     result = tlkit.convert(str(tmp_path / "model.mlmodel"), output=str(tmp_path / "new.mlpackage"))
     assert result.ok and result.precision == "f32"
     assert open_package(tmp_path / "new.mlpackage").model.WhichOneof("Type") == "mlProgram"
-
-
-def test_a_pipeline_of_an_mlprogram_is_not_called_impossible() -> None:
-    model = blank("pipeline", {"x": 2}, {"y": 2})
-    model.pipeline.models.extend([blank("mlProgram", {"x": 2}, {"y": 2}), blank("scaler", {"y": 2}, {"y": 2})])
-    with pytest.raises(ConversionError, match="of an mlProgram and more is not made one program"):
-        as_mlprogram(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ import numpy as np
 
 from tlkit.core.compare.difference import TOLERANCES
 from tlkit.core.compare.models import Trial, Verification, compare
+from tlkit.core.convert.classic.boxes import KIND as SUPPRESSION
+from tlkit.core.convert.classic.boxes import constant_inputs, defaults
 from tlkit.core.convert.classic.making import leaves
 from tlkit.core.model.inputs import draw
 from tlkit.core.model.load import Model, load_model
+from tlkit.engines.classic.nms import NonMaximumSuppression
 from tlkit.engines.classic.values import input_names
 from tlkit.formats.coreml import legacy
 from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.ports import read_ports
 from tlkit.host import budget
 from tlkit.types import TensorSpec
 
@@ -30,25 +35,114 @@ Listed = Mapping[str, Mapping[int, Sequence[int]]]
 def check_made(original: Path, made: Path, precision: str, seed: int, stage: int | str | None = None) -> Verification:
     """Compare the two on seeded rows, drawn around trees' own thresholds and of encoders' own categories.
 
-    ``stage`` is the stage of a pipeline that was made. Rows for networks are few, and not far from 0.
+    ``stage`` is the stage of a pipeline that was made. Rows for networks are few, and not far from 0. Boxes that a last
+    stage suppresses are compared before that, and what it makes of them with the stage's own rule on the same boxes: a
+    box at a border, which rounding moves across it, is no difference.
     """
-    old, new = load_model(original, stage=stage), load_model(made)
     package = open_package(original)
     model = (package if stage is None else package.stage(stage)).model
     parts = leaves(model)
-    neural = any(part.WhichOneof("Type") in legacy.NETWORKS for part in parts)
-    names = [spec.name for spec in new.outputs]  # in the old one's order, but names may have become others
+    sides = _Sides.of(load_model(original, stage=stage), load_model(made), parts)
+    computed = any(part.WhichOneof("Type") in (*legacy.NETWORKS, "mlProgram") for part in parts)
     rng, seen, listed = np.random.default_rng(seed), _thresholds(parts), categories(model)
+    optional = defaults(parts)
     trials = []
-    for number in range(_FEW if neural else _ROWS):
-        scale = 1.0 if neural else _SCALES[number % len(_SCALES)]
+    for number in range(_FEW if computed else _ROWS):
+        scale = 1.0 if computed else _SCALES[number % len(_SCALES)]
         row = [
-            _drawn(then, now, rng, seen, scale, listed.get(then.name, {}))
-            for then, now in zip(old.inputs, new.inputs, strict=True)
+            _threshold(rng, number) if then.name in optional else _drawn(then, now, rng, seen, scale, listed)
+            for then, now in sides.inputs
         ]
-        before, after = partial(_run, old, row, names), partial(_run, new, row, names)
-        trials.append(Trial(f"row {number} of seed {seed}", before, after))
+        trials.append(Trial(f"row {number} of seed {seed}", partial(sides.reference, row), partial(sides.actual, row)))
     return compare(trials, TOLERANCES[precision])
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The original and what was made of it; their inputs and outputs that belong together, and the suppression of boxes
+    that is last, if one is."""
+
+    old: Model
+    new: Model
+    inputs: Sequence[tuple[TensorSpec, TensorSpec]]
+    names: Sequence[str]
+    last: Any = None
+
+    @classmethod
+    def of(cls, old: Model, new: Model, parts: Sequence[Any]) -> _Sides:
+        gone = constant_inputs(parts)
+        kept = [spec for spec in old.inputs if spec.name not in gone]
+        # In the old one's order, but names may have become others.
+        names = [spec.name for spec in new.outputs]
+        last = parts[-1] if parts and parts[-1].WhichOneof("Type") == SUPPRESSION else None
+        return cls(old, new, list(zip(kept, new.inputs, strict=True)), names, last)
+
+    def reference(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Return what the original gives on a row; where boxes are suppressed last, they and their scores before that,
+        and what its rule makes of the new model's."""
+        given = _given([then for then, _ in self.inputs], row)
+        if self.last is None:
+            return self._named(self.old.predict(given), self.old.outputs)
+        message, values = self.last.nonMaximumSuppression, self._before(row)
+        features = self.old.engine.run(self.old.arrays(given))
+        sources = (message.coordinatesInputFeatureName, message.confidenceInputFeatureName)
+        rule = NonMaximumSuppression(message, read_ports(self.last.description.output))
+        thresholds = {name: value for name, value in given.items() if name in defaults([self.last])}
+        found = rule.run(dict(zip(sources, values, strict=True)) | thresholds)
+        raw = {f"{name} before": np.asarray(features[name], np.float32).reshape(-1) for name in sources}
+        return raw | self._named(found, self.old.outputs)
+
+    def actual(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Return what the new model gives on a row, as :meth:`reference` does."""
+        found = self._named(self.new.predict(_given([now for _, now in self.inputs], row)), self.new.outputs)
+        if self.last is None:
+            return found
+        message = self.last.nonMaximumSuppression
+        sources = (message.coordinatesInputFeatureName, message.confidenceInputFeatureName)
+        raw = {f"{name} before": value.reshape(-1) for name, value in zip(sources, self._before(row), strict=True)}
+        return raw | found
+
+    def _named(self, found: Mapping[str, Any], outputs: Sequence[TensorSpec]) -> dict[str, Any]:
+        made = {name: found[spec.name] for name, spec in zip(self.names, outputs, strict=True)}
+        return {
+            name: np.array([value], np.float32) if isinstance(value, float) else value for name, value in made.items()
+        }
+
+    def _before(self, row: Sequence[Any]) -> list[Any]:
+        """Return the boxes and the scores that the new model suppresses, as it has them."""
+        wanted: dict[str, Any] = {}
+        for operation in self.new.function().block.operations:
+            if operation.type == "non_maximum_suppression":  # the last one, where there are several
+                wanted = {key: argument for key in ("boxes", "scores") for argument in operation.inputs[key]}
+        values: dict[str, Any] = {}
+
+        def seen(operation: Any, made: Any) -> bool:
+            named = {item.name for item in operation.outputs} & {argument.name for argument in wanted.values()}
+            if named:
+                found = made()
+                values.update({name: np.asarray(found[name], np.float32) for name in named})
+            return False
+
+        self.new.watch(_given([now for _, now in self.inputs], row), seen)
+        return [values[argument.name] for argument in wanted.values()]
+
+
+def _given(specs: Sequence[TensorSpec], row: Sequence[Any]) -> dict[str, Any]:
+    """Return a row as the inputs of a model; ports of one number take it as such, and None leaves one out."""
+    given: dict[str, Any] = {}
+    for spec, value in zip(specs, row, strict=True):
+        if value is not None and spec.kind in ("double", "int64"):
+            number = value.reshape(-1)[0].item()
+            given[spec.name] = round(number) if spec.kind == "int64" else number
+        elif value is not None:
+            given[spec.name] = value
+    return given
+
+
+def _threshold(rng: np.random.Generator, number: int) -> Any:
+    """Return a threshold between 0 and 1, or None in every other row: the model's own holds then."""
+    value = rng.random(1).astype(np.float32)
+    return value if number % 2 else None
 
 
 def categories(model: Any) -> Listed:
@@ -91,7 +185,7 @@ def _drawn(
     rng: np.random.Generator,
     seen: Any,
     scale: float,
-    listed: Mapping[int, Sequence[int]],
+    listed: Listed,
 ) -> Any:
     """Return values that an f32 holds, whole ones for a port of integers."""
     if then.image is not None:
@@ -101,23 +195,6 @@ def _drawn(
     if len(seen):
         values = rng.choice(seen, size) + values * 0.1
     values = np.rint(values) if then.kind == "int64" or "int" in then.dtype else values
-    for place, known in listed.items():
+    for place, known in listed.get(then.name, {}).items():
         values[place] = rng.choice(np.array(known, np.float64))
     return values.astype(np.float32).reshape(now.shape or (1,))
-
-
-def _run(model: Model, row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    """Run on a row, a value for each input; return the outputs as ``names``, in order.
-
-    Ports of one number take it as such, and give it as an array of one.
-    """
-    given: dict[str, Any] = {}
-    for spec, value in zip(model.inputs, row, strict=True):
-        if spec.kind not in ("double", "int64"):
-            given[spec.name] = value
-            continue
-        number = value.reshape(-1)[0].item()
-        given[spec.name] = round(number) if spec.kind == "int64" else number
-    found = model.predict(given)
-    made = {name: found[spec.name] for name, spec in zip(names, model.outputs, strict=True)}
-    return {name: np.array([value], np.float32) if isinstance(value, float) else value for name, value in made.items()}

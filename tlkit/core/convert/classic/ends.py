@@ -78,7 +78,8 @@ def _leave(g: Graph, blob: Blob, feature: Any) -> None:
     found = g.op("identity", blob.shape, x=blob)
     g.settle(start, {found.name: feature.name}, feature.name)
     if feature.type.WhichOneof("Type") != "imageType":
-        settle(feature, tuple(length or 1 for length in blob.shape))
+        # Of an output whose rows depend on the values coremltools says no shape, either.
+        settle(feature, () if None in blob.shape else tuple(length or 1 for length in blob.shape))
 
 
 def settle(feature: Any, shape: tuple[int, ...]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tlkit.core.convert.classic.boxes import KIND as SUPPRESSION
+from tlkit.core.convert.classic.boxes import boxes_last, constant_inputs
 from tlkit.core.convert.classic.making import as_mlprogram as classic_as_mlprogram
 from tlkit.errors import ConversionError, LoadError, TlkitError, UsageError
 from tlkit.formats.base import sniff
@@ -73,16 +75,34 @@ def _old(package: Package) -> Opened:
     """Return the program made of a network, a classic model, or a pipeline."""
     if package.model.WhichOneof("Type") in NETWORKS:
         return _made(package, "network", *network_as_mlprogram(network_of(package)), half=True)
-    stages = [network_of(leaf) for leaf in package.leaves()]
+    leaves = tuple(package.leaves())
+    package.require_weights()
+    stages, programs = [network_of(leaf) for leaf in leaves], [leaf.program for leaf in leaves]
     kinds = {stage.WhichOneof("Type") for stage in stages}
     half = bool(kinds & {*NETWORKS}) and not kinds & _EXACT
-    made = _made(package, "classic", *classic_as_mlprogram(package.model, stages), half=half)
-    unknown = [s for s in stages if s.WhichOneof("Type") == "oneHotEncoder" and s.oneHotEncoder.handleUnknown == 0]
-    return replace(made, notes=(*made.notes, _ZEROS)) if unknown else made
+    made = _made(package, "classic", *classic_as_mlprogram(package.model, stages, programs), half=half)
+    return replace(made, notes=(*made.notes, *_otherwise(stages, made.program)))
+
+
+def _otherwise(stages: Sequence[Any], program: Program) -> tuple[str, ...]:
+    """Return notes on what a program does otherwise than the ``stages`` that it was made of."""
+    notes = []
+    if any(s.WhichOneof("Type") == "oneHotEncoder" and s.oneHotEncoder.handleUnknown == 0 for s in stages):
+        notes.append(_ZEROS)
+    for name, stage in constant_inputs(stages).items():
+        value = stage.nonMaximumSuppression.iouThreshold
+        notes.append(f"the input '{name}' is gone: MIL takes the IoU threshold as a constant, here {value:g}")
+    if any(s.WhichOneof("Type") == SUPPRESSION for s in stages):
+        notes.append(_ARRAYS)
+        if boxes_last(program.function().opset):
+            notes.append(_BORDER)
+    return tuple(notes)
 
 
 _EXACT = {"treeEnsembleRegressor", "treeEnsembleClassifier", "oneHotEncoder"}
 """Kinds that compare their inputs with numbers of the file, which f16 would round."""
+_ARRAYS = "Vision takes objects with labels from pipelines only: this model gives arrays (labels: metadata, 'classes')"
+_BORDER = "boxes that overlap by exactly the IoU threshold go, too: from iOS17 on MIL drops these"
 _ZEROS = "a number that is not a category gives zeros, where the original stops with an error"
 
 
@@ -120,8 +140,9 @@ def _made(package: Package, kind: str, model: Any, program: Program, *, half: bo
 
 def _shapes(before: Any, after: Any) -> tuple[str, ...]:
     """Return notes on inputs whose shape is not what it was: a program is made for one set of shapes."""
-    notes = []
-    for then, now in zip(read_ports(before.description.input), read_ports(after.description.input), strict=True):
+    notes, kept = [], {spec.name: spec for spec in read_ports(after.description.input)}
+    for then in read_ports(before.description.input):
+        now = kept.get(then.name, then)
         if then.flexible:
             notes.append(f"{then.name}: of several shapes only the default is kept, {shape_text(now.shape)}")
         elif then.shape != now.shape and then.shape:

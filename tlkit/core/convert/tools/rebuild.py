@@ -17,12 +17,14 @@ from tlkit.errors import TlkitError
 from tlkit.formats.coreml.package import Package
 from tlkit.host.quiet import quiet
 from tlkit.host.scratch import temporary_files
+from tlkit.mil.program import Program, walk
 
 Steps = tuple[str, ...] | None
 NARROW: Steps = None
 """All of coremltools' passes, to f16."""
 TIDY: Steps = ("common::cast_optimization", "common::noop_elimination", "common::dead_code_elimination")
 """Passes that take away the casts between f32 and f32 that widening leaves."""
+SUPPRESSION = "non_maximum_suppression"
 _MIXED: Steps = (
     "common::add_fp16_cast",
     "common::cast_optimization",
@@ -61,7 +63,7 @@ def rebuild(
         if kept is not None:
             pipeline.set_options("common::add_fp16_cast", {"op_selector": _others(kept)})
         if steps is NARROW:
-            pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": "classify"})  # its labels are a list
+            pipeline.set_options("common::add_fp16_cast", {"skip_ops_by_type": _in_f32(package.program)})
         try:
             program = load(
                 model_spec=spec,
@@ -85,6 +87,13 @@ def rebuild(
         except Exception as error:
             refused_by_disk(error, path)
             raise conversion_error(error, heard, ct.__version__) from error
+
+
+def _in_f32(program: Program | None) -> str:
+    """Return the kinds of operations that do not become f16: a classifier's, whose labels are a list, and those that
+    choose among boxes, whose thresholds f16 would move."""
+    kinds = {operation.type for operation in walk(program.function().block.operations)} if program else set()
+    return "classify" + (f",{SUPPRESSION},reduce_max,greater_equal" if SUPPRESSION in kinds else "")
 
 
 def _others(kept: frozenset[str]) -> Callable[[Any], bool]:

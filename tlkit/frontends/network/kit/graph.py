@@ -48,6 +48,10 @@ class Graph:
         self._taken.add(name)
         return name
 
+    def reserve(self, name: str) -> None:
+        """Keep ``name`` from being given to a value."""
+        self._taken.add(name)
+
     def op(
         self, kind: str, shape: Shape, /, *, like: Blob | None = None, out: DType = DType.FP32, **given: Any
     ) -> Blob:
