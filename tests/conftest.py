@@ -6,7 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No test depends on how busy the machine is: hypothesis would let one fail that takes longer than 200 ms.
+hypothesis.settings.register_profile("tlkit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tlkit")
 
 
 def pytest_configure() -> None:

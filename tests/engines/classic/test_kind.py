@@ -30,7 +30,7 @@ def page(root: Path) -> str:
 def test_the_document_has_each_kind_once_and_says_what_the_tables_say(page: str) -> None:
     runs, becomes = set[str](), set[str]()
     listed: list[str] = []
-    for row in re.findall(r"^\| `.*$", page, re.M):
+    for row in re.findall(r"^\| `.*$", page.partition("Compiled (")[0], re.M):
         _, names, run, made, _ = row.split("|")
         found = re.findall(r"`(\w+)`", names)
         listed += found
@@ -47,9 +47,23 @@ def test_the_document_has_each_kind_once_and_says_what_the_tables_say(page: str)
 def test_the_document_counts_layers(page: str) -> None:
     there = layer("add").DESCRIPTOR.oneofs_by_name["layer"].fields
     assert {*kinds(), *KINDS} == {field.name for field in there} and f"all {len(there)} kinds of layers" in page
-    known = page.partition("kinds of layers are known:")[2].partition(".")[0]
-    assert espresso.KINDS and set(re.findall(r"`(\w+)`", known)) == set(making._MAKERS)
-    assert f"these {len(making._MAKERS)} kinds of layers" in page
+    compiled, named, other = page.partition("Compiled neural networks")[2], set[str](), list[str]()
+    made, _, unread = compiled.partition("Of these ")
+    table, _, rest = unread.partition("The compiled names of the other ")
+    for row in re.findall(r"^\| `.*$", made, re.M):
+        names, runs = (re.findall(r"`(\w+)`", cell) for cell in row.split("|")[1:3])
+        named |= set(names)
+        other += runs
+    assert espresso.KINDS and named == set(making._MAKERS) and f"these {len(named)} are known" in compiled
+    assert f"{len(other)} are what one of them runs as" in made
+    without = [
+        name for row in re.findall(r"^\| `.*$", table, re.M) for name in re.findall(r"`(\w+)`", row.split("|")[2])
+    ]
+    assert int(table.split()[0]) == len(without)
+    assert set(re.findall(r"^\| `(\w+)` ", table, re.M)) == set(making.UNREAD)
+    unknown = re.findall(r"`(\w+)`", rest)
+    assert int(rest.split()[0]) == len(unknown)
+    assert sorted([*other, *without, *unknown]) == sorted(field.name for field in there)
 
 
 def test_what_comes_after_a_part_of_apples_is_asked_for_by_name() -> None:

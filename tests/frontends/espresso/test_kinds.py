@@ -474,5 +474,44 @@ def test_what_is_not_known_is_named(tmp_path: Path, kind: str, attributes: dict[
 def test_every_unknown_kind_is_named_at_once(tmp_path: Path) -> None:
     layers = [{"type": kind, "name": kind, "bottom": "x", "top": kind} for kind in ("rnn_arch", "activation", "magic")]
     path = write_bundle(tmp_path / "net.mlmodelc", layers, {"x": X.shape})
-    with pytest.raises(LoadError, match="does not know: rnn_arch, magic"):
+    with pytest.raises(LoadError, match=r"does not know: rnn_arch \(the order of the gates .*\), magic\n"):
         tlkit.load_model(path).predict({"x": X})
+    write_bundle(tmp_path / "of.mlmodelc", layers[:1], {"x": X.shape})
+    with pytest.raises(LoadError) as refused:
+        tlkit.load_model(tmp_path / "of.mlmodelc").predict({"x": X})
+    assert "run the .mlmodel" in refused.value.hint
+
+
+def test_running_sums_along_the_axis_of_a_second_input(tmp_path: Path) -> None:
+    blobs = Blobs()
+    axis = {"type": "load_constant", "name": "a", "bottom": "", "top": "a", "nd_rank": 1, "w": 1}
+    axis["constant_blob"] = blobs.add(np.float32([1.0]))
+    summed = {"type": "cumsum", "name": "c", "bottom": "x,a", "top": "y", "attributes": {"is_output": 1}}
+    shapes = {"x": FLAT.shape, "a": (1,), "y": FLAT.shape}
+    path = write_bundle(tmp_path / "net.mlmodelc", [axis, summed], shapes, blobs, exact=True)
+    np.testing.assert_allclose(tlkit.load_model(path).predict({"x": FLAT})["y"], FLAT.cumsum(1), rtol=1e-6)
+    path = write_bundle(tmp_path / "2.mlmodelc", [axis, summed | {"exclusive": 1}], shapes, blobs, exact=True)
+    with pytest.raises(LoadError, match="what exclusive 1 means"):
+        tlkit.load_model(path).predict({"x": FLAT})
+    with pytest.raises(LoadError, match="says its axis is not published"):
+        compiled(tmp_path / "3", "cumsum", {"x": FLAT}, {"y": FLAT.shape}, exact=True)
+
+
+def test_the_places_of_what_is_not_0(tmp_path: Path) -> None:
+    x = np.float32([[0, 2, 0], [1, 0, -3]])
+    found = compiled(tmp_path, "nonzero", {"x": x}, {"y": (3, 2)}, exact=True)
+    np.testing.assert_array_equal(found["y"], np.argwhere(x))
+
+
+def test_another_size_as_it_is_where_nothing_else_is_said(tmp_path: Path) -> None:
+    """Samples at i / scale, those past the last pixel at it: [1, 2, 3] by 3 is 1, 1.33, 1.67, 2, ... 3, 3, 3."""
+    row = np.tile(np.float32([1, 2, 3]), (1, 1, 1, 2, 1))
+    given = {"target_size_h": 2, "target_size_w": 9, "grid_sampling_mode": 2, "mode": 1, "spatial_scale": 1}
+    found = compiled(tmp_path / "1", "crop_and_resize", {"x": row}, {"y": (1, 1, 1, 2, 9)}, **given)["y"]
+    np.testing.assert_allclose(found[0, 0, 0, 1], [1, 4 / 3, 5 / 3, 2, 7 / 3, 8 / 3, 3, 3, 3], rtol=1e-6)
+    for key, value in (("grid_sampling_mode", 1), ("mode", 0), ("spatial_scale", 0.5)):
+        with pytest.raises(LoadError, match=f"what {key} {value} means"):
+            compiled(tmp_path / key, "crop_and_resize", {"x": row}, {"y": (1, 1, 1, 2, 9)}, **(given | {key: value}))
+    two = {"x": row, "boxes": np.float32([[0, 0, 1, 1]])}
+    with pytest.raises(LoadError, match="takes its boxes is not published"):
+        compiled(tmp_path / "2", "crop_and_resize", two, {"y": (1, 1, 1, 2, 9)}, **given)

@@ -13,11 +13,12 @@ from tlkit.formats.coreml.mlmodelc import CompiledPackage
 from tlkit.formats.coreml.package import Package
 from tlkit.formats.coreml.ports import read_ports
 from tlkit.frontends.espresso import kinds
-from tlkit.frontends.espresso.kit.making import DAMAGED, Held, Kit, lookup, number, whole
+from tlkit.frontends.espresso.kit.making import DAMAGED, UNREAD, Held, Kit, lookup, number, whole
 
 KINDS = kinds.FAMILIES
 """The layer kinds, which importing it registers."""
 _FUSED = {"fused_relu": "ReLU", "has_relu": "ReLU", "fused_tanh": "tanh", "has_tanh": "tanh"}
+_SOURCE = "run the .mlmodel that it was compiled from, whose layers are published"
 _COLORS = ("r", "g", "b")
 
 
@@ -40,7 +41,9 @@ def network_of(package: Package) -> Any:
 def _model(described: Any, network: Network, weights: EspressoWeights, made: tuple[str, ...]) -> Any:
     missing = list(dict.fromkeys(layer.kind for layer in network.layers if lookup(layer.kind) is None))
     if missing:
-        raise LoadError(f"the compiled network has layers that tlkit does not know: {', '.join(missing)}", DAMAGED)
+        told = [f"{kind} ({UNREAD[kind]})" if kind in UNREAD else kind for kind in missing]
+        hint = _SOURCE if {*missing} <= {*UNREAD} else DAMAGED
+        raise LoadError(f"the compiled network has layers that tlkit does not know: {', '.join(told)}", hint)
     model = type(described)()
     model.CopyFrom(described)
     body = getattr(model, model.WhichOneof("Type") or "neuralNetwork")

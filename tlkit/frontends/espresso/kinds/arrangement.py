@@ -13,6 +13,7 @@ from tlkit.formats.coreml.espresso.network import EspressoLayer
 from tlkit.frontends.espresso.kit.making import DAMAGED, Fields, Held, Kit, espresso, flag, listed, unknown, whole
 
 _CODES = ("seq", "n", "k", "h", "w")
+_COMMON = ("type", "name", "bottom", "top", "weights", "attributes", "debug_info", "hint_fallback_from_metal")
 _REDUCED = ("Sum", "Mean", "Prod", "LogSum", "SumSquare", "L2", "", "", "L1", "Max", "Min")
 
 
@@ -148,6 +149,23 @@ def gather(k: Kit, layer: EspressoLayer, held: Held) -> None:
     if kind is None:
         raise unknown(layer, "mode")
     k.add(kind, layer, axis=whole(layer, "axis"))
+
+
+@espresso("cumsum")
+def cumsum(k: Kit, layer: EspressoLayer, held: Held) -> None:
+    """Running sums along the axis that the second input says; how else an axis is said was never seen."""
+    if len(layer.inputs) != 2:
+        raise LoadError("how a cumsum without a second input says its axis is not published", DAMAGED)
+    said = next((key for key, value in layer.attributes.items() if value and key not in _COMMON), None)
+    if said is not None:
+        raise unknown(layer, said)
+    k.add("cumSum", layer)
+
+
+@espresso("nonzero")
+def nonzero(k: Kit, layer: EspressoLayer, held: Held) -> None:
+    """The places of what is not 0."""
+    k.add("whereNonZero", layer)
 
 
 @espresso("get_shape")

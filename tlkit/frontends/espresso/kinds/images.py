@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tlkit.errors import LoadError
 from tlkit.formats.coreml.espresso.network import EspressoLayer
-from tlkit.frontends.espresso.kit.making import Fields, Held, Kit, espresso, flag, number, unknown, whole
+from tlkit.frontends.espresso.kit.making import DAMAGED, Fields, Held, Kit, espresso, flag, number, unknown, whole
 
 _SIDES = ("pad_t", "pad_b", "pad_l", "pad_r")
 _POOLS = {0: 1, 1: 0, 2: 2}  # average, max, L2, as the network counts them
@@ -116,6 +117,21 @@ def upsample(k: Kit, layer: EspressoLayer, held: Held) -> None:
     if mode and "align_corners" in layer.attributes and not flag(layer, "is_legacy_mode"):
         fields["linearUpsampleMode"] = 1 if flag(layer, "align_corners") else 2
     k.add("upsample", layer, **fields)
+
+
+@espresso("crop_and_resize")
+def crop_and_resize(k: Kit, layer: EspressoLayer, held: Held) -> None:
+    """Another size, by interpolation. Mode 2 of its grid is what MIL's resize_bilinear compiles to by default, and
+    number 2 among a network's modes; others were never seen, nor how boxes are given."""
+    if len(layer.inputs) != 1:
+        raise LoadError("how a crop_and_resize takes its boxes is not published", DAMAGED)
+    for key, known in (("grid_sampling_mode", 2), ("mode", 1), ("spatial_scale", 1)):
+        if number(layer, key, known) != known:
+            raise unknown(layer, key)
+    if "grid_sampling_mode" not in layer.attributes:
+        raise LoadError("what a crop_and_resize without a grid_sampling_mode computes is not published", DAMAGED)
+    sizes = [whole(layer, f"target_size_{side}") for side in "hw"]
+    k.add("resizeBilinear", layer, targetSize=sizes, mode={"samplingMethod": 2})
 
 
 @espresso("space_to_depth")

@@ -97,6 +97,17 @@ def espresso(*kinds: str) -> Callable[[Maker], Maker]:
     return register
 
 
+UNREAD = {
+    "rnn_arch": "the order of the gates in its weights is not published",
+    "scatter_nd": "what its accumulation_mode means is published in two ways that contradict each other",
+    "one_hot": "its attributes are not published",
+    "range": "its attributes are not published",
+    "fill": "its attributes are not published",
+    "sequence_repeat": "its attributes are not published",
+}
+"""Kinds that compiled networks are known to have, and why their layers are not made."""
+
+
 def lookup(kind: str) -> Maker | None:
     """Return what makes layers of ``kind``, or None."""
     return _MAKERS.get(kind)
