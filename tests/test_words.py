@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlkit.words import BYTES, byte_text, count_text, macs_text, quantity
+from tlkit.words import BYTES, byte_text, count_text, macs_text, one, quantity
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,7 @@ def test_macs_have_their_unit(count: int, text: str) -> None:
 )  # fmt: skip
 def test_a_quantity_is_a_number_and_a_unit(text: str, found: float | None) -> None:
     assert quantity(text, BYTES) == found
+
+
+def test_an_article_goes_by_the_first_letter() -> None:
+    assert one("wordTagger") == "a wordTagger" and one("audioFeaturePrint") == "an audioFeaturePrint"

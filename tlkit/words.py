@@ -30,6 +30,15 @@ def quantity(text: str, units: Mapping[str, float]) -> float | None:
     return None if found is None or scale is None else float(found[1]) * scale
 
 
+def one(noun: str) -> str:
+    """Return a noun with its article: ``a wordTagger``, ``an imputer``; by its first letter.
+
+    >>> one("audioFeaturePrint")
+    'an audioFeaturePrint'
+    """
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
+
+
 def count_text(count: int) -> str:
     """Return a count in three significant figures: ``268M``, ``1.24B``."""
     return _scaled(count, ("", "k", "M", "B", "T"))

@@ -31,6 +31,8 @@ def test_the_advice_is_as_much_as_is_needed(monkeypatch: pytest.MonkeyPatch) -> 
     assert said is not None and "TLKIT_BUDGET=6" in said[1] and str(budget.FLOOR) in said[0]
     said = budget.over(5 * budget.FLOOR + 1, coming=7 * budget.FLOOR)
     assert said is not None and "TLKIT_BUDGET=7" in said[1] and str(5 * budget.FLOOR + 1) in said[0]
+    said = budget.over(1 << 62)
+    assert said is not None and "no machine holds" in said[0] and "TLKIT_BUDGET" not in said[1]
     monkeypatch.setenv("TLKIT_BUDGET", "5")
     assert budget.over(5 * budget.FLOOR + 1) is not None
     assert budget.turns() == 5 * budget.TURNS

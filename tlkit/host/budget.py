@@ -44,6 +44,7 @@ SECONDS = 5.0
 """What all loops of an inference may take together, in processor time of the thread that runs them: no other load on
 the machine lengthens it."""
 
+_NOWHERE = 1 << 42  # elements; 16 TiB of f32
 VARIABLE = "TLKIT_BUDGET"
 """The environment variable with the factor."""
 
@@ -109,6 +110,8 @@ def over(elements: float, allowed: float | None = None, coming: float = 0) -> tu
         return None
     # ``allowed`` contains the current factor, so the factor to suggest is relative to it.
     wanted = math.ceil(factor() * max(elements, coming) / allowed)
+    if elements > _NOWHERE:
+        return f"{elements:.15g} elements, which no machine holds", "the file is damaged: fetch it again"
     said = f"{elements:.15g} elements, where the file and its inputs warrant {allowed:.15g}"
     return said, f"if you trust the file, set {VARIABLE}={wanted} in the environment"
 

@@ -47,7 +47,8 @@ def parse_model(data: bytes) -> Any:
     try:
         model.ParseFromString(data)
     except DecodeError:
-        raise LoadError("the model's protobuf is damaged", "fetch or convert the file again") from None
+        said = "the model's protobuf is damaged, or has messages more than 100 deep in each other"
+        raise LoadError(said, "fetch or convert the file again; pipelines can be 45 deep") from None
     return model
 
 

@@ -111,6 +111,10 @@ def test_picking_and_passing_on(tmp_path: Path) -> None:
     model.arrayFeatureExtractor.extractIndex.extend([3, 0])
     assert load(model, tmp_path).predict({"x": [1, 2, 3, 4]})["y"].tolist() == [4, 1]
     model.arrayFeatureExtractor.extractIndex.append(4)
+    with pytest.raises(LoadError, match="has 4 numbers, no number 4"):
+        load(model, tmp_path).predict({"x": [1, 2, 3, 4]})
+    sizes = model.description.input[0].type.multiArrayType.shapeRange.sizeRanges
+    sizes.add(lowerBound=1, upperBound=9)
     with pytest.raises(ExecutionError, match="no number 4"):
         load(model, tmp_path).predict({"x": [1, 2, 3, 4]})
     same = blank("identity", {"a": "double", "b": "string"}, {"a": "double", "b": "string"})

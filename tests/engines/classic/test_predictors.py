@@ -253,3 +253,13 @@ def test_a_vector_machine_without_a_border_gives_libsvms_least_probability(tmp_p
         field.append(value)
     (found,) = rows(model, tmp_path, arrays([[1.0, 2.0]]))
     assert found == {"label": "b", "shares": pytest.approx({"a": 1e-7, "b": 1 - 1e-7}, rel=1e-9)}
+
+
+def test_a_kernel_that_overflows_says_nothing_of_it(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    model = regressor("supportVectorRegressor", 2)
+    message = model.supportVectorRegressor
+    message.kernel.polyKernel.gamma, message.kernel.polyKernel.degree = 1.0, 2**31 - 1
+    message.denseSupportVectors.vectors.add().values.extend([2.0, 3.0])
+    message.coefficients.alpha.append(1.0)
+    assert load(model, tmp_path).predict({"x": [1.0, 1.0]})["y"] == np.inf
+    assert not list(recwarn)

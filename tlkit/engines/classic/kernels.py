@@ -192,10 +192,17 @@ def _kernel(message: Any) -> Kernel:
     if which == "rbfKernel":
         return lambda x, v: np.exp(-chosen.gamma * _distances(x, v))
     if which == "polyKernel":
-        return lambda x, v: (chosen.gamma * (x @ v.T) + chosen.c) ** chosen.degree
+        return lambda x, v: _power(chosen.gamma * (x @ v.T) + chosen.c, chosen.degree)
     if which == "sigmoidKernel":
         return lambda x, v: np.tanh(chosen.gamma * (x @ v.T) + chosen.c)
     return lambda x, v: x @ v.T
+
+
+def _power(x: Matrix, degree: int) -> Matrix:
+    """Return x to the power of ``degree``: infinite past f64, which is no reason for a warning of numpy's."""
+    with np.errstate(over="ignore"):
+        found: Matrix = x**degree
+    return found
 
 
 def _distances(x: Matrix, v: Matrix) -> Matrix:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tlkit.engines.engine import Engine, EngineKind, HowToRun, Loadable
 from tlkit.errors import LoadError, contradictions
+from tlkit.words import one
 
 _ROOM = "tlkit.engines.classic."
 RUN_BY = {
@@ -64,7 +65,7 @@ def refuse_unrun(stages: Sequence[Any]) -> None:
         asked = {port.name: None for stage in stages[first:] for port in stage.description.input}
         given = " ".join(f"--input {name}=FILE" for name in asked if name not in made)
         hint = f"the rest runs on features that you give: --from {first} {given}"
-    raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", hint)
+    raise LoadError(f"{one(kind)} cannot be run here: {NOT_RUN[kind]}", hint)
 
 
 class ClassicKind(EngineKind):
@@ -87,7 +88,7 @@ class ClassicKind(EngineKind):
 
         kind = model.message.WhichOneof("Type")
         if kind in NOT_RUN:
-            raise LoadError(f"a {kind} cannot be run here: {NOT_RUN[kind]}", _WHOLE)
+            raise LoadError(f"{one(kind)} cannot be run here: {NOT_RUN[kind]}", _WHOLE)
         module, _, function = RUN_BY[kind].partition(".")
         make = getattr(import_module(_ROOM + module), function)
         with contradictions("the model contradicts itself", DAMAGED, also=ALSO):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from tlkit.engines.classic.values import (
     vector,
 )
 from tlkit.errors import ExecutionError, LoadError
+from tlkit.formats.coreml.ports import read_ports
 from tlkit.types import TensorSpec
 
 
@@ -94,6 +96,10 @@ def array_feature_extractor(model: Any, outputs: Mapping[str, TensorSpec]) -> Ro
     """Return ``arrayFeatureExtractor``: the elements at some places, counted from 0."""
     source, name = only_input(model), only_output(model)
     places = [int(place) for place in model.arrayFeatureExtractor.extractIndex]
+    for spec in read_ports(model.description.input):
+        size = math.prod(spec.shape) if spec.shape and not spec.flexible else None
+        if size is not None and max(places, default=0) >= size:
+            raise LoadError(f"the input '{source}' has {size} numbers, no number {max(places)}", DAMAGED)
 
     def step(features: Features) -> dict[str, Any]:
         numbers = vector(features, [source])

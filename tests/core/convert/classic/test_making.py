@@ -18,7 +18,7 @@ import tlkit
 from tests.engines.classic.specs import arrays, blank, classifier, load, regressor
 from tlkit.core.convert.classic.making import as_mlprogram
 from tlkit.engines.torch.engine import TorchEngine
-from tlkit.errors import ConversionError
+from tlkit.errors import ConversionError, LoadError
 from tlkit.formats.coreml.open import open_package
 
 RNG = np.random.default_rng(3)
@@ -179,6 +179,9 @@ def test_support_vector_machines(tmp_path: Path, kernel: str) -> None:
     message.probA.append(-1.7)
     message.probB.append(0.2)
     agree(model, tmp_path, arrays(X), 2e-5)
+    message.coefficients[0].alpha.append(1.0)
+    with pytest.raises(LoadError, match=f"has {len(chosen.support_vectors_) + 1} coefficients"):
+        as_mlprogram(model)
 
 
 def test_a_pipeline_from_numbers_to_a_tree(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from tlkit.core.convert.classic.linear import logistic, product, two
 from tlkit.engines.classic.answers import check_sizes, labels_of
 from tlkit.engines.classic.kernels import Pairs, Vectors
+from tlkit.engines.classic.kernels import classifier as reads
 from tlkit.errors import ConversionError
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph
@@ -32,6 +33,7 @@ def regressor(g: Graph, x: Blob, model: Any) -> tuple[Blob, bool]:
 def classifier(g: Graph, x: Blob, model: Any) -> tuple[Blob, bool]:
     """The probabilities of two classes. Those of more are found by iterations, which MIL can hardly say."""
     message = model.supportVectorClassifier
+    reads(model, {})  # which refuses sizes that contradict each other
     count, vectors = len(labels_of(message)), Vectors(message)
     if not message.probA:
         raise ConversionError("a support vector machine without probabilities, which MIL's classify needs", _RUNS)

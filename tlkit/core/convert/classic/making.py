@@ -30,6 +30,7 @@ from tlkit.mil.program import Block, Function, NamedType, Program, TensorType
 from tlkit.mil.proto import read_program
 from tlkit.mil.types import DType
 from tlkit.types import TensorSpec
+from tlkit.words import one
 
 OPSET = "CoreML5"
 Make: TypeAlias = Callable[[Graph, Blob, Any], tuple[Blob, bool]]
@@ -137,7 +138,7 @@ def _refuse(stages: Sequence[Any]) -> None:
         return
     why = f": {NOT_RUN[refused]}" if refused in NOT_RUN else ""
     unrun = any(kind in NOT_RUN for kind in kinds)
-    raise ConversionError(f"MIL has nothing that computes a {refused}{why}", _NOT_EVEN if unrun else _STAYS)
+    raise ConversionError(f"MIL has nothing that computes {one(refused)}{why}", _NOT_EVEN if unrun else _STAYS)
 
 
 def _add(chain: Chain, stage: Any, kind: str, function: Function | None, opset: str) -> None:
