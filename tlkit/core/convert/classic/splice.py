@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tlkit.core.convert.classic.ends import Chain, Classified
 from tlkit.engines.classic.values import DAMAGED
 from tlkit.errors import ConversionError, LoadError
@@ -101,8 +103,6 @@ def _entered(chain: Chain, spec: TensorSpec | None, name: str, kind: TensorType)
     if name in chain.values:
         value = g.reshape(chain.values[name], fixed)
     elif spec is not None and spec.optional:
-        import numpy as np
-
         value = g.tensor(array_value(np.full(fixed, spec.default or 0, np.float32)), name)
     else:
         raise LoadError(f"no stage makes the feature '{name}'", DAMAGED)
