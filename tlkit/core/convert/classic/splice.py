@@ -125,8 +125,9 @@ def _classified(
     (scores,), (listed,) = answer.inputs["probabilities"], answer.inputs["classes"]
     labels = held.get(listed.name) if isinstance(listed, Ref) else listed
     kind = kinds.get(scores.name) if isinstance(scores, Ref) else None
-    if not isinstance(scores, Ref) or not isinstance(kind, TensorType) or labels is None:
+    data = labels.data if labels is not None else None
+    if not isinstance(scores, Ref) or not isinstance(kind, TensorType) or not isinstance(data, tuple):
         raise ConversionError("a stage is a classifier whose labels are computed", STAGES_RUN)
     values = g.cast(Blob(names[scores.name], tuple(kind.shape or ())), DType.FP32, kind.dtype)
-    found = tuple(item.data[0] if isinstance(item, Value) else item for item in labels.data)
+    found = tuple(item.python() if isinstance(item, Value) else item for item in data)
     return Classified(g.reshape(values, (len(found),)), found)
