@@ -13,7 +13,7 @@ from tlkit.host import budget
 def test_little_may_make_little_and_much_more() -> None:
     assert budget.warranted() == budget.warranted(stored=1000, inputs=1000) == budget.FLOOR
     assert budget.warranted(stored=10**9) == budget.STORED * 10**9
-    assert budget.warranted(stored=10**6) == budget.SPARING * 10**6  # a network that enlarges pictures
+    assert budget.warranted(stored=10**5) == budget.SPARING * 10**5  # a network that enlarges pictures
     assert budget.warranted(stored=5 * 10**6) == budget.SPARED
     assert budget.warranted(inputs=10**6) == budget.GIVEN * 10**6
 
@@ -23,6 +23,13 @@ def test_inputs_that_were_drawn_count_little() -> None:
         assert budget.warranted(inputs=10**7) == budget.DRAWN * 10**7
     with budget.drawn(False):
         assert budget.warranted(inputs=10**7) == budget.GIVEN * 10**7
+
+
+def test_a_network_that_enlarges_a_picture_may_do_so_in_f16_too() -> None:
+    """CARN: 522 kB of f16 weights, a picture of 3 x 1000 x 1000 that is drawn, 128 channels of that size inside."""
+    with budget.drawn():
+        assert budget.warranted(522_000, 3_000_000) > 128_000_000
+        assert budget.warranted(10_000) == budget.FLOOR
 
 
 def test_the_advice_is_as_much_as_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

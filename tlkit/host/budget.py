@@ -24,9 +24,9 @@ FLOOR = 1 << 23
 STORED = 32
 """Elements per byte stored in the file: a convolution's outputs are many times larger than its weights."""
 
-SPARING, SPARED = 192, 1 << 28
+SPARING, SPARED = 384, 1 << 28
 """Elements per byte as long as they are no more than these (1 GiB as f32): networks that enlarge pictures have a
-megabyte of weights and 256 channels of a million pixels."""
+megabyte of weights, half of that in f16, and 256 channels of a million pixels."""
 
 GIVEN = 512
 """Elements per element of an input that the user gave: an image becomes many channels, and may be upscaled."""
