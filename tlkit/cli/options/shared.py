@@ -104,7 +104,7 @@ Inputs = Annotated[
         "--input",
         metavar="NAME=VALUE",
         help="An input: image, .npy, .npz[:KEY], .safetensors[:KEY] or sound[:RATE] file, its https:// address, - for "
-        "stdin, a literal ([1,2,3]), random or zeros.",
+        "stdin, a literal ([1,2,3]), text:WORDS for the model's tokenizer, random or zeros.",
     ),
 ]
 Shapes = Annotated[

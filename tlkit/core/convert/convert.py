@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.convert.provenance import annotate, describe
 from tlkit.core.convert.remake import is_package, refuse, remake
 from tlkit.core.convert.result import Clock, ConversionResult, result
+from tlkit.core.convert.source.hub import tokenizer_files
 from tlkit.core.convert.source.source import load_source
 from tlkit.core.convert.tools.build import About, Recipe, Report, check_versions
 from tlkit.core.convert.tools.targets import choose_target
@@ -21,6 +22,7 @@ from tlkit.core.emulate.choose import emulator
 from tlkit.core.run.sampled import sampled_risks
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.write import add_texts
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import interruptible
@@ -143,6 +145,7 @@ def convert(
             with clock.stage("verify", "verifying"):
                 sampled = _sampled(path, order.cases)
         annotate(path, describe(loaded.text, made.recipe.precision, made.verification))
+        add_texts(path, tokenizer_files(Path(source)) if isinstance(source, str | Path) else {})
         notes = (*loaded.notes, *made.notes)
         told = result(path, goal, loaded.text, made.recipe, made.verification, clock, notes, sampled)
     return replace(told, rewrites=made.rewrites)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ _WORDS = 8
 @dataclass(frozen=True, slots=True)
 class Known:
     """By input: the ``values`` (texts, integers, keys) that the model knows, and ``shapes`` to draw where a port's own
-    shape does not do."""
+    shape does not do; and the file of the tokenizer that it carries."""
 
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tokenizer: Path | None = None
 
 
 NOTHING = Known()

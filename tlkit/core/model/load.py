@@ -187,9 +187,10 @@ class Model(Told):
     def known(self) -> Known:
         """What can be drawn for the inputs beyond what their ports say."""
         from tlkit.core.model.known import Known, known_values
+        from tlkit.core.model.texts import tokenizer_of
 
         shapes = self._network.usual_shapes() if self._network is not None else {}
-        return Known(known_values(self._package.model) if self._package else {}, shapes)
+        return Known(known_values(self._package.model) if self._package else {}, shapes, tokenizer_of(self.path))
 
     @cached_property
     def stored(self) -> int:

@@ -14,6 +14,7 @@ from tlkit.core.model.arrays import holds_arrays, read_array, read_arrays
 from tlkit.core.model.inputs import Drawn, Note, check_shape, draw, port_named
 from tlkit.core.model.known import NOTHING, Known
 from tlkit.core.model.plain import KINDS, read_plain
+from tlkit.core.model.texts import PREFIX, Text, with_texts
 from tlkit.errors import LoadError, UsageError
 from tlkit.formats.fetch import is_address, local
 from tlkit.ports.shapes import shape_text
@@ -49,6 +50,7 @@ def collect(
             if name in values:
                 raise UsageError(f"the input '{name}' is given twice", "give each input once")
             values[name] = value
+    values = with_texts(ports, values, known.tokenizer)
     missing = [spec.name for spec in ports if spec.name not in values and not spec.optional]
     if missing:
         usual = {name: shape for name, shape in known.shapes.items() if name not in wanted}
@@ -90,9 +92,12 @@ def _unplaced(text: str, name: str) -> Any:
 def read_value(text: str, name: str) -> Any:
     """Return what ``text`` stands for: a number, a JSON list, a :class:`Drawn`, an array or the path of a file.
 
-    ``FILE:KEY`` takes one array of a .npz or .safetensors file, ``FILE:RATE`` a sound at RATE samples a second; what an
-    address (https://, hf://, - for stdin) names is fetched; a path is read when the port is known.
+    ``FILE:KEY`` takes one array of a .npz or .safetensors file, ``FILE:RATE`` a sound at RATE samples a second, and
+    ``text:WORDS`` are words for the model's tokenizer; what an address (https://, hf://, - for stdin) names is fetched;
+    a path is read when the port is known.
     """
+    if text.startswith(PREFIX):
+        return Text(text.removeprefix(PREFIX))
     if text in ("random", "zeros"):
         return Drawn(text)  # type: ignore[arg-type]
     if _NUMBER.fullmatch(text):
@@ -127,9 +132,9 @@ def _shapes(ports: Sequence[TensorSpec], texts: Iterable[str]) -> dict[str, tupl
 
 def _assignments(ports: Sequence[TensorSpec], text: str) -> Mapping[str, Any]:
     name, equals, value = text.partition("=")
-    # A file's name may hold an = too.
+    # A file's name may hold an = too, and so may a text.
     named = any(spec.name == name for spec in ports)
-    if equals and (named or not (Path(text).is_file() or is_address(text))):
+    if equals and not text.startswith(PREFIX) and (named or not (Path(text).is_file() or is_address(text))):
         return {name: _read(port_named(ports, name), value)}
     if holds_arrays(text):
         arrays = read_arrays(text)

@@ -41,16 +41,34 @@ def write_package(path: Path, model: Any, program: Program, more: Mapping[str, s
     items = [(_MODEL, "CoreML Model Specification")]
     if weights.used:
         items.append((WEIGHTS.split("/")[0], "CoreML Model Weights"))
-    for name, text in (more or {}).items():
-        (folder / name).write_text(text, encoding="utf-8")
-        items.append((name, "Language Model Description"))
     (path / _MANIFEST).write_text(json.dumps(_manifest(items), indent=4))
+    add_texts(path, more or {})
     return Package(path, folder / _MODEL, model)
 
 
+def add_texts(path: Path, texts: Mapping[str, str]) -> None:
+    """Add files of text, by their names, to a new package at ``path``."""
+    manifest = json.loads((path / _MANIFEST).read_bytes())
+    for name, text in texts.items():
+        beside_model(path, name).write_text(text, encoding="utf-8")
+        manifest["itemInfoEntries"] |= _entries([(name, "Language Model Description")])
+    (path / _MANIFEST).write_text(json.dumps(manifest, indent=4))
+
+
+def beside_model(package: Path, name: str) -> Path:
+    """Return where the file ``name`` lies in a package that has it as an item of its own."""
+    return package / "Data" / _FOLDER / name
+
+
 def _manifest(items: list[tuple[str, str]]) -> dict[str, Any]:
-    """Return the content of a package's Manifest.json: its items by identifiers, which are arbitrary but distinct."""
-    entries = {
+    """Return the content of a package's Manifest.json, the model first."""
+    entries = _entries(items)
+    return {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": next(iter(entries))}
+
+
+def _entries(items: list[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return a manifest's entries by identifiers, which are arbitrary but distinct."""
+    return {
         # Made from names, not drawn: the same model gives the same file.
         str(uuid.uuid5(uuid.NAMESPACE_URL, name)).upper(): {
             "author": _FOLDER,
@@ -60,7 +78,6 @@ def _manifest(items: list[tuple[str, str]]) -> dict[str, Any]:
         }
         for name, text in items
     }
-    return {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": next(iter(entries))}
 
 
 def write_beside(package: Package, model: Any, path: Path) -> None:

@@ -55,6 +55,21 @@ def test_a_folder_that_does_not_say_what_size_it_takes(tmp_path: Path) -> None:
     assert caught.value.hint.endswith("for each of: pixel_values")
 
 
+def test_its_tokenizer_goes_into_the_package(tmp_path: Path) -> None:
+    import coremltools
+
+    from tlkit.core.model.texts import tokenizer_of
+
+    folder = save("bert", tmp_path / "bert")
+    (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
+    result = convert(folder, tmp_path / "m.mlpackage", verify=False)
+    lying = tokenizer_of(result.path)
+    assert lying is not None and lying.is_relative_to(result.path) and lying.read_text() == '{"model": {}}'
+    kept = coremltools.models.MLModel(str(result.path), skip_model_load=True)  # Core ML's own reader of packages
+    kept.save(str(tmp_path / "again.mlpackage"))
+    assert load_model(tmp_path / "again.mlpackage").info.inputs == result.info.inputs
+
+
 def test_weights_are_those_of_the_folder(tmp_path: Path) -> None:
     module, _ = load_folder(save("bert", tmp_path / "bert"))
     expected = build("bert").inner.state_dict()  # type: ignore[union-attr]

@@ -20,11 +20,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TOKENS = 128
+_TOKENIZER = 1 << 28  # bytes: the largest vocabularies have some 30 MB
 
 
 def is_model_folder(path: Path) -> bool:
     """Whether ``path`` is a folder with a ``config.json``."""
     return (path / "config.json").is_file()
+
+
+def tokenizer_files(path: Path) -> dict[str, str]:
+    """Return the texts of a model folder's tokenizer by file name, to go into its package; none where it has none."""
+    if not path.is_dir() or not is_model_folder(path) or not (path / "tokenizer.json").is_file():
+        return {}
+    found = {}
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / name).is_file() and regular_size(path / name) <= _TOKENIZER:
+            found[name] = (path / name).read_text(encoding="utf-8", errors="replace")
+    return found
 
 
 def load_folder(path: Path, kwargs: Mapping[str, Any] | None = None) -> tuple[nn.Module, tuple[TensorSpec, ...]]:
