@@ -1,7 +1,8 @@
 """The state of the machine during a measurement: other load, power source, low-power mode, heat; None if unreadable.
 
-Sources: on Linux ``/proc/stat`` and ``/sys`` (power_supply, cpufreq, thermal_throttle), as the kernel's documentation
-describes them; on macOS ``pmset -g batt``, ``pmset -g`` and ``pmset -g therm``.
+Sources: processor time from psutil; on Linux ``/sys`` (power_supply, cpufreq, thermal_throttle), as the kernel's
+documentation describes it; on macOS ``pmset -g batt``, ``pmset -g`` and ``pmset -g therm``, which tell the power
+source of Macs without a battery too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tlkit.host.machine import is_mac
 
@@ -48,7 +51,7 @@ def watch() -> Callable[[], Conditions]:
         after = _busy()
         others = None
         # The kernel counts in ticks of some milliseconds: none may have passed.
-        if before is not None and after is not None and after[1] > before[1]:
+        if after[1] > before[1]:
             theirs = (after[0] - before[0]) - (_own() - own)
             # For the same reason the difference can come out slightly negative.
             others = min(1.0, max(0.0, theirs / (after[1] - before[1])))
@@ -86,20 +89,13 @@ def _load_average() -> float | None:
         return None
 
 
-def _busy() -> tuple[float, float] | None:
+def _busy() -> tuple[float, float]:
     """Return (busy, total) seconds of processor time since boot, over all cores; time stolen by a hypervisor is
     busy."""
-    try:
-        line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    # user, nice, system, idle, iowait, irq, softirq, steal; guest time, which follows, is part of user already.
-    ticks = [int(word) for word in line[1:9]]
-    if line[0] != "cpu" or len(ticks) < 8:
-        return None
-    hertz = os.sysconf("SC_CLK_TCK")
-    idle = ticks[3] + ticks[4]
-    return (sum(ticks) - idle) / hertz, sum(ticks) / hertz
+    found = psutil.cpu_times()._asdict()
+    # Guests' time is part of user and nice already.
+    total = sum(seconds for name, seconds in found.items() if not name.startswith("guest"))
+    return total - found["idle"] - found.get("iowait", 0.0), total
 
 
 def _own() -> float:

@@ -51,7 +51,7 @@ def available_memory() -> int:
     """Return the bytes that this process may still take without swapping: a very large number where nothing says.
 
     On Linux that is ``MemAvailable`` and what is left of the control group (version 2 or 1); its page cache counts as
-    free, as the kernel gives that up first.
+    free, as the kernel gives that up first. Elsewhere psutil says.
     """
     found = [number for number in (_free(), _group(_GROUPS)) if number is not None]
     return min(found, default=sys.maxsize)
@@ -140,7 +140,9 @@ def _free() -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    return None
+    import psutil  # not on Linux, where every command asks for this and the line above is quicker
+
+    return int(psutil.virtual_memory().available)
 
 
 def _group(root: Path) -> int | None:
