@@ -83,7 +83,7 @@ def _length(port: TensorSpec, count: int) -> int:
 def _ids(file: Path, text: str) -> tuple[list[int], int]:
     """Return the ids of ``text`` with those at its ends, and the id that fills up."""
     try:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # an extra
     except ImportError:
         raise UnavailableError(f"{file}: needs the package tokenizers", "pip install 'tlkit[language]'") from None
     try:
