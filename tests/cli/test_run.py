@@ -68,6 +68,13 @@ def test_a_resized_image_is_said(tlkit: Shell, classifier: Path, tmp_path: Path)
     assert tlkit("run", classifier, "--input", f"image={tmp_path}/p.png", "-q").err == ""
 
 
+def test_what_a_device_refuses_is_told_once_and_with_the_answer(tlkit: Shell, tmp_path: Path) -> None:
+    model = packages.relu(tmp_path / "o.mlpackage", (1, None), (1, 4))
+    outcome = tlkit("run", model, "--input", "x=zeros", "--json")
+    (note,) = [text for text in outcome.json()["notes"] if "C17" in text]
+    assert outcome.err.count(note) == 1 and "open dimensions" in note
+
+
 def test_check_nan_names_the_output_and_exits_with_1(tlkit: Shell, linear: Path) -> None:
     big = ("run", linear, "--input", "x=[[6e4,6e4,6e4,6e4]]")
     assert tlkit(*big).code == 0

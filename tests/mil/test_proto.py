@@ -175,6 +175,40 @@ def test_data_that_are_not_of_their_type_are_refused(code: int, field: str, valu
         constant(code, (2,), field, values)
 
 
+def test_strings_of_every_length_and_form_are_read_as_they_were_written() -> None:
+    """Types and constants that recur are read once, names from their bytes: neither may mix up what differs."""
+    message = coreml_proto.module("MIL_pb2").Program(version=1)
+    message.functions["main"].opset = "CoreML8"
+    block = message.functions["main"].block_specializations["CoreML8"]
+    lengths = [*range(130), 300, 20_000]
+    texts = [f"{'é' * (size // 2)}{'-' * (size % 2)}" for size in lengths] + [
+        chr(97 + size % 26) * size for size in lengths
+    ]
+    expected = []
+    for text in [*texts, *texts]:
+        for doc, dims, key in (("", 0, "name"), ("", 1, "name"), ("why", 0, "name"), ("", 0, "mode")):
+            value = block.operations.add(type="const").attributes[key]
+            value.docString = doc
+            value.type.tensorType.dataType, value.type.tensorType.rank = 2, dims
+            for _ in range(dims):
+                value.type.tensorType.dimensions.add().constant.size = 1
+            value.immediateValue.tensor.strings.values.append(text)
+            expected.append((key, doc, (1,) * dims, text))
+    operations = read_program(message, no_blob).function().block.operations
+    found = [(key, value) for op in operations for key, value in op.attributes.items()]
+    assert [(key, v.doc, v.type.shape, *v.data) for key, v in found] == expected  # type: ignore[union-attr, misc]
+
+
+def test_the_collector_is_as_it_was_after_a_program_is_read() -> None:
+    import gc
+
+    frozen, running = gc.get_freeze_count(), gc.isenabled()
+    program = read_program(parse_model(sound()).mlProgram, no_blob)
+    assert (gc.get_freeze_count(), gc.isenabled()) == (frozen, running)
+    # Old from the start: the youngest generations do not hold it.
+    assert not any(item is program.functions for age in (0, 1) for item in gc.get_objects(age))
+
+
 def test_an_empty_constant_and_none_at_all_differ() -> None:
     assert constant(10, (0,), "bytes", b"").data == b""
     assert constant(11, (0,), "floats", []).numpy().shape == (0,)

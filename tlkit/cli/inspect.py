@@ -12,6 +12,7 @@ from tlkit.cli.options import shared as options
 from tlkit.cli.options.many import Cluster, Jobs
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
+from tlkit.mil.collector import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,6 +114,7 @@ Graph = Annotated[
 ]
 
 
+@uncollected()
 def inspect(
     model: options.Model,
     patterns: Patterns = None,

@@ -183,10 +183,11 @@ def walk(operations: Sequence[Operation]) -> Iterator[Operation]:
     """Yield every operation, including those in nested blocks, each before the ones nested in it."""
     stack = [iter(operations)]
     while stack:
-        operation = next(stack[-1], None)
-        if operation is None:
+        for operation in stack[-1]:
+            yield operation
+            if operation.blocks:
+                # A stack of its own: nesting in a damaged file may exceed Python's recursion limit.
+                stack.extend(iter(block.operations) for block in reversed(operation.blocks))
+                break
+        else:
             stack.pop()
-            continue
-        yield operation
-        # A stack of its own: nesting in a damaged file may exceed Python's recursion limit.
-        stack.extend(iter(block.operations) for block in reversed(operation.blocks))

@@ -31,7 +31,7 @@ from tlkit.mil.program import (
     Type,
     Value,
 )
-from tlkit.mil.types import BY_NUMBER
+from tlkit.mil.types import BY_NUMBER, DType
 
 OpenBlob = Callable[[str], BlobFile | None]
 
@@ -59,9 +59,18 @@ def read_program(message: Any, open_blob: OpenBlob) -> Program:
 
 
 class _Reader:
+    """Reads one program. Types and small constants recur in their thousands: each is made once and shared.
+
+    Two messages of the same bytes are equal, so a message's bytes are the key. Serializing one costs a fraction of
+    reading its fields one by one.
+    """
+
     def __init__(self, open_blob: OpenBlob) -> None:
         self._open_blob = open_blob
         self._files: dict[str, BlobFile | None] = {}
+        self._types: dict[bytes, Type] = {}
+        self._values: dict[bytes, Value] = {}
+        self._names = _Names()
 
     def program(self, message: Any) -> Program:
         functions = {name: self.function(item) for name, item in message.functions.items()}
@@ -72,35 +81,61 @@ class _Reader:
         return Function(self.named(message.inputs), message.opset, blocks, self.attributes(message))
 
     def block(self, message: Any) -> Block:
-        operations = tuple(self.operation(item) for item in message.operations)
+        operations = tuple(map(self.operation, message.operations))
         return Block(self.named(message.inputs), tuple(message.outputs), operations, self.attributes(message))
 
     def operation(self, message: Any) -> Operation:
-        inputs = {
-            name: tuple(self.argument(binding) for binding in item.arguments) for name, item in message.inputs.items()
-        }
-        blocks = tuple(self.block(block) for block in message.blocks)
-        return Operation(message.type, inputs, self.named(message.outputs), self.attributes(message), blocks)
+        inputs, blocks = message.inputs, message.blocks
+        # A map's own iterator: items() of protobuf's maps is Python's, several times as slow.
+        given = {name: tuple(map(self.argument, inputs[name].arguments)) for name in inputs} if inputs else {}
+        inner = tuple(map(self.block, blocks)) if blocks else ()
+        return Operation(message.type, given, self.named(message.outputs), self.attributes(message), inner)
 
     def argument(self, binding: Any) -> Argument:
-        if binding.WhichOneof("binding") == "value":
+        # The name is empty where a value is bound.
+        if not (name := binding.name) and binding.WhichOneof("binding") == "value":
             return self.value(binding.value)
-        return Ref(binding.name)
+        return Ref(name)
 
     def attributes(self, message: Any) -> dict[str, Value]:
-        return {name: self.value(item) for name, item in message.attributes.items()}
+        found = message.attributes
+        if not found:
+            return {}
+        return {key: self.name(found[key]) if key == "name" else self.value(found[key]) for key in found}
 
     def named(self, messages: Any) -> tuple[NamedType, ...]:
-        return tuple(NamedType(item.name, read_type(item.type)) for item in messages)
+        return tuple([NamedType(item.name, self.type(item.type)) for item in messages])
+
+    def type(self, message: Any) -> Type:
+        key = message.SerializeToString()
+        if (found := self._types.get(key)) is None:
+            found = self._types[key] = read_type(message)
+        return found
+
+    def name(self, message: Any) -> Value:
+        """An operation's own name: as frequent as operations, and no two alike."""
+        return self._names.read(message.SerializeToString()) or self.value(message)
 
     def value(self, message: Any) -> Value:
-        kind, doc = read_type(message.type), message.docString
+        if message.ByteSize() > _SMALL:
+            return self._value(message)
+        key = message.SerializeToString()
+        if (found := self._values.get(key)) is None:
+            found = self._value(message)
+            # Places in a weight file do not recur.
+            if not isinstance(found.data, BlobRef):
+                self._values[key] = found
+        return found
+
+    def _value(self, message: Any) -> Value:
+        kind, doc = self.type(message.type), message.docString
         source = message.WhichOneof("value")
         if source == "blobFileValue":
-            name = message.blobFileValue.fileName
+            blob = message.blobFileValue
+            name = blob.fileName
             if name not in self._files:
                 self._files[name] = self._open_blob(name)
-            return Value(kind, BlobRef(name, message.blobFileValue.offset, self._files[name]), doc)
+            return Value(kind, BlobRef(name, blob.offset, self._files[name]), doc)
         if source is None:
             return Value(kind, (), doc)
         return Value(kind, canonical(kind, self.immediate(kind, message.immediateValue)), doc)
@@ -119,6 +154,34 @@ class _Reader:
         if which == "dictionary":
             return tuple((self.value(pair.key), self.value(pair.value)) for pair in message.dictionary.values)
         return ()
+
+
+class _Names:
+    """Reads strings without axes from their bytes: of large programs, every second constant is an operation's name.
+
+    Protobuf itself serializes an example of each length; what begins as that does is a string of that length.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[int, bytes] = {}
+        self._example = coreml_proto.module("MIL_pb2").Value()
+        self._example.type.tensorType.dataType = DType.STRING.number
+        self._example.immediateValue.tensor.strings.values.append("")
+        self._head = len(self._example.SerializeToString())  # of all strings but the longest
+
+    def read(self, data: bytes) -> Value | None:
+        """Return the string in ``data``; None where they are of any other value, or too long, or empty."""
+        length = len(data) - self._head
+        if length <= 0 or len(data) > _SMALL:
+            return None
+        if (head := self._heads.get(length)) is None:
+            self._example.immediateValue.tensor.strings.values[0] = "-" * length
+            head = self._heads[length] = self._example.SerializeToString()[:-length]
+        return Value(_STRING, (data[self._head :].decode(),)) if data.startswith(head) else None
+
+
+_STRING = TensorType(DType.STRING, ())
+_SMALL = 127  # bytes of a constant that is looked up by them: up to here protobuf writes a length as one byte
 
 
 def read_type(message: Any) -> Type:

@@ -53,11 +53,10 @@ class DType(Enum):
         self.number = number
         self.array_number = array_number
         self.blob_number = blob_number
-
-    @property
-    def is_float(self) -> bool:
+        self.is_float = mil.startswith(("fp", "bf"))
         """Whether it is a floating-point type."""
-        return self.mil.startswith(("fp", "bf"))
+
+    __hash__ = object.__hash__  # Enum's own is Python's, and types are looked up all the time
 
     @property
     def carrier(self) -> str:

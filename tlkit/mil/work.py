@@ -11,13 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tlkit.mil.program import Argument, Block, Function, NamedType, Operation, Ref, StateType, TensorType, Type, Value
 from tlkit.mil.types import DType
 
 Shape = tuple[int | None, ...]
+_T = TypeVar("_T")
+
+
+class _kept(Generic[_T]):
+    """``cached_property`` without the lock that Python 3.11's takes, which costs more than what is kept here."""
+
+    def __init__(self, make: Callable[[Any], _T]) -> None:
+        self._make = make
+        self._name = make.__name__
+
+    def __get__(self, owner: Any, kind: type | None = None) -> _T:
+        # Found there from now on: a property without __set__ comes after the object's own dictionary.
+        found = owner.__dict__[self._name] = self._make(owner)
+        return found
 
 
 @dataclass(frozen=True)  # without slots, as a value is asked for its size by all that read it
@@ -38,12 +51,12 @@ class Operand:
         """The dimensions; an unknown rank counts as a scalar."""
         return self.kind.shape or ()
 
-    @cached_property
+    @_kept
     def elements(self) -> int:
         """The number of elements; an open dimension counts as 1."""
         return math.prod([size for size in self.shape if size])
 
-    @cached_property
+    @_kept
     def nbytes(self) -> int:
         """The value's size in bytes; sub-byte elements are packed."""
         return -(-self.elements * self.kind.dtype.bits // 8)
@@ -62,21 +75,21 @@ class Step:
     operands: Mapping[str, tuple[Operand, ...]]
     results: tuple[Operand, ...]
 
-    @property
+    @_kept
     def type(self) -> str:
         """The operation's type."""
         return self.operation.type
 
-    @cached_property
+    @_kept
     def read(self) -> tuple[Operand, ...]:
         """The operands that are computed at run time."""
-        return tuple(item for items in self.operands.values() for item in items if not item.fixed)
+        return tuple([item for items in self.operands.values() for item in items if not item.fixed])
 
-    @cached_property
+    @_kept
     def weights(self) -> tuple[Operand, ...]:
         """The fixed operands that are weights, not parameters: those of more than 16 elements."""
-        fixed = (item for items in self.operands.values() for item in items if item.fixed)
-        return tuple(item for item in fixed if item.elements > _SETTING)
+        fixed = [item for items in self.operands.values() for item in items if item.fixed]
+        return tuple([item for item in fixed if item.elements > _SETTING])
 
     def operand(self, name: str) -> Operand | None:
         """Return the operand called ``name`` (its first, where it is a list), or None."""
@@ -88,12 +101,12 @@ class Step:
         found = self.operand(name)
         return default if found is None or found.value is None else found.value.python()
 
-    @cached_property
+    @_kept
     def nbytes(self) -> int:
         """Bytes of run-time values read and written."""
-        return sum(item.nbytes for item in (*self.read, *self.results))
+        return sum([item.nbytes for item in (*self.read, *self.results)])
 
-    @cached_property
+    @_kept
     def macs(self) -> int:
         """The number of multiply-accumulates; see the module's docstring."""
         rule = _MACS.get(self.type)
@@ -112,37 +125,44 @@ def steps(function: Function) -> Iterator[Step]:
 
 
 def _steps(block: Block, inputs: tuple[NamedType, ...], known: dict[str, Operand]) -> Iterator[Step]:
-    known |= {item.name: _operand_of(item) for item in (*inputs, *block.inputs)}
+    for item in (*inputs, *block.inputs):
+        known[item.name] = _operand_of(item)
     for operation in block.operations:
+        kind = operation.type
         # Computed while the model is loaded, not at run time.
-        if operation.type == "const" or operation.type.startswith("constexpr_"):
-            value = operation.attributes.get("val") if operation.type == "const" else None
-            known |= {item.name: _operand_of(item, True, value) for item in operation.outputs}
+        if kind == "const" or kind.startswith("constexpr_"):
+            value = operation.attributes.get("val") if kind == "const" else None
+            for item in operation.outputs:
+                known[item.name] = Operand(item.name, _tensor(item.type), True, value)
             continue
+        operands = {name: tuple([_read(arg, known) for arg in args]) for name, args in operation.inputs.items()}
         results = tuple(map(_operand_of, operation.outputs))
-        operands = {name: tuple(_read(arg, known) for arg in args) for name, args in operation.inputs.items()}
-        known |= {item.name: item for item in results}
+        for result in results:
+            known[result.name] = result
         yield Step(operation, operands, results)
         for inner in operation.blocks:
             yield from _steps(inner, (), known)
 
 
-def _operand_of(item: NamedType, fixed: bool = False, value: Value | None = None) -> Operand:
-    return Operand(item.name, _tensor(item.type), fixed, value)
+def _operand_of(item: NamedType) -> Operand:
+    return Operand(item.name, _tensor(item.type))
 
 
 def _read(argument: Argument, known: Mapping[str, Operand]) -> Operand:
     if isinstance(argument, Ref):
         # A damaged program can name what nothing defines: it counts as one element.
-        return known.get(argument.name) or Operand(argument.name, TensorType(DType.FP16, None))
+        return known.get(argument.name) or Operand(argument.name, _NOTHING)
     return Operand("", _tensor(argument.type), True, argument)
 
 
 def _tensor(kind: Type) -> TensorType:
     """Return a type as a tensor's: a state's is its tensor's, a list, tuple or dictionary counts as of unknown rank."""
-    if isinstance(kind, StateType):
-        return kind.wrapped
-    return kind if isinstance(kind, TensorType) else TensorType(DType.STRING, None)
+    if isinstance(kind, TensorType):
+        return kind
+    return kind.wrapped if isinstance(kind, StateType) else _NO_TENSOR
+
+
+_NOTHING, _NO_TENSOR = TensorType(DType.FP16, None), TensorType(DType.STRING, None)
 
 
 def _kernel(step: Step, axes_before: int) -> int:

@@ -8,13 +8,14 @@ start, each change of unit 0.125 ms, and ending the program there 0.125 ms; the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from tlkit.mil.collector import uncollected
-from tlkit.mil.program import Function
+from tlkit.mil.program import BlobRef, Function
 from tlkit.mil.survey.names import modules, modules_before
 from tlkit.mil.work import Step, steps
 from tlkit.placement import prices, rules
@@ -99,18 +100,45 @@ def predict(
     """Predict where ``function`` would run, by ``table``'s rates. Raises UsageError for a chip that is not known."""
     where = chip_named(chip)
     found = list(steps(function))
-    candidates = [_candidates(step, setting, where, table) for step in found]
+    known: dict[tuple[object, ...], tuple[dict[str, float], tuple[str, ...], int, int]] = {}
+    weighed = []
+    for step in found:
+        # Layers repeat: what looks alike to every rule and price is weighed once.
+        if (alike := known.get(sign := _signature(step))) is None:
+            alike = known[sign] = (*_candidates(step, setting, where, table), step.macs, step.nbytes)
+        weighed.append(alike)
+    candidates = [(cost, reasons) for cost, reasons, _, _ in weighed]
     if setting is Unit.ALL and where.name in GPU_FIRST:
         candidates = _without_ane(candidates)
     chosen, tied = cheapest_path([cost for cost, _ in candidates])
     operations = [step.operation for step in found]
     recorded = modules(operations)
     origins = zip(recorded, modules_before(operations, recorded), strict=True)
-    placed = (
-        _placed(step, *candidate, unit, ties, module, "" if module else before)
-        for step, candidate, unit, ties, (module, before) in zip(found, candidates, chosen, tied, origins, strict=True)
-    )
+    placed = [
+        _placed(step, *candidate, *work, unit, ties, module, "" if module else before)
+        for step, candidate, (_, _, *work), unit, ties, (module, before) in zip(
+            found, candidates, weighed, chosen, tied, origins, strict=True
+        )
+    ]
     return Prediction(setting, where, tuple(placed), where.basis)
+
+
+def _signature(step: Step) -> tuple[object, ...]:
+    """Return what rules and prices can see of ``step``, of objects that live as long as its program.
+
+    Types and small constants are one object each where a program is read from a file. Values in a weight file are left
+    out: all weights of a layer's kind differ, and none is looked at.
+    """
+    seen: list[object] = [step.operation.type]
+    for name, items in step.operands.items():
+        seen.append(name)
+        for item in items:
+            value = item.value
+            constant = None if value is None or isinstance(value.data, BlobRef) else id(value)
+            seen += (id(item.kind), item.fixed, constant)
+    seen.append(None)
+    seen += [id(item.kind) for item in step.results]
+    return tuple(seen)
 
 
 def _without_ane(candidates: list[tuple[dict[str, float], tuple[str, ...]]]) -> list[Any]:
@@ -140,66 +168,80 @@ def cheapest_path(costs: Sequence[Mapping[str, float]]) -> tuple[list[str], list
     """
     if not costs:
         return [], []
-    # ahead: the least that follows an operation on each unit, its end included; behind: the least that precedes it.
-    ahead: list[dict[str, float]] = [{} for _ in costs]
-    ahead[-1] = {unit: _end(unit) for unit in costs[-1]}
-    for index in range(len(costs) - 2, -1, -1):
-        later = {unit: cost + ahead[index + 1][unit] for unit, cost in costs[index + 1].items()}
-        ahead[index] = {unit: _least_of(later, _AFTER[unit]) for unit in costs[index]}
-    behind = [{unit: _end(unit) for unit in costs[0]}]
-    for index in range(1, len(costs)):
-        before = {unit: cost + behind[-1][unit] for unit, cost in costs[index - 1].items()}
-        behind.append({unit: _least_of(before, _BEFORE[unit]) for unit in costs[index]})
-    chosen: list[str] = []
+    # A unit that cannot run an operation costs infinitely much there.
+    priced = [(cost.get("cpu", math.inf), cost.get("gpu", math.inf), cost.get("ane", math.inf)) for cost in costs]
+    ahead, behind = _ahead(priced), _behind(priced)
+    chosen: list[int] = []
     ties: list[tuple[str, ...]] = []
-    for index, here in enumerate(costs):
-        total = {unit: behind[index][unit] + cost + ahead[index][unit] for unit, cost in here.items()}
-        best = min(total.values())
-        limit = best + TIE * max(best, 1.0)
-        ties.append(tuple(unit for unit, cost in total.items() if cost <= limit))
-        chosen.append(_onward(chosen[-1] if chosen else "", here, ahead[index]))
-    return chosen, ties
-
-
-def _least_of(costs: Mapping[str, float], changes: Mapping[str, float]) -> float:
-    """Return the least of costs by unit, each with the change of unit that it takes."""
-    least = math.inf
-    for unit, cost in costs.items():
-        cost += changes[unit]
-        if cost < least:
-            least = cost
-    return least
-
-
-def _onward(before: str, here: Mapping[str, float], ahead: Mapping[str, float]) -> str:
-    """Return the cheapest unit after ``before``, which two equal paths may not share. In a tie ``before`` stays."""
-    total = {unit: (_AFTER[before][unit] if before else _end(unit)) + cost + ahead[unit] for unit, cost in here.items()}
-    most = min(total.values())
-    most += TIE * max(most, 1.0)
-    return next(unit for unit in (before, "ane", "gpu", "cpu") if unit in total and total[unit] <= most)
-
-
-def _end(unit: str) -> float:
-    """Return the cost of a program's beginning, or ending, on ``unit``."""
-    return 0.0 if unit == "cpu" else prices.SWITCH
-
-
-def _change(before: str, after: str) -> float:
-    """Return the cost of a change of unit, plus that of starting a region unless it is the CPU's."""
-    if before == after:
-        return 0.0
-    return prices.SWITCH if after == "cpu" else 2 * prices.SWITCH
+    for (cpu, gpu, ane), (cpu_b, gpu_b, ane_b), (cpu_a, gpu_a, ane_a) in zip(priced, behind, ahead, strict=True):
+        onward = cpu + cpu_a, gpu + gpu_a, ane + ane_a
+        total = cpu_b + onward[0], gpu_b + onward[1], ane_b + onward[2]
+        most = _with_ties(min(total))
+        ties.append(tuple([unit for unit, cost in zip(_UNITS, total, strict=True) if cost <= most]))
+        chosen.append(_onward(chosen[-1] if chosen else None, onward))
+    return [_UNITS[unit] for unit in chosen], ties
 
 
 _UNITS = ("cpu", "gpu", "ane")
-_AFTER = {before: {after: _change(before, after) for after in _UNITS} for before in _UNITS}
-_BEFORE = {after: {before: _change(before, after) for before in _UNITS} for after in _UNITS}
+_Costs = tuple[float, float, float]
+"""Microseconds on each of ``_UNITS``."""
+_END: _Costs = (0.0, prices.SWITCH, prices.SWITCH)
+"""The cost of a program's beginning, or ending, on each unit."""
+_TO_CPU, _TO_OTHER = prices.SWITCH, 2 * prices.SWITCH
+"""The cost of a change of unit, plus that of starting a region unless it is the CPU's."""
+
+
+def _ahead(priced: Sequence[_Costs]) -> list[_Costs]:
+    """Return, for each operation on each unit, the least that follows, the end included."""
+    found = [_END]
+    for cpu, gpu, ane in reversed(priced):
+        cpu_a, gpu_a, ane_a = found[-1]
+        cpu, gpu, ane = cpu + cpu_a, gpu + gpu_a, ane + ane_a
+        to_cpu, to_gpu, to_ane = cpu + _TO_CPU, gpu + _TO_OTHER, ane + _TO_OTHER
+        found.append((min(cpu, to_gpu, to_ane), min(to_cpu, gpu, to_ane), min(to_cpu, to_gpu, ane)))
+    found.pop()  # of what would come before the first
+    return found[::-1]
+
+
+def _behind(priced: Sequence[_Costs]) -> list[_Costs]:
+    """Return, for each operation on each unit, the least that precedes, the beginning included."""
+    found = [_END]
+    for cpu, gpu, ane in priced:
+        cpu_b, gpu_b, ane_b = found[-1]
+        cpu, gpu, ane = cpu + cpu_b, gpu + gpu_b, ane + ane_b
+        from_cpu, from_gpu, from_ane = cpu + _TO_OTHER, gpu + _TO_OTHER, ane + _TO_OTHER
+        found.append(
+            (min(cpu, gpu + _TO_CPU, ane + _TO_CPU), min(from_cpu, gpu, from_ane), min(from_cpu, from_gpu, ane))
+        )
+    found.pop()
+    return found
+
+
+def _onward(before: int | None, onward: _Costs) -> int:
+    """Return the cheapest unit after ``before``, which two equal paths may not share. In a tie ``before`` stays."""
+    cpu, gpu, ane = onward
+    if before is None:
+        total = (cpu, gpu + _END[1], ane + _END[2])
+    else:
+        total = (cpu + _TO_CPU, gpu + _TO_OTHER, ane + _TO_OTHER)
+        total = (*total[:before], onward[before], *total[before + 1 :])
+    most = _with_ties(min(total))
+    if before is not None and total[before] <= most:
+        return before
+    return 2 if total[2] <= most else 1 if total[1] <= most else 0
+
+
+def _with_ties(least: float) -> float:
+    """Return the most that counts as equal to ``least``."""
+    return least + TIE * (least if least > 1.0 else 1.0)
 
 
 def _placed(
     step: Step,
     cost: Mapping[str, float],
     reasons: tuple[str, ...],
+    macs: int,
+    nbytes: int,
     unit: str,
     tied: Sequence[str],
     module: str,
@@ -220,14 +262,15 @@ def _placed(
         cost,
         told,
         confidence,
-        step.macs,
-        step.nbytes,
+        macs,
+        nbytes,
         step.results[0].name if step.results else "",
         module,
         after,
     )
 
 
-def _least(reasons: Iterable[str]) -> str:
+@cache
+def _least(reasons: tuple[str, ...]) -> str:
     trusts = (all_rules()[reason].trust for reason in reasons)
     return min(trusts, key=("low", "medium", "high").index, default="medium")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tlkit.mil.types import DType
+from tlkit.mil.types import DType, TensorType
 from tlkit.mil.work import Step
 from tlkit.placement.facts import op_units
 
@@ -86,9 +86,9 @@ def _counted(step: Step) -> bool:
 
 
 def _types(step: Step) -> Iterator[str]:
-    kinds = [item.kind.dtype for item in (*step.read, *step.results)]
+    kinds = {item.kind.dtype for item in (*step.read, *step.results)}
     # Most operations are all in f16: the quickest thing to find out.
-    if all(kind is DType.FP16 for kind in kinds):
+    if kinds == _HALF:
         return
     if step.type == "gather" and any(not item.fixed for item in step.operands.get("indices", ())):
         yield "ANE-int-index"
@@ -101,9 +101,14 @@ def _types(step: Step) -> Iterator[str]:
         yield "f32-compute"
 
 
+_HALF = {DType.FP16}
 _BYTES = frozenset((DType.INT8, DType.UINT8))
 _SHORTS = frozenset((DType.INT16, DType.UINT16))
 _INTEGERS = frozenset(kind for kind in DType if not kind.is_float and kind not in (DType.BOOL, DType.STRING))
+
+
+def _unsized(kind: TensorType) -> bool:
+    return kind.dtype is not DType.STRING and (kind.shape is None or None in kind.shape)
 
 
 _SIZED = ("conv", "max_pool", "matmul", "slice_by_size", "slice_by_index")
@@ -111,13 +116,14 @@ _SIZED = ("conv", "max_pool", "matmul", "slice_by_size", "slice_by_index")
 
 
 def _sizes(step: Step, largest: int) -> Iterator[str]:
-    values = (*step.read, *step.results)
-    if any(item.open and item.kind.dtype is not DType.STRING for item in values) and not _counted(step):
+    kinds = [item.kind for item in (*step.read, *step.results)]
+    shapes = [kind.shape for kind in kinds if kind.shape]
+    sizes = [size for shape in shapes for size in shape]
+    if any(map(_unsized, kinds)) and not _counted(step):
         yield "ANE-range-shape"
-    shapes = [item.kind.shape for item in values if item.kind.shape]
-    if any(len(shape) > 5 for shape in shapes):
+    if max(map(len, shapes), default=0) > 5:
         yield "ANE-rank"
-    if any((size or 0) > largest for shape in shapes for size in shape):
+    if max([size or 0 for size in sizes], default=0) > largest:
         yield "ANE-dim"
     if step.type not in _SIZED:
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlkit.core.inspect.risks import not_on_devices
 from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.custom import customs
 from tlkit.core.model.inputs import Note
@@ -130,10 +131,11 @@ def run(
 ) -> RunResult:
     """Run ``model`` once on ``inputs`` (texts ``NAME=VALUE``); what is not given is drawn from ``seed``.
 
-    ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn and
-    which images had to be resized. ``function`` is one of a multifunction package's, ``strict_mil`` takes MIL's
-    specification where Core ML was measured to depart from it. ``stage`` is one stage of a pipeline, by its number
-    (from 0) or name, to be run by itself; ``from_`` runs a pipeline from such a stage on.
+    ``save_outputs`` is a .npz or .safetensors file to write, complete or not at all. ``note`` hears what was drawn,
+    which images had to be resized, and what of the model does not run on a device, or not on its Neural Engine.
+    ``function`` is one of a multifunction package's, ``strict_mil`` takes MIL's specification where Core ML was
+    measured to depart from it. ``stage`` is one stage of a pipeline, by its number (from 0) or name, to be run by
+    itself; ``from_`` runs a pipeline from such a stage on.
 
     ``cache=False`` neither keeps a compiled model nor uses one that was kept. ``emulate`` runs it by what was published
     of a unit's arithmetic (:func:`load_model`).
@@ -170,6 +172,7 @@ def run(
     values = collect(asked, inputs, shapes, seed, note, loaded.stored, loaded.known)
     ports = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: core_inputs.to_port(ports[name], value, note) for name, value in values.items()}
+    _tell_of_devices(loaded, arrays, note)
     if loaded.info.states:
         note(f"states begin at zero: {', '.join(spec.name for spec in loaded.info.states)}")
     state = loaded.make_state() if loaded.info.states else None
@@ -202,6 +205,14 @@ def run(
     for remark in told.remarks():
         note(remark)
     return RunResult(*where, given, outputs, summaries, function, until, tuple(dumped), stray, loaded.emulated, ran)
+
+
+def _tell_of_devices(model: Model, arrays: Mapping[str, Any], note: Note) -> None:
+    """Say what of a program does not run on Apple's units, by its shapes and those that it is given."""
+    if model.program is not None:
+        shapes = {name: np.shape(array) for name, array in arrays.items()}
+        for line in not_on_devices(model.function(), model.inputs, shapes):
+            note(line)
 
 
 def _suspect(outputs: Mapping[str, Any]) -> bool:

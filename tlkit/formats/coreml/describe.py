@@ -178,10 +178,13 @@ def _labels(program: Program, name: str | None) -> tuple[str, ...]:
     """Return the labels that the program's ``classify`` op names, integers as text."""
     function = _function(program, name)
     operations = list(walk(function.block.operations)) if function else []
+    classifiers = [op for op in operations if op.type == "classify"]
+    if not classifiers:
+        return ()
     # The labels are usually a constant beside the op.
     constants = {op.outputs[0].name: op.attributes.get("val") for op in operations if op.type == "const" and op.outputs}
-    for op in operations:
-        argument = next(iter(op.inputs.get("classes", ())), None) if op.type == "classify" else None
+    for op in classifiers:
+        argument = next(iter(op.inputs.get("classes", ())), None)
         value = constants.get(argument.name) if isinstance(argument, Ref) else argument
         if isinstance(value, Value) and isinstance(value.type, ListType | TensorType):
             return tuple(map(str, value.python()))
@@ -201,13 +204,17 @@ def _operations(program: Program) -> Counter[str]:
 
 def _compute(programs: Iterable[Program]) -> dict[str, int]:
     """Count the ops by the type of their first output; expanding weights does not count as computation."""
-    counted: Counter[str] = Counter()
+    counted: Counter[DType] = Counter()
     for function in (function for program in programs for function in program.functions.values()):
         for op in walk(function.block.operations):
             kind = op.outputs[0].type if op.outputs and not op.type.startswith("const") else None
-            if isinstance(kind, TensorType) and kind.dtype is not DType.STRING:
-                counted[stored_name(kind.dtype)] += 1
-    return _by_count(counted)
+            if isinstance(kind, TensorType):
+                counted[kind.dtype] += 1
+    named: Counter[str] = Counter()
+    for dtype, count in counted.items():
+        if dtype is not DType.STRING:
+            named[stored_name(dtype)] += count  # INT8 is two types
+    return _by_count(named)
 
 
 def _by_count(counted: Counter[str]) -> dict[str, int]:

@@ -128,10 +128,15 @@ class Package:
             return None  # the program can be read without it: `faults` says what is wrong
 
     @cached_property
+    def _references(self) -> tuple[BlobRef, ...]:
+        """Every place in a weight file that the model's own program names."""
+        return tuple(blob_references(self.program)) if self.program else ()
+
+    @cached_property
     def faults(self) -> tuple[LoadError, ...]:
         """The problems of the weight files (missing, a git-lfs pointer, truncated), one error per file."""
         found: dict[str, LoadError] = {error.message: error for stage in self.stages() for error in stage.faults}
-        for ref in blob_references(self.program) if self.program else ():
+        for ref in self._references:
             if ref.file_name not in found:
                 try:
                     # Reading its record checks that the weight lies in the file.
@@ -146,8 +151,7 @@ class Package:
         program names; of all stages."""
         if self.part:  # the files are the pipeline's: what this stage does not name is others'
             return ()
-        programs = [leaf.program for leaf in self.leaves() if leaf.program]
-        references = [ref for program in programs for ref in blob_references(program)]
+        references = [ref for leaf in self.leaves() for ref in leaf._references]
         return (*unnamed(references), *strays(self._files(), self._named(references)))
 
     def _named(self, references: Iterable[BlobRef]) -> Iterator[str]:

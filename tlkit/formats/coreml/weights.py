@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.base.ledger import Ledger
 from tlkit.mil.blob import BlobFile
-from tlkit.mil.program import Argument, BlobRef, Operation, Program, Ref, TensorType, Value, walk
+from tlkit.mil.program import Argument, BlobRef, Operation, Program, Ref, TensorType, Type, Value, walk
 from tlkit.mil.types import DType
 from tlkit.types import LeftOut
 
@@ -62,16 +63,21 @@ def program_weights(program: Program) -> tuple[Weight, ...]:
 
 def blob_references(program: Program) -> Iterator[BlobRef]:
     """Yield every reference to a weight file, in all functions."""
-    return (ref for ref, _ in blob_constants(program))
+    return (ref for ref, _ in _blobs(program))
 
 
 def blob_constants(program: Program) -> Iterator[tuple[BlobRef, int]]:
     """Yield every reference to a weight file with the bytes that its constant takes, by its type."""
+    for ref, kind in _blobs(program):
+        yield ref, _bytes(kind)
+
+
+def _blobs(program: Program) -> Iterator[tuple[BlobRef, Type]]:
     for function in program.functions.values():
         for operation in walk(function.block.operations):
             for _, value in _values(operation):
                 if isinstance(value.data, BlobRef):
-                    yield value.data, _bytes(value.type)
+                    yield value.data, value.type
 
 
 def unnamed(references: Iterable[BlobRef]) -> Iterator[LeftOut]:
@@ -132,10 +138,11 @@ def stored_name(dtype: DType) -> str:
     return _NAMES.get(dtype) or dtype.name.removeprefix("U").replace("FP8", "F8")
 
 
-def _values(operation: Operation) -> Iterator[tuple[str, Value]]:
-    yield from operation.attributes.items()
+def _values(operation: Operation) -> list[tuple[str, Value]]:
+    found = list(operation.attributes.items())
     for key, arguments in operation.inputs.items():
-        yield from ((key, argument) for argument in arguments if isinstance(argument, Value))
+        found += [(key, argument) for argument in arguments if isinstance(argument, Value)]
+    return found
 
 
 class _Table:
@@ -143,7 +150,6 @@ class _Table:
 
     def __init__(self, operations: tuple[Operation, ...]) -> None:
         self._operations = [op for op in walk(operations) if op.outputs]
-        self._makers = {output.name: (op, output.type) for op in self._operations for output in op.outputs}
         self._parts = {
             argument.name
             for op in self._operations
@@ -153,6 +159,10 @@ class _Table:
             if isinstance(argument, Ref)
         }
 
+    @cached_property  # only compressed weights ask
+    def _makers(self) -> Mapping[str, tuple[Operation, Type]]:
+        return {output.name: (op, output.type) for op in self._operations for output in op.outputs}
+
     def rows(self) -> Iterator[Weight]:
         for op in self._operations:
             name = op.outputs[0].name
@@ -161,15 +171,15 @@ class _Table:
                     yield self._compressed(op)
             elif name not in self._parts:
                 for key, value in _values(op):
-                    yield from self._plain(name if op.type == "const" else f"{name}.{key}", value)
+                    kind = value.type
+                    if isinstance(kind, TensorType) and (
+                        isinstance(value.data, BlobRef) or (kind.dtype.is_float and kind.shape)
+                    ):
+                        yield self._plain(name if op.type == "const" else f"{name}.{key}", kind, value)
 
-    def _plain(self, name: str, value: Value) -> Iterator[Weight]:
-        kind = value.type
-        if not isinstance(kind, TensorType):
-            return
+    def _plain(self, name: str, kind: TensorType, value: Value) -> Weight:
         blob = value.data if isinstance(value.data, BlobRef) else None
-        if blob or (kind.dtype.is_float and kind.shape):
-            yield Weight(name, stored_name(kind.dtype), _shape(kind), _bytes(kind), *_place(blob))
+        return Weight(name, stored_name(kind.dtype), _shape(kind), _bytes(kind), *_place(blob))
 
     def _compressed(self, op: Operation) -> Weight:
         values = list(self._leaves(op))
@@ -226,7 +236,7 @@ class _Table:
 
 
 def _shape(kind: Any) -> tuple[int, ...]:
-    return tuple(dim or 0 for dim in kind.shape or ()) if isinstance(kind, TensorType) else ()
+    return tuple([dim or 0 for dim in kind.shape or ()]) if isinstance(kind, TensorType) else ()
 
 
 def _bytes(kind: Any) -> int:
