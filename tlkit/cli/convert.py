@@ -334,7 +334,8 @@ def _rows(result: ConversionResult) -> list[tuple[str, str, str]]:
 
 def _risks(result: ConversionResult) -> list[tuple[str, str, str]]:
     """Return what Core ML refuses or a unit computes incorrectly, and where to read about it and lesser risks."""
-    from tlkit.core.inspect.risks import grave, risk_text
+    from tlkit.core.inspect.risks import grave
+    from tlkit.mil.risks.kit import risk_text
 
     told = grave(result.risks)
     rows = [("risk", risk_text(risk), "bold red" if risk.level == "refused" else "yellow") for risk in told]

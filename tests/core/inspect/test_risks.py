@@ -8,11 +8,10 @@ import pytest
 
 from tests.formats import packages
 from tlkit.core.inspect.inspect import inspect
-from tlkit.core.inspect.risks import grave, not_on_devices, package_risks, risk_text, sampled_risks
+from tlkit.core.inspect.risks import grave, package_risks, sampled_risks
 from tlkit.errors import UsageError
 from tlkit.formats.coreml.open import open_package
-from tlkit.mil.risks.kit import Level, Risk
-from tlkit.mil.text.api import parse_program
+from tlkit.mil.risks.kit import Level, Risk, risk_text
 
 
 def test_an_open_length_is_grave_and_a_state_is_named_once_for_two_functions(tmp_path: Path) -> None:
@@ -63,37 +62,3 @@ def test_a_model_without_a_program_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "n.mlmodel").write_bytes(model.SerializeToString())
     with pytest.raises(UsageError, match="--risks with --input runs a program"):
         inspect(tmp_path / "n.mlmodel", inputs=["x=zeros"])
-
-
-def told(text: str, kind: str, shape: str, given: tuple[int, ...]) -> list[str]:
-    """The rows of the lines about a program of one operation whose input ``x`` is given this shape."""
-    whole = f"program(1.3) {{ func main<ios18>(tensor<{kind}, {shape}> x) {{ {text} }} -> (y); }}"
-    lines = not_on_devices(parse_program(whole, lambda name: None).function(), (), {"x": given})
-    return [line.rpartition(" ")[2].strip("()") for line in lines]
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "shape", "rows"),
-    [
-        ("tensor<fp16, [1, 1, 1, 1, 1, 2]> y = relu(x = x);", "fp16", "[1, 1, 1, 1, 1, 2]", ["C1"]),
-        ("tensor<fp16, [1, 1, 1, 1, 2]> y = relu(x = x);", "fp16", "[1, 1, 1, 1, 2]", []),
-        ("tensor<int32, [2, 2]> y = matmul(x = x, y = x);", "int32", "[2, 2]", ["C4"]),
-        ("tensor<fp16, [2, 2]> y = matmul(x = x, y = x);", "fp16", "[2, 2]", []),
-        ("tensor<fp16, [16385]> y = relu(x = x);", "fp16", "[16385]", ["C7"]),
-        ("tensor<fp16, [16384]> y = relu(x = x);", "fp16", "[16384]", []),
-        ("tensor<fp16, [4]> y = sinh(x = x);", "fp16", "[4]", ["C8"]),
-        ("tensor<fp16, [?]> y = relu(x = x);", "fp16", "[?]", ["C17"]),
-    ],
-)
-def test_what_a_device_does_not_run_is_told_by_shapes_and_types(
-    text: str, kind: str, shape: str, rows: list[str]
-) -> None:
-    assert told(text, kind, shape, (4,)) == rows
-
-
-def test_an_open_axis_is_too_long_by_what_it_is_given() -> None:
-    text = "tensor<fp16, [?]> y = relu(x = x);"
-    assert [told(text, "fp16", "[?]", (size,)) for size in (16384, 16385)] == [["C17"], ["C17", "C7"]]
-    whole = f"program(1.3) {{ func main<ios18>(tensor<fp16, [?]> x) {{ {text} }} -> (y); }}"
-    lines = not_on_devices(parse_program(whole, lambda name: None).function(), (), {"x": (65537,)})
-    assert lines[-1] == "'x' has an axis of 65537: the Neural Engine takes at most 65536 (C7)"

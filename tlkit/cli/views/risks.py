@@ -22,7 +22,8 @@ def summary_of_risks(risks: Sequence[Risk]) -> RenderableType:
     from rich.text import Text
 
     from tlkit.cli.sink.card import grid
-    from tlkit.core.inspect.risks import grave, risk_text
+    from tlkit.core.inspect.risks import grave
+    from tlkit.mil.risks.kit import risk_text
 
     told = grave(tuple(risks))
     table = grid()

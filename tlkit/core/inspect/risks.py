@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.errors import UsageError
 from tlkit.formats.coreml.describe import describe_package
 from tlkit.formats.coreml.package import Package
-from tlkit.mil.program import TensorType
-from tlkit.types import ModelInfo, TensorSpec
+from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
-    from tlkit.mil.program import Function, Program
+    from tlkit.mil.program import Program
     from tlkit.mil.risks.kit import Risk
-
-_SHOWN = 3  # places that a line names
 
 
 def package_risks(package: Package, function: str | None = None, info: ModelInfo | None = None) -> tuple[Risk, ...]:
@@ -73,40 +70,6 @@ def sampled_risks(
     return merged([tuple(mended), sampled.sampled_risks(program, arrays)])
 
 
-_SHAPES = frozenset(("C1", "C3", "C4", "C7", "C8", "C10", "C17"))
-"""Rows that shapes and constants decide, and that say of operations that a device does not run them, or not there."""
-_LIMITS = {16384: "Neural Engines up to A15 and M3 take", 65536: "the Neural Engine takes"}
-"""The longest axes (row C7)."""
-
-
-def not_on_devices(
-    function: Function, inputs: Sequence[TensorSpec], given: Mapping[str, tuple[int, ...]]
-) -> tuple[str, ...]:
-    """Return a line for each thing that runs here and that Core ML does not load, or not run on the Neural Engine.
-
-    ``inputs`` are the ports of ``function``, ``given`` the shapes of what they are given: an open axis can be too long.
-    """
-    from tlkit.mil.risks.find import find_risks  # late: what has no program needs no rules
-
-    risks = [risk for risk in find_risks(function, inputs) if risk.row in _SHAPES]
-    lines = [risk_text(risk) for risk in risks if risk.level in ("refused", "placed")]
-    for item in function.inputs:
-        declared = item.type.shape if isinstance(item.type, TensorType) else ()
-        longest = max(given.get(item.name, ()), default=0)
-        # A declared length is among the risks already.
-        passed = [limit for limit in _LIMITS if limit < longest and longest not in (declared or ())]
-        if passed:
-            lines.append(f"'{item.name}' has an axis of {longest}: {_LIMITS[passed[-1]]} at most {passed[-1]} (C7)")
-    return tuple(lines)
-
-
 def grave(risks: tuple[Risk, ...]) -> tuple[Risk, ...]:
     """Return the risks to report without being asked: what Core ML refuses, and what a unit computes incorrectly."""
     return tuple(risk for risk in risks if risk.level in ("refused", "wrong"))
-
-
-def risk_text(risk: Risk) -> str:
-    """Return one line: where, what, the operations, and the row of ``docs/fidelity.md`` with the evidence."""
-    named = ", ".join(risk.places[:_SHOWN])
-    more = f" and {len(risk.places) - _SHOWN} more" if len(risk.places) > _SHOWN else ""
-    return f"{risk.units}: {risk.text} ({named}{more}; {risk.row})"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.core.inspect.risks import not_on_devices
 from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.custom import customs
 from tlkit.core.model.inputs import Note
@@ -24,6 +23,7 @@ from tlkit.errors import TlkitError, UsageError
 from tlkit.host import budget
 from tlkit.host.goals import check_distinct, files_named
 from tlkit.host.staging import Goal, prepare, staged_set
+from tlkit.mil.risks.devices import not_on_devices
 from tlkit.types import TensorSpec, Unit
 from tlkit.words import Told
 

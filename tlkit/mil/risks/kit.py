@@ -62,6 +62,16 @@ class Risk:
     measured: tuple[Span, ...] = ()
 
 
+_SHOWN = 3  # places that a line names
+
+
+def risk_text(risk: Risk) -> str:
+    """Return one line: where, what, the operations, and the row of ``docs/fidelity.md`` with the evidence."""
+    named = ", ".join(risk.places[:_SHOWN])
+    more = f" and {len(risk.places) - _SHOWN} more" if len(risk.places) > _SHOWN else ""
+    return f"{risk.units}: {risk.text} ({named}{more}; {risk.row})"
+
+
 class Rule(NamedTuple):
     """A registered rule; its fields are those of :class:`Risk`."""
 
