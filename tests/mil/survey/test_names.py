@@ -39,6 +39,13 @@ def test_modules_are_told_by_weights_and_by_what_is_recorded(net: Function) -> N
     assert modules(running(net)) == ["layers.0.fc", "", "layers.10.attn_q_proj", "head.out"]
 
 
+def test_an_operations_own_result_names_no_module() -> None:
+    """``reduce_mean_0`` looks like the mean of a module ``reduce``."""
+    mean, bias = call("reduce_mean", "reduce_mean_0", KIND, x="x"), call("add", "add_bias", KIND, x="reduce_mean_0")
+    assert modules([mean, bias, call("relu", "r", KIND, x="add_bias")]) == ["", "", ""]
+    assert modules([call("add", "s", KIND, x="x", y="norm_1_running_mean")]) == ["norm.1"]
+
+
 def test_modules_before_follow_values_and_not_the_order(net: Function) -> None:
     """Of two branches the one that is read counts; what joins them comes from the one that ran last."""
     more = [call("relu", "s", KIND, x="a"), call("add", "t", KIND, x="s", y="r"), call("add", "u", KIND, x="s", y="b")]

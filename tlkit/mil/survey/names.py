@@ -12,7 +12,7 @@ Operations inside the blocks of ``cond`` and ``while_loop`` are found by :func:`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
@@ -20,7 +20,9 @@ from tlkit.mil.program import Function, Operation, Ref, walk
 from tlkit.mil.types import DType
 
 _NEAREST = 3
-_SUFFIX = re.compile(r"_(?:weight|bias|gamma|beta|mean|variance|alpha|in_proj_weight|in_proj_bias)(?=_|$)")
+_SUFFIX = re.compile(
+    r"_(?:weight|bias|gamma|beta|(?:running_)?mean|running_var|variance|alpha|in_proj_weight|in_proj_bias)(?=_|$)"
+)
 """What coremltools adds to a module's name for its parameters, and then for how they are stored."""
 _EXPORTED = ("p_", "b_", "c_")
 """How ``torch.export`` begins the names of all parameters, buffers and constants."""
@@ -96,7 +98,9 @@ def modules(operations: Sequence[Operation]) -> list[str]:
     of constants: ``layers_3_fc_weight_to_fp16`` is of ``layers.3.fc`` (numbers are modules; other underscores stay),
     or a path in the operation's own name (``block1/conv/Conv2D``).
     """
-    by_weights = [_by_weights(op) for op in operations]
+    # What runs is named after operations (``reduce_mean_3``), constants after modules.
+    made = {item.name for op in operations for item in op.outputs}
+    by_weights = [_by_weights(op, made) for op in operations]
     told = [name for name in by_weights if name]
     if told and all(name.startswith(_EXPORTED) for name in told):  # one module named so says nothing
         by_weights = [name[2:].removeprefix("inner_") for name in by_weights]
@@ -133,9 +137,9 @@ def _recorded(operation: Operation) -> str:
     return ""
 
 
-def _by_weights(operation: Operation) -> str:
+def _by_weights(operation: Operation, made: Set[str]) -> str:
     for name in _references(operation):
-        found = _SUFFIX.search(name) if "_" in name else None
+        found = _SUFFIX.search(name) if "_" in name and name not in made else None
         if found is not None and found.start():
             return _dotted(name[: found.start()])
     return ""
