@@ -115,8 +115,8 @@ def predict(
     recorded = modules(operations)
     origins = zip(recorded, modules_before(operations, recorded), strict=True)
     placed = [
-        _placed(step, *candidate, *work, unit, ties, module, "" if module else before)
-        for step, candidate, (_, _, *work), unit, ties, (module, before) in zip(
+        _placed(step, *candidate, macs, nbytes, unit, ties, module, "" if module else before)
+        for step, candidate, (_, _, macs, nbytes), unit, ties, (module, before) in zip(
             found, candidates, weighed, chosen, tied, origins, strict=True
         )
     ]
@@ -221,10 +221,10 @@ def _onward(before: int | None, onward: _Costs) -> int:
     """Return the cheapest unit after ``before``, which two equal paths may not share. In a tie ``before`` stays."""
     cpu, gpu, ane = onward
     if before is None:
-        total = (cpu, gpu + _END[1], ane + _END[2])
+        total = [cpu, gpu + _END[1], ane + _END[2]]
     else:
-        total = (cpu + _TO_CPU, gpu + _TO_OTHER, ane + _TO_OTHER)
-        total = (*total[:before], onward[before], *total[before + 1 :])
+        total = [cpu + _TO_CPU, gpu + _TO_OTHER, ane + _TO_OTHER]
+        total[before] = onward[before]
     most = _with_ties(min(total))
     if before is not None and total[before] <= most:
         return before
