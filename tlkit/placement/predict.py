@@ -115,8 +115,8 @@ def predict(
     recorded = modules(operations)
     origins = zip(recorded, modules_before(operations, recorded), strict=True)
     placed = [
-        _placed(step, *candidate, macs, nbytes, unit, ties, module, "" if module else before)
-        for step, candidate, (_, _, macs, nbytes), unit, ties, (module, before) in zip(
+        _placed(step, cost, reasons, macs, nbytes, unit, ties, module, "" if module else before)
+        for step, (cost, reasons), (_, _, macs, nbytes), unit, ties, (module, before) in zip(
             found, candidates, weighed, chosen, tied, origins, strict=True
         )
     ]
