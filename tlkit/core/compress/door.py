@@ -53,6 +53,8 @@ def edit(
     prune: str | None = None,
     rules: Sequence[str] = (),
     skip: Sequence[str] = (),
+    activations: str | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
     weight_threshold: int = THRESHOLD,
     precision: str | None = None,
     keep_f32: Sequence[str] = (),
@@ -72,7 +74,7 @@ def edit(
 ) -> EditResult | Compressed | MixedPrecision | AutoCompressed:
     """Write ``model`` to ``output`` with the changes asked for, as ``tlkit edit`` does; return what was made.
 
-    ``quantize``, ``palettize``, ``prune`` or ``rules`` make a package with compressed weights (a Compressed), as
+    ``quantize``, ``palettize``, ``prune``, ``rules`` or ``activations`` make a smaller package (a Compressed), as
     :func:`tlkit.core.compress.compress.compress` documents; ``precision`` (``auto``) or ``keep_f32`` one in f16 with
     some operations in f32 (a MixedPrecision), as :func:`tlkit.core.precision.mixed.mixed_precision` does; ``compress``
     (``auto``) the smallest or best one within ``max_size`` (``5MB``), ``min_snr`` and ``min_top1`` (an AutoCompressed),
@@ -94,7 +96,7 @@ def edit(
     parameters = inspect.signature(compress_weights).parameters
     packing |= {name: given.pop(name) for name in list(given) if name in parameters and name not in _BOTH}
     both = {name: given.pop(name) for name in _BOTH}
-    wanted = any(packing[name] for name in ("quantize", "palettize", "prune", "rules"))
+    wanted = any(packing[name] for name in ("quantize", "palettize", "prune", "rules", "activations"))
     defaults = inspect.signature(edit).parameters
     if not wanted:
         _refuse(packing, defaults, "goes with compression", "add --quantize, --palettize or --prune")

@@ -37,7 +37,10 @@ class Apart:
 
 
 class Swappable:
-    """The function of ``base`` in f32, whose weights at ``at`` can be those of ``variants``, on ``inputs``."""
+    """The function of ``base`` in f32, whose weights at ``at`` can be those of ``variants``, on ``inputs``.
+
+    ``calls`` run it on each of them; ``runs`` counts those that :meth:`whole` made.
+    """
 
     def __init__(
         self, base: Variant, variants: Mapping[str, Variant], at: Mapping[str, WeightPlace], inputs: Sequence[Arrays]
@@ -46,9 +49,9 @@ class Swappable:
         self.runs = 0
         self._engine = TorchEngine(base.function, precision="f32")
         self._buffers = dict(self._targets())
-        self._calls = [self._engine.bind(arrays) for arrays in inputs]
+        self.calls = [self._engine.bind(arrays) for arrays in inputs]
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
-        self._exact = [_floats(call()) for call in self._calls]
+        self._exact = [_floats(call()) for call in self.calls]
         if not self._exact or not self._exact[0]:
             raise UsageError("no output is made of floating-point numbers", "--compress auto judges by those")
         if not all(bool(torch.isfinite(item).all()) for outputs in self._exact for item in outputs):
@@ -72,7 +75,7 @@ class Swappable:
         """Return how far the outputs of ``samples`` are with weights stored as ``choices``, the others as they are."""
         found = []
         with self._swapped(choices):
-            for call, exact in zip(self._calls[samples], self._exact[samples], strict=True):
+            for call, exact in zip(self.calls[samples], self._exact[samples], strict=True):
                 found.append(_apart(exact, _floats(call())))
                 self.runs += 1
         return _together(found)

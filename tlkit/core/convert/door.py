@@ -68,6 +68,8 @@ def convert(
     prune: str | None = None,
     rules: Sequence[str] = (),
     skip: Sequence[str] = (),
+    activations: str | None = None,
+    calibrate: str | Path | None = None,
     weight_threshold: int = 2048,
     keep_f32: Sequence[str] = (),
     compress: str | None = None,
@@ -104,8 +106,8 @@ def convert(
     package's operations would run under ``units`` on ``chip``, for which ``ane`` rewrites the package's program.
 
     ``precision`` ``auto`` and ``keep_f32`` keep operations of a package in f32, ``quantize``, ``palettize``, ``prune``
-    and ``rules`` make its weights smaller, ``compress`` ``auto`` by a search: as :func:`tlkit.edit` does to a package,
-    after it was verified as it is (``result.parts``).
+    and ``rules`` make its weights smaller, ``activations`` what it computes, ``compress`` ``auto`` by a search: as
+    :func:`tlkit.edit` does to a package, after it was verified as it is (``result.parts``).
 
     A GGUF file as the source of a package, or a Hugging Face folder with ``context``, becomes a stateful language model
     (a LanguagePackage, :func:`~tlkit.core.language.package.convert_language`).

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlkit.core.compress.activations import IOS17, check_activations
 from tlkit.core.compress.auto import check_wish
 from tlkit.core.compress.choices import parse_rules
 from tlkit.core.compress.door import edit
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
     Part = Compressed | MixedPrecision | AutoCompressed
 
-_WEIGHTS = ("quantize", "palettize", "prune", "rules")
-_BY_HAND = (*_WEIGHTS, "skip", "weight_threshold", "min_cosine")
+_WEIGHTS = ("quantize", "palettize", "prune", "rules", "activations")
+_BY_HAND = (*_WEIGHTS, "calibrate", "skip", "weight_threshold", "min_cosine")
 _SEARCHED = ("compress", "max_size", "min_top1", "resume", "jobs", "skip", "weight_threshold", "samples")
 FINISHING = tuple(dict.fromkeys((*_BY_HAND, *_SEARCHED, "min_snr", "keep_f32")))
 """Options of ``convert`` that are about what is done to the package; ``samples`` is an option of both."""
@@ -94,12 +95,14 @@ def _check(source: Any, goal: Path, given: Mapping[str, Any]) -> None:
             raise UsageError(f"--{flag} and --compress auto both choose", "leave one of them out")
         check_wish(parse_size(given["max_size"]), given["min_snr"], given["min_top1"], given["jobs"])
     elif any(given[name] for name in _WEIGHTS):
-        names = ("quantize", "palettize", "prune", "rules", "skip")
+        names = ("quantize", "palettize", "prune", "rules", "skip", "activations")
         rules = parse_rules(*(given[name] for name in names))
         needed = max(choice.needs for choice in (rules.default, *(choice for _, choice in rules.rules)))
+        needed = max(needed, IOS17 if given["activations"] else 0)
         if given["target"] is not None and choose_target(given["target"]).version < needed:
             oldest = target_of_version(needed).name
             raise UsageError(f"this needs {oldest}; --target {given['target']} is older", f"use --target {oldest}")
+    check_activations(given["activations"], given["calibrate"])
     named = tuple(files_named(source, given["checkpoint"], given["classes"], given["samples"], given["example"]))
     prepare(goal, force=given["force"], kind=PACKAGE, inputs=named)
 
