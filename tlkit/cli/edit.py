@@ -123,6 +123,7 @@ def edit(
     compress: packing.Compress = None,
     max_size: packing.MaxSize = None,
     min_top1: packing.Top1 = None,
+    labels: packing.Labels = None,
     resume: packing.Resume = None,
     jobs: packing.Jobs = 1,
     report: packing.Report = None,
@@ -181,7 +182,19 @@ _LISTS = ("rename", "input_shapes", "input_dtypes", "output_dtypes", "metadata",
 _TAKEN = (
     *("author", "description", "license", "version", "classes", "spec_version", "ane", "chip", "mend_risks"),
     *("quantize", "palettize", "prune", "weight_threshold", "precision", "samples", "target", "min_cosine", "min_snr"),
-    *("activations", "calibrate", "compress", "max_size", "min_top1", "resume", "jobs", "verify", "seed", "force"),
+    *(
+        "activations",
+        "calibrate",
+        "compress",
+        "max_size",
+        "min_top1",
+        "labels",
+        "resume",
+        "jobs",
+        "verify",
+        "seed",
+        "force",
+    ),
 )
 
 

@@ -98,6 +98,44 @@ def test_a_size_is_kept_and_one_that_cannot_be_writes_nothing(package: Path, tmp
 
 
 @pytest.mark.slow
+def test_labels_are_what_top1_is_about(package: Path, tmp_path: Path) -> None:
+    goal, table = tmp_path / "one.mlpackage", tmp_path / "labels.csv"
+    tlkit.convert(Uneven(), tmp_path / "row.mlpackage", inputs=["x=1x64"], verify=False)
+    rng, net, rows = np.random.default_rng(0), Uneven().eval(), ["path,label"]
+    for place in range(24):
+        x = rng.standard_normal((1, 64)).astype(np.float32)
+        np.save(tmp_path / f"{place}.npy", x)
+        with torch.no_grad():
+            right = int(net(torch.from_numpy(x)).argmax())
+        # A third of the labels is wrong, so that no package can be right on more.
+        rows.append(f"{place}.npy,{right if place % 3 else (right + 1) % 64}")
+    table.write_text("\n".join(rows) + "\n")
+    found = compress_auto(tmp_path / "row.mlpackage", goal, labels=table, min_top1=0.6, resume=tmp_path / "sweep")
+    assert found.ok and found.best.top1 is not None and "accuracy" in found.target and len(found.seen) == 12
+    measured = tlkit.accuracy(goal, table)
+    assert 0.6 <= measured.top1 <= 0.67
+    missed = compress_auto(tmp_path / "row.mlpackage", tmp_path / "no.mlpackage", labels=table, min_top1=0.9)
+    assert not missed.ok and missed.compressed is None and not (tmp_path / "no.mlpackage").exists()
+    table.write_text("\n".join(rows[:-1]) + "\n")
+    with pytest.raises(UsageError, match="another samples"):
+        compress_auto(
+            tmp_path / "row.mlpackage", goal, labels=table, min_top1=0.6, resume=tmp_path / "sweep", force=True
+        )
+
+
+def test_labels_need_a_share_and_exclude_samples(package: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="how often is it to be right"):
+        compress_auto(package, tmp_path / "a.mlpackage", labels=tmp_path, min_snr=30)
+    with pytest.raises(UsageError, match="both say what to run on"):
+        compress_auto(package, tmp_path / "a.mlpackage", labels=tmp_path, samples=tmp_path, min_top1=0.5)
+    (tmp_path / "cat").mkdir()
+    np.save(tmp_path / "cat" / "0.npy", np.zeros((4, 64), np.float32))
+    with pytest.raises(UsageError, match="no output has a class"):
+        compress_auto(package, tmp_path / "a.mlpackage", labels=tmp_path, min_top1=0.5)
+    assert not (tmp_path / "a.mlpackage").exists()
+
+
+@pytest.mark.slow
 def test_several_processes_measure_the_same(package: Path, tmp_path: Path) -> None:
     one = compress_auto(package, tmp_path / "one.mlpackage", min_snr=32)
     two = compress_auto(package, tmp_path / "two.mlpackage", min_snr=32, jobs=2, target="iOS17")

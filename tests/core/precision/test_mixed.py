@@ -75,6 +75,17 @@ def test_what_overflows_is_kept_in_f32_and_the_rest_is_not(far: Path, tmp_path: 
     assert snr_db(want, got) >= 45
 
 
+@pytest.mark.parametrize("asked", [{"min_cosine": 0.9995}, {"min_top1": 1.0}])
+def test_other_figures_than_the_signal_to_noise_are_kept(far: Path, tmp_path: Path, asked: dict[str, float]) -> None:
+    found = mixed_precision(far, tmp_path / "mixed.mlpackage", precision="auto", **asked)  # type: ignore[arg-type]
+    assert found.ok and found.target_db is None and found.asked and 0 < len(found.kept) < found.operations
+    x = np.random.default_rng(5).standard_normal((2, 16)).astype(np.float32)
+    (exact,) = tlkit.load_model(far, precision="f32").predict({"x": x}).values()
+    (made,) = tlkit.load_model(tmp_path / "mixed.mlpackage").predict({"x": x}).values()
+    assert (exact * made).sum() / np.linalg.norm(exact) / np.linalg.norm(made) > 0.999
+    assert np.array_equal(exact.argmax(-1), made.argmax(-1))
+
+
 def test_patterns_keep_what_they_name_and_a_stranger_is_refused(far: Path, tmp_path: Path) -> None:
     # coremltools counts its names through a whole process: the first linear is linear_0 only in a fresh one.
     first = next(item.outputs[0].name for item in operations(far) if item.type == "linear")

@@ -80,7 +80,15 @@ Top1 = Annotated[
     typer.Option(
         "--min-top1",
         metavar="SHARE",
-        help="For --compress auto: how often the top class has to stay the same: 0.99.",
+        help="How often --compress auto and --precision auto keep the top class (with --labels: are right): 0.99.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="DIR|CSV",
+        help="For --compress auto: labelled samples, as run --labels takes them, which --min-top1 is about.",
     ),
 ]
 Resume = Annotated[
@@ -116,7 +124,7 @@ Cosine = Annotated[
     typer.Option(
         "--min-cosine",
         metavar="C",
-        help="What compressed weights have to keep; else exit 1.",
+        help="A cosine that compressed weights and --precision auto have to keep; else exit 1.",
     ),
 ]
 Snr = Annotated[

@@ -146,6 +146,39 @@ def accuracy(
     return replace(found, min_top1=min_top1)
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledCases:
+    """Cases of labelled samples, the class's number of each, and the scores that the model gave for the first."""
+
+    cases: tuple[Case, ...]
+    truth: tuple[int, ...]
+    scores: np.ndarray[Any, Any]
+
+
+def labelled_cases(model: str | os.PathLike[str], labels: str | os.PathLike[str], most: int) -> LabelledCases:
+    """Return up to ``most`` of the samples of ``labels``, evenly taken, as cases of a package.
+
+    Raises what :func:`accuracy` raises for a label that is not the model's, and UsageError for one without scores.
+    """
+    if not Path(labels).exists():
+        labelled_samples(labels)
+    side = open_side(model, HowToOpen(precision="f32", engine="eager"))
+    own = side.inputs or ()
+    samples = labelled_samples(labels, [port.name for port in own])
+    answers = Answers((), _named(side))
+    read = _Reading(own, side, ())
+    # As many as are wanted, spread over all: a folder is in the order of its classes.
+    places = sorted({place * len(samples.items) // most for place in range(most)})
+    items = samples.items if len(samples.items) <= most else tuple(samples.items[place] for place in places)
+    cases = tuple(map(read, items))
+    answer = answers.read(_run(side, items[0], cases[0]))
+    if answer.scores is None:
+        raise UsageError("--labels: the model gives an answer and no scores", "judge it by --min-snr")
+    _check_labels(answers, samples.items, samples.where)
+    numbers = [answers.number(item.label) for item in items]
+    return LabelledCases(cases, tuple(number for number in numbers if number is not None), answer.scores)
+
+
 def _named(side: Side) -> tuple[str, ...]:
     """Return the classes that a model's description names."""
     info = getattr(getattr(side, "model", None), "info", None)

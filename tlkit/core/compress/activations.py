@@ -105,7 +105,8 @@ def _joined(function: Function, ranges: Ranges) -> Ranges:
     groups: list[set[str]] = []
     for operation in function.block.operations:
         if operation.type == "concat":
-            names = {item.name for item in (*operation.inputs.get("values", ()), *operation.outputs) if _named(item)}
+            given = (item.name for item in operation.inputs.get("values", ()) if isinstance(item, Ref))
+            names = {*given, *(item.name for item in operation.outputs)}
             touching = [group for group in groups if group & names]
             groups = [group for group in groups if not group & names] + [names.union(*touching)]
     for group in groups:
@@ -113,10 +114,6 @@ def _joined(function: Function, ranges: Ranges) -> Ranges:
         for name in group & ranges.keys():
             found[name] = (min(low for low, _ in pairs), max(high for _, high in pairs))
     return found
-
-
-def _named(item: Any) -> bool:
-    return isinstance(item, Ref) or hasattr(item, "type")
 
 
 def quantized(model: Any, tools: Any, ranges: Ranges, skip: Sequence[str]) -> tuple[Any, int]:

@@ -62,6 +62,7 @@ def edit(
     compress: str | None = None,
     max_size: str | int | None = None,
     min_top1: float | None = None,
+    labels: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     target: str | None = None,
@@ -90,7 +91,7 @@ def edit(
         if name == "samples" and samples is not None:
             raise UsageError("--samples goes with --precision auto, --keep-f32 and --compress auto", "add one of them")
         del given[name]
-    for name in ("max_size", "min_top1", "resume", "jobs"):
+    for name in ("max_size", "min_top1", "labels", "resume", "jobs"):
         _refuse({name: given.pop(name)}, inspect.signature(edit).parameters, "goes with --compress auto", "add that")
     packing = {"threshold": given.pop("weight_threshold")}
     parameters = inspect.signature(compress_weights).parameters

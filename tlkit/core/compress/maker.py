@@ -159,7 +159,8 @@ class Maker:
         write_packed(scratch, search.path, choices, search.threshold)
         shutil.rmtree(scratch)
         search.report("verifying", 1.0)
-        apart = package_apart(search.source, search.path, search.inputs[1])
+        truth, first = search.model.truth, len(search.inputs[0])
+        apart = package_apart(search.source, search.path, search.inputs[1], truth, first)
         weights = tuple(measured(search.path, search.uses, choices))
         info = replace(describe(search.path), path=str(self.goal))
         before, after = package_bytes(search.source), package_bytes(search.path)
@@ -214,4 +215,7 @@ def _notes(chosen: Candidate, search: AutoSearch) -> tuple[str, ...]:
     )
     notes = [f"{sum(counts.values())} weights: {told}"]
     left = len(search.uses) - len({name for name, _ in search.nbytes})
+    if search.model.truth is not None:
+        before = search.model.whole({}, slice(len(search.inputs[0]), None)).top1 or 0.0
+        notes.append(f"the original is right on {before:.2%} of the samples not searched on")
     return (*notes, *([f"{left} weights get smaller by no choice"] if left else []))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.core.compress import sweep
 from tlkit.core.compress.choices import IOS16, IOS18, Rules, WeightChoice, parse_choice
 from tlkit.core.compress.compress import chosen_uses
-from tlkit.core.compress.sensitivity import Apart, Swappable
+from tlkit.core.compress.sensitivity import Apart, Swappable, Truth
 from tlkit.core.compress.sweep import Key
 from tlkit.core.compress.tools import WeightUse
 from tlkit.core.compress.variants import Variant, WeightPlace, make_variants, places, sizes
@@ -67,12 +67,13 @@ class AutoSearch:
             raise UsageError(f"{self.source}: no weight gets smaller by any choice", "lower --weight-threshold")
         journal: sweep.SweepJournal | None = None
         if resume is not None:
-            head = sweep.fingerprint(self.base, self.inputs[0]) | {"choices": ",".join(self.variants)}
+            head = sweep.fingerprint(self.base, self.inputs[0], self.model.truth) | {"choices": ",".join(self.variants)}
             journal = sweep.SweepJournal(Path(resume), head)
             stack.callback(journal.close)
         runner: sweep.SweepRunner = sweep.Here(self.model, len(self.inputs[0]))
         if jobs > 1:
-            setting = sweep.SweepSetting(self.base, self.variants, self.at, self.inputs[0], sweep.threads_for(jobs))
+            threads, truth = sweep.threads_for(jobs), self.model.truth
+            setting = sweep.SweepSetting(self.base, self.variants, self.at, self.inputs[0], threads, truth)
             runner = sweep.Processes(setting, jobs)
         return sweep.sweep(runner, tasks, journal, self.report)
 
@@ -80,10 +81,12 @@ class AutoSearch:
 def prepared(
     package: Package, source: Path, path: Path, cases: tuple[tuple[Case, ...], tuple[Case, ...]],
     skip: tuple[str, ...], threshold: int, target: str | None, report: Callable[[str, float], None],
+    truth: Truth | None = None,
 ) -> AutoSearch:  # fmt: skip
     """Return the search over ``package``, the file at ``source``, raised to the system that it needs or ``target``.
 
-    ``path`` is where the result goes, in a folder of its own for scratch. UsageError as ``compress`` raises it.
+    ``path`` is where the result goes, in a folder of its own for scratch; ``truth`` is of all ``cases``, those searched
+    on first. UsageError as ``compress`` raises it.
     """
     base = path.with_name("base.mlpackage")
     report("reading the weights", 0.0)
@@ -111,5 +114,5 @@ def prepared(
     return AutoSearch(
         source, package, path, base, made, uses, at, sizes(plain, variants, at),
         {name: plain.nbytes(place) for name, place in at.items()}, cases, (seen, unseen),
-        Swappable(plain, variants, at, (*seen, *unseen)), threshold, wanted.name, report,
+        Swappable(plain, variants, at, (*seen, *unseen), truth), threshold, wanted.name, report,
     )  # fmt: skip

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -26,10 +27,33 @@ Outputs = list[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """What each input is, by the number of its class, and a row of scores by which their output is known."""
+
+    classes: tuple[int, ...]
+    scores: Array
+
+    def right(self, place: int, outputs: Outputs, output: int) -> float:
+        """Return 1 where the class of the input at ``place`` is the likeliest of its outputs, else 0."""
+        return float(int(outputs[output].reshape(-1).argmax()) == self.classes[place])
+
+    def output(self, first: Outputs) -> int:
+        """Return which of the first input's outputs has the scores; UsageError where none has."""
+        wanted = torch.from_numpy(np.asarray(self.scores, np.float64))
+        apart = [
+            float((item.reshape(-1) - wanted).square().sum()) if item.numel() == wanted.numel() else math.inf
+            for item in first
+        ]
+        if not apart or not math.isfinite(min(apart)):
+            raise UsageError("--labels: no output of the program has the scores", "judge it by --min-snr")
+        return apart.index(min(apart))
+
+
+@dataclass(frozen=True, slots=True)
 class Apart:
     """How far the outputs are from the original's: ``error`` is the mean over samples and outputs of noise over
     signal, ``snr`` the worst signal to noise in dB of any, ``top1`` the share of rows whose likeliest class is the
-    original's (None: no output is a row of scores)."""
+    original's (None: no output is a row of scores), or, where the truth is known, the share that is right."""
 
     error: float
     snr: float
@@ -43,7 +67,12 @@ class Swappable:
     """
 
     def __init__(
-        self, base: Variant, variants: Mapping[str, Variant], at: Mapping[str, WeightPlace], inputs: Sequence[Arrays]
+        self,
+        base: Variant,
+        variants: Mapping[str, Variant],
+        at: Mapping[str, WeightPlace],
+        inputs: Sequence[Arrays],
+        truth: Truth | None = None,
     ) -> None:
         self.base, self.variants, self.at = base, variants, at
         self.runs = 0
@@ -56,6 +85,8 @@ class Swappable:
             raise UsageError("no output is made of floating-point numbers", "--compress auto judges by those")
         if not all(bool(torch.isfinite(item).all()) for outputs in self._exact for item in outputs):
             raise UsageError("the original's outputs are not finite", "tlkit compare --find-nan says where")
+        self.truth = truth
+        self._scores = 0 if truth is None else truth.output(self._exact[0])
 
     def _targets(self) -> Iterator[tuple[str, str]]:
         """Yield each weight with the buffer that holds it."""
@@ -75,8 +106,9 @@ class Swappable:
         """Return how far the outputs of ``samples`` are with weights stored as ``choices``, the others as they are."""
         found = []
         with self._swapped(choices):
-            for call, exact in zip(self.calls[samples], self._exact[samples], strict=True):
-                found.append(_apart(exact, _floats(call())))
+            for place in range(len(self.calls))[samples]:
+                outputs = _floats(self.calls[place]())
+                found.append(_judged(_apart(self._exact[place], outputs), self.truth, place, outputs, self._scores))
                 self.runs += 1
         return _together(found)
 
@@ -101,10 +133,25 @@ class Swappable:
         return made
 
 
-def package_apart(original: Path, made: Path, inputs: Sequence[Arrays]) -> Apart:
-    """Return how far the outputs of a package are from those of another on ``inputs``, both as they are in f16."""
+def _judged(found: Apart, truth: Truth | None, place: int, outputs: Outputs, output: int) -> Apart:
+    return found if truth is None else replace(found, top1=truth.right(place, outputs, output))
+
+
+def package_apart(
+    original: Path, made: Path, inputs: Sequence[Arrays], truth: Truth | None = None, first: int = 0
+) -> Apart:
+    """Return how far the outputs of a package are from those of another on ``inputs``, both as they are in f16.
+
+    ``first`` is the place of the first of them among those whose ``truth`` is known.
+    """
     engines = [load_model(path, engine="eager").engine for path in (original, made)]
-    return _together([_apart(*(_floats(engine.bind(arrays)()) for engine in engines)) for arrays in inputs])
+    found, output = [], -1
+    for place, arrays in enumerate(inputs, first):
+        exact, outputs = (_floats(engine.bind(arrays)()) for engine in engines)
+        if truth is not None and output < 0:
+            output = next(at for at, item in enumerate(exact) if item.numel() == truth.scores.size)
+        found.append(_judged(_apart(exact, outputs), truth, place, outputs, output))
+    return _together(found)
 
 
 def _together(found: Sequence[Apart]) -> Apart:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tlkit.core.compress.sensitivity import Apart, Swappable
+from tlkit.core.compress.sensitivity import Apart, Swappable, Truth
 from tlkit.core.compress.variants import Variant, WeightPlace
 from tlkit.core.journal.records import RecordFile
 from tlkit.errors import UsageError
@@ -61,11 +61,12 @@ class SweepSetting:
     at: Mapping[str, WeightPlace]
     inputs: tuple[Arrays, ...]
     threads: int
+    truth: Truth | None = None
 
     def model(self) -> Swappable:
         """Load it."""
         found = {text: Variant(path) for text, path in self.variants.items()}
-        return Swappable(Variant(self.base), found, self.at, self.inputs)
+        return Swappable(Variant(self.base), found, self.at, self.inputs, self.truth)
 
 
 class Processes:
@@ -144,7 +145,7 @@ class SweepJournal:
         self._file.close()
 
 
-def fingerprint(package: Path, inputs: Sequence[Arrays]) -> dict[str, str]:
+def fingerprint(package: Path, inputs: Sequence[Arrays], truth: Truth | None = None) -> dict[str, str]:
     """Return what tells one sweep from another: a hash of the package's files, and one of the samples."""
     files, arrays = hashlib.sha256(), hashlib.sha256()
     for file in sorted(item for item in package.rglob("*") if item.is_file() and item.name != "Manifest.json"):
@@ -157,6 +158,7 @@ def fingerprint(package: Path, inputs: Sequence[Arrays]) -> dict[str, str]:
             array = np.asarray(sample[name])
             arrays.update(f"{name} {array.dtype} {array.shape}".encode())
             arrays.update(array.tobytes())
+    arrays.update(str(truth.classes).encode() if truth is not None else b"")
     return {"model": files.hexdigest(), "samples": arrays.hexdigest()}
 
 

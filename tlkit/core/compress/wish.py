@@ -15,11 +15,13 @@ AS_IT_IS = str(WeightChoice())
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the package has to reach: bytes, the signal to noise in dB, the share of equal top classes."""
+    """What the package has to reach: bytes, the signal to noise in dB, the share of equal top classes, or of right ones
+    (``labelled``)."""
 
     max_size: int | None = None
     min_snr: float | None = None
     min_top1: float | None = None
+    labelled: bool = False
 
     def good(self, snr: float, top1: float | None) -> bool:
         """Whether outputs so far from the original's are good enough."""
@@ -29,14 +31,18 @@ class Wish:
     def __str__(self) -> str:
         told = [f"at most {byte_text(self.max_size)}"] if self.max_size is not None else []
         told += [f"SNR {self.min_snr:g} dB"] if self.min_snr is not None else []
-        told += [f"top-1 agreement {self.min_top1:.2%}"] if self.min_top1 is not None else []
+        told += (
+            [f"top-1 {'accuracy' if self.labelled else 'agreement'} {self.min_top1:.2%}"]
+            if self.min_top1 is not None
+            else []
+        )
         return ", ".join(told)
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
     """One candidate: the bytes of its package, the signal to noise in dB as predicted from its weights' own errors, as
-    run on the samples searched on, and on others, and the top-1 agreement there (None: no scores).
+    run on the samples searched on, and on others, and the top-1 agreement there, or accuracy (None: no scores).
 
     ``uniform`` is the choice that all weights have, empty for a mixture; ``chosen`` says which was taken.
     """

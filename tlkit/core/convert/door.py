@@ -77,6 +77,7 @@ def convert(
     min_cosine: float | None = None,
     min_snr: float | None = None,
     min_top1: float | None = None,
+    labels: str | Path | None = None,
     resume: str | Path | None = None,
     jobs: int = 1,
     metadata: Mapping[str, str] | Sequence[str] = (),

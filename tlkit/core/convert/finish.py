@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = ("quantize", "palettize", "prune", "rules", "activations")
 _BY_HAND = (*_WEIGHTS, "calibrate", "skip", "weight_threshold", "min_cosine")
-_SEARCHED = ("compress", "max_size", "min_top1", "resume", "jobs", "skip", "weight_threshold", "samples")
+_SEARCHED = ("compress", "max_size", "min_top1", "labels", "resume", "jobs", "skip", "weight_threshold", "samples")
 FINISHING = tuple(dict.fromkeys((*_BY_HAND, *_SEARCHED, "min_snr", "keep_f32")))
 """Options of ``convert`` that are about what is done to the package; ``samples`` is an option of both."""
 
@@ -52,7 +52,7 @@ def finish(
     Every option is checked before anything is converted. Raises what ``convert`` and ``edit`` raise.
     """
     goal = Path(output)
-    mixed = {name: given[name] for name in ("keep_f32", "min_snr", "samples")}
+    mixed = {name: given[name] for name in ("keep_f32", "min_snr", "min_cosine", "min_top1", "samples")}
     mixed["precision"] = "auto" if given["precision"] == "auto" else None
     keeps = mixed["precision"] is not None or bool(mixed["keep_f32"])
     _check(source, goal, given)
@@ -93,7 +93,7 @@ def _check(source: Any, goal: Path, given: Mapping[str, Any]) -> None:
         if other is not None:
             flag = {"rules": "rule"}.get(other, other)
             raise UsageError(f"--{flag} and --compress auto both choose", "leave one of them out")
-        check_wish(parse_size(given["max_size"]), given["min_snr"], given["min_top1"], given["jobs"])
+        check_wish(parse_size(given["max_size"]), given["min_snr"], given["min_top1"], given["jobs"], given["labels"])
     elif any(given[name] for name in _WEIGHTS):
         names = ("quantize", "palettize", "prune", "rules", "skip", "activations")
         rules = parse_rules(*(given[name] for name in names))

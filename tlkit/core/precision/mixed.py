@@ -19,6 +19,7 @@ from tlkit.core.convert.tools.rebuild import TIDY, rebuild
 from tlkit.core.convert.tools.targets import target_of_version
 from tlkit.core.model.load import load_model
 from tlkit.core.precision.search import Sensitivity, reason, sensitivities, smallest
+from tlkit.core.precision.wanted import Kept, Wanted, kept
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
@@ -58,14 +59,15 @@ class MixedPrecision:
 
     Figures are the worst signal to noise of an output beside f32, in dB: ``half_db`` with all of it rounded to f16
     (emulated), ``seen_db`` of the package on the inputs searched on, ``unseen_db`` on others (None: not checked).
-    ``runs`` is what the search cost. ``path`` is None where nothing was written.
+    ``runs`` is what the search cost. ``asked`` says what has to be kept (``target_db`` is None where that is no signal
+    to noise), ``missed`` what is not. ``path`` is None where nothing was written.
     """
 
     path: Path | None
     source: str
     kept: tuple[KeptOperation, ...]
     operations: int
-    target_db: float
+    target_db: float | None
     half_db: float
     seen_db: float | None
     unseen_db: float | None
@@ -74,11 +76,13 @@ class MixedPrecision:
     runs: int
     notes: tuple[str, ...]
     info: ModelInfo | None
+    asked: str = ""
+    missed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the package keeps the signal to noise that was asked for, or was not checked."""
-        return all(found is None or found >= self.target_db for found in (self.seen_db, self.unseen_db))
+        """Whether the package keeps what was asked for, or was not checked."""
+        return not self.missed
 
 
 def mixed_precision(
@@ -88,6 +92,8 @@ def mixed_precision(
     precision: str | None = None,
     keep_f32: Sequence[str] = (),
     min_snr: float | None = None,
+    min_cosine: float | None = None,
+    min_top1: float | None = None,
     samples: str | os.PathLike[str] | None = None,
     verify: bool = True,
     seed: int = 0,
@@ -97,9 +103,10 @@ def mixed_precision(
     """Write the ``.mlpackage`` ``model`` to ``output`` in f16, with some operations in f32; return what was made.
 
     ``keep_f32`` are patterns of names or types of operations that stay in f32. With ``precision`` ``auto`` the
-    smallest set is searched (and what ``keep_f32`` names stays in any case) with which each output keeps a signal to
-    noise of ``min_snr`` dB (26) beside f32: on every second file of the folder ``samples``, or on seeded inputs, and
-    checked on the others. Nothing is written where no set does (``result.ok`` is False then).
+    smallest set is searched (and what ``keep_f32`` names stays in any case) with which the outputs keep, beside f32, a
+    signal to noise of ``min_snr`` dB, a cosine of ``min_cosine``, and the same top class in a share ``min_top1`` of the
+    rows, whichever are given (26 dB where none is): on every second file of the folder ``samples``, or on seeded
+    inputs, and checked on the others. Nothing is written where no set does (``result.ok`` is False then).
 
     Raises UsageError where a pattern matches nothing, or where f32 gives numbers that are not finite.
     """
@@ -119,7 +126,8 @@ def mixed_precision(
     check_versions()
     seen, unseen = split_cases(source, samples, seed, (_SEEN, _UNSEEN))
     exact = load_model(source, engine="eager", precision="f32")
-    target = LEAST_DB if min_snr is None else min_snr
+    asked = Wanted(min_snr, min_cosine, min_top1)
+    target = asked if asked != Wanted() else Wanted(LEAST_DB)
     try:
         with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
             wide = _widened(package, path.with_name("wide.mlpackage"))
@@ -155,7 +163,7 @@ class _Job:
     rounded: Rounded
     seen: tuple[Case, ...]
     unseen: tuple[Case, ...]
-    target: float
+    target: Wanted
     verify: bool
     report: Callable[[str, float], None]
 
@@ -166,43 +174,45 @@ class _Job:
     def searched(self, patterns: Sequence[str]) -> MixedPrecision:
         """Search, write and check, until the package keeps the target on unseen inputs as well."""
         held = matching(self.rounded.operations, patterns)
-        half = self.rounded.snr(held)
-        if half >= self.target:
+        figures = self.rounded.figures(held)
+        half = figures.snr
+        if not self.target.missed(figures):
             made = self.written(held, None, half)
             if made.ok:
                 fine = f"f16 is fine as it is: {half:.1f} dB" if not held else "nothing but what was asked for"
                 return replace(made, notes=(f"{fine}; no operation has to stay in f32", *made.notes))
         found = sensitivities(self.rounded, held, self.report)
         for margin in _MARGINS:
-            kept = frozenset(self.rounded.names)
+            names = frozenset(self.rounded.names)
             if margin < math.inf:
-                kept = smallest(self.rounded, held, found, self.target + margin)
-            made = self.written(kept, found, half)
+                names = smallest(self.rounded, held, found, self.target.stricter(margin))
+            made = self.written(names, found, half)
             if made.ok:
                 break
         if len(made.kept) == made.operations:
             made = replace(made, notes=(*made.notes, "all of it has to stay in f32: no smaller set keeps the target"))
         return made
 
-    def written(self, kept: frozenset[str], found: Sensitivity | None, half: float) -> MixedPrecision:
-        """Write the package with ``kept`` in f32, and run it."""
-        operations = [item for item in self.rounded.operations if item.name in kept]
-        names = frozenset(item.name for operation in operations for item in operation.outputs)
+    def written(self, names: frozenset[str], found: Sensitivity | None, half: float) -> MixedPrecision:
+        """Write the package with the operations ``names`` in f32, and run it."""
+        operations = [item for item in self.rounded.operations if item.name in names]
+        values = frozenset(item.name for operation in operations for item in operation.outputs)
         shutil.rmtree(self.path, ignore_errors=True)
         target = target_of_version(self.wide.model.specificationVersion)
-        rebuild(self.wide, target, self.path, TIDY, self.report, kept=names)
+        rebuild(self.wide, target, self.path, TIDY, self.report, kept=values)
         told = tuple(KeptOperation(item.name, item.type, reason(self.rounded, found, item.name)) for item in operations)
         figures = [self.checked(cases) if self.verify else None for cases in (self.seen, self.unseen)]
+        missed = [text for item in figures if item is not None for text in self.target.missed(item)]
+        seen, unseen = (None if item is None else item.snr for item in figures)
         return MixedPrecision(
-            self.goal, str(self.source), told, len(self.rounded.names), self.target, half, figures[0], figures[1],
+            self.goal, str(self.source), told, len(self.rounded.names), self.target.snr, half, seen, unseen,
             tuple(case.name for case in self.seen), tuple(case.name for case in self.unseen), self.rounded.runs, (),
-            replace(describe(self.path), path=str(self.goal)),
+            replace(describe(self.path), path=str(self.goal)), str(self.target), tuple(dict.fromkeys(missed)),
         )  # fmt: skip
 
-    def checked(self, cases: Sequence[Case]) -> float | None:
-        """Return the package's worst signal to noise beside the source in f32; None without cases."""
+    def checked(self, cases: Sequence[Case]) -> Kept | None:
+        """Return the figures of the package beside the source in f32; None without cases."""
         from tlkit.core.judge.sides import package_values  # late: it imports torch
-        from tlkit.core.precision.rounding import signal_to_noise
 
         if not cases:
             return None
@@ -210,17 +220,17 @@ class _Job:
             load_model(path, engine="eager", precision=precision)
             for path, precision in ((self.source, "f32"), (self.path, "f16"))
         )
-        worst = math.inf
+        pairs = []
         for case in cases:
             arrays = package_values(exact, case)
             before, after = exact.predict(arrays), made.predict(arrays)
             for name, value in before.items():
                 if isinstance(value, np.ndarray):
-                    worst = min(worst, signal_to_noise(value, np.asarray(after[name])))
+                    pairs.append((value, np.asarray(after[name])))
                 elif isinstance(value, dict):
-                    pair = [np.array([item[key] for key in value]) for item in (value, after[name])]
-                    worst = min(worst, signal_to_noise(pair[0], pair[1]))
-        return worst
+                    one, other = (np.array([item[key] for key in value]) for item in (value, after[name]))
+                    pairs.append((one, other))
+        return kept(pairs)
 
 
 def matching(operations: Sequence[Operation], patterns: Sequence[str]) -> frozenset[str]:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from tlkit.core.compare.difference import difference
+from tlkit.core.precision.wanted import Kept
+from tlkit.core.precision.wanted import kept as figures_of
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.program import Function, Operation, TensorType
@@ -55,23 +56,17 @@ class Rounded:
 
         Minus infinity where a number is not finite; ``most`` limits the inputs that are run.
         """
-        worst = math.inf
+        return self.figures(kept, most).snr
+
+    def figures(self, kept: frozenset[str], most: int | None = None) -> Kept:
+        """Return all figures of the outputs where only the operations ``kept`` are not rounded to f16."""
+        pairs = []
         for arrays, exact in zip(self.inputs[:most], self._exact, strict=False):
             runner = _Rounding(self.engine.module, kept)
             self.engine.through(runner, arrays)
             self.runs += 1
-            worst = min(worst, *(signal_to_noise(one, other) for one, other in zip(exact, runner.outputs, strict=True)))
-        return worst
-
-
-def signal_to_noise(reference: Array, actual: Array) -> float:
-    """Return the signal to noise in dB; minus infinity where finiteness or over 1 % of the integers differ."""
-    found = difference(reference, actual)
-    if found.not_finite:
-        return -math.inf
-    if reference.dtype.kind in "iub":
-        return math.inf if found.equal >= 0.99 else -math.inf
-    return found.snr_db
+            pairs += list(zip(exact, runner.outputs, strict=True))
+        return figures_of(pairs)
 
 
 def _takes_part(operation: Operation) -> bool:

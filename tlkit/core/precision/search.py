@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tlkit.core.precision.rounding import Rounded
+    from tlkit.core.precision.wanted import Wanted
 
 _LARGEST = 65504.0
 _TRIES = 256
@@ -36,20 +37,20 @@ def sensitivities(model: Rounded, held: frozenset[str], report: Callable[[str, f
     return Sensitivity(alone, tuple(sorted(alone, key=alone.__getitem__)))
 
 
-def smallest(model: Rounded, held: frozenset[str], found: Sensitivity, target: float) -> frozenset[str]:
-    """Return a set that meets ``target`` (dB) on the inputs, from which no operation can be left out by itself."""
+def smallest(model: Rounded, held: frozenset[str], found: Sensitivity, target: Wanted) -> frozenset[str]:
+    """Return a set that meets ``target`` on the inputs, from which no operation can be left out by itself."""
     order = found.order
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
-        if model.snr(held | set(order[:middle])) >= target:
+        if not target.missed(model.figures(held | set(order[:middle]))):
             high = middle
         else:
             low = middle + 1
     return held | _fewer(model, held, list(order[:high]), target)
 
 
-def _fewer(model: Rounded, held: frozenset[str], kept: Sequence[str], target: float) -> frozenset[str]:
+def _fewer(model: Rounded, held: frozenset[str], kept: Sequence[str], target: Wanted) -> frozenset[str]:
     left = list(kept)
     part, tries = max(1, len(left) // 2), 0
     while left and tries < _TRIES:
@@ -57,7 +58,7 @@ def _fewer(model: Rounded, held: frozenset[str], kept: Sequence[str], target: fl
         while at > 0 and tries < _TRIES:
             fewer = left[: max(0, at - part)] + left[at:]
             tries += 1
-            if model.snr(held | set(fewer)) >= target:
+            if not target.missed(model.figures(held | set(fewer))):
                 left = fewer
             at -= part
         if part == 1:

@@ -36,9 +36,12 @@ def show(result: MixedPrecision) -> RenderableType:
         ("checked on", result.unseen_db, result.unseen),
     ):
         if figure is not None:
-            verdict = "" if figure >= result.target_db else f", UNDER the {result.target_db:g} dB asked for"
+            under = result.target_db is not None and figure < result.target_db
+            verdict = f", UNDER the {result.target_db:g} dB asked for" if under else ""
             count = f"{len(cases)} input{'s' if len(cases) > 1 else ''}"
             rows.append((label, f"{count}: {_db(figure)}{verdict}", "bold red" if verdict else "green"))
+    rows.append(("asked for", result.asked, ""))
+    rows += [("missed", text, "bold red") for text in result.missed]
     if result.seen_db is None:
         rows.append(("verified", "no (--no-verify)", "dim"))
     rows += [("note", note, "") for note in result.notes]

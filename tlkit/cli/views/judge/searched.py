@@ -33,7 +33,8 @@ def show(result: AutoCompressed) -> RenderableType:
     share = best.nbytes / result.before if result.before else 1.0
     rows += [("source", result.source, ""), ("target", result.target, "")]
     rows += [("size", f"{byte_text(result.before)} → {byte_text(best.nbytes)}, {share:.1%}", "bold")]
-    top1 = f", top-1 agreement {best.top1:.2%}" if best.top1 is not None else ""
+    share_of = "accuracy" if "accuracy" in result.target else "agreement"
+    top1 = f", top-1 {share_of} {best.top1:.2%}" if best.top1 is not None else ""
     verdict = "kept" if result.met else "MISSED: the best found has"
     rows += [(verdict, f"{_db(best.unseen_db)}{top1} on {len(result.unseen)} inputs that the search did not see",
               "green" if result.met else "bold red")]  # fmt: skip
