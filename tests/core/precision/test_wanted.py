@@ -39,4 +39,7 @@ def test_each_limit_is_told_and_a_margin_asks_for_more() -> None:
     assert Wanted(cosine=0.9).stricter(10).cosine == pytest.approx(0.99)
     with pytest.raises(UsageError, match="no output is a row of scores"):
         Wanted(top1=0.9).missed(Kept(30.0, 1.0, None))
+    for wrong in ({"cosine": 1.1}, {"top1": 1.5}, {"top1": 0.0}, {"cosine": float("nan")}):
+        with pytest.raises(UsageError, match="not a"):
+            Wanted(**wrong)
     assert str(Wanted(None, 0.9, 0.5)) == "cosine 0.9, top-1 agreement 50.00%"

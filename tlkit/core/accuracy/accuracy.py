@@ -174,7 +174,7 @@ def labelled_cases(model: str | os.PathLike[str], labels: str | os.PathLike[str]
     answer = answers.read(_run(side, items[0], cases[0]))
     if answer.scores is None:
         raise UsageError("--labels: the model gives an answer and no scores", "judge it by --min-snr")
-    _check_labels(answers, samples.items, samples.where)
+    _check_labels(answers, samples.items, samples.where, nameable=False)
     numbers = [answers.number(item.label) for item in items]
     return LabelledCases(cases, tuple(number for number in numbers if number is not None), answer.scores)
 
@@ -306,8 +306,11 @@ class _Tally:
         return figures.calibration(scores[sound], np.asarray(self.truth)[sound].tolist())
 
 
-def _check_labels(answers: Answers, samples: Sequence[Labelled], where: str) -> None:
-    """Raise UsageError for labels that are not among the model's classes; it lists the nearest."""
+def _check_labels(answers: Answers, samples: Sequence[Labelled], where: str, *, nameable: bool = True) -> None:
+    """Raise UsageError for labels that are not among the model's classes; it lists the nearest.
+
+    ``nameable``: the caller has an option that names them.
+    """
     if answers.unknown:
         for item in samples:
             if answers.number(item.label) is None:
@@ -319,5 +322,5 @@ def _check_labels(answers: Answers, samples: Sequence[Labelled], where: str) -> 
     known = difflib.get_close_matches(first, answers.names, 3) or list(answers.names[:3])
     more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
     hint = f"it has {len(answers.names)}, such as {', '.join(known)}"
-    hint += "" if answers.described else "; --classes FILE names them, in the order of the scores"
+    hint += "" if answers.described or not nameable else "; --classes FILE names them, in the order of the scores"
     raise UsageError(f"{where}: the label '{first}'{more} is not among the model's classes", hint)

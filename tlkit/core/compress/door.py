@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlkit.core.compress.activations import check_activations
 from tlkit.core.compress.auto import compress_auto
 from tlkit.core.compress.compress import Compressed
 from tlkit.core.compress.compress import compress as compress_weights
@@ -93,6 +94,7 @@ def edit(
         del given[name]
     for name in ("max_size", "min_top1", "labels", "resume", "jobs"):
         _refuse({name: given.pop(name)}, inspect.signature(edit).parameters, "goes with --compress auto", "add that")
+    check_activations(activations, calibrate)
     packing = {"threshold": given.pop("weight_threshold")}
     parameters = inspect.signature(compress_weights).parameters
     packing |= {name: given.pop(name) for name in list(given) if name in parameters and name not in _BOTH}

@@ -37,6 +37,13 @@ class Wanted:
     cosine: float | None = None
     top1: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for what no output can keep."""
+        if self.cosine is not None and not -1 <= self.cosine <= 1:
+            raise UsageError(f"--min-cosine {self.cosine:g}: not a cosine, from -1 to 1", "write 0.999")
+        if self.top1 is not None and not 0 < self.top1 <= 1:
+            raise UsageError(f"--min-top1 {self.top1:g}: not a share from 0 to 1", "write 0.99")
+
     def missed(self, found: Kept) -> tuple[str, ...]:
         """Return a phrase for each limit that ``found`` is under; UsageError for top classes where there are none."""
         phrases = []
