@@ -95,7 +95,11 @@ class One(torch.nn.Module):
 def test_the_operation_its_line_and_its_cause_are_named(tmp_path: Path, fault: torch.nn.Module, because: str) -> None:
     net = One(fault).eval()
     tlkit.convert(net, tmp_path / "net.mlpackage", inputs=INPUTS, verify=False)
+    whole: list[None] = []
+    net.register_forward_hook(lambda *_: whole.append(None))
     found = compare(net, tmp_path / "net.mlpackage", bisect=True, count=1)
+    # Every run of the source counts, tracing too.
+    assert 1 <= len(whole) <= 4
     assert not found.ok and found.bisection is not None and found.bisection.first is not None
     first = found.bisection.first
     assert first.place.startswith("fault, strays.py:") and because in first.why, first
