@@ -5,7 +5,9 @@ Covers tlkit/core/judge/side.py, tlkit/core/judge/sides.py, tlkit/core/judge/sou
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +15,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.formats import packages
+from tlkit.core.convert.capture.cases import Case
 from tlkit.core.judge.compare import compare, match_outputs
 from tlkit.core.judge.inputs import index_ranges
+from tlkit.core.judge.sides import PackageSide
 from tlkit.core.model.load import load_model
+from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import LoadError, UsageError
 
 SOURCE = """
@@ -78,6 +83,23 @@ def test_one_package_at_two_precisions(linear: Path) -> None:
     assert not found.ok and found.told[0] != found.told[1]
     with pytest.raises(UsageError, match="nothing to compare"):
         compare(linear)
+
+
+def test_the_first_model_is_let_go_before_the_second_runs(linear: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: dict[int, weakref.ref[object]] = {}
+    alive: list[list[bool]] = []
+    plain = PackageSide.run
+
+    def run(side: PackageSide, case: Case) -> Any:
+        alive.append([found() is not None for key, found in ran.items() if key != id(side)])
+        outputs = plain(side, case)
+        assert isinstance(side.model.engine, TorchEngine)
+        ran[id(side)] = weakref.ref(side.model.engine.module)
+        return outputs
+
+    monkeypatch.setattr(PackageSide, "run", run)
+    compare(linear, precision="f32,f16", count=2)
+    assert alive == [[], [], [False], [False]]
 
 
 def test_saved_outputs_are_a_side(linear: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tlkit.core.precision.wanted import Kept, Wanted, kept
+from tlkit.core.precision.wanted import KeepLimits, Kept, kept
 from tlkit.errors import UsageError
 
 
@@ -32,14 +32,14 @@ def test_what_is_not_finite_or_another_integer_keeps_nothing() -> None:
 
 def test_each_limit_is_told_and_a_margin_asks_for_more() -> None:
     found = Kept(30.0, 0.995, 0.9)
-    assert not Wanted(30.0, 0.995, 0.9).missed(found)
-    missed = Wanted(30.5, 0.996, 0.95).missed(found)
+    assert not KeepLimits(30.0, 0.995, 0.9).missed(found)
+    missed = KeepLimits(30.5, 0.996, 0.95).missed(found)
     assert [text.split()[0] for text in missed] == ["signal", "cosine", "top-1"]
-    assert Wanted(snr=20.0).stricter(3).snr == 23.0
-    assert Wanted(cosine=0.9).stricter(10).cosine == pytest.approx(0.99)
+    assert KeepLimits(snr=20.0).stricter(3).snr == 23.0
+    assert KeepLimits(cosine=0.9).stricter(10).cosine == pytest.approx(0.99)
     with pytest.raises(UsageError, match="no output is a row of scores"):
-        Wanted(top1=0.9).missed(Kept(30.0, 1.0, None))
+        KeepLimits(top1=0.9).missed(Kept(30.0, 1.0, None))
     for wrong in ({"cosine": 1.1}, {"top1": 1.5}, {"top1": 0.0}, {"cosine": float("nan")}):
         with pytest.raises(UsageError, match="not a"):
-            Wanted(**wrong)
-    assert str(Wanted(None, 0.9, 0.5)) == "cosine 0.9, top-1 agreement 50.00%"
+            KeepLimits(**wrong)
+    assert str(KeepLimits(None, 0.9, 0.5)) == "cosine 0.9, top-1 agreement 50.00%"

@@ -6,6 +6,7 @@ a time. Where they part inside is :mod:`bisect`'s question.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -248,6 +249,7 @@ class TwoSides:
             finally:
                 del side
                 self._open.pop(index, None)
+                gc.collect()  # a lowered graph refers to itself: its expanded weights would stay beside the other's
         return self.outputs[0], self.outputs[1]
 
     def place(self, case: Case) -> int:

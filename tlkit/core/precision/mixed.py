@@ -19,7 +19,7 @@ from tlkit.core.convert.tools.rebuild import TIDY, rebuild
 from tlkit.core.convert.tools.targets import target_of_version
 from tlkit.core.model.load import load_model
 from tlkit.core.precision.search import Sensitivity, reason, sensitivities, smallest
-from tlkit.core.precision.wanted import Kept, Wanted, kept
+from tlkit.core.precision.wanted import KeepLimits, Kept, kept
 from tlkit.errors import TlkitError, UsageError
 from tlkit.formats.base import sniff
 from tlkit.formats.coreml.describe import describe
@@ -126,8 +126,8 @@ def mixed_precision(
     check_versions()
     seen, unseen = split_cases(source, samples, seed, (_SEEN, _UNSEEN))
     exact = load_model(source, engine="eager", precision="f32")
-    asked = Wanted(min_snr, min_cosine, min_top1)
-    target = asked if asked != Wanted() else Wanted(LEAST_DB)
+    asked = KeepLimits(min_snr, min_cosine, min_top1)
+    target = asked if asked != KeepLimits() else KeepLimits(LEAST_DB)
     try:
         with staged(goal, read_package, force=force, kind=PACKAGE, inputs=[source]) as path:
             wide = _widened(package, path.with_name("wide.mlpackage"))
@@ -163,7 +163,7 @@ class _Job:
     rounded: Rounded
     seen: tuple[Case, ...]
     unseen: tuple[Case, ...]
-    target: Wanted
+    target: KeepLimits
     verify: bool
     report: Callable[[str, float], None]
 

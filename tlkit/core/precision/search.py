@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tlkit.core.precision.rounding import Rounded
-    from tlkit.core.precision.wanted import Wanted
+    from tlkit.core.precision.wanted import KeepLimits
 
 _LARGEST = 65504.0
 _TRIES = 256
@@ -37,7 +37,7 @@ def sensitivities(model: Rounded, held: frozenset[str], report: Callable[[str, f
     return Sensitivity(alone, tuple(sorted(alone, key=alone.__getitem__)))
 
 
-def smallest(model: Rounded, held: frozenset[str], found: Sensitivity, target: Wanted) -> frozenset[str]:
+def smallest(model: Rounded, held: frozenset[str], found: Sensitivity, target: KeepLimits) -> frozenset[str]:
     """Return a set that meets ``target`` on the inputs, from which no operation can be left out by itself."""
     order = found.order
     low, high = 0, len(order)
@@ -50,7 +50,7 @@ def smallest(model: Rounded, held: frozenset[str], found: Sensitivity, target: W
     return held | _fewer(model, held, list(order[:high]), target)
 
 
-def _fewer(model: Rounded, held: frozenset[str], kept: Sequence[str], target: Wanted) -> frozenset[str]:
+def _fewer(model: Rounded, held: frozenset[str], kept: Sequence[str], target: KeepLimits) -> frozenset[str]:
     left = list(kept)
     part, tries = max(1, len(left) // 2), 0
     while left and tries < _TRIES:

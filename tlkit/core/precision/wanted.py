@@ -30,7 +30,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class KeepLimits:
     """The limits; None: not asked for."""
 
     snr: float | None = None
@@ -58,7 +58,7 @@ class Wanted:
                 phrases.append(f"top-1 agreement {found.top1:.2%}, under {self.top1:.2%}")
         return tuple(phrases)
 
-    def stricter(self, margin: float) -> Wanted:
+    def stricter(self, margin: float) -> KeepLimits:
         """Return limits that ask for ``margin`` dB more: of a cosine, by its distance from 1."""
         found = replace(self, snr=None if self.snr is None else self.snr + margin)
         return replace(found, cosine=None if self.cosine is None else 1 - (1 - self.cosine) / 10 ** (margin / 10))
