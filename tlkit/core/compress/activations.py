@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlkit.core.compare.difference import Tolerance
+from tlkit.core.compare.models import Trial, Verification, compare
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.mil.program import Function, Operation, Ref
 
 if TYPE_CHECKING:
-    from tlkit.core.compare.models import Verification
     from tlkit.core.convert.capture.cases import Case
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -172,7 +172,6 @@ def _values(operation: Any) -> list[Any]:
 
 def compared(original: Path, made: Path, cases: Sequence[Case], limits: Tolerance) -> Verification:
     """Compare the outputs of two packages on ``cases``: drawn values may lie outside the ranges."""
-    from tlkit.core.compare.models import Trial, compare
     from tlkit.core.judge.sides import package_values  # late: these import torch
     from tlkit.core.model.load import load_model
 
