@@ -163,7 +163,7 @@ def test_the_json_of_an_answer_is_one_document_whatever_the_notes(tlkit: Shell, 
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("tlkit run x --engine ", ["auto", "eager", "compile", "openvino", "onnxruntime"]),
+        ("tlkit run x --engine ", ["auto", "eager", "compile", "openvino", "onnxruntime", "llama.cpp"]),
         ("tlkit run x --precision f", ["f16", "f32"]),
         ("tlkit inspect x --units ane,g", ["ane,gpu"]),
         ("tlkit bench x --format js", ["json", "jsonl"]),

@@ -34,6 +34,7 @@ class Wanted:
     max_tokens: int
     stop: list[str]
     engine: str = "auto"
+    cache: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,11 +52,12 @@ _COMMON = {
     "verbose",
     "cache",
     "offline",
-}  # nothing is cached: --no-cache says what is so
+}
 _TEXTS = {"prompt", "prompt_file", "chat", "system", "perplexity", "embed"}
 _GENERATION = {"max_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "repeat_penalty"}
-ENGINES = ("auto", "openvino", "eager", "torch")
+ENGINES = ("auto", "openvino", "eager", "torch", "llama.cpp")
 """What runs language models; eager and torch are one."""
+KNOWN_ENGINES = "openvino, eager (PyTorch), or llama.cpp (GGUF files)"
 _FLAGS = {"inputs": "--input", "shapes": "--shape"}
 
 
@@ -71,7 +73,7 @@ def refuse_others(given: set[str], wanted: Wanted) -> None:
         said, hint = "does not apply to a language model", "leave it out: it runs on the CPU as it is stored"
         known = _COMMON | _TEXTS | _GENERATION | {"context", "engine"}
         if wanted.engine not in ENGINES:
-            known_here = "a language model is run by openvino or eager (PyTorch)"
+            known_here = f"a language model is run by {KNOWN_ENGINES}"
             raise UsageError(f"--engine {wanted.engine}: not for language models", known_here)
         useless = given - known
         if not useless and (wanted.embed or wanted.perplexity is not None):
@@ -88,7 +90,8 @@ def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
 
     if wanted.perplexity is not None:
         with sink.progress(f"reading {wanted.perplexity}"):
-            judged = answer.perplexity(model, wanted.perplexity, context=wanted.context, engine=wanted.engine)
+            how: dict[str, Any] = {"context": wanted.context, "engine": wanted.engine, "cache": wanted.cache}
+            judged = answer.perplexity(model, wanted.perplexity, **how)
         said = f"perplexity {judged.perplexity:.4f} over {judged.tokens} tokens in {judged.windows} windows"
         sink.answer({"model": model, "file": wanted.perplexity, "result": judged}, said)
         return
@@ -135,6 +138,7 @@ def _answer(sink: output.Sink, model: str, wanted: Wanted, text: str) -> None:
         sampling=Sampling(**wanted.sampling),
         stop=wanted.stop,
         engine=wanted.engine,
+        cache=wanted.cache,
         told=sink.piece,
     )
     if sink.json:
@@ -149,7 +153,7 @@ def _talk(sink: output.Sink, model: str, wanted: Wanted) -> None:
     from tlkit.core.language.answer import Conversation, decoder_of
     from tlkit.core.language.sampling import Sampling
 
-    talk = Conversation(decoder_of(model), wanted.context, wanted.system, wanted.engine)
+    talk = Conversation(decoder_of(model), wanted.context, wanted.system, wanted.engine, cache=wanted.cache)
     for line in sys.stdin:
         if not line.strip():
             continue
@@ -176,12 +180,16 @@ def document(model: str, prompt: str, found: Generated) -> dict[str, Any]:
         "prompt_tokens_per_second": found.prompt_rate,
         "tokens_per_second": found.rate,
         "engine": found.engine,
+        "near_ties": found.near_ties,
     }
 
 
 def _rates(sink: output.Sink, found: Generated) -> None:
     prompt = f"prompt: {len(found.prompt_tokens)} tokens, {found.prompt_rate:.1f} a second"
     sink.note(f"{prompt}; generated: {len(found.tokens)} tokens, {found.rate:.1f} a second ({found.engine})")
+    if found.near_ties:
+        said = f"{found.near_ties} of {len(found.tokens)} choices had a lead under 0.5 logits: exact activations may"
+        sink.note(f"{said} choose otherwise (leave --engine out)")
     if found.stopped in _WHY:
         sink.note(_WHY[found.stopped])
 

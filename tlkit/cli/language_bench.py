@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.cli.language import ENGINES
+from tlkit.cli.language import ENGINES, KNOWN_ENGINES
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
 from tlkit.words import byte_text
@@ -52,7 +52,7 @@ def bench_language(
     if not models:
         raise UsageError("--prompt-tokens and --gen are for language models", "name one: tlkit bench model.gguf")
     if engine not in ENGINES:
-        raise UsageError(f"--engine {engine}: not for language models", "they are run by openvino or eager (PyTorch)")
+        raise UsageError(f"--engine {engine}: not for language models", f"they are run by {KNOWN_ENGINES}")
     count = processes or PROCESSES
     # -n counts the prompts of each size, over all processes.
     times = -(-iterations // count) if "iterations" in given else TIMES

@@ -35,6 +35,7 @@ class Reciting:
     """A model that says ``text`` whatever it is given."""
 
     name = "reciting"
+    exact = True
 
     def __init__(self, text: bytes, context: int = 100) -> None:
         self.text, self.context, self.position, self._said = text, context, 0, -1
@@ -72,6 +73,20 @@ def test_how_an_answer_ends(text: bytes, given: dict[str, Any], said: str, reaso
     found = generate(runner, TOKENIZER, [1, 2, 3], told=heard.append, **given)
     assert (found.text, found.stopped) == (said, reason)
     assert "".join(heard) == said
+
+
+def test_near_ties_are_counted_where_activations_are_rounded() -> None:
+    class Rounded(Reciting):
+        exact = False
+
+        def feed(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
+            logits = super().feed(tokens)
+            logits[7] = 8.7 if self.position % 2 else 8.4  # the lead is 0.3, then 0.6
+            return logits
+
+    found = generate(Rounded(b"hello"), TOKENIZER, [1, 2, 3], most=5)
+    assert (found.text, found.near_ties) == ("hello", 3)
+    assert generate(Reciting(b"hello"), TOKENIZER, [1, 2, 3], most=5).near_ties is None
 
 
 def drawn(logits: list[float], settings: Sampling, count: int = 4000, before: Sequence[int] = ()) -> Counter[int]:

@@ -15,11 +15,15 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "compiled", limit=1000)
 
 
+def keep(store: Store, key: str, contents: bytes) -> None:
+    store.store(key, [contents[:50], contents[50:]], len(contents))
+
+
 def test_what_is_stored_comes_back_under_its_key_only(store: Store) -> None:
-    store.store("a", b"first")
+    keep(store, "a", b"first")
     assert store.load("a") == b"first" and store.has("a")
     assert store.load("b") is None and not store.has("b")
-    store.store("a", b"second")
+    keep(store, "a", b"second")
     assert store.load("a") == b"second"
 
 
@@ -27,7 +31,7 @@ def test_what_is_stored_comes_back_under_its_key_only(store: Store) -> None:
     "damage", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"", lambda d: d[:60] + b"?" + d[61:]]
 )
 def test_a_damaged_entry_is_missing_and_removed(store: Store, damage: object) -> None:
-    store.store("a", bytes(range(100)))
+    keep(store, "a", bytes(range(100)))
     (entry,) = store.folder.iterdir()
     assert callable(damage)
     entry.write_bytes(damage(entry.read_bytes()))
@@ -36,9 +40,9 @@ def test_a_damaged_entry_is_missing_and_removed(store: Store, damage: object) ->
 
 
 def test_an_entry_of_another_key_is_not_believed(store: Store) -> None:
-    store.store("a", b"of a")
+    keep(store, "a", b"of a")
     (entry,) = store.folder.iterdir()
-    store.store("b", b"of b")
+    keep(store, "b", b"of b")
     (other,) = set(store.folder.iterdir()) - {entry}
     other.write_bytes(entry.read_bytes())
     assert store.load("b") is None and store.load("a") == b"of a"
@@ -46,16 +50,16 @@ def test_an_entry_of_another_key_is_not_believed(store: Store) -> None:
 
 def test_the_entry_used_longest_ago_goes_first(store: Store) -> None:
     for place, key in enumerate("abc"):
-        store.store(key, bytes(250))
+        keep(store, key, bytes(250))
         os.utime(next(path for path in store.folder.iterdir() if path == store._place(key)), (place, place))
     assert store.load("a") is not None  # used now
-    store.store("d", bytes(250))
+    keep(store, "d", bytes(250))
     assert [key for key in "abcd" if store.has(key)] == ["a", "c", "d"]
     assert store.contents().size <= 1000 and store.contents().entries == 3
 
 
 def test_what_exceeds_the_limit_by_itself_is_not_kept(store: Store) -> None:
-    store.store("a", bytes(1001))
+    keep(store, "a", bytes(1001))
     assert not store.has("a")
 
 
@@ -65,5 +69,5 @@ def test_nothing_is_left_where_writing_fails(store: Store, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        store.store("a", b"first")
+        keep(store, "a", b"first")
     assert list(store.folder.iterdir()) == []

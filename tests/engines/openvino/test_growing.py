@@ -71,6 +71,29 @@ def test_what_was_said_is_forgotten_and_said_again(tmp_path: Path) -> None:
     assert np.abs(runner.feed(IDS[:1]) - whole[0]).max() < 1e-5
 
 
+def test_what_was_compiled_is_mapped_and_believed_only_if_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TLKIT_NO_CACHE", raising=False)
+    file = tmp_path / "model.gguf"
+    convert_weights(build(tmp_path / "folder", "gemma3"), file, quantize="q8_0")
+    first = logits(file, "openvino")
+    (kept,) = (tmp_path / "cache" / "tlkit" / "compiled").iterdir()
+    whole = kept.read_bytes()
+    with monkeypatch.context() as other:
+        # Nothing is built from the file's blocks any more.
+        other.setattr("tlkit.engines.openvino.growing.graph_of", None)
+        assert np.array_equal(logits(file, "openvino"), first)
+    place = whole.index(open_language(file).source.tensor("blk.0.ffn_norm.weight").array().tobytes())
+    kept.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
+    assert np.array_equal(logits(file, "openvino"), first)
+    assert kept.read_bytes() == whole
+    file.touch()
+    assert np.array_equal(logits(file, "openvino"), first)
+    assert len(list(kept.parent.iterdir())) == 2
+
+
 def test_an_answer_needs_no_pytorch(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     convert_weights(build(tmp_path / "folder", "llama31"), file)

@@ -193,6 +193,17 @@ def test_windows_of_strings_join_up(tmp_path: Path) -> None:
     assert len(held) == len(words) and [word.encode() for word in held] == words
 
 
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    st.lists(st.binary(max_size=9) | st.sampled_from([b"", b"\0", b"\1" + bytes(7), bytes(9), b"x" * 256]), max_size=5)
+)
+def test_strings_of_any_bytes_are_kept_apart(tmp_path_factory: pytest.TempPathFactory, words: list[bytes]) -> None:
+    """Zeros and lengths of several bytes look like what lies between short strings."""
+    content = struct.pack("<IQ", 8, len(words)) + b"".join(map(text, words))
+    found = opened(tmp_path_factory.mktemp("g"), head(pairs=1) + pair(b"k", 9, content))
+    assert [word.encode("utf-8", "surrogateescape") for word in found.metadata["k"]] == words
+
+
 def test_a_type_that_came_later_is_listed(tmp_path: Path) -> None:
     data = head(tensors=2) + record(b"t", (8,), 77, 0) + record(b"u", (4,), 0, 32)
     found = opened(tmp_path, data + bytes(-len(data) % 32 + 48))

@@ -144,8 +144,8 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        metavar="auto|eager|compile|openvino|onnxruntime",
-        autocompletion=values("auto", "eager", "compile", "openvino", "onnxruntime"),
+        metavar="auto|eager|compile|openvino|onnxruntime|llama.cpp",
+        autocompletion=values("auto", "eager", "compile", "openvino", "onnxruntime", "llama.cpp"),
         help="What runs the model; auto picks the fastest that is installed and faithful.",
     ),
 ]

@@ -65,13 +65,15 @@ def answer(
     sampling: Sampling = GREEDY,
     stop: Sequence[str] = (),
     engine: str = "auto",
+    cache: bool = True,
     told: Callable[[str], None] = lambda _: None,
 ) -> Generated:
     """Return what the language model at ``model`` generates after ``prompt``; ``told`` hears the text as it grows.
 
     ``chat`` makes a conversation of the prompt by the model's chat template, after ``system`` where that is given.
+    ``cache`` keeps what an engine compiles.
     """
-    talk = Conversation(decoder_of(model), context, system if chat else None, engine)
+    talk = Conversation(decoder_of(model), context, system if chat else None, engine, cache=cache)
     if not chat:
         return talk.follow(prompt, sampling, most, stop, told)
     return talk.ask(prompt, sampling, most, stop, told)
@@ -97,9 +99,11 @@ class Conversation:
         context: int | None = None,
         system: str | None = None,
         engine: str = "auto",
+        *,
+        cache: bool = True,
     ) -> None:
         self.model = model
-        self.runner: Runner = model.runner(context, engine)
+        self.runner: Runner = model.runner(context, engine, cache=cache)
         self._messages: list[Message] = [{"role": "system", "content": system}] if system else []
         self._fed: list[int] = []
 
@@ -164,7 +168,12 @@ class Conversation:
 
 
 def perplexity(
-    model: str | os.PathLike[str], file: str | os.PathLike[str], *, context: int | None = None, engine: str = "auto"
+    model: str | os.PathLike[str],
+    file: str | os.PathLike[str],
+    *,
+    context: int | None = None,
+    engine: str = "auto",
+    cache: bool = True,
 ) -> Perplexity:
     """Return how well a model predicts a file's text, in windows of ``context`` tokens (by default 512).
 
@@ -173,7 +182,7 @@ def perplexity(
     """
     opened = decoder_of(model)
     size = min(context or _STRIDE, opened.context_length)
-    runner = opened.runner(size, engine)
+    runner = opened.runner(size, engine, cache=cache)
     ids = opened.tokenizer.encode(read_text(file), whole=False)
     first = list(opened.tokenizer.before)
     step = size - len(first)

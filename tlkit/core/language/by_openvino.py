@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tlkit.engines.openvino
+import tlkit.formats.gguf
+import tlkit.frontends.gguf
 from tlkit.core.language.runner import check_room
+from tlkit.engines.onnx.keep import Keep, keep_of_files, lowering
 from tlkit.engines.openvino.growing import GrowingSession
 from tlkit.errors import UsageError
 from tlkit.frontends.gguf.decoder import Form
@@ -18,6 +23,10 @@ if TYPE_CHECKING:
 
     from tlkit.core.language.model import LanguageModel
 
+_MAKERS = tuple(
+    Path(str(module.__file__)).parent for module in (tlkit.engines.openvino, tlkit.frontends.gguf, tlkit.formats.gguf)
+)
+"""Where the modules lie that make the graph."""
 _CHUNK = 512
 """Tokens of one call: more make masks and intermediate values large."""
 
@@ -25,12 +34,16 @@ _CHUNK = 512
 class OpenVINORunner:
     """Keys and values stay in OpenVINO; the tokens' vectors are read from the model's file."""
 
-    def __init__(self, model: LanguageModel, context: int) -> None:
+    exact = True
+
+    def __init__(self, model: LanguageModel, context: int, *, cache: bool = True) -> None:
+        """``cache`` keeps what is compiled in tlkit's cache folder."""
         self.name = f"OpenVINO {version('openvino')}"
         self.context, self.position = context, 0
         self._table = model.source.tensor("token_embd.weight")
-        function = model.function(Form(1, context, 0, "last", "growing", compressed=True, nested=True))
-        self._session = GrowingSession(function)
+        form = Form(1, context, 0, "last", "growing", compressed=True, nested=True)
+        keep = keep_of_files(model.files, context, lowering(*_MAKERS)) if cache else Keep(None)
+        self._session = GrowingSession(lambda: model.function(form), keep)
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows."""

@@ -5,19 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.sampling import GREEDY, Sampler, Sampling
 from tlkit.core.language.text.tokenizer import GrowingText, TextTokenizer
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NEAR = 0.5
+"""Logits: what is nearer is a near tie."""
 Reason = Literal["end", "stop", "limit", "context"]
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
     """One answer. ``stopped`` says why it ended; times are in seconds, the prompt's until the first token is known;
-    ``engine`` says what ran."""
+    ``engine`` says what ran. ``near_ties`` counts the choices that rounded activations may have changed: the likeliest
+    token's lead was under 0.5 logits (None where activations were not rounded)."""
 
     text: str
     prompt_tokens: tuple[int, ...]
@@ -26,6 +34,7 @@ class Generated:
     prompt_seconds: float
     seconds: float
     engine: str = ""
+    near_ties: int | None = None
 
     @property
     def prompt_rate(self) -> float:
@@ -58,9 +67,11 @@ def generate(
     first = time.perf_counter()
     growing, held = GrowingText(tokenizer, prompt), _Held(stop, told)
     tokens: list[int] = []
+    near = 0
     reason: Reason = "limit"
     while len(tokens) < most:
         token = sampler.choose(logits, [*prompt, *tokens])
+        near += not runner.exact and _lead(logits) < NEAR
         if token in tokenizer.ends:
             reason = "end"
             break
@@ -78,7 +89,15 @@ def generate(
     if reason != "stop":
         held.add(growing.rest())
         held.flush()
-    return Generated(held.text, tuple(prompt), tuple(tokens), reason, first - start, done - first, runner.name)
+    times = (first - start, done - first)
+    ties = None if runner.exact else near
+    return Generated(held.text, tuple(prompt), tuple(tokens), reason, *times, runner.name, ties)
+
+
+def _lead(logits: NDArray[np.float32]) -> float:
+    """Return by how much the likeliest token leads."""
+    second, first = np.partition(logits, -2)[-2:]
+    return float(first - second)
 
 
 class _Held:

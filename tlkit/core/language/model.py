@@ -14,7 +14,7 @@ import numpy as np
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_folder, from_metadata
 from tlkit.errors import LoadError, UnavailableError, UsageError
-from tlkit.formats.base.sniff import COREML
+from tlkit.formats.base.sniff import COREML, Format
 from tlkit.formats.describe import find_format, open_tensors
 from tlkit.formats.gguf.read import GGUFFile
 from tlkit.frontends.gguf.decoder import Form, decoder
@@ -70,12 +70,22 @@ class LanguageModel:
         """Whether it is an encoder, which gives vectors and generates nothing."""
         return self.family.reads == "all"
 
-    def runner(self, context: int | None = None, engine: str = "auto") -> Runner:
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the weights and hyperparameters come from."""
+        named = {Path(entry.file) for tensor in self.source.tensors.values() for entry in tensor.entries if entry.file}
+        config = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
+        return tuple(sorted({self.path, *named, *([config] if config.is_file() else [])}))
+
+    def runner(self, context: int | None = None, engine: str = "auto", *, cache: bool = True) -> Runner:
         """Return what runs it, with room for ``context`` tokens (by default 4,096, or as many as the model has).
 
-        ``engine`` is ``openvino``, ``torch``, or ``auto``: OpenVINO where it is installed and takes the model.
+        ``engine`` is ``openvino``, ``torch``, ``llama.cpp`` (of GGUF files), or ``auto``: OpenVINO where it is
+        installed and takes the model. ``cache`` keeps what OpenVINO compiles in tlkit's cache folder.
         """
         room = context_of(self.sizes, context)
+        if engine == "llama.cpp":
+            return self._by_llama(room)
         if engine == "openvino" or (engine == "auto" and find_spec("openvino") is not None):
             if find_spec("openvino") is None:
                 said = "openvino not installed: needed for --engine openvino"
@@ -83,13 +93,25 @@ class LanguageModel:
             from tlkit.core.language.by_openvino import OpenVINORunner  # an extra
 
             try:
-                return OpenVINORunner(self, room)
+                return OpenVINORunner(self, room, cache=cache)
             except UnavailableError:
                 if engine == "openvino":
                     raise
         from tlkit.core.language.by_torch import BuiltFunctions, TorchRunner  # late: what is heavy, where it is used
 
         return TorchRunner(BuiltFunctions(self.function, room))
+
+    def _by_llama(self, room: int) -> Runner:
+        if "general.architecture" not in self.metadata or find_format(self.path) is not Format.GGUF:
+            said = f"--engine llama.cpp: it runs GGUF files, and {self.path} is none"
+            raise UsageError(said, f"make one: tlkit convert {self.path.name} -o {self.path.stem}.gguf")
+        if find_spec("llama_cpp") is None:
+            said = "llama-cpp-python not installed: needed for --engine llama.cpp"
+            raise UnavailableError(said, "pip install 'tlkit[llama]'")
+        from tlkit.core.language.by_llama import LlamaRunner  # an extra
+
+        rows = self.source.tensor("token_embd.weight").shape[0]
+        return LlamaRunner(self.path, room, rows)
 
 
 def open_language(path: str | os.PathLike[str]) -> LanguageModel:

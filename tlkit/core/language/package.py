@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tlkit.core.language.generate import generate
+from tlkit.core.language.generate import NEAR, generate
 from tlkit.core.language.model import LanguageModel, context_of, open_language
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_description
@@ -40,7 +40,6 @@ PREFILL = 64
 DESCRIPTION = "language.json"
 _LARGEST = 1 << 27
 _PROMPTS = ("The capital of France is", "def fibonacci(n):", "Water boils at")
-_CLOSE = 0.5  # logits: what is nearer is a near tie
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class LanguagePackage:
     @property
     def ok(self) -> bool:
         """Whether the package says what its source says, near ties apart."""
-        return self.gap is None or self.gap < _CLOSE
+        return self.gap is None or self.gap < NEAR
 
 
 def convert_language(
@@ -233,10 +232,11 @@ class PackagedModel:
         """Return how many tokens its states hold."""
         return int(self.said["context"])
 
-    def runner(self, context: int | None = None, engine: str = "auto") -> Runner:
-        """Return what runs it, which is PyTorch; UsageError for more tokens than its states hold."""
-        if engine == "openvino":
-            said = f"--engine openvino: {self.path} has states of a fixed size, which PyTorch runs"
+    def runner(self, context: int | None = None, engine: str = "auto", *, cache: bool = True) -> Runner:
+        """Return what runs it, which is PyTorch (nothing goes into a cache); UsageError for more tokens than its states
+        hold."""
+        if engine in ("openvino", "llama.cpp"):
+            said = f"--engine {engine}: {self.path} has states of a fixed size, which PyTorch runs"
             raise UsageError(said, "leave --engine out, or run the GGUF file or folder that it was made from")
         if context is not None and not 0 < context <= self.context_length:
             said = f"--context {context}: the package was made for {self.context_length} tokens"

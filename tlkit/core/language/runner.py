@@ -24,9 +24,10 @@ class FullError(UsageError):
 
 class Runner(Protocol):
     """A decoder with a cache. ``context`` is how many tokens it holds, ``position`` how many are there, ``name`` what
-    runs it."""
+    runs it, ``exact`` whether it multiplies with activations as they are (else they are rounded, for speed)."""
 
     name: str
+    exact: bool
     context: int
     position: int
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 from tlkit import __version__
 from tlkit.engines.engine import HowToRun, Loadable
-from tlkit.engines.onnx.store import Store
+from tlkit.engines.onnx.store import MappedEntry, Store
 from tlkit.engines.told import remark
 from tlkit.errors import reason
 from tlkit.host.machine import describe_machine, expected_threads
@@ -40,6 +42,31 @@ class Keep:
         """Return the compiled graph for ``what``, or None."""
         return None if self._key is None else self._store.load(f"{self._key} {what}")
 
+    def mapped(self, what: str) -> MappedEntry | None:
+        """Return the compiled graph for ``what`` as mapped memory, or None."""
+        return None if self._key is None else self._store.mapped(f"{self._key} {what}")
+
+    @contextmanager
+    def beside(self) -> Iterator[Path | None]:
+        """Give a folder for the time being, on the disk of what is kept; None where nothing is kept."""
+        found = None
+        if self._key is not None:
+            with suppress(OSError):
+                self._store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                found = tempfile.TemporaryDirectory(dir=self._store.folder.parent, prefix=".compiling-")
+        if found is None:
+            yield None
+            return
+        with found as name:
+            yield Path(name)
+
+    def store_file(self, what: str, file: Path, start: int) -> None:
+        """Keep what a file has from ``start`` on (nothing where that is negative); as :meth:`store`."""
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size - start
+            opened.seek(max(start, 0))
+            self._stored(what, size if start >= 0 else 0, iter(lambda: opened.read(_PIECE), b""))
+
     @property
     def keeps(self) -> bool:
         """Whether it would keep anything."""
@@ -52,12 +79,15 @@ class Keep:
 
     def store(self, what: str, blob: Callable[[], bytes | None]) -> None:
         """Keep a compiled graph, unless its runtime has no form for that; a full or unwritable folder is a note."""
-        if self._key is None:
+        contents = blob() if self._key is not None else None
+        if contents is not None:
+            self._stored(what, len(contents), [contents])
+
+    def _stored(self, what: str, size: int, pieces: Iterable[bytes]) -> None:
+        if self._key is None or not size:
             return
         try:
-            contents = blob()
-            if contents is not None:
-                self._store.store(f"{self._key} {what}", contents)
+            self._store.store(f"{self._key} {what}", pieces, size)
         except OSError as error:
             self._key = None
             remark(f"compiled models are not kept: {self._store.folder}: {reason(error)}")
@@ -85,10 +115,26 @@ def _files(path: Path) -> tuple[Path, ...]:
 def _model_key(model: Loadable, settings: HowToRun) -> str:
     files = _files(model.path)
     known = tuple((status.st_size, status.st_mtime_ns, status.st_ino) for status in map(os.stat, files))
-    machine = describe_machine()
     contents = _contents(model.path, files, known)
-    facts = [contents, model.function, settings.strict_mil, __version__, _lowering(), version("torch")]
-    return json.dumps([*facts, machine.cpu, _features(), expected_threads()])
+    facts = [contents, model.function, settings.strict_mil, lowering(Path(__file__).parent), version("torch")]
+    return json.dumps([*facts, *this_machine(), expected_threads()])
+
+
+def this_machine() -> list[str]:
+    """Return what compiled graphs depend on beside the model: tlkit's version, and the processor."""
+    return [__version__, describe_machine().cpu, _features()]
+
+
+def keep_of_files(paths: Sequence[Path], *facts: object) -> Keep:
+    """Return what is kept of models that lie in ``paths``, which are known by size and time, since reading gigabytes
+    would take as long as what it is to spare; ``facts`` are what else a compiled graph depends on."""
+    if os.environ.get("TLKIT_NO_CACHE"):
+        return Keep(None)
+    try:
+        known = [(str(p.resolve()), s.st_size, s.st_mtime_ns, s.st_ino) for p in paths if (s := p.stat())]
+    except OSError:
+        return Keep(None)
+    return Keep(json.dumps([known, *this_machine(), *facts]))
 
 
 @lru_cache(8)
@@ -104,10 +150,10 @@ def _contents(root: Path, files: tuple[Path, ...], known: tuple[tuple[int, int, 
 
 
 @cache
-def _lowering() -> str:
-    """Return a hash of the modules that make graphs: another tlkit makes other ones."""
+def lowering(*folders: Path) -> str:
+    """Return a hash of the modules in ``folders``, which make graphs: another tlkit makes other ones."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,24 +1,29 @@
 """Files in tlkit's cache folder that are kept within a limit and believed only if they are whole.
 
-An entry is a file whose name is the hash of its key. It holds the key, a checksum and the contents. One that is
-damaged, of another key or not the user's own counts as missing. Entries are written beside their goal and renamed; what
-was used longest ago goes first when the limit is reached.
+An entry is a file whose name is the hash of its key. It holds the contents (at its start, so that they can be mapped),
+the key and a checksum. One that is damaged, of another key or not the user's own counts as missing. Entries are written
+beside their goal and renamed; what was used longest ago goes first when the limit is reached.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tlkit.host.machine import cache_folder
 
 LIMIT = 2 << 30
 """Bytes that compiled models may take."""
-_MAGIC = b"tlkit cache 1\n"
+_MAGIC = b"tlkit cache 2\n"
+_DIGEST = 32
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +54,51 @@ class Store:
 
     def load(self, key: str) -> bytes | None:
         """Return an entry's contents; None where there is none, or it is damaged, another's or another key's."""
-        place = self._place(key)
         try:
-            if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
-                return None
-            wanted = _head(key)
-            with place.open("rb") as file:  # in parts: an entry may have gigabytes, and a copy takes as long as reading
-                head, digest, body = file.read(len(wanted)), file.read(32), file.read()
-            os.utime(place)
+            with self._opened(
+                key
+            ) as file:  # in parts: an entry may have gigabytes, and a copy takes as long as reading
+                body, tail = file.read(_body(file, key)), file.read()
         except OSError:
             return None
-        if head != wanted or digest != hashlib.sha256(body).digest():
+        if tail != _tail(key, hashlib.sha256(body).digest()):
             self.drop(key)
             return None
         return body
 
-    def store(self, key: str, contents: bytes) -> None:
-        """Keep ``contents``, and let the oldest entries go where that exceeds the limit. Raises OSError."""
-        if len(contents) > self.limit:
+    def mapped(self, key: str) -> MappedEntry | None:
+        """Return an entry whose contents are mapped and not checked yet; None where there is none, or another's."""
+        try:
+            with self._opened(key) as file:
+                size = _body(file, key)
+                return MappedEntry(self._place(key), key, size, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):
+            return None
+
+    def _opened(self, key: str) -> IO[bytes]:
+        """Open an entry of the user's own, which is thereby the one used last; OSError where there is none."""
+        place = self._place(key)
+        if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
+            raise PermissionError(place)
+        file = place.open("rb")
+        os.utime(place)
+        return file
+
+    def store(self, key: str, pieces: Iterable[bytes], size: int) -> None:
+        """Keep contents of ``size`` bytes, given in pieces, and let the oldest entries go where that exceeds the limit.
+        Raises OSError."""
+        if size > self.limit:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._make_room(len(contents))
+        self._make_room(size)
         handle, name = tempfile.mkstemp(prefix=".new-", dir=self.folder)
         try:
+            digest = hashlib.sha256()
             with os.fdopen(handle, "wb") as file:
-                file.write(_head(key) + hashlib.sha256(contents).digest())
-                file.write(contents)
+                for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
+                file.write(_tail(key, digest.digest()))
             os.replace(name, self._place(key))
         except BaseException:
             with suppress(OSError):
@@ -110,5 +134,37 @@ class Store:
                 total -= taken
 
 
-def _head(key: str) -> bytes:
-    return _MAGIC + hashlib.sha256(key.encode()).digest()
+@dataclass(frozen=True, slots=True)
+class MappedEntry:
+    """An entry's contents as mapped memory."""
+
+    place: Path
+    key: str
+    size: int
+    memory: mmap.mmap
+
+    def whole(self) -> bool:
+        """Whether the contents are what was stored; reads the file and touches no mapped page."""
+        digest, left = hashlib.sha256(), self.size
+        try:
+            with self.place.open("rb") as file:
+                while left and (piece := file.read(min(left, _PIECE))):
+                    digest.update(piece)
+                    left -= len(piece)
+                return file.read() == _tail(self.key, digest.digest())
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Give the pages back to the system, which reads them again if they are asked for."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _tail(key: str, digest: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(key.encode()).digest() + digest
+
+
+def _body(file: IO[bytes], key: str) -> int:
+    """Return the bytes of an open entry's contents."""
+    return max(os.fstat(file.fileno()).st_size - len(_tail(key, bytes(_DIGEST))), 0)

@@ -151,7 +151,9 @@ def _softmax(graph: Lowered, given: Given) -> Any:
 
 @_lowers("concat")
 def _concat(graph: Lowered, given: Given) -> Any:
-    return ov.concat([graph.node(item) for item in given["values"]], graph.known(given["axis"][0]))
+    parts, axis = [graph.node(item) for item in given["values"]], graph.known(given["axis"][0])
+    # The fusion of rotations looks for the last axis by this name.
+    return ov.concat(parts, -1 if axis == parts[0].get_partial_shape().rank.get_length() - 1 else axis)
 
 
 @_lowers("reshape")

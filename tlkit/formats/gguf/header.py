@@ -35,6 +35,8 @@ class GGUFArray(Sequence[Any]):
 
     def __init__(self, reader: Reader, kind: int, count: int, offset: int) -> None:
         self._reader, self._kind, self._count, self._offset = reader, kind, count, offset
+        self.end = offset
+        """Where the array ends in the file, once it has been skipped."""
 
     @property
     def type(self) -> str:
@@ -48,7 +50,7 @@ class GGUFArray(Sequence[Any]):
         if self._kind in _SCALARS:
             return list(reader.scalars(_SCALARS[self._kind][1], self._count))
         if self._kind == _STRING:
-            return reader.strings(self._count)
+            return reader.strings(self._count, self.end)
         return [reader.value(self._kind, 1) for _ in range(self._count)]
 
     def __len__(self) -> int:
@@ -101,14 +103,15 @@ class Reader:
         self.offset += size
         return str(self.file.view[self.offset - size : self.offset], "utf-8", "replace")
 
-    def strings(self, count: int) -> list[str]:
+    def strings(self, count: int, end: int) -> list[str]:
         """Return strings, which a vocabulary's tokens are; invalid UTF-8 is kept as surrogate escapes.
 
-        They have been skipped once, so that no length passes the file's end.
+        They have been skipped once, up to ``end``, so that no length passes the file's end.
         """
-        start = self.offset
-        self._skip_strings(count)
-        data = bytes(self.file.view[start : self.offset])
+        data = bytes(self.file.view[self.offset : end])
+        self.offset = end
+        if self.wide and self.order == "<" and (short := _short_strings(data, count)) is not None:
+            return short
         unpack, step, place, found = self._length.unpack_from, self._length.size, 0, []
         for _ in repeat(None, count):
             first = place + step
@@ -136,6 +139,7 @@ class Reader:
         count = self.count()
         array = GGUFArray(self, inner, count, self.offset)
         self._skip(inner, count, depth)
+        array.end = self.offset
         return array
 
     def _skip(self, kind: int, count: int, depth: int) -> None:
@@ -179,6 +183,23 @@ class Reader:
     def _within(self, size: int) -> None:
         if self.offset + size > self.file.size:
             raise struct.error
+
+
+def _short_strings(data: bytes, count: int) -> list[str] | None:
+    """Return strings of 1 to 255 bytes without zeros; None where one is another, so that lengths must be followed.
+
+    Between two strings lie the length's one byte and seven zeros, so that cutting at the zeros is all there is to do:
+    a third of the time that following 262,144 lengths takes.
+    """
+    parts = data.split(bytes(7))
+    if len(parts) != count + 1 or len(parts[0]) != 1 or not parts[-1]:
+        return None
+    # Each part but the last ends with the next one's length.
+    lengths = [part[-1] for part in parts[:-1]]
+    texts = [part[:-1] for part in parts[1:-1]] + [parts[-1]]
+    if [len(text) for text in texts] != lengths or b"\0" in b"".join(texts):
+        return None
+    return [str(text, "utf-8", "surrogateescape") for text in texts]
 
 
 def type_name(kind: int) -> str:

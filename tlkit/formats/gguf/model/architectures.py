@@ -283,6 +283,43 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "use_sliding_window": False,
         },
     ),
+    "qwen2_moe": replace(
+        _QWEN2,
+        name="qwen2moe",
+        keys=_HEADS
+        + _EXPERTS
+        + "expert_feed_forward_length u32 moe_intermediate_size\n"
+        + "expert_shared_feed_forward_length u32 shared_expert_intermediate_size\n",
+        blocks=f"{_SPARSE} {_BIASES} ffn_gate_shexp ffn_up_shexp ffn_down_shexp ffn_gate_inp_shexp",
+        expected={
+            "use_sliding_window": False,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        },
+        defaults=_sized(2048, 5632, 24, 16, 16, 32768, 1e-6, 151936)
+        | {
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 1,
+            "use_sliding_window": False,
+        },
+    ),
+    "olmoe": replace(
+        _LLAMA,
+        name="olmoe",
+        keys=_HEADS + _EXPERTS,
+        blocks=f"{_SPARSE} attn_q_norm attn_k_norm",
+        optional="output",
+        changes={},
+        scalings=("linear", "yarn"),
+        expected={"clip_qkv": None, "norm_topk_prob": False},
+        defaults=_sized(2048, 2048, 16, 16, None, 4096, 1e-5, 50304)
+        | {"num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False},
+    ),
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,

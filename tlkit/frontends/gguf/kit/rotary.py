@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """The cosines and sines of this call's positions, [T, rotary] each."""
+    """The cosines and sines of this call's positions, [1, 1, T, rotary] each, as heads have them:
+    what turns them is an operation that engines know as a whole."""
 
     cosine: Blob
     sine: Blob
@@ -78,11 +79,11 @@ def turned(net: Net, sizes: Hyperparameters, context: int, positions: Blob, *, l
         angles = np.arange(context, dtype=np.float32)[:, None] * each[None, :].astype(np.float32)
         both = np.concatenate([angles, angles], axis=1)
         tables = {name: function(both) * np.float32(scale) for name, function in (("cosine", np.cos), ("sine", np.sin))}
-    shape = (positions.shape[0], sizes.rotary)
+    shape = (1, 1, positions.shape[0], sizes.rotary)
     made = []
     for name, values in tables.items():
-        table = net.constant(f"rotary_{name}{'_local' if local else ''}", values)
-        made.append(net.op("gather", shape, x=table, indices=positions, axis=0))
+        table = net.constant(f"rotary_{name}{'_local' if local else ''}", values[None, None])
+        made.append(net.op("gather", shape, x=table, indices=positions, axis=2))
     return Turned(*made)
 
 
