@@ -192,7 +192,7 @@ def _short_strings(data: bytes, count: int) -> list[str] | None:
     a third of the time that following 262,144 lengths takes.
     """
     parts = data.split(bytes(7))
-    if len(parts) != count + 1 or len(parts[0]) != 1 or not parts[-1]:
+    if len(parts) != count + 1 or len(parts[0]) != 1 or not all(parts):
         return None
     # Each part but the last ends with the next one's length.
     lengths = [part[-1] for part in parts[:-1]]
