@@ -24,7 +24,7 @@ Quantize = Annotated[
     typer.Option(
         "--quantize",
         metavar="TYPE",
-        help="A package: int8, int4:per-block=32. GGUF: block type of matrices: q8_0, q5_1, q4_0 ...",
+        help="A package: int8, int4:per-block=32. GGUF: q8_0, q4_0, q6_k ..., or a mixture: q4_k_m, q5_k_m.",
     ),
 ]
 ShardSize = Annotated[

@@ -12,6 +12,7 @@ from tlkit.formats.base.planned import Planned
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.formats.encode import is_float
 from tlkit.formats.gguf import write as write_gguf
+from tlkit.formats.gguf.mixtures import Mixture, mixture
 from tlkit.formats.gguf.model.changes import Change
 from tlkit.formats.gguf.model.folder import is_full
 from tlkit.formats.safetensors import write as write_safetensors
@@ -85,6 +86,8 @@ class Wishes:
     dtype: str | None = None
     quantize: str | None = None
     raw: bool = False
+    mixture: Mixture | None = None
+    """What ``quantize`` means for each tensor, once these are known."""
 
 
 def plan(
@@ -95,6 +98,8 @@ def plan(
     shaping: Shaping = NONE,
 ) -> list[Job]:
     """Return the jobs for ``entries``, in their order; UsageError where the goal cannot hold one of the tensors."""
+    if wishes.quantize:
+        wishes = replace(wishes, mixture=mixture(wishes.quantize, {names.get(e.name, e.name) for e in entries}))
     jobs = [
         job
         for entry in _stacked(entries, shaping)
@@ -188,22 +193,23 @@ def _job(
 ) -> Job:
     # A type without a fixed size counts as what it decodes to.
     stored = entry.dtype if not part and not compressed and entry.dtype in BLOCKS else values
-    goal = "F32" if full and is_float(stored) else _goal(stored, values, shape, wishes, plain=bool(part))
+    goal = "F32" if full and is_float(stored) else _goal(name, stored, values, shape, wishes, plain=bool(part))
     if goal is None:
         raise UsageError(f"'{name}' is {stored}, which {wishes.format} cannot hold", "write another format")
     same = not part and not compressed and goal == entry.dtype and not entry.big_endian and change is None
     return Job(Planned(name, goal, shape), entry, values, same, part, change)
 
 
-def _goal(stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plain: bool) -> str | None:
+def _goal(name: str, stored: str, values: str, shape: tuple[int, ...], wishes: Wishes, plain: bool) -> str | None:
     """Return the type to write, None where there is none.
 
     Vectors (norms, biases) are never quantized, and are F32 beside quantized matrices, as llama.cpp requires.
     """
     able = TYPES[wishes.format]
     if is_float(stored) and not plain:
-        if wishes.quantize and len(shape) > 1 and write_gguf.fits(wishes.quantize, shape):
-            return wishes.quantize
+        quantized = wishes.mixture.of(name, shape) if wishes.mixture and len(shape) > 1 else None
+        if quantized:
+            return quantized
         if wishes.format == "GGUF" and len(shape) < 2 and (wishes.dtype or wishes.quantize):
             return "F32"
         if wishes.dtype:

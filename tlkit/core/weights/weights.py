@@ -23,6 +23,7 @@ from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.describe import open_tensors
 from tlkit.formats.encode import is_float
+from tlkit.formats.gguf.mixtures import MIXTURES
 from tlkit.formats.gguf.quants import QUANTIZABLE
 from tlkit.host import budget
 from tlkit.host.goals import files_named
@@ -157,8 +158,8 @@ def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> W
 
     if form != "GGUF":
         raise UsageError(f"{goal}: --quantize is only for GGUF", "write .gguf, or choose --dtype f16 or bf16")
-    if quantize.upper() not in QUANTIZABLE:
-        able = ", ".join(name.lower() for name in QUANTIZABLE)
+    if quantize.upper() not in (*QUANTIZABLE, *MIXTURES):
+        able = ", ".join(name.lower() for name in (*QUANTIZABLE, *MIXTURES))
         raise UsageError(f"{quantize}: not a block type that can be written", f"--quantize is one of {able}")
     return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, quantize.upper(), raw)
 
@@ -191,7 +192,7 @@ def _is_whole(carried: Carried) -> bool:
 
 def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
     """Note which matrices stay unquantized because their rows are not whole blocks."""
-    left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1 and job.planned.dtype != quantize]
+    left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1]
     left = [tensor for tensor in left if is_float(tensor.dtype)]
     if not left:
         return []

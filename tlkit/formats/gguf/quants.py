@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.gguf import grids, kquants, legacy  # noqa: F401  (they register their decoders)
 from tlkit.formats.gguf.bits import DECODERS, Floats
+from tlkit.formats.gguf.kencode import ENCODERS
 from tlkit.formats.gguf.memory import floats
 
 _AT_ONCE = 1 << 19  # elements: 2 MB of result and twice that of temporaries; with fewer, calls cost more than work
@@ -26,8 +27,8 @@ _THREADS = 4  # more have nothing to gain: memory is what they wait for
 DEQUANTIZABLE = frozenset(DECODERS)
 """The block types whose values can be read."""
 
-QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "TQ2_0", "TQ1_0")
-"""The block types that the gguf package can write."""
+QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "TQ2_0", "TQ1_0", *ENCODERS)
+"""The block types that can be written: by the gguf package, and K-quants by tlkit."""
 
 
 def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None = None) -> Floats:
@@ -53,22 +54,32 @@ def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None 
 def quantize(values: Floats, dtype: str) -> NDArray[np.uint8]:
     """Return ``values``, a whole number of blocks, as blocks of ``dtype`` (one of QUANTIZABLE): (count, bytes each).
 
-    The arithmetic is the gguf package's own.
+    The arithmetic is the gguf package's own; of K-quants, that of llama.cpp's reference.
     """
-    from gguf import GGMLQuantizationType, quants
-
-    kind, (elements, size) = GGMLQuantizationType[dtype], BLOCKS[dtype]
+    elements, size = BLOCKS[dtype]
+    encode = ENCODERS.get(dtype) or _by_the_package(dtype)
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, elements)
     out = np.empty((len(blocks), size), np.uint8)
     step = (1 << 16) // elements  # the package tries all 16 codes of MXFP4 on every value: 16 times the memory
 
     def work(start: int) -> None:
         with np.errstate(all="ignore"):
-            row = blocks[start : start + step].reshape(1, -1)  # one row: the package would handle 16 at a time
-            out[start : start + step] = quants.quantize(row, kind).reshape(-1, size)
+            out[start : start + step] = encode(blocks[start : start + step])
 
     _in_parallel(work, range(0, len(blocks), step))
     return out
+
+
+def _by_the_package(dtype: str) -> Callable[[Floats], NDArray[np.uint8]]:
+    from gguf import GGMLQuantizationType, quants
+
+    kind, size = GGMLQuantizationType[dtype], BLOCKS[dtype][1]
+
+    def encode(blocks: Floats) -> NDArray[np.uint8]:
+        # One row: the package would handle 16 at a time.
+        return np.asarray(quants.quantize(blocks.reshape(1, -1), kind).reshape(-1, size))
+
+    return encode
 
 
 def _in_parallel(work: Callable[[int], None], items: range) -> None:
