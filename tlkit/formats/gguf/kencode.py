@@ -52,7 +52,7 @@ def q6_k(values: Floats) -> Bytes:
     low = made[:, :, :2] & 15 | (made[:, :, 2:] & 15) << 4
     high = np.bitwise_or.reduce((made >> 4) << np.array([[0], [2], [4], [6]], np.uint8), axis=2)
     parts = [low.reshape(count, 128), high.reshape(count, 64), steps.astype(np.int8).view(np.uint8)]
-    blocks = np.concatenate([*parts, half.view(np.uint8).reshape(count, 2)], axis=1)
+    blocks: Bytes = np.concatenate([*parts, half.view(np.uint8).reshape(count, 2)], axis=1)
     blocks[empty] = 0
     return blocks
 
