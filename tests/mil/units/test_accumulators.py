@@ -13,7 +13,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tlkit.mil.units.accumulators import Accumulator, FixedPoint, Halves, Lanes
+from tlkit.mil.units.accumulators import Accumulator, Halves, Lanes
+from tlkit.mil.units.fixed import FixedPoint
 from tlkit.mil.units.rounding import away, to_even
 
 PROBES = Path(__file__).parents[4] / "shared" / "coreml" / "ane_probes_m4.json"

@@ -96,6 +96,8 @@ class Emulation:
             names.append("ties-away")
         for name in (*names, *(["no-nan"] if "no-nan" in profile.rules else [])):
             self.applied.setdefault((profile.name, name), []).append(operation.name)
+        if not special and "fixed-point" in names and operation.type in _SUMMED and rounded:
+            return _AsUnit(function, _as_is, False).call, arguments  # its sums read NaN and round by themselves
         rounds = _as_is if not rounded else _in_range if definition.exact else _narrow(profile)
         return _AsUnit(function, rounds, "no-nan" in profile.rules).call, arguments
 

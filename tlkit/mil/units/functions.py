@@ -12,7 +12,8 @@ import torch
 from tlkit.mil.ops import quantization, transformation
 from tlkit.mil.ops.kit.registry import Ints, Tensor
 from tlkit.mil.units import products, tables
-from tlkit.mil.units.accumulators import Accumulator, FixedPoint, Halves, Lanes, WideSums
+from tlkit.mil.units.accumulators import Accumulator, Halves, Lanes, WideSums
+from tlkit.mil.units.fixed import FixedPoint
 from tlkit.mil.units.profiles import Profile
 from tlkit.mil.units.rounding import half_away
 
@@ -170,6 +171,5 @@ def whole_sums(unit: Tensor, function: Callable[..., Any], **given: Any) -> Tens
 class Exact(Accumulator):
     """Sums without rounding."""
 
-    def _product(self, a: Tensor, b: Tensor, start: Tensor | None) -> Tensor:
-        made = torch.matmul(a.to(torch.float64), b.to(torch.float64))
-        return made if start is None else made + start
+    def _product(self, a: Tensor, b: Tensor, first: Tensor) -> Tensor:
+        return torch.matmul(a.to(torch.float64), b.to(torch.float64)) + first

@@ -39,20 +39,16 @@ def conv(
 def _convolved(
     sums: Accumulator, x: Tensor, weight: Tensor, bias: Tensor | None, strides: Ints, dilations: Ints, groups: int
 ) -> Tensor:
-    """A convolution without padding: each group's windows [n, M, K] times its weights [K, N]."""
+    """A convolution without padding: the windows of each group [n * M, K] times its weights [K, N]."""
     windows, places = _windows(x, weight.shape[2:], strides, dilations)  # [n, C, kernel, M]
-    count, outputs = x.shape[0], weight.shape[0] // groups
-    made = []
-    for group in range(groups):
-        inputs = weight.shape[1]
-        # The channels outside, the kernel's places inside: [n, M, C / groups * kernel]
-        left = windows[:, group * inputs : (group + 1) * inputs].flatten(1, 2).mT
-        part = slice(group * outputs, (group + 1) * outputs)
-        right = weight[part].flatten(1).mT
-        first = None if bias is None else bias[part]
-        flat = left.reshape(1, -1, left.shape[-1])
-        made.append(sums.product(flat, right.unsqueeze(0), first).reshape(count, -1, outputs).mT)
-    return torch.cat(made, 1).reshape(count, weight.shape[0], *places)
+    count, inputs = x.shape[0], weight.shape[1]
+    # The channels outside, the kernel's places inside: [n, groups, C / groups * kernel, M]
+    parts = windows.unflatten(1, (groups, inputs)).flatten(2, 3)
+    left = parts.permute(1, 0, 3, 2).reshape(groups, -1, parts.shape[2])
+    right = weight.reshape(groups, -1, left.shape[2]).mT
+    made = sums.product(left, right, None if bias is None else bias.reshape(groups, -1))
+    made = made.reshape(groups, count, -1, right.shape[2]).permute(1, 0, 3, 2)
+    return made.reshape(count, weight.shape[0], *places)
 
 
 def _windows(x: Tensor, kernel: Sequence[int], strides: Ints, dilations: Ints) -> tuple[Tensor, list[int]]:

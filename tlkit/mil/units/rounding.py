@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import math
 from typing import Any
 
 import torch
@@ -21,6 +24,23 @@ def away(x: Tensor) -> Tensor:
 
     A NaN stays one. f64 values are rounded once: what f32 cuts off of them is kept as a sticky last bit.
     """
+    made = _compiled(x) if x.device.type == "cpu" and _has_numba() else None
+    return by_torch(x) if made is None else made
+
+
+def _compiled(x: Tensor) -> Tensor | None:
+    from tlkit.mil.units import compiled_rounding  # late: numba is an extra
+
+    return compiled_rounding.away(x)
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def by_torch(x: Tensor) -> Tensor:
+    """:func:`away` by torch's operations, on any device."""
     x = _sticky(x) if x.dtype is torch.float64 else x
     # f16 keeps 10 of f32's 23 bits: half of the last kept one is added to the magnitude, and the rest cut off.
     wide = ((x.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
@@ -48,14 +68,14 @@ def half_away(x: Tensor) -> Tensor:
 def no_nan(x: Any) -> Any:
     """Results of invalid operations become +0 (row P8); anything but float tensors stays."""
     if isinstance(x, torch.Tensor):
-        return torch.where(x.isnan(), 0.0, x) if x.is_floating_point() else x
+        return torch.where(x.isnan(), 0.0, x) if _may_hold_nan(x) else x
     return type(x)(no_nan(item) for item in x) if isinstance(x, tuple | list) else x
 
 
 def read(x: Any) -> Any:
     """Operands as the Neural Engine reads them: a NaN is a large number."""
     if isinstance(x, torch.Tensor):
-        return torch.where(x.isnan(), NAN_READ, x) if x.is_floating_point() else x
+        return torch.where(x.isnan(), NAN_READ, x) if _may_hold_nan(x) else x
     return type(x)(read(item) for item in x) if isinstance(x, tuple | list) else x
 
 
@@ -71,3 +91,10 @@ def to_even(x: Any) -> Any:
     if isinstance(x, torch.Tensor):
         return round_f16(x.to(torch.float32)) if x.dtype is not torch.float64 else x.to(torch.float16).to(torch.float32)
     return type(x)(to_even(item) for item in x) if isinstance(x, tuple | list) else x
+
+
+def _may_hold_nan(x: Tensor) -> bool:
+    """False where one quick pass shows that there is none: a sum is finite only then. A GPU is not waited for."""
+    if not x.is_floating_point():
+        return False
+    return x.is_cuda or not math.isfinite(float(x.sum()))
