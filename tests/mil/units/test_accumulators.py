@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tlkit.mil.units.accumulators import Accumulator, Halves, Lanes
@@ -65,7 +65,7 @@ halves = st.floats(width=16, allow_nan=False, allow_infinity=False)
 scales = st.sampled_from([2.0**-16, 2.0**-9, 2.0**-4, 1.0, 8.0])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(halves, halves), min_size=1, max_size=12), scales, scales, halves)
 def test_sums_are_the_rule_in_whole_numbers(pairs: list[tuple[float, float]], m: float, n: float, start: float) -> None:
     # Scaled down, since most f16 values are so large that every sum of their products is infinite.
