@@ -58,7 +58,7 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="NAME=VALUE",
-        help="With --risks: look for those that values show on this input, as run takes it. Others are random.",
+        help="With --risks: look for those that values show on this input, or on a folder of them. Others are random.",
     ),
 ]
 Placed = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.formats import packages
@@ -54,6 +55,25 @@ def test_values_show_risks_with_their_ranges_and_mends(tmp_path: Path) -> None:
     assert told["x"] == (1e4, 1e4) and told["result"] == (7500, 47488)
     with pytest.raises(UsageError, match="'z'"):
         sampled_risks(package, ["z=zeros"])
+
+
+def test_a_folder_of_inputs_is_measured_whole(tmp_path: Path) -> None:
+    """A risk that one of three files shows, and ranges over all that show it."""
+    package = open_package(packages.linear(tmp_path / "n.mlpackage"))
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for name, value in (("a", 0.01), ("b", 1e4), ("c", -12000.0)):
+        np.save(folder / f"{name}.npy", np.full((1, 4), value, np.float32))
+    risks = sampled_risks(package, [f"x={folder}"])
+    (seen,) = (risk for risk in risks if risk.measured)
+    assert {span.value: (span.least, span.largest) for span in seen.measured}["x"] == (-12000, 1e4)
+    assert [risk.row for risk in risks if "--mend-risks" in risk.mend] == ["P4"]
+    (folder / "c.npy").unlink()
+    (folder / "b.npy").unlink()
+    assert sampled_risks(package, [str(folder)]) == ()
+    (folder / "a.npy").unlink()
+    with pytest.raises(UsageError, match="no file in it"):
+        sampled_risks(package, [f"x={folder}"])
 
 
 def test_a_model_without_a_program_is_not_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tlkit.errors import UsageError
@@ -12,7 +13,7 @@ from tlkit.types import ModelInfo
 
 if TYPE_CHECKING:
     from tlkit.mil.program import Program
-    from tlkit.mil.risks.kit import Risk
+    from tlkit.mil.risks.kit import Risk, Span
 
 
 def package_risks(package: Package, function: str | None = None, info: ModelInfo | None = None) -> tuple[Risk, ...]:
@@ -47,7 +48,8 @@ def sampled_risks(
 ) -> tuple[Risk, ...]:
     """Return the risks that the values of one inference show, with what was measured, most serious first.
 
-    ``texts`` are inputs (``NAME=VALUE``), the others are drawn by ``seed``. Imports torch. Those that ``tlkit edit
+    ``texts`` are inputs (``NAME=VALUE``), the others are drawn by ``seed``; where one names a folder, there is an
+    inference for each of its files, and what was measured is over all of them. Imports torch. Those that ``tlkit edit
     --mend-risks`` can mend say so. Raises UsageError for a model without a program, and what running it raises.
     """
     if package.program is None:
@@ -60,14 +62,26 @@ def sampled_risks(
     from tlkit.mil.risks.kit import Level, Risk
 
     loaded = load_model(package.root, function=function)
-    arrays = sampled.given_arrays(loaded, texts, seed)
     program = package.program.function(function)
     command = f"tlkit edit {package.root.name} --mend-risks: "
-    mended = [
-        Risk(item.row, Level.WRONG, "Neural Engine", item.why, command + item.change, (item.operation,))
-        for item, _ in judged(program, arrays)
-    ]
-    return merged([tuple(mended), sampled.sampled_risks(program, arrays)])
+    mended: dict[tuple[str, str], Risk] = {}
+    shown = []
+    for arrays in sampled.given_cases(loaded, texts, seed):
+        for item, _ in judged(program, arrays):
+            risk = Risk(item.row, Level.WRONG, "Neural Engine", item.why, command + item.change, (item.operation,))
+            mended.setdefault((item.row, item.operation), risk)
+        shown.append(sampled.sampled_risks(program, arrays))
+    return tuple(replace(risk, measured=_widest(risk.measured)) for risk in merged([tuple(mended.values()), *shown]))
+
+
+def _widest(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """One range for each operand of an operation: over all inferences."""
+    found: dict[tuple[str, str], Span] = {}
+    for item in spans:
+        before = found.get((item.place, item.value), item)
+        least, largest = min(before.least, item.least), max(before.largest, item.largest)
+        found[item.place, item.value] = replace(item, least=least, largest=largest)
+    return tuple(found.values())
 
 
 def grave(risks: tuple[Risk, ...]) -> tuple[Risk, ...]:

@@ -7,12 +7,13 @@ shapes are rules of ``mil/risks``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlkit.errors import UsageError
 from tlkit.mil.program import Function, Operation, Ref, TensorType, Value
 from tlkit.mil.risks.kit import Level, Risk, Span, Survey, half, made
 from tlkit.mil.risks.numbers import STRICT_MASK, reaches_softmax
@@ -113,6 +114,26 @@ def given_arrays(loaded: Model, texts: Sequence[str], seed: int = 0) -> dict[str
     from tlkit.core.model.values import collect  # late: convert needs no files of inputs
 
     return loaded.arrays(collect(loaded.inputs, texts, (), seed, lambda _: None, loaded.stored))
+
+
+def given_cases(loaded: Model, texts: Sequence[str], seed: int = 0) -> Iterator[dict[str, Array]]:
+    """Yield the inputs of :func:`given_arrays`, where one text names a folder those of each file in it.
+
+    Hidden files are passed over. Raises UsageError for two folders, or one without files.
+    """
+    from tlkit.core.run.folder import folder_of  # late: convert needs no folders
+
+    found = folder_of(loaded.inputs, texts)
+    if found is None:
+        yield given_arrays(loaded, texts, seed)
+        return
+    name, folder = found
+    files = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
+    if not files:
+        raise UsageError(f"{folder}: no file in it to run on", "name a folder of images or arrays")
+    others = [text for text in texts if folder_of(loaded.inputs, [text]) is None]
+    for item in files:
+        yield given_arrays(loaded, [*others, f"{name}={item}"], seed)
 
 
 @dataclass
