@@ -36,7 +36,7 @@ def main() -> None:
 
 def measured(package: Path, profiles: list[str], units: str, rounds: int) -> None:
     """Run all profiles in turns, and print the least times."""
-    models = {name: tlkit.load_model(package, engine="eager", units=units, emulate=name) for name in profiles}
+    models = {name: tlkit.load_model(package, engine="eager", unit=units, emulate=name) for name in profiles}
     some = next(iter(models.values()))
     rng = np.random.default_rng(0)
     given = {spec.name: rng.standard_normal(spec.shape).astype(np.float32) for spec in some.inputs}
