@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.errors import UsageError
 from tlkit.mil.program import Function, Operation, Ref, TensorType, Value
 from tlkit.mil.risks.kit import Level, Risk, Span, Survey, half, made
 from tlkit.mil.risks.numbers import STRICT_MASK, reaches_softmax
@@ -117,23 +116,21 @@ def given_arrays(loaded: Model, texts: Sequence[str], seed: int = 0) -> dict[str
 
 
 def given_cases(loaded: Model, texts: Sequence[str], seed: int = 0) -> Iterator[dict[str, Array]]:
-    """Yield the inputs of :func:`given_arrays`, where one text names a folder those of each file in it.
+    """Yield the inputs of :func:`given_arrays`, where a text names a folder or Parquet those of each sample in it.
 
-    Hidden files are passed over. Raises UsageError for two folders, or one without files.
+    Raises UsageError for two of them, or one without files.
     """
-    from tlkit.core.run.folder import folder_of  # late: convert needs no folders
+    from tlkit.core.model.values import collect  # late: convert needs no files of inputs
+    from tlkit.core.run.data.samples import samples_of  # late, for the same reason
 
-    found = folder_of(loaded.inputs, texts)
+    found = samples_of(loaded.inputs, texts)
     if found is None:
         yield given_arrays(loaded, texts, seed)
         return
-    name, folder = found
-    files = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
-    if not files:
-        raise UsageError(f"{folder}: no file in it to run on", "name a folder of images or arrays")
-    others = [text for text in texts if folder_of(loaded.inputs, [text]) is None]
-    for item in files:
-        yield given_arrays(loaded, [*others, f"{name}={item}"], seed)
+    samples, rest = found
+    others = collect(loaded.inputs, rest, (), seed, lambda _: None, loaded.stored)
+    for sample in samples.samples(0, samples.count):
+        yield loaded.arrays({**others, **sample.values})
 
 
 @dataclass
