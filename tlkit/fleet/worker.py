@@ -46,8 +46,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who gives out the jobs
     signal.signal(signal.SIGTERM, _end)
     for line in sys.stdin:
-        answers.write(json.dumps(_run(entry, json.loads(line))) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(_run(entry, json.loads(line))) + "\n")
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(0)  # whoever gave the job was killed, and nobody is left to be told
 
 
 def _run(entry: str, asked: dict[str, Any]) -> dict[str, Any]:
