@@ -41,6 +41,32 @@ def test_which_input_is_given_the_folder(images: Path) -> None:
         samples_of([A, B], [f"a={images}", f"b={images}"])
 
 
+def test_a_pattern_takes_what_the_shell_would(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (images / "inner" / "d.png").write_text("d")
+    (images / "e.jpg").write_text("e")
+    for pattern, files in (
+        ("*.png", ["a.png", "b.png", "c.png"]),
+        ("[ab].*", ["a.png", "b.png"]),
+        ("**/*.png", ["a.png", "b.png", "c.png", "inner/d.png"]),
+        ("in*/?.png", ["inner/d.png"]),
+    ):
+        assert many(f"b={images}/{pattern}")
+        found = samples_of([A, B], ["a=1", f"b={images}/{pattern}"])
+        assert found is not None and found[0].inputs == ("b",) and found[1] == ["a=1"]
+        samples = list(found[0].samples(0, found[0].count))
+        assert [sample.name for sample in samples] == files
+        assert all(Path(sample.values["b"]).is_file() for sample in samples)
+    monkeypatch.chdir(images)
+    found = samples_of([A], ["*.jpg"])
+    assert found is not None and found[0].count == 1
+    with pytest.raises(UsageError, match="no file matches"):
+        samples_of([A], [f"{images}/*.gif"])
+    for text in ("a=[1,2,3]", "a=text:why?", "a=https://host/x?y=[1]", 'a={"k": 1}'):
+        assert not many(text) and samples_of([A], [text]) is None
+    (images / "what?.png").write_text("")
+    assert not many(f"a={images}/what?.png"), "a file that has such a name is itself"
+
+
 def test_files_come_by_name_and_ranges_are_ranges(images: Path) -> None:
     data = FolderSet(images, "x")
     assert [sample.name for sample in data.samples(0, 3)] == ["a.png", "b.png", "c.png"]
