@@ -70,7 +70,7 @@ def _pad(context: Any, node: Any) -> None:
     x = mb.select(cond=inside, a=x, b=np.float32(value.val))
     if length > (x.shape[1] if isinstance(x.shape[1], int) else length):
         x = mb.pad(x=x, pad=[0, 0, 0, length - x.shape[1], 0, 0], mode="constant", constant_val=np.float32(value.val))
-    elif length < 0:  # as many steps as the longest has
+    elif length in (-1, 1):  # as many steps as the longest has: torch asks how many rows `_pack` has noted, which is 1
         end = mb.concat(values=[0, mb.reduce_max(x=lengths, axes=[0]), 0], axis=0)
         x = mb.slice_by_index(x=x, begin=[0, 0, 0], end=end, begin_mask=[True] * 3, end_mask=[True, False, True])
     rows, counted = node.outputs
