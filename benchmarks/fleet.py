@@ -256,11 +256,11 @@ def _cluster(options: argparse.Namespace) -> Iterator[list[str]]:
     if not options.ray:
         yield []
         return
-    # A cluster for these minutes only, on this machine only.
+    # A cluster for these minutes only; bound to loopback, commands beside it do not find its node.
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     from ray.cluster_utils import Cluster  # Ray is an extra
 
-    node = {"num_cpus": options.workers, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    node = {"num_cpus": options.workers, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=node)
     try:
         yield ["--cluster", made.address]
