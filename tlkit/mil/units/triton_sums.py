@@ -7,8 +7,6 @@ are whole numbers of steps.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -21,30 +19,18 @@ _STEPS = 65536.0
 _QUICK = 32.0  # products below this are rounded by adding them to 192
 
 
+# Triton reads annotations as its own: those of Python's typing would be globals to it.
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _exponent(x: Any) -> Any:
+def _exponent(x):  # type: ignore[no-untyped-def]
     """The power of two of an f16 value, that of a subnormal or 0 being 2^-14."""
     return tl.maximum((x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True), 6.103515625e-05)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _sums(
-    a: Any,
-    b: Any,
-    steps: Any,
-    rows: Any,
-    columns: Any,
-    depth: Any,
-    a_batch: Any,
-    a_row: Any,
-    a_deep: Any,
-    b_batch: Any,
-    b_deep: Any,
-    b_column: Any,
-    large: tl.constexpr,
-    high: tl.constexpr,
-    wide: tl.constexpr,
-) -> None:
+def _sums(  # type: ignore[no-untyped-def]
+    a, b, steps, rows, columns, depth, a_batch, a_row, a_deep, b_batch, b_deep, b_column,
+    large: tl.constexpr, high: tl.constexpr, wide: tl.constexpr,
+):  # fmt: skip
     """Add a tile's products, high x wide, to ``steps`` [B, M, N]."""
     batch = tl.program_id(2).to(tl.int64)
     row, column = tl.program_id(0) * high + tl.arange(0, high), tl.program_id(1) * wide + tl.arange(0, wide)
