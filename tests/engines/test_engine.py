@@ -109,7 +109,7 @@ def test_a_third_engine_runs_models_once_it_is_in_the_table(relu: Path) -> None:
 
 def test_the_command_line_names_all_engines() -> None:
     (option,) = get_args(Engine)[1:]
-    assert option.metavar == "|".join(engines.modes())
+    assert option.metavar == "|".join([*engines.modes(), "llama.cpp"])  # which runs language models' files only
 
 
 @pytest.mark.usefixtures("third")

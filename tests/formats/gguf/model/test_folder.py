@@ -22,8 +22,9 @@ from tlkit import convert_weights
 from tlkit.formats.gguf.model.architectures import ARCHITECTURES, full_name
 
 FAST = ("llama_wide", "gemma3", "gpt2")
-LOADABLE = [case for case in CONFIGS if case not in ("gemma", "bert", "llama31", "mistral", "mixtral", "phi3_long")]
-"""What transformers' own reader of GGUF knows: no Mistral beside Llama, no scalings, and not Mixtral's experts."""
+UNREAD = ("gemma", "bert", "llama31", "mistral", "mixtral", "olmoe", "phi3_long")
+LOADABLE = [case for case in CONFIGS if case not in UNREAD]
+"""What transformers' own reader of GGUF knows: no Mistral beside Llama, no scalings, no experts of Mixtral or OLMo."""
 
 KEYS = {
     value.replace("{arch}.", "")

@@ -179,7 +179,7 @@ class OnnxGraph:
         made.graph.output.extend(_port(item) for item in self.outputs)
         apart = {}
         for name in list(arrays):
-            array = np.ascontiguousarray(arrays.pop(name))
+            array = np.asarray(arrays.pop(name), order="C")  # ascontiguousarray makes a scalar an array of one
             tensor = made.graph.initializer.add(name=name, dims=array.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
             if array.nbytes >= APART:
