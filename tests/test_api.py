@@ -32,9 +32,14 @@ VIEWS = {
         "rules",
         "tree",
         "weights",
+        # Many models side by side: `tlkit.fleet`.
+        "cluster",
+        "jobs",
     },
     "run": {
         "top",
+        # Many inputs side by side, and files of what comes out: the same.
+        *("cluster", "jobs", "part", "rows"),
         # Many inferences and their labels: `tlkit.accuracy`.
         *("labels", "classes", "calibration", "min_top1", "ports", "images"),
         # Text streamed to a terminal; `core/language/answer.py` answers, judges and embeds without the command.

@@ -262,7 +262,10 @@ def test_flipped_bits_are_refused_or_read() -> None:
     assert not any("\n" in said for said in outcomes)
 
 
-@pytest.mark.parametrize(("depth", "said"), [(5, "read"), (10_000, "the model's protobuf is damaged")])
+@pytest.mark.parametrize(
+    ("depth", "said"),
+    [(5, "read"), (10_000, "the model's protobuf is damaged, or has messages more than 100 deep in each other")],
+)
 def test_blocks_nested_ten_thousand_deep_are_refused(depth: int, said: str) -> None:
     mil = coreml_proto.module("MIL_pb2")
     into_operation, into_block = _number(mil.Block, "operations"), _number(mil.Operation, "blocks")

@@ -130,8 +130,8 @@ class RayExecutor:
         try:
             found = self._ray.get(asked.remote())
         except self._ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise UnavailableError(f"{where}: tlkit cannot be used there: {said[-1].strip()}", hint) from None
+            said = reason(error, whole=True)
+            raise UnavailableError(f"{where}: tlkit cannot be used there: {said}", hint) from None
         if found["tlkit"] != __version__:
             raise UnavailableError(f"{where} has tlkit {found['tlkit']}, and this is {__version__}", hint)
         self._threads[name], self._idle[name] = max(1, found["cores"] // slots), []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.fleet.job import FleetJob, mark
 from tlkit.host.machine import cache_folder
 
@@ -91,7 +91,7 @@ class Sender:
             files = tuple((name, tuple(map(self._put, _pieces(file)))) for name, file in _files(path))
             made = Parcel(str(path), digest(path), files)
         except OSError as error:
-            raise LoadError(f"{path}: {error.strerror}", "the job's file has to be readable here") from error
+            raise LoadError(f"{path}: {reason(error)}", "the job's file has to be readable here") from error
         self._known[path] = (now, made)
         return made
 

@@ -71,6 +71,7 @@ def test_what_was_said_is_forgotten_and_said_again(tmp_path: Path) -> None:
     assert np.abs(runner.feed(IDS[:1]) - whole[0]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_mapped_and_believed_only_if_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,8 @@ def write_package(path: Path, model: Any, program: Program, more: Mapping[str, s
 
 def add_texts(path: Path, texts: Mapping[str, str]) -> None:
     """Add files of text, by their names, to a new package at ``path``."""
+    if not texts:
+        return
     manifest = json.loads((path / _MANIFEST).read_bytes())
     for name, text in texts.items():
         beside_model(path, name).write_text(text, encoding="utf-8")

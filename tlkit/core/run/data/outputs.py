@@ -18,7 +18,7 @@ import numpy as np
 from tlkit.core.run.data.columns import NpzWriter, arrays_of
 from tlkit.core.run.data.parquet import pyarrow
 from tlkit.core.run.data.table import ParquetWriter
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UsageError, reason
 from tlkit.host.goals import Kind
 from tlkit.host.staging import Goal
 
@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                     raise LoadError(f"{folder / shard['file']}: not the shard that was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LoadError(f"{place}: not a manifest of shards ({error})") from None
+        raise LoadError(f"{place}: not a manifest of shards ({reason(error)})") from None
     return manifest
 
 

@@ -98,7 +98,7 @@ class ParquetSet:
             try:
                 values[port] = _value(self._ports[port], batch.column(column).slice(row, 1), file, name)
             except ValueError as error:
-                message = f"{file.parent / name}: column '{column}': {error}"
+                message = f"{file.parent / name}: column '{column}': {reason(error)}"
                 raise UsageError(message, f"give a column of values for the input '{port}'") from None
         return Sample(name, values)
 
