@@ -205,8 +205,8 @@ def test_the_collector_is_as_it_was_after_a_program_is_read() -> None:
     frozen, running = gc.get_freeze_count(), gc.isenabled()
     program = read_program(parse_model(sound()).mlProgram, no_blob)
     assert (gc.get_freeze_count(), gc.isenabled()) == (frozen, running)
-    # Old from the start: the youngest generations do not hold it.
-    assert not any(item is program.functions for age in (0, 1) for item in gc.get_objects(age))
+    # Old from the start: the youngest generations do not hold it, unless somebody had frozen objects before.
+    assert frozen or not any(item is program.functions for age in (0, 1) for item in gc.get_objects(age))
 
 
 def test_an_empty_constant_and_none_at_all_differ() -> None:
