@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 import numpy as np
 
-from tlkit.core.language.runner import check_room
-from tlkit.errors import ExecutionError, LoadError, UsageError
+from tlkit.core.language.runner import check_room, parts
+from tlkit.errors import ExecutionError, LoadError
 from tlkit.host.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -70,11 +70,7 @@ class LlamaRunner:
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows."""
-        if not tokens:
-            raise UsageError("a text without tokens has no next one", "give a --prompt")
-        check_room(tokens, self.position, self.context)
-        for start in range(0, len(tokens), _CHUNK):
-            part = tokens[start : start + _CHUNK]
+        for part in parts(tokens, self.position, self.context):
             self._run(part, {len(part) - 1})
         return self._logits(-1)
 

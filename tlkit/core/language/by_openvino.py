@@ -12,10 +12,9 @@ import numpy as np
 import tlkit.engines.openvino
 import tlkit.formats.gguf
 import tlkit.frontends.gguf
-from tlkit.core.language.runner import check_room
+from tlkit.core.language.runner import check_room, parts
 from tlkit.engines.onnx.keep import Keep, keep_of_files, lowering
 from tlkit.engines.openvino.growing import GrowingSession
-from tlkit.errors import UsageError
 from tlkit.frontends.gguf.decoder import Form
 
 if TYPE_CHECKING:
@@ -47,11 +46,7 @@ class OpenVINORunner:
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows."""
-        if not tokens:
-            raise UsageError("a text without tokens has no next one", "give a --prompt")
-        check_room(tokens, self.position, self.context)
-        for start in range(0, len(tokens), _CHUNK):
-            part = tokens[start : start + _CHUNK]
+        for part in parts(tokens, self.position, self.context):
             found = self._run(part, [len(part) - 1])
         logits: NDArray[np.float32] = found[0]
         return logits

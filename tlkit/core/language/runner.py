@@ -68,6 +68,14 @@ def check_room(tokens: Sequence[int], position: int, context: int) -> None:
         raise FullError(said, "choose a larger --context, or a shorter prompt")
 
 
+def parts(tokens: Sequence[int], position: int, context: int) -> list[Sequence[int]]:
+    """Return tokens in parts of at most the largest of :data:`CHUNKS`; UsageError for none, FullError without room."""
+    if not tokens:
+        raise UsageError("a text without tokens has no next one", "give a --prompt")
+    check_room(tokens, position, context)
+    return [tokens[start : start + CHUNKS[-1]] for start in range(0, len(tokens), CHUNKS[-1])]
+
+
 def rows_for(needed: int, context: int) -> int:
     """Return how many rows of the cache a function attends to that needs so many."""
     rows = _ROWS

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.errors import LoadError, UnavailableError, UsageError, reason
+from tlkit.core.language.text.vocabularies import stored_tokenizer
+from tlkit.errors import UnavailableError, UsageError
 from tlkit.formats.coreml.write import beside_model
 from tlkit.ports.shapes import allows, shapes_text
 from tlkit.types import TensorSpec
@@ -82,14 +83,7 @@ def _length(port: TensorSpec, count: int) -> int:
 
 def _ids(file: Path, text: str) -> tuple[list[int], int]:
     """Return the ids of ``text`` with those at its ends, and the id that fills up."""
-    try:
-        from tokenizers import Tokenizer  # an extra
-    except ImportError:
-        raise UnavailableError(f"{file}: needs the package tokenizers", "pip install 'tlkit[language]'") from None
-    try:
-        found = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library's errors have no class of their own
-        raise LoadError(f"{file}: not a tokenizer ({reason(error)})", "get the file again") from None
+    found = stored_tokenizer(file)
     padding = (found.padding or {}).get("pad_id", 0)
     found.no_truncation()
     found.no_padding()

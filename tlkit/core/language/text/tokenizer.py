@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tlkit.core.language.text.pieces import SPACE, ScoredPieces
-from tlkit.core.language.text.vocabularies import StoredVocabulary, library, made
-from tlkit.errors import LoadError, reason
+from tlkit.core.language.text.vocabularies import StoredVocabulary, made, stored_tokenizer
+from tlkit.errors import LoadError
 from tlkit.formats.gguf.model.pretokenizers import looks_words_up
 from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 
@@ -165,10 +165,7 @@ def from_folder(folder: Path, metadata: Mapping[str, Any]) -> TextTokenizer:
     if not file.is_file():
         return from_metadata(metadata, str(folder))
     vocabulary = StoredVocabulary(metadata, str(folder))
-    try:
-        inner = library().Tokenizer.from_file(str(file))
-    except Exception as error:  # the library's errors have no class of their own
-        raise LoadError(f"{file}: not a tokenizer ({reason(error)})", "get the file again") from None
+    inner = stored_tokenizer(file)
     inner.no_truncation()
     inner.no_padding()
     return TextTokenizer(LibraryTokens(inner), *_borders(vocabulary), _endings(vocabulary))
@@ -176,10 +173,7 @@ def from_folder(folder: Path, metadata: Mapping[str, Any]) -> TextTokenizer:
 
 def from_description(file: Path, said: Mapping[str, Any]) -> TextTokenizer:
     """Return the tokenizer of a ``tokenizer.json``, with the ids that ``said`` has for the ends of texts."""
-    try:
-        inner = library().Tokenizer.from_file(str(file))
-    except Exception as error:  # the library's errors have no class of their own
-        raise LoadError(f"{file}: not a tokenizer ({reason(error)})", "get the file again") from None
+    inner = stored_tokenizer(file)
     return TextTokenizer(LibraryTokens(inner), said["before"], said["after"], said["ends"])
 
 

@@ -7,6 +7,7 @@ become merges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tlkit.core.language.text.pieces import SPACE
@@ -28,6 +29,15 @@ def library() -> Any:
             "language models need the package tokenizers", "pip install tokenizers (or tlkit's extra `language`)"
         ) from None
     return tokenizers
+
+
+def stored_tokenizer(file: Path) -> Any:
+    """Return the library's tokenizer of a ``tokenizer.json``; LoadError where it is none."""
+    kind = library().Tokenizer
+    try:
+        return kind.from_file(str(file))
+    except Exception as error:  # the library's errors have no class of their own
+        raise LoadError(f"{file}: not a tokenizer ({reason(error)})", "get the file again") from None
 
 
 class StoredVocabulary:

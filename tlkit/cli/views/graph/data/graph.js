@@ -146,7 +146,6 @@
     const scale = Math.max(Math.min(area.width / width || 1, area.height / height || 1, 1), least);
     const seen = [area.width / scale || width, area.height / scale || height];
     box = { x: (width - seen[0]) / 2, y: Math.min(0, (height - seen[1]) / 2), width: seen[0], height: seen[1] };
-    if (height > seen[1]) box.y = 0;
     frame();
   }
   function toggle(group) {
