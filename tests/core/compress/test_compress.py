@@ -19,6 +19,8 @@ from tlkit.core.compress.choices import parse_choice
 from tlkit.core.compress.compress import compress
 from tlkit.core.model.load import load_model
 from tlkit.errors import UsageError
+from tlkit.formats.coreml.open import open_package
+from tlkit.mil.program import walk
 
 
 class Small(nn.Module):
@@ -76,6 +78,43 @@ def test_int8_halves_the_weights_and_palettes_of_4_bits_quarter_them(package: Pa
     assert all(0.25 <= share < 0.28 for name, (_, share) in sizes.items() if "two" not in name)
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind", "bits"),
+    [
+        ({"quantize": "int8"}, "constexpr_sparse_blockwise_shift_scale", 8),
+        ({"palettize": "4"}, "constexpr_lut_to_sparse", 4),
+    ],
+)
+def test_what_pruning_leaves_is_packed_too(
+    package: Path, tmp_path: Path, mode: dict[str, str], kind: str, bits: int
+) -> None:
+    """A bit for each element says where it is; the half that is left has ``bits`` each."""
+    found = compress(package, tmp_path / _SMALL, prune="0.5", **mode, verify=False)  # type: ignore[arg-type]
+    assert same_weights(tmp_path / _SMALL, tmp_path / "plain.mlpackage") == 3
+    program = open_package(tmp_path / _SMALL).program
+    assert program is not None
+    assert sum(item.type == kind for item in walk(program.function().block.operations)) == 2
+    share = (1 + bits / 2) / 16
+    assert all(share <= item.after / item.before < share + 0.02 for item in found.weights)
+    # What is left has nearly the same values: zeros take no entry of the palette.
+    for name, before in ours(package).items():
+        if before.size > 5000:
+            after = next(value for key, value in ours(tmp_path / _SMALL).items() if key.startswith(name))
+            left = after != 0
+            noise = np.square(after[left].astype(np.float64) - before[left]).sum()
+            assert np.square(before[left].astype(np.float64)).sum() / noise > 10 ** ({8: 40, 4: 22}[bits] / 10)
+
+
+def test_what_does_not_fit_is_stored_without_groups_and_told(package: Path, tmp_path: Path) -> None:
+    found = compress(package, tmp_path / _SMALL, palettize="4:group=48", verify=False)
+    assert {item.choice for item in found.weights} == {"palette4"}
+    assert all(item.after / item.before < 0.26 for item in found.weights)
+    assert any("palette4:group=48 does not fit: palette4" in note for note in found.notes)
+    # One of three: the others go into blocks of 64.
+    found = compress(package, tmp_path / "b.mlpackage", quantize="int4:per-block=64", threshold=1000, verify=False)
+    assert sorted(item.choice for item in found.weights) == ["int4", "int4:per-block=64", "int4:per-block=64"]
+
+
 _SMALL = "small.mlpackage"
 MODES = (
     {"quantize": "int4"},
@@ -91,7 +130,9 @@ MODES = (
     {"prune": "0.5"},
     {"prune": "2:4"},
     {"prune": "0.5", "quantize": "int8"},
+    {"prune": "0.5", "quantize": "int4"},
     {"prune": "0.5", "palettize": "4"},
+    {"prune": "0.5", "palettize": "4:group=16"},
 )
 
 

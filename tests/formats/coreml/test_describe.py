@@ -111,13 +111,18 @@ def _int8_ios16(body: Body, weights: Weights) -> None:
     body.op("constexpr_affine_dequantize", DENSE, {}, attributes)
 
 
-def _sparse_palette(body: Body, weights: Weights) -> None:
+def _sparse_palette(body: Body, weights: Weights, mask_of: str = "mask") -> None:
     mask = body.const("m", stored("uint1", weights.add("uint1", bytes(16)), 8, 16))
     indices = body.const("i", stored("uint4", weights.add("uint4", bytes(8)), 16))
     table = body.const("t", stored("fp16", weights.add("fp16", bytes(32)), 1, 1, 16, 1))
     outputs = {"mask": tensor_type("uint1", 8, 16), "kept": tensor_type("fp16", 16)}
     body.op("constexpr_lut_to_sparse", outputs, {"indices_mask": mask, "indices_nonzero_data": indices, "lut": table})
-    body.op("constexpr_sparse_to_dense", DENSE, {"nonzero_data": "kept", "mask": "mask"})
+    body.op("constexpr_sparse_to_dense", DENSE, {"nonzero_data": "kept", "mask": mask_of})
+
+
+def _sparse_palette_one_mask(body: Body, weights: Weights) -> None:
+    """As coremltools writes it: both operations take one mask; the mask that the first returns is left unused."""
+    _sparse_palette(body, weights, "m")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,7 @@ def _sparse_palette(body: Body, weights: Weights) -> None:
         (_int4, "CoreML8", "INT4", 64 + 16),
         (_int8_ios16, "CoreML6", "INT8", 128 + 16 + 8),
         (_sparse_palette, "CoreML8", "SPARSE PAL4", 16 + 8 + 32),
+        (_sparse_palette_one_mask, "CoreML8", "SPARSE PAL4", 16 + 8 + 32),
     ],
 )
 def test_a_compressed_weight_counts_once_expanded(

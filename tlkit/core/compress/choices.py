@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from tlkit.core.compress.palette import palette
+from tlkit.core.compress.palette import palette, palette_of_left
 from tlkit.errors import UsageError
 
 PALETTES = (8, 6, 4, 3, 2, 1)
@@ -44,6 +44,11 @@ class Packing:
             return IOS18 if self.bits == 3 or self.group or self.vector > 1 else IOS16
         return IOS16
 
+    @property
+    def plain(self) -> Packing:
+        """The same bits without blocks, groups and vectors."""
+        return replace(self, block=min(self.block, 0), group=0, vector=1)
+
     def __str__(self) -> str:
         if self.kind == "quantize":
             where = {0: "", -1: ":per-tensor"}.get(self.block, f":per-block={self.block}")
@@ -53,8 +58,8 @@ class Packing:
             return f"palette{self.bits}{group}{f':vector={self.vector}' if self.vector > 1 else ''}"
         return f"prune{self.ratio[0]}:{self.ratio[1]}" if self.ratio else f"prune{self.sparsity:g}"
 
-    def config(self, tools: Any, threshold: int) -> Any:
-        """Return coremltools' configuration; ``tools`` is coremltools.optimize.coreml."""
+    def config(self, tools: Any, threshold: int, pruned: bool = False) -> Any:
+        """Return coremltools' configuration; ``tools`` is coremltools.optimize.coreml, ``pruned``: for what is left."""
         common = {"weight_threshold": threshold}
         if self.kind == "quantize":
             grain = {0: "per_channel", -1: "per_tensor"}.get(self.block, "per_block")
@@ -68,7 +73,7 @@ class Packing:
                 return tools.OpPalettizerConfig(
                     mode="kmeans", nbits=self.bits, cluster_dim=self.vector, **group, **common
                 )
-            made = partial(palette, bits=self.bits)
+            made = partial(palette_of_left if pruned else palette, bits=self.bits)
             return tools.OpPalettizerConfig(mode="custom", lut_function=made, **group, **common)
         if self.ratio is not None:
             return tools.OpMagnitudePrunerConfig(n_m_ratio=self.ratio, **common)

@@ -59,7 +59,8 @@ class Compressed:
     """What was made: bytes of the whole packages and of each weight, and how the outputs compare.
 
     ``target`` is the oldest system that runs it. ``check`` is None where it was not asked for. ``activations`` counts
-    the operations that compute between 8-bit integers.
+    the operations that compute between 8-bit integers; ``weight_bytes`` are those of the weight files, before and
+    after: all weights, those too small to be compressed among them, without the program.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Compressed:
     check: Verification | None
     info: ModelInfo
     activations: int = 0
+    weight_bytes: tuple[int, int] = (0, 0)
 
     @property
     def ok(self) -> bool:
@@ -139,12 +141,13 @@ def compress(
         notes: tuple[str, ...] = ()
         if cases is None:
             report(f"compressing {len(choices)} weights", 0.1)
-            write_packed(scratch, path, choices, threshold)
+            stored = write_packed(scratch, path, choices, threshold)
         else:
             report(f"measuring ranges on {len(cases[0])} samples", 0.1)
-            taken = write_quantized(scratch, path, choices, threshold, measured_ranges(scratch, cases[0]), skip)
+            ranges = measured_ranges(scratch, cases[0])
+            stored, taken = write_quantized(scratch, path, choices, threshold, ranges, skip)
             notes = (f"{taken} operations compute between int8, in ranges measured on {len(cases[0])} samples",)
-        weights = tuple(measured(path, uses, choices))
+        weights = tuple(measured(path, uses, stored))
         report("verifying", 0.8)
         check = None
         if verify:
@@ -155,9 +158,11 @@ def compress(
             )
         info = replace(describe(path), path=str(goal))
         sizes = package_bytes(source), package_bytes(path)
+        files = weight_bytes(source), weight_bytes(path)
         shutil.rmtree(scratch)
-    notes = (*_notes(package, wanted, uses, weights, choices), *notes)
-    return Compressed(goal, str(source), *sizes, weights, wanted.name, notes, _limits_text(limits), check, info, taken)
+    notes = (*_notes(package, wanted, weights, choices, stored), *notes)
+    told_ = _limits_text(limits)
+    return Compressed(goal, str(source), *sizes, weights, wanted.name, notes, told_, check, info, taken, files)
 
 
 def _operations(package: Package) -> list[tuple[str, ...]]:
@@ -222,20 +227,26 @@ def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | 
     return target_of_version(max(needed, least, version))
 
 
-def write_packed(scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int) -> None:
-    """Write the package ``scratch``, which may be rewritten, to ``path`` with its weights as ``choices`` says."""
+def write_packed(
+    scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int
+) -> dict[str, WeightChoice]:
+    """Write the package ``scratch``, which may be rewritten, to ``path`` with its weights as ``choices`` says; return
+    how they are stored."""
     with opened(scratch) as (model, _, tools):
-        packed(model, tools, choices, threshold).save(str(path))
+        made, stored = packed(model, tools, choices, threshold)
+        made.save(str(path))
+    return stored
 
 
 def write_quantized(
     scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int, ranges: Ranges, skip: Sequence[str]
-) -> int:
-    """Do what :func:`write_packed` does with integers around operations; return how many operations those are."""
+) -> tuple[dict[str, WeightChoice], int]:
+    """Do what :func:`write_packed` does with integers around operations; return how many operations those are, too."""
     with opened(scratch) as (model, _, tools):
         made, taken = quantized(model, tools, ranges, skip)
-        packed(made, tools, choices, threshold).save(str(path))
-    return taken
+        made, stored = packed(made, tools, choices, threshold)
+        made.save(str(path))
+    return stored, taken
 
 
 def measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, WeightChoice]) -> list[PackedWeight]:
@@ -253,6 +264,11 @@ def measured(path: Path, uses: Sequence[WeightUse], choices: Mapping[str, Weight
 def package_bytes(path: Path) -> int:
     """Return the bytes of all files of a package."""
     return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+
+
+def weight_bytes(path: Path) -> int:
+    """Return the bytes of a package's weight files."""
+    return sum(item.stat().st_size for item in path.rglob("*.bin") if item.is_file())
 
 
 def _limits(choices: Mapping[str, WeightChoice], min_cosine: float | None, min_snr: float | None) -> Tolerance:
@@ -274,14 +290,21 @@ def _limits_text(limits: Tolerance) -> str:
 def _notes(
     package: Package,
     wanted: Target,
-    uses: Sequence[WeightUse],
     weights: Sequence[PackedWeight],
     choices: Mapping[str, WeightChoice],
+    stored: Mapping[str, WeightChoice],
 ) -> tuple[str, ...]:
-    notes = [told(choices)] if choices else []
+    notes = [told(stored)] if stored else []
     if wanted.version > package.model.specificationVersion:
         notes.append(f"made for {wanted.name}, which has what this needs")
-    kept = [item.name for item in weights if item.name in choices and item.after >= item.before]
+    other = [f"{name} ({choices[name]} does not fit: {made})" for name, made in stored.items() if made != choices[name]]
+    if other:
+        notes.append(f"stored otherwise: {_some(other)}")
+    kept = [item.name for item in weights if item.name in stored and item.after >= item.before]
     if kept:
-        notes.append(f"no smaller: {', '.join(kept[:5])}{' ...' if len(kept) > 5 else ''}")
+        notes.append(f"no smaller: {_some(kept)}")
     return tuple(notes)
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 
 from tlkit.core.compress.choices import parse_choice
-from tlkit.core.compress.compress import Compressed, measured, package_bytes, write_packed
+from tlkit.core.compress.compress import Compressed, measured, package_bytes, weight_bytes, write_packed
 from tlkit.core.compress.search import AutoSearch
 from tlkit.core.compress.select import Candidate, Option, frontier
 from tlkit.core.compress.sensitivity import Apart, package_apart
@@ -156,17 +156,18 @@ class Maker:
         scratch = search.path.with_name("scratch.mlpackage")
         shutil.copytree(search.base, scratch)
         search.report(f"storing {len(choices)} weights", 1.0)
-        write_packed(scratch, search.path, choices, search.threshold)
+        stored = write_packed(scratch, search.path, choices, search.threshold)
         shutil.rmtree(scratch)
         search.report("verifying", 1.0)
         truth, first = search.model.truth, len(search.inputs[0])
         apart = package_apart(search.source, search.path, search.inputs[1], truth, first)
-        weights = tuple(measured(search.path, search.uses, choices))
+        weights = tuple(measured(search.path, search.uses, stored))
         info = replace(describe(search.path), path=str(self.goal))
         before, after = package_bytes(search.source), package_bytes(search.path)
         found = Compressed(
-            self.goal, str(search.source), before, after, weights, search.system, (), str(self.wish), None, info
-        )
+            self.goal, str(search.source), before, after, weights, search.system, (), str(self.wish), None, info,
+            weight_bytes=(weight_bytes(search.source), weight_bytes(search.path)),
+        )  # fmt: skip
         return found, apart
 
     def result(self, chosen: Candidate, compressed: Compressed, real: Apart, met: bool) -> AutoCompressed:

@@ -38,6 +38,18 @@ def palette(values: NDArray[Any], bits: int) -> tuple[NDArray[Any], NDArray[np.u
     return found.astype(values.dtype), nearest.astype(np.uint8)[inverse]
 
 
+def palette_of_left(values: NDArray[Any], bits: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Return what :func:`palette` does of a pruned weight: its zeros are kept in a mask and need no entry."""
+    flat = values.reshape(-1)
+    left = flat != 0
+    if not left.any():
+        return palette(flat, bits)
+    found, places = palette(flat[left], bits)
+    indices = np.zeros(len(flat), np.uint8)
+    indices[left] = places
+    return found, indices
+
+
 def _distinct(flat: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return the sorted distinct values, each value's place among them, and how many of each there are."""
     if flat.dtype != np.float16 or len(flat) < 1 << 14:

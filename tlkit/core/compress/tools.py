@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from tlkit.host.scratch import temporary_files
 
 THRESHOLD = 2048
 """Elements from which a weight is worth compressing: coremltools' own default."""
+
+_ADDED = {"prune": "sparsified", "quantize": "quantized", "palettize": "palettized"}
+"""What coremltools adds to the name of a weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +56,67 @@ def weight_uses(model: Any, tools: Any, threshold: int = THRESHOLD) -> tuple[Wei
     )
 
 
-def packed(model: Any, tools: Any, choices: Mapping[str, WeightChoice], threshold: int = THRESHOLD) -> Any:
-    """Return coremltools' model with each weight as ``choices`` says; ConversionError where it fails."""
-    steps: tuple[tuple[str, Callable[[WeightChoice], Packing | None]], ...] = (
-        ("prune", lambda choice: choice.prune),
-        ("quantize", lambda choice: choice.pack if choice.pack and choice.pack.kind == "quantize" else None),
-        ("palettize", lambda choice: choice.pack if choice.pack and choice.pack.kind == "palettize" else None),
-    )
-    pruned: set[str] = set()
-    for kind, part in steps:
+def packed(
+    model: Any, tools: Any, choices: Mapping[str, WeightChoice], threshold: int = THRESHOLD
+) -> tuple[Any, dict[str, WeightChoice]]:
+    """Return coremltools' model with each weight as ``choices`` says, and how each is stored.
+
+    Where a weight cannot be cut into blocks, groups or vectors of the size asked for, it is stored without them.
+    Raises ConversionError where coremltools fails.
+    """
+    model, pruned = _done(model, tools, "prune", _parts(choices, "prune"), False, threshold)
+    made: dict[str, Packing] = {}
+    for kind in ("quantize", "palettize"):
         for joint in (False, True):
-            wanted = {
-                name: packing
-                for name, choice in choices.items()
-                if (packing := part(choice)) is not None and (name in pruned) is joint
-            }
-            if wanted:
-                model = _step(model, tools, kind, wanted, joint, threshold)
-        if kind == "prune":
-            pruned = {name for name, choice in choices.items() if choice.prune is not None}
-    return model
+            wanted = {name: part for name, part in _parts(choices, kind).items() if (name in pruned) is joint}
+            model, stored = _done(model, tools, kind, wanted, joint, threshold)
+            plain = {name: part.plain for name, part in wanted.items() if name not in stored and part.plain != part}
+            model, others = _done(model, tools, kind, plain, joint, threshold)
+            made |= stored | others
+    return model, {name: WeightChoice(pruned.get(name), made.get(name)) for name in choices}
+
+
+def _parts(choices: Mapping[str, WeightChoice], kind: str) -> dict[str, Packing]:
+    parts = {name: choice.prune if kind == "prune" else choice.pack for name, choice in choices.items()}
+    return {name: part for name, part in parts.items() if part is not None and part.kind == kind}
+
+
+def _done(
+    model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool, threshold: int
+) -> tuple[Any, dict[str, Packing]]:
+    """Return the model after a step, and what of ``wanted`` it did: coremltools leaves out what does not fit."""
+    if not wanted:
+        return model, {}
+    model = _step(model, tools, kind, wanted, joint, threshold)
+    found = _stored(model.get_spec(), wanted, _ADDED[kind])
+    return model, {name: part for name, part in wanted.items() if name in found}
+
+
+def _stored(spec: Any, names: Container[str], added: str) -> set[str]:
+    """Return which of ``names`` an operation expands that bears ``added`` behind the weight's name."""
+    blocks = [
+        block for function in spec.mlProgram.functions.values() for block in function.block_specializations.values()
+    ]
+    found = set()
+    while blocks:
+        block = blocks.pop()
+        for operation in block.operations:
+            blocks.extend(operation.blocks)
+            if operation.type.startswith("constexpr"):
+                whole = operation.outputs[-1].name
+                ends = (place.start() for place in re.finditer(f"_(?:{'|'.join(_ADDED.values())})", whole))
+                base = next((whole[:end] for end in ends if whole[:end] in names), None)
+                if base is not None and f"_{added}" in whole[len(base) :]:
+                    found.add(base)
+    return found
 
 
 def _step(model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool, threshold: int) -> Any:
     config = tools.OptimizationConfig()
-    made = {packing: packing.config(tools, threshold) for packing in wanted.values()}
+    made = {packing: packing.config(tools, threshold, joint) for packing in wanted.values()}
     for name, packing in wanted.items():
-        config.set_op_name(name, made[packing])
+        # A pruned weight is its values that are left, of another name: they are found by the operation that they go to.
+        config.set_op_name(f"{name}_{_ADDED['prune']}" if joint else name, made[packing])
     call = {
         "prune": tools.prune_weights,
         "quantize": tools.linear_quantize_weights,

@@ -122,7 +122,7 @@ def make_variants(
         path, scratch = folder / f"{place}.mlpackage", folder / "scratch.mlpackage"
         shutil.copytree(base, scratch)
         with opened(scratch) as (model, _, tools):
-            packed(model, tools, {use.name: choice for use in uses}, threshold).save(str(path))
+            packed(model, tools, {use.name: choice for use in uses}, threshold)[0].save(str(path))
         shutil.rmtree(scratch)
         made[str(choice)] = path
     return made

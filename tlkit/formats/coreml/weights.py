@@ -167,7 +167,8 @@ class _Table:
         for op in self._operations:
             name = op.outputs[0].name
             if op.type.startswith("constexpr_"):
-                if name not in self._parts:
+                # Of a mask and the values that it places, the next operation may take only the values.
+                if all(output.name not in self._parts for output in op.outputs):
                     yield self._compressed(op)
             elif name not in self._parts:
                 for key, value in _values(op):
@@ -184,7 +185,9 @@ class _Table:
     def _compressed(self, op: Operation) -> Weight:
         values = list(self._leaves(op))
         blob = next((value.data for value in values if isinstance(value.data, BlobRef)), None)
-        size = sum(_bytes(value.type) for value in values)
+        # Two operations in a row may take one mask.
+        places = {_place(value.data) if isinstance(value.data, BlobRef) else (id(value),): value for value in values}
+        size = sum(_bytes(value.type) for value in places.values())
         return Weight(op.outputs[0].name, self._label(op), _shape(op.outputs[0].type), size, *_place(blob))
 
     def _leaves(self, op: Operation, seen: set[str] | None = None) -> Iterator[Value]:

@@ -27,11 +27,14 @@ def show(result: Compressed) -> RenderableType:
 
     from tlkit.cli.sink.card import card
 
-    share = result.after / result.before if result.before else 1.0
     rows = [("model", str(result.path), "bold"), ("source", result.source, "")]
-    rows += [("size", f"{byte_text(result.before)} → {byte_text(result.after)}, {share:.1%}", "bold")]
+    rows += [("size", _sizes(result.before, result.after), "bold"), ("weights", _sizes(*result.weight_bytes), "")]
     rows += [("for", f"{result.target} and later", ""), *(("weights", note, "") for note in result.notes)]
     return Group(card([*rows, *_verdict(result)]), _table(result))
+
+
+def _sizes(before: int, after: int) -> str:
+    return f"{byte_text(before)} → {byte_text(after)}, {after / before if before else 1.0:.1%}"
 
 
 def _verdict(result: Compressed) -> list[tuple[str, str, str]]:
