@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
+from platform import machine
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,26 +15,40 @@ import numpy as np
 import tlkit.engines.openvino
 import tlkit.formats.gguf
 import tlkit.frontends.gguf
-from tlkit.core.language.runner import check_room, parts
+from tlkit.core.language.runner import check_room
 from tlkit.engines.onnx.keep import Keep, keep_of_files, lowering
 from tlkit.engines.openvino.growing import GrowingSession
+from tlkit.errors import UsageError
 from tlkit.frontends.gguf.decoder import Form
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlkit.core.language.model import LanguageModel
+    from tlkit.frontends.gguf.kit.source import LanguageSource
 
 _MAKERS = tuple(
     Path(str(module.__file__)).parent for module in (tlkit.engines.openvino, tlkit.frontends.gguf, tlkit.formats.gguf)
 )
 """Where the modules lie that make the graph."""
-_CHUNK = 512
-"""Tokens of one call: more make masks and intermediate values large."""
+_CHUNK = 162
+"""Tokens of one call: more make masks and intermediate values large, and are no faster."""
+_FEW, _MANY = 6, 81
+_LARGE = 1 << 22
+"""oneDNN packs matrices of fewer weights in another way for 7 to 80 tokens than for fewer or more (2025 and 2026; its
+``jit_brgemm_inner_product_utils.cpp``)."""
+_PADDED = 24
+"""Tokens from which on it takes less time to compute 81 than to go on by sixes."""
+_HIDDEN = 1 << 30
+"""A place that no token sees."""
 
 
 class OpenVINORunner:
-    """Keys and values stay in OpenVINO; the tokens' vectors are read from the model's file."""
+    """Keys and values stay in OpenVINO; the tokens' vectors are read from the model's file.
+
+    Small matrices would be packed twice if there were calls of 7 to 80 tokens, so such prompts are cut or padded.
+    Rows of padding stay in the cache, where no token sees them.
+    """
 
     exact = True
 
@@ -40,35 +57,60 @@ class OpenVINORunner:
         self.name = f"OpenVINO {version('openvino')}"
         self.context, self.position = context, 0
         self._table = model.source.tensor("token_embd.weight")
+        self._places = np.empty(0, np.int32)
+        self._once = packs_twice(model.source)
         form = Form(1, context, 0, "last", "growing", compressed=True, nested=True)
         keep = keep_of_files(model.files, context, lowering(*_MAKERS)) if cache else Keep(None)
         self._session = GrowingSession(lambda: model.function(form), keep)
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows."""
-        for part in parts(tokens, self.position, self.context):
+        for part in self._parts(tokens):
             found = self._run(part, [len(part) - 1])
         logits: NDArray[np.float32] = found[0]
         return logits
 
     def scores(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows each."""
-        check_room(tokens, self.position, self.context)
-        parts = [tokens[start : start + _CHUNK] for start in range(0, len(tokens), _CHUNK)]
-        return np.concatenate([self._run(part, range(len(part))) for part in parts])
+        return np.concatenate([self._run(part, range(len(part))) for part in self._parts(tokens)])
 
     def rewind(self, position: int) -> None:
         """Forget what was fed after ``position`` tokens."""
         if position < self.position:
             self.position = position
-            self._session.keep(position)
+            rows = int(np.flatnonzero(self._places == position)[0])
+            self._places = self._places[:rows]
+            self._session.keep(rows)
+
+    def _parts(self, tokens: Sequence[int]) -> list[Sequence[int]]:
+        if not tokens:
+            raise UsageError("a text without tokens has no next one", "give a --prompt")
+        check_room(tokens, self.position, self.context)
+        few = self._once and len(tokens) <= _PADDED
+        count = -(-len(tokens) // (_FEW if few else _CHUNK))
+        ends = [len(tokens) * part // count for part in range(count + 1)]
+        return [tokens[start:end] for start, end in pairwise(ends)]
 
     def _run(self, tokens: Sequence[int], last: Sequence[int]) -> NDArray[np.float32]:
         end = self.position + len(tokens)
-        given: dict[str, Any] = {"vectors": self._table.rows(tokens)}
-        given["positions"] = np.arange(self.position, end, dtype=np.int32)
-        given["places"] = np.arange(end, dtype=np.int32)
+        padding = max(_MANY - len(tokens), 0) if self._once and len(tokens) > _FEW else 0
+        vectors, positions = self._table.rows(tokens), np.arange(self.position, end, dtype=np.int32)
+        if padding:
+            vectors = np.concatenate([vectors, np.repeat(vectors[-1:], padding, 0)])
+        hidden = np.full(padding, _HIDDEN, np.int32)
+        self._places = np.concatenate([self._places, positions, hidden])
+        given: dict[str, Any] = {"vectors": vectors, "places": self._places}
+        given["positions"] = np.concatenate([positions, np.zeros(padding, np.int32)])
         given["last"] = np.array(last, np.int32)
         found = self._session.run(given)
         self.position = end
         return found
+
+
+def packs_twice(source: LanguageSource) -> bool:
+    """Whether so much of a model is in small matrices that it pays to have them packed in one way only."""
+    if machine().lower() not in ("x86_64", "amd64"):
+        return False
+    tensors = [tensor for name, tensor in source.tensors.items() if name.startswith("blk.") and len(tensor.shape) > 1]
+    small = sum(tensor.stored for tensor in tensors if math.prod(tensor.shape[-2:]) < _LARGE)
+    return 8 * small > source.stored

@@ -32,6 +32,8 @@ _EXACT = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     "KV_CACHE_PRECISION": "f32",
 }
+_STEADY = 2
+"""Calls for one token, one after another, after which no more is read of the mapped weights."""
 _BREATH = 0.01  # seconds between releases while weights are packed
 
 
@@ -52,17 +54,23 @@ class GrowingSession:
         self._settings = {**_EXACT, "INFERENCE_NUM_THREADS": available_cpus()}
         self._what = f"growing {openvino.get_version()} {sorted(self._settings.items())}"
         self._whole: Future[bool] | None = None
+        self._alike = 0  # calls for one token, one after another
         entry = keep.mapped(self._what)
         if entry is None or not self._restored(entry, known=False):
             self._compile()
 
     def run(self, given: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return a copy of the first output; the caches have more rows after it."""
+        count = len(next(iter(given.values())))
+        self._alike = self._alike + 1 if count == 1 else 0
         try:
-            if self._packed:
-                self._request.infer({**given, **self._fixed})
-            else:
+            if not self._packed:
                 self._first({**given, **self._fixed})
+            elif self._alike <= _STEADY:
+                with _releasing(self._held):
+                    self._request.infer({**given, **self._fixed})
+            else:
+                self._request.infer({**given, **self._fixed})
         except RuntimeError as error:
             raise ExecutionError(f"OpenVINO stopped: {last_line(error)}") from None
         return np.array(self._request.get_output_tensor(0).data, np.float32)

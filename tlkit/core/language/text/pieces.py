@@ -8,27 +8,32 @@ takes seconds; looking up what a text has takes milliseconds. Where the list its
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
+from tlkit.core.language.text.places import Places
+
+_REMEMBERED = 1 << 16  # pieces
 SPACE = "\u2581"
 """SentencePiece's mark for a blank."""
 
 
 class ScoredPieces:
-    """Tokens by their ``places`` (ids), with a score each. ``bytewise`` are the ids of the 256 bytes, empty where there
-    are none; ``whole`` the tokens that are looked for in text before anything else; ``prefixed`` says whether text gets
-    a blank before it."""
+    """Tokens by their ``places`` (ids), with a score each; those in ``apart`` are no pieces of texts. ``bytewise`` are
+    the ids of the 256 bytes, empty where there are none; ``whole`` the tokens that are looked for in text before
+    anything else; ``prefixed`` says whether text gets a blank before it."""
 
     def __init__(
         self,
-        places: Mapping[str, int],
+        places: Places,
+        apart: Set[int],
         scores: Sequence[float],
         bytewise: Sequence[int],
         whole: Mapping[str, int],
         unknown: int,
         prefixed: bool,
     ) -> None:
-        self._places, self._scores, self._bytes = places, scores, bytewise
+        self._tokens, self._apart, self._scores, self._bytes = places, apart, scores, bytewise
+        self._known: dict[str, int | None] = {}
         self._whole, self._unknown, self._prefixed = whole, unknown, prefixed
         self._lengths: dict[str, list[int]] = {}
         for token in whole:
@@ -72,7 +77,7 @@ class ScoredPieces:
             if right < 0:
                 return
             joined = parts[left] + parts[right]
-            place = self._places.get(joined)
+            place = self._place(joined)
             if place is not None:
                 heapq.heappush(queue, (-self._scores[place], left, right, joined))
 
@@ -92,8 +97,17 @@ class ScoredPieces:
             offer(left)
         return [part for part in parts if part]
 
+    def _place(self, piece: str) -> int | None:
+        """Return a piece's id; what was looked up once is remembered."""
+        if piece not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            place = self._tokens.get(piece)
+            self._known[piece] = None if place in self._apart else place
+        return self._known[piece]
+
     def _ids(self, piece: str) -> list[int]:
-        place = self._places.get(piece)
+        place = self._place(piece)
         if place is not None:
             return [place]
         if self._bytes:

@@ -7,6 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from tlkit.core.language.text.pieces import SPACE, ScoredPieces
 from tlkit.core.language.text.vocabularies import StoredVocabulary, made, stored_tokenizer
 from tlkit.errors import LoadError
@@ -59,19 +61,21 @@ class ScoredTokens:
         if not vocabulary.scores:
             raise LoadError(f"{vocabulary.where}: its tokens have no scores", "the file is damaged: get it again")
         self._prefixed = vocabulary.flag("add_space_prefix", True)
-        other = [index for index, kind in enumerate(types) if kind != NORMAL]  # few, where the rest is many
+        other = [int(index) for index in np.flatnonzero(np.asarray(types) != NORMAL)]  # few, where the rest is many
         self._hidden = {index for index in other if types[index] in (CONTROL, UNKNOWN)}
-        places = vocabulary.by_token()
-        whole = {token: places[token] for token in vocabulary.of_type(CONTROL, UNKNOWN, USER)}
+        places = vocabulary.places
+        whole = {
+            token: place
+            for token in vocabulary.of_type(CONTROL, UNKNOWN, USER)
+            if (place := places.get(token)) is not None
+        }
         values = {tokens[index]: index for index in other if types[index] == BYTE}
         bytewise = [values.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
         self._bytes = {index: byte for byte, index in enumerate(bytewise) if index >= 0}
-        for index in other:
-            if types[index] not in (USER, UNUSED) and places.get(tokens[index]) == index:
-                del places[tokens[index]]
+        apart = {index for index in other if types[index] not in (USER, UNUSED)}
         unknown = vocabulary.id("unknown") or 0
         complete = bytewise if len(self._bytes) == 256 else []
-        self._pieces = ScoredPieces(places, vocabulary.scores, complete, whole, unknown, self._prefixed)
+        self._pieces = ScoredPieces(places, apart, vocabulary.scores, complete, whole, unknown, self._prefixed)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
@@ -191,12 +195,7 @@ def _borders(vocabulary: StoredVocabulary) -> tuple[list[int], list[int]]:
 
 def _endings(vocabulary: StoredVocabulary) -> list[int]:
     said = [vocabulary.id(role) for role in ("eos", "eot", "eom")]
-    wanted, named = set(_ENDS), []
-    for index, token in enumerate(vocabulary.tokens):
-        if token in wanted:
-            wanted.remove(token)
-            named.append(index)
-    return [*_there(*said), *named]
+    return list(_there(*said, *map(vocabulary.places.get, _ENDS)))
 
 
 def _there(*ids: int | None) -> Iterator[int]:

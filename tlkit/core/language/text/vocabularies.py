@@ -7,11 +7,16 @@ become merges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tlkit.core.language.text.pieces import SPACE
+from tlkit.core.language.text.places import Places, StoredPlaces
 from tlkit.errors import LoadError, UnavailableError, reason
+from tlkit.formats.gguf.header import GGUFArray, Strings
 from tlkit.formats.gguf.model.pretokenizers import looks_words_up, splits
 from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, UNKNOWN, USER
 
@@ -47,12 +52,15 @@ class StoredVocabulary:
         self.metadata, self.where = metadata, where
         self.model = self._text("model")
         self.pre = self._text("pre") or "default"
-        self.tokens: list[str] = self._list("tokens")
-        if not self.tokens:
+        found = self._list("tokens")
+        if not found:
             raise LoadError(f"{where}: it has no vocabulary", "choose a model file with a tokenizer")
-        if set(map(type, self.tokens)) != {str}:
-            self.tokens = [str(token) for token in self.tokens]
-        if len(self.tokens) > _TOKENS or max(map(len, self.tokens)) > _LONGEST:
+        self.tokens: Sequence[str] = found
+        if isinstance(found, GGUFArray) and found.type == "str":
+            self.tokens = found.strings()
+        elif set(map(type, found)) != {str}:
+            self.tokens = [str(token) for token in found]
+        if len(self.tokens) > _TOKENS or _longest(self.tokens) > _LONGEST:
             raise LoadError(f"{where}: its vocabulary is too large to be one", _DAMAGED)
         self.types = self._numbers("token_type")
         self.scores = self._numbers("scores")
@@ -70,34 +78,55 @@ class StoredVocabulary:
 
     def of_type(self, *types: int) -> list[str]:
         """Return the tokens of these types."""
-        pairs = zip(self.tokens, self.types, strict=False)
-        return [token for token, kind in pairs if kind in types and token]
+        places = np.flatnonzero(np.isin(np.asarray(self.types), types))
+        return [token for place in places if (token := self.tokens[place])]
 
     def by_token(self) -> dict[str, int]:
         """Return ids by token; of tokens that are there twice the first."""
-        found = dict(zip(reversed(self.tokens), range(len(self.tokens) - 1, -1, -1), strict=True))
-        if len(found) < len(self.tokens) // 2:
-            raise LoadError(f"{self.where}: most tokens of its vocabulary are the same", _DAMAGED)
+        tokens = list(self.tokens)
+        found = dict(zip(reversed(tokens), range(len(tokens) - 1, -1, -1), strict=True))
+        self._check_distinct(len(found))
         return found
+
+    @cached_property
+    def places(self) -> Places:
+        """Where tokens are, for looking up few of them; of tokens that are there twice the first."""
+        if not isinstance(self.tokens, Strings):
+            return self.by_token()
+        found = StoredPlaces(self.tokens)
+        self._check_distinct(found.distinct)
+        return found
+
+    def _check_distinct(self, count: int) -> None:
+        if count < len(self.tokens) // 2:
+            raise LoadError(f"{self.where}: most tokens of its vocabulary are the same", _DAMAGED)
 
     def _text(self, key: str) -> str:
         found = self.metadata.get(f"tokenizer.ggml.{key}")
         return found if isinstance(found, str) else ""
 
-    def _list(self, key: str) -> list[Any]:
+    def _list(self, key: str) -> Sequence[Any]:
         found = self.metadata.get(f"tokenizer.ggml.{key}")
         if found is None:
             return []
         if not isinstance(found, Sequence) or isinstance(found, str):
             raise LoadError(f"{self.where}: tokenizer.ggml.{key} is not a list", _DAMAGED)
-        return list(found)
+        return found
 
-    def _numbers(self, key: str) -> list[Any]:
+    def _numbers(self, key: str) -> Sequence[Any]:
         found = self._list(key)
         if found and len(found) != len(self.tokens):
             said = f"{self.where}: it has {len(self.tokens):,} tokens, and tokenizer.ggml.{key} {len(found):,}"
             raise LoadError(said, _DAMAGED)
         return found
+
+
+def _longest(tokens: Sequence[str]) -> int:
+    """Return the characters of the longest token, or a lower number that is enough."""
+    if not isinstance(tokens, Strings):
+        return max(map(len, tokens))
+    sizes = np.diff(np.asarray(tokens.ends), prepend=0) - tokens.step
+    return max((len(tokens[place]) for place in np.flatnonzero(sizes > _LONGEST)), default=0)
 
 
 def made(vocabulary: StoredVocabulary) -> Any:
