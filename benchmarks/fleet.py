@@ -148,13 +148,14 @@ def _killing(every: float) -> Iterator[None]:
 
 
 def _workers() -> list[int]:
-    """Return the processes that run jobs: those below this one whose command line names the worker's module."""
+    """Return the processes that run jobs: workers below this one, the forks of theirs that run a job, Ray's actors."""
     parents, named = {}, []
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
             pid = int(entry.name)
             parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"tlkit.fleet.worker" in (entry / "cmdline").read_bytes():
+            words = (entry / "cmdline").read_bytes()
+            if b"tlkit.fleet.worker" in words or words.startswith(b"ray::Slot"):
                 named.append(pid)
     return [pid for pid in named if _below(pid, parents)]
 
@@ -205,7 +206,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Path:
 def _heads(options: argparse.Namespace, folder: Path) -> None:
     """Run the plan undisturbed, and again with its head killed at random moments."""
     count, rng = options.inspects + options.conversions, random.Random(0)
-    with _cluster(options) as cluster:
+    with local_cluster(options.ray, options.workers) as cluster:
         command = [sys.executable, "-m", "tlkit", "fleet", "", "--jobs", str(options.workers), *cluster, "--quiet"]
         plans = [_plan(options, folder / name) for name in ("one", "two")]
         start = perf_counter()
@@ -243,7 +244,9 @@ def _done(journal: Path) -> int:
 
 def _results(past: Past, folder: Path) -> list[str]:
     """Return what came of a plan's jobs, in an order that two runs share: answers of inspections, weights' hashes."""
-    looked = (item.answer for item in past.done.values() if item.code == 0 and item.answer and "path" in item.answer)
+    # A conversion's answer tells its seconds, and its package's path, which is not the same in both.
+    answers = (item.answer for item in past.done.values() if item.code == 0 and isinstance(item.answer, dict))
+    looked = (answer for answer in answers if "source" not in answer)
     made = sorted((folder / "out").rglob("weight.bin"), key=str)
     hashes = [f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in made]
     codes = sorted(str(item.code) for item in past.done.values())
@@ -251,16 +254,16 @@ def _results(past: Past, folder: Path) -> list[str]:
 
 
 @contextmanager
-def _cluster(options: argparse.Namespace) -> Iterator[list[str]]:
-    """Yield what names the cluster to a command: one of this machine's processes that outlives heads, or none."""
-    if not options.ray:
+def local_cluster(wanted: bool, workers: int) -> Iterator[list[str]]:
+    """Yield what names a Ray cluster to a command: one of this machine's processes that outlives heads, or none."""
+    if not wanted:
         yield []
         return
     # A cluster for these minutes only; bound to loopback, commands beside it do not find its node.
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster  # Ray is an extra
 
-    node = {"num_cpus": options.workers, "include_dashboard": False}
+    node = {"num_cpus": workers, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=node)
     try:
         yield ["--cluster", made.address]

@@ -115,3 +115,27 @@ def test_an_interrupt_leaves_a_journal_to_go_on_with(zoo: Path) -> None:
     assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 4
     past = read(place)
     assert before < set(past.done) and past.twice == 0 and len(past.done) == 123
+
+
+@pytest.mark.slow
+def test_what_a_plan_measures_is_in_its_page_and_its_table(tlkit: Shell, tmp_path: Path) -> None:
+    packages.linear(tmp_path / "net.mlpackage")
+    plan = {
+        "model": [{"path": "net.mlpackage"}],
+        "job": [
+            {
+                "verb": "bench",
+                "options": {"iterations": 5, "warmup": 0, "processes": 1, "engine": "eager"},
+                "matrix": {"units": ["cpu"], "precision": ["f16", "f32"]},
+            }
+        ],
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    page = tmp_path / "page.html"
+    assert tlkit("fleet", tmp_path / "plan.json", "--report", page, "--quiet").code == 0
+    assert "net, precision=f32" in page.read_text()
+    document = tlkit("fleet", tmp_path / "plan.json", "--resume", "--json").json()
+    medians = [str(job["answer"]["rows"][0]["summary"]["median_ns"]) for job in document["jobs"]]
+    rows = list(csv.DictReader(io.StringIO(tlkit("fleet", tmp_path / "plan.json", "--resume", "--format", "csv").out)))
+    assert [(row["row"], row["unit"], row["median_ns"]) for row in rows] == [("cpu", "cpu", found) for found in medians]
+    assert {row["trust"] for row in rows} <= {"good", "fair", "poor"} and rows[0]["machine"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def bench(
     if show:
         checks = _judge(runs[0], limits, baseline)
         _print(sink, runs[0], runs[1:], checks, format, top)
-        _write(runs[0], None, report, force, named)
+        _write(runs[0], None, report, force, named, runs[1:])
         return _leave(runs[0], checks, limits)
     asked: dict[str, Any] = {
         "units": None if units is None else _words(units),
@@ -312,7 +313,14 @@ def _print(
     return sink.answer(document, lambda: render(result, others, checks, top))
 
 
-def _write(result: BenchResult, save: str | None, report: str | None, force: bool, named: list[Path]) -> None:
+def _write(
+    result: BenchResult,
+    save: str | None,
+    report: str | None,
+    force: bool,
+    named: list[Path],
+    others: Sequence[BenchResult] = (),
+) -> None:
     from json import dumps
     from pathlib import Path
 
@@ -334,7 +342,7 @@ def _write(result: BenchResult, save: str | None, report: str | None, force: boo
             append(Path(save), result, dumps(whole))
         if run is None and report is None:
             return
-        write(run, None if report is None else (Path(report), page(result)), force=force, inputs=named)
+        write(run, None if report is None else (Path(report), page(result, others)), force=force, inputs=named)
 
 
 def _leave(

@@ -8,8 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from tlkit.cli.sink import figures
-from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown
+from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
 from tlkit.cli.sink.stream import escaped
+from tlkit.cli.views.bench_matrix import matrix, matrix_figures, plain, several_machines
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
@@ -21,7 +22,15 @@ COLUMNS = (
     *("run", "row", "model", "unit", "batch", "status", "device", "threads", "samples", "median_ns", "mean_ns"),
     *("std_ns", "min_ns", "max_ns", "inferences_per_second", "device_median_ns", "load_first_ns"),
     *("load_warm_ns", "first_inference_ns", "convert_ns", "timer_ns", "peak_bytes", "millijoules"),
-    *("inferences_per_joule", "efficiency_over_cpu", "concurrency", "concurrent_per_second", "trust", "reason"),
+    *(
+        "inferences_per_joule",
+        "efficiency_over_cpu",
+        "concurrency",
+        "concurrent_per_second",
+        "trust",
+        "reason",
+        "machine",
+    ),
 )
 """The columns of every table; after them ``pNN_ns`` for each percentile and ``watts_NAME`` for each counter."""
 
@@ -73,6 +82,7 @@ def _record(index: int, row: Row, run: BenchResult) -> dict[str, Any]:
         "timer_ns": row.timer_ns,
         "peak_bytes": row.peak_bytes,
         "reason": row.reason,
+        "machine": run.machine.cpu,
     }
     if summary:
         values |= {
@@ -124,6 +134,9 @@ def md(result: BenchResult, others: Sequence[BenchResult], checks: Sequence[Chec
         for row in run.rows:
             cells = [row.name, *_cells(row), row.trust.level if row.trust else row.reason or "-"]
             lines.append(_line(cells))
+    if several_machines([result, *others]):
+        found, _ = matrix(matrix_figures([result, *others]))
+        lines += ["", *markdown_table(found.heads, [list(map(plain, line)) for line in found.rows])]
     machine = result.machine
     lines += ["", markdown(f"{machine.cpu}, {machine.cores} cores, {machine.os}; {result.started}")]
     if checks:

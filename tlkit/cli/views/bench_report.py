@@ -9,6 +9,7 @@ from tlkit import __version__
 from tlkit.cli.sink import figures as _figures
 from tlkit.cli.sink.template import Bar, Cell, Piece, Table, chart, render
 from tlkit.cli.views import svg
+from tlkit.cli.views.bench_matrix import matrix, matrix_figures, several_machines
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import OpCost, Row
 from tlkit.core.bench.versus import over_cpu
@@ -20,8 +21,9 @@ _ON_PAPER = {4: (4, 4), 6: (4, 2)}  # up to so many rows: of how many there are 
 _CROWDED = (2, 0)  # of still more
 
 
-def page(result: BenchResult) -> str:
-    """Return the whole page."""
+def page(result: BenchResult, others: Sequence[BenchResult] = ()) -> str:
+    """Return the whole page; with ``others`` of further machines, all medians by model, machine and unit first."""
+    runs = [result, *others]
     names = ", ".join(model.asked for model in result.models)
     measured = [row for row in result.rows if row.summary]
     placed = [row for row in measured if row.placement and (row.placement.ops or len(row.placement.shares) > 1)]
@@ -33,6 +35,7 @@ def page(result: BenchResult) -> str:
         # on paper: a Mac's four settings fill a page
         size="crowded" if len(measured) > max(_ON_PAPER) else "dense" if len(measured) > 2 else "roomy",
         medians=_medians(measured) if len(measured) > 1 else (),
+        matrix=matrix(matrix_figures(runs)) if several_machines(runs) else None,
         latency=_latency(result, measured),
         energy=_energy(result) if result.power_channels else None,
         energy_notes=_energy_notes(result),

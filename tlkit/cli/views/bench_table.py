@@ -12,6 +12,7 @@ from tlkit.cli.sink import figures
 from tlkit.cli.sink.card import Fact, card
 from tlkit.cli.views import bench_sections as sections
 from tlkit.cli.views.bench_formats import over_first
+from tlkit.cli.views.bench_matrix import matrix_figures, narrow_matrix, plain, several_machines
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row
@@ -45,7 +46,18 @@ def render(
         parts += [Text(), Text("─" * 40, "dim"), _facts(other)]
         parts += [Text(), *_titled(_latencies(other)), Text(), *_titled(_costs(other))]
         parts += [Text(), *sections.speedups(over_first(other, result), "Against the first run")]
+    if several_machines([result, *others]):
+        parts += [Text(), Text("─" * 40, "dim"), *_by_machine([result, *others])]
     return Group(*parts)
+
+
+def _by_machine(runs: Sequence[BenchResult]) -> list[RenderableType]:
+    found, notes = narrow_matrix(matrix_figures(runs))
+    table = sections.ruled("Medians by model, machine and unit, and their trust", found.heads[0], list(found.heads[1:]))
+    table.columns[1].justify = "left"
+    for row in found.rows:
+        table.add_row(*map(plain, row))
+    return [*_titled(table), *map(Text, notes)]
 
 
 class _Bars:

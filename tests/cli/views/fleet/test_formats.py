@@ -24,10 +24,10 @@ EVIL = '</td><script>x</script>|"=1+1\x1b[0m'
 def bench(machine: str, *rows: tuple[str, int, str, list[str]]) -> dict[str, object]:
     """What `tlkit bench --json` says of rows: a unit, a median in ns, how far it is trusted, and why not further."""
     told = [
-        {"name": unit, "unit": unit, "summary": {"median_ns": ns}, "trust": {"level": trust, "reasons": why}}
+        {"label": "", "unit": unit, "summary": {"median_ns": ns}, "trust": {"level": trust, "reasons": why}}
         for unit, ns, trust, why in rows
     ]
-    absent = {"name": "gpu", "unit": "gpu", "summary": None, "trust": None, "reason": "not here"}
+    absent = {"label": "", "unit": "gpu", "summary": None, "trust": None, "reason": "not here"}
     return {"machine": {"cpu": machine}, "rows": [*told, absent]}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
 from tlkit.cli.sink.stream import escaped
+from tlkit.cli.views.bench_matrix import MatrixFigure
 from tlkit.words import jsonable
 
 if TYPE_CHECKING:
@@ -20,31 +20,24 @@ MEASURED = ("machine", "row", "unit", "median_ns", "trust")
 _CASES = {"no": "failure", "failed": "failure", "aside": "error", "left": "skipped"}
 
 
-@dataclass(frozen=True)
-class FleetFigure:
-    """A row that a bench job measured: on which machine, on which unit, its median, and how far it can be trusted."""
+def measured(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> Iterator[tuple[str, MatrixFigure]]:
+    """Yield the rows that bench jobs measured, each after its name, in the plan's order.
 
-    job: FleetJob
-    machine: str
-    row: str
-    unit: str
-    median_ns: float
-    trust: str
-    reasons: tuple[str, ...] = ()
-
-
-def measured(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> Iterator[FleetFigure]:
-    """Yield the rows that bench jobs measured, in the plan's order; what a document lacks is left out."""
+    The model of a figure has the job's settings behind it. What a document lacks is left out.
+    """
     for job in result.jobs if jobs is None else jobs:
         outcome = result.outcomes.get(job.key)
         if job.verb != "bench" or outcome is None or not isinstance(outcome.answer, dict):
             continue
-        machine = str((outcome.answer.get("machine") or {}).get("cpu", ""))
+        more = [f"{name}={value}" for name, value in job.settings.items() if name not in ("model", "units")]
+        model, machine = ", ".join([job.settings["model"], *more]), outcome.answer.get("machine") or {}
         for row in outcome.answer.get("rows") or ():
             if summary := row.get("summary"):
                 trust = row.get("trust") or {}
                 level, reasons = str(trust.get("level", "-")), tuple(map(str, trust.get("reasons") or ()))
-                yield FleetFigure(job, machine, row["name"], row["unit"], summary["median_ns"], level, reasons)
+                place = str(machine.get("cpu", "")), row["unit"]
+                figure = MatrixFigure(model, *place, summary["median_ns"], level, reasons)
+                yield row.get("label") or row["unit"], figure
 
 
 def records(result: FleetResult) -> Iterator[dict[str, Any]]:
@@ -62,8 +55,8 @@ def records(result: FleetResult) -> Iterator[dict[str, Any]]:
             "seconds": outcome.seconds if outcome else None,
             "error": result.error(job),
         }
-        rows = list(measured(result, [job]))
-        yield from [record | {name: getattr(row, name) for name in MEASURED} for row in rows] or [record]
+        rows = [figure._asdict() | {"row": name} for name, figure in measured(result, [job])]
+        yield from [record | {name: row[name] for name in MEASURED} for row in rows] or [record]
 
 
 def csv(result: FleetResult) -> str:

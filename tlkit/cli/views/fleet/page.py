@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit import __version__
-from tlkit.cli.sink import figures
 from tlkit.cli.sink.template import Cell, Table, render
-from tlkit.cli.views.fleet.formats import FleetFigure, measured
+from tlkit.cli.views.bench_matrix import matrix
+from tlkit.cli.views.fleet.formats import measured
 from tlkit.cli.views.fleet.table import columns, counted, told
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _SHOWN = 5000
 """Jobs that a page lists; a browser shows no more rows with ease. JSON and CSV have all."""
 _KINDS = {"done": "good", "failed": "poor", "aside": "poor", "no": "why", "left": "why"}
-_TRUST = ("good", "fair", "poor")  # from the best on
 
 
 class _Section(NamedTuple):
@@ -37,7 +36,7 @@ def page(title: str, result: FleetResult, journal: Path) -> str:
     wrong = [job for job in result.jobs if result.status(job) != "done"]
     sections = [
         _jobs("What did not end well", result, wrong),
-        _matrix(list(measured(result))),
+        _matrix(result),
         _by_command(result),
         _jobs("All jobs", result, result.jobs),
     ]
@@ -68,36 +67,9 @@ def _jobs(title: str, result: FleetResult, jobs: Sequence[FleetJob]) -> _Section
     return _Section(title, Table(["model", "job", *settings, "status", "seconds", "answer"], rows), notes)
 
 
-def _matrix(rows: Sequence[FleetFigure]) -> _Section:
-    """Return the table model x machine and unit, each cell a median and its trust, and why what is not good is not."""
-    across = list(dict.fromkeys((row.machine, row.unit) for row in rows))
-    found: dict[str, dict[tuple[str, str], list[FleetFigure]]] = {}
-    for row in rows:
-        found.setdefault(_model(row), {}).setdefault((row.machine, row.unit), []).append(row)
-    cells = [[name, *(_medians(there.get(place, [])) for place in across)] for name, there in found.items()]
-    notes = [
-        f"{_model(row)} on {row.machine}, {row.unit}: {row.trust}: {'; '.join(row.reasons)}"
-        for row in rows
-        if row.reasons
-    ]
-    return _Section("Measured", Table(["model", *(f"{machine}, {unit}" for machine, unit in across)], cells), notes)
-
-
-def _model(row: FleetFigure) -> str:
-    """Return the model of a row, with the settings that are not its unit."""
-    more = [f"{name}={value}" for name, value in row.job.settings.items() if name not in ("model", "units")]
-    return ", ".join([row.job.settings["model"], *more])
-
-
-def _medians(rows: Sequence[FleetFigure]) -> str | Cell:
-    """Return the medians of one place, coloured as the least trusted of them."""
-    if not rows:
-        return "-"
-    known = [row.trust for row in rows if row.trust in _TRUST]
-    return Cell(
-        ", ".join(f"{figures.time(row.median_ns)} {row.trust}" for row in rows),
-        max(known, key=_TRUST.index) if known else "",
-    )
+def _matrix(result: FleetResult) -> _Section:
+    """Return the table model x machine and unit, and why what is not trusted is not."""
+    return _Section("Measured", *matrix([figure for _, figure in measured(result)]))
 
 
 def _by_command(result: FleetResult) -> _Section:
