@@ -74,7 +74,7 @@ def _table(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from tlkit.cli.sink.console import PlainConsole
-    from tlkit.cli.views.bench_table import render
+    from tlkit.cli.views.bench.table import render
     from tlkit.core.bench.bench import bench
 
     result = bench(options.model, units=["gpu", "cpu"], iterations=options.iterations, against="cpu", per_op=True)

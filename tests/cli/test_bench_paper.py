@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.rows import row, run
-from tlkit.cli.views.bench_report import page
+from tlkit.cli.views.bench.report import page
 from tlkit.core.bench.rows import OpCost, Placement
 from tlkit.core.bench.trust import judge
 from tlkit.core.bench.versus import comparisons

@@ -1,7 +1,7 @@
 """Made-up runs, shown: tables, documents for other programs, and the page.
 
-Covers tlkit/cli/views/bench_formats.py, tlkit/cli/views/bench_report.py, tlkit/cli/views/bench_sections.py,
-tlkit/cli/views/bench_table.py, tlkit/cli/views/svg.py.
+Covers tlkit/cli/views/bench/formats.py, tlkit/cli/views/bench/report.py, tlkit/cli/views/bench/sections.py,
+tlkit/cli/views/bench/table.py, tlkit/cli/views/svg.py.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tests.cli.commands import Shell
 from tests.core.rows import row, run
 from tlkit.cli.sink import figures as _figures
 from tlkit.cli.sink.console import PlainConsole
-from tlkit.cli.views import bench_formats
 from tlkit.cli.views import svg as _svg
-from tlkit.cli.views.bench_report import page
-from tlkit.cli.views.bench_table import render
+from tlkit.cli.views.bench import formats as bench_formats
+from tlkit.cli.views.bench.report import page
+from tlkit.cli.views.bench.table import render
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import OpCost, Placement, Row

@@ -204,7 +204,7 @@ def saved_runs() -> list[bytes]:
     """Measurements as `tlkit bench --save` writes them, with everything a row can have."""
     from tests.cli.test_bench_views import RUN
     from tlkit.cli.sink.output import SCHEMA_VERSION, jsonable
-    from tlkit.cli.views.bench_formats import document
+    from tlkit.cli.views.bench.formats import document
 
     text = json.dumps({"schema_version": SCHEMA_VERSION} | jsonable(document(RUN, [], [])))
     return [text.encode()]

@@ -266,7 +266,8 @@ def read_run(case: Path, out: Path, rng: random.Random) -> None:
     """Read a saved measurement and print it in every form, each of which must be sound."""
     from xml.etree import ElementTree
 
-    from tlkit.cli.views import bench_formats, bench_report
+    from tlkit.cli.views.bench import formats as bench_formats
+    from tlkit.cli.views.bench import report as bench_report
     from tlkit.core.bench.saved import load_run
 
     run = load_run(case / "run.json")

@@ -302,13 +302,13 @@ def _judge(result: BenchResult, limits: Limits, baseline: str | None) -> tuple[C
 def _print(
     sink: output.Sink, result: BenchResult, others: list[BenchResult], checks: tuple[Check, ...], format: str, top: int
 ) -> None:
-    from tlkit.cli.views import bench_formats
+    from tlkit.cli.views.bench import formats
 
-    document = bench_formats.document(result, others, checks)
+    document = formats.document(result, others, checks)
     if format in ("csv", "jsonl", "md", "junit"):
-        made = getattr(bench_formats, format)(result, others, checks)
+        made = getattr(formats, format)(result, others, checks)
         return sink.answer(document, made)
-    from tlkit.cli.views.bench_table import render
+    from tlkit.cli.views.bench.table import render
 
     return sink.answer(document, lambda: render(result, others, checks, top))
 
@@ -324,8 +324,8 @@ def _write(
     from json import dumps
     from pathlib import Path
 
-    from tlkit.cli.views.bench_formats import document
-    from tlkit.cli.views.bench_report import page
+    from tlkit.cli.views.bench.formats import document
+    from tlkit.cli.views.bench.report import page
     from tlkit.core.bench.saved import SUFFIXES, append
     from tlkit.core.bench.saved import save as write
     from tlkit.host.interrupt import last_output

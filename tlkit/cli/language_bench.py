@@ -95,7 +95,7 @@ def _shown(found: LanguageBench) -> RenderableType:
     from rich.text import Text
 
     from tlkit.cli.sink import figures
-    from tlkit.cli.views.bench_sections import trust_lines
+    from tlkit.cli.views.bench.sections import trust_lines
 
     several = len(found.starts) > 1
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -34,7 +34,7 @@ COMMANDS = [
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from tlkit.cli.views.bench_formats import document
+    from tlkit.cli.views.bench.formats import document
     from tlkit.words import jsonable
 
     packages.classifier(tmp_path / "net.mlpackage")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.core.rows import row, run
-from tlkit.cli.views.bench_formats import document
+from tlkit.cli.views.bench.formats import document
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import Load, OpCost, Placement, Row, Trust
 from tlkit.core.bench.saved import append, check_history, load_history, load_run, save

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
 from tlkit.cli.sink.stream import escaped
-from tlkit.cli.views.bench_matrix import MatrixFigure
+from tlkit.cli.views.bench.matrix import MatrixFigure
 from tlkit.words import jsonable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit import __version__
 from tlkit.cli.sink.template import Cell, Table, render
-from tlkit.cli.views.bench_matrix import matrix
+from tlkit.cli.views.bench.matrix import matrix
 from tlkit.cli.views.fleet.formats import measured
 from tlkit.cli.views.fleet.table import columns, counted, told
 

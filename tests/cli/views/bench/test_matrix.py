@@ -13,8 +13,8 @@ import pytest
 
 from tests.cli.commands import Shell
 from tests.core.rows import row, run
-from tlkit.cli.views.bench_formats import document
-from tlkit.cli.views.bench_matrix import MatrixFigure, matrix, narrow_matrix, plain
+from tlkit.cli.views.bench.formats import document
+from tlkit.cli.views.bench.matrix import MatrixFigure, matrix, narrow_matrix, plain
 from tlkit.core.bench.saved import append
 from tlkit.words import jsonable
 

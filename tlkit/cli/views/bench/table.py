@@ -10,9 +10,9 @@ from rich.text import Text
 
 from tlkit.cli.sink import figures
 from tlkit.cli.sink.card import Fact, card
-from tlkit.cli.views import bench_sections as sections
-from tlkit.cli.views.bench_formats import over_first
-from tlkit.cli.views.bench_matrix import matrix_figures, narrow_matrix, plain, several_machines
+from tlkit.cli.views.bench import sections
+from tlkit.cli.views.bench.formats import over_first
+from tlkit.cli.views.bench.matrix import matrix_figures, narrow_matrix, plain, several_machines
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row

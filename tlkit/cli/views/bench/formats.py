@@ -10,7 +10,7 @@ from typing import Any
 from tlkit.cli.sink import figures
 from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
 from tlkit.cli.sink.stream import escaped
-from tlkit.cli.views.bench_matrix import matrix, matrix_figures, plain, several_machines
+from tlkit.cli.views.bench.matrix import matrix, matrix_figures, plain, several_machines
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.gate import Check
 from tlkit.core.bench.rows import Row

@@ -9,7 +9,7 @@ from tlkit import __version__
 from tlkit.cli.sink import figures as _figures
 from tlkit.cli.sink.template import Bar, Cell, Piece, Table, chart, render
 from tlkit.cli.views import svg
-from tlkit.cli.views.bench_matrix import matrix, matrix_figures, several_machines
+from tlkit.cli.views.bench.matrix import matrix, matrix_figures, several_machines
 from tlkit.core.bench.bench import BenchResult
 from tlkit.core.bench.rows import OpCost, Row
 from tlkit.core.bench.versus import over_cpu

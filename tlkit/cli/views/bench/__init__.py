@@ -1,0 +1,1 @@
+"""What `tlkit bench` shows of a measurement."""
