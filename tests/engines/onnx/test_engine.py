@@ -210,6 +210,24 @@ def test_several_streams_give_each_caller_its_own_answer(name: str, tmp_path: Pa
     )
 
 
+def test_f16_weights_of_a_large_model_are_widened_as_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlkit.mil.ops.kit.narrow.FROM", 1)
+    path = packages.stack(tmp_path / "net.mlpackage", 3, 1024)
+    x = np.linspace(-2, 2, 1024, dtype=np.float32).reshape(1, -1)
+    sessions = []
+    for limit in (0, 1 << 30):
+        monkeypatch.setattr("tlkit.engines.onnxruntime.runtime.LARGE", limit)
+        engine = _engine("onnxruntime", load_model(path).function, path)
+        wanted = load_model(path, engine="eager").predict({"x": x})["y"]
+        for _ in range(2):
+            np.testing.assert_allclose(engine.run({"x": x})["y"], wanted, atol=2**-11 * np.abs(wanted).max())
+        sessions += engine._sessions.values()
+    found, other = (item._session for item in sessions)  # type: ignore[attr-defined]
+    assert [len(item.get_inputs()) for item in (found, other)] == [4, 1]
+
+
 def test_another_weight_is_another_key(tmp_path: Path) -> None:
     path = packages.linear(tmp_path / "net.mlpackage")
     before = load_model(path, engine="onnxruntime").predict({"x": X})["y"]

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tlkit.engines.onnx.keep import LARGE
 from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
 from tlkit.errors import ExecutionError, reason
@@ -35,17 +38,31 @@ class OnnxRuntime:
         return f"{onnxruntime.__version__} {self.precision} {threads()}"
 
     def compile(self, model: OnnxModel, *, keep: bool = True) -> OnnxRuntimeSession:
-        """Compile an ONNX model; ONNX Runtime reads large constants where they lie."""
+        """Compile an ONNX model; ONNX Runtime reads large constants where they lie.
+
+        The f16 weights of a large model are inputs, which each inference widens one by one: as constants they would
+        all be widened, transposed and packed, each time into a copy.
+        """
         from onnx import TensorProto
 
+        narrow = {name: array for name, array in model.apart.items() if array.dtype == np.float16}
+        if sum(array.nbytes for array in narrow.values()) <= LARGE:
+            narrow = {}
         for tensor in model.message.graph.initializer:
-            if tensor.name in model.apart:
+            if tensor.name in model.apart and tensor.name not in narrow:
                 tensor.data_location = TensorProto.EXTERNAL
                 tensor.external_data.add(key="location", value=tensor.name)
-        held = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in model.apart.items()}
-        data = model.message.SerializeToString()
-        if not keep:
-            return OnnxRuntimeSession(_session(data, None, self.streams, held), None, self.streams, held)
+        held = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in model.apart.items()
+            if name not in narrow
+        }
+        if narrow:
+            _widen_late(model.message.graph)
+        data = model.with_inputs(narrow)
+        if narrow or not keep:
+            session = _session(data, None, self.streams, held, planned=not narrow)
+            return OnnxRuntimeSession(session, None, self.streams, held, narrow)
         with temporary_files("tlkit-onnxruntime-") as folder:
             optimized = folder / "optimized.ort"
             session = _session(data, optimized, self.streams, held)
@@ -60,10 +77,29 @@ class OnnxRuntime:
         return OnnxRuntimeSession(_session(blob, None, self.streams), blob, self.streams)
 
 
-def _session(model: bytes, optimized: Path | None, streams: int, held: Mapping[str, Any] | None = None) -> Any:
+def _widen_late(graph: Any) -> None:
+    """Move what widens weights to the front of the graph.
+
+    ONNX Runtime orders nodes from the outputs back, and what comes later in the graph first: so it widens a weight when
+    all else that its product needs is there, and else it would widen all of them before the first product.
+    """
+    known, first, then = {item.name for item in graph.initializer}, [], []
+    for node in graph.node:
+        early = bool(node.input) and all(name in known for name in node.input)
+        known.update(node.output if early else ())
+        (first if early else then).append(node)
+    del graph.node[:]
+    graph.node.extend([*first, *then])
+
+
+def _session(
+    model: bytes, optimized: Path | None, streams: int, held: Mapping[str, Any] | None = None, *, planned: bool = True
+) -> Any:
+    """Return a session; ``planned`` lets it keep one block of memory for all values of an inference."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = max(1, threads() // streams)
     settings.log_severity_level = 4
+    settings.enable_mem_pattern = planned
     if optimized is not None:
         settings.optimized_model_filepath = str(optimized)
         settings.add_session_config_entry("session.save_model_format", "ORT")
@@ -76,14 +112,24 @@ def _session(model: bytes, optimized: Path | None, streams: int, held: Mapping[s
 
 
 class OnnxRuntimeSession:
-    """A session; ``blob`` is its optimized graph, ``held`` the constants that it reads where they lie."""
+    """A session; ``blob`` is its optimized graph, ``held`` the constants that it reads where they lie, and ``narrow``
+    those that are given to it as inputs."""
 
-    def __init__(self, session: Any, blob: bytes | None, streams: int, held: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        session: Any,
+        blob: bytes | None,
+        streams: int,
+        held: Mapping[str, Any] | None = None,
+        narrow: Mapping[str, Array] | None = None,
+    ) -> None:
         self._session, self._blob, self.streams, self._held = session, blob, streams, held
+        self._narrow = narrow or {}
 
     def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
         """Return a call that runs on ``inputs``, which ONNX Runtime reads where they are."""
-        given = {item.name: inputs[input_place([item.name])] for item in self._session.get_inputs()}
+        asked = [item.name for item in self._session.get_inputs()]
+        given = {name: self._narrow[name] if name in self._narrow else inputs[input_place([name])] for name in asked}
 
         def call() -> Sequence[Array]:
             try:

@@ -44,7 +44,7 @@ class OpenVINORuntime:
     def compile(self, model: OnnxModel, *, keep: bool = True) -> OpenVINOSession:
         """Compile an ONNX model; OpenVINO reads large constants where they lie."""
         try:
-            return OpenVINOSession(self._fastest(_message(model), model.apart))
+            return OpenVINOSession(self._fastest(model.with_inputs(model.apart), model.apart))
         except RuntimeError as error:
             raise UnsupportedGraph(f"OpenVINO refuses the graph: {last_line(error)}") from None
 
@@ -68,18 +68,6 @@ class OpenVINORuntime:
         found = {"INFERENCE_PRECISION_HINT": computed, "INFERENCE_NUM_THREADS": threads()}
         found["PERFORMANCE_HINT"] = "LATENCY" if self.streams == 1 else "THROUGHPUT"
         return found | ({"NUM_STREAMS": min(self.streams, threads())} if self.streams > 1 else {})
-
-
-def _message(model: OnnxModel) -> bytes:
-    """Return the model as a message that has its large constants as inputs: it need not hold them."""
-    from onnx import helper
-
-    message = model.message
-    for tensor in [item for item in message.graph.initializer if item.name in model.apart]:
-        message.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        message.graph.initializer.remove(tensor)
-    serialized: bytes = message.SerializeToString()
-    return serialized
 
 
 def _read(message: bytes, apart: Mapping[str, Array], blocked: bool) -> Any:

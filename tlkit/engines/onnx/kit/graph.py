@@ -6,7 +6,7 @@ and unknown for what a lowering makes on the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,17 @@ class OnnxModel:
 
     message: onnx.ModelProto
     apart: dict[str, np.ndarray[Any, Any]]
+
+    def with_inputs(self, names: Container[str]) -> bytes:
+        """Return the message with constants of these names as inputs instead, after those that there are."""
+        from onnx import helper
+
+        graph = self.message.graph
+        for tensor in [item for item in graph.initializer if item.name in names]:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+            graph.initializer.remove(tensor)
+        serialized: bytes = self.message.SerializeToString()
+        return serialized
 
 
 _INPUT = "input:"
