@@ -83,7 +83,9 @@ def _widen_late(graph: Any) -> None:
     ONNX Runtime orders nodes from the outputs back, and what comes later in the graph first: so it widens a weight when
     all else that its product needs is there, and else it would widen all of them before the first product.
     """
-    known, first, then = {item.name for item in graph.initializer}, [], []
+    known = {item.name for item in graph.initializer}
+    first: list[Any] = []
+    then: list[Any] = []
     for node in graph.node:
         early = bool(node.input) and all(name in known for name in node.input)
         known.update(node.output if early else ())
