@@ -1,6 +1,7 @@
 """Two models of any kind on the same inputs: what belongs together, what is said, and when they differ.
 
-Covers tlkit/core/judge/side.py, tlkit/core/judge/sides.py, tlkit/core/judge/source.py, tlkit/core/judge/inputs.py.
+Covers tlkit/core/judge/side.py, tlkit/core/judge/sides.py, tlkit/core/judge/source.py, tlkit/core/judge/inputs.py,
+tlkit/core/judge/pair.py, tlkit/core/judge/outputs.py.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from onnx import TensorProto, helper
 
 from tests.formats import packages
 from tlkit.core.convert.capture.cases import Case
-from tlkit.core.judge.compare import compare, match_outputs
+from tlkit.core.judge.compare import compare
 from tlkit.core.judge.inputs import index_ranges
+from tlkit.core.judge.outputs import match_outputs
 from tlkit.core.judge.sides import PackageSide
 from tlkit.core.model.load import load_model
 from tlkit.engines.torch.engine import TorchEngine
@@ -140,6 +142,48 @@ def test_what_does_not_fit_lists_both_sides(linear: Path, tmp_path: Path, source
     with pytest.raises(UsageError, match="what does it take"):
         compare(f"{source}:Net", f"{source}:Shifted")
     assert not compare(f"{source}:Net", f"{source}:Shifted", ports=["x=1x4"]).ok
+
+
+def test_pictures_that_one_side_does_not_take_are_refused(tmp_path: Path) -> None:
+    """Grey 2x2 beside colour 2x2, and beside grey 4x4: both sides are in the message, and nothing has run."""
+    grey = packages.classifier(tmp_path / "grey.mlpackage")
+    kinds = packages.FEATURES.ImageFeatureType
+    for name, side, space in (("colour", 2, kinds.RGB), ("larger", 4, kinds.GRAYSCALE)):
+        other = packages.classifier(tmp_path / f"{name}.mlpackage")
+        (file,) = other.rglob("*.mlmodel")
+        model = packages.MODEL.Model.FromString(file.read_bytes())
+        image = model.description.input[0].type.imageType
+        image.width, image.height, image.colorSpace = side, side, space
+        file.write_bytes(model.SerializeToString())
+        taken = f"image 1x{3 if name == 'colour' else 1}x{side}x{side}"
+        with pytest.raises(UsageError, match=rf"{name}.mlpackage takes {taken}; given are image 1x1x2x2"):
+            compare(grey, other)
+    with pytest.raises(LoadError, match="no such file"):
+        compare(tmp_path / "absent.mlpackage", grey)
+
+
+def test_a_source_of_pixels_is_told_what_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "sum.py").write_text(
+        "import torch\nclass Sum(torch.nn.Module):\n    def forward(self, image):\n        return image.sum((2, 3))\n"
+    )
+    notes: list[str] = []
+    with pytest.raises(UsageError, match="no outputs match"):
+        compare(packages.classifier(tmp_path / "grey.mlpackage"), f"{tmp_path}/sum.py:Sum", note=notes.append)
+    assert any("0 to 255" in note and "--image image=1x1x2x2:GRAYSCALE:scale=1/255" in note for note in notes)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_open_length_is_that_of_the_other_side(tmp_path: Path, turned: bool) -> None:
+    """An ONNX file that takes any length beside a package of one: either way round both run at the package's."""
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "n"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "open", ports[:1], ports[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "open.onnx"
+    )
+    fixed = packages.relu(tmp_path / "fixed.mlpackage", (1, 12), (1, 12))
+    pair = (tmp_path / "open.onnx", fixed)
+    found = compare(*(pair[::-1] if turned else pair), save_worst=tmp_path / "worst.npz")
+    assert found.ok and np.load(tmp_path / "worst.npz")["x"].shape == (1, 12)
 
 
 def test_a_nan_in_the_reference_is_said(linear: Path, tmp_path: Path) -> None:

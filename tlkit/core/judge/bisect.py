@@ -23,7 +23,8 @@ from tlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from tlkit.core.convert.capture.cases import Case
-    from tlkit.core.judge.compare import Judgement, TwoSides
+    from tlkit.core.judge.compare import Judgement
+    from tlkit.core.judge.pair import TwoSides
 
 FLOOR_DB, ABOVE_DB, STRICT_DB = 26.0, 10.0, 80.0
 """Below what signal to noise a value strays: what f16's limit allows, or this much above the worst output."""

@@ -6,7 +6,6 @@ a time. Where they part inside is :mod:`bisect`'s question.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,24 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.core.compare.difference import TOLERANCES, Tolerance, cosine
+from tlkit.core.compare.difference import TOLERANCES, Tolerance
 from tlkit.core.compare.figures import METRICS, OutputFigures, Tally
 from tlkit.core.compare.models import Trial, Verification
 from tlkit.core.compare.models import compare as compare_trials
-from tlkit.core.judge.side import HowToOpen, Side, paired_inputs, side_error
-from tlkit.core.judge.sides import open_side
+from tlkit.core.judge.outputs import chosen, match_outputs, renamed
+from tlkit.core.judge.pair import TwoSides, two_ways
+from tlkit.core.judge.side import HowToOpen
 from tlkit.core.run.run import read_saved
-from tlkit.errors import TlkitError, UsageError
+from tlkit.errors import UsageError
 from tlkit.host.goals import files_named
 from tlkit.host.staging import prepare, staged
 from tlkit.mil.units.profiles import AUTO, DEFAULT, profile_named, rules
 from tlkit.ports.parse import parse_ports
-from tlkit.ports.shapes import shape_text
 
 if TYPE_CHECKING:
     from tlkit.core.convert.capture.cases import Case
     from tlkit.core.judge.bisect import Bisection
-    from tlkit.types import TensorSpec
 
 Array = NDArray[Any]
 Outputs = Mapping[str, Any]
@@ -145,7 +143,9 @@ def compare(
 
     _check_metrics(metrics)
     check_folder(Path(samples) if samples is not None else None)
-    hows = _hows(precision, engine, emulate or DEFAULT, HowToOpen(unit=unit, function=function, trust=trust, chip=chip))
+    hows = two_ways(
+        precision, engine, emulate or DEFAULT, HowToOpen(unit=unit, function=function, trust=trust, chip=chip)
+    )
     if b is None and hows[0] == hows[1]:
         raise UsageError(
             "nothing to compare with", "name a second model, or give --precision f32,f16 or --emulate mil,ane"
@@ -190,88 +190,6 @@ def across(a: str | os.PathLike[str] | Any, profiles: Sequence[str], **settings:
     return tuple(compare(a, emulate=f"{profiles[0]},{other}", **settings) for other in profiles[1:])
 
 
-class TwoSides:
-    """The two sides, opened when they are needed and let go when they have run; and what they gave."""
-
-    def __init__(self, texts: tuple[Any, Any], hows: tuple[HowToOpen, HowToOpen]) -> None:
-        self.texts, self.hows = texts, hows
-        self._open: dict[int, Side] = {}
-        self.outputs: dict[int, list[Outputs]] = {}
-        self.told: dict[int, tuple[str, str, bool]] = {}
-        self.rests_on: dict[int, str] = {}
-        self._names: list[str] = []
-
-    def side(self, index: int) -> Side:
-        """Return side 0 or 1, opening it if it is not."""
-        if index not in self._open:
-            self._open[index] = open_side(self.texts[index], self.hows[index])
-        side = self._open[index]
-        self.told[index] = (side.text, side.told, side.half)
-        return side
-
-    def cases(
-        self,
-        ports: tuple[TensorSpec, ...],
-        inputs: Sequence[str],
-        shapes: Sequence[str],
-        samples: str | os.PathLike[str] | None,
-        count: int,
-        seed: int,
-        note: Callable[[str], None],
-    ) -> tuple[Case, ...]:
-        """Return the inputs to run on, for the ports of the first side that has some (``ports`` before both)."""
-        from tlkit.core.judge.inputs import given_cases, source_ports  # late: it imports torch
-
-        found = ports or self.side(0).inputs or self.side(1).inputs or self.side(0).ports() or self.side(1).ports()
-        found = source_ports(found or (), self.side(0).text)
-        sides = [self.side(index) for index in (0, 1)]
-        folder = None if samples is None else Path(samples)
-        cases = given_cases(
-            found, sides, inputs=inputs, shapes=shapes, samples=folder, count=count, seed=seed, note=note
-        )
-        for side in sides:
-            if side.inputs is not None:
-                paired_inputs(cases[0], side.inputs, side.text)  # before either is loaded
-        return cases
-
-    def run(self, cases: Sequence[Case]) -> tuple[list[Outputs], list[Outputs]]:
-        """Run each side on all cases; the first is let go before the second is loaded."""
-        self._names = [case.name for case in cases]
-        # A source is loaded once it is open: it runs first, and goes.
-        order = sorted((0, 1), key=lambda index: self.side(index).inputs is not None)
-        for index in order:
-            side = self.side(index)
-            try:
-                self.outputs[index] = [side.run(case) for case in cases]
-                self.rests_on[index] = side.rests_on
-            except TlkitError as error:
-                raise side_error(side, error) from error
-            finally:
-                del side
-                self._open.pop(index, None)
-                gc.collect()  # a lowered graph refers to itself: its expanded weights would stay beside the other's
-        return self.outputs[0], self.outputs[1]
-
-    def place(self, case: Case) -> int:
-        """Return the number of a case that has run."""
-        return self._names.index(case.name)
-
-
-def _hows(precision: str, engine: str, emulate: str, both: HowToOpen) -> tuple[HowToOpen, HowToOpen]:
-    def two(text: str, flag: str) -> tuple[str, str]:
-        parts = [part.strip() for part in text.split(",")]
-        if len(parts) > 2 or not all(parts):
-            raise UsageError(f"{flag} {text}: one for both sides, or two with a comma", f"such as {flag} f32,f16")
-        return parts[0], parts[-1]
-
-    pairs = zip(two(precision, "--precision"), two(engine, "--engine"), two(emulate, "--emulate"), strict=True)
-    first, second = (
-        replace(both, precision=exact, engine=how, emulate=None if name == DEFAULT else name)
-        for exact, how, name in pairs
-    )
-    return first, second
-
-
 def _check_metrics(metrics: Sequence[str]) -> None:
     unknown = next((name for name in metrics if name not in METRICS), None)
     if unknown is not None:
@@ -285,7 +203,7 @@ def _judged(pair: TwoSides, cases: Sequence[Case], limits: Agreement, with_iou: 
     tolerance = limits.tolerance(half)
     tally = Tally(matched, with_iou)
     trials = [
-        Trial(case.name, partial(_chosen, one, matched), partial(_other, one, other, matched))
+        Trial(case.name, partial(chosen, one, matched), partial(renamed, one, other, matched))
         for case, one, other in zip(cases, ours, theirs, strict=True)
     ]
     found = compare_trials(trials, tolerance, each=tally)
@@ -315,80 +233,6 @@ def _limits_text(limits: Agreement, tolerance: Tolerance, half: bool) -> str:
     told = ", ".join(f"{name} {value:g}" for name, value in names.items() if value is not None)
     asked = limits != Agreement()
     return told if asked else f"{told} (what convert asks of {'f16' if half else 'f32'})"
-
-
-def match_outputs(ours: Outputs, theirs: Outputs, a: str, b: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the outputs that belong together, by a's names, and notes on those not matched by name.
-
-    By name first, then by shape where one of each is left, then by values that are close, then by order. UsageError,
-    with both lists, where none match.
-    """
-    ours = {name: value for name, value in ours.items() if not isinstance(value, str | int)}
-    theirs = {name: value for name, value in theirs.items() if not isinstance(value, str | int)}
-    matched = {name: name for name in ours if name in theirs and _size(ours[name]) == _size(theirs[name])}
-    left = [name for name in ours if name not in matched]
-    rest = [name for name in theirs if name not in matched.values()]
-    notes = []
-    for name in list(left):
-        alike = [other for other in rest if _size(theirs[other]) == _size(ours[name])]
-        same = [other for other in left if _size(ours[other]) == _size(ours[name])]
-        # As many alike must be left on both sides: else nothing says which have no counterpart.
-        if alike and len(alike) == len(same):
-            matched[name], how = _nearest(ours[name], {other: theirs[other] for other in alike})
-            left.remove(name)
-            rest.remove(matched[name])
-            notes.append(f"output {name} of a is compared with {matched[name]} of b, matched by its shape{how}")
-    if not matched:
-        lists = [", ".join(f"{name} {_shape_text(value)}" for name, value in side.items()) for side in (ours, theirs)]
-        raise UsageError(f"no outputs match: {a} has {lists[0]}; {b} has {lists[1]}", "compare models of one kind")
-    notes += [f"output {name} of a has no counterpart in b" for name in left]
-    notes += [f"output {name} of b has no counterpart in a" for name in rest]
-    return {name: matched[name] for name in ours if name in matched}, tuple(notes)
-
-
-def _nearest(one: Any, others: Mapping[str, Any]) -> tuple[str, str]:
-    """Return which of several outputs of one size ``one`` is, and how that was told: by its values, else the first."""
-    if len(others) == 1:
-        return next(iter(others)), ""
-    reference = np.nan_to_num(_flat(one))
-    ranked = sorted(others, key=lambda name: -cosine(reference, np.nan_to_num(_flat(others[name]))))
-    if cosine(reference, np.nan_to_num(_flat(others[ranked[0]]))) >= _ALIKE:
-        return ranked[0], " and its values"
-    return next(iter(others)), " and place"
-
-
-_ALIKE = 0.98  # the cosine from which two outputs are taken for one where only their shapes agree
-
-
-def _flat(value: Any) -> Array:
-    array = np.fromiter(value.values(), np.float64, len(value)) if isinstance(value, Mapping) else np.asarray(value)
-    return np.asarray(array, np.float64).ravel()
-
-
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, Mapping) else int(np.asarray(value).size)
-
-
-def _shape_text(value: Any) -> str:
-    return f"{len(value)} classes" if isinstance(value, Mapping) else shape_text(np.shape(value)) or "scalar"
-
-
-def _chosen(outputs: Outputs, matched: Mapping[str, str]) -> Outputs:
-    return {name: outputs[name] for name in matched}
-
-
-def _other(ours: Outputs, theirs: Outputs, matched: Mapping[str, str]) -> Outputs:
-    """Return b's outputs under a's names, in a's shapes where only those differ."""
-    return {name: _reshaped(ours[name], theirs[other]) for name, other in matched.items()}
-
-
-def _reshaped(one: Any, other: Any) -> Any:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return other
-    if isinstance(one, Mapping):
-        return np.ravel(np.asarray(other))
-    array = np.fromiter(other.values(), np.float64, len(other)) if isinstance(other, Mapping) else np.asarray(other)
-    return array.reshape(np.shape(one)) if array.size == np.size(one) else array
 
 
 def _case(cases: Sequence[Case], name: str) -> Case:

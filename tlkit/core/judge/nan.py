@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tlkit.core.convert.capture.cases import Case
-from tlkit.core.judge.compare import TwoSides
 from tlkit.core.judge.inner import InnerValue, Inside
 from tlkit.core.judge.inside import inside_of
 from tlkit.core.judge.matching import canonical
+from tlkit.core.judge.pair import TwoSides
 from tlkit.core.judge.reasons import why
 from tlkit.core.judge.side import HowToOpen
 from tlkit.errors import UsageError

@@ -78,10 +78,14 @@ def paired_inputs(case: Case, ports: Sequence[TensorSpec], text: str) -> dict[st
     if len(wanted) == len(given):
         found |= {port.name: (port, value) for port, value in zip(wanted, given.values(), strict=True)}
         given.clear()
-    if given or any(port.name not in found for port in wanted):
+    apart = any(_apart(port, value) for port, value in found.values())
+    if given or apart or any(port.name not in found for port in wanted):
         here = ", ".join(f"{port.name} {shape_text(port.shape)}" for port in ports) or "none"
         there = ", ".join(f"{port.name} {shape_text(port.shape)}" for port in case.ports) or "none"
-        raise UsageError(f"the inputs do not match: {text} takes {here}; given are {there}", "give both one set")
+        raise UsageError(
+            f"the inputs do not match: {text} takes {here}; given are {there}",
+            "compare models with the same inputs; --shape fixes one of a flexible shape",
+        )
     return found
 
 
@@ -91,6 +95,39 @@ def _fits(port: TensorSpec, value: Any) -> bool:
     shape = value.shape if value.dtype != np.uint8 or value.ndim != 3 else (1, *value.shape)
     same = (port.dtype or "float32").startswith("int") == (value.dtype.kind == "i")
     return same and len(port.shape) == len(shape) and all(a in (b, 1) for a, b in zip(port.shape, shape, strict=True))
+
+
+def _apart(port: TensorSpec, value: Any) -> bool:
+    """Whether ``port`` cannot take ``value``: it has another number of elements, or as a picture other channels or
+    another size. Where the lengths are open, the side says so itself when it runs."""
+    if not isinstance(value, np.ndarray) or port.kind not in ("tensor", "image") or not port.shape or port.sequences:
+        return False
+    picture = value.dtype == np.uint8 and value.ndim == 3
+    shape = (1, *value.shape) if picture else value.shape
+    if port.image is not None and picture:
+        return shape[1] != port.shape[1] or not takes(port, shape)
+    return not port.flexible and not takes(port, shape) and int(np.prod(port.shape)) != value.size
+
+
+def takes(port: TensorSpec, shape: Sequence[int]) -> bool:
+    """Whether a port's own shapes have ``shape`` among them."""
+    if port.listed:
+        return tuple(shape) in port.listed
+    spans = port.spans
+    return len(spans) == len(shape) and all(low <= size <= high for size, (low, high) in zip(shape, spans, strict=True))
+
+
+def meeting(ports: Sequence[TensorSpec], others: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Return ``ports``, those of a flexible shape at that of the other side's port of the same name (or, of as many, in
+    the same place), where they take that."""
+    named = {port.name: port for port in others}
+    found = []
+    for place, port in enumerate(ports):
+        alike = others[place] if len(others) == len(ports) else None
+        other = named.get(port.name, alike)
+        at = other.shape if other is not None and port.flexible and takes(port, other.shape) else port.shape
+        found.append(port if at == port.shape else port.taking(at, port.ranges, port.enumerated))
+    return tuple(found)
 
 
 def side_error(side: Side, error: TlkitError) -> TlkitError:

@@ -34,6 +34,8 @@ def open_side(text: str | Path | Any, how: HowToOpen) -> Side:
     if path is not None and path.suffix == ".npz":
         return Saved(path)
     found: sniff.Format | None = None
+    if path is not None and path.suffix in _FILES and not path.exists():
+        raise LoadError(f"{path}: no such file or folder", "check the path")
     if path is not None and path.exists():
         try:
             found = sniff.detect(path)
@@ -47,6 +49,10 @@ def open_side(text: str | Path | Any, how: HowToOpen) -> Side:
     from tlkit.core.judge.source import SourceSide  # late: it imports torch
 
     return SourceSide(text, trust=how.trust)
+
+
+_FILES = {".mlpackage", ".mlmodel", ".mlmodelc", ".onnx", ".pt", ".pt2", ".pth", ".zip"}
+"""What is no module's name: a source may be ``package.module:callable``."""
 
 
 def _package_settings(how: HowToOpen) -> dict[str, Any]:
@@ -97,9 +103,9 @@ class OnnxSide(Side):
 
     def __init__(self, path: Path) -> None:
         self.path, self.text, self.told = path, str(path), "ONNX, onnxruntime"
-        # ONNX's int64 is the int32 of cases, and a length with a name comes from the other side, or from --shape.
+        # ONNX's int64 is the int32 of cases, and a length with a name is the other side's, or --shape's.
         self.inputs = tuple(
-            TensorSpec(port.name, "int32" if port.dtype.startswith(("int", "bool")) else "float32", _fixed(port.shape))
+            TensorSpec(port.name, _type(port.dtype), _fixed(port.shape), ranges=port.ranges)
             for port in inspect(path).inputs
         )
 
@@ -153,6 +159,10 @@ def session_of(path: Path, model: bytes | None = None) -> Any:
         return onnxruntime.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise LoadError(f"{path}: onnxruntime does not load it: {reason(error)}", "check the file") from error
+
+
+def _type(dtype: str) -> str:
+    return "int32" if dtype.startswith(("int", "bool")) else "float32"
 
 
 def _fixed(shape: Sequence[Any]) -> tuple[int, ...]:
