@@ -165,6 +165,7 @@ def convert(
     all_tensors: weights.All = False,
     allow_missing: weights.AllowMissing = False,
     strip_prefix: weights.StripPrefix = None,
+    imatrix: weights.Imatrix = None,
     ane: Annotated[
         bool,
         typer.Option("--ane", help="Rewrite the program for the Neural Engine where that improves the prediction."),
@@ -176,6 +177,33 @@ def convert(
     nested: Annotated[
         bool, typer.Option("--nested", help="Keep K-quants with minima in blocks too, one constexpr inside another.")
     ] = False,
+    kept: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            metavar="KIND",
+            autocompletion=options.values("keep", "f16", "int8", "int4-channel"),
+            help="Of a language model: keep (the file's blocks; CPU and GPU), f16, or int8, int4-channel: one scale "
+            "per output channel, for the Neural Engine.",
+        ),
+    ] = "keep",
+    requantize: Annotated[
+        bool,
+        typer.Option("--requantize", help="Keep blocks that one operation cannot hold exactly with rounded scales."),
+    ] = False,
+    prefill: Annotated[
+        str | None,
+        typer.Option("--prefill", metavar="N[,N...]", help="Tokens of a prompt per call: 64, or 16,64. [64]"),
+    ] = None,
+    returns: Annotated[
+        str,
+        typer.Option(
+            "--returns",
+            metavar="logits|argmax",
+            autocompletion=options.values("logits", "argmax"),
+            help="What a language model's package answers: logits, or the likeliest token.",
+        ),
+    ] = "logits",
     stage: options.Stage = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Write nothing: predict where the package's operations would run, and why.")
@@ -212,7 +240,7 @@ def convert(
     """
     values = dict(locals())
     given: dict[str, Any] = {name: values[name] for name in _TAKEN}
-    given |= {name: values[name] or () for name in _LISTS}
+    given |= {name: values[name] or () for name in _LISTS} | {"weights": kept}
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.convert.door import convert as run
 
@@ -245,6 +273,7 @@ _TAKEN = (
     *("checkpoint", "strip_prefix", "classes", "precision", "target", "export", "auto", "author", "description"),
     *("version", "license", "verify", "samples", "example", "seed", "strict_mil", "emulate", "dtype", "quantize"),
     *("max_shard_size", "names", "raw", "all_tensors", "allow_missing", "ane", "context", "nested", "plan"),
+    *("requantize", "prefill", "returns", "imatrix"),
     *(
         "palettize",
         "prune",

@@ -15,7 +15,7 @@ from tlkit.words import byte_text
 
 if TYPE_CHECKING:
     from tlkit.core.language.generate import Generated
-    from tlkit.core.language.package import LanguagePackage
+    from tlkit.core.language.packaging import LanguagePackage
 
 _WHY = {"context": "the context is full: --context makes it larger", "limit": "--max-tokens reached"}
 
@@ -196,15 +196,29 @@ def _rates(sink: output.Sink, found: Generated) -> None:
 
 def answer(sink: output.Sink, result: LanguagePackage) -> None:
     """Print what was made; exit 1 where the package says something else than its source."""
-    counts = result.tensors
+    counts, chunks = result.tensors, [size for size in result.chunks if size > 1]
     lines = [f"{result.path}: {byte_text(result.size)}, a context of {result.context} tokens, {result.precision}"]
-    lines.append("functions: main (1 token)" + (f", prefill ({result.prefill})" if result.prefill > 1 else ""))
+    prompts = f", prefill ({', '.join(map(str, chunks))})" if chunks else ""
+    lines.append(f"functions: main (1 token){prompts}; each returns {_RETURNED[result.returns]}")
     kinds = [f"{counts['blocks']} in the file's blocks", f"{counts['nested']} in nested blocks"]
+    kinds += [f"{counts['channels']} with a scale per channel"] if counts["channels"] else []
+    kinds += [f"{counts['half']} as f16"] if counts["half"] else []
     lines.append(f"weights: {', '.join(kinds)}, {counts['dense']} dense")
+    lines += [
+        f"  {error.tensor}: {error.stored} to {error.kind}, relative error {error.relative:.2e}, "
+        f"at most {error.largest:.2e}"
+        for error in result.errors
+    ]
     if result.compared:
         said = f"greedy tokens: {result.same} of {result.compared} as the source says"
         lines.append(said + ("" if result.gap is None else f"; where not, its lead is at most {result.gap:.3f} logits"))
+    if result.judged != result.gap:
+        same = "the same" if result.judged is None else f"the same up to {result.judged:.3f} logits"
+        lines.append(f"the rounded weights, run from memory, say {same}")
     lines += [f"note: {note}" for note in result.notes]
     sink.answer({"package": result, "ok": result.ok}, "\n".join(lines))
     if not result.ok:
         raise typer.Exit(1)
+
+
+_RETURNED = {"logits": "logits", "argmax": "the likeliest token"}

@@ -41,17 +41,19 @@ def is_float(dtype: str) -> bool:
     return dtype in FLOATS or dtype in QUANTIZED
 
 
-def encode(values: NDArray[Any], dtype: str, losses: Losses) -> NDArray[Any]:
+def encode(
+    values: NDArray[Any], dtype: str, losses: Losses, importance: NDArray[np.float32] | None = None
+) -> NDArray[Any]:
     """Return ``values``, flat, as the contiguous bytes (of any item size) of stored type ``dtype``; count the losses.
 
     ``dtype`` is one of numpy's (by SafeTensors' name), BF16, or a block type that can be written, for a whole number
-    of blocks.
+    of blocks (``importance``: of rows, with a weight for each column).
     """
     with np.errstate(all="ignore"):
         if dtype in QUANTIZED:
             losses.not_finite += values.size - int(np.count_nonzero(np.isfinite(values)))
             narrow = _narrow(values, np.dtype(np.float32), losses)
-            blocks = quantize(narrow, dtype)
+            blocks = quantize(narrow, dtype, importance)
             _count_scales(narrow, blocks, dtype, losses)
             return blocks
         if dtype == "BF16":

@@ -1,4 +1,7 @@
-"""Language models as packages: the same tokens as from GGUF, valid for coremltools, weights in the file's blocks."""
+"""Language models as packages: the same tokens as from GGUF, valid for coremltools, weights in the file's blocks.
+
+Covers tlkit/core/language/packaging.py, tlkit/core/language/held.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import pytest
 from tests.formats.gguf.model.folders import CONFIGS, build
 from tlkit import convert_weights
 from tlkit.core.language.answer import answer
-from tlkit.core.language.package import convert_language
+from tlkit.core.language.packaging import chunk_sizes, convert_language
+from tlkit.core.language.sampling import Sampling
 from tlkit.errors import LoadError, UsageError
 
 PROMPT = "The quick brown fox"
@@ -46,12 +50,57 @@ def test_blocks_stay_blocks(tmp_path: Path, precision: str, nested: bool) -> Non
     options = {"context": 64, "precision": precision, "nested": nested}
     made = convert_language(file, tmp_path / "model.mlpackage", **options)  # type: ignore[arg-type]
     # Of 7 matrices a layer and the embeddings those whose rows are whole blocks; the head is one of its own here.
-    assert made.tensors == {"blocks": 0 if nested else 16, "nested": 16 if nested else 0, "dense": 0}
+    wanted = {"blocks": 0 if nested else 16, "nested": 16 if nested else 0, "channels": 0, "half": 0, "dense": 0}
+    assert made.tensors == wanted
     assert (made.ok, made.compared > 0) == (True, True)
     assert loaded_by_coremltools(made.path)["main"] > 0
     dense = sum(file.stat().st_size for file in [*folder.glob("*.safetensors")])
     weights = made.path / "Data/com.apple.CoreML/weights/weight.bin"
     assert weights.stat().st_size < (0.6 if nested or precision == "f16" else 0.4) * dense + 100_000
+
+
+def test_weights_per_channel_and_the_likeliest_token(tmp_path: Path) -> None:
+    folder = build(tmp_path / "folder", "qwen2")
+    options = {"precision": "f16", "returns": "argmax", "prefill": "8,32"}
+    made = convert_language(folder, tmp_path / "m.mlpackage", context=64, weights="int8", **options)  # type: ignore[arg-type]
+    assert made.tensors == {"blocks": 0, "nested": 0, "channels": 16, "half": 0, "dense": 0}
+    assert (made.ok, made.compared > 0, made.chunks) == (True, True, (8, 32))
+    assert len(made.errors) == 16 and all(0.001 < error.relative < 0.02 for error in made.errors)
+    assert "Neural Engine" in made.notes[0]
+    assert set(loaded_by_coremltools(made.path)) == {"main", "prefill_8", "prefill"}
+    # Longer than one chunk, and shorter ones.
+    whole = answer(made.path, "the quick brown fox jumps over the lazy dog, and so it is done", most=4)
+    assert len(whole.tokens) > 0 and len(whole.prompt_tokens) > 8
+    with pytest.raises(UsageError, match="no logits to draw from"):
+        answer(made.path, PROMPT, most=2, sampling=Sampling(temperature=1.0))
+
+
+def test_what_is_left_dense_is_said_with_both_ways(tmp_path: Path) -> None:
+    folder, file = build(tmp_path / "folder", "qwen2"), tmp_path / "model.gguf"
+    convert_weights(folder, file, quantize="q4_1")
+    plain = convert_language(file, tmp_path / "a.mlpackage", context=64, verify=False)
+    (note,) = [note for note in plain.notes if "Q4_1" in note]
+    assert "16 Q4_1 tensors are dense f32" in note and "--nested" in note and "--requantize" in note
+    rounded = convert_language(file, tmp_path / "b.mlpackage", context=64, requantize=True)
+    assert (rounded.tensors["blocks"], rounded.ok, rounded.gap) == (16, True, None)
+    assert len(rounded.errors) == 16 and all(error.relative < 2e-7 for error in rounded.errors)
+    assert rounded.size < 0.6 * plain.size
+
+
+def test_wishes_that_make_no_sense(tmp_path: Path) -> None:
+    goal = tmp_path / "m.mlpackage"
+    for options, said in (
+        ({"weights": "int3"}, "not keep, f16, int8"),
+        ({"weights": "int8", "nested": True}, "--nested says"),
+        ({"nested": True, "requantize": True}, "--nested keeps all"),
+        ({"returns": "text"}, "not logits or argmax"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            convert_language(tmp_path, goal, **options)  # type: ignore[arg-type]
+    assert (chunk_sizes(None, 32), chunk_sizes("64,8", 96), chunk_sizes(4, 96)) == ([32], [8, 64], [4])
+    for text in ("0", "97", "x", "8,", "-1", "9" * 40, "\u0668"):
+        with pytest.raises(UsageError, match="--prefill"):
+            chunk_sizes(text, 96)
 
 
 def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> None:

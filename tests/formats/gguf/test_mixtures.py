@@ -39,3 +39,24 @@ def test_heads_routers_and_rows() -> None:
     assert [made.of("blk.2.attn_q.weight", (64, n)) for n in (512, 96, 40)] == ["Q5_K", "Q5_1", None]
     assert mixture("Q8_0", names).of("blk.0.attn_v.weight", wide) == "Q8_0"
     assert mixture("Q4_0", names).of("blk.0.attn_v.weight", (8, 40)) is None
+
+
+def test_three_bits() -> None:
+    """As llama.cpp's llama-quant.cpp has it: values of the first two layers and some down projections get more."""
+    names = ["output.weight", *(f"blk.{n}.attn_v.weight" for n in range(32))]
+    wide = (512, 512)
+    middle, large, small = (mixture(f"Q3_K_{size}", names) for size in "MLS")
+    wanted = {"attn_v": ["Q5_K", "Q5_K", "Q4_K"], "ffn_down": ["Q5_K", "Q5_K", "Q4_K"], "attn_output": ["Q4_K"] * 3}
+    wanted |= {"attn_q": ["Q3_K"] * 3, "ffn_up": ["Q3_K"] * 3}
+    for short, types in wanted.items():
+        assert [middle.of(f"blk.{n}.{short}.weight", wide) for n in range(3)] == types
+        dear = short in ("attn_v", "ffn_down", "attn_output")
+        assert large.of(f"blk.5.{short}.weight", wide) == ("Q5_K" if dear else "Q3_K")
+        assert small.of(f"blk.0.{short}.weight", wide) == "Q3_K"
+    assert middle.of("output.weight", wide) == "Q6_K"
+    assert [mixture("IQ4_XS", names).of("blk.0.attn_q.weight", (8, n)) for n in (256, 96, 40)] == [
+        "IQ4_XS",
+        "IQ4_NL",
+        None,
+    ]
+    assert mixture("Q2_K", names).of("blk.0.attn_q.weight", (8, 96)) == "Q4_0"

@@ -24,7 +24,13 @@ Quantize = Annotated[
     typer.Option(
         "--quantize",
         metavar="TYPE",
-        help="A package: int8, int4:per-block=32. GGUF: q8_0, q4_0, q6_k ..., or a mixture: q4_k_m, q5_k_m.",
+        help="A package: int8, int4:per-block=32. GGUF: q8_0, q4_0, iq4_nl ..., or a mixture: q4_k_m, q5_k_m.",
+    ),
+]
+Imatrix = Annotated[
+    str | None,
+    typer.Option(
+        "--imatrix", metavar="FILE", help="GGUF: fit blocks by this importance matrix of llama.cpp (GGUF or .dat)."
     ),
 ]
 ShardSize = Annotated[

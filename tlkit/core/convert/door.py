@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tlkit.core.convert.functions import Combined
     from tlkit.core.convert.result import ConversionResult
     from tlkit.core.inspect.plan import Plan
-    from tlkit.core.language.package import LanguagePackage
+    from tlkit.core.language.packaging import LanguagePackage
     from tlkit.core.weights.weights import WeightsResult
 
     Made = ConversionResult | Combined | ExportResult | WeightsResult | Plan | LanguagePackage
@@ -31,6 +31,7 @@ PROGRAMS = (".pt2", ".onnx")
 _APART = ("source", "output", "plan", "units", "chip")
 # Parameters whose flag has another name.
 _FLAGS = {"inputs": "input", "images": "image", "output_names": "output-name", "states": "state"}
+_LANGUAGE = ("context", "nested", "weights", "requantize", "prefill", "returns")
 _FLAGS |= {"all_tensors": "all", "functions": "function", "rules": "rule"}
 
 
@@ -85,9 +86,14 @@ def convert(
     raw: bool = False,
     all_tensors: bool = False,
     allow_missing: bool = False,
+    imatrix: str | Path | None = None,
     ane: bool = False,
     context: int | None = None,
     nested: bool = False,
+    weights: str = "keep",
+    requantize: bool = False,
+    prefill: str | int | None = None,
+    returns: str = "logits",
     stage: int | str | None = None,
     plan: bool = False,
     units: Sequence[str | Unit] = (Unit.ANE,),
@@ -111,7 +117,7 @@ def convert(
     :func:`tlkit.edit` does to a package, after it was verified as it is (``result.parts``).
 
     A GGUF file as the source of a package, or a Hugging Face folder with ``context``, becomes a stateful language model
-    (a LanguagePackage, :func:`~tlkit.core.language.package.convert_language`).
+    (a LanguagePackage, :func:`~tlkit.core.language.packaging.convert_language`).
 
     Raises UsageError for an option that does not apply to the kind of output.
     """
@@ -129,25 +135,26 @@ def convert(
         return _weights(source, output, given)
     if kind in PROGRAMS:
         return _program(source, output, given)
-    if _is_language(source, context):
+    if _is_language(source, given):
         return _language(source, output, given)
-    if context is not None or nested:
-        flag = "--context" if context is not None else "--nested"
-        raise UsageError(f"{flag} is for language models", "give a GGUF file, or a Hugging Face folder with --context")
+    hint = "give a GGUF file, or a Hugging Face folder"
+    _refuse({name: given[name] for name in _LANGUAGE}, (), "is for language models", hint)
     return _package(source, output, given)
 
 
-def _is_language(source: Any, context: int | None) -> bool:
-    """Whether a source is a language model: a GGUF file, or a folder for which a context is said."""
+def _is_language(source: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a source is a language model: a GGUF file, or a folder with an option that only these have."""
     if not isinstance(source, str | Path) or not Path(source).exists():
         return False
     from tlkit.formats.base.sniff import Format, detect
 
-    return detect(Path(source)) is Format.GGUF or (context is not None and Path(source).is_dir())
+    defaults = inspect.signature(convert).parameters
+    said = any(given[name] != defaults[name].default for name in _LANGUAGE)
+    return detect(Path(source)) is Format.GGUF or (said and Path(source).is_dir())
 
 
 def _language(source: Any, output: str | Path, given: dict[str, Any]) -> LanguagePackage:
-    from tlkit.core.language.package import convert_language
+    from tlkit.core.language.packaging import convert_language
 
     options = _taken(given, convert_language) | {"precision": given["precision"] or "f32"}
     harmless = {*options, "seed", "target", "trust", "auto"}

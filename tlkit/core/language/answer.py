@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TEXT = 1 << 28  # bytes of a file that is read as a prompt
 _STRIDE = 512
+_LOGITS = "convert its source with --returns logits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ class Conversation:
     def _after(
         self, ids: list[int], sampling: Sampling, most: int, stop: Sequence[str], told: Callable[[str], None]
     ) -> Generated:
+        if self.model.only_best and (sampling.temperature or sampling.repeat_penalty != 1):
+            raise UsageError(f"{self.model.path}: it returns the likeliest token, and no logits to draw from", _LOGITS)
         limit = self.runner.context
         if len(ids) > limit:
             said = f"the prompt has {len(ids)} tokens, and the context {limit}"
@@ -181,6 +184,8 @@ def perplexity(
     judged, so that every judged token has half a window before it.
     """
     opened = decoder_of(model)
+    if opened.only_best:
+        raise UsageError(f"{opened.path}: it returns the likeliest token, and no logits to judge by", _LOGITS)
     size = min(context or _STRIDE, opened.context_length)
     runner = opened.runner(size, engine, cache=cache)
     ids = opened.tokenizer.encode(read_text(file), whole=False)

@@ -96,7 +96,8 @@ class TorchRunner:
         given = {"tokens": np.array([padded], np.int32), "position": np.array([self.position], np.int32)}
         if logits == "last" and size > 1:
             given["last"] = np.array([len(chunk) - 1], np.int32)
-        found: NDArray[np.float32] = engine.run(given, self._state)["logits"]
+        outputs = engine.run(given, self._state)
+        found: NDArray[np.float32] = outputs["logits"] if "logits" in outputs else _certain(outputs["token"])
         self.position += len(chunk)
         return found[: len(chunk)] if logits == "all" else found
 
@@ -106,3 +107,11 @@ class TorchRunner:
             function, rounded = self._functions.function(size, rows, logits), self._functions.precision
             self._engines[key] = TorchEngine(function, precision=rounded, constants=self._constants)
         return self._engines[key]
+
+
+def _certain(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return logits that say no more than a function that returns the likeliest token: 0 for it, and none for others
+    (up to the token itself)."""
+    found = np.full((len(tokens), int(tokens.max()) + 2), -np.inf, np.float32)
+    found[np.arange(len(tokens)), tokens] = 0
+    return found

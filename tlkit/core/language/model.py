@@ -66,6 +66,11 @@ class LanguageModel:
         return self.sizes.context
 
     @property
+    def only_best(self) -> bool:
+        """Whether it answers with the likeliest token and no logits: only packages may."""
+        return False
+
+    @property
     def encodes(self) -> bool:
         """Whether it is an encoder, which gives vectors and generates nothing."""
         return self.family.reads == "all"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.base.planned import Planned
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.formats.encode import Losses, encode
+from tlkit.formats.gguf.quants import WEIGHABLE
 
 _AT_ONCE = 1 << 20  # elements: whole blocks of every type
 _BYTES = 1 << 23
@@ -29,12 +31,15 @@ class JobReader:
         jobs: Sequence[Job],
         report: Callable[[str, float], None],
         check: Callable[[], None],
+        importance: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
+        """``importance`` has weights [matrices, columns] for quantized tensors, by their new names."""
         self._source, self._report, self._check = source, report, check
         self._jobs = {job.planned.name: job for job in jobs}
         self._total = sum(job.planned.nbytes for job in jobs) or 1
         self._done = 0
         self._losses = Losses()
+        self._importance = importance or {}
 
     def __call__(self, tensor: Planned) -> Iterator[Any]:
         """Give the bytes of one tensor, piece by piece."""
@@ -53,6 +58,11 @@ class JobReader:
         if job.as_stored:
             for entry in (job.entry, *job.others):
                 yield from self._stored(entry)
+            return
+        weights = self._importance.get(job.planned.name)
+        if weights is not None and job.planned.dtype in WEIGHABLE:
+            for rows, row in whole_rows(self._values(job), job.planned.shape, len(weights)):
+                yield encode(rows, job.planned.dtype, self._losses, weights[row])
             return
         for values in self._values(job):
             for start in range(0, values.size, _AT_ONCE):
@@ -80,6 +90,21 @@ class JobReader:
         for start in range(0, len(raw), _BYTES):
             yield raw[start : start + _BYTES]
             self._source.release(entry, min(start + _BYTES, entry.nbytes))
+
+
+def whole_rows(
+    pieces: Iterator[NDArray[Any]], shape: Sequence[int], matrices: int
+) -> Iterator[tuple[NDArray[Any], int]]:
+    """Yield a tensor's values, flat, in whole rows that belong to one of so many ``matrices``, and which that is."""
+    width, rows = shape[-1], math.prod(shape[:-1])
+    each, step = rows // matrices, max(_AT_ONCE // width, 1)
+    held: NDArray[Any] = np.empty(0, np.float32)
+    row = 0
+    for piece in pieces:
+        held = piece.reshape(-1) if not held.size else np.concatenate([held, piece.reshape(-1)])
+        while (count := min(held.size // width, step, each - row % each)) > 0:
+            yield held[: count * width], row // each
+            held, row = held[count * width :], row + count
 
 
 def _in_order(raw: memoryview, entry: TensorEntry) -> memoryview:

@@ -23,8 +23,9 @@ from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.describe import open_tensors
 from tlkit.formats.encode import is_float
+from tlkit.formats.gguf.imatrix import Importance, read_imatrix
 from tlkit.formats.gguf.mixtures import MIXTURES
-from tlkit.formats.gguf.quants import QUANTIZABLE
+from tlkit.formats.gguf.quants import QUANTIZABLE, WEIGHABLE
 from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import check
@@ -76,6 +77,7 @@ def convert_weights(
     all_tensors: bool = False,
     allow_missing: bool = False,
     strip_prefix: str | None = None,
+    imatrix: str | Path | None = None,
     force: bool = False,
     report: Report | None = None,
 ) -> WeightsResult:
@@ -90,8 +92,11 @@ def convert_weights(
     ``max_shard_size`` (``5GB``) splits the output. ``all_tensors`` takes along what only training needs (an
     optimizer's state). A tensor that cannot be read is an IncompleteError that names it, and nothing is written, unless
     ``allow_missing``. ``strip_prefix`` is cut from names; one that a wrapper put before all is cut by itself.
+    ``imatrix`` is a file of llama.cpp's imatrix: errors of columns that matter count more where blocks are fitted.
     """
     start, goal = time.perf_counter(), Path(output)
+    if imatrix is not None and quantize is None:
+        raise UsageError(f"--imatrix {imatrix}: nothing is quantized", "add --quantize q4_k_m, or leave it out")
     wishes = _wishes(goal, dtype, quantize, raw)
     limit = parse_size(max_shard_size)
     if names not in ("auto", "keep"):
@@ -127,7 +132,8 @@ def convert_weights(
     if wishes.format == "GGUF" and not _is_whole(carried):
         notes.append(_WEIGHTS_ONLY)
 
-    reader = JobReader(opened, jobs, report or (lambda what, share: None), check)
+    weights = _importance(Path(imatrix), jobs, notes) if imatrix is not None else {}
+    reader = JobReader(opened, jobs, report or (lambda what, share: None), check, weights)
     files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes)
     return WeightsResult(
         path=goal,
@@ -162,6 +168,34 @@ def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> W
         able = ", ".join(name.lower() for name in (*QUANTIZABLE, *MIXTURES))
         raise UsageError(f"{quantize}: not a block type that can be written", f"--quantize is one of {able}")
     return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, quantize.upper(), raw)
+
+
+def _importance(path: Path, jobs: Sequence[Job], notes: list[str]) -> Importance:
+    """Return an importance matrix's weights for the jobs, and say which matrices have none; UsageError where it is one
+    of another model."""
+    known, found = read_imatrix(path), {}
+    able = [job.planned for job in jobs if job.planned.dtype in WEIGHABLE and not job.as_stored]
+    for tensor in able:
+        values = known.get(tensor.name)
+        if values is None:
+            continue
+        matrices = tensor.shape[0] if len(tensor.shape) > 2 else 1
+        if values.size == matrices * tensor.shape[-1]:
+            found[tensor.name] = values.reshape(matrices, -1)
+        elif not tensor.name.startswith("token_embd"):
+            said = f"{path}: {values.size} weights for '{tensor.name}', which has {matrices * tensor.shape[-1]} columns"
+            raise UsageError(said, "make the importance matrix of this very model")
+    if able and not found:
+        raise UsageError(
+            f"{path}: none of its {len(known)} names is a tensor here ('{next(iter(known))[:80]}')", _IMATRIX
+        )
+    left = [tensor.name for tensor in able if tensor.name not in found]
+    if left:
+        notes.append(f"{len(left)} of {len(able)} matrices are not in the importance matrix ('{left[0]}' …)")
+    return found
+
+
+_IMATRIX = "write GGUF's names (--names auto), and make it of this very model"
 
 
 def _open(path: Path) -> TensorFile:

@@ -75,21 +75,22 @@ def tq1_0(blocks: Bytes, out: Floats) -> None:
     scale(out, half(blocks, 52))
 
 
-_IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
+IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
+"""What IQ4_NL's and IQ4_XS's codes stand for."""
 _FP4 = np.array([2 * value + 0.0 for value in values("F4")], np.float32)  # doubled; ggml's has no -0
 
 
 @decoder("IQ4_NL")
 def iq4_nl(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit codes through a table."""
-    look_up(out, _IQ4, nibbles(field(blocks, 2, 18), 16))
+    look_up(out, IQ4, nibbles(field(blocks, 2, 18), 16))
     scale(out, half(blocks, 0))
 
 
 @decoder("IQ4_XS")
 def iq4_xs(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit codes through a table, in groups of 32, each with a 6-bit scale less 32."""
-    look_up(out, _IQ4, nibbles(field(blocks, 8, 136), 16))
+    look_up(out, IQ4, nibbles(field(blocks, 8, 136), 16))
     low = field(blocks, 4, 8)
     # Two upper bits for each of the eight groups.
     high = field(blocks, 2, 4, np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from tlkit.formats.gguf.write import fits
 
 MIXTURES = {"Q4_K_S": ("Q4_K", "Q5_K"), "Q4_K_M": ("Q4_K", "Q6_K"), "Q5_K_S": ("Q5_K", "Q5_K")}
-MIXTURES |= {"Q5_K_M": ("Q5_K", "Q6_K")}
+MIXTURES |= {"Q5_K_M": ("Q5_K", "Q6_K"), "Q3_K_S": ("Q3_K", "Q3_K"), "Q3_K_M": ("Q3_K", "Q5_K")}
+MIXTURES |= {"Q3_K_L": ("Q3_K", "Q5_K")}
 """By the mixture's name: the type of most matrices, and the one of more bits."""
 
-_NARROWER = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_NARROWER = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+_NARROWER |= dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0")
 """What takes a type's place where rows are not blocks of 256."""
 _BLOCK = re.compile(r"^blk\.(\d+)\.(\w+)\.weight$")
 _KEPT = re.compile(r"(ffn_gate_inp(_shexp)?|position_embd|token_types)\.weight$")
@@ -48,12 +50,22 @@ class Mixture:
         if block is None:
             return most
         layer, short = int(block[1]), block[2]
+        if self.name.startswith("Q3"):
+            return self._of_three(layer, short)
         if short not in ("attn_v", "attn_qkv", "ffn_down", "ffn_down_exps"):
             return most
         if self.name == "Q4_K_S":
             # The first layers only.
             return more if layer < (self.layers // 8 if short.startswith("ffn") else 4) else most
         return more if self._dear(layer) else most
+
+    def _of_three(self, layer: int, short: str) -> str:
+        """Return the type of a block's matrix in the mixtures of three bits."""
+        most, more = MIXTURES[self.name]
+        if self.name == "Q3_K_S" or short not in ("attn_v", "attn_qkv", "attn_output", "ffn_down", "ffn_down_exps"):
+            return most
+        early = {"attn_output": 0, "ffn_down": self.layers // 16, "ffn_down_exps": self.layers // 16}.get(short, 2)
+        return more if self.name == "Q3_K_L" or layer < early else "Q4_K"
 
     def _dear(self, layer: int) -> bool:
         eighth = self.layers // 8

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.gguf import grids, kquants, legacy  # noqa: F401  (they register their decoders)
 from tlkit.formats.gguf.bits import DECODERS, Floats
-from tlkit.formats.gguf.kencode import ENCODERS
+from tlkit.formats.gguf.encoders import kquants as k
+from tlkit.formats.gguf.encoders import simple, tables
+from tlkit.formats.gguf.encoders.fits import first_zeros, total
 from tlkit.formats.gguf.memory import floats
 
 _AT_ONCE = 1 << 19  # elements: 2 MB of result and twice that of temporaries; with fewer, calls cost more than work
@@ -27,8 +29,14 @@ _THREADS = 4  # more have nothing to gain: memory is what they wait for
 DEQUANTIZABLE = frozenset(DECODERS)
 """The block types whose values can be read."""
 
-QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "TQ2_0", "TQ1_0", *ENCODERS)
-"""The block types that can be written: by the gguf package, and K-quants by tlkit."""
+_ENCODERS = {"Q2_K": k.q2_k, "Q3_K": k.q3_k, "Q4_K": k.q4_k, "Q5_K": k.q5_k, "Q6_K": k.q6_k}
+_ENCODERS |= {"IQ4_NL": tables.iq4_nl, "IQ4_XS": tables.iq4_xs}
+_BY_ROW = {"Q4_0": simple.q4_0, "Q4_1": simple.q4_1, "Q5_0": simple.q5_0, "Q5_1": simple.q5_1}
+
+QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "TQ2_0", "TQ1_0", *_ENCODERS)
+"""The block types that can be written: by the gguf package, and others by tlkit."""
+WEIGHABLE = frozenset({*_ENCODERS, *_BY_ROW})
+"""The block types that an importance matrix changes."""
 
 
 def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None = None) -> Floats:
@@ -51,23 +59,41 @@ def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None 
     return out.reshape(shape)
 
 
-def quantize(values: Floats, dtype: str) -> NDArray[np.uint8]:
+def quantize(values: Floats, dtype: str, importance: Floats | None = None) -> NDArray[np.uint8]:
     """Return ``values``, a whole number of blocks, as blocks of ``dtype`` (one of QUANTIZABLE): (count, bytes each).
 
-    The arithmetic is the gguf package's own; of K-quants, that of llama.cpp's reference.
+    The arithmetic is that of llama.cpp's reference quantizers. ``importance`` has a weight for each column; values are
+    whole rows of that width, then.
     """
     elements, size = BLOCKS[dtype]
-    encode = ENCODERS.get(dtype) or _by_the_package(dtype)
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, elements)
     out = np.empty((len(blocks), size), np.uint8)
     step = (1 << 16) // elements  # the package tries all 16 codes of MXFP4 on every value: 16 times the memory
+    encode = _encoder(blocks, dtype, importance)
 
     def work(start: int) -> None:
         with np.errstate(all="ignore"):
-            out[start : start + step] = encode(blocks[start : start + step])
+            out[start : start + step] = encode(slice(start, start + step))
 
     _in_parallel(work, range(0, len(blocks), step))
     return out
+
+
+def _encoder(blocks: Floats, dtype: str, importance: Floats | None) -> Callable[[slice], NDArray[np.uint8]]:
+    """Return what encodes some of the blocks."""
+    known = _ENCODERS.get(dtype)
+    if importance is None or dtype not in WEIGHABLE:
+        plain = known or _by_the_package(dtype)
+        return lambda part: plain(blocks[part])
+    weights = np.ascontiguousarray(importance, np.float32).reshape(-1, blocks.shape[1])
+    places = np.arange(len(blocks)) % len(weights)
+    if known is not None:
+        return lambda part: known(blocks[part], weights[places[part]])
+    columns = np.ascontiguousarray(blocks.reshape(-1, weights.size).T)
+    with np.errstate(all="ignore"):
+        variance = np.repeat(total(columns * columns) / np.float32(weights.size), len(weights))[:, None]
+    encode = _BY_ROW[dtype]
+    return lambda part: encode(blocks[part], weights[places[part]], variance[part])
 
 
 def _by_the_package(dtype: str) -> Callable[[Floats], NDArray[np.uint8]]:
@@ -76,8 +102,10 @@ def _by_the_package(dtype: str) -> Callable[[Floats], NDArray[np.uint8]]:
     kind, size = GGMLQuantizationType[dtype], BLOCKS[dtype][1]
 
     def encode(blocks: Floats) -> NDArray[np.uint8]:
+        # ggml keeps the sign of the first 0 (of types without a minimum: none), the package that of any.
+        signed = first_zeros(blocks.T).T if dtype in ("Q4_1", "Q5_1") else blocks + np.float32(0)
         # One row: the package would handle 16 at a time.
-        return np.asarray(quants.quantize(blocks.reshape(1, -1), kind).reshape(-1, size))
+        return np.asarray(quants.quantize(signed.reshape(1, -1), kind).reshape(-1, size))
 
     return encode
 

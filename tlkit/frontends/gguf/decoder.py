@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
 from tlkit.frontends.gguf.kit.net import Net
 from tlkit.frontends.gguf.kit.norms import normalized
 from tlkit.frontends.gguf.kit.rotary import Turned, rotated, turned
+from tlkit.frontends.gguf.kit.rounding import Rounding
 from tlkit.frontends.gguf.kit.source import LanguageSource
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.mil.program import Block, Function, NamedType, TensorType
@@ -29,6 +30,9 @@ from tlkit.mil.types import DType
 
 OPSET = "CoreML8"
 """iOS18: states, and weights in blocks."""
+
+Returns = Literal["logits", "argmax"]
+"""What a function returns: logits, or the likeliest token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,15 @@ class Form:
     """Whether weights stay in the file's blocks, as far as that is exact."""
     nested: bool = False
     """Whether they do so where it takes one constexpr inside another."""
+    rounding: Rounding | None = None
+    """What weights are rounded to; None rounds none."""
+    returns: Returns = "logits"
 
 
 def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form: Form) -> Function:
     """Return the function of ``form``: ``tokens`` [1, T] and ``position`` [1] (of the first token) in, and where T > 1
-    and only the last token's logits are wanted, ``last`` [1] (its place); ``logits`` [1 or T, vocabulary] out.
+    and only the last token's logits are wanted, ``last`` [1] (its place); ``logits`` [1 or T, vocabulary] out, or the
+    likeliest ``token`` [1 or T].
 
     With a growing cache: the tokens' ``vectors`` [T, width] (rows of the table, which thus need not be in memory), the
     ``positions`` [T] of these and ``places`` [P + T] of all tokens, and ``last`` [N], whose logits are wanted."""
@@ -63,7 +71,7 @@ def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form
 class _Decoder:
     def __init__(self, source: LanguageSource, sizes: Hyperparameters, family: Family, form: Form) -> None:
         self.source, self.sizes, self.family, self.form = source, sizes, family, form
-        self.net = Net(source, family, form.dtype, form.compressed, form.nested)
+        self.net = Net(source, family, form.dtype, form.compressed, form.nested, form.rounding)
         self._turns: dict[bool, Turned] = {}
         self._masks: dict[int, Blob] = {}
 
@@ -79,21 +87,30 @@ class _Decoder:
             count = None if form.cache == "growing" else 1
             x = net.op("gather", (count, self.sizes.width), x=x, indices=Blob("last", (count,)), axis=0)
         logits = self.head(normalized(net, x, "output_norm", self.sizes.epsilon))
-        logits = net.graph.op("identity", logits.shape, out=form.dtype, x=logits)
-        start = len(net.graph.operations) - 1
-        net.taken.discard("logits")
-        net.graph.settle(start, {logits.name: "logits"})
+        returned = self.returned(logits)
         net.check_used()
-        outputs = ("logits", *self.cache.outputs)
+        outputs = (returned, *self.cache.outputs)
         block = Block((), outputs, tuple(net.graph.operations))
         return Function((*inputs, *self.cache.inputs), OPSET, {OPSET: block})
+
+    def returned(self, logits: Blob) -> str:
+        """Add what the function returns; return its name."""
+        net, start = self.net, len(self.net.graph.operations)
+        if self.form.returns == "argmax":
+            best: dict[str, Any] = {"axis": -1, "keep_dims": False}
+            made, name = net.graph.op("reduce_argmax", logits.shape[:1], out=DType.INT32, x=logits, **best), "token"
+        else:
+            made, name = net.graph.op("identity", logits.shape, out=self.form.dtype, x=logits), "logits"
+        net.taken.discard(name)
+        net.graph.settle(start, {made.name: name})
+        return name
 
     def fixed(self) -> list[NamedType]:
         """Begin a function of a fixed number of tokens; return its inputs."""
         net, form, count = self.net, self.form, self.form.tokens
         inputs = [_int32("tokens", 1, count), _int32("position", 1)]
         inputs += [_int32("last", 1)] if form.logits == "last" and count > 1 else []
-        net.taken.update(("logits", *(item.name for item in inputs)))
+        net.taken.update(("logits", "token", *(item.name for item in inputs)))
         position = Blob("position", (1,))
         net.title("input")
         ids = net.graph.op("reshape", (count,), out=DType.INT32, x=Blob("tokens", (1, count)), shape=[count])
@@ -113,7 +130,7 @@ class _Decoder:
         net.use("token_embd.weight")
         inputs = [NamedType("vectors", TensorType(net.dtype, (None, width)))]
         inputs += [_int32(name, None) for name in ("positions", "places", "last")]
-        net.taken.update(("logits", *(item.name for item in inputs)))
+        net.taken.update(("logits", "token", *(item.name for item in inputs)))
         self.vectors, self.positions = Blob("vectors", (None, width)), Blob("positions", (None,))
         self.keys = Blob("places", (None,))
         self.cache = GrowingCache(net, self.sizes, self.keys)

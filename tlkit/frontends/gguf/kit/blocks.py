@@ -1,13 +1,13 @@
-"""GGUF's blocks as MIL's compressed constants, where these hold the same numbers bit for bit.
+"""GGUF's blocks as MIL's compressed constants: which tensors stay in them, and the constants' bytes.
 
-A block's weights are ``scale * code``, in f32 exactly; types with a minimum are ``scale * code - minimum``, which takes
-one constexpr inside another. Codes are read by the decoders themselves: of blocks whose scales are overwritten with 1
-they make the codes. So there is one place that knows how bits lie.
+Where one ``constexpr_blockwise_shift_scale`` holds the same numbers bit for bit it is taken; minima, and scales that
+take more than f16's 11 bits, need one constexpr inside another. ``rounded`` blocks keep the codes and round what one
+operation cannot hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.gguf.quants import dequantize
+from tlkit.frontends.gguf.kit.block_types import BlockType, block_types
 from tlkit.frontends.gguf.kit.source import StoredTensor
 from tlkit.mil.blob import Deferred
 from tlkit.mil.types import DType
@@ -25,128 +26,78 @@ if TYPE_CHECKING:
     Blocks = NDArray[Any]
 
 Part = Literal["codes", "scales", "minima", "ones"]
-_ONE = (0x00, 0x3C)
-"""1 in f16, little-endian."""
+Way = Literal["one", "minimum", "cast"]
+"""How blocks are written exactly: one operation; a second one that takes the minimum away; all that in f32, and a last
+one that rounds to f16 once."""
 _PIECE = 1 << 22  # weights
 
 
-@dataclass(frozen=True, slots=True)
-class BlockType:
-    """How one type is taken apart: weights that share a scale, the codes' type, where ones and zeros are written into
-    the bytes so that decoding gives codes, scales or minima, whether the scale is an f16 as it stands, and which bytes
-    are the codes where they are stored as such."""
-
-    size: int
-    codes: DType
-    plain: Callable[[Blocks], None]
-    scales: Callable[[Blocks], Any]
-    minima: Callable[[Blocks], Any] | None = None
-    half: bool = False
-    direct: slice | None = None
-
-
-def _write(blocks: Blocks, start: int, *values: int) -> None:
-    for index, value in enumerate(values):
-        blocks[:, start + index] = value
-
-
-def _half(start: int) -> Callable[[Blocks], Any]:
-    """Return what reads the f16 at ``start`` of each block."""
-    return lambda blocks: np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2").astype(np.float32)
-
-
-def _simple(codes: DType, direct: slice | None = None) -> BlockType:
-    """One f16 scale at the block's start."""
-    return BlockType(32, codes, lambda blocks: _write(blocks, 0, *_ONE), _half(0), half=True, direct=direct)
-
-
-def _with_minimum() -> BlockType:
-    """An f16 scale and an f16 that is added."""
-    return BlockType(
-        32, DType.UINT8, lambda blocks: _write(blocks, 0, *_ONE, 0, 0), _half(0), lambda blocks: -_half(2)(blocks)
-    )
-
-
-def _six(blocks: Blocks) -> Any:
-    """Q6_K's scales: 16 of 8 bits, times the f16 at the end; the products are exact in f32."""
-    return np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32) * _half(208)(blocks)
-
-
-def _plain_six(blocks: Blocks) -> None:
-    _write(blocks, 192, *[1] * 16, *_ONE)
-
-
-_SIXES = (1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1)
-"""Q4_K's and Q5_K's twelve bytes of scales, all of them 1 and all minima 0."""
-
-
-def _decoded(dtype: str, change: Callable[[Blocks], None]) -> Callable[[Blocks], Any]:
-    """Return what decodes blocks after a change of them, and takes the first weight of each 32."""
-
-    def read(blocks: Blocks) -> Any:
-        changed = blocks.copy()
-        change(changed)
-        return dequantize(changed, dtype, (len(blocks), 256))[:, ::32]
-
-    return read
-
-
-def _codes_of(low: int, high: slice, value: int) -> Callable[[Blocks], None]:
-    """Return what gives every weight the code ``value`` (0 or 1) in K types: bits from ``low`` on, the fifth in
-    ``high``."""
-
-    def change(blocks: Blocks) -> None:
-        blocks[:, high] = 0
-        blocks[:, low:] = value * 0x11
-
-    return change
-
-
-def _both(*changes: Callable[[Blocks], None]) -> Callable[[Blocks], None]:
-    def change(blocks: Blocks) -> None:
-        for each in changes:
-            each(blocks)
-
-    return change
-
-
-def _of_k(dtype: str, codes: DType, low: int, high: slice) -> BlockType:
-    """Q4_K and Q5_K: f16 scale and minimum, six bits of each for 32 weights."""
-    no_minimum = _both(_codes_of(low, high, 1), lambda blocks: _write(blocks, 2, 0, 0))
-    minima = _decoded(dtype, _codes_of(low, high, 0))
-    plain: Callable[[Blocks], None] = lambda blocks: _write(blocks, 0, *_ONE, 0, 0, *_SIXES)  # noqa: E731
-    return BlockType(32, codes, plain, _decoded(dtype, no_minimum), lambda blocks: -minima(blocks))
-
-
-def _types() -> Mapping[str, BlockType]:
-    return {
-        "Q8_0": _simple(DType.INT8, slice(2, 34)),
-        "Q4_0": _simple(DType.INT4),
-        "Q5_0": _simple(DType.INT8),
-        "IQ4_NL": _simple(DType.INT8),
-        "Q6_K": BlockType(16, DType.INT8, _plain_six, _six),
-        "Q4_1": _with_minimum(),
-        "Q5_1": _with_minimum(),
-        "Q4_K": _of_k("Q4_K", DType.UINT4, 16, slice(0, 0)),
-        "Q5_K": _of_k("Q5_K", DType.UINT8, 48, slice(16, 48)),
-    }
-
-
-def block_type(tensor: StoredTensor, dtype: DType, *, nested: bool) -> BlockType | None:
-    """Return how a tensor is taken apart in a program that computes in ``dtype``; None where it stays dense.
-
-    In f16 only types whose scale is an f16 are exact; those with a minimum need ``nested`` constexprs, in f32.
-    """
+def of_blocks(tensor: StoredTensor) -> BlockType | None:
+    """Return how a tensor is taken apart; None where it is not of whole blocks in its rows' order."""
     if len(tensor.entries) != 1 or len(tensor.shape) < 2:
         return None
     if any(change.kind not in ("q rows", "k rows") for change in tensor.changes) or tensor.entries[0].big_endian:
         return None
-    found = _types().get(tensor.entries[0].dtype)
-    if found is None or tensor.shape[-1] % found.size:
+    found = block_types().get(tensor.entries[0].dtype)
+    return None if found is None or tensor.shape[-1] % found.size else found
+
+
+def way_of(dtype: str, computed: DType, *, nested: bool) -> Way | None:
+    """Return how blocks of ``dtype`` are written exactly in a program that computes in f32 or f16 (there: rounded
+    once); None where that takes ``nested`` constexprs and these are not wanted, or where there is no way.
+
+    In f16 one operation is exact only where the scale is an f16 number itself.
+    """
+    found = block_types().get(dtype)
+    if found is None:
         return None
-    if dtype is DType.FP16:
-        return found if found.half else None
-    return found if found.minima is None or nested else None
+    if found.minima is None and (computed is DType.FP32 or found.half):
+        return "one"
+    if not nested:
+        return None
+    return "minimum" if computed is DType.FP32 else "cast"
+
+
+def way_of_tensor(tensor: StoredTensor, computed: DType, *, nested: bool) -> Way | None:
+    """Return :func:`way_of` for one tensor, whose blocks may have scales that f16 cannot hold."""
+    found = of_blocks(tensor)
+    way = way_of(tensor.entries[0].dtype, computed, nested=nested) if found is not None else None
+    if found is None or way != "one" or found.fits is None or computed is DType.FP32:
+        return way
+    entry = tensor.entries[0]
+    fits = found.fits(np.frombuffer(tensor.file.raw(entry), np.uint8).reshape(-1, BLOCKS[entry.dtype][1]))
+    return "one" if fits else "cast" if nested else None
+
+
+def pieces_of_blocks(tensor: StoredTensor) -> Iterator[Blocks]:
+    """Yield a tensor's blocks, uint8 [count, bytes], in pieces and in the order of its rows."""
+    entry = tensor.entries[0]
+    elements, size = BLOCKS[entry.dtype]
+    blocks = np.frombuffer(tensor.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)
+    for change in tensor.changes:
+        blocks = change.apply(blocks)  # whole rows move
+    blocks = blocks.reshape(-1, size)
+    step = _PIECE // elements
+    for start in range(0, len(blocks), step):
+        yield blocks[start : start + step]
+        tensor.file.release(entry, min((start + step) * size, entry.nbytes))
+
+
+def codes_of(kind: BlockType, dtype: str, blocks: Blocks) -> Blocks:
+    """Return blocks' codes, [count, weights of a block]."""
+    if kind.direct is not None:
+        return np.ascontiguousarray(blocks[:, kind.direct]).view(np.int8)
+    changed = blocks.copy()
+    kind.plain(changed)
+    return dequantize(changed, dtype, (len(blocks), BLOCKS[dtype][0]))
+
+
+def packed(values: Blocks, dtype: DType) -> Blocks:
+    """Return numbers as they are stored, flat: two codes of four bits in a byte, the first one below."""
+    if dtype.bits == 4:
+        codes = values.astype(np.int8).reshape(-1).astype(np.uint8) & 15
+        return codes[0::2] | codes[1::2] << 4
+    return np.ascontiguousarray(values, dtype.numpy_like).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,38 +114,18 @@ class BlockPart(Deferred):
         return self.tensor.stored if self.part == "codes" else 0
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes, two codes of four bits in each; codes have the weight's shape, other parts one number for
-        each block."""
-        kind, entry = _types()[self.tensor.entries[0].dtype], self.tensor.entries[0]
-        elements, size = BLOCKS[entry.dtype]
-        blocks = np.frombuffer(self.tensor.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)
-        for change in self.tensor.changes:
-            blocks = change.apply(blocks)  # whole rows move
-        blocks = blocks.reshape(-1, size)
-        step = _PIECE // elements
-        for start in range(0, len(blocks), step):
-            yield self._packed(kind, blocks[start : start + step]).data.cast("B")
-        self.tensor.file.release(entry, entry.nbytes)
+        """Yield the bytes; codes have the weight's shape, other parts one number for each block."""
+        dtype = self.tensor.entries[0].dtype
+        kind = block_types()[dtype]
+        for blocks in pieces_of_blocks(self.tensor):
+            with np.errstate(all="ignore"):  # a damaged scale may be infinite, and is the same dense
+                yield packed(self._read(kind, dtype, blocks), self.dtype).data.cast("B")
 
-    def _packed(self, kind: BlockType, blocks: Blocks) -> Blocks:
-        with np.errstate(all="ignore"):  # a damaged scale may be infinite, and is the same dense
-            if self.part == "codes" and kind.direct is not None:
-                made = np.ascontiguousarray(blocks[:, kind.direct])
-            elif self.part == "codes":
-                changed = blocks.copy()
-                kind.plain(changed)
-                dtype = self.tensor.entries[0].dtype
-                made = dequantize(changed, dtype, (len(blocks), BLOCKS[dtype][0]))
-            elif self.part == "ones":
-                made = np.ones(len(blocks) * BLOCKS[self.tensor.entries[0].dtype][0] // kind.size, np.float32)
-            elif self.part == "scales":
-                made = np.asarray(kind.scales(blocks))
-            else:
-                assert kind.minima is not None  # only asked of types that have one
-                made = np.asarray(kind.minima(blocks))
-        if self.dtype.bits == 4:
-            codes = made.astype(np.int8).reshape(-1).astype(np.uint8) & 15
-            return codes[0::2] | codes[1::2] << 4
-        if made.dtype == np.uint8:
-            return made.reshape(-1)
-        return np.ascontiguousarray(made, self.dtype.numpy_like).reshape(-1)
+    def _read(self, kind: BlockType, dtype: str, blocks: Blocks) -> Blocks:
+        if self.part == "codes":
+            return codes_of(kind, dtype, blocks)
+        if self.part == "ones":
+            return np.ones(len(blocks) * BLOCKS[dtype][0] // kind.size, np.float32)
+        read = kind.scales if self.part == "scales" else kind.minima
+        assert read is not None  # minima are only asked of types that have them
+        return np.asarray(read(blocks))

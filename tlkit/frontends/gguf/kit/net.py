@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlkit.errors import LoadError
-from tlkit.frontends.gguf.kit.blocks import BlockPart, BlockType, Part, block_type
+from tlkit.frontends.gguf.kit.block_types import BlockType
+from tlkit.frontends.gguf.kit.blocks import BlockPart, Part, Way, of_blocks, way_of_tensor
 from tlkit.frontends.gguf.kit.family import Family
+from tlkit.frontends.gguf.kit.rounding import ChannelPart, HalfWeight, Kind, RoundedPart, Rounding, stored_type
 from tlkit.frontends.gguf.kit.source import LanguageSource, StoredTensor
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.frontends.network.kit.graph import Graph
@@ -24,8 +26,6 @@ from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_PIECE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class DecodedWeight(Deferred):
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield the values in pieces of some megabytes."""
-        whole = self.whole()
-        for start in range(0, len(whole), _PIECE):
-            yield whole[start : start + _PIECE]
+        for rows in self.tensor.pieces():
+            with np.errstate(over="ignore"):
+                yield np.ascontiguousarray(rows, self.dtype.numpy_like).data.cast("B")
 
 
 class Net:
@@ -63,9 +63,11 @@ class Net:
         dtype: DType = DType.FP32,
         compressed: bool = False,
         nested: bool = False,
+        rounding: Rounding | None = None,
     ) -> None:
-        """``compressed`` keeps weights in the file's blocks where that is exact, ``nested`` with one inside another."""
-        self.compressed, self.nested = compressed, nested
+        """``compressed`` keeps weights in the file's blocks where that is exact, ``nested`` with one inside another;
+        ``rounding`` says what is not kept exactly."""
+        self.compressed, self.nested, self.rounding = compressed, nested, rounding
         self.source = source
         self.family = family
         self.dtype = dtype
@@ -104,33 +106,80 @@ class Net:
         key = (f"{tensor.name} {tensor.changes}", exact)
         self._used.add(tensor.name)
         if key not in self._weights:
-            dtype = DType.FP32 if exact else self.dtype
-            blocks = block_type(tensor, dtype, nested=self.nested) if self.compressed else None
-            if blocks is not None:
-                self._weights[key] = self._in_blocks(tensor, blocks, dtype)
-                return self._weights[key]
-            value = Value(TensorType(dtype, tensor.shape), DecodedWeight(tensor, dtype))
-            title, self.graph.title = self.graph.title, ""
-            self._weights[key] = self.graph.tensor(value, tensor.name.replace(".", "_"))
+            title, self.graph.title = self.graph.title, tensor.name.replace(".", "_")
+            self._weights[key] = self._made(tensor, DType.FP32 if exact else self.dtype)
             self.graph.title = title
         return self._weights[key]
 
-    def _in_blocks(self, tensor: StoredTensor, blocks: BlockType, dtype: DType) -> Blob:
-        """Return a tensor as compressed constants: scale * code, and a second one that takes the minimum away."""
-        name, shape = tensor.name.replace(".", "_"), tensor.shape
+    def _made(self, tensor: StoredTensor, dtype: DType) -> Blob:
+        """Return a stored tensor in the form that is wanted."""
+        kind = self.rounding.kind(tensor) if self.rounding is not None else "keep"
+        if self.rounding is not None and kind in ("int8", "int4-channel"):
+            return self._by_channel(tensor, "int8" if kind == "int8" else "int4", dtype, self.rounding)
+        if self.rounding is not None and kind == "f16":
+            return self._half(tensor, dtype, HalfWeight(tensor, self.rounding))
+        way = way_of_tensor(tensor, dtype, nested=self.nested) if self.compressed else None
+        blocks = of_blocks(tensor) if self.compressed else None
+        if way is not None and blocks is not None:
+            return self._in_blocks(tensor, blocks, way, dtype)
+        if self.rounding is not None and blocks is not None:
+            return self._in_rounded(tensor, blocks, dtype, self.rounding)
+        if self.compressed and dtype is DType.FP32 and len(tensor.shape) > 1 and stored_type(tensor) == "F16":
+            return self._half(tensor, dtype, DecodedWeight(tensor, DType.FP16))
+        return self._dense(Value(TensorType(dtype, tensor.shape), DecodedWeight(tensor, dtype)))
+
+    def _dense(self, value: Value) -> Blob:
+        title, self.graph.title = self.graph.title, ""
+        made = self.graph.tensor(value, title)
+        self.graph.title = title
+        return made
+
+    def _half(self, tensor: StoredTensor, dtype: DType, values: Deferred) -> Blob:
+        """Return values that are stored as f16; in an f32 program they become f32 when it is loaded."""
+        value = Value(TensorType(DType.FP16, tensor.shape), values)
+        if dtype is DType.FP16:
+            return self._dense(value)
+        return self.op("constexpr_cast", tensor.shape, out=dtype, source_val=value, output_dtype="fp32")
+
+    def _scaled(self, data: Value | Blob, dtype: DType, shape: Sequence[int], **given: Value | None) -> Blob:
+        return self.op("constexpr_blockwise_shift_scale", shape, out=dtype, data=data, **given)
+
+    def _in_blocks(self, tensor: StoredTensor, blocks: BlockType, way: Way, dtype: DType) -> Blob:
+        """Return a tensor as compressed constants: scale * code, a second one that takes the minimum away, and a last
+        one that rounds to f16."""
+        shape = tensor.shape
         narrow = (*shape[:-1], shape[-1] // blocks.size)
-        title, self.graph.title = self.graph.title, name
+        inner = DType.FP32 if way == "cast" else dtype
 
         def part(which: Part, kind: DType, wide: Sequence[int]) -> Value:
             return Value(TensorType(kind, tuple(wide)), BlockPart(tensor, which, kind))
 
-        codes, scales = part("codes", blocks.codes, shape), part("scales", dtype, narrow)
-        made = self.op("constexpr_blockwise_shift_scale", shape, out=dtype, data=codes, scale=scales)
+        made = self._scaled(part("codes", blocks.codes, shape), inner, shape, scale=part("scales", inner, narrow))
         if blocks.minima is not None:
-            given: dict[str, Any] = {"scale": part("ones", dtype, narrow), "offset": part("minima", dtype, narrow)}
-            made = self.op("constexpr_blockwise_shift_scale", shape, out=dtype, data=made, **given)
-        self.graph.title = title
+            given = {"scale": part("ones", inner, narrow), "offset": part("minima", inner, narrow)}
+            made = self._scaled(made, inner, shape, **given)
+        if way == "cast":
+            one = np.ones([1] * len(shape), np.float16)
+            made = self._scaled(made, dtype, shape, scale=Value(TensorType(dtype, one.shape), one.tobytes()))
         return made
+
+    def _in_rounded(self, tensor: StoredTensor, blocks: BlockType, dtype: DType, rounding: Rounding) -> Blob:
+        """Return a tensor's codes under scales and offsets that are rounded to the program's type."""
+        shape = tensor.shape
+        narrow = TensorType(dtype, (*shape[:-1], shape[-1] // blocks.size))
+        codes = Value(TensorType(blocks.codes, shape), RoundedPart(tensor, blocks, "codes", dtype, rounding))
+        scales = Value(narrow, RoundedPart(tensor, blocks, "scales", dtype, rounding))
+        offsets = Value(narrow, RoundedPart(tensor, blocks, "offsets", dtype, rounding))
+        return self._scaled(codes, dtype, shape, scale=scales, offset=offsets if blocks.minima is not None else None)
+
+    def _by_channel(self, tensor: StoredTensor, kind: Kind, dtype: DType, rounding: Rounding) -> Blob:
+        """Return a tensor as codes with one scale per output channel."""
+        shape, stored = tensor.shape, DType.INT4 if kind == "int4" else DType.INT8
+        codes = Value(TensorType(stored, shape), ChannelPart(tensor, kind, "codes", dtype, rounding))
+        wide = TensorType(dtype, (*shape[:-1], 1))
+        return self._scaled(
+            codes, dtype, shape, scale=Value(wide, ChannelPart(tensor, kind, "scales", dtype, rounding))
+        )
 
     def use(self, name: str) -> None:
         """Remember that a tensor has its place, though not in the program."""

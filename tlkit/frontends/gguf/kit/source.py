@@ -5,7 +5,8 @@ Both give the tensors by GGUF's names, with the values that llama.cpp would have
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ from tlkit.formats.safetensors.read import folder_config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_PIECE = 1 << 22
+"""Weights that are decoded at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,47 @@ class StoredTensor:
             self.file.release(entry, entry.nbytes)
         return parts[0] if len(parts) == 1 else np.stack(parts)
 
+    def pieces(self) -> Iterator[NDArray[Any]]:
+        """Yield the values as float32, some rows at a time, [rows, last axis] each; leading axes are one."""
+        import numpy as np
+
+        for entry in self.entries:
+            order = self._order(entry)
+            if order is None:
+                whole = StoredTensor(self.name, self.file, (entry,), self.changes).array()
+                yield whole.reshape(-1, whole.shape[-1])
+                continue
+            raw = np.frombuffer(self.file.raw(entry), np.uint8).reshape(len(order), -1)
+            step = max(_PIECE // entry.shape[-1], 1)
+            for start in range(0, len(order), step):
+                taken = raw[order[start : start + step]]
+                part = replace(entry, shape=(len(taken), entry.shape[-1]), nbytes=taken.nbytes)
+                yield np.asarray(self.file.decode(part, taken.reshape(-1).data), np.float32)
+                self.file.release(entry, min((start + step) * raw.shape[1], entry.nbytes))
+        if not self.entries:
+            yield self.array().reshape(1, -1)
+
+    def _order(self, entry: TensorEntry) -> NDArray[Any] | None:
+        """Return the stored rows' places in their order here; None where values are not rows of bytes that follow one
+        another."""
+        import numpy as np
+
+        moved = all(change.kind in ("q rows", "k rows") for change in self.changes)
+        count = math.prod(entry.shape[:-1])
+        apart = self.file.is_compressed(entry) or bool(entry.strides)
+        if len(entry.shape) < 2 or not moved or apart or not count or entry.nbytes % count:
+            return None
+        places = np.arange(count).reshape(entry.shape[0], -1)
+        for change in self.changes:
+            places = change.apply(places)
+        return places.reshape(-1)
+
     def rows(self, indices: Sequence[int]) -> NDArray[Any]:
         """Return some rows as float32, of which only the bytes are read where they lie in the file as such."""
         import numpy as np
 
         entry = self.entries[0] if len(self.entries) == 1 and not self.changes else None
-        if entry is None or self.file.is_compressed(entry) or entry.nbytes % entry.shape[0]:
+        if entry is None or self.file.is_compressed(entry) or entry.strides or entry.nbytes % entry.shape[0]:
             return np.asarray(self.array()[list(indices)])
         raw = np.frombuffer(self.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)[list(indices)]
         part = replace(entry, shape=(len(indices), *entry.shape[1:]), nbytes=raw.nbytes)
