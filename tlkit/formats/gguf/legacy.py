@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 from tlkit.formats.gguf.bits import Bytes, Floats, decoder, field, half, look_up, nibbles, parts, put, scale, weave
+from tlkit.formats.gguf.encoders.tables import IQ4
 from tlkit.mil.small_floats import SMALL_FLOATS, values
 
 
@@ -75,8 +76,6 @@ def tq1_0(blocks: Bytes, out: Floats) -> None:
     scale(out, half(blocks, 52))
 
 
-IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
-"""What IQ4_NL's and IQ4_XS's codes stand for."""
 _FP4 = np.array([2 * value + 0.0 for value in values("F4")], np.float32)  # doubled; ggml's has no -0
 
 

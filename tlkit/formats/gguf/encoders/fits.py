@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.formats.gguf.bits import Floats
-
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 F = np.float32
 LEAST = F(1e-15)
 """ggml's GROUP_MAX_EPS: below it a group counts as zeros."""

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.formats.gguf.bits import Bytes, Floats
 from tlkit.formats.gguf.encoders.fits import (
     LEAST,
+    Bytes,
     F,
+    Floats,
     descended,
     grouped,
     nearest,

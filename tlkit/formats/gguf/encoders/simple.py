@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tlkit.formats.gguf.bits import Bytes, Floats
-from tlkit.formats.gguf.encoders.fits import grouped, signed, weighted, with_minimum
+from tlkit.formats.gguf.encoders.fits import Bytes, Floats, grouped, signed, weighted, with_minimum
 
 
 def q4_0(values: Floats, importance: Floats, variance: Floats) -> Bytes:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.formats.gguf.bits import Bytes, Floats
-from tlkit.formats.gguf.encoders.fits import LEAST, F, grouped, nearest, total, weighted
-from tlkit.formats.gguf.legacy import IQ4
+from tlkit.formats.gguf.encoders.fits import LEAST, Bytes, F, Floats, grouped, nearest, total, weighted
 
+IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.float32)
+"""What IQ4_NL's and IQ4_XS's codes stand for."""
 _TRIES = 7
 
 
