@@ -67,7 +67,7 @@ class Rounding:
 
 
 @dataclass(slots=True)
-class _Sums:
+class _RoundingSums:
     """Sums over one tensor's pieces."""
 
     squares: float = 0.0
@@ -138,7 +138,7 @@ class ChannelPart(Deferred):
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield codes in the weight's shape, or a scale for each row."""
-        sums = _Sums()
+        sums = _RoundingSums()
         for rows in self.tensor.pieces():
             scales = channel_scales(rows, self.kind, self.rounding.scales)
             if self.part == "scales":
@@ -160,7 +160,7 @@ class HalfWeight(Deferred):
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield the values."""
-        sums = _Sums()
+        sums = _RoundingSums()
         for rows in self.tensor.pieces():
             with np.errstate(over="ignore"):  # what f16 cannot hold becomes infinite, and is found when it is run
                 made = rows.astype(np.float16)
@@ -183,7 +183,7 @@ class RoundedPart(Deferred):
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield codes in the weight's shape, or a number for each block."""
-        sums, stored = _Sums(), stored_type(self.tensor)
+        sums, stored = _RoundingSums(), stored_type(self.tensor)
         for blocks in pieces_of_blocks(self.tensor):
             with np.errstate(all="ignore"):  # a damaged scale may be infinite, and is the same dense
                 codes, scales, offsets = self._taken_apart(blocks)
