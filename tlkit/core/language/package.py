@@ -7,7 +7,7 @@ read them, and ``language.json``: what tlkit needs to know.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class _PackagedFunctions:
         sizes = {int(name[8:]): name for name in names if name.startswith("prefill_") and name[8:].isdecimal()}
         sizes |= {int(said["prefill"]): "prefill"} if "prefill" in names else {}
         self._names = {1: "main", **{size: sizes[size] for size in sorted(sizes)}}
-        self.sizes = tuple(self._names)
+        self.sizes: Sequence[int] = tuple(self._names)
         self.precision, self.tells_all = "f16", False
 
     def rows(self, needed: int) -> int:

@@ -60,7 +60,7 @@ def with_minimum(
     ``start``, ``delta`` and ``steps`` say which scales are tried; errors are squares, or ``absolute``.
     """
 
-    def error(scale: Floats, codes: Floats, low: Floats) -> Floats:
+    def error(scale: Any, codes: Any, low: Any) -> Floats:
         apart = scale * codes + low - x
         return total(weights * (np.abs(apart) if absolute else apart * apart))
 
@@ -142,7 +142,7 @@ def positive(x: Floats, most: int, weights: Floats) -> tuple[Floats, NDArray[np.
     return found, np.where(empty, 0, codes).astype(np.uint8)
 
 
-def _error(x: Floats, weights: Floats, codes: NDArray[Any], scale: Floats) -> Floats:
+def _error(x: Floats, weights: Floats, codes: NDArray[Any], scale: Any) -> Floats:
     apart = x - scale * codes.astype(np.float32)
     return total(weights * apart * apart)
 

@@ -39,7 +39,7 @@ def q2_k(values: Floats, importance: Floats | None = None) -> Bytes:
         weights = _weights(values, importance, 16, 1)
         scales, least, codes = with_minimum(x, weights, 3, -0.9, 0.05, 36)
         scale, low, minimum, high = _fitted_twice(scales, least, weights, 15, 16)
-    both = low | high << 4
+    both = np.bitwise_or(low, high << 4, dtype=np.uint8)
     made = _again(values, codes, 16, (scale, both & 15), (minimum, both >> 4), 3)
     packed = np.bitwise_or.reduce(made.reshape(-1, 2, 4, 32) << _SHIFTS, axis=2).reshape(count, 64)
     return np.concatenate([both, packed, _halves(scale, minimum)], axis=1)
@@ -162,8 +162,8 @@ def _again(
     values: Floats,
     codes: Floats,
     size: int,
-    scale: tuple[NDArray[np.float16], Bytes],
-    minimum: tuple[NDArray[np.float16], Bytes],
+    scale: tuple[NDArray[np.float16], NDArray[Any]],
+    minimum: tuple[NDArray[np.float16], NDArray[Any]],
     most: int,
 ) -> Bytes:
     """Return codes [count, 256] for scales and minima as they are stored; the first ones where a scale is 0."""

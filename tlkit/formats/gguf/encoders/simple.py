@@ -47,7 +47,7 @@ def _half(scales: Floats) -> Bytes:
 def _nibbles(codes: Floats) -> Bytes:
     """Return the lower four bits of codes [32, count], two to a byte."""
     narrow = codes.T.astype(np.uint8) & 15
-    return narrow[:, :16] | narrow[:, 16:] << 4
+    return np.asarray(np.bitwise_or(narrow[:, :16], narrow[:, 16:] << 4, dtype=np.uint8))
 
 
 def _fifths(codes: Floats) -> Bytes:

@@ -77,7 +77,7 @@ def _index(values: Any) -> NDArray[np.intp]:
 
 def _nibbles(codes: NDArray[np.intp]) -> Bytes:
     narrow = codes.astype(np.uint8)
-    return narrow[:, :16] | narrow[:, 16:] << 4
+    return np.asarray(np.bitwise_or(narrow[:, :16], narrow[:, 16:] << 4, dtype=np.uint8))
 
 
 def _half(scales: Floats) -> Bytes:
