@@ -15,6 +15,11 @@ How long until the first result of a process, once the model was compiled before
 
 How much memory does it take to load a package of so many megabytes of f16 weights (1000) and to run it once? Printed is
 the peak of a process of its own for each engine, above the interpreter, over the bytes of the weights: held to 2.2.
+
+    python benchmarks/load.py [PACKAGE] --memory [MB] --cuda
+
+The same on a CUDA GPU: what PyTorch allocates there at most, held to 1.15 of the weights, and the peak of the process
+above the interpreter and above one that has only started CUDA.
 """
 
 from __future__ import annotations
@@ -45,14 +50,21 @@ ENGINES: dict[str, dict[str, object]] = {
     "openvino": {"engine": "openvino", "runs": 1},
     "onnxruntime": {"engine": "onnxruntime", "runs": 1},
 }
-LIMIT = 2.2
+CUDA: dict[str, dict[str, object]] = {
+    "cuda": {"engine": "eager", "unit": "gpu", "runs": 1},
+    "cuda compile": {"engine": "compile", "unit": "gpu", "runs": 1},
+}
+LIMIT, LIMIT_CUDA = 2.2, 1.15
 ONCE = """
 import numpy as np
 import tlkit
-model = tlkit.load_model({path!r}, engine={engine!r}, cache=False)
+model = tlkit.load_model({path!r}, engine={engine!r}, unit={unit!r}, cache=False)
 given = {{spec.name: np.zeros(spec.shape, spec.dtype) for spec in model.inputs}}
 for _ in range({runs}):
     model.predict(given)
+if {unit!r} == "gpu":
+    import torch
+    print(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
 print(getattr(model.engine, "why", ""))
 """
 FIRST = """
@@ -65,9 +77,11 @@ model.{how}
 print(getattr(model.engine, "why", ""), "; torch was imported" if "torch" in sys.modules else "; without torch")
 """
 PEAK = """
-import re
-print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]))
+import re, resource
+told = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())
+print(1024 * int(told[1] if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 """
+STARTED = "import torch\ntorch.zeros(1, device='cuda')\n"
 WARM = """
 import json, time
 load()
@@ -88,10 +102,17 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="?", const=1000, metavar="MB")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--engine", action="append", choices=[*ENGINES])
+    parser.add_argument("--cuda", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.memory:
-            _memory(options.package, Path(folder), options.memory, options.engine or [*ENGINES])
+            package = options.package or packages.stack(
+                Path(folder) / "stack.mlpackage", max(1, round(options.memory / 33.55)), 4096
+            )
+            if options.cuda:
+                _memory_of_gpu(package)
+            else:
+                _memory(package, options.engine or [*ENGINES])
             return
         package = options.package or _resnet50(Path(folder))
         if options.cold:
@@ -127,23 +148,49 @@ def _cold(package: Path, folder: Path, engine: str, rounds: int) -> None:
     print(f"first result               {first:6.2f} s, held to {torch + 1:.2f}")
 
 
-def _memory(package: Path | None, folder: Path, size: int, engines: list[str]) -> None:
-    package = package or packages.stack(folder / "stack.mlpackage", max(1, round(size / 33.55)), 4096)
-    weights = sum(path.stat().st_size for path in package.rglob("*.bin"))
+def _memory(package: Path, engines: list[str]) -> None:
+    weights = _weights(package)
     empty = int(_run(PEAK))
     print(
         f"{weights / 1e6:.0f} MB of weights; the interpreter takes {empty / 1e6:.0f} MB, held to {LIMIT} of the weights"
     )
     for name in engines:
-        code = ONCE.format(path=str(package.resolve()), **ENGINES[name]) + PEAK
-        start = time.perf_counter()
-        try:
-            *said, peak = _run(code).splitlines()
-        except subprocess.CalledProcessError as error:
-            print(f"{name:12} {error.stderr.strip().splitlines()[-1]}")
-            continue
-        share = (int(peak) - empty) / weights
-        print(f"{name:12} {share:6.2f} of the weights, {time.perf_counter() - start:5.1f} s, {' '.join(said)}")
+        found = _once(name, package, ENGINES[name])
+        if found is not None:
+            peak, seconds, said = found
+            print(f"{name:12} {(peak - empty) / weights:6.2f} of the weights, {seconds:5.1f} s, {' '.join(said)}")
+
+
+def _memory_of_gpu(package: Path) -> None:
+    weights = _weights(package)
+    empty, started = int(_run(PEAK)), int(_run(STARTED + PEAK))
+    print(f"{weights / 1e6:.0f} MB of weights, held to {LIMIT_CUDA} of them on the GPU; the interpreter takes", end=" ")
+    print(f"{empty / 1e6:.0f} MB, with CUDA {started / 1e6:.0f}")
+    for name, settings in CUDA.items():
+        found = _once(name, package, settings)
+        if found is not None:
+            peak, seconds, said = found
+            allocated, reserved = (int(part) / weights for part in said[0].split())
+            print(f"{name:12} GPU {allocated:.3f} of the weights ({reserved:.3f} reserved),", end=" ")
+            print(
+                f"process {(peak - empty) / weights:.2f}, {(peak - started) / weights:.2f} above CUDA, {seconds:.1f} s"
+            )
+
+
+def _weights(package: Path) -> int:
+    return sum(path.stat().st_size for path in package.rglob("*.bin"))
+
+
+def _once(name: str, package: Path, settings: dict[str, object]) -> tuple[int, float, list[str]] | None:
+    """Return the peak in bytes of a process that runs the package, its seconds, and what it said."""
+    code = ONCE.format(**{"path": str(package.resolve()), "unit": "cpu", **settings}) + PEAK
+    start = time.perf_counter()
+    try:
+        *said, peak = _run(code).splitlines()
+    except subprocess.CalledProcessError as error:
+        print(f"{name:12} {error.stderr.strip().splitlines()[-1]}")
+        return None
+    return int(peak), time.perf_counter() - start, said
 
 
 def _whole(scripts: dict[str, str], rounds: int) -> dict[str, list[float]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import fx
 
 from tests.engines.onnx.rows import HALF, difference, rows
+from tests.formats import packages
 from tests.mil.ops.optable import Case, feeds, read
 from tests.mil.programs import call, function, tensor
+from tlkit.core.model.load import load_model
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.engines.torch.halves import halve
 from tlkit.mil.lower import lower
@@ -60,3 +66,25 @@ def test_values_are_f16_tensors_and_outputs_as_before() -> None:
     for name in wanted:
         assert found[name].dtype == wanted[name].dtype
         np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_large_weights_come_from_their_file_without_being_widened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = load_model(packages.stack(tmp_path / "net.mlpackage", 2, 1024), engine="eager").function()
+    x = np.linspace(-2, 2, 1024, dtype=np.float32).reshape(1, -1)
+    wanted = TorchEngine(program, halves=True).run({"x": x})["y"]
+    lowered: list[torch.Tensor] = []
+    whole = lower.lower
+
+    def watched(*given: Any, **settings: Any) -> fx.GraphModule:
+        module = whole(*given, **settings)
+        lowered.extend(module.buffers())
+        return module
+
+    monkeypatch.setattr("tlkit.mil.ops.kit.narrow.FROM", 1)
+    monkeypatch.setattr(lower, "lower", watched)
+    engine = TorchEngine(program, halves=True)
+    assert [item.dtype for item in lowered] == [torch.float16] * 2
+    assert [item.data_ptr() for item in engine.module.buffers()] == [item.data_ptr() for item in lowered]
+    np.testing.assert_array_equal(engine.run({"x": x})["y"], wanted)

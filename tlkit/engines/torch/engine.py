@@ -33,7 +33,7 @@ from tlkit.engines.torch.fused.fuse import fuse
 from tlkit.engines.torch.graphs import Graphs
 from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.engines.torch.halves import CARRIERS as HALVED
-from tlkit.engines.torch.halves import halve
+from tlkit.engines.torch.halves import halvable, halve
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
 from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
 from tlkit.host import budget
@@ -119,17 +119,20 @@ class TorchEngine:
         use_one_thread()
         # What the profiles of Apple's units changed, where the program is run by them.
         self.emulation = emulate(function) if emulate is not None else None
+        on_gpu = self.device.type != "cpu" and emulate is None
+        halved = self._rounding and (on_gpu if halves is None else halves) and halvable(function)
         self.module = lower.lower(
             function,
             precision=precision,
             constants=constants,
             strict=strict_mil,
             emulation=self.emulation,
-            narrow=self._stays_narrow(),
+            narrow=self._stays_narrow(halved),
         )
-        on_gpu = self.device.type != "cpu" and emulate is None
-        self.halved = self._rounding and (on_gpu if halves is None else halves) and halve(self.module, function)
-        with enough_memory(self.device):
+        mapped = [tensor for tensor in self.module.buffers() if narrow.mark_of(tensor) is not None]
+        self.halved = halved and halve(self.module, function)
+        # A GPU reads each page once; what was read goes back, so that the weights are not in memory here and there.
+        with enough_memory(self.device), narrow.giving_back(mapped if on_gpu else ()):
             _pack(self.module, self.device)
         if self.device.type == "cuda":
             # Sums of f16 products are f32 sums, as they are on the CPU.
@@ -150,10 +153,11 @@ class TorchEngine:
         if self.device.type == "cpu":
             keep_freed()  # last: the weights go back to the system with the engine
 
-    def _stays_narrow(self) -> bool:
-        """Whether large f16 weights stay in their file until they are needed: not where they go elsewhere anyway."""
-        plain = self.device.type == "cpu" and not self.compiled and self.emulation is None
-        return plain and half_bytes(walk(self._function.block.operations)) >= narrow.FROM
+    def _stays_narrow(self, halved: bool) -> bool:
+        """Whether large f16 weights stay in their file until they are needed (on the CPU), or until a GPU has them in f16;
+        not where they are widened anyway."""
+        plain = halved or (self.device.type == "cpu" and not self.compiled)
+        return plain and self.emulation is None and half_bytes(walk(self._function.block.operations)) >= narrow.FROM
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from tlkit.mil.ops import (
     transformers,
 )
 from tlkit.mil.ops.control_flow import select
+from tlkit.mil.ops.kit.narrow import mark_of
 from tlkit.mil.program import Function, StateType, TensorType
 from tlkit.mil.types import DType
 
@@ -57,12 +58,20 @@ _GELU = "SIGMOID_APPROXIMATION"
 """The one mode of gelu that takes several kernels."""
 
 
-def halve(module: fx.GraphModule, function: Function) -> bool:
-    """Rewrite ``module`` in place for f16 tensors; return False, and leave it, where states or nested blocks forbid
-    that."""
+def halvable(function: Function) -> bool:
+    """Whether a function can run in f16 tensors: states and nested blocks forbid it."""
     stateful = any(isinstance(item.type, StateType) for item in function.inputs)
-    if stateful or any(isinstance(child, fx.GraphModule) for child in module.children()):
+    return not stateful and not any(operation.blocks for operation in function.block.operations)
+
+
+def halve(module: fx.GraphModule, function: Function) -> bool:
+    """Rewrite ``module`` in place for f16 tensors; return False, and leave it, where the function is not
+    :func:`halvable`. Narrow weights (``mil/ops/kit/narrow.py``) are f16 tensors like others then."""
+    if not halvable(function):
         return False
+    for name, weight in list(module.named_buffers()):
+        if mark_of(weight) is not None:
+            setattr(module, name, weight.detach())  # another tensor over the same memory, without the mark
     _Halving(module, function).run()
     module.graph.lint()
     module.recompile()
@@ -140,7 +149,9 @@ class _Halving:
         if name not in self.narrowed:
             tensor = self.tensor(node)
             half = tensor.to(torch.float16)
-            if not torch.equal(half.to(torch.float32), tensor):
+            if half is tensor:
+                self.narrowed[name] = node
+            elif not torch.equal(half.to(torch.float32), tensor):
                 self.narrowed[name] = None
             else:
                 self.module.register_buffer(f"{name}_half", half)
