@@ -154,8 +154,7 @@ class TorchEngine:
             keep_freed()  # last: the weights go back to the system with the engine
 
     def _stays_narrow(self, halved: bool) -> bool:
-        """Whether large f16 weights stay in their file until they are needed (on the CPU), or until a GPU has them in f16;
-        not where they are widened anyway."""
+        """Whether large f16 weights stay in their file until they are needed (on the CPU) or taken to a GPU in f16."""
         plain = halved or (self.device.type == "cpu" and not self.compiled)
         return plain and self.emulation is None and half_bytes(walk(self._function.block.operations)) >= narrow.FROM
 
