@@ -1,6 +1,7 @@
 """The ways to make the Neural Engine's sums give the same bits: compiled, by Triton, by torch, screened or not.
 
-Covers tlkit/mil/units/compiled.py, tlkit/mil/units/compiled_rounding.py, tlkit/mil/units/triton_sums.py.
+Covers tlkit/mil/units/compiled.py, tlkit/mil/units/compiled_rounding.py, tlkit/mil/units/compiled_tile.py,
+tlkit/mil/units/triton_sums.py.
 """
 
 from __future__ import annotations
@@ -51,6 +52,48 @@ def test_compiled_sums_are_torchs_bit_for_bit(
     # A transposed operand lies otherwise in memory, as weights do.
     turned = (given[0], given[1].mT.contiguous().mT, given[2])
     assert torch.equal(by(compiled.by_numba, turned, monkeypatch), wanted)
+
+
+def spread_out(shape: tuple[int, ...], low: int, high: int, bits: int) -> torch.Tensor:
+    """f16 values of all sizes: few bits make many ties and products that are exactly at a limit."""
+    size = torch.randint(1 << (bits - 1), 1 << bits, shape) * 2.0 ** torch.randint(low - bits + 1, high, shape)
+    sign = torch.randint(0, 2, shape) * 2 - 1
+    return torch.where(torch.rand(shape) < 0.1, 0.0, size * sign).half().float()
+
+
+@pytest.mark.parametrize("shape", [(9, 300, 250), (7, 257, 17), (2, 3, 8)])
+@pytest.mark.parametrize(("low", "high", "bits"), [(-24, 1, 2), (-24, 1, 11), (-10, -6, 3), (-20, 9, 11), (-3, 6, 4)])
+def test_compiled_sums_of_ties_lost_and_large_products(
+    shape: tuple[int, int, int], low: int, high: int, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exponents all over f16's range: ties, products that vanish, subnormals, products of 32 and more, sums at the
+    limit, on both sides of the blocks that are summed at a time."""
+    compiled = pytest.importorskip("tlkit.mil.units.compiled")
+    torch.manual_seed(11)
+    m, k, n = shape
+    given = (spread_out((2, m, k), low, high, bits), spread_out((2, k, n), low, high, bits), torch.zeros(2, n))
+    assert torch.equal(by(compiled.by_numba, given, monkeypatch), by(None, given, monkeypatch))
+
+
+@pytest.mark.parametrize(("type_", "given", "shape", "weight"), convolutions())
+@pytest.mark.parametrize("scale", [0.01, 3.0])
+def test_convolutions_without_windows_are_those_with_them(
+    type_: str, given: dict[str, object], shape: tuple[int, ...], weight: tuple[int, ...], scale: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pytest.importorskip("numba")
+    torch.manual_seed(3)
+    arrays = {"x": torch.randn(shape), "w": torch.randn(weight) * scale}
+    arrays = {name: array.half().numpy() for name, array in arrays.items()}
+    kinds = {name: tensor("fp16", *array.shape) for name, array in arrays.items()}
+    program = function(
+        kinds, [call(type_, "made", tensor("fp16", *(None,) * len(shape)), x="x", weight="w", **given)], ["made"]
+    )
+    quick = engine(program, "ane").run(arrays)["made"]
+    monkeypatch.setattr(fixed, "has_numba", lambda: False)
+    fixed._kernel.cache_clear()
+    np.testing.assert_array_equal(quick, engine(program, "ane:exact").run(arrays)["made"])
+    fixed._kernel.cache_clear()
 
 
 @pytest.mark.parametrize(("type_", "given", "shape", "weight"), convolutions())

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from tlkit.mil.ops.kit.registry import Tensor
+from tlkit.mil.ops.kit.registry import Ints, Tensor
 from tlkit.mil.units.rounding import INF_READ, NAN_READ
 
 LIMIT = 32768.0
@@ -35,6 +35,13 @@ class Accumulator(ABC):
         made = self._product(a, b, first.reshape(-1, 1, b.shape[2]).expand(a.shape[0], 1, -1))
         self.sums += made.numel()
         return made
+
+    def convolve(
+        self, x: Tensor, weight: Tensor, start: Tensor | None, strides: Ints, dilations: Ints, groups: int
+    ) -> Tensor | None:
+        """Return a convolution without padding, where the unit's sums are made without writing out the windows; else
+        None: the caller then asks for their product."""
+        return None
 
     @abstractmethod
     def _product(self, a: Tensor, b: Tensor, first: Tensor) -> Tensor:
@@ -91,7 +98,7 @@ class Lanes(Accumulator):
         return made
 
 
-def spread(run: Callable[[slice, slice], None], tiles: Sequence[tuple[slice, slice]], like: Tensor) -> None:
+def spread(run: Callable[..., None], tiles: Sequence[tuple[slice, ...]], like: Tensor) -> None:
     """Run tiles side by side, each on one thread: they are too small for torch to share out."""
     threads = min(torch.get_num_threads(), len(tiles))
     if like.is_cuda or threads < 2:
@@ -100,7 +107,7 @@ def spread(run: Callable[[slice, slice], None], tiles: Sequence[tuple[slice, sli
         return
     inference = torch.is_inference_mode_enabled()
 
-    def one(item: tuple[slice, slice]) -> None:
+    def one(item: tuple[slice, ...]) -> None:
         with torch.inference_mode(inference):  # a thread's own setting
             run(*item)
 

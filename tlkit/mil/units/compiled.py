@@ -1,217 +1,261 @@
 """The Neural Engine's sums (row P4) by loops that numba compiles: one pass over the products, on a CPU.
 
-A product is rounded to steps of 2^-16 by adding it, in f32, to a number whose own last bit is one step. Its bits are
-then that number's plus a whole number of steps, so whole 32-bit numbers are added, and what they pass at 2^31 steps is
-the accumulator's own limit. Ties go away from zero because one factor is moved away from it by f32's last bit, which is
-less than what lies between any product of two f16 values and the nearest tie.
-
-A product is lost where its factors' exponents add to -17 or less: for one value of ``a`` these are the values of ``b``
-below a power of two, so rows of ``b`` are kept in up to 13 forms, each without what its values of ``a`` would lose.
+``a`` holds rows, and ``b`` is read at ``b_from + deep[k] + place[p]``: a matrix, or the windows of a convolution, which
+are never written out as a whole. Blocks of products are laid out for ``compiled_tile.py``, which sums them. It rounds
+products of less than 32, and none that is lost: where one factor of ``a`` may lose products (their exponents add to -17
+or less), or make larger ones, all of its products are added apart.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
 import torch
 
-from tlkit.mil.ops.kit.registry import Tensor
+from tlkit.mil.ops.kit.registry import Ints, Tensor
 from tlkit.mil.units.accumulators import spread
 from tlkit.mil.units.compiled_rounding import bits, bits64, compiled, number, number64
-from tlkit.mil.units.rounding import INF_READ, NAN_READ
+from tlkit.mil.units.compiled_tile import BASE, BASE_BITS, COLUMNS, LANES, ROWS, add_narrow_tile, add_row, add_tile
 
-_BASE = 192.0  # between 128 and 256, where f32's last bit is 2^-16; products of up to 64 stay between
-_BASE_BITS = 0x43400000
-_LARGEST = 32.0  # of products that are rounded so: what moves them off a tie stays below half a step
-_DEEP, _WIDE = 128, 128  # rows and columns of b at a time: their usual forms fit a core's second cache
-_FORMS = 13  # for exponents of a of -14 to -3, and for all from -2 on, of which nothing is lost
-_LEAST, _WHOLE = -14, -2
-_STEPS = 65536.0
-_ROWS = 512  # at a time: whose lists of factors stay in the cache, and on which the forms of b are spent
-_TURNED = 100  # columns: of fewer the loops are too short, so what has more rows is turned around
-
-
-@compiled
-def _read(x: Any) -> Any:
-    """A factor as the unit reads it (row P5)."""
-    if x != x:
-        return NAN_READ
-    return min(max(np.float64(x), -INF_READ), INF_READ) if abs(x) == np.inf else np.float64(x)
+_DEEP, _WIDE = 256, 224  # products and columns at a time: what a core's second cache holds
+_STEP = _WIDE + 16  # an odd number of cache lines: a column of tiles then uses all places of the first cache
+_NONE = np.int32(0x7F800000)
+_LEAST = np.float32(2.0**-14)
+_KEPT = np.float32(2.0**-16)  # what the factors' powers of two have to make at least, or the product is lost
+_LARGE = np.float32(32.0)  # a product of two f16 values from here on is a whole number of steps
+_STEPS = np.float32(65536.0)
+_ONE_STEP = 2.0**-16
+_LAST = np.float32(2.0**31 - 128)  # the largest f32 below 2^31
+_BASE, _BASE_BITS = np.float32(BASE), np.int32(BASE_BITS)
+_TURNED = 100  # columns: of fewer, what has more rows is turned around
 
 
 @compiled
-def _whole_steps(product: Any) -> Any:
-    """A product in steps, ties away from zero, of which the last 32 bits count."""
-    steps = np.int64(abs(product) * _STEPS + 0.5)
-    return np.int32(steps if product > 0 else -steps)
-
-
-@compiled
-def _large(x: Any, row: Any, steps: Any) -> None:
-    """Add x times a row of b where products may be too large for the quick way; small ones among them vanish."""
-    power = max((bits(np.float32(x)) >> 23 & 255) - 127, _LEAST)
-    least = 2.0 ** (-16 - power) if power < _WHOLE else 0.0
-    for n in range(row.shape[0]):
-        y = _read(row[n])
-        if abs(y) >= least:
-            steps[n] += _whole_steps(x * y)
-
-
-@compiled
-def _listed(a: Any, b: Any, largest: Any, steps: Any, at: Any, form: Any, counts: Any, ready: Any) -> None:
-    """List each row's factors that are not 0, and the form of b that each takes; large products are added here."""
-    deep = a.shape[1]
-    small = np.empty(deep, np.uint8)
-    ready[:] = False
-    for m in range(a.shape[0]):
-        row, forms, places, count = a[m], form[m], at[m], 0
-        for k in range(deep):
-            power = (bits(row[k]) >> 23 & 255) - 127
-            forms[k] = np.uint8(min(max(power, _LEAST), _WHOLE) - _LEAST)
-            small[k] = abs(row[k]) * largest[k] < _LARGEST
-        for k in range(deep):
-            places[count] = k
-            ready[forms[k], k] = True
-            count += small[k] if row[k] != 0 else 0
-        counts[m] = count
-        if small.min() == 0:
-            for k in range(deep):
-                if not small[k]:
-                    _large(_read(row[k]), b[k], steps[m])
-
-
-@compiled
-def _formed(b: Any, ready: Any, plain: Any, forms: Any) -> None:
-    """Write the forms of a block of b that are used: what is lost is 0, the rest is moved away from 0 by a last bit."""
-    deep, wide = b.shape
-    if b.strides[0] < b.strides[1]:  # as weights lie: read along memory
-        for n in range(wide):
-            for k in range(deep):
-                plain[k, n] = b[k, n]
+def _gathered(b: Any, start: Any, place: Any, straight: Any, row: Any) -> None:
+    """Copy a row of b."""
+    if straight:
+        row[:] = b[start + place[0] : start + place[0] + place.shape[0]]
     else:
-        for k in range(deep):
-            for n in range(wide):
-                plain[k, n] = b[k, n]
-    for f in range(_FORMS):
-        least = np.float32(2.0 ** (-16 - (f + _LEAST))) if f < _FORMS - 1 else np.float32(2.0**-24)
-        for k in range(deep):
-            if ready[f, k]:
-                row, made = plain[k, :wide], forms[f, k, :wide]
-                for n in range(wide):
-                    moved = number(np.int32(bits(row[n]) + 1))
-                    made[n] = moved if abs(row[n]) >= least else np.float32(0)
+        for j in range(place.shape[0]):
+            row[j] = b[start + place[j]]
 
 
 @compiled
-def _summed(a: Any, steps: Any, n0: Any, wide: Any, at: Any, form: Any, counts: Any, forms: Any) -> None:
-    """Add the listed products of a block of rows, and of ``wide`` columns from ``n0``, to ``steps``."""
-    base = np.float32(_BASE)
-    for m in range(a.shape[0]):
-        # Slices of arrays that are known to be contiguous: only such loops become vector instructions.
-        sums, count, i = steps[m, n0 : n0 + wide], counts[m], 0
-        while i + 8 <= count:
-            k = at[m, i : i + 8]
-            f0, f1, f2, f3 = form[m, k[0]], form[m, k[1]], form[m, k[2]], form[m, k[3]]
-            f4, f5, f6, f7 = form[m, k[4]], form[m, k[5]], form[m, k[6]], form[m, k[7]]
-            x0, x1, x2, x3 = a[m, k[0]], a[m, k[1]], a[m, k[2]], a[m, k[3]]
-            x4, x5, x6, x7 = a[m, k[4]], a[m, k[5]], a[m, k[6]], a[m, k[7]]
-            y0, y1 = forms[f0, k[0], :wide], forms[f1, k[1], :wide]
-            y2, y3 = forms[f2, k[2], :wide], forms[f3, k[3], :wide]
-            y4, y5 = forms[f4, k[4], :wide], forms[f5, k[5], :wide]
-            y6, y7 = forms[f6, k[6], :wide], forms[f7, k[7], :wide]
-            for n in range(wide):
-                one = bits(base + x0 * y0[n]) + bits(base + x1 * y1[n])
-                two = bits(base + x2 * y2[n]) + bits(base + x3 * y3[n])
-                three = bits(base + x4 * y4[n]) + bits(base + x5 * y5[n])
-                sums[n] += one + two + (three + (bits(base + x6 * y6[n]) + bits(base + x7 * y7[n])))
-            i += 8
-        for j in range(i, count):
-            x, y = a[m, at[m, j]], forms[form[m, at[m, j]], at[m, j], :wide]
-            for n in range(wide):
-                sums[n] += bits(base + x * y[n])
+def _laid(b: Any, b_from: Any, deep: Any, place: Any, rows: Any, least: Any, largest: Any) -> None:
+    """Lay out a block of b, moved away from 0 by a last bit; note each row's largest magnitude, and its least but 0, a
+    subnormal's being 2^-14."""
+    wide = place.shape[0]
+    straight = place[wide - 1] - place[0] == wide - 1
+    for k in range(deep.shape[0]):
+        row = rows[k, :wide]
+        _gathered(b, b_from + deep[k], place, straight, row)
+        low, high = _NONE, np.int32(0)
+        for j in range(wide):
+            size = np.int32(bits(row[j]) & 0x7FFFFFFF)
+            other = size if size > 0 else _NONE
+            low = low if low < other else other
+            high = high if high > size else size
+        for j in range(wide):
+            row[j] = number(bits(row[j]) | np.int32(row[j] != 0))
+        least[k], largest[k] = max(number(low), _LEAST), number(high)
+        rows[k, wide : -(-wide // LANES) * LANES] = 0
 
 
 @compiled
-def _to_halves(steps: Any, counts: Any, made: Any) -> None:
-    """Write the sums, rounded to f16 with ties away from zero; ``counts``: how often each row added the base."""
+def _power(x: Any) -> Any:
+    """The power of two of a factor, that of a subnormal being 2^-14."""
+    return max(number(bits(x) & 0x7F800000), _LEAST)
+
+
+@compiled
+def _prepared(row: Any, least: Any, largest: Any, left: Any, flags: Any, apart: Any) -> Any:
+    """Copy a row of a without what may lose products or make large ones; list where that was, and say how often."""
+    for k in range(row.shape[0]):
+        x = row[k]
+        power = number(bits(x) & 0x7F800000)
+        power = power if power > _LEAST else _LEAST
+        special = (x != 0) & ((power * least[k] < _KEPT) | (abs(x) * largest[k] >= _LARGE))
+        left[k] = np.float32(0) if special else x
+        flags[k] = special
+    flags[row.shape[0] :] = 0
+    count, words = 0, flags.view(np.uint64)  # eight flags: most are none
+    for w in range(words.shape[0]):
+        if words[w]:
+            for k in range(8 * w, 8 * w + 8):
+                apart[count] = k
+                count += flags[k]
+    return count
+
+
+@compiled
+def _fewest(x: Any) -> Any:
+    """The magnitude below which a factor's product with x is lost."""
+    least = _KEPT / _power(x)  # a power of two; of x = 2^-2 and more nothing is lost, subnormals included
+    return least if least > _LEAST else np.float32(0)
+
+
+@compiled
+def _large(x: Any, row: Any, sums: Any) -> None:
+    """Add x times a row of b, of products that may be 32 and more; what passes 2^31 steps is summed elsewhere."""
+    least = _fewest(x)
+    for j in range(row.shape[0]):
+        y = row[j] if abs(row[j]) >= least else np.float32(0)
+        product = x * number(bits(y) & -2)
+        far = np.int32(min(max(product * _STEPS, -_LAST), _LAST))
+        sums[j] += bits(_BASE + x * y) - _BASE_BITS if abs(product) < _LARGE else far
+
+
+@compiled
+def _summed(a: Any, row: Any, k0: Any, k1: Any, rows: Any, least: Any, largest: Any, sums: Any) -> None:
+    """Add a block's products to ``sums``, one row of them for each of a's rows from ``row`` on."""
+    wide, left = sums.shape[1], np.empty((ROWS, _DEEP), np.float32)
+    flags, apart = np.empty(_DEEP, np.uint8), np.empty(_DEEP + 1, np.int64)
+    for m in range(0, sums.shape[0], ROWS):
+        for i in range(m, m + ROWS):
+            if row + i >= a.shape[0]:
+                left[i - m, : k1 - k0] = 0
+                continue
+            some = a[row + i, k0:k1]  # of an array that is known to be contiguous: only so vector instructions arise
+            count = _prepared(some, least, largest, left[i - m], flags, apart)
+            for k in apart[:count]:
+                if abs(some[k]) * largest[k] >= _LARGE:
+                    _large(some[k], rows[k, :wide], sums[i])
+                else:
+                    add_row(some[k], np.int32(bits(_fewest(some[k]))), rows[k, :wide], sums[i])
+        for n in range(0, wide, COLUMNS):
+            if wide - n >= COLUMNS:
+                add_tile(left, rows, sums, m, n, k1 - k0)
+            else:
+                add_narrow_tile(left, rows, sums, m, n, k1 - k0)
+
+
+@compiled
+def _to_halves(steps: Any, depth: Any, made: Any) -> None:
+    """Write the sums, rounded to f16 with ties away from zero; the base was added ``depth`` times."""
     half = np.int64(1) << 41
-    for m in range(steps.shape[0]):
-        base = np.int32(counts[m] * _BASE_BITS)
-        row, results = steps[m], made[m]
-        for n in range(row.shape[0]):
-            wide = np.float64(np.int32(row[n] - base))
+    base = np.int32(depth * BASE_BITS)
+    for m in range(made.shape[0]):
+        for n in range(made.shape[1]):
+            wide = np.float64(np.int32(steps[m, n] - base))
             # f16 keeps 10 of f64's 52 bits.
-            results[n] = np.float32(number64((bits64(wide) + half) & ~(2 * half - 1)) * (1 / _STEPS))
+            made[m, n] = np.float32(number64((bits64(wide) + half) & ~(2 * half - 1)) * _ONE_STEP)
 
 
-_F32, _I32, _INDEX = numba.float32, numba.int32, numba.int64
+_FLAT, _CUBE, _INDEX = numba.float32[::1], numba.float32[:, :, :], numba.int64
 _KINDS = (
-    _F32[:, :, ::1],
-    _F32[:, :, :],
-    _F32[:, ::1],
-    _I32[:, :, ::1],
-    _F32[:, :, ::1],
-    _INDEX,
-    _INDEX,
-    _INDEX,
-    _INDEX,
+    *(numba.float32[:, :, ::1], _INDEX[::1], _FLAT, _INDEX[::1], _INDEX[::1], _INDEX[::1]),
+    *(numba.int32[:, :, :], _CUBE),
+    *(_INDEX,) * 6,
 )
 
 
 @numba.njit(numba.void(*_KINDS), nogil=True, cache=True, error_model="numpy")
 def fixed_sums(
-    a: Any, b: Any, largest: Any, steps: Any, made: Any, batch_from: int, batch_to: int, row_from: int, row_to: int
-) -> None:
-    """Write rows of ``a`` [B, M, K] times ``b`` [B, K, N] to ``made`` [B, M, N], rounded to f16 in f32; no look at
-    the limit.
+    a: Any, a_of: Any, b: Any, b_from: Any, deep: Any, place: Any, start: Any, made: Any,
+    first: int, last: int, row_from: int, row_to: int, place_from: int, place_to: int,
+) -> None:  # fmt: skip
+    """Write to ``made`` [B, M, N], for some of its batches, rows and places, the sums over k of ``a[a_of[batch], m, k]
+    * b[b_from[batch] + deep[k] + place[n]]``, begun with ``start`` [B, M, N] (in steps), rounded to f16 in f32.
 
-    Operands are f16 values in f32, NaN and infinities included; ``largest`` [B, K] are the magnitudes in ``b``'s rows,
-    and ``steps`` [B, M, N] begins each sum and is written over.
+    Factors are finite f16 values in f32 (an infinity and a NaN as they are read); no look at the limit is taken.
     """
-    rows, depth, columns = row_to - row_from, a.shape[2], b.shape[2]
-    total, counts = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    at, form = np.empty((rows, _DEEP + 1), np.uint8), np.empty((rows, _DEEP), np.uint8)
-    forms, ready = np.empty((_FORMS, _DEEP, _WIDE), np.float32), np.empty((_FORMS, _DEEP), np.bool_)
-    plain = np.empty((_DEEP, _WIDE), np.float32)
-    for batch in range(batch_from, batch_to):
-        total[:], sums = 0, steps[batch, row_from:row_to]
-        for k0 in range(0, depth, _DEEP):
-            k1 = min(depth, k0 + _DEEP)
-            left, right = a[batch, row_from:row_to, k0:k1], b[batch, k0:k1]
-            _listed(left, right, largest[batch, k0:k1], sums, at, form, counts, ready)
-            total += counts
-            for n0 in range(0, columns, _WIDE):
-                n1 = min(columns, n0 + _WIDE)
-                _formed(right[:, n0:n1], ready, plain, forms)
-                _summed(left, sums, n0, n1 - n0, at, form, counts, forms)
-        _to_halves(sums, total, made[batch, row_from:row_to])
+    height, depth = row_to - row_from, a.shape[2]
+    rows = np.empty((_DEEP, _STEP), np.float32)
+    least, largest = np.empty(_DEEP, np.float32), np.empty(_DEEP, np.float32)
+    for batch in range(first, last):
+        for n0 in range(place_from, place_to, _WIDE):
+            n1 = min(place_to, n0 + _WIDE)
+            sums = np.zeros((-(-height // ROWS) * ROWS, -(-(n1 - n0) // LANES) * LANES), np.int32)
+            sums[:height, : n1 - n0] = start[batch, row_from:row_to, n0:n1]
+            for k0 in range(0, depth, _DEEP):
+                k1 = min(depth, k0 + _DEEP)
+                _laid(b, b_from[batch], deep[k0:k1], place[n0:n1], rows, least, largest)
+                _summed(a[a_of[batch]], row_from, k0, k1, rows, least, largest, sums)
+            _to_halves(sums, depth, made[batch, row_from:row_to, n0:n1])
 
 
 def by_numba(a: Tensor, b: Tensor, first: Tensor) -> Tensor:
     """Return a [B, M, K] times b [B, K, N], begun with first [B, 1, N] (multiples of 2^-16), rounded to f16 in f32."""
-    start = (first.to(torch.float64) * _STEPS).to(torch.int64).to(torch.int32)
     batches, rows, columns = a.shape[0], a.shape[1], b.shape[2]
-    start = start.expand(batches, rows, columns)
+    start = in_steps(first).expand(batches, rows, columns)
     if columns < min(_TURNED, rows):
         return _product(b.mT, a.mT, start.mT).mT
     return _product(a, b, start)
 
 
 def _product(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+    batches = torch.arange(a.shape[0])
+    deep, place = (torch.arange(size) * step for size, step in zip(b.shape[1:], b.stride()[1:], strict=True))
     made = torch.empty(start.shape, dtype=torch.float32)
-    batches, rows, depth = a.shape
-    largest = b.abs().amax(2) if b.numel() else b.new_zeros(batches, depth)
-    steps = start.clone(memory_format=torch.contiguous_format)
-    given = [item.numpy() for item in (a.contiguous(), b, largest, steps, made)]
-    height = min(_ROWS, max(1, -(-rows // torch.get_num_threads())))
-    several = max(1, min(_ROWS // max(1, rows), -(-batches // torch.get_num_threads())))
-    parts = [
-        (slice(i, min(i + several, batches)), slice(j, min(j + height, rows)))
-        for i in range(0, batches, several)
-        for j in range(0, rows, height)
-    ]
-    run: Any = fixed_sums
-    spread(lambda batch, row: run(*given, batch.start, batch.stop, row.start, row.stop), parts, a)
+    _run(a, batches, b, batches * b.stride(0), deep, place, start, made)
     return made
+
+
+def convolved(x: Tensor, weight: Tensor, first: Tensor, strides: Ints, dilations: Ints, groups: int) -> Tensor:
+    """Return x [n, C, *D], padded, convolved with weight [O, C / groups, *K], begun with first [O] (multiples of
+    2^-16): [n, O, *places], rounded to f16 in f32."""
+    kernel, places = weight.shape[2:], []
+    for size, width, stride, dilation in zip(x.shape[2:], weight.shape[2:], strides, dilations, strict=True):
+        places.append((size - (width - 1) * dilation - 1) // stride + 1)
+    count, inner, outer = x.shape[0], weight.shape[1], weight.shape[0]
+    axes = x.stride()[2:]
+    deep = _offsets((inner, *kernel), (x.stride(1), *(s * d for s, d in zip(axes, dilations, strict=True))))
+    place = _offsets(places, [s * d for s, d in zip(axes, strides, strict=True)])
+    b_from = _offsets((count, groups), (x.stride(0), inner * x.stride(1)))
+    made = torch.empty(count * groups, outer // groups, math.prod(places), dtype=torch.float32)
+    start = in_steps(first).reshape(1, groups, -1, 1).expand(count, groups, outer // groups, made.shape[2])
+    rows = weight.reshape(groups, outer // groups, -1)
+    a_of = torch.arange(groups).repeat(count)
+    _run(rows, a_of, x, b_from, deep, place, start.reshape(made.shape[0], -1, made.shape[2]), made)
+    return made.reshape(count, outer, *places)
+
+
+def in_steps(first: Tensor) -> Tensor:
+    """Multiples of 2^-16 as whole numbers of them."""
+    return (first.to(torch.float64) / _ONE_STEP).to(torch.int64).to(torch.int32)
+
+
+def _offsets(sizes: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """Where the elements of a view lie, in its order."""
+    found = torch.zeros(1, dtype=torch.int64)
+    for size, step in zip(sizes, steps, strict=True):
+        found = (found.unsqueeze(1) + torch.arange(size) * step).flatten()
+    return found
+
+
+def _run(
+    a: Tensor, a_of: Tensor, b: Tensor, b_from: Tensor, deep: Tensor, place: Tensor, start: Tensor, made: Tensor
+) -> None:
+    """Share :func:`fixed_sums` out to threads."""
+    if not b.numel() or not made.numel():
+        made.copy_(start.to(torch.float64) * _ONE_STEP)
+        return
+    reach = 1 + sum((size - 1) * step for size, step in zip(b.shape, b.stride(), strict=True))
+    flat = torch.as_strided(b, (reach,), (1,))
+    tensors = (a.contiguous(), a_of, flat, b_from, deep, place, start, made)
+    given = [item.numpy() for item in tensors]
+    run: Any = fixed_sums
+    batches, rows, columns = made.shape
+    several, high, wide = _task(batches, rows, columns, torch.get_num_threads())
+    tasks = [
+        (slice(i, min(i + several, batches)), slice(j, min(j + high, rows)), slice(n, min(n + wide, columns)))
+        for i in range(0, batches, several)
+        for j in range(0, rows, high)
+        for n in range(0, columns, wide)
+    ]
+    spread(lambda *parts: run(*given, *(end for part in parts for end in (part.start, part.stop))), tasks, a)
+
+
+def _task(batches: int, rows: int, columns: int, threads: int) -> tuple[int, int, int]:
+    """How many batches, rows and columns one call takes: two calls and more for each thread, but few parts of rows,
+    each of which lays out its columns anew."""
+    wanted = 2 * threads if threads > 1 else 1
+    if batches >= wanted:
+        return -(-batches // (2 * wanted)), rows, columns
+    blocks = -(-columns // _WIDE)
+    parts = -(-wanted // (batches * blocks))
+    return 1, -(-rows // (parts * ROWS)) * ROWS, _WIDE

@@ -213,5 +213,8 @@ class _AsUnit:
         """Run it on an operation's arguments, by name."""
         if not self._never_nan:
             return self._rounds(self._function(**given))
-        made = self._function(**{name: read(value) for name, value in given.items()})
+        operands = {name: read(value) for name, value in given.items()}
+        made = self._function(**operands)
+        if self._rounds is _in_range and all(operands[name] is value for name, value in given.items()):
+            return made  # of elements that were numbers
         return self._rounds(no_nan(made))

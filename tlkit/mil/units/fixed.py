@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import torch
 
-from tlkit.mil.ops.kit.registry import Tensor
+from tlkit.mil.ops.kit.registry import Ints, Tensor
 from tlkit.mil.units.accumulators import LIMIT, TILE, Accumulator, finite, spread, tiles
-from tlkit.mil.units.rounding import away, half_away
+from tlkit.mil.units.rounding import away, half_away, has_numba
 
 STEP = 2.0**-16
 """The step of the accumulator."""
@@ -42,6 +42,26 @@ class FixedPoint(Accumulator):
     def __init__(self, screen: bool = True) -> None:
         super().__init__()
         self._screen = screen
+
+    def convolve(
+        self, x: Tensor, weight: Tensor, start: Tensor | None, strides: Ints, dilations: Ints, groups: int
+    ) -> Tensor | None:
+        """By compiled loops, where no sum can reach the limit."""
+        if x.is_cuda or not has_numba() or not x.numel() or not weight.numel():
+            return None
+        first = _rounded(x.new_zeros(weight.shape[0]) if start is None else start)
+        depth, most = weight[0].numel(), _largest(x) * _UP
+        beyond = _largest(first) + (depth + 1) * STEP
+        # The sum of a row's magnitudes tells more than the largest of them does, but takes longer.
+        inside = most * _largest(weight) * depth + beyond < LIMIT
+        if not inside and not most * float(weight.abs().flatten(1).sum(1).max()) + beyond < LIMIT:
+            return None
+        from tlkit.mil.units.compiled import convolved  # late: numba is an extra
+
+        made = convolved(x, weight, first, strides, dilations, groups)
+        self.sums += made.numel()
+        self.exact += made.numel()
+        return made
 
     def _product(self, a: Tensor, b: Tensor, first: Tensor) -> Tensor:
         first = _rounded(first)
@@ -154,7 +174,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 @functools.cache
 def _kernel(device: str) -> Kernel | None:
     """What sums product by product in one pass on this device, where it is installed."""
-    if device == "cpu" and importlib.util.find_spec("numba") is not None:
+    if device == "cpu" and has_numba():
         from tlkit.mil.units.compiled import by_numba  # late: numba is an extra
 
         return by_numba
@@ -168,6 +188,12 @@ def _kernel(device: str) -> Kernel | None:
 def _once(sums: Tensor) -> Tensor:
     """Sums rounded to f16; those of a kernel are."""
     return away(sums) if sums.dtype is torch.float64 else sums
+
+
+def _largest(x: Tensor) -> float:
+    """The largest magnitude, or NaN where there is one."""
+    low, high = torch.aminmax(x)  # both NaN, where there is one
+    return max(-float(low), float(high))
 
 
 def _longest(x: Tensor, dim: int) -> float:

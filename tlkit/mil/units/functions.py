@@ -15,7 +15,7 @@ from tlkit.mil.units import products, tables
 from tlkit.mil.units.accumulators import Accumulator, Halves, Lanes, WideSums
 from tlkit.mil.units.fixed import FixedPoint
 from tlkit.mil.units.profiles import Profile
-from tlkit.mil.units.rounding import half_away
+from tlkit.mil.units.rounding import half_away, rounded_sum
 
 _CLEARED = 4094.0  # above this, row O20 makes infinities
 _M1_GELU = -5.4e-4
@@ -53,13 +53,17 @@ def functions(profile: Profile, sums: Accumulator, narrow: Callable[[Any], Any])
     if "wide-slice" in profile.rules:
         found |= {"slice_by_index": slice_by_index, "slice_by_size": slice_by_size}
     if "ties-away" in profile.rules:
-        # Sums of two f16 values need more than f32's 24 bits to be rounded once.
-        found |= {"add": lambda x, y: _wide(x) + _wide(y), "sub": lambda x, y: _wide(x) - _wide(y)}
+        found |= {"add": partial(combined, 1), "sub": partial(combined, -1)}
     return found
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.float64) if x.is_floating_point() else x
+def combined(sign: int, x: Tensor, y: Tensor) -> Tensor:
+    """x + y or x - y, of floats in f64 or rounded: two f16 values need more than f32's 24 bits to be rounded once."""
+    quick = rounded_sum(x, y, sign)
+    if quick is not None:
+        return quick
+    x, y = ((item.to(torch.float64) if item.is_floating_point() else item) for item in (x, y))
+    return x + y if sign > 0 else x - y
 
 
 def attention(

@@ -24,7 +24,7 @@ def away(x: Tensor) -> Tensor:
 
     A NaN stays one. f64 values are rounded once: what f32 cuts off of them is kept as a sticky last bit.
     """
-    made = _compiled(x) if x.device.type == "cpu" and _has_numba() else None
+    made = _compiled(x) if x.device.type == "cpu" and has_numba() else None
     return by_torch(x) if made is None else made
 
 
@@ -35,8 +35,18 @@ def _compiled(x: Tensor) -> Tensor | None:
 
 
 @functools.cache
-def _has_numba() -> bool:
+def has_numba() -> bool:
+    """Whether loops can be compiled: numba is an extra."""
     return importlib.util.find_spec("numba") is not None
+
+
+def rounded_sum(x: Tensor, y: Tensor, sign: int) -> Tensor | None:
+    """:func:`away` of x + sign * y by a compiled loop, where there is one for such tensors."""
+    if x.is_cuda or not has_numba():
+        return None
+    from tlkit.mil.units import compiled_rounding  # late: numba is an extra
+
+    return compiled_rounding.combined(x, y, sign)
 
 
 def by_torch(x: Tensor) -> Tensor:
