@@ -21,7 +21,7 @@ from tlkit.engines.onnx.kit.graph import UnsupportedGraph
 from tlkit.engines.onnxruntime.kind import OnnxRuntimeKind
 from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.engines.torch.kind import TorchKind
-from tlkit.errors import UsageError
+from tlkit.errors import UnavailableError, UsageError
 from tlkit.types import TensorSpec, Unit
 
 X = np.array([[1.0, -2.0, 0.1, 3.0]], np.float32)
@@ -194,3 +194,18 @@ def test_bf16_without_openvino_names_its_extra(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="bf16"):
         load_model(packages.linear(tmp_path / "net.mlpackage"), precision="bf16").prepare()
+
+
+def test_nothing_is_run_in_f32_and_called_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    kind = AutoKind((OpenVINOKind(), OnnxRuntimeKind()), TorchKind())
+    monkeypatch.setattr("tlkit.engines.openvino.runtime.has_bf16", lambda: False)
+    engine = kind.load(load_model(packages.linear(tmp_path / "net.mlpackage")).loadable(), HowToRun("bf16", "auto"))
+    for ask in (engine.run, engine.bind):
+        with pytest.raises(UnavailableError, match="this processor computes no bf16"):
+            ask({"x": X})
+    port = tensor("fp32", 2, 3)
+    program = function({"x": port}, [call("non_zero", "y", tensor("int32", None, 2), x="x")], ["y"])
+    engine = kind.load(Loadable(tmp_path, PORTS[:1], PORTS[1:], None, lambda: program), HowToRun("bf16", "auto"))
+    with pytest.raises(UnavailableError, match="'non_zero' has no counterpart"):
+        engine.run({"x": np.ones((2, 3), np.float32)})

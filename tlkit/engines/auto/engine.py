@@ -114,7 +114,13 @@ class AutoEngine:
                 self._compete(arrays)
             elif self._known and self._left:  # not where the trial's winner was PyTorch
                 self._take_first(arrays)
-        return self._fast or self._torch()
+        return self._fast or self._fallback()
+
+    def _fallback(self) -> Engine:
+        """Return PyTorch; UnavailableError where bf16 is asked for, which it would compute in f32."""
+        if self._settings.precision == "bf16":
+            raise UnavailableError(f"bf16 needs an engine that has it: {self.why.partition(': ')[2]}", "use --precision f32")
+        return self._torch()
 
     def _remember(self, arrays: Mapping[str, Any]) -> None:
         """Keep only what an earlier trial chose, if there was one."""
