@@ -119,7 +119,9 @@ class AutoEngine:
     def _fallback(self) -> Engine:
         """Return PyTorch; UnavailableError where bf16 is asked for, which it would compute in f32."""
         if self._settings.precision == "bf16":
-            raise UnavailableError(f"bf16 needs an engine that has it: {self.why.partition(': ')[2]}", "use --precision f32")
+            raise UnavailableError(
+                f"bf16 needs an engine that has it: {self.why.partition(': ')[2]}", "use --precision f32"
+            )
         return self._torch()
 
     def _remember(self, arrays: Mapping[str, Any]) -> None:
