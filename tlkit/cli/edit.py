@@ -68,7 +68,8 @@ MendRisks = Annotated[
     bool,
     typer.Option(
         "--mend-risks",
-        help="Rewrite what goes wrong in the Neural Engine's arithmetic (emulated) on --input, or drawn values.",
+        help="Rewrite what goes wrong in the Neural Engine's arithmetic (emulated) on --input (or a folder), or drawn "
+        "values.",
     ),
 ]
 Precision = Annotated[

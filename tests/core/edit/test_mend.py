@@ -23,7 +23,7 @@ YES = value(True, "bool")
 def mended(kinds: dict[str, Any], steps: list[Operation], outputs: list[str], **arrays: Any) -> Any:
     program = Program({"main": function(kinds, steps, outputs)})
     given = {name: np.asarray(array, np.float16) for name, array in arrays.items()}
-    return mend(program, "main", given)
+    return mend(program, "main", [given])
 
 
 def test_a_planted_network_is_as_good_as_under_mils_rule() -> None:
@@ -61,6 +61,25 @@ def test_a_planted_network_is_as_good_as_under_mils_rule() -> None:
     assert [item.type for item in program.functions["main"].block.operations].count("conv") == 1
 
 
+def test_several_inputs_share_a_form_that_all_of_them_bear() -> None:
+    """Small values are lost below the step; where another input has larger sums, scaling up may only use the room that
+    is left there, and where a sum is infinite, it is scaled down whatever the others show."""
+    rng = np.random.default_rng(0)
+    kinds = {"x": tensor("fp16", 4, 4096), "v": tensor("fp16", 4096, 8)}
+    steps = [call("matmul", "made", tensor("fp16", 4, 8), x="x", y="v")]
+    program = Program({"main": function(kinds, steps, ["made"])})
+    v, values = rng.random((4096, 8)), rng.random((4, 4096))
+    small, middle, large = (
+        {"x": (values * size).astype(np.float16), "v": v.astype(np.float16)} for size in (2.0**-11, 0.5, 45.0)
+    )
+    powers = []
+    for cases in ([small], [small, middle], [middle, large]):
+        _, found = mend(program, "main", cases)
+        assert found.kept and found.after < max(2 * found.mil, 2.0**-9)
+        powers.append(int(found.mended[0].change.split("^")[1].split(" ")[0]))
+    assert powers[0] > powers[1] > 0 > powers[2]
+
+
 def test_a_reduction_without_kept_axes_and_a_product_of_quantized_values() -> None:
     byte, half = tensor("int8", 4), tensor("fp16", 4)
     steps = [
@@ -94,7 +113,7 @@ def test_what_is_not_at_risk_stays_as_it_is() -> None:
 def test_f32_operations_are_not_the_neural_engines() -> None:
     wide = tensor("fp32", 4)
     program = Program({"main": function({"x": wide}, [call("softplus", "made", wide, x="x")], ["made"])})
-    _, found = mend(program, "main", {"x": np.full(4, 20.0, np.float32)})
+    _, found = mend(program, "main", [{"x": np.full(4, 20.0, np.float32)}])
     assert not found.mended
 
 

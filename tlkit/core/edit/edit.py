@@ -87,7 +87,8 @@ def edit(
     of a model with one output. Nothing raises the specification version by itself: ``spec_version`` does. ``ane``
     rewrites the program for the Neural Engine where that improves the prediction for ``chip`` (``result.rewrites``).
     ``mend_risks`` writes operations otherwise that go wrong under the Neural Engine's arithmetic on ``inputs`` (texts
-    ``NAME=VALUE``; seeded where left out), where that helps under its emulation (``result.mendings``).
+    ``NAME=VALUE``, one of them a folder for all of its files; seeded where left out), where that helps under its
+    emulation (``result.mendings``).
 
     Raises UsageError (nothing to change, an unknown or taken name, a shape or type that the program rules out) or
     LoadError, and writes nothing then. A model that fails the check is still written: check ``result.ok``.
@@ -145,12 +146,12 @@ def edit(
 def _mended(model: Path, inputs: Sequence[str], seed: int, program: Program) -> tuple[Program, tuple[Mending, ...]]:
     """Mend each function, on the given inputs or on seeded ones."""
     from tlkit.core.edit.mend import mend
-    from tlkit.core.run.sampled import given_arrays
+    from tlkit.core.run.sampled import given_cases
 
     told = []
     for name in tuple(program.functions):
         loaded = load_model(model, function=name if len(program.functions) > 1 else None)
-        program, found = mend(program, name, given_arrays(loaded, inputs, seed))
+        program, found = mend(program, name, list(given_cases(loaded, inputs, seed)))
         told.append(found)
     return program, tuple(told)
 

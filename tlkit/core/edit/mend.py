@@ -1,15 +1,15 @@
 """``--mend-risks``: what goes wrong under the Neural Engine's arithmetic, found by running and written otherwise.
 
-One run by MIL's rule, on given or seeded inputs, measures the sums, products and operands of each operation. What
-leaves the accumulator's range, or is lost below its step, gets a form that is equal in exact arithmetic; then both
-programs run under the emulation, and both by MIL's rule.
+A run by MIL's rule on each of the given inputs, or on seeded ones, measures the sums, products and operands of each
+operation. What leaves the accumulator's range, or is lost below its step, gets a form that is equal in exact
+arithmetic; then both programs run under the emulation, and both by MIL's rule.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,9 @@ class Mended:
 
 @dataclass(frozen=True, slots=True)
 class Mending:
-    """What ``--mend-risks`` did to one function, and what came of it: the largest differences of any output from the
-    original run by MIL's rule, relative to the output's largest value: the original's under the Neural Engine's
-    arithmetic (``before``), the new one's (``after``), and the new one's by MIL's rule (``mil``).
+    """What ``--mend-risks`` did to one function, and what came of it: the largest differences of any output, on any of
+    the inputs, from the original run by MIL's rule, relative to the output's largest value: the original's under the
+    Neural Engine's arithmetic (``before``), the new one's (``after``), and the new one's by MIL's rule (``mil``).
 
     ``kept``: whether the new form was taken, which it is not where it is no better.
     """
@@ -66,23 +66,23 @@ class Mending:
     kept: bool
 
 
-def mend(program: Program, name: str, inputs: Arrays, profile: str = "ane") -> tuple[Program, Mending]:
+def mend(program: Program, name: str, cases: Sequence[Arrays], profile: str = "ane") -> tuple[Program, Mending]:
     """Return ``program`` with the risky operations of function ``name`` in other forms, where that helps under
-    ``profile``."""
+    ``profile`` on the worst of ``cases`` (inputs by name)."""
     function = program.functions[name]
-    found = judged(function, inputs)
+    found = judged(function, cases)
     if not found:
         return program, Mending(name, profile, (), 0.0, 0.0, 0.0, False)
     mended = tuple(item for item, _ in found)
     plan = {item.operation: power for item, power in found}
     masks = frozenset(item.operation for item in mended if item.row == "R7")
     made = run_passes(program, [MendRisks(name, plan, masks)]).program
-    wanted = TorchEngine(function).run(inputs)
-    how = emulator(profile)
-    before, after = (
-        _off(wanted, TorchEngine(item, emulate=how).run(inputs)) for item in (function, made.functions[name])
+    new, how, plain = made.functions[name], emulator(profile), TorchEngine(function)
+    wanted = [plain.run(arrays) for arrays in cases]
+    before, after, mil = (
+        max(_off(right, engine.run(arrays)) for right, arrays in zip(wanted, cases, strict=True))
+        for engine in (TorchEngine(function, emulate=how), TorchEngine(new, emulate=how), TorchEngine(new))
     )
-    mil = _off(wanted, TorchEngine(made.functions[name]).run(inputs))
     # What the comparison cannot show cannot be better there: it is enough not to be worse.
     kept = after < before or (after <= before and any(item.row in _NOT_SHOWN for item in mended))
     return (made if kept else program), Mending(name, profile, mended, before, after, mil, kept)
@@ -103,12 +103,14 @@ def _off(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     return worst
 
 
-def judged(function: Function, inputs: Arrays) -> list[tuple[Mended, int]]:
-    """Return what is at risk and can be mended, each with its power of two (0 for what is no sum), by one run."""
+def judged(function: Function, cases: Sequence[Arrays]) -> list[tuple[Mended, int]]:
+    """Return what is at risk on any of ``cases`` and can be mended, each with its power of two (0 for what is no sum):
+    one that all of them bear."""
     engine = TorchEngine(function)
     seen = _Ranges(engine.module, Survey(function))
-    engine.through(seen, inputs)
-    return seen.found
+    for arrays in cases:
+        engine.through(seen, arrays)
+    return seen.results()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class _Node:
     given: Mapping[str, Any]
     made: torch.Tensor
     survey: Survey
+    room: dict[str, int]
 
 
 class _Ranges(Interpreter):
@@ -126,7 +129,25 @@ class _Ranges(Interpreter):
     def __init__(self, module: fx.GraphModule, survey: Survey) -> None:
         super().__init__(module)
         self._survey = survey
-        self.found: list[tuple[Mended, int]] = []
+        self._found: dict[tuple[str, str], tuple[Mended, int]] = {}
+        self._room: dict[str, int] = {}
+
+    def results(self) -> list[tuple[Mended, int]]:
+        """What was found in all runs."""
+        made = []
+        for item, power in self._found.values():
+            both = min(power, self._room.get(item.operation, power))
+            if both == power:
+                made.append((item, power))
+            elif both > 0:
+                made.append((replace(item, change=_scaled(both)), both))
+        return made
+
+    def _add(self, item: Mended, power: int) -> None:
+        """Of several runs' findings of one operation, the one that leaves most room."""
+        before = self._found.get((item.operation, item.row))
+        if before is None or power < before[1]:
+            self._found[item.operation, item.row] = item, power
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, and judge it where its type is one that is mended."""
@@ -135,9 +156,9 @@ class _Ranges(Interpreter):
         judge = _JUDGES.get(operation.type) if operation is not None else None
         if operation is not None and judge is not None and isinstance(made, torch.Tensor) and _is_half(operation):
             _, given = self.fetch_args_kwargs_from_env(n)
-            found = judge(_Node(operation, n, given, made, self._survey))
+            found = judge(_Node(operation, n, given, made, self._survey, self._room))
             if found is not None:
-                self.found.append(found)
+                self._add(*found)
         return made
 
 
@@ -162,15 +183,21 @@ def _sum(item: _Node) -> tuple[Mended, int] | None:
     if most >= LIMIT / 2:
         power = -math.ceil(math.log2(most / _ROOM))
         why = f"magnitudes add to {most:.4g}, and {LIMIT:.0f} is infinite there"
-        return Mended(name, kind, "P4", why, f"scaled by 2^{power} and back"), power
+        return Mended(name, kind, "P4", why, _scaled(power)), power
+    tops = ((_ROOM, most), (LIMIT, float(x.abs().max())))  # of the sums, and of the operand that is scaled
+    power = min([_MOST, *(math.floor(math.log2(top / size)) for top, size in tops if size)])
+    item.room[name] = min(power, item.room.get(name, power))
     terms = x.shape[-2 if item.given.get("transpose_x") else -1] if kind in ("linear", "matmul") else weight[0].numel()
     off = lost(x.numpy(), weight.numpy(), terms)
     typical = float(item.made.square().mean().sqrt())
-    power = min(_MOST, math.floor(math.log2(_ROOM / most)), math.floor(math.log2(LIMIT / float(x.abs().max()))))
     if typical and off > NOTICED * typical and power > 0:
         why = f"the step of its sums loses about {off / typical:.2g} of a typical result"
-        return Mended(name, kind, "P4", why, f"scaled by 2^{power} and back"), power
+        return Mended(name, kind, "P4", why, _scaled(power)), power
     return None
+
+
+def _scaled(power: int) -> str:
+    return f"scaled by 2^{power} and back"
 
 
 def _softplus(item: _Node) -> tuple[Mended, int] | None:

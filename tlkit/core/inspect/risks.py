@@ -65,12 +65,11 @@ def sampled_risks(
     program = package.program.function(function)
     command = f"tlkit edit {package.root.name} --mend-risks: "
     mended: dict[tuple[str, str], Risk] = {}
-    shown = []
-    for arrays in sampled.given_cases(loaded, texts, seed):
-        for item, _ in judged(program, arrays):
-            risk = Risk(item.row, Level.WRONG, "Neural Engine", item.why, command + item.change, (item.operation,))
-            mended.setdefault((item.row, item.operation), risk)
-        shown.append(sampled.sampled_risks(program, arrays))
+    cases = list(sampled.given_cases(loaded, texts, seed))
+    for item, _ in judged(program, cases):
+        risk = Risk(item.row, Level.WRONG, "Neural Engine", item.why, command + item.change, (item.operation,))
+        mended[item.row, item.operation] = risk
+    shown = [sampled.sampled_risks(program, arrays) for arrays in cases]
     return tuple(replace(risk, measured=_widest(risk.measured)) for risk in merged([tuple(mended.values()), *shown]))
 
 
