@@ -136,6 +136,20 @@ def test_a_choice_on_a_busy_machine_is_for_this_process_only(tmp_path: Path, mon
     assert asked and later.why.startswith("PyTorch")
 
 
+def test_a_graph_that_a_busy_machine_left_runs_until_there_is_another_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlkit.engines.auto.engine.is_busy", lambda: True)
+    (bound,) = loaded(tmp_path).bind({"x": X})()
+    monkeypatch.setattr("tlkit.engines.auto.engine.is_busy", lambda: False)
+    later, whys = loaded(tmp_path), []
+    for _ in range(FIRST + 1):
+        np.testing.assert_array_equal(later.run({"x": X})["y"], bound)
+        whys.append(later.why)
+    assert whys[:FIRST] == ["ONNX Runtime: compiled before"] * FIRST
+    assert whys[FIRST].startswith("ONNX Runtime: the fastest in a trial")
+
+
 def test_pytorch_runs_on_where_a_trial_showed_it_to_be_the_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ class AutoEngine:
         self._model, self._settings, self._torch_kind = model, settings, torch
         self._eager: Engine | None = None
         self._fast: Engine | None = None
+        self._unchosen = False
         self._kind: GraphKind | None = None
         self._candidates, self._left = tuple(candidates), list(candidates)
         self._keep = keep_for(model, settings) if candidates else Keep(None)
@@ -108,11 +109,13 @@ class AutoEngine:
 
     def _engine(self, arrays: Mapping[str, Any], pays: bool) -> Engine:
         """Return the engine for an inference; ``pays`` says that compiling is worth it."""
+        if pays and self._unchosen:
+            self._fast, self._kind, self._unchosen = None, None, False
         if self._fast is None and self._left:
             self._remember(arrays)
             if pays or self._settings.precision == "bf16":
                 self._compete(arrays)
-            elif self._known and self._left:  # not where the trial's winner was PyTorch
+            elif self._left:  # not where the trial's winner was PyTorch
                 self._take_first(arrays)
         return self._fast or self._fallback()
 
@@ -143,13 +146,17 @@ class AutoEngine:
         return f"fastest of {asked} {self._settings.precision} {self._settings.streams} {shapes}"
 
     def _take_first(self, arrays: Mapping[str, Any]) -> None:
-        """Load what was chosen before, if its graph lies in the cache."""
-        kind = self._left[0]
-        with suppress(LoadError, UnavailableError):
-            made = kind.load(self._model, self._settings)
-            assert isinstance(made, GraphEngine)
-            if made.ready(arrays):
-                self._take(kind, made, f"{kind.title}: the fastest here, as a trial showed before")
+        """Load what was chosen before, if its graph lies in the cache. A graph without a choice (a busy machine's trial
+        leaves one) runs until there is another trial."""
+        for kind in self._left:
+            with suppress(LoadError, UnavailableError):
+                made = kind.load(self._model, self._settings)
+                assert isinstance(made, GraphEngine)
+                if made.ready(arrays):
+                    self._unchosen = not self._known
+                    how = "compiled before" if self._unchosen else "the fastest here, as a trial showed before"
+                    self._take(kind, made, f"{kind.title}: {how}")
+                    return
 
     def _take(self, kind: GraphKind, engine: GraphEngine, why: str) -> None:
         self._fast, self._kind, self._eager, self.why = engine, kind, None, why
