@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -54,18 +55,34 @@ def test_completion_is_what_typer_prints(shell: str, root: Path) -> None:
     assert kept.strip().startswith(printed.strip())
 
 
-@pytest.mark.slow
-def test_the_wheel_has_them(root: Path, tmp_path: Path) -> None:
+def _clone(root: Path, goal: Path) -> Path:
+    """Copy what a wheel is made of, as a clone would have it."""
     kept = subprocess.run(["git", "ls-files"], cwd=root, check=True, capture_output=True, text=True).stdout.split("\n")
     for name in filter(None, kept):
         if not name.startswith(("tests/", "fixtures/", "benchmarks/")) and (root / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, tmp_path / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", ".", "--no-build-isolation", "--no-deps", "-w", "out"]
-    if subprocess.run([*pip[:3], "--version"], check=False, capture_output=True).returncode:
-        pytest.skip("pip is not installed")
-    subprocess.run(pip, cwd=tmp_path, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "out").glob("*.whl")
+            (goal / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, goal / name)
+    return goal
+
+
+@pytest.mark.slow
+def test_two_builds_have_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    """Of two clones with other times and modes of files, as the release builds them; pages and completion inside."""
+    pytest.importorskip("setuptools")
+    build = "from setuptools import build_meta as b; print(b.build_sdist('out')); print(b.build_wheel('out'))"
+    found = []
+    for at, mode in ((0, 0o640), (1, 0o664)):
+        folder = _clone(root, tmp_path / str(at))
+        (folder / "README.md").chmod(mode)
+        os.utime(folder / "README.md", (at * 10**8, at * 10**8))
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+        subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True, env=environment)
+        found.append({path.name: path.read_bytes() for path in (folder / "out").iterdir()})
+    assert len(found[0]) == 2 and found[0] == found[1]
+    (sdist,), (wheel,) = ((tmp_path / "0" / "out").glob(pattern) for pattern in ("*.tar.gz", "*.whl"))
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "docs/make_man.py", "docs/completion/_tlkit", "tlkit/py.typed", "CHANGELOG.md"} <= names
     names = {name.partition("/data/share/")[2] for name in zipfile.ZipFile(wheel).namelist()}
     assert {"man/man1/tlkit.1", "man/man1/tlkit-fleet.1", "zsh/site-functions/_tlkit"} <= names
     assert {"bash-completion/completions/tlkit", "fish/vendor_completions.d/tlkit.fish"} <= names

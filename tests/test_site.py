@@ -1,10 +1,11 @@
 """The documentation's site and the release: built without a broken link, and each promise of docs/releasing.md.
 
-Covers docs/make_python.py, docs/run_tutorial.py.
+Covers docs/make_python.py, docs/run_tutorial.py, docs/run_recipe.py, docs/site_recipes.py.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,13 +13,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tlkit
-from docs import make_python, run_tutorial
+from docs import make_python, run_tutorial, site_recipes
+from tests.shown.pages import agrees
 
 ROOT = Path(__file__).resolve().parent.parent
+RECIPES = sorted((ROOT / "docs" / "recipes").glob("*.ipynb"))
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -30,8 +34,9 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    listed = set(re.findall(r"([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+    listed = set(re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert listed == pages | {f"recipes/{path.stem}.md" for path in RECIPES}
 
 
 def test_the_version_is_one() -> None:
@@ -47,6 +52,46 @@ def test_a_tutorial_s_steps_are_files_and_commands() -> None:
     assert sum(not name for name, _ in run_tutorial.steps(run_tutorial.PAGE.read_text())) >= 10
 
 
+def test_a_recipe_s_cells_run_in_order_in_one_space(tmp_path: Path) -> None:
+    def cell(*lines: str) -> dict[str, Any]:
+        return {"cell_type": "code", "source": "\n".join(lines).splitlines(keepends=True)}
+
+    texts = [
+        cell("%%writefile mine.py", "VALUE = 3"),
+        {"cell_type": "markdown", "source": ["no code"]},
+        cell("import mine", "x = mine.VALUE", 'print("first")', "x + 1"),
+        cell("!cat mine.py", "!echo more"),
+        cell("x = None", "x"),
+    ]
+    place = tmp_path / "a.ipynb"
+    place.write_text(json.dumps({"cells": texts}))
+    command = [sys.executable, str(ROOT / "docs" / "run_recipe.py"), str(place), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    cells = json.loads(place.read_text())["cells"]
+    told = [[site_recipes.text_of(output) for output in item["outputs"]] for item in cells if "outputs" in item]
+    assert told == [[], ["first\n", "4"], ["VALUE = 3\nmore\n"], []]
+    page = site_recipes.page(place)
+    assert '```python title="mine.py"\nVALUE = 3\n```' in page and "```console\n$ cat mine.py\n$ echo more\n```" in page
+    assert "no code\n" in page and "```text\n4\n```" in page
+    place.write_text(json.dumps({"cells": [cell("!false"), cell('open("late", "w")')]}))
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    assert not (tmp_path / "late").exists() and "outputs" not in place.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_prints_what_it_shows(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    command = [sys.executable, str(ROOT / "docs" / "run_recipe.py"), str(copy), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = [json.loads(file.read_text())["cells"] for file in (path, copy)]
+    for before, after in zip(*cells, strict=True):
+        shown, printed = ("".join(map(site_recipes.text_of, item.get("outputs", ()))) for item in (before, after))
+        assert not agrees(shown, printed), "".join(before["source"])
+
+
 @pytest.mark.slow
 def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
@@ -57,6 +102,9 @@ def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(tmp_path / "site") for path in (tmp_path / "site").rglob("index.html")}
     assert Path("tutorial/index.html") in pages and Path("python/index.html") in pages
+    for recipe in RECIPES:  # its page, and the notebook that the page links to
+        assert Path(f"recipes/{recipe.stem}/index.html") in pages
+        assert (tmp_path / "site" / "recipes" / recipe.name).is_file()
     for page in pages:  # nothing is fetched to show a page
         text = (tmp_path / "site" / page).read_text()
         assert not re.findall(r'<(?:script|img)[^>]* src="https?:|<link[^>]*stylesheet[^>]* href="https?:', text)

@@ -1,6 +1,6 @@
 """`tlkit fleet` as it is typed: plans of real commands on real models.
 
-Covers tlkit/cli/job.py, tlkit/cli/views/fleet/table.py.
+Covers tlkit/cli/job.py, tlkit/cli/many/check.py, tlkit/cli/views/fleet/table.py.
 """
 
 from __future__ import annotations
@@ -93,6 +93,43 @@ def test_mistakes_are_one_line_before_anything_starts(tlkit: Shell, zoo: Path) -
         assert outcome.code in (2, 3) and said in outcome.err
         assert [line[:2] == "  " for line in outcome.err.splitlines()] == [False, True]
         assert not (zoo.parent / "zoo.toml.journal").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"verb": "run", "options": {"sed": 1}}, "run has no option --sed; --seed is one"),
+        ({"verb": "run", "matrix": {"seed": [1, "two"]}}, "run --seed: 'two' is not"),
+        ({"verb": "bench", "options": {"iterations": 0}}, "bench --iterations: 0 is not in the range"),
+        ({"verb": "inspect", "arguments": ["{model}", "--tensor"]}, "inspect has no option --tensor; --tensors is one"),
+        ({"verb": "inspect", "arguments": ["{model}", "--depth"]}, "inspect --depth: "),  # --json is not a depth
+        ({"verb": "inspect", "option": {}}, "there is no such key; 'options' is one"),
+    ],
+)
+def test_a_command_s_typo_is_told_before_any_job_starts(
+    tlkit: Shell, zoo: Path, job: dict[str, object], said: str
+) -> None:
+    plan = zoo.with_suffix(".json")
+    plan.write_text(json.dumps({"model": [{"path": "zoo/one.mlpackage"}], "job": [{"verb": "inspect"}, job]}))
+    outcome = tlkit("fleet", plan, "--jobs", "1")
+    assert outcome.code == 2 and said in outcome.err and len(outcome.err.splitlines()) == 2
+    assert not plan.with_name("zoo.json.journal").exists()
+
+
+def test_options_that_commands_take_pass(tlkit: Shell, zoo: Path) -> None:
+    jobs = [
+        {"verb": "bench", "options": {"n": 3, "per_op": True, "no-cache": True, "input": ["x=zeros", "x=random"]}},
+        {
+            "verb": "run",
+            "options": {"seed": -1, "precision": "f32"},
+            "arguments": ["{model}", "--input=x=zeros", "-vv"],
+        },
+        {"verb": "compare", "arguments": ["{model}", "zoo/two.mlpackage"], "options": {"min-cosine": 0.9}},
+    ]
+    plan = zoo.with_suffix(".json")
+    plan.write_text(json.dumps({"model": [{"path": "zoo/one.mlpackage"}], "job": jobs}))
+    outcome = tlkit("fleet", plan, "--dry-run", "--json")
+    assert outcome.code == 0 and len(outcome.json()["jobs"]) == 3, outcome.err
 
 
 def test_the_schema_is_what_plans_are_checked_with(tlkit: Shell) -> None:

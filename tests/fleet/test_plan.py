@@ -116,7 +116,8 @@ def test_a_folder_of_models_and_names_that_tell_apart(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("[[job]]", "[[jobs]]"), "'job' is missing"),
+        (("[[job]]", "[[jobs]]"), "jobs: there is no such key; 'job' is one"),
+        ((ZOO[ZOO.index("[[job]]") :], ""), "'job' is missing"),
         (('verb = "bench"', 'verb = "bnech"'), r"job\[1\].verb: 'bnech' is none of inspect, convert"),
         (("matrix", "matrx"), r"job\[1\].matrx: there is no such key; 'matrix' is one"),
         (('units = ["cpu", "ane"]', 'units = "cpu"'), r"job\[1\].matrix.units: 'cpu' is not array"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tlkit.core.journal.records import parse_record
 from tlkit.errors import UnavailableError
 from tlkit.fleet.executor import LocalExecutor
 from tlkit.fleet.job import FleetJob, Needs
@@ -148,6 +149,20 @@ def test_a_job_that_no_node_can_take_is_said_before_any_starts(executor: LocalEx
     with pytest.raises(UnavailableError, match="no node has the unit ane, which 1 jobs need"):
         ran(jobs, executor, tmp_path / "journal")
     assert not log.exists()
+
+
+def test_a_measurement_runs_beside_nothing(executor: LocalExecutor, tmp_path: Path) -> None:
+    """By the journal's order: between a start of an alone job and its end, none starts and none ends."""
+    alone = Needs(alone=True)
+    jobs = [FleetJob(f"alone{at}", "ops", ("relu", "--json"), needs=alone) for at in range(2)]  # an interpreter each
+    result = ran([*jobs, *(job(at, "sleep", 0.1 * at) for at in range(4))], executor, tmp_path / "journal")
+    assert result.exit_code == 0
+    lines = [parse_record(line) or {} for line in (tmp_path / "journal").read_bytes().splitlines()[1:]]
+    told = [(line["kind"], str(line["job"])) for line in lines]
+    assert [name for kind, name in told if kind == "start"][-2:] == ["alone0", "alone1"]
+    for one in jobs:
+        at = told.index(("start", one.key))
+        assert told[at + 1] == ("done", one.key)
 
 
 def test_a_killed_head_is_gone_on_with(root: Path, tmp_path: Path) -> None:

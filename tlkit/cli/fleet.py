@@ -67,10 +67,12 @@ def fleet(
         return
     if plan is None:
         raise UsageError("name a plan", "tlkit fleet zoo.toml, or tlkit fleet --schema for what one holds")
+    from tlkit.cli.many.check import check_options
     from tlkit.cli.views.fleet import table as view
     from tlkit.fleet.plan import read_plan
 
     found = read_plan(Path(plan))
+    check_options(Path(plan), found.jobs)
     if dry_run:
         sink.answer(view.planned_document(found.jobs), lambda: view.planned(found.jobs))
         return

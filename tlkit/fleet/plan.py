@@ -169,7 +169,7 @@ def check_outputs(jobs: Sequence[FleetJob], started: Container[str], force: bool
 
 def _options(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
         for one in value if isinstance(value, list) else [value]:
             if one is True:
                 yield flag

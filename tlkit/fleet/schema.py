@@ -99,7 +99,7 @@ def check(value: Any, schema: Mapping[str, Any] = PLAN, where: str = "") -> str:
     if "enum" in schema:
         if value in schema["enum"]:
             return ""
-        return f"{where}: {value!r} is none of {', '.join(schema['enum'])}"
+        return f"{where}: {value!r:.60} is none of {', '.join(schema['enum'])}"
     kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     if not any(_is_a(value, kind) for kind in kinds):
         return f"{where or 'the plan'}: {value!r:.60} is not {' or '.join(kinds)}"
@@ -120,13 +120,14 @@ def check(value: Any, schema: Mapping[str, Any] = PLAN, where: str = "") -> str:
 def _check_object(value: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> str:
     known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     at = f"{where}." if where else ""
+    for name in value:
+        if name not in known and others is False:
+            near = difflib.get_close_matches(name, known, 1)
+            return f"{at}{name}: there is no such key" + (f"; {near[0]!r} is one" if near else f": {', '.join(known)}")
     for name in schema.get("required", ()):
         if name not in value:
             return f"{where or 'the plan'}: '{name}' is missing"
     for name, item in value.items():
-        if name not in known and others is False:
-            near = difflib.get_close_matches(name, known, 1)
-            return f"{at}{name}: there is no such key" + (f"; {near[0]!r} is one" if near else f": {', '.join(known)}")
         wrong = check(item, known.get(name, others), f"{at}{name}")
         if wrong:
             return wrong

@@ -1,0 +1,69 @@
+"""Whether the commands of a plan are what their subcommands take: options that exist, with values of their types.
+
+Looked at before any job starts; what a command checks itself (a file, a unit that is not here) is its job's to tell.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tlkit.fleet.job import FleetJob
+
+
+def check_options(plan: Path, jobs: Iterable[FleetJob]) -> None:
+    """Raise UsageError for the first option of a job that its subcommand does not have, or whose value it refuses."""
+    seen: set[tuple[str, str, str | None]] = set()
+    for job in jobs:
+        known = _options(job.verb)
+        for flag, value in _given(job.words, known):
+            if (job.verb, flag, value) in seen:
+                continue
+            seen.add((job.verb, flag, value))
+            if wrong := _wrong(known, flag, value):
+                raise UsageError(f"{plan}: {job.verb} {wrong}", f"tlkit {job.verb} --help lists its options")
+
+
+@cache
+def _options(verb: str) -> dict[str, Any]:
+    """Return a subcommand's options, by each of their names, as Typer builds them."""
+    from typer.main import get_command  # with the commands' modules, which no other command needs
+
+    from tlkit.cli.app import build
+
+    commands: Mapping[str, Any] = getattr(get_command(build([verb])), "commands")  # noqa: B009  # a group's, for mypy
+    options = [item for item in commands[verb].params if item.param_type_name == "option"]
+    return {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+
+
+def _given(words: Iterable[str], known: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Yield the options among a job's words, each with its value; None for one that takes none or has none."""
+    left = iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if name not in known and not word.startswith("--"):
+            continue
+        takes = name in known and not known[name].is_flag and not known[name].count
+        yield name, value if equals else next(left, None) if takes else None
+
+
+def _wrong(known: Mapping[str, Any], flag: str, value: str | None) -> str:
+    """Return what is wrong with an option and its value, after the subcommand's name; empty where nothing is."""
+    if flag not in known:
+        near = difflib.get_close_matches(flag, known, 1)
+        return f"has no option {flag}" + (f"; {near[0]} is one" if near else "")
+    option = known[flag]
+    if value is None:
+        return "" if option.is_flag or option.count else f"{flag} needs a value"
+    try:
+        option.type.convert(value, option, None)
+    except Exception as error:  # Typer's own kind, which has no name outside of it
+        return f"{flag}: {str(getattr(error, 'message', error)).rstrip('.')}"
+    return ""
