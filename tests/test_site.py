@@ -150,4 +150,11 @@ def test_the_action_s_steps_verify_and_measure(tmp_path: Path) -> None:
     quick = "--units cpu -n 10 --processes 2"
     assert step("measure", BASELINE="net.mlpackage", ARGS=quick) == 0 and "net" in summary.read_text()
     assert step("measure", ARGS=f"{quick} --max-latency 1ns") == 1
+    # Whoever posts it is GitHub's; what is posted has the verdict and the table.
+    (tmp_path / "gh").write_text('#!/usr/bin/env bash\ncp "${@: -1}" posted.md\n')
+    (tmp_path / "gh").chmod(0o755)
+    base["PATH"] = os.pathsep.join([str(tmp_path), path])
+    assert step("comment", NUMBER="7") == 0
+    posted = (tmp_path / "posted.md").read_text()
+    assert posted.startswith("```text\n") and "verdict" in posted and "| row | median |" in posted
     assert set(re.findall(r"inputs\.([\w-]+)", (ROOT / "action" / "action.yml").read_text())) == set(action["inputs"])

@@ -8,7 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.main import get_command
 
 from tlkit.errors import UsageError
 
@@ -34,12 +38,9 @@ def check_options(plan: Path, jobs: Iterable[FleetJob]) -> None:
 @cache
 def _options(verb: str) -> dict[str, Any]:
     """Return a subcommand's options, by each of their names, as Typer builds them."""
-    from typer.main import get_command  # with the commands' modules, which no other command needs
-
-    from tlkit.cli.app import build
-
-    commands: Mapping[str, Any] = getattr(get_command(build([verb])), "commands")  # noqa: B009  # a group's, for mypy
-    options = [item for item in commands[verb].params if item.param_type_name == "option"]
+    app = typer.Typer(add_completion=False)
+    app.command(verb)(getattr(import_module(f"tlkit.cli.{verb}"), verb))
+    options: list[Any] = [item for item in get_command(app).params if item.param_type_name == "option"]
     return {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
 
 
