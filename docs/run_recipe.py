@@ -56,9 +56,12 @@ def _outputs(source: str, space: dict[str, Any], at: int) -> list[dict[str, Any]
 def _python(source: str, space: dict[str, Any], at: int) -> Any:
     """Run a cell; return the value of its last line where that is an expression."""
     tree = ast.parse(source, f"<cell {at}>")
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, f"<cell {at}>", "exec"), space)
-    return eval(compile(ast.Expression(last.value), f"<cell {at}>", "eval"), space) if last else None
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, f"<cell {at}>", "exec"), space)
+        return None
+    exec(compile(ast.Module(tree.body[:-1], []), f"<cell {at}>", "exec"), space)
+    return eval(compile(ast.Expression(last.value), f"<cell {at}>", "eval"), space)
 
 
 def _shell(command: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tlkit import __version__
 from tlkit.errors import UnavailableError
 from tlkit.fleet.cluster import RayExecutor
 from tlkit.fleet.job import FleetJob
@@ -67,6 +69,27 @@ def test_killed_actors_cost_no_job(executor: RayExecutor, root: Path, tmp_path: 
     journal.close()
     assert len(killed) == 3 and result.exit_code == 0
     assert len(list(of_kind(tmp_path / "journal", "lost"))) == 3 and read(tmp_path / "journal").twice == 0
+
+
+def test_a_node_with_another_tlkit_is_told(executor: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it is this process that has another; whoever has, both versions are named."""
+    monkeypatch.setattr("tlkit.fleet.cluster.__version__", "9.9.9")
+    with pytest.raises(UnavailableError, match=f"has tlkit {__version__}, and this is 9.9.9"):
+        RayExecutor(ENTRY, "local", 2)
+
+
+def test_a_local_cluster_is_one_of_its_own(executor: RayExecutor, root: Path) -> None:
+    """Also where one runs on this machine already; its workers are as nice as other processes."""
+    code = (
+        "import os, ray\n"
+        "from tlkit.fleet.cluster import RayExecutor\n"
+        f"made = RayExecutor({ENTRY!r}, 'local', 1)\n"
+        "print([node.name for node in made.nodes], ray.get(ray.remote(num_cpus=0)(os.nice).remote(0)))\n"
+        "made.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    (mine,) = executor.nodes
+    assert mine.name not in done.stdout and done.stdout.rstrip().endswith(f"] {os.nice(0)}")
 
 
 def test_a_cluster_that_is_not_there() -> None:
