@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tlkit.cli.language_bench import bench_language, measures_language, refuse_for_language
+from tlkit.cli.language_bench import bench_language, language_unit, measures_language, refuse_for_language
 from tlkit.cli.options import bench as flags
 from tlkit.cli.options import shared as options
 from tlkit.cli.sink import output
@@ -96,7 +96,8 @@ def bench(
     if measures_language(models or [], given):
         refuse_for_language(given)
         sizes = _numbers(prompt_tokens, "--prompt-tokens", int)
-        return bench_language(sink, models or [], sizes, gen, engine, processes, iterations, seed, timeout, given)
+        unit = language_unit(units)
+        return bench_language(sink, models or [], sizes, gen, engine, unit, processes, iterations, seed, timeout, given)
     if estimate:
         return _estimate(sink, models or [], units, chip, function)
     if chip is not None:

@@ -11,6 +11,7 @@ import typer
 
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
+from tlkit.types import Unit
 from tlkit.words import byte_text
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Wanted:
     stop: list[str]
     engine: str = "auto"
     cache: bool = True
+    unit: str = "cpu"
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,15 +72,15 @@ def refuse_others(given: set[str], wanted: Wanted) -> None:
         said, hint = "is for language models", "add --prompt TEXT, --chat or --perplexity FILE, or leave it out"
         useless = given & (_TEXTS | _GENERATION | {"context"})
     else:
-        said, hint = "does not apply to a language model", "leave it out: it runs on the CPU as it is stored"
-        known = _COMMON | _TEXTS | _GENERATION | {"context", "engine"}
+        said, hint = "does not apply to a language model", "leave it out: it runs as it is stored"
+        known = _COMMON | _TEXTS | _GENERATION | {"context", "engine", "units"}
         if wanted.engine not in ENGINES:
             known_here = f"a language model is run by {KNOWN_ENGINES}"
             raise UsageError(f"--engine {wanted.engine}: not for language models", known_here)
         useless = given - known
         if not useless and (wanted.embed or wanted.perplexity is not None):
             said, hint = f"has no effect on {'--embed' if wanted.embed else '--perplexity'}", "leave it out"
-            useless = given & (_GENERATION | ({"context", "engine"} if wanted.embed else set()))
+            useless = given & (_GENERATION | ({"context", "engine", "units"} if wanted.embed else set()))
     for name in sorted(useless):
         raise UsageError(f"{_FLAGS.get(name, '--' + name.replace('_', '-'))} {said}", hint)
 
@@ -91,6 +93,7 @@ def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
     if wanted.perplexity is not None:
         with sink.progress(f"reading {wanted.perplexity}"):
             how: dict[str, Any] = {"context": wanted.context, "engine": wanted.engine, "cache": wanted.cache}
+            how["unit"] = Unit.parse(wanted.unit)
             judged = answer.perplexity(model, wanted.perplexity, **how)
         said = f"perplexity {judged.perplexity:.4f} over {judged.tokens} tokens in {judged.windows} windows"
         sink.answer({"model": model, "file": wanted.perplexity, "result": judged}, said)
@@ -139,6 +142,7 @@ def _answer(sink: output.Sink, model: str, wanted: Wanted, text: str) -> None:
         stop=wanted.stop,
         engine=wanted.engine,
         cache=wanted.cache,
+        unit=Unit.parse(wanted.unit),
         told=sink.piece,
     )
     if sink.json:
@@ -153,7 +157,14 @@ def _talk(sink: output.Sink, model: str, wanted: Wanted) -> None:
     from tlkit.core.language.answer import Conversation, decoder_of
     from tlkit.core.language.sampling import Sampling
 
-    talk = Conversation(decoder_of(model), wanted.context, wanted.system, wanted.engine, cache=wanted.cache)
+    talk = Conversation(
+        decoder_of(model),
+        wanted.context,
+        wanted.system,
+        wanted.engine,
+        cache=wanted.cache,
+        unit=Unit.parse(wanted.unit),
+    )
     for line in sys.stdin:
         if not line.strip():
             continue

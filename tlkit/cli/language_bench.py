@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.cli.language import ENGINES, KNOWN_ENGINES
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
+from tlkit.types import Unit
 from tlkit.words import byte_text
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tlkit.core.bench.language.measure import LanguageBench
 
-_KNOWN = {"models", "prompt_tokens", "gen", "engine", "processes", "iterations", "seed", "timeout"}
+_KNOWN = {"models", "prompt_tokens", "gen", "engine", "units", "processes", "iterations", "seed", "timeout"}
 _COMMON = {"json", "quiet", "verbose", "format"}
 
 
@@ -34,12 +35,23 @@ def refuse_for_language(given: set[str]) -> None:
         raise UsageError(f"{flag} does not apply to a language model", "leave it out")
 
 
+def language_unit(text: str | None) -> Unit:
+    """Return the one unit of ``--units``, by default the CPU; UsageError for several."""
+    if text is None:
+        return Unit.CPU
+    if "," in text:
+        said = f"--units {text}: a language model is measured on one at a time"
+        raise UsageError(said, "name one, for example --units gpu")
+    return Unit.parse(text)
+
+
 def bench_language(
     sink: output.Sink,
     models: Sequence[str],
     sizes: Sequence[int],
     generated: int | None,
     engine: str,
+    unit: Unit,
     processes: int | None,
     iterations: int,
     seed: int,
@@ -57,7 +69,7 @@ def bench_language(
     # -n counts the prompts of each size, over all processes.
     times = -(-iterations // count) if "iterations" in given else TIMES
     wanted = GENERATED if generated is None else generated
-    method = LanguageMethod(tuple(sizes) or PROMPTS, wanted, engine, count, max(times, 1), seed, timeout)
+    method = LanguageMethod(tuple(sizes) or PROMPTS, wanted, engine, unit, count, max(times, 1), seed, timeout)
     method.check()
     with sink.progress("measuring") as bar:
         found = measure_language(models, method, bar.describe)

@@ -137,7 +137,7 @@ def run(
     drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     drawn |= {"repeat_penalty": repeat_penalty}
     texts = (prompt, prompt_file, chat, system, perplexity, embed)
-    wanted = Wanted(*texts, context, max_tokens, stop or [], engine, cache, drawn)
+    wanted = Wanted(*texts, context, max_tokens, stop or [], engine, cache, units, drawn)
     refuse_others(set(given), wanted)
     if wanted.anything:
         return run_language(sink, model, wanted)

@@ -25,7 +25,7 @@ from tlkit.engines.onnx.keep import Keep, keep_for
 from tlkit.engines.onnx.store import Store
 from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.engines.told import remarks
-from tlkit.engines.torch.engine import State
+from tlkit.engines.torch.state import State
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.types import Unit
 

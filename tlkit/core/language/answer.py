@@ -20,6 +20,7 @@ from tlkit.core.language.text.chat import Message, conversation, template_of
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base.sniff import COREML
 from tlkit.formats.describe import find_format
+from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,14 +68,15 @@ def answer(
     stop: Sequence[str] = (),
     engine: str = "auto",
     cache: bool = True,
+    unit: Unit = Unit.CPU,
     told: Callable[[str], None] = lambda _: None,
 ) -> Generated:
     """Return what the language model at ``model`` generates after ``prompt``; ``told`` hears the text as it grows.
 
     ``chat`` makes a conversation of the prompt by the model's chat template, after ``system`` where that is given.
-    ``cache`` keeps what an engine compiles.
+    ``cache`` keeps what an engine compiles; ``unit`` is the CPU or a GPU.
     """
-    talk = Conversation(decoder_of(model), context, system if chat else None, engine, cache=cache)
+    talk = Conversation(decoder_of(model), context, system if chat else None, engine, cache=cache, unit=unit)
     if not chat:
         return talk.follow(prompt, sampling, most, stop, told)
     return talk.ask(prompt, sampling, most, stop, told)
@@ -102,9 +104,10 @@ class Conversation:
         engine: str = "auto",
         *,
         cache: bool = True,
+        unit: Unit = Unit.CPU,
     ) -> None:
         self.model = model
-        self.runner: Runner = model.runner(context, engine, cache=cache)
+        self.runner: Runner = model.runner(context, engine, cache=cache, unit=unit)
         self._messages: list[Message] = [{"role": "system", "content": system}] if system else []
         self._fed: list[int] = []
 
@@ -177,6 +180,7 @@ def perplexity(
     context: int | None = None,
     engine: str = "auto",
     cache: bool = True,
+    unit: Unit = Unit.CPU,
 ) -> Perplexity:
     """Return how well a model predicts a file's text, in windows of ``context`` tokens (by default 512).
 
@@ -187,7 +191,7 @@ def perplexity(
     if opened.only_best:
         raise UsageError(f"{opened.path}: it returns the likeliest token, and no logits to judge by", _LOGITS)
     size = min(context or _STRIDE, opened.context_length)
-    runner = opened.runner(size, engine, cache=cache)
+    runner = opened.runner(size, engine, cache=cache, unit=unit)
     ids = opened.tokenizer.encode(read_text(file), whole=False)
     first = list(opened.tokenizer.before)
     step = size - len(first)

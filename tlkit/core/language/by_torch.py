@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from tlkit.core.language.runner import CHUNKS, chunks, rows_for
-from tlkit.engines.torch.engine import State, TorchEngine
+from tlkit.engines.torch.device import device_for
+from tlkit.engines.torch.engine import TorchEngine
+from tlkit.engines.torch.state import State
 from tlkit.errors import UsageError
 from tlkit.frontends.gguf.decoder import Form
 from tlkit.mil.program import Function
+from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,12 +59,17 @@ class BuiltFunctions:
 
 
 class TorchRunner:
-    """Runs on PyTorch; the cache is the states of the functions, which are updated in place."""
+    """Runs on PyTorch; the cache is the states of the functions, which are updated in place.
+
+    On a CUDA GPU a step is one graph."""
 
     exact = True
 
-    def __init__(self, functions: Functions) -> None:
-        self.name = f"PyTorch {torch.__version__}"
+    def __init__(self, functions: Functions, unit: Unit = Unit.CPU) -> None:
+        device = device_for(unit)
+        where = f" on {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+        self.name = f"PyTorch {torch.__version__}{where}"
+        self._unit = unit
         self.context, self.position = functions.context, 0
         self._functions = functions
         self._engines: dict[tuple[int, int, str], TorchEngine] = {}
@@ -104,8 +112,13 @@ class TorchRunner:
     def _engine(self, size: int, rows: int, logits: Literal["last", "all"]) -> TorchEngine:
         key = (size, rows, "all" if size == 1 else logits)
         if key not in self._engines:
-            function, rounded = self._functions.function(size, rows, logits), self._functions.precision
-            self._engines[key] = TorchEngine(function, precision=rounded, constants=self._constants)
+            self._engines[key] = TorchEngine(
+                self._functions.function(size, rows, logits),
+                precision=self._functions.precision,
+                unit=self._unit,
+                constants=self._constants,
+                decoding=True,
+            )
         return self._engines[key]
 
 

@@ -24,6 +24,7 @@ from tlkit.frontends.gguf.kit.family import Family
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters, read_hyperparameters
 from tlkit.frontends.gguf.kit.source import LanguageSource, folder_source, gguf_source
 from tlkit.mil.program import Function
+from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,16 +83,20 @@ class LanguageModel:
         config = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
         return tuple(sorted({self.path, *named, *([config] if config.is_file() else [])}))
 
-    def runner(self, context: int | None = None, engine: str = "auto", *, cache: bool = True) -> Runner:
+    def runner(
+        self, context: int | None = None, engine: str = "auto", *, cache: bool = True, unit: Unit = Unit.CPU
+    ) -> Runner:
         """Return what runs it, with room for ``context`` tokens (by default 4,096, or as many as the model has).
 
-        ``engine`` is ``openvino``, ``torch``, ``llama.cpp`` (of GGUF files), or ``auto``: OpenVINO where it is
-        installed and takes the model. ``cache`` keeps what OpenVINO compiles in tlkit's cache folder.
+        ``engine`` is ``openvino``, ``torch``, ``llama.cpp`` (of GGUF files),
+        or ``auto``: PyTorch on a GPU, else OpenVINO where it is installed and takes the model. ``cache`` keeps what
+        OpenVINO compiles in tlkit's cache folder.
         """
         room = context_of(self.sizes, context)
+        unit = settled(unit, engine)
         if engine == "llama.cpp":
             return self._by_llama(room)
-        if engine == "openvino" or (engine == "auto" and find_spec("openvino") is not None):
+        if engine == "openvino" or (engine == "auto" and unit is Unit.CPU and find_spec("openvino") is not None):
             if find_spec("openvino") is None:
                 said = "openvino not installed: needed for --engine openvino"
                 raise UnavailableError(said, "pip install 'tlkit[openvino]'")
@@ -104,7 +109,7 @@ class LanguageModel:
                     raise
         from tlkit.core.language.by_torch import BuiltFunctions, TorchRunner  # late: what is heavy, where it is used
 
-        return TorchRunner(BuiltFunctions(self.function, room))
+        return TorchRunner(BuiltFunctions(self.function, room), unit)
 
     def _by_llama(self, room: int) -> Runner:
         if "general.architecture" not in self.metadata or find_format(self.path) is not Format.GGUF:
@@ -117,6 +122,20 @@ class LanguageModel:
 
         rows = self.source.tensor("token_embd.weight").shape[0]
         return LlamaRunner(self.path, room, rows)
+
+
+def settled(unit: Unit, engine: str) -> Unit:
+    """Return the unit that ``unit`` means here: ALL is the GPU where there is one. UnavailableError where it is not
+    here, UsageError where ``engine`` does not run on it."""
+    if unit is Unit.CPU:
+        return unit
+    from tlkit.engines.torch.device import device_for  # late: it imports PyTorch
+
+    if device_for(unit).type == "cpu":
+        return Unit.CPU
+    if engine in ("openvino", "llama.cpp"):
+        raise UsageError(f"--engine {engine} runs language models on the CPU", "leave out --units or --engine")
+    return Unit.GPU
 
 
 def open_language(path: str | os.PathLike[str]) -> LanguageModel:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tlkit.core.language.model import settled
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_description
 from tlkit.errors import LoadError, UsageError
@@ -19,6 +20,7 @@ from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package
 from tlkit.formats.files.mapped import read_json
 from tlkit.mil.program import Function
+from tlkit.types import Unit
 
 DESCRIPTION = "language.json"
 _LARGEST = 1 << 27
@@ -49,7 +51,9 @@ class PackagedModel:
         """Return how many tokens its states hold."""
         return int(self.said["context"])
 
-    def runner(self, context: int | None = None, engine: str = "auto", *, cache: bool = True) -> Runner:
+    def runner(
+        self, context: int | None = None, engine: str = "auto", *, cache: bool = True, unit: Unit = Unit.CPU
+    ) -> Runner:
         """Return what runs it, which is PyTorch (nothing goes into a cache); UsageError for more tokens than its states
         hold."""
         if engine in ("openvino", "llama.cpp"):
@@ -60,7 +64,8 @@ class PackagedModel:
             raise UsageError(said, "convert its source again with a larger --context")
         from tlkit.core.language.by_torch import TorchRunner  # late: what is heavy, where it is used
 
-        return TorchRunner(_PackagedFunctions(self.package, self.said, context or self.context_length))
+        functions = _PackagedFunctions(self.package, self.said, context or self.context_length)
+        return TorchRunner(functions, settled(unit, engine))
 
 
 class _PackagedFunctions:

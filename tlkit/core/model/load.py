@@ -27,8 +27,8 @@ from tlkit.words import Told
 
 if TYPE_CHECKING:
     from tlkit.core.model.known import Known
-    from tlkit.engines.torch.engine import State
     from tlkit.engines.torch.finite import Stray
+    from tlkit.engines.torch.state import State
     from tlkit.engines.torch.watch import Seen
     from tlkit.formats.base.tensors import TensorFile, Tensors
     from tlkit.formats.coreml.package import Package

@@ -27,7 +27,8 @@ from tlkit.mil.program import StateType, TensorType
 from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
-    from tlkit.engines.torch.engine import State, TorchEngine
+    from tlkit.engines.torch.engine import TorchEngine
+    from tlkit.engines.torch.state import State
 
 Shapes = tuple[tuple[int, ...], ...]
 Place = tuple[list[Array], Callable[[], Sequence[Array]]]
@@ -232,7 +233,7 @@ class GraphEngine:
 
 
 def _held(state: State, name: str, kind: TensorType) -> Array:
-    from tlkit.engines.torch.engine import held
+    from tlkit.engines.torch.state import held
 
     return held(state, name, kind).numpy()
 

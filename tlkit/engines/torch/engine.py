@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx
 
@@ -29,13 +28,16 @@ from tlkit.engines.told import slowly
 from tlkit.engines.torch import selftest
 from tlkit.engines.torch.device import device_for, enough_memory, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
+from tlkit.engines.torch.fused.decoding import resident
 from tlkit.engines.torch.fused.fuse import fuse
+from tlkit.engines.torch.fused.steps import fuse_steps
 from tlkit.engines.torch.graphs import Graphs
 from tlkit.engines.torch.guarded import FirstGuarded
 from tlkit.engines.torch.halves import CARRIERS as HALVED
 from tlkit.engines.torch.halves import halvable, halve
+from tlkit.engines.torch.state import State, fixed, held
 from tlkit.engines.torch.watch import Seen, Stopped, Tracker
-from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, UsageError, reason
+from tlkit.errors import ExecutionError, LoadError, TlkitError, UnavailableError, reason
 from tlkit.host import budget
 from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
@@ -56,37 +58,6 @@ _PLACED = (slice_update, slice_update_)
 """Ops whose result has a fixed size wherever their parameters point."""
 
 
-class State:
-    """The tensors of a stateful model, by name: they outlive a call and belong to whoever made them.
-
-    ``halves`` names those whose values are f16 values, carried in f32.
-    """
-
-    def __init__(self, tensors: dict[str, torch.Tensor], halves: Collection[str] = ()) -> None:
-        self.tensors = tensors
-        self._halves = frozenset(halves)
-
-    def read(self, name: str) -> np.ndarray[Any, Any]:
-        """Return a copy of the state ``name``."""
-        return self._tensor(name).cpu().numpy().copy()
-
-    def write(self, name: str, value: npt.ArrayLike) -> None:
-        """Overwrite the state ``name``, in its type (an f16 state rounds); the shape must be its own."""
-        tensor = self._tensor(name)
-        try:
-            given = torch.from_numpy(np.array(value).astype(np.float64, casting="safe")).to(tensor.dtype)
-        except (ValueError, TypeError):
-            raise UsageError(f"the state '{name}' takes an array of numbers", "real ones, rows of one length") from None
-        if tensor.shape != given.shape:
-            raise UsageError(f"the state '{name}' has shape {tuple(tensor.shape)}, not {tuple(given.shape)}")
-        tensor.copy_(ops.round_f16(given) if name in self._halves else given)
-
-    def _tensor(self, name: str) -> torch.Tensor:
-        if name not in self.tensors:
-            raise UsageError(f"no state is named '{name}'", f"states: {', '.join(self.tensors) or 'none'}")
-        return self.tensors[name]
-
-
 class TorchEngine:
     """Runs one function of a program. Arrays in and out are numpy's, in the ports' declared types."""
 
@@ -103,7 +74,10 @@ class TorchEngine:
         strict_mil: bool = False,
         halves: bool | None = None,
         emulate: Callable[[Function], Emulation] | None = None,
+        decoding: bool = False,
     ) -> None:
+        """``decoding`` is for a decoder's function, whose caller makes sure that its cache has room: on a GPU its
+        weights and cache then stay there, in ``constants`` as well (``fused/decoding.py``)."""
         self.device = device_for(unit)
         self.compiled = engine == "compile"
         self._function = function
@@ -133,11 +107,15 @@ class TorchEngine:
         self.halved = halved and halve(self.module, function)
         # A GPU reads each page once; what was read goes back, so that the weights are not in memory here and there.
         with enough_memory(self.device), narrow.giving_back(mapped if on_gpu else ()):
+            if decoding and self.device.type == "cuda":
+                resident(self.module, function, self.device, {} if constants is None else constants)
+                fuse_steps(self.module)
             _pack(self.module, self.device)
         if self.device.type == "cuda":
             # Sums of f16 products are f32 sums, as they are on the CPU.
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self._graphs = Graphs()
+        self._state_places = [i for i, item in enumerate(function.inputs) if isinstance(item.type, StateType)]
         self._stored = stored(walk(function.block.operations))
         # Values read back to Python, or nested blocks (loops), may change sizes from run to run.
         self._convolves = any(item.type == "conv" for item in walk(function.block.operations))
@@ -180,10 +158,10 @@ class TorchEngine:
         return State({name: self._zeros(kind) for name, kind in kinds.items()}, halves)
 
     def _zeros(self, kind: TensorType) -> torch.Tensor:
-        said = budget.over(math.prod(_fixed(kind)), budget.warranted(self._stored))
+        said = budget.over(math.prod(fixed(kind)), budget.warranted(self._stored))
         if said:
             raise LoadError(f"a state has {said[0]}", said[1])
-        return torch.zeros(_fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
+        return torch.zeros(fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
 
     def bind(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None
@@ -199,7 +177,7 @@ class TorchEngine:
             if self._unknown(shapes):
                 with torch.inference_mode(), self._guarded(arrays):
                     self.module(*self.operands(arrays))  # on a state of its own
-            self._compile(operands)
+            self._compile(operands if state is None else self.operands(arrays))
         if self.device.type == "cuda" and not self._draws and self.emulation is None:
             return self._captured(arrays, operands, shapes, state)
         call = waiting_call(self._forward, operands, self.device)
@@ -215,27 +193,42 @@ class TorchEngine:
         shapes: tuple[tuple[int, ...], ...],
         state: State | None,
     ) -> Callable[[], Sequence[Any]]:
-        """Return a call of a CUDA graph; what changes from run to run, or has states, runs as it is."""
+        """Return a call of a CUDA graph; what changes from run to run runs as it is."""
         if self._unknown(shapes) and not self.compiled:
             with torch.inference_mode(), self._guarded(arrays):
                 self.module(*self.operands(arrays))  # on a state of its own
-        stateful = any(isinstance(item.type, StateType) for item in self._function.inputs)
         # Compiled, there is nothing plainer; what runs without a graph runs operation by operation.
         plain = self._forward if self.compiled else self.module.forward
-        if self._varies or stateful:
-            return waiting_call(plain, operands, self.device)
-        return waiting_call(self._graphs.of(self._forward, operands, plain), operands, self.device)
+        if not self._varies:
+            plain = self._graphs.of(self._forward, operands, plain, self._state_places)
+        return waiting_call(plain, operands, self.device)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
         try:
             with enough_memory(self.device):
-                outputs = self.bind(arrays, state)()
+                outputs = self._replayed(arrays, state) or self.bind(arrays, state)()
         except TlkitError:
             raise
         except Exception as error:
             raise self._explain(arrays, state, error) from error
         return self._named(outputs)
+
+    def _replayed(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> list[Any] | None:
+        """Run once by the graph that was captured for such inputs and this state; None where there is none."""
+        if self.device.type != "cuda" or (self._state_places and state is None):
+            return None
+        given, states, shapes = [], [], []
+        for item in self._function.inputs:
+            if isinstance(item.type, StateType):
+                assert state is not None
+                states.append(held(state, item.name, item.type.wrapped))
+                shapes.append(states[-1].shape)
+            else:
+                given.append(self._to_carrier(arrays[item.name], item.type, torch.device("cpu")))
+                shapes.append(given[-1].shape)
+        found = self._graphs.ready(shapes, states)
+        return None if found is None else found.fed(given)
 
     def watch(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], seen: Seen, state: State | None = None
@@ -322,19 +315,19 @@ class TorchEngine:
             if isinstance(item.type, StateType):
                 operands.append(held(state, item.name, item.type.wrapped))
             else:
-                operands.append(self._to_carrier(arrays[item.name], item.type))
+                operands.append(self._to_carrier(arrays[item.name], item.type, self.device))
         return operands
 
-    def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type) -> torch.Tensor:
+    def _to_carrier(self, array: np.ndarray[Any, Any], kind: Type, device: torch.device) -> torch.Tensor:
         assert isinstance(kind, TensorType)  # as __init__ made sure
         # A copy in C order: torch refuses numpy's views with negative strides.
         tensor = torch.from_numpy(np.array(array, order="C"))
-        if self.device.type == "cuda":
+        if device.type == "cuda":
             if self._convolves and tensor.ndim == 4:  # as its convolutions want it, outside what is timed
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             tensor = tensor.pin_memory()
         carriers = HALVED if self.halved else ops.CARRIERS
-        tensor = tensor.to(self.device, non_blocking=True).to(carriers[kind.dtype])
+        tensor = tensor.to(device, non_blocking=True).to(carriers[kind.dtype])
         # A port has at least one axis; a scalar in the program has none.
         if kind.shape == ():
             tensor = tensor.reshape(())
@@ -385,18 +378,6 @@ def _may_vary(node: fx.Node) -> bool:
     return node.target is ops.host and not all(user.target in _PLACED for user in node.users)
 
 
-def held(state: State, name: str, kind: TensorType) -> torch.Tensor:
-    """One of a state's tensors; UsageError where it is another model's."""
-    tensor = state.tensors.get(name)
-    if tensor is None or tuple(tensor.shape) != _fixed(kind) or tensor.dtype is not ops.CARRIERS[kind.dtype]:
-        there = "none" if tensor is None else f"one of shape {tuple(tensor.shape)}"
-        raise UsageError(
-            f"the state given is another model's: '{name}' has shape {_fixed(kind)} here, and there is {there}",
-            "make one with this model's make_state()",
-        )
-    return tensor
-
-
 def _pack(module: fx.GraphModule, device: torch.device) -> None:
     """Move the weights to ``device``; give 2-d convolutions channels-last weights, faster in oneDNN and cuDNN."""
     module.to(device)
@@ -414,12 +395,6 @@ def _pack(module: fx.GraphModule, device: torch.device) -> None:
                 mark.channels_last = tensor.ndim == 4
             elif tensor.ndim == 4:
                 setattr(module, str(weight.target), tensor.contiguous(memory_format=torch.channels_last))
-
-
-def _fixed(kind: TensorType) -> tuple[int, ...]:
-    if kind.shape is None or None in kind.shape:
-        raise LoadError("a state without a fixed shape", "the program is damaged")
-    return tuple(int(d or 0) for d in kind.shape)
 
 
 def _to_numpy(value: Any) -> Any:

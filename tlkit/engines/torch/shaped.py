@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlkit.engines.torch.engine import State, TorchEngine
+from tlkit.engines.torch.engine import TorchEngine
 from tlkit.engines.torch.finite import Stray
+from tlkit.engines.torch.state import State
 from tlkit.engines.torch.watch import Seen
 from tlkit.errors import LoadError
 from tlkit.mil.program import Function

@@ -23,6 +23,7 @@ from tlkit.core.bench.worker import peak_memory
 from tlkit.errors import ExecutionError, TlkitError, UsageError
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.machine import Machine, describe_machine
+from tlkit.types import Unit
 
 PROMPTS = (128, 512)
 GENERATED = 128
@@ -77,6 +78,7 @@ class LanguageMethod:
     prompts: tuple[int, ...] = PROMPTS
     generated: int = GENERATED
     engine: str = "auto"
+    unit: Unit = Unit.CPU
     processes: int = PROCESSES
     times: int = TIMES
     seed: int = 0
@@ -110,7 +112,7 @@ def measure_language(
 def _process(model: str, method: LanguageMethod) -> dict[str, Any]:
     """Return what one process measured."""
     asked = {"model": model, "prompts": method.prompts, "generated": method.generated, "engine": method.engine}
-    asked |= {"times": method.times, "seed": method.seed}
+    asked |= {"times": method.times, "seed": method.seed, "unit": method.unit.value}
     command = [sys.executable, "-P", "-m", "tlkit.core.bench.language.measure"]
     start = time.perf_counter_ns()
     try:
@@ -145,7 +147,7 @@ def _rows(
             samples = tuple(sample for turn in turns for sample in turn)
             label = f"{Path(model).name} prompt {size}" if test == "prompt" else f"{Path(model).name} after {size}"
             row = Row(
-                "cpu",
+                method.unit.value,
                 label=label,
                 model=model,
                 backend=runs[0]["engine"],
@@ -185,7 +187,7 @@ def take(asked: Mapping[str, Any]) -> dict[str, Any]:
     if needed > model.context_length:
         said = f"{asked['model']}: {needed} tokens are needed, and its context has {model.context_length}"
         raise UsageError(said, "choose smaller --prompt-tokens or --gen")
-    runner = model.runner(needed, asked["engine"])
+    runner = model.runner(needed, asked["engine"], unit=Unit(asked["unit"]))
     load = time.time_ns() - asked["started"]
     known = model.tokenizer.encode(_TEXT, whole=False)
     draw = np.random.default_rng(asked["seed"])

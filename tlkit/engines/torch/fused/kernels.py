@@ -51,7 +51,7 @@ def convolved_relu(
 
 def finished(x: Any, bias: Any, residual: Any, low: float, high: float) -> Any:
     """min(max(x + bias + residual, low), high), each sum rounded; ``bias`` is [C], of x [n, C, H, W]."""
-    if x.device.type == "cuda" and x.dtype is torch.float16 and _has_triton():
+    if x.device.type == "cuda" and x.dtype is torch.float16 and has_triton():
         from tlkit.engines.torch.fused import triton_kernels  # Triton is there only with CUDA
 
         if x.numel() <= triton_kernels.LARGEST:
@@ -62,5 +62,6 @@ def finished(x: Any, bias: Any, residual: Any, low: float, high: float) -> Any:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
