@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.commands import Shell
 from tests.formats.gguf.model.folders import build
@@ -66,7 +67,8 @@ def test_perplexity(tlkit: Shell, model: Path, tmp_path: Path) -> None:
         (("--prompt", "a", "--top-p", 2), "out of its range"),
         (("--prompt-file", "nowhere.txt"), "nowhere.txt"),
         (("--prompt", "a", "--engine", "onnxruntime"), "--engine onnxruntime: not for language models"),
-        (("--prompt", "a", "--units", "gpu"), "--units does not apply"),
+        (("--prompt", "a", "--units", "dsp"), "unknown unit 'dsp'"),
+        (("--embed", "--prompt", "a", "--units", "gpu"), "--units has no effect on --embed"),
         (("--prompt", "a", "--precision", "bf16"), "--precision does not apply"),
         (("--prompt", "a", "--input", "x=1"), "--input does not apply"),
         (("--prompt", "a", "--save-outputs", "x.npz"), "--save-outputs does not apply"),
@@ -99,3 +101,10 @@ def test_a_package_is_made_and_run(tlkit: Shell, tmp_path: Path) -> None:
         outcome = tlkit(*words)
         assert (outcome.code, outcome.out) == (2, "")
         assert told in outcome.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_said(tlkit: Shell, model: Path) -> None:
+    outcome = tlkit("run", model, "--prompt", "a", "--units", "gpu")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "no GPU that PyTorch can use" in outcome.err

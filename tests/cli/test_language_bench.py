@@ -14,7 +14,7 @@ from tests.formats.gguf.model.folders import build
     ("words", "said"),
     [
         (("--gen", 1), "at least 2 tokens"),
-        (("--prompt-tokens", "8", "--units", "gpu"), "--units does not apply"),
+        (("--prompt-tokens", "8", "--units", "cpu,gpu"), "on one at a time"),
         (("--prompt-tokens", "8", "--engine", "compile"), "not for language models"),
         (("--prompt-tokens", "0"), "from 1 on"),
     ],

@@ -9,6 +9,7 @@ import torch
 from tests.mil.programs import call, function, tensor
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.engines.torch.graphs import KEPT, Graphs
+from tlkit.mil.program import Function, Operation, Ref, StateType
 from tlkit.types import Unit
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
@@ -57,3 +58,38 @@ def test_a_graph_keeps_the_weights_that_it_reads() -> None:
     del weight
     torch.cuda.empty_cache()
     assert found(x).eq(3).all()
+
+
+def accumulating() -> Function:
+    """s += x; returns s * x."""
+    kind = tensor("fp32", 4)
+    operations = [
+        call("read_state", "before", kind, input="s"),
+        call("add", "after", kind, x="before", y="x"),
+        Operation("write_state", {"input": (Ref("s"),), "data": (Ref("after"),)}, ()),
+        call("mul", "y", kind, x="after", y="x"),
+    ]
+    return function({"x": kind, "s": StateType(kind)}, operations, ["y"], "CoreML8")
+
+
+@on_cuda
+def test_a_graph_updates_the_state_that_it_is_given_and_no_other() -> None:
+    engine = TorchEngine(accumulating(), unit=Unit.GPU, precision="f32")
+    states = [engine.make_state() for _ in range(2)]
+    x = np.array([1, 2, 3, 4], np.float32)
+    found = [[engine.run({"x": x}, states[which])["y"] for which in (0, 0, 1, 0)] for _ in range(2)]
+    for row, counts in zip(found, ((1, 2, 1, 3), (4, 5, 2, 6)), strict=True):
+        for made, count in zip(row, counts, strict=True):
+            np.testing.assert_array_equal(made, count * x * x)
+    np.testing.assert_array_equal(states[0].read("s"), 6 * x)
+    # Without a state there is a fresh one each time.
+    np.testing.assert_array_equal([engine.run({"x": x})["y"] for _ in range(3)], [x * x] * 3)
+
+
+@pytest.mark.slow
+def test_compiled_a_state_is_updated_once_a_call() -> None:
+    engine = TorchEngine(accumulating(), engine="compile", precision="f32")
+    state = engine.make_state()
+    x = np.array([1, 2, 3, 4], np.float32)
+    for count in (1, 2, 3):
+        np.testing.assert_array_equal(engine.run({"x": x}, state)["y"], count * x * x)

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from tlkit.engines.torch.fused.bounds import shape_of, target_of
+from tlkit.engines.torch.fused.bounds import declare, shape_of, target_of
 from tlkit.engines.torch.fused.kernels import has_triton
 from tlkit.mil import ops
 from tlkit.mil.ops import linear, scatter_gather, transformation
+from tlkit.mil.program import Function
 
-_LARGE = 1 << 14
+_LARGE = 1 << 10
 """Elements from which a weight is worth it."""
 ROWS = 8
 """Rows that the kernel for products with narrow weights takes at most."""
@@ -27,13 +28,16 @@ _PICKS = (scatter_gather.gather, scatter_gather.gather_wrapping)
 _PUTS = (transformation.slice_update, transformation.slice_update_)
 
 
-def resident(module: fx.GraphModule, device: torch.device, constants: dict[Any, torch.Tensor]) -> None:
-    """Rewrite ``module`` in place for ``device``; ``constants`` then holds what lies there, for other functions of the
-    same weights.
+def resident(
+    module: fx.GraphModule, function: Function, device: torch.device, constants: dict[Any, torch.Tensor]
+) -> None:
+    """Rewrite ``module``, of ``function``, in place for ``device``; ``constants`` then holds what lies there, for other
+    functions of the same weights.
 
     The caller makes sure that what a state's slices are given lies inside them.
     """
     _move(module, device, constants)
+    declare(module.graph, function)
     for node in list(module.graph.nodes):
         if node.op == "get_attr" and _narrow(getattr(module, str(node.target), None)):
             _use(node)
