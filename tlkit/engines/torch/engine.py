@@ -26,7 +26,7 @@ from torch import fx
 from tlkit.engines.labels import presenters
 from tlkit.engines.told import slowly
 from tlkit.engines.torch import selftest
-from tlkit.engines.torch.device import device_for, enough_memory, waiting_call
+from tlkit.engines.torch.device import device_for, enough_memory, place_weights, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
 from tlkit.engines.torch.fused.decoding import resident
 from tlkit.engines.torch.fused.fuse import fuse
@@ -110,7 +110,7 @@ class TorchEngine:
             if decoding and self.device.type == "cuda":
                 resident(self.module, function, self.device, {} if constants is None else constants)
                 fuse_steps(self.module)
-            _pack(self.module, self.device)
+            place_weights(self.module, self.device)
         if self.device.type == "cuda":
             # Sums of f16 products are f32 sums, as they are on the CPU.
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -376,25 +376,6 @@ class TorchEngine:
 def _may_vary(node: fx.Node) -> bool:
     """Whether a node reads back a value that may decide on sizes; where a slice goes in decides on none."""
     return node.target is ops.host and not all(user.target in _PLACED for user in node.users)
-
-
-def _pack(module: fx.GraphModule, device: torch.device) -> None:
-    """Move the weights to ``device``; give 2-d convolutions channels-last weights, faster in oneDNN and cuDNN."""
-    module.to(device)
-    if device.type not in ("cpu", "cuda"):
-        return
-    for node in module.graph.nodes:
-        operation = node.meta.get("mil")
-        if operation is None or operation.type != "conv":
-            continue
-        weight = node.kwargs["weight"]
-        if isinstance(weight, fx.Node) and weight.op == "get_attr":
-            tensor = getattr(module, str(weight.target))
-            mark = narrow.mark_of(tensor)
-            if mark is not None:
-                mark.channels_last = tensor.ndim == 4
-            elif tensor.ndim == 4:
-                setattr(module, str(weight.target), tensor.contiguous(memory_format=torch.channels_last))
 
 
 def _to_numpy(value: Any) -> Any:
