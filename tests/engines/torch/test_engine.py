@@ -1,6 +1,6 @@
 """The torch engine: arrays in and out, faithful f16 in eager and compiled runs, errors that say where.
 
-Covers tlkit/engines/torch/profile.py, tlkit/engines/torch/device.py.
+Covers tlkit/engines/torch/profile.py, tlkit/engines/torch/device.py, tlkit/engines/torch/state.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from tlkit.engines.torch.fused.bounds import declare, shape_of, target_of
-from tlkit.engines.torch.fused.kernels import has_triton
+from tlkit.engines.torch.fused.kernels import step_kernels
 from tlkit.mil import ops
 from tlkit.mil.ops import linear, scatter_gather, transformation
 from tlkit.mil.program import Function
@@ -104,10 +104,9 @@ def product(
     """x times a narrow transposed weight, plus bias and residual, in f32: [.., in] by [out, in] is [.., out]."""
     rows = x.reshape(-1, x.shape[-1])
     shape = (*x.shape[:-1], weight.shape[0])
-    if x.device.type == "cuda" and len(rows) <= ROWS and has_triton():
-        from tlkit.engines.torch.fused import triton_steps  # Triton is there only with CUDA
-
-        made: torch.Tensor = triton_steps.product(rows, weight, bias, residual)
+    kernels = step_kernels(x)
+    if kernels is not None and len(rows) <= ROWS:
+        made: torch.Tensor = kernels.product(rows, weight, bias, residual)
         return made.reshape(shape)
     made = F.linear(rows, weight.to(torch.float32), bias).reshape(shape)
     return made if residual is None else made + residual
@@ -152,10 +151,9 @@ def _axis(given: dict[str, Any], shape: tuple[int, ...], update: tuple[int, ...]
 def put_(x: torch.Tensor, update: torch.Tensor, begin: torch.Tensor, axis: int) -> torch.Tensor:
     """Write ``update`` into ``x`` from ``begin[axis]`` on, and nowhere else."""
     rows = x.ndim == 4 and axis == 2 and x.shape[0] == 1 and x.stride(3) == update.stride(3) == 1
-    if x.device.type == "cuda" and has_triton() and rows:
-        from tlkit.engines.torch.fused import triton_steps
-
-        triton_steps.put_(x, update, begin[axis])
+    kernels = step_kernels(x)
+    if kernels is not None and rows:
+        kernels.put_(x, update, begin[axis])
         return x
     start = begin[axis].long().clamp(0, x.shape[axis] - update.shape[axis])
     return x.index_copy_(axis, start + torch.arange(update.shape[axis], device=x.device), update.to(x.dtype))

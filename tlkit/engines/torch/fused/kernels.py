@@ -65,3 +65,12 @@ def finished(x: Any, bias: Any, residual: Any, low: float, high: float) -> Any:
 def has_triton() -> bool:
     """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
+
+
+def step_kernels(x: Any) -> Any:
+    """Return the module of Triton's kernels for a decoder's step on ``x``'s device; None where they do not run."""
+    if x.device.type != "cuda" or not has_triton():
+        return None
+    from tlkit.engines.torch.fused import triton_steps  # Triton is there only with CUDA
+
+    return triton_steps

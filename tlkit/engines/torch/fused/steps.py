@@ -14,7 +14,7 @@ from torch import fx
 
 from tlkit.engines.torch.fused.bounds import shape_of
 from tlkit.engines.torch.fused.decoding import product
-from tlkit.engines.torch.fused.kernels import has_triton
+from tlkit.engines.torch.fused.kernels import step_kernels
 from tlkit.mil.ops import activation, elementwise_binary, elementwise_unary, linear, reduction, tensor, transformation
 
 _LONGEST = 4096
@@ -157,20 +157,18 @@ def _sum(node: Any) -> Found:
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """x * rsqrt(mean(x^2) + epsilon) * weight over the last axis."""
-    if x.device.type == "cuda" and has_triton():
-        from tlkit.engines.torch.fused import triton_steps
-
-        made: torch.Tensor = triton_steps.rms_norm(x, weight, epsilon)
+    kernels = step_kernels(x)
+    if kernels is not None:
+        made: torch.Tensor = kernels.rms_norm(x, weight, epsilon)
         return made
     return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + epsilon) * weight
 
 
 def rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     """Heads x [1, heads, T, size] turned by [1, 1, T, size], halves against each other."""
-    if x.device.type == "cuda" and has_triton() and x.stride(3) == 1:
-        from tlkit.engines.torch.fused import triton_steps
-
-        made: torch.Tensor = triton_steps.rotate(x, cosine, sine)
+    kernels = step_kernels(x)
+    if kernels is not None and x.stride(3) == 1:
+        made: torch.Tensor = kernels.rotate(x, cosine, sine)
         return made
     first, second = x.chunk(2, 3)
     return x * cosine + torch.cat([-second, first], 3) * sine
@@ -180,19 +178,17 @@ def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidd
     """softmax(q k^T + hidden) v for q [1, groups, rows, size], k [1, groups, S, size], v [1, groups, S, width], hidden
     [1, 1, rows, S]."""
     few = queries.shape[1] * queries.shape[2] <= 1024 and queries.shape[2] <= 64
-    if queries.device.type == "cuda" and has_triton() and few and keys.stride(3) == values.stride(3) == 1:
-        from tlkit.engines.torch.fused import triton_steps
-
-        made: torch.Tensor = triton_steps.attend(queries, keys, values, hidden)
+    kernels = step_kernels(queries)
+    if kernels is not None and few and keys.stride(3) == values.stride(3) == 1:
+        made: torch.Tensor = kernels.attend(queries, keys, values, hidden)
         return made
     return torch.softmax(queries @ keys.mT + hidden, -1) @ values
 
 
 def gated(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """silu(x) * y."""
-    if x.device.type == "cuda" and has_triton():
-        from tlkit.engines.torch.fused import triton_steps
-
-        made: torch.Tensor = triton_steps.gated(x, y)
+    kernels = step_kernels(x)
+    if kernels is not None:
+        made: torch.Tensor = kernels.gated(x, y)
         return made
     return torch.nn.functional.silu(x) * y
