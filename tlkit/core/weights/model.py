@@ -114,6 +114,7 @@ def _whole(model: GGUFModel, current: Mapping[str, str]) -> Naming:
         {current[name]: change for name, change in model.changes.items()},
         {new: [current[name] for name in members] for new, members in model.stacks.items()},
         model.made,
+        model.joined,
         whole=True,
     )
     notes = [f"llama.cpp may not run it: {doubt}" for doubt in model.doubts]

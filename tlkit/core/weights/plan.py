@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,11 +66,13 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Shaping:
     """What becomes of tensors beside their names and types: changes by the source's name, tensors that are stacked by
-    the name of what they become, tensors to make, and whether llama.cpp's rules of what stays float32 hold."""
+    the name of what they become (``joined``: one below the other), tensors to make, and whether llama.cpp's rules of
+    what stays float32 hold."""
 
     changes: Mapping[str, Change] = field(default_factory=dict)
     stacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     made: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    joined: Collection[str] = ()
     whole: bool = False
 
 
@@ -143,7 +145,9 @@ def _with_others(jobs: list[Job], entries: Sequence[TensorEntry], shaping: Shapi
     for job in jobs:
         stack = members.get(job.entry.name)
         if stack:
-            planned = replace(job.planned, shape=(len(stack), *job.planned.shape))
+            first, *rest = job.planned.shape
+            joined = job.planned.name in shaping.joined
+            planned = replace(job.planned, shape=(len(stack) * first, *rest) if joined else (len(stack), first, *rest))
             same = job.as_stored and all(entry.dtype == planned.dtype for entry in stack)
             job = replace(job, planned=planned, others=tuple(stack[1:]), as_stored=same)
         found.append(job)

@@ -41,6 +41,10 @@ class Architecture:
     scalings: tuple[str, ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)
     rotates: bool = True
+    encodes: bool = False
+    """Whether it makes vectors of texts, and generates nothing."""
+    joined: tuple[str, ...] = ()
+    """Matrices that are several of the folder's, one below the other."""
     attention_pattern: int = 0
     """Every so many-th layer attends to everything, the others within the sliding window; 0: all attend to all."""
 
@@ -241,6 +245,7 @@ _BERT = Architecture(
     skipped=(r"\.position_ids$", r"^pooler\.", r"^cls\.", r"^embeddings\.token_type_ids$"),
     expected={"is_decoder": False, "position_embedding_type": "absolute"},
     rotates=False,
+    encodes=True,
     defaults={
         "hidden_size": 768,
         "intermediate_size": 3072,
@@ -251,6 +256,56 @@ _BERT = Architecture(
         "vocab_size": 30522,
         "type_vocab_size": 2,
         "hidden_act": "gelu",
+        "tie_word_embeddings": True,
+    },
+)
+_NORMED = " ".join(f"{name}.weight {name}.bias" for name in ("attn_output_norm", "layer_output_norm"))
+# BERT with ALiBi in place of positions, and a gate in the first rows of its first matrix (JinaBertModel).
+_JINA = replace(
+    _BERT,
+    name="jina-bert-v2",
+    tensors="token_embd token_types token_embd_norm.weight token_embd_norm.bias",
+    blocks=" ".join(f"{name}.weight {name}.bias" for name in (*_BERT_LAYERS[:4], "ffn_down")) + f" {_NORMED} ffn_up",
+    optional=" ".join(f"{name}.weight {name}.bias" for name in ("attn_q_norm", "attn_k_norm", "attn_norm_2")),
+    activations=("gelu",),
+    renames=(
+        *_BERT.renames,
+        (r"\.mlp\.gated_layers\.", ".intermediate.dense."),
+        (r"\.mlp\.wo\.", ".output.dense."),
+        (r"\.(mlp\.layernorm|layer_norm_2)\.", ".output.LayerNorm."),
+    ),
+    expected={"is_decoder": False, "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
+    defaults={**_BERT.defaults, "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
+)
+_NOMIC = Architecture(
+    "nomic-bert",
+    keys=_BODY + _LAYER_NORM + "rope.freq_base f32 rope_theta\n",
+    tensors="token_embd token_types token_embd_norm.weight token_embd_norm.bias",
+    blocks=f"attn_qkv attn_output ffn_gate ffn_up ffn_down {_NORMED}",
+    activations=("silu", "swish", "swiglu"),
+    renames=(
+        (r"^layers\.(\d+)\.self_attn\.[qkv]_proj\.", r"encoder.layers.\1.attn.Wqkv."),
+        (r"^layers\.(\d+)\.self_attn\.o_proj\.", r"encoder.layers.\1.attn.out_proj."),
+        (r"^layers\.(\d+)\.mlp\.up_proj\.", r"encoder.layers.\1.mlp.fc11."),
+        (r"^layers\.(\d+)\.mlp\.gate_proj\.", r"encoder.layers.\1.mlp.fc12."),
+        (r"^layers\.(\d+)\.mlp\.down_proj\.", r"encoder.layers.\1.mlp.fc2."),
+        (r"^layers\.(\d+)\.post_attention_layernorm\.", r"encoder.layers.\1.norm1."),
+        (r"^layers\.(\d+)\.post_mlp_layernorm\.", r"encoder.layers.\1.norm2."),
+    ),
+    skipped=_BERT.skipped,
+    encodes=True,
+    joined=("attn_qkv.weight",),
+    defaults={
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 2048,
+        "layer_norm_eps": 1e-12,
+        "vocab_size": 30528,
+        "type_vocab_size": 2,
+        "rope_theta": 1000.0,
+        "hidden_act": "silu",
         "tie_word_embeddings": True,
     },
 )
@@ -327,8 +382,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "phi3": _PHI3,
     "gpt2": _GPT2,
     "bert": _BERT,
+    "jina_bert": _JINA,
+    "nomic_bert": _NOMIC,
 }
-"""By the ``model_type`` of ``config.json``."""
+"""By the ``model_type`` of ``config.json``; a ``bert`` with ALiBi is ``jina_bert``."""
 
 
 def by_gguf_name(name: str) -> Architecture | None:

@@ -25,6 +25,7 @@ from tlkit.formats.gguf.write import Typed
 from tlkit.types import LeftOut
 
 _EXPERT = re.compile(r"(.*\.experts)\.(\d{1,4})\.(.*)")
+_PART = re.compile(r"\.([qkv])_proj\.")
 _BLOCKS = 1 << 12
 _FULL = re.compile(r"(.*_norm\.weight|.*ffn_gate_inp\.weight|position_embd\.weight|token_types\.weight)")
 _PHI_TOKENS = frozenset(("<s>", "</s>", "<unk>", "<|endoftext|>"))
@@ -35,12 +36,14 @@ _POOLING = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling
 @dataclass(slots=True)
 class GGUFModel:
     """The plan. ``names`` and ``changes`` are by the source's names; ``stacks`` say which tensors (one per expert)
-    become one; ``made`` are tensors that the config describes, as float32 rows by their GGUF name."""
+    become one, ``joined`` those of these that lie one below the other; ``made`` are tensors that the config describes,
+    as float32 rows by their GGUF name."""
 
     architecture: str
     names: dict[str, str] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
     stacks: dict[str, list[str]] = field(default_factory=dict)
+    joined: set[str] = field(default_factory=set)
     made: Mapping[str, Sequence[float]] = field(default_factory=dict)
     metadata: dict[str, Typed] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -49,7 +52,10 @@ class GGUFModel:
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
     """Return the row for a ``config.json``; None for a model that is not known."""
-    return ARCHITECTURES.get(str(config.get("model_type", "")))
+    kind = str(config.get("model_type", ""))
+    if kind == "bert" and config.get("position_embedding_type") == "alibi":
+        kind = "jina_bert"
+    return ARCHITECTURES.get(kind)
 
 
 def is_full(name: str, shape: tuple[int, ...]) -> bool:
@@ -70,8 +76,8 @@ def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Te
     found.metadata = {**_general(folder, row), **values}
     rows = next((entry.shape[0] for name, entry in entries.items() if _is_embedding(found, name) and entry.shape), 0)
     _tokenizer(found, folder, config, rows)
-    if row.name == "bert":
-        found.metadata |= _pooling(folder)
+    if row.encodes:
+        found.metadata |= _pooling(folder, row.name)
     return found
 
 
@@ -101,8 +107,10 @@ def _weights(
         if new is None:
             continue
         found.names[name] = new
-        if _EXPERT.fullmatch(usual[name]):
+        below = short_name(new) in row.joined and _PART.search(name) is not None
+        if below or _EXPERT.fullmatch(usual[name]):
             found.stacks.setdefault(new, []).append(name)
+            found.joined |= {new} if below else set()
         change = change_of(new, row, counts)
         if change and not change.fits(entries[name].shape):
             shape = "x".join(map(str, entries[name].shape))
@@ -112,6 +120,7 @@ def _weights(
     for members in found.stacks.values():
         # The stack's first axis is the expert's number.
         members.sort(key=lambda name: int((_EXPERT.fullmatch(usual[name]) or ("", "", "0"))[2]))
+        members.sort(key=lambda name: "qkv".index((_PART.search(name) or ("", "q"))[1]))
     _check(found, row, config, [name for name in plain if name not in found.names])
 
 
@@ -189,8 +198,8 @@ def _phi(found: GGUFModel, tokens: set[str]) -> None:
         del found.metadata["general.name"]
 
 
-def _pooling(folder: Path) -> dict[str, Typed]:
+def _pooling(folder: Path, name: str) -> dict[str, Typed]:
     """Return how sentence-transformers makes one vector of a text's, where the folder says so."""
     said = TokenizerFiles(folder).json("1_Pooling/config.json")
     kinds = [number for key, number in _POOLING.items() if said.get(key) is True]
-    return {"bert.pooling_type": Typed("u32", kinds[0])} if len(kinds) == 1 else {}
+    return {f"{name}.pooling_type": Typed("u32", kinds[0])} if len(kinds) == 1 else {}

@@ -90,8 +90,8 @@ def hyperparameters(
     found |= {f"{row.name}.{key}": typed for key, typed in turn.keys.items()}
     if row.name == "gemma3" and config.local_base != _LOCAL_BASE:
         found["gemma3.rope.freq_base_swa"] = Typed("f32", config.local_base)
-    if row.name == "bert":
-        found["bert.attention.causal"] = Typed("bool", False)
+    if row.encodes:
+        found[f"{row.name}.attention.causal"] = Typed("bool", False)
         found["tokenizer.ggml.token_type_count"] = Typed("u32", config.number("type_vocab_size") or 0)
     return found, turn.tensors, [*config.doubts, *turn.doubts, *_missing(found, row), *_differences(config, row)]
 

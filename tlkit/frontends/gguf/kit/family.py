@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "erf"}
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "erf"}
 
 
 @dataclass(frozen=True, slots=True)

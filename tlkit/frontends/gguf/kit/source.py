@@ -38,6 +38,8 @@ class StoredTensor:
     entries: tuple[TensorEntry, ...] = ()
     changes: tuple[Change, ...] = ()
     made: tuple[float, ...] = ()
+    joined: bool = False
+    """Whether entries lie one below the other, and not along a new axis."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,6 +49,8 @@ class StoredTensor:
         shape = self.entries[0].shape
         for change in self.changes:
             shape = change.shape(shape)
+        if self.joined:
+            return (len(self.entries) * shape[0], *shape[1:])
         return (len(self.entries), *shape) if len(self.entries) > 1 else shape
 
     @property
@@ -62,7 +66,7 @@ class StoredTensor:
             changes = self.changes[:-1]
         else:
             changes = (*self.changes, change)
-        return StoredTensor(self.name, self.file, self.entries, changes, self.made)
+        return replace(self, changes=changes)
 
     def array(self) -> NDArray[Any]:
         """Return the values as float32."""
@@ -77,6 +81,8 @@ class StoredTensor:
                 values = change.apply(values)
             parts.append(np.asarray(values, np.float32))
             self.file.release(entry, entry.nbytes)
+        if self.joined:
+            return np.concatenate(parts)
         return parts[0] if len(parts) == 1 else np.stack(parts)
 
     def pieces(self) -> Iterator[NDArray[Any]]:
@@ -180,7 +186,8 @@ def folder_source(file: TensorFile) -> LanguageSource:
     for name, new in model.names.items():
         members = model.stacks[new] if name in stacked else [name]
         changes = tuple(model.changes[part] for part in members[:1] if part in model.changes)
-        tensors[new] = StoredTensor(new, file, tuple(entries[part] for part in members), changes)
+        parts = tuple(entries[part] for part in members)
+        tensors[new] = StoredTensor(new, file, parts, changes, joined=new in model.joined)
     tensors |= {name: StoredTensor(name, file, made=tuple(row)) for name, row in model.made.items()}
     metadata = {key: typed.value for key, typed in model.metadata.items()}
     # llama.cpp knows these by heart; a config says them.
