@@ -210,7 +210,12 @@ def answer(sink: output.Sink, result: LanguagePackage) -> None:
     counts, chunks = result.tensors, [size for size in result.chunks if size > 1]
     lines = [f"{result.path}: {byte_text(result.size)}, a context of {result.context} tokens, {result.precision}"]
     prompts = f", prefill ({', '.join(map(str, chunks))})" if chunks else ""
-    lines.append(f"functions: main (1 token){prompts}; each returns {_RETURNED[result.returns]}")
+    if result.encodes:
+        lines.append(
+            f"functions: main (texts of 1 to {result.context} tokens); it returns each token's vector and the text's"
+        )
+    else:
+        lines.append(f"functions: main (1 token){prompts}; each returns {_RETURNED[result.returns]}")
     kinds = [f"{counts['blocks']} in the file's blocks", f"{counts['nested']} in nested blocks"]
     kinds += [f"{counts['channels']} with a scale per channel"] if counts["channels"] else []
     kinds += [f"{counts['half']} as f16"] if counts["half"] else []
@@ -220,11 +225,16 @@ def answer(sink: output.Sink, result: LanguagePackage) -> None:
         f"at most {error.largest:.2e}"
         for error in result.errors
     ]
-    if result.compared:
+    if result.compared and result.encodes:
+        lines.append(
+            f"vectors of {result.compared} texts: at most {result.gap or 0:.1e} from the source's (of length 1)"
+        )
+    elif result.compared:
         said = f"greedy tokens: {result.same} of {result.compared} as the source says"
         lines.append(said + ("" if result.gap is None else f"; where not, its lead is at most {result.gap:.3f} logits"))
     if result.judged != result.gap:
-        same = "the same" if result.judged is None else f"the same up to {result.judged:.3f} logits"
+        unit = "" if result.encodes else " logits"
+        same = "the same" if result.judged is None else f"the same up to {result.judged:.2g}{unit}"
         lines.append(f"the rounded weights, run from memory, say {same}")
     lines += [f"note: {note}" for note in result.notes]
     sink.answer({"package": result, "ok": result.ok}, "\n".join(lines))

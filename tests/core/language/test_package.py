@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.formats.gguf.model.folders import CONFIGS, build
-from tlkit import convert_weights
-from tlkit.core.language.answer import answer
+from tests.frontends.gguf.test_encoder import jina_folder, nomic_folder
+from tlkit import convert_weights, load_model
+from tlkit.core.language.answer import answer, embed
+from tlkit.core.language.package import open_language_package
 from tlkit.core.language.packaging import chunk_sizes, convert_language
 from tlkit.core.language.sampling import Sampling
 from tlkit.errors import LoadError, UsageError
@@ -125,6 +128,40 @@ def test_an_engine_that_does_not_run_packages_is_refused(tmp_path: Path) -> None
         answer(made.path, PROMPT, most=2, engine="openvino")
 
 
-def test_an_encoder_has_no_states(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no states"):
-        convert_language(build(tmp_path / "folder", "bert"), tmp_path / "m.mlpackage")
+@pytest.mark.parametrize("case", ["nomic", *(pytest.param(case, marks=pytest.mark.slow) for case in ("bert", "jina"))])
+def test_an_encoders_package_makes_the_same_vectors(tmp_path: Path, case: str) -> None:
+    folder = tmp_path / "folder"
+    if case == "bert":
+        build(folder, "bert")
+    elif case == "nomic":
+        nomic_folder(folder)
+    else:
+        jina_folder(folder, 6, True)
+    made = convert_language(folder, tmp_path / "m.mlpackage", context=32, weights="keep")
+    assert (made.encodes, made.ok, made.compared, made.same) == (True, True, 3, 3)
+    assert made.gap is not None and made.gap < 1e-5
+    assert set(loaded_by_coremltools(made.path)) == {"main"}
+    # A text of another length than the verification's, hidden padding behind it; and the package's own pooling.
+    text = "Water boils"
+    assert np.abs(embed(made.path, text) - embed(folder, text)).max() < 1e-5
+    packaged = open_language_package(made.path)
+    ids = packaged.tokenizer.encode(text)
+    tokens = np.zeros((1, 32), np.int32)
+    tokens[0, : len(ids)] = ids
+    found = load_model(made.path).predict({"tokens": tokens, "count": np.array([len(ids)], np.int32)})
+    assert np.abs(found["vector"][0] - embed(folder, text)).max() < 1e-5
+    for options in ({"prefill": "8"}, {"returns": "argmax"}):
+        with pytest.raises(UsageError, match="is an encoder"):
+            convert_language(folder, tmp_path / "n.mlpackage", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pooling", "place"), [(2, 0), (3, -1)])
+def test_an_encoders_text_is_its_first_or_last_token(tmp_path: Path, pooling: int, place: int) -> None:
+    folder, file = nomic_folder(tmp_path / "folder")[0], tmp_path / "m.gguf"
+    convert_weights(folder, file, metadata=[f"nomic-bert.pooling_type:u32={pooling}"])
+    made = convert_language(file, tmp_path / "m.mlpackage", context=16, verify=False)
+    tokens = np.zeros((1, 16), np.int32)
+    tokens[0, :5] = [2, 9, 30, 31, 3]
+    found = load_model(made.path).predict({"tokens": tokens, "count": np.array([5], np.int32)})
+    wanted = found["vectors"][:5][place]
+    assert np.allclose(found["vector"][0], wanted / np.linalg.norm(wanted), atol=1e-6)

@@ -82,13 +82,15 @@ def answer(
     return talk.ask(prompt, sampling, most, stop, told)
 
 
+def _opened(model: str | os.PathLike[str]) -> LanguageModel | PackagedModel:
+    return open_language_package(model) if find_format(Path(model)) in COREML else open_language(model)
+
+
 def decoder_of(model: str | os.PathLike[str]) -> LanguageModel | PackagedModel:
     """Open a model that generates, of any format; UsageError for an encoder."""
-    if find_format(Path(model)) in COREML:
-        return open_language_package(model)
-    opened = open_language(model)
+    opened = _opened(model)
     if opened.encodes:
-        said = f"{opened.path}: {opened.family.name} is an encoder: it makes vectors of texts and generates nothing"
+        said = f"{opened.path} is an encoder: it makes vectors of texts and generates nothing"
         raise UsageError(said, "use --embed")
     return opened
 
@@ -218,16 +220,16 @@ def _log_share(logits: NDArray[np.float32], token: int) -> float:
 def embed(model: str | os.PathLike[str], text: str) -> NDArray[np.float32]:
     """Return an encoder's vector of a text, of length 1: the mean of its tokens' vectors, the first or the last, as the
     model says (``pooling_type``)."""
-    opened = open_language(model)
+    opened = _opened(model)
     if not opened.encodes:
-        said = f"{opened.path}: {opened.family.name} is a decoder: it generates text"
+        said = f"{opened.path} is a decoder: it generates text"
         raise UsageError(said, "use --prompt without --embed")
     ids = opened.tokenizer.encode(text)
-    if not 0 < len(ids) <= opened.sizes.context:
-        said = f"the text has {len(ids)} tokens, and the model takes 1 to {opened.sizes.context}"
+    if not 0 < len(ids) <= opened.context_length:
+        said = f"the text has {len(ids)} tokens, and the model takes 1 to {opened.context_length}"
         raise UsageError(said, "give it a shorter text")
     vectors = opened.encode(ids)
-    made = {2: vectors[0], 3: vectors[-1]}.get(opened.sizes.pooling, vectors.mean(axis=0))
+    made = {2: vectors[0], 3: vectors[-1]}.get(opened.pooling, vectors.mean(axis=0))
     length = float(np.linalg.norm(made))
     if not math.isfinite(length) or length == 0:
         raise LoadError(f"{Path(model)}: its vector is not finite", "the weights are damaged")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,17 +49,24 @@ class LanguageModel:
         return self.source.metadata
 
     def function(self, form: Form) -> Function:
-        """Return one of the decoder's functions."""
-        return decoder(self.source, self.sizes, self.family, form)
+        """Return one of the model's functions."""
+        make = encoder if self.encodes else decoder
+        return make(self.source, self.sizes, self.family, form)
 
-    def encode(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return an encoder's vector for each token, [tokens, width]."""
+    def encode(self, tokens: Sequence[int], form: Form | None = None) -> NDArray[np.float32]:
+        """Return an encoder's vector for each token, [tokens, width]; weights as ``form`` has them."""
         from tlkit.engines.torch.engine import TorchEngine  # late: decoders may do without PyTorch
 
-        function = encoder(self.source, self.sizes, self.family, len(tokens))
+        count = len(tokens)
+        function = self.function(replace(form or Form(1, 1, 1), tokens=count, context=count, rows=count))
         engine = TorchEngine(function, precision="f32")
         found: NDArray[np.float32] = engine.run({"tokens": np.array([tokens], np.int32)})["vectors"]
         return found
+
+    @property
+    def pooling(self) -> int:
+        """How an encoder makes one vector of a text's: 2 takes the first, 3 the last, any other the mean."""
+        return self.sizes.pooling
 
     @property
     def context_length(self) -> int:

@@ -10,7 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from tlkit.core.language.model import settled
 from tlkit.core.language.runner import Runner
@@ -21,6 +23,9 @@ from tlkit.formats.coreml.package import Package
 from tlkit.formats.files.mapped import read_json
 from tlkit.mil.program import Function
 from tlkit.types import Unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DESCRIPTION = "language.json"
 _LARGEST = 1 << 27
@@ -38,8 +43,26 @@ class PackagedModel:
 
     @property
     def encodes(self) -> bool:
-        """Packages hold decoders."""
-        return False
+        """Whether it is an encoder, which gives vectors and generates nothing."""
+        return "pooling" in self.said
+
+    @property
+    def pooling(self) -> int:
+        """How an encoder makes one vector of a text's: 2 takes the first, 3 the last, any other the mean."""
+        return int(self.said.get("pooling", 0))
+
+    def encode(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return an encoder's vector for each token, [tokens, width]."""
+        from tlkit.engines.torch.engine import TorchEngine  # late: what is heavy, where it is used
+
+        assert self.package.program is not None  # as open_language_package made sure
+        engine = TorchEngine(self.package.program.function("main"), precision="f16")
+        padded = np.zeros((1, self.context_length), np.int32)
+        padded[0, : len(tokens)] = tokens
+        found: NDArray[np.float32] = engine.run({"tokens": padded, "count": np.array([len(tokens)], np.int32)})[
+            "vectors"
+        ]
+        return found[: len(tokens)]
 
     @property
     def only_best(self) -> bool:
@@ -121,6 +144,7 @@ def _sound(said: Mapping[str, Any]) -> bool:
     specials = said.get("specials")
     return (
         counts
+        and type(said.get("pooling", 0)) is int
         and lists
         and isinstance(specials, dict)
         and all(isinstance(item, dict) and isinstance(item.get("token"), str) for item in specials.values())

@@ -56,6 +56,8 @@ class Form:
     rounding: Rounding | None = None
     """What weights are rounded to; None rounds none."""
     returns: Returns = "logits"
+    padded: bool = False
+    """Of an encoder: whether texts may have fewer tokens."""
 
 
 def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form: Form) -> Function:

@@ -11,7 +11,7 @@ from tlkit.frontends.gguf.kit.net import Net
 from tlkit.frontends.network.kit.blob import Blob
 from tlkit.mil.types import DType
 
-_HIDDEN = {DType.FP32: -1e30, DType.FP16: -3e4}
+HIDDEN = {DType.FP32: -1e30, DType.FP16: -3e4}
 """What is added to the scores of hidden keys: their share is exactly 0 after the softmax."""
 
 
@@ -31,7 +31,7 @@ def mask(net: Net, positions: Blob, keys: Blob, window: int, copies: int) -> Blo
         seen = graph.op("logical_and", (count, span), out=DType.BOOL, x=seen, y=near)
     # 0 where seen, by arithmetic: coremltools takes a select between two scalars for a scalar.
     shown = graph.cast(seen, net.dtype, DType.BOOL)
-    added = net.multiply(net.add(shown, -1.0), -_HIDDEN[net.dtype])
+    added = net.multiply(net.add(shown, -1.0), -HIDDEN[net.dtype])
     tall = _rows(copies, count)
     tiled = added if copies == 1 else net.op("tile", (tall, span), x=added, reps=[copies, 1])
     return net.op("expand_dims", (1, 1, tall, span), x=tiled, axes=[0, 1])
