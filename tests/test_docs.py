@@ -17,6 +17,8 @@ import pytest
 
 from tests.cli.commands import Outcome, Shell
 from tests.shown.pages import Shown, agrees, masked, shown
+from tlkit.cli.app import COMMANDS
+from tlkit.cli.many.check import options_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -250,3 +252,28 @@ def _digits(folder: Path) -> None:
 )
 def test_pages_are_compared_by_words(expected: str, printed: str, same: bool) -> None:
     assert (agrees(expected, printed) == "") is same
+
+
+# ---- flags, also of what cannot run here ------------------------------------------------------------------------
+
+
+VERBS = tuple(COMMANDS)
+_FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+FOREIGN = {
+    "docs/architecture.md": {"--help"},
+    "docs/contributing.md": {"--help"},
+    "docs/from-llama-cpp.md": {"--temp"},
+}
+"""Flags of other tools that pages name, and what every command has."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/cli.md"] + ["docs/tutorial.md"])
+def test_every_flag_that_a_page_names_exists(page: str) -> None:
+    text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
+    every = set().union(*map(options_of, VERBS)) | FOREIGN.get(page, set())
+    wrong = []
+    for verb, rest in re.findall(rf"(?<![\w/-])tlkit ({'|'.join(VERBS)})\b([^`\n|#;&]*)", text):
+        wrong += [f"{verb} {flag}" for flag in _FLAG.findall(rest) if flag not in options_of(verb)]
+    for code in re.findall(r"`(--[^`\n]*)`", text):
+        wrong += [flag for flag in _FLAG.findall(code) if flag not in every]
+    assert not wrong

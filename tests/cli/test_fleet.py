@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +131,16 @@ def test_options_that_commands_take_pass(tlkit: Shell, zoo: Path) -> None:
     plan.write_text(json.dumps({"model": [{"path": "zoo/one.mlpackage"}], "job": jobs}))
     outcome = tlkit("fleet", plan, "--dry-run", "--json")
     assert outcome.code == 0 and len(outcome.json()["jobs"]) == 3, outcome.err
+
+
+def test_the_plan_that_the_page_shows_is_one(tlkit: Shell, root: Path, tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (root / "docs" / "fleet.md").read_text(), re.DOTALL)
+    for folder in ("out", "zoo/resnet18.mlpackage", "zoo/vit.mlpackage"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "net.py").write_text("")
+    (tmp_path / "zoo.toml").write_text(text)
+    jobs = tlkit("fleet", tmp_path / "zoo.toml", "--dry-run", "--json").json()["jobs"]
+    assert [job["command"][1] for job in jobs] == ["bench"] * 4 + ["convert"] * 2
 
 
 def test_the_schema_is_what_plans_are_checked_with(tlkit: Shell) -> None:

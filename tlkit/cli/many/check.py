@@ -26,7 +26,7 @@ def check_options(plan: Path, jobs: Iterable[FleetJob]) -> None:
     """Raise UsageError for the first option of a job that its subcommand does not have, or whose value it refuses."""
     seen: set[tuple[str, str, str | None]] = set()
     for job in jobs:
-        known = _options(job.verb)
+        known = options_of(job.verb)
         for flag, value in _given(job.words, known):
             if (job.verb, flag, value) in seen:
                 continue
@@ -36,7 +36,7 @@ def check_options(plan: Path, jobs: Iterable[FleetJob]) -> None:
 
 
 @cache
-def _options(verb: str) -> dict[str, Any]:
+def options_of(verb: str) -> dict[str, Any]:
     """Return a subcommand's options, by each of their names, as Typer builds them."""
     app = typer.Typer(add_completion=False)
     app.command(verb)(getattr(import_module(f"tlkit.cli.{verb}"), verb))
