@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from tests.mil.programs import call, constant, function, tensor
@@ -78,6 +79,55 @@ def test_several_inputs_share_a_form_that_all_of_them_bear() -> None:
         assert found.kept and found.after < max(2 * found.mil, 2.0**-9)
         powers.append(int(found.mended[0].change.split("^")[1].split(" ")[0]))
     assert powers[0] > powers[1] > 0 > powers[2]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_attention_of_4096_keys_whose_values_are_around_one(fused: bool) -> None:
+    """The step loses little of each result, and of many the worst is off by more than f16's rounding; the one operation
+    of iOS18 has its values scaled."""
+    rng = np.random.default_rng(4)
+    query, keys, weights = tensor("fp16", 1, 2, 16, 32), tensor("fp16", 1, 2, 4096, 32), tensor("fp16", 1, 2, 16, 4096)
+    steps = [call("scaled_dot_product_attention", "made", query, query="q", key="k", value="v")]
+    if not fused:
+        steps = [
+            call("matmul", "scores", weights, x="q", y="k", transpose_y=YES),
+            call("softmax", "p", weights, x="scores", axis=value(-1, "int32")),
+            call("matmul", "made", query, x="p", y="v"),
+        ]
+    kinds = {"q": query, "k": keys, "v": keys}
+    arrays = {
+        "q": rng.standard_normal((1, 2, 16, 32)) * (0.3 if fused else 0.05),
+        "k": rng.standard_normal((1, 2, 4096, 32)),
+        "v": rng.standard_normal((1, 2, 4096, 32)) + 1,
+    }
+    given = {name: array.astype(np.float16) for name, array in arrays.items()}
+    program = Program({"main": function(kinds, steps, ["made"], "CoreML8" if fused else "CoreML7")})
+    made, found = mend(program, "main", [given])
+    assert [(item.operation, item.row) for item in found.mended] == [("made", "P4")] and found.kept and found.mil == 0
+    scores = torch.from_numpy(given["q"].astype(np.float64) @ given["k"].astype(np.float64).swapaxes(-1, -2))
+    right = (scores / (32**0.5 if fused else 1)).softmax(-1).numpy() @ given["v"].astype(np.float64)
+    by_mil, before, after = (
+        np.abs(TorchEngine(item.functions["main"], emulate=how).run(given)["made"].astype(np.float64) - right).max()
+        for item, how in ((program, None), (program, emulator("ane")), (made, emulator("ane")))
+    )
+    assert before > 2 * by_mil and after <= 2 * by_mil
+
+
+def test_a_softplus_with_factors_of_each_channel() -> None:
+    image, x = tensor("fp16", 1, 3, 8), np.linspace(-40, 40, 24).reshape(1, 3, 8)
+    alpha, beta = np.array([1.0, 0.5, 2.0]), np.array([2.0, -1.0, 0.25])
+    steps = [
+        constant("alpha", alpha, "fp16"),
+        constant("beta", beta, "fp16"),
+        call("softplus_parametric", "made", image, x="x", alpha="alpha", beta="beta"),
+    ]
+    program, found = mended({"x": image}, steps, ["made"], x=x)
+    assert [(item.type, item.row) for item in found.mended] == [("softplus_parametric", "R1")] and found.kept
+    given = x.astype(np.float16)
+    right = alpha[:, None] * np.logaddexp(0, beta[:, None] * given.astype(np.float64))
+    for how in (None, emulator("ane")):
+        made = TorchEngine(program.functions["main"], emulate=how).run({"x": given})["made"]
+        np.testing.assert_allclose(made, right, rtol=2.0**-9, atol=2e-3)
 
 
 def test_a_reduction_without_kept_axes_and_a_product_of_quantized_values() -> None:

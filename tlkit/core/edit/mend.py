@@ -22,7 +22,7 @@ from tlkit.core.run.sampled import NOTICED, lost
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil import ops
 from tlkit.mil.lower.interpreter import Interpreter
-from tlkit.mil.passes.ane.mend import LEAST, MASKED, SUMS, MendRisks
+from tlkit.mil.passes.ane.mend import ATTENTION, LEAST, MASKED, SUMS, MendRisks
 from tlkit.mil.passes.base import run_passes
 from tlkit.mil.program import Function, Operation, Program, TensorType
 from tlkit.mil.risks.kit import Survey
@@ -33,6 +33,7 @@ from tlkit.mil.units.accumulators import LIMIT
 Arrays = Mapping[str, NDArray[Any]]
 _ROOM = LIMIT / 4  # where a sum of magnitudes is moved to: samples are not all there is
 _LARGEST_SOFTPLUS = 10.3
+_LONG = 1024  # keys of an attention: of its many results the worst are off by some four times what is typical
 _NOT_SHOWN = ("O9", "P9", "R7")  # no profile computes them otherwise, or MIL's own result is not finite
 _MOST = 14  # f16's largest power of two with room
 
@@ -190,10 +191,31 @@ def _sum(item: _Node) -> tuple[Mended, int] | None:
     terms = x.shape[-2 if item.given.get("transpose_x") else -1] if kind in ("linear", "matmul") else weight[0].numel()
     off = lost(x.numpy(), weight.numpy(), terms)
     typical = float(item.made.square().mean().sqrt())
-    if typical and off > NOTICED * typical and power > 0:
+    long = kind == "matmul" and terms >= _LONG and not item.survey.is_constant(item.operation, "y")
+    if typical and off > (NOTICED / 4 if long else NOTICED) * typical and power > 0:
         why = f"the step of its sums loses about {off / typical:.2g} of a typical result"
         return Mended(name, kind, "P4", why, _scaled(power)), power
     return None
+
+
+def _attention(item: _Node) -> tuple[Mended, int] | None:
+    """An attention whose products of weights and values are lost below the step."""
+    (query, key, value), mask = (item.given[name] for name in ("query", "key", "value")), item.given.get("attn_mask")
+    most, keys = float(value.abs().max()) if value.numel() else math.nan, key.shape[-2]
+    typical = float(item.made.square().mean().sqrt())
+    if not 0 < most < LIMIT or not typical or not math.isfinite(typical):
+        return None
+    scores = query @ key.mT / math.sqrt(query.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
+    off = lost(torch.softmax(scores, -1).nan_to_num().numpy(), value.numpy(), keys)
+    # A mean of the values is not larger than they are.
+    name, power = item.operation.name, min(_MOST, math.floor(math.log2(_ROOM / most)))
+    power = item.room[name] = min(power, item.room.get(name, power))
+    if off <= (NOTICED / 4 if keys >= _LONG else NOTICED) * typical or power <= 0:
+        return None
+    why = f"the step of its sums loses about {off / typical:.2g} of a typical result of {keys} keys"
+    return Mended(name, item.operation.type, "P4", why, _scaled(power)), power
 
 
 def _scaled(power: int) -> str:
@@ -201,11 +223,12 @@ def _scaled(power: int) -> str:
 
 
 def _softplus(item: _Node) -> tuple[Mended, int] | None:
-    most = float(item.given["x"].max())
+    x, beta = item.given["x"], item.given.get("beta")
+    most = float((x if beta is None else x * beta.reshape(-1, *(1,) * (x.ndim - 2))).max())
     if most <= _LARGEST_SOFTPLUS:
         return None
     why = f"its operand reaches {most:.4g}, and above 10.4 it is 0 there"
-    return Mended(item.operation.name, "softplus", "R1", why, "max(x, 0) + softplus(-abs(x))"), 0
+    return Mended(item.operation.name, item.operation.type, "R1", why, "max(x, 0) + softplus(-abs(x))"), 0
 
 
 def _log_sum_exp(item: _Node) -> tuple[Mended, int] | None:
@@ -276,7 +299,9 @@ def _product(item: _Node) -> tuple[Mended, int] | None:
 
 _JUDGES: Mapping[str, Callable[[_Node], tuple[Mended, int] | None]] = {
     **dict.fromkeys(SUMS, _sum),
+    ATTENTION: _attention,
     "softplus": _softplus,
+    "softplus_parametric": _softplus,
     "reduce_log_sum_exp": _log_sum_exp,
     "log": _log,
     "round": _round,

@@ -22,6 +22,7 @@ from tlkit.mil.types import DType
 
 _RANGE = 65504.0
 SUMS = ("conv", "conv_transpose", "linear", "matmul")
+ATTENTION = "scaled_dot_product_attention"
 MASKED = ("add", "sub", "mul", "select")
 LEAST = -6e4
 """What masks are filled with: a score of thousands can be added, and it stays finite."""
@@ -42,8 +43,9 @@ class MendRisks(Pass):
         def chosen(form: Callable[[Draft, Operation, int], bool]) -> Callable[[Draft, Operation], bool]:
             return lambda draft, item: item.name in self.plan and form(draft, item, self.plan[item.name])
 
-        forms = {kind: chosen(_scaled) for kind in SUMS}
-        forms |= {"softplus": chosen(_softplus), "reduce_log_sum_exp": chosen(_log_sum_exp)}
+        forms = {kind: chosen(_scaled) for kind in (*SUMS, ATTENTION)}
+        forms |= {"softplus": chosen(_softplus), "softplus_parametric": chosen(_softplus)}
+        forms |= {"reduce_log_sum_exp": chosen(_log_sum_exp)}
         forms |= {"round": chosen(_to_even), "mod": chosen(_remainder)}
         forms |= {kind: chosen(self._masked) for kind in MASKED}
 
@@ -78,8 +80,9 @@ def _half(draft: Draft, *names: str | None) -> bool:
 
 
 def _scaled(draft: Draft, operation: Operation, power: int) -> bool:
-    """x times 2^power, and the result times 2^-power; a bias is scaled as well."""
-    x, out = argument(operation, "x"), operation.outputs[0]
+    """x (of an attention the values) times 2^power, and the result times 2^-power; a bias is scaled as well."""
+    name, out = "value" if operation.type == ATTENTION else "x", operation.outputs[0]
+    x = argument(operation, name)
     bias = argument(operation, "bias")
     shape = draft.shape(x or "")
     if x is None or shape is None or not _half(draft, x) or not power or (bias and bias not in draft.constants):
@@ -88,7 +91,7 @@ def _scaled(draft: Draft, operation: Operation, power: int) -> bool:
         return False
     up = _number(draft, f"{out.name}_up", 2.0**power)
     down = _number(draft, f"{out.name}_down", 2.0**-power)
-    given = {"x": draft.add("mul", draft.name(f"{out.name}_x"), shape, x, x=x, y=up)}
+    given = {name: draft.add("mul", draft.name(f"{out.name}_x"), shape, x, x=x, y=up)}
     if bias is not None:
         given["bias"] = _bias(draft, bias, 2.0**power)
     scaled = draft.name(f"{out.name}_scaled")
@@ -105,19 +108,37 @@ def _bias(draft: Draft, bias: str, factor: float) -> str:
 
 
 def _softplus(draft: Draft, operation: Operation, power: int) -> bool:
-    """max(x, 0) + softplus(-abs(x))."""
+    """max(x, 0) + softplus(-abs(x)), of x times beta, and times alpha, where there are such."""
     x, out = argument(operation, "x"), operation.outputs[0].name
     shape = draft.shape(x or "")
     if x is None or shape is None or not _half(draft, x):
         return False
+    parametric = operation.type == "softplus_parametric"
+    alpha, beta = (_channels(draft, operation, name, len(shape)) if parametric else None for name in ("alpha", "beta"))
+    if parametric and (alpha is None or beta is None):
+        return False
+    if beta is not None:
+        x = draft.add("mul", draft.name(f"{out}_in"), shape, x, x=x, y=beta)
+    made = out if alpha is None else draft.name(f"{out}_plain")
     size = draft.add("abs", draft.name(f"{out}_size"), shape, x, x=x)
     minus = _number(draft, f"{out}_minus", -1.0)
     negative = draft.add("mul", draft.name(f"{out}_negative"), shape, x, x=size, y=minus)
-    rest = draft.name(f"{out}_rest")
-    _under(draft, operation, rest, x=negative)
+    rest = draft.add("softplus", draft.name(f"{out}_rest"), shape, x, x=negative)
     positive = draft.add("relu", draft.name(f"{out}_positive"), shape, x, x=x)
-    draft.add("add", out, shape, x, x=positive, y=rest)
+    draft.add("add", made, shape, x, x=positive, y=rest)
+    if alpha is not None:
+        draft.add("mul", out, shape, made, x=made, y=alpha)
     return True
+
+
+def _channels(draft: Draft, operation: Operation, name: str, rank: int) -> str | None:
+    """A constant of one value per channel, shaped for a tensor of ``rank`` axes; None where it is computed."""
+    given = argument(operation, name)
+    if given is None or given not in draft.constants:
+        return None
+    values = draft.constants[given].numpy()
+    kind = TensorType(DType.FP16, (values.size, *(1,) * (rank - 2)))
+    return draft.constant(f"{given}_{rank}", Value(kind, tuple(values.astype("float32").ravel().tolist())))
 
 
 def _log_sum_exp(draft: Draft, operation: Operation, power: int) -> bool:
