@@ -6,6 +6,8 @@ tlkit/core/judge/pair.py, tlkit/core/judge/outputs.py.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,23 @@ def test_the_first_model_is_let_go_before_the_second_runs(linear: Path, monkeypa
     monkeypatch.setattr(PackageSide, "run", run)
     compare(linear, precision="f32,f16", count=2)
     assert alive == [[], [], [False], [False]]
+
+
+@pytest.mark.slow
+def test_two_models_take_little_more_memory_than_one(tmp_path: Path) -> None:
+    """Two of 67 MB in f16: expanded to f32 a second one beside the first would be 134 MB more."""
+    a, b = (str(packages.stack(tmp_path / f"{name}.mlpackage", 2, 4096)) for name in "ab")
+    one = f"m = tlkit.load_model({a!r}, engine='eager'); m.predict({{'x': numpy.zeros((1, 4096), numpy.float16)}})"
+    two = f"assert tlkit.compare({a!r}, {b!r}).ok"
+    peak = "print(re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])"
+    imports = "import re, numpy, torch, tlkit, tlkit.core.judge.inputs, tlkit.core.compare.models"
+    found = [
+        int(
+            subprocess.run([sys.executable, "-c", f"{imports}\n{code}\n{peak}"], check=True, capture_output=True).stdout
+        )
+        for code in (one, two)
+    ]
+    assert found[1] - found[0] < 60_000, found
 
 
 def test_saved_outputs_are_a_side(linear: Path, tmp_path: Path) -> None:
