@@ -105,6 +105,13 @@ def test_what_pruning_leaves_is_packed_too(
             assert np.square(before[left].astype(np.float64)).sum() / noise > 10 ** ({8: 40, 4: 22}[bits] / 10)
 
 
+def test_a_weight_of_just_the_threshold_is_compressed(package: Path, tmp_path: Path) -> None:
+    found = compress(package, tmp_path / _SMALL, palettize="6", threshold=64 * 128, verify=False)
+    assert [item.choice for item in found.weights] == ["palette6", "palette6"]
+    found = compress(package, tmp_path / _SMALL, palettize="6", threshold=64 * 128 + 1, verify=False, force=True)
+    assert [item.choice for item in found.weights] == ["palette6"]
+
+
 def test_what_does_not_fit_is_stored_without_groups_and_told(package: Path, tmp_path: Path) -> None:
     found = compress(package, tmp_path / _SMALL, palettize="4:group=48", verify=False)
     assert {item.choice for item in found.weights} == {"palette4"}

@@ -60,7 +60,7 @@ class Packing:
 
     def config(self, tools: Any, threshold: int, pruned: bool = False) -> Any:
         """Return coremltools' configuration; ``tools`` is coremltools.optimize.coreml, ``pruned``: for what is left."""
-        common = {"weight_threshold": threshold}
+        common = {"weight_threshold": threshold - 1}  # coremltools takes what has more elements than this
         if self.kind == "quantize":
             grain = {0: "per_channel", -1: "per_tensor"}.get(self.block, "per_block")
             size = {"block_size": self.block} if self.block > 0 else {}

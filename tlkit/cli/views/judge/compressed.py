@@ -29,7 +29,7 @@ def show(result: Compressed) -> RenderableType:
 
     rows = [("model", str(result.path), "bold"), ("source", result.source, "")]
     rows += [("size", _sizes(result.before, result.after), "bold"), ("weights", _sizes(*result.weight_bytes), "")]
-    rows += [("for", f"{result.target} and later", ""), *(("weights", note, "") for note in result.notes)]
+    rows += [("for", f"{result.target} and later", ""), *(("note", note, "") for note in result.notes)]
     return Group(card([*rows, *_verdict(result)]), _table(result))
 
 
