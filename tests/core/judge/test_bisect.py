@@ -65,6 +65,16 @@ def test_numbered_names_are_not_trusted_alone() -> None:
     assert match(a, b, {"y": "y"}) == {"y": "y", "var_7": "var_5", "var_9": "var_7"}
 
 
+def test_a_number_that_another_operation_has_is_no_match() -> None:
+    """Of one kind and one number, and computed from something else: what is known of the inputs decides."""
+    a = inside(
+        value("p", "conv", ("x",), X), value("var_7", "mul", ("x",), Z), value("var_9", "mul", ("p",), Y),
+        value("y", "add", ("var_7", "var_9"), Z),
+    )  # fmt: skip
+    b = inside(value("p", "conv", ("x",), X), value("var_7", "mul", ("p",), Y), value("y", "add", ("var_7",), -Z))
+    assert match(a, b, {"y": "y"}) == {"y": "y", "p": "p", "var_7": "var_9"}
+
+
 def test_projections_of_one_value_are_matched_in_order_unless_their_values_contradict() -> None:
     a = inside(value("q", "linear", ("x",), X), value("k", "linear", ("x",), Y), value("y", "add", ("q", "k"), Z))
     b = inside(value("l0", "linear", ("x",), X), value("l1", "linear", ("x",), Y), value("y", "add", ("l0", "l1"), Z))
@@ -107,6 +117,7 @@ def test_the_operation_its_line_and_its_cause_are_named(tmp_path: Path, fault: t
     # The package against itself without rounding finds the same operation.
     own = compare(tmp_path / "net.mlpackage", precision="f32,f16", bisect=True, count=1).bisection
     assert own is not None and own.first is not None and own.first.operation == first.operation
+    assert own.first.place.startswith("fault, strays.py:")  # the package's own record
 
 
 @pytest.mark.slow

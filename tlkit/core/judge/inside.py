@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.core.convert.capture.cases import Case
+from tlkit.core.inspect.places import Origin, place_of, recorded
 from tlkit.core.judge.inner import ConstantRange, InnerValue, Inside, measured, room
 from tlkit.core.judge.side import Side, paired_inputs
 from tlkit.core.judge.sides import OnnxSide, PackageSide, onnx_run, session_of
-from tlkit.errors import TlkitError, UnavailableError
+from tlkit.errors import LoadError, TlkitError, UnavailableError
+from tlkit.formats.coreml.open import open_package
 from tlkit.host.quiet import quiet
 from tlkit.mil.program import Operation, Ref, TensorType, Value
 from tlkit.mil.types import DType
@@ -44,13 +46,16 @@ def _package(side: PackageSide, case: Case) -> Inside | None:
         return None
     constants = _constants(function.block.operations)
     most = room(len(function.block.operations))
+    origins = _origins(side)
     found: dict[str, InnerValue] = {}
 
     def seen(operation: Operation, values: Callable[[], Mapping[str, Array]]) -> bool:
         refs = _runtime(operation, constants)
         held = tuple(_operand_constants(operation, constants))
+        origin = place_of(origins, operation.name)
+        place = ", ".join(filter(None, origin)) if origin is not None else ""
         for name, array in values().items():
-            found[name] = measured(name, operation.name, operation.type, refs, array, most, constants=held)
+            found[name] = measured(name, operation.name, operation.type, refs, array, most, constants=held, place=place)
         return False
 
     try:
@@ -60,6 +65,14 @@ def _package(side: PackageSide, case: Case) -> Inside | None:
     except UnavailableError:
         return None
     return Inside(found, {spec.name: spec.name for spec in side.model.outputs})
+
+
+def _origins(side: PackageSide) -> Mapping[str, Origin]:
+    """Return which PyTorch module and line each operation comes from, where the package records it."""
+    try:
+        return recorded(open_package(side.model.path), side.how.function)
+    except LoadError:  # a model in a folder, or of another kind
+        return {}
 
 
 def _constants(operations: tuple[Operation, ...]) -> dict[str, Value | None]:

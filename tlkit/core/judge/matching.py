@@ -93,12 +93,13 @@ def _by_name(a: Inside, b: Inside, found: dict[str, str]) -> None:
 
 
 def _consistent(a: Inside, b: Inside, one: str, other: str, found: Mapping[str, str]) -> bool:
-    """Whether two operations are of one kind, or neither's matched inputs contradict the other's."""
+    """Whether two operations of one number take a value in common; where no counterpart of what they take is known yet,
+    whether they are of one kind."""
     x, y = a.values[one], b.values[other]
-    wanted = {found[name] for name in y.inputs if name in found}
-    if wanted and set(x.inputs) & wanted:
-        return True
-    return canonical(x.type) == canonical(y.type) and not (wanted and set(x.inputs) <= set(found.values()))
+    wanted = {_moved(a, found[name]) for name in y.inputs if name in found}
+    if wanted:
+        return bool({_moved(a, name) for name in x.inputs} & wanted)
+    return canonical(x.type) == canonical(y.type)
 
 
 def _by_structure(a: Inside, b: Inside, found: dict[str, str]) -> None:
