@@ -1,6 +1,7 @@
 """Language models as packages: the same tokens as from GGUF, valid for coremltools, weights in the file's blocks.
 
-Covers tlkit/core/language/packaging.py, tlkit/core/language/held.py.
+Covers tlkit/core/language/packaging.py, tlkit/core/language/held.py, tlkit/core/language/built.py,
+tlkit/frontends/gguf/kit/packaged.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tlkit.core.language.answer import answer, embed
 from tlkit.core.language.package import open_language_package
 from tlkit.core.language.packaging import chunk_sizes, convert_language
 from tlkit.core.language.sampling import Sampling
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UnavailableError, UsageError
 
 PROMPT = "The quick brown fox"
 CASES = [case for case in CONFIGS if case not in ("bert", "gemma3", "phi3_long")]
@@ -122,10 +123,52 @@ def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> N
         answer(made.path, "x")
 
 
-def test_an_engine_that_does_not_run_packages_is_refused(tmp_path: Path) -> None:
+def test_llama_cpp_runs_no_packages(tmp_path: Path) -> None:
     made = convert_language(build(tmp_path / "folder", "qwen2"), tmp_path / "m.mlpackage", context=64, verify=False)
-    with pytest.raises(UsageError, match="states of a fixed size"):
-        answer(made.path, PROMPT, most=2, engine="openvino")
+    with pytest.raises(UsageError, match="it runs GGUF files"):
+        answer(made.path, PROMPT, most=2, engine="llama.cpp")
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "bound"),
+    [
+        ("llama31", "q8_0", 2e-3),  # a key that is rounded to the other f16 moves logits by so much
+        pytest.param("qwen2", "q4_1", 2e-3, marks=pytest.mark.slow),
+        *(pytest.param(case, None, 5e-3, marks=pytest.mark.slow) for case in ("gemma2", "phi3", "gpt2", "mixtral")),
+    ],
+)
+def test_openvino_runs_a_package_as_pytorch_does(tmp_path: Path, case: str, kind: str | None, bound: float) -> None:
+    pytest.importorskip("openvino")
+    file = tmp_path / "model.gguf"
+    convert_weights(build(tmp_path / "folder", case), file, **({"quantize": kind} if kind else {}))
+    convert_language(file, tmp_path / "m.mlpackage", context=64, verify=False, nested=True)
+    package = open_language_package(tmp_path / "m.mlpackage")
+    ids = [1, 5, 9, 33, 200, 7, 60, *range(20, 50)]
+    found, wanted = (package.runner(None, engine, cache=False) for engine in ("openvino", "torch"))
+    assert found.name.startswith("OpenVINO")
+    ours = found.scores(ids)
+    assert np.abs(ours - wanted.scores(ids)).max() < bound
+    found.rewind(20)
+    assert np.abs(found.feed(ids[20:]) - ours[-1]).max() < bound
+
+
+def test_a_package_that_was_changed_is_run_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    made = convert_language(build(tmp_path / "folder", "qwen2"), tmp_path / "m.mlpackage", context=64, verify=False)
+    description = made.path / "Data/com.apple.CoreML/language.json"
+    told = json.loads(description.read_text())
+
+    def engine(**changes: object) -> str:
+        description.write_text(json.dumps(told | changes))
+        with pytest.raises(UnavailableError, match="OpenVINO runs what tlkit builds"):
+            open_language_package(made.path).runner(None, "openvino", cache=False)
+        return open_language_package(made.path).runner(None, cache=False).name
+
+    other = told["metadata"] | {"qwen2.rope.freq_base": 5000.0}
+    assert engine(metadata=other).startswith("PyTorch")  # the program turns heads otherwise
+    assert engine(metadata=None).startswith("PyTorch")  # as packages of before have none
+    assert engine(tensors=[*told["tensors"], "blk.0.more.weight"]).startswith("PyTorch")
+    assert engine(precision="f16").startswith("PyTorch")
 
 
 @pytest.mark.parametrize("case", ["nomic", *(pytest.param(case, marks=pytest.mark.slow) for case in ("bert", "jina"))])

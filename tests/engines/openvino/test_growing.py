@@ -71,6 +71,35 @@ def test_what_was_said_is_forgotten_and_said_again(tmp_path: Path) -> None:
     assert np.abs(runner.feed(IDS[:1]) - whole[0]).max() < 1e-5
 
 
+def test_a_cast_to_f16_rounds_though_openvino_computes_in_f32() -> None:
+    import openvino
+    from openvino import opset13 as ov
+
+    from tlkit.engines.openvino.operations import OPERATIONS
+
+    class Graph:
+        def node(self, item: Any) -> Any:
+            return item
+
+        def known(self, item: str) -> str:
+            return item
+
+        def number(self, value: float) -> Any:
+            return ov.constant(np.float32(value))
+
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    halves = np.sort(halves[np.isfinite(halves)])
+    middles = np.float32((halves[1:].astype(np.float64) + halves[:-1]) / 2)
+    around = [np.nextafter(middles, np.float32(way), dtype=np.float32) for way in (-np.inf, np.inf)]
+    values = np.concatenate([halves, middles, *around, np.float32([65519.9, 65520, -65520, 1e30, np.inf])])
+    x = ov.parameter([len(values)], openvino.Type.f32)
+    made = OPERATIONS["cast"](Graph(), {"x": (x,), "dtype": ("fp16",)})  # type: ignore[dict-item, arg-type]
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = openvino.Core().compile_model(openvino.Model([made], [x], "cast"), "CPU", settings)(values)[0]
+    with np.errstate(over="ignore"):
+        assert np.array_equal(found, values.astype(np.float16).astype(np.float32))
+
+
 def test_cut_and_padded_prompts_give_what_whole_ones_give(tmp_path: Path) -> None:
     model = open_language(build(tmp_path / "folder", "gemma3"))
     runner, reference = model.runner(250, "openvino"), model.runner(250, "torch")

@@ -20,6 +20,7 @@ from tlkit.engines.onnx.keep import Keep, keep_of_files, lowering
 from tlkit.engines.openvino.growing import GrowingSession
 from tlkit.errors import UsageError
 from tlkit.frontends.gguf.decoder import Form
+from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,14 +53,14 @@ class OpenVINORunner:
 
     exact = True
 
-    def __init__(self, model: LanguageModel, context: int, *, cache: bool = True) -> None:
-        """``cache`` keeps what is compiled in tlkit's cache folder."""
+    def __init__(self, model: LanguageModel, context: int, *, cache: bool = True, stored: DType = DType.FP32) -> None:
+        """``cache`` keeps what is compiled in tlkit's cache folder; keys and values are rounded to ``stored``."""
         self.name = f"OpenVINO {version('openvino')}"
         self.context, self.position = context, 0
         self._table = model.source.tensor("token_embd.weight")
         self._places = np.empty(0, np.int32)
         self._once = packs_twice(model.source)
-        form = Form(1, context, 0, "last", "growing", compressed=True, nested=True)
+        form = Form(1, context, 0, "last", "growing", stored=stored, compressed=True, nested=True)
         keep = keep_of_files(model.files, context, lowering(*_MAKERS)) if cache else Keep(None)
         self._session = GrowingSession(lambda: model.function(form), keep)
 

@@ -88,7 +88,7 @@ class LanguageModel:
         """The files that the weights and hyperparameters come from."""
         named = {Path(entry.file) for tensor in self.source.tensors.values() for entry in tensor.entries if entry.file}
         config = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
-        return tuple(sorted({self.path, *named, *([config] if config.is_file() else [])}))
+        return tuple(sorted({self.path, *named, *self.source.files, *([config] if config.is_file() else [])}))
 
     def runner(
         self, context: int | None = None, engine: str = "auto", *, cache: bool = True, unit: Unit = Unit.CPU

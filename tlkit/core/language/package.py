@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tlkit.core.language.built import built_model
 from tlkit.core.language.model import settled
 from tlkit.core.language.runner import Runner
 from tlkit.core.language.text.tokenizer import TextTokenizer, from_description
-from tlkit.errors import LoadError, UsageError
+from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package
 from tlkit.formats.files.mapped import read_json
 from tlkit.mil.program import Function
+from tlkit.mil.types import DType
 from tlkit.types import Unit
 
 if TYPE_CHECKING:
@@ -77,18 +80,42 @@ class PackagedModel:
     def runner(
         self, context: int | None = None, engine: str = "auto", *, cache: bool = True, unit: Unit = Unit.CPU
     ) -> Runner:
-        """Return what runs it, which is PyTorch (nothing goes into a cache); UsageError for more tokens than its states
-        hold."""
-        if engine in ("openvino", "llama.cpp"):
-            said = f"--engine {engine}: {self.path} has states of a fixed size, which PyTorch runs"
-            raise UsageError(said, "leave --engine out, or run the GGUF file or folder that it was made from")
+        """Return what runs it; UsageError for more tokens than its states hold.
+
+        ``engine`` is ``torch``, ``openvino``, or ``auto``: PyTorch on a GPU, else OpenVINO where it is installed, and
+        where the package's functions are those that tlkit builds, in f32 (states are f16 all the same). ``cache`` keeps
+        what it compiles.
+        """
+        if engine == "llama.cpp":
+            said = f"--engine llama.cpp: it runs GGUF files, and {self.path} is a package"
+            raise UsageError(said, "leave --engine out, or run the GGUF file that it was made from")
         if context is not None and not 0 < context <= self.context_length:
             said = f"--context {context}: the package was made for {self.context_length} tokens"
             raise UsageError(said, "convert its source again with a larger --context")
+        room = context or self.context_length
+        functions = _PackagedFunctions(self.package, self.said, room)
+        unit = settled(unit, engine)
+        if engine == "openvino" or (engine == "auto" and unit is Unit.CPU and find_spec("openvino") is not None):
+            try:
+                return self._by_openvino(room, functions.by_name, cache)
+            except UnavailableError:
+                if engine == "openvino":
+                    raise
         from tlkit.core.language.by_torch import TorchRunner  # late: what is heavy, where it is used
 
-        functions = _PackagedFunctions(self.package, self.said, context or self.context_length)
-        return TorchRunner(functions, settled(unit, engine))
+        return TorchRunner(functions, unit)
+
+    def _by_openvino(self, room: int, sizes: Mapping[str, int], cache: bool) -> Runner:
+        """Return OpenVINO's runner of the model that the package is; UnavailableError where that is not certain."""
+        if find_spec("openvino") is None:
+            said = "openvino not installed: needed for --engine openvino"
+            raise UnavailableError(said, "pip install 'tlkit[openvino]'")
+        model, why = built_model(self.path, self.package, self.said, sizes, self.tokenizer)
+        if model is None:
+            raise UnavailableError(f"{self.path}: OpenVINO runs what tlkit builds, and {why}", "use --engine torch")
+        from tlkit.core.language.by_openvino import OpenVINORunner  # an extra
+
+        return OpenVINORunner(model, room, cache=cache, stored=DType.FP16)
 
 
 class _PackagedFunctions:
@@ -101,6 +128,7 @@ class _PackagedFunctions:
         sizes |= {int(said["prefill"]): "prefill"} if "prefill" in names else {}
         self._names = {1: "main", **{size: sizes[size] for size in sorted(sizes)}}
         self.sizes: Sequence[int] = tuple(self._names)
+        self.by_name = {name: size for size, name in self._names.items()}
         self.precision, self.tells_all = "f16", False
 
     def rows(self, needed: int) -> int:

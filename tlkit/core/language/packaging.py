@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from tlkit.core.language.built import origin
 from tlkit.core.language.generate import NEAR, generate
 from tlkit.core.language.held import count_weights, notes_on
 from tlkit.core.language.model import LanguageModel, context_of, open_language
@@ -42,6 +43,8 @@ TEXT = 512
 """Tokens of a text that an encoder's package takes where nothing is said."""
 _APART = 0.02
 """The distance of two vectors of length 1 that f16 explains: a cosine of 0.9998."""
+_DENSE = 1 << 29
+"""Bytes of weights up to which PyTorch, which takes four times as many, runs a package to verify it."""
 _PROMPTS = ("The capital of France is", "def fibonacci(n):", "Water boils at")
 
 
@@ -237,6 +240,7 @@ def _described(
         "ends": sorted(tokenizer.ends),
         "specials": specials,
         "chat_template": template if isinstance(template, str) else "",
+        **origin(model),
     }
     return {
         "tokenizer.json": tokenizer.inner.json(),
@@ -293,7 +297,7 @@ def _compared(
     The reference is given the package's own tokens, so that one near tie does not make all that follows differ.
     """
     packaged = open_language_package(path)
-    runner = packaged.runner(None)
+    runner = packaged.runner(None, "torch" if model.source.stored < _DENSE else "auto", cache=False)
     count, same, gap = 0, 0, None
     for prompt in _PROMPTS:
         ids = model.tokenizer.encode(prompt)

@@ -95,7 +95,18 @@ def _gelu(graph: Lowered, given: Given) -> Any:
 
 @_lowers("cast")
 def _cast(graph: Lowered, given: Given) -> Any:
-    return ov.convert(graph.node(given["x"][0]), TYPES[graph.known(given["dtype"][0])])
+    x, dtype = graph.node(given["x"][0]), graph.known(given["dtype"][0])
+    return _half(graph, x) if dtype == "fp16" else ov.convert(x, TYPES[dtype])
+
+
+def _half(graph: Lowered, x: Any) -> Any:
+    """Return f32 rounded to f16 and carried in f32, by the arithmetic of ``engines/onnx/kit/rounding.py``: casts to f16
+    are nothing to OpenVINO where it computes in f32."""
+    x = ov.maximum(graph.number(-(2.0**20)), ov.minimum(graph.number(2.0**20), x))
+    m = ov.maximum(ov.multiply(ov.abs(x), graph.number(8192)), graph.number(0.75))
+    t = ov.add(x, m)
+    beyond = ov.multiply(ov.subtract(t, ov.subtract(t, x)), graph.number(2.0**112))
+    return ov.multiply(ov.maximum(graph.number(-np.inf), beyond), graph.number(2.0**-112))
 
 
 @_lowers("reduce_mean")

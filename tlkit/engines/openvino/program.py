@@ -23,13 +23,14 @@ from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import UnavailableError
 from tlkit.mil.program import Argument, Function, NamedType, Operation, Ref, TensorType, Value
 
+_MAKERS = ("constexpr_blockwise_shift_scale", "constexpr_cast")
 BEAM = "beam"
 """An input that OpenVINO's attention wants: which row of the cache goes on (always the first)."""
 
 
 def missing(function: Function) -> str | None:
     """Return an operation that has no counterpart here, or None."""
-    known = {*OPERATIONS, "const", "constexpr_blockwise_shift_scale"}
+    known = {*OPERATIONS, "const", *_MAKERS}
     return next((item.type for item in function.block.operations if item.type not in known), None)
 
 
@@ -93,7 +94,7 @@ class _Graph:
             self.constants[names[0]] = operation.attributes["val"]
             return
         self.makers[names[0]] = operation
-        if operation.type == "constexpr_blockwise_shift_scale":
+        if operation.type in _MAKERS:
             return  # made where it is used
         made = OPERATIONS[operation.type](self, operation.inputs)
         outputs = made if isinstance(made, list) else [made.output(0) if hasattr(made, "output") else made]
@@ -113,6 +114,8 @@ class _Graph:
         if maker is None:
             return self.weights.dense(self.constants[item.name])
         given = {name: self.value(part[0]) for name, part in maker.inputs.items()}
+        if maker.type == "constexpr_cast":
+            return self.weights.widened(given["source_val"])
         inner = given["data"]
         if isinstance(inner, Operation):
             below = {name: self.value(part[0]) for name, part in inner.inputs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from openvino import Type
 from openvino import opset13 as ov
 
 from tlkit.engines.openvino.arena import Arena
-from tlkit.mil.blob import Deferred
+from tlkit.mil.blob import BlobRef, Deferred
 from tlkit.mil.program import TensorType, Value
 from tlkit.mil.types import DType
 
@@ -42,9 +43,15 @@ class GraphWeights:
     def dense(self, value: Value) -> Any:
         """Return a constant with its values as they are."""
         if not isinstance(value.data, Deferred):
-            values = value.numpy()
+            values: NDArray[Any] = value.numpy()
             return ov.constant(values) if values.dtype != np.float32 else self._wrapped(self._moved(values))
         return self._wrapped(self._filled(value), _TYPES[_kind(value).dtype], _shape(value))
+
+    def widened(self, value: Value) -> Any:
+        """Return an f16 constant as f32; OpenVINO keeps it as f16 where it multiplies with it."""
+        made = ov.convert(self._wrapped(self._filled(value), Type.f16, _shape(value)), Type.f32)
+        made.get_rt_info()["decompression_0"] = ""
+        return made
 
     def blocks(self, codes: Value, scales: Value, minima: Value | None) -> Any:
         """Return scale * code, or scale * code - minimum, as OpenVINO knows it: (code - minimum / scale) * scale.
@@ -68,11 +75,10 @@ class GraphWeights:
     def _filled(self, value: Value) -> NDArray[np.uint8]:
         """Return a large constant's bytes."""
         kind = _kind(value)
-        assert isinstance(value.data, Deferred)  # as blocks are
         count = math.prod(_shape(value)) * kind.dtype.bits // 8
         memory = self._arena.room(count)
         start = 0
-        for piece in value.data.pieces():
+        for piece in _pieces(value):
             part = np.frombuffer(piece, np.uint8)
             memory[start : start + len(part)] = part
             start += len(part)
@@ -99,6 +105,18 @@ def _quotient(codes: NDArray[np.uint8], scale: NDArray[Any], least: NDArray[Any]
     codes.reshape(scale.size, -1)[flat.reshape(-1)] = 0
     zero[flat], scale[flat] = 1, least[flat]
     return zero
+
+
+def _pieces(value: Value) -> Iterable[bytes | memoryview]:
+    """Return a constant's bytes, packed as in a file."""
+    if isinstance(value.data, Deferred):
+        return value.data.pieces()
+    if isinstance(value.data, BlobRef) and value.data.file is not None:
+        return value.data.file.pieces(value.data.file.record(value.data.offset))
+    if isinstance(value.data, bytes):
+        return [value.data]
+    whole = value.numpy().reshape(-1)
+    return [(whole[0::2] & 15 | whole[1::2] << 4).tobytes() if _kind(value).dtype.bits == 4 else whole.tobytes()]
 
 
 def _shape(value: Value) -> list[int]:

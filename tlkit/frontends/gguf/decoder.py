@@ -48,7 +48,7 @@ class Form:
     cache: Literal["states", "growing"] = "states"
     dtype: DType = DType.FP32
     stored: DType = DType.FP32
-    """What the cache's states hold; Core ML's hold f16."""
+    """What the cache holds; Core ML's states hold f16."""
     compressed: bool = False
     """Whether weights stay in the file's blocks, as far as that is exact."""
     nested: bool = False
@@ -135,7 +135,7 @@ class _Decoder:
         net.taken.update(("logits", "token", *(item.name for item in inputs)))
         self.vectors, self.positions = Blob("vectors", (None, width)), Blob("positions", (None,))
         self.keys = Blob("places", (None,))
-        self.cache = GrowingCache(net, self.sizes, self.keys)
+        self.cache = GrowingCache(net, self.sizes, self.keys, self.form.stored)
         return inputs
 
     def embedded(self) -> Blob:

@@ -88,9 +88,9 @@ class GrowingCache:
     """Inputs ``keys_N`` and ``values_N`` [1, groups, P, size] of P earlier tokens, and as outputs the same with this
     call's rows behind them, which are the inputs of the next call."""
 
-    def __init__(self, net: Net, sizes: Hyperparameters, places: Blob) -> None:
-        """``places`` [P + T] are the positions of all keys."""
-        self._net, self._sizes, self._places = net, sizes, places
+    def __init__(self, net: Net, sizes: Hyperparameters, places: Blob, dtype: DType) -> None:
+        """``places`` [P + T] are the positions of all keys; rows are rounded to ``dtype``."""
+        self._net, self._sizes, self._places, self._dtype = net, sizes, places, dtype
         self.inputs: list[NamedType] = []
         self.outputs: list[str] = []
 
@@ -105,6 +105,9 @@ class GrowingCache:
             shape = (1, self._sizes.groups, None, new.shape[3])
             self.inputs.append(NamedType(name, TensorType(self._net.dtype, shape)))
             self._net.taken.add(name)
+            if self._dtype is not self._net.dtype:
+                narrow = self._net.graph.cast(new, self._dtype, self._net.dtype)
+                new = self._net.graph.cast(narrow, self._net.dtype, self._dtype)
             made.append(self._net.concat([Blob(name, shape), new], 2))
             self.outputs.append(made[-1].name)
         return made[0], made[1]

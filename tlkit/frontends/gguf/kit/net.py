@@ -16,6 +16,7 @@ from tlkit.errors import LoadError
 from tlkit.frontends.gguf.kit.block_types import BlockType
 from tlkit.frontends.gguf.kit.blocks import BlockPart, Part, Way, of_blocks, way_of_tensor
 from tlkit.frontends.gguf.kit.family import Family
+from tlkit.frontends.gguf.kit.packaged import Laid, PackagedTensor
 from tlkit.frontends.gguf.kit.rounding import ChannelPart, HalfWeight, Kind, RoundedPart, Rounding, stored_type
 from tlkit.frontends.gguf.kit.source import LanguageSource, StoredTensor
 from tlkit.frontends.network.kit.blob import Blob
@@ -113,6 +114,8 @@ class Net:
 
     def _made(self, tensor: StoredTensor, dtype: DType) -> Blob:
         """Return a stored tensor in the form that is wanted."""
+        if isinstance(tensor, PackagedTensor):
+            return self._laid(tensor.laid)
         kind = self.rounding.kind(tensor) if self.rounding is not None else "keep"
         if self.rounding is not None and kind in ("int8", "int4-channel"):
             return self._by_channel(tensor, "int8" if kind == "int8" else "int4", dtype, self.rounding)
@@ -127,6 +130,13 @@ class Net:
         if self.compressed and dtype is DType.FP32 and len(tensor.shape) > 1 and stored_type(tensor) == "F16":
             return self._half(tensor, dtype, DecodedWeight(tensor, DType.FP16))
         return self._dense(Value(TensorType(dtype, tensor.shape), DecodedWeight(tensor, dtype)))
+
+    def _laid(self, item: Laid | Value) -> Blob:
+        """Return a weight of a package by the operations that it has there."""
+        if isinstance(item, Value):
+            return self._dense(item)
+        inputs = {name: self._laid(part) if isinstance(part, Laid) else part for name, part in item.inputs.items()}
+        return self.op(item.type, item.shape, out=item.dtype, **inputs)
 
     def _dense(self, value: Value) -> Blob:
         title, self.graph.title = self.graph.title, ""

@@ -134,12 +134,14 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class LanguageSource:
-    """A language model's metadata (plain values by GGUF's keys) and tensors by GGUF's names; ``notes`` are doubts."""
+    """A language model's metadata (plain values by GGUF's keys) and tensors by GGUF's names; ``notes`` are doubts,
+    ``files`` what it lies in beside the files of its tensors."""
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
     notes: Sequence[str] = field(default=())
+    files: tuple[Path, ...] = ()
 
     def tensor(self, name: str, shape: Sequence[int] | None = None) -> StoredTensor:
         """Return a tensor; LoadError where it is not there, or of another shape than ``shape`` (-1: any length)."""
