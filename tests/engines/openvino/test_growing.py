@@ -29,10 +29,12 @@ def logits(path: Path, engine: str) -> np.ndarray[Any, Any]:
     return np.concatenate([runner.scores(IDS[:16]), *(runner.feed([token])[None] for token in IDS[16:])])
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "q4_1", *(pytest.param(k, marks=pytest.mark.slow) for k in ("q4_0", "q5_1"))])
-def test_blocks_give_what_dense_weights_give(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["q8_0", "q4_1", "f16", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("q4_0", "q5_1"))]
+)
+def test_weights_as_stored_give_what_dense_ones_give(tmp_path: Path, kind: str) -> None:
     folder, file = build(tmp_path / "folder", "qwen2"), tmp_path / "model.gguf"
-    convert_weights(folder, file, quantize=kind)
+    convert_weights(folder, file, **({"dtype": "f16"} if kind == "f16" else {"quantize": kind}))
     assert np.abs(logits(file, "openvino") - logits(file, "torch")).max() < 2e-5
 
 
