@@ -1,6 +1,7 @@
 """How fast is tlkit's executor? Latency of a converted f16 package beside the PyTorch module it came from.
 
-    python benchmarks/executor.py [NETWORK ...] [--rounds 15] [--calls 5] [--threads N] [--no-compile] [--json]
+    python benchmarks/executor.py [NETWORK ...] [--rounds 15] [--calls 5] [--threads N] [--no-compile]
+                                  [--json | --markdown]
 
 Contenders, all on the CPU of one process with the same thread count, taking turns round by round:
 
@@ -74,7 +75,7 @@ def main() -> None:
     options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
-    console = Console(stderr=options.json)
+    console = Console(stderr=options.json or options.markdown)
     results = {}
     for name in options.networks:
         console.print(f"{name}: converting", style="dim")
@@ -90,6 +91,8 @@ def main() -> None:
     if options.json:
         facts = {"machine": asdict(describe_machine()), "versions": versions(), "rounds": results}
         sys.stdout.write(json.dumps(facts) + "\n")
+    if options.markdown:
+        sys.stdout.write("\n".join(_markdown(results)) + "\n")
 
 
 def _options() -> argparse.Namespace:
@@ -100,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--json", action="store_true", help="print the raw seconds of every call")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/engines.md")
     options = parser.parse_args()
     unknown = [name for name in options.networks if name not in NETWORKS]
     if unknown:
@@ -216,6 +220,27 @@ def _goals(rounds: list[dict[str, list[float]]]) -> Iterable[str]:
             best = min(sources, key=lambda other: statistics.median(middle[other]))
             ratio = statistics.median(ours / theirs for ours, theirs in zip(middle[name], middle[best], strict=True))
             yield f"{name} / {best}: {ratio:.2f}, held to {limit:.2f}"
+
+
+def _markdown(results: dict[str, list[dict[str, list[float]]]]) -> Iterable[str]:
+    """Yield the lines of two tables: ratios to PyTorch and milliseconds, a column for each network; and the goals."""
+    names = list(dict.fromkeys(name for rounds in results.values() for name in rounds[0]))
+    for title, scale in (("over PyTorch eager f32", False), ("ms", True)):
+        yield f"| {title} | {' | '.join(results)} |"
+        yield "|---" * (len(results) + 1) + "|"
+        for name in names:
+            cells = [_cell(rounds, name, scale) if name in rounds[0] else "" for rounds in results.values()]
+            yield f"| {name} | {' | '.join(cells)} |"
+        yield ""
+    for network, rounds in results.items():
+        yield from (f"{network}: {line}" for line in _goals(rounds))
+
+
+def _cell(rounds: list[dict[str, list[float]]], name: str, milliseconds: bool) -> str:
+    if milliseconds:
+        return f"{1e3 * statistics.median(second for single in rounds for second in single[name]):.1f}"
+    ratio = statistics.median(statistics.median(one[name]) / statistics.median(one[YARDSTICK]) for one in rounds)
+    return f"{ratio:.2f}"
 
 
 def _table(rounds: list[dict[str, list[float]]]) -> Table:

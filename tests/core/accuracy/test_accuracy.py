@@ -16,6 +16,7 @@ from tests.formats import packages
 from tlkit.core.accuracy.accuracy import accuracy
 from tlkit.core.accuracy.answers import Answers
 from tlkit.core.accuracy.labelled import labelled_samples
+from tlkit.core.judge.compare import compare
 from tlkit.errors import LoadError, UsageError
 
 
@@ -62,6 +63,20 @@ def test_a_folder_of_pictures(classifier: Path, tmp_path: Path) -> None:
     assert worst.score == pytest.approx(shares.max() / shares.sum(), abs=2e-3)
     assert found.calibration is not None and not found.calibration.softmax
     assert not accuracy(classifier, folder, min_top1=0.7).ok and accuracy(classifier, folder, min_top1=0.6).ok
+
+
+def test_bf16_is_named_wherever_its_figures_are_shown(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("tlkit.engines.openvino.runtime.has_bf16", lambda: True)
+    monkeypatch.setenv("TLKIT_NO_CACHE", "1")
+    folder, _ = pictures(tmp_path / "samples", 3)
+    notes: list[str] = []
+    accuracy(classifier, folder, precision="bf16", engine="openvino", cache=False, note=notes.append)
+    assert notes == ["bf16 is fast, and not faithful to what the package declares"]
+    told = compare(classifier, classifier, precision="f16,bf16", engine="openvino", rtol=0.1).told
+    assert "f16 as declared" in told[0] and "bf16, not faithful to f16" in told[1]
 
 
 def test_a_table_says_the_same_as_its_folder(classifier: Path, tmp_path: Path) -> None:

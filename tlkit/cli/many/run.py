@@ -58,6 +58,7 @@ def run_many(sink: output.Sink, model: str, settings: Mapping[str, Any], given: 
 def _here(sink: output.Sink, model: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Run all samples, or the part that was asked for, in this process."""
     from tlkit.core.model.custom import customs
+    from tlkit.core.model.engines import NOT_FAITHFUL
     from tlkit.core.model.load import load_model
     from tlkit.core.model.values import collect
     from tlkit.core.run.folder import run_samples
@@ -65,7 +66,7 @@ def _here(sink: output.Sink, model: str, settings: Mapping[str, Any], given: Map
     loaded = load_model(model, custom=customs(given.get("custom") or ()), streams=0, **settings)
     data, texts = _samples(loaded.inputs, given["inputs"])
     if settings["precision"] == "bf16":
-        sink.note("bf16 is fast, and not faithful to what the package declares")
+        sink.note(NOT_FAITHFUL)
     rest = tuple(spec for spec in loaded.inputs if spec.name not in data.inputs)
     others = collect(rest, texts, (), given.get("seed", 0), sink.note, loaded.stored) if rest else {}
     goal, force, rows = given.get("save_outputs"), bool(given.get("force")), given.get("rows")

@@ -19,6 +19,7 @@ from tlkit.core.accuracy.figures import CalibrationFigures, ClassFigures, Confus
 from tlkit.core.accuracy.labelled import Labelled, labelled_samples
 from tlkit.core.judge.side import HowToOpen, Side, side_error
 from tlkit.core.judge.sides import open_side
+from tlkit.core.model.engines import NOT_FAITHFUL
 from tlkit.core.run.folder import read_ahead
 from tlkit.errors import TlkitError, UsageError
 from tlkit.ports.labels import class_labels
@@ -129,6 +130,8 @@ def accuracy(
         labelled_samples(labels)  # says so before the model is opened
     how = HowToOpen(precision, engine, unit, function, trust, emulate, chip, strict_mil, stage, cache, custom or {})
     side = open_side(model, how)
+    if precision == "bf16":
+        note(NOT_FAITHFUL)
     from tlkit.core.judge.inputs import source_ports  # late: it imports torch
 
     own = parse_ports(ports, images) or side.inputs or side.ports()

@@ -67,7 +67,9 @@ class PackageSide(Side):
         self.model, self.text = model, str(model.path)
         self.inputs = model.inputs
         self.half = how.precision != "f32" and bool(model.info.compute.get("F16"))
-        self.told = f"{model.info.kind}, {'f16 as declared' if self.half else 'f32'}, {how.engine}"
+        computed = "f16 as declared" if self.half else "f32"
+        computed = "bf16, not faithful to f16" if how.precision == "bf16" else computed
+        self.told = f"{model.info.kind}, {computed}, {how.engine}"
         self.told += f", emulated: {how.emulate}" if how.emulate else ""
         self.how = how
 

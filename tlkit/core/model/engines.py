@@ -21,6 +21,8 @@ ENGINES: tuple[EngineKind, ...] = (
 )
 """The kinds of engine, the one to prefer first."""
 PRECISIONS = ("f16", "f32", "bf16")
+NOT_FAITHFUL = "bf16 is fast, and not faithful to what the package declares"
+"""What is said wherever a result of bf16 is shown."""
 
 
 def modes() -> tuple[str, ...]:

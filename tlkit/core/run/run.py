@@ -14,6 +14,7 @@ import numpy as np
 
 from tlkit.core.model import inputs as core_inputs
 from tlkit.core.model.custom import customs
+from tlkit.core.model.engines import NOT_FAITHFUL
 from tlkit.core.model.inputs import Note
 from tlkit.core.model.load import Model, load_model
 from tlkit.core.model.values import collect
@@ -163,7 +164,7 @@ def run(
     stage = part_of(stage, from_)
     loaded = load_model(model, function=function, stage=stage, custom=customs(custom), **how)
     if precision == "bf16":
-        note("bf16 is fast, and not faithful to what the package declares")
+        note(NOT_FAITHFUL)
     if loaded.program is None:
         loaded.prepare()  # which says why it cannot, before the inputs are asked for
     shapes = tuple(shapes)
