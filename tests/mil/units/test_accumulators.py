@@ -1,5 +1,5 @@
 """Single sums against what an M4 was measured to give, the rules against plain integers, and the screen against the
-sums product by product. Covers tlkit/mil/units/rounding.py."""
+sums product by product. Covers tlkit/mil/units/rounding.py, tlkit/mil/units/compiled_halves.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tlkit.mil.units import accumulators
 from tlkit.mil.units.accumulators import Accumulator, Halves, Lanes
 from tlkit.mil.units.fixed import FixedPoint
 from tlkit.mil.units.rounding import away, to_even
@@ -42,6 +43,40 @@ def test_all_published_sums_of_the_cpu() -> None:
     probes = json.loads(PROBES.read_text())["probes"]
     wrong = [p for p in probes if float(to_even(summed(Halves(), p["terms"], p["weight"]))) != float(p["cpu"])]
     assert not wrong
+
+
+def test_sums_in_f16_are_rounded_once() -> None:
+    """1 + 2^-11 is a tie; 1046 * 2005 is 78 more than 2^21, which f32 would cut off before f16 is rounded to."""
+    product = [1046 * 2.0**-16, 2005 * 2.0**-16]
+    for sign in (1.0, -1.0):
+        a, b = torch.tensor([[[sign, sign * product[0]]]]), torch.tensor([[[1.0], [product[1]]]])
+        for accumulator in (Halves(), Lanes()):
+            assert float(to_even(accumulator.product(a, b))) == sign * (1 + 2.0**-10)
+    near = torch.tensor(
+        [1 + 2.0**-11 + 2.0**-36, 1 + 3 * 2.0**-11 - 2.0**-36, 65520 - 2.0**-30, 2.0**-25 + 2.0**-60],
+        dtype=torch.float64,
+    )
+    assert to_even(near).tolist() == [1 + 2.0**-10, 1 + 2.0**-10, 65504.0, 2.0**-24]
+    wide = np.random.default_rng(0).integers(0, 2**64, 20_000, dtype=np.uint64) >> np.uint64(2)  # below 2, of all sizes
+    wide = (wide & np.uint64(0x03FFFFFFFFFFFFFF)) + np.uint64(0x3E00000000000000)
+    given = wide.view(np.float64)
+    # numpy's conversion of f64 rounds once.
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(
+            to_even(torch.from_numpy(given)).numpy(), given.astype(np.float16).astype(np.float32)
+        )
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 300.0])
+def test_compiled_sums_in_f16_are_torchs(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    torch.manual_seed(0)
+    a, b, first = torch.randn(2, 5, 70) * scale, torch.randn(2, 70, 9), torch.randn(2, 9)
+    a[0, 0, 3], a[1, 1, 0], b[0, 4, 4] = torch.inf, torch.nan, 2.0**-24
+    given = [item.half().float() for item in (a, b, first)]
+    quick = Halves().product(*given)
+    monkeypatch.setattr(accumulators, "has_numba", lambda: False)
+    np.testing.assert_array_equal(quick.numpy(), Halves().product(*given).numpy())
 
 
 def by_integers(a: list[float], b: list[float], start: float) -> float:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
 from tlkit.mil.ops.kit.registry import Ints, Tensor
-from tlkit.mil.units.rounding import INF_READ, NAN_READ
+from tlkit.mil.units.rounding import INF_READ, NAN_READ, even, has_numba
 
 LIMIT = 32768.0
 """A sum of the Neural Engine's that reaches this, at any moment, is infinite and stays so (row P4)."""
@@ -61,16 +62,29 @@ class Halves(Accumulator):
     def _product(self, a: Tensor, b: Tensor, first: Tensor) -> Tensor:
         made = torch.empty(a.shape[0], a.shape[1], b.shape[2], dtype=torch.float32, device=a.device)
         self.exact += made.numel()
+        tile = self._compiled(a, b, first, made) if has_numba() and not a.is_cuda else None
+        spread(tile or self._by_torch(a, b, first, made), list(tiles(made, a.shape[2] if tile else 1)), a)
+        return made
 
+    @staticmethod
+    def _compiled(a: Tensor, b: Tensor, first: Tensor, made: Tensor) -> Callable[[slice, slice], None]:
+        from tlkit.mil.units.compiled_halves import arrays, half_sums  # late: numba is an extra
+
+        run: Any = half_sums
+        given = [*arrays(a, b, first), made.numpy()]
+        batches, rows = made.shape[:2]
+        return lambda batch, row: run(*given, batch.start, min(batch.stop, batches), row.start, min(row.stop, rows))
+
+    @staticmethod
+    def _by_torch(a: Tensor, b: Tensor, first: Tensor, made: Tensor) -> Callable[[slice, slice], None]:
         def tile(batch: slice, rows: slice) -> None:
             left, right = a[batch, rows].to(torch.float64), b[batch].to(torch.float64)
             total = first[batch].expand(*left.shape[:-1], -1).to(torch.float16)
             for k in range(a.shape[2]):
-                total = (total.to(torch.float64) + left[..., k : k + 1] * right[:, k : k + 1]).to(torch.float16)
+                total = even(total.to(torch.float64) + left[..., k : k + 1] * right[:, k : k + 1])
             made[batch, rows] = total.to(torch.float32)
 
-        spread(tile, list(tiles(made, 1)), a)
-        return made
+        return tile
 
 
 class Lanes(Accumulator):
@@ -89,7 +103,7 @@ class Lanes(Accumulator):
                 lane = torch.zeros_like(total, dtype=torch.float16)
                 for i in range(k, min(k + 4, a.shape[2])):
                     product = _flushed(left[..., i : i + 1] * right[:, i : i + 1])
-                    lane = (lane.to(torch.float64) + product).to(torch.float16)
+                    lane = even(lane.to(torch.float64) + product)
                 total = total + lane.to(torch.float64)
                 over = torch.where((over == 0) & (total.abs() >= LIMIT), total.sign(), over)
             made[batch, rows] = torch.where(over != 0, over * torch.inf, total).to(torch.float32)

@@ -70,6 +70,12 @@ def _sticky(x: Tensor) -> Tensor:
     return torch.where(lost, (cut.view(torch.int32) | 1).view(torch.float32), cut)
 
 
+def even(x: Tensor) -> Tensor:
+    """Round f64 values once to the nearest f16, ties to even: torch's own conversion goes through f32, and rounds
+    twice."""
+    return _sticky(x).to(torch.float16)
+
+
 def half_away(x: Tensor) -> Tensor:
     """Round to whole numbers, ties away from zero."""
     return torch.copysign(torch.floor(x.abs() + 0.5), x)
@@ -99,7 +105,7 @@ def to_away(x: Any) -> Any:
 def to_even(x: Any) -> Any:
     """The nearest f16, ties to even, of f32 or f64 values."""
     if isinstance(x, torch.Tensor):
-        return round_f16(x.to(torch.float32)) if x.dtype is not torch.float64 else x.to(torch.float16).to(torch.float32)
+        return even(x).to(torch.float32) if x.dtype is torch.float64 else round_f16(x.to(torch.float32))
     return type(x)(to_even(item) for item in x) if isinstance(x, tuple | list) else x
 
 
