@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from PIL import Image
 from tests.cli.commands import Shell
 from tests.formats import packages
 from tlkit.cli.many.run import _parts
+from tlkit.cli.many.side_by_side import show_tally
 from tlkit.cli.many.words import words_of
+from tlkit.cli.sink.stream import Progress
 from tlkit.core.model.load import load_model
+from tlkit.fleet.run import FleetTally
 
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
@@ -29,6 +33,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     packages.linear(tmp_path / "net.mlpackage")
     return tmp_path
+
+
+def test_what_a_fleet_s_bar_says() -> None:
+    said: list[object] = []
+
+    class Bar(Progress):
+        def describe(self, description: str) -> None:
+            said.append(description)
+
+        def update(self, completed: float, total: float | None = None) -> None:
+            said.append((completed, total))
+
+    show_tally(Bar(), FleetTally(10, before=3, running=2))
+    tally = FleetTally(10, before=3, done=2, failed=1, aside=1, running=2, begun=time.monotonic() - 8)
+    show_tally(Bar(), tally)
+    assert said[:2] == ["3 of 10 ended, 2 running", (3, 10)]
+    assert said[2:] == ["7 of 10 ended, 2 running, 2 failed, 0.5/s, 6 s left", (7, 10)]
 
 
 def rows_of(text: str) -> list[object]:

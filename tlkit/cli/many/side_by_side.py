@@ -53,15 +53,12 @@ def run_side_by_side(
 
 
 def show_tally(bar: Progress, tally: FleetTally) -> None:
-    """Move the bar to where a fleet is, and say how fast it goes."""
-    left = tally.left_seconds()
-    parts = [
-        f"{tally.running} running",
-        *([f"{tally.failed + tally.aside} failed"] if tally.failed + tally.aside else []),
-    ]
+    """Move the bar to where a fleet is, and say what ended, runs and failed, how fast it goes and what is left."""
+    left, wrong, over = tally.left_seconds(), tally.failed + tally.aside, tally.before + tally.ended
+    parts = [f"{over} of {tally.total} ended", f"{tally.running} running", *([f"{wrong} failed"] if wrong else [])]
     parts += [f"{tally.rate():.1f}/s", f"{_about(left)} left"] if left is not None else []
     bar.describe(", ".join(parts))
-    bar.update(tally.before + tally.ended, tally.total)
+    bar.update(over, tally.total)
 
 
 def _about(seconds: float) -> str:
