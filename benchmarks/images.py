@@ -5,7 +5,7 @@
 Runs a small network on made images (JPEG files of a folder, or encoded in a Parquet file) by ``tlkit run --jobs``, on
 this machine's processes or on a Ray cluster that is started first: one worker on its share of them, then all workers on
 all. A worker computes with one thread. Printed are both rates, what is kept of workers x one worker, whether the rows
-are the same, and of the largest worker its memory when a tenth of the time is over, and at the end.
+are the same, and of the largest worker its memory early on and at the end.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _tell(options: argparse.Namespace, share: int, one: Watched, every: Watched)
     print(f"{options.workers} workers: {options.images} images in {every.seconds:.1f} s, {together:.1f} a second")
     kept = together / (alone * options.workers)
     print(f"of workers x one worker: {kept:.3f}, held to at least 0.85")
-    first, last = every.largest(0, 0.3), every.largest(0.7, 1)
-    print(f"largest worker: {first:.0f} MiB in the first 30 % of the time, {last:.0f} MiB in the last 30 %")
+    first, last = every.largest(0.2, 0.5), every.largest(0.7, 1)
+    print(f"largest worker: {first:.0f} MiB from 20 to 50 % of the time, {last:.0f} MiB in the last 30 %")
     print(f"command that gives out the parts: {every.head / 2**20:.0f} MiB at the most")
 
 
