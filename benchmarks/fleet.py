@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace, folder: Path, every: float = 0.0) -> tuple
     executor = _executor(options)
     journal = Journal(folder / "journal", {})
     try:
-        with _killing(every):
+        with _killing(every) as killed:
             start = perf_counter()
             result = run_fleet(jobs, executor, journal)
             seconds = perf_counter() - start
@@ -115,7 +115,8 @@ def _run(options: argparse.Namespace, folder: Path, every: float = 0.0) -> tuple
         executor.close()
     past = read(folder / "journal")
     lost = sum(b'"kind":"lost"' in line or b'"kind": "lost"' in line for line in (folder / "journal").open("rb"))
-    print(f"journal: {len(past.done)} done, {past.twice} twice, {lost} lost and run again, {len(past.aside)} set aside")
+    said = f"{past.twice} twice, {lost} lost and run again, {len(past.aside)} set aside"
+    print(f"journal: {len(past.done)} done, {said}; {len(killed)} processes killed")
     return result, seconds
 
 
@@ -128,20 +129,23 @@ def _executor(options: argparse.Namespace) -> Executor:
 
 
 @contextmanager
-def _killing(every: float) -> Iterator[None]:
-    """Kill one of the processes that run jobs every so many seconds; 0: none."""
+def _killing(every: float) -> Iterator[list[int]]:
+    """Kill one of the processes that run jobs every so many seconds (0: none); yields the list of those killed."""
     over = threading.Event()
+    killed: list[int] = []
 
     def kill() -> None:
         rng = random.Random(0)
         while not over.wait(every):
             with suppress(ProcessLookupError, IndexError):
-                os.kill(rng.choice(_workers()), signal.SIGKILL)
+                pid = rng.choice(_workers())
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
     thread = threading.Thread(target=kill, daemon=True)
     if every:
         thread.start()
-    yield
+    yield killed
     over.set()
     if every:
         thread.join()
