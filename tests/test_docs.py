@@ -271,6 +271,7 @@ FOREIGN = {
 def test_every_flag_that_a_page_names_exists(page: str) -> None:
     text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
     every = set().union(*map(options_of, VERBS)) | FOREIGN.get(page, set())
+    every |= {flag for path in (ROOT / "benchmarks").glob("*.py") for flag in _FLAG.findall(path.read_text())}
     wrong = []
     for verb, rest in re.findall(rf"(?<![\w/-])tlkit ({'|'.join(VERBS)})\b([^`\n|#;&]*)", text):
         wrong += [f"{verb} {flag}" for flag in _FLAG.findall(rest) if flag not in options_of(verb)]
