@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ import pytest
 from tests.formats.gguf.model.folders import CONFIGS, build
 from tests.frontends.gguf.test_encoder import jina_folder, nomic_folder
 from tlkit import convert_weights, load_model
+from tlkit.core.language import packaging
 from tlkit.core.language.answer import answer, embed
 from tlkit.core.language.package import open_language_package
 from tlkit.core.language.packaging import chunk_sizes, convert_language
 from tlkit.core.language.sampling import Sampling
-from tlkit.errors import LoadError, UnavailableError, UsageError
+from tlkit.errors import ConversionError, LoadError, UnavailableError, UsageError
 
 PROMPT = "The quick brown fox"
 CASES = [case for case in CONFIGS if case not in ("bert", "gemma3", "phi3_long")]
@@ -121,6 +123,28 @@ def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> N
     (beside / "language.json").write_text('{"context": 0}')
     with pytest.raises(LoadError, match="does not describe"):
         answer(made.path, "x")
+
+
+@pytest.mark.parametrize("kind", ["q4_k_m", "f32"])
+def test_large_packages_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    folder, file = build(tmp_path / "folder", "gemma3"), tmp_path / "model.gguf"
+    convert_weights(folder, file, **({} if kind == "f32" else {"quantize": kind}))
+    monkeypatch.setattr(packaging, "LARGE", 1 << 10)
+    made = convert_language(file, tmp_path / "m.mlpackage", context=32)
+    assert (made.compared, made.ok, "read back" in made.notes[-1]) == (0, True, True)
+    written = packaging.write_package
+
+    def damaged(path: Path, *given: Any) -> None:
+        written(path, *given)
+        weights = path / "Data/com.apple.CoreML/weights/weight.bin"
+        held = bytearray(weights.read_bytes())
+        held[len(held) // 2 // 64 * 64 + 5] ^= 1
+        weights.write_bytes(held)
+
+    monkeypatch.setattr(packaging, "write_package", damaged)
+    with pytest.raises(ConversionError, match=r"main is not what was built, from .* on"):
+        convert_language(file, tmp_path / "n.mlpackage", context=32)
+    assert not (tmp_path / "n.mlpackage").exists()
 
 
 def test_llama_cpp_runs_no_packages(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tlkit.formats.coreml.mlmodelc import function_ports
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.frontends.gguf.decoder import OPSET, Form, Returns
+from tlkit.frontends.gguf.kit.packaged import differs
 from tlkit.frontends.gguf.kit.rounding import Rounding, WeightError, Weights
 from tlkit.host.staging import prepare, staged
 from tlkit.mil import coreml_proto
@@ -43,8 +44,9 @@ TEXT = 512
 """Tokens of a text that an encoder's package takes where nothing is said."""
 _APART = 0.02
 """The distance of two vectors of length 1 that f16 explains: a cosine of 0.9998."""
-_DENSE = 1 << 29
-"""Bytes of weights up to which PyTorch, which takes four times as many, runs a package to verify it."""
+LARGE = 1 << 29
+"""Bytes of a model's weights beyond which its package is not run to verify it: that takes several times as many."""
+_TOO_LARGE = "too large to be run beside its source: its functions and weights were read back, and are what was built"
 _PROMPTS = ("The capital of France is", "def fibonacci(n):", "Water boils at")
 
 
@@ -124,7 +126,10 @@ def convert_language(
     with staged(goal, read_package, force=force, kind=PACKAGE, inputs=(Path(source),)) as path:
         write_package(path, _message(functions), Program(functions), described)
         check = _verified_vectors if model.encodes else _verified
-        compared, same, gap, judged = check(model, path, form) if verify else (0, 0, None, None)
+        large = model.source.stored > LARGE
+        if verify and large:
+            _read_back(path, functions)
+        compared, same, gap, judged = check(model, path, form) if verify and not large else (0, 0, None, None)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     main = functions["main"]
     return LanguagePackage(
@@ -137,7 +142,7 @@ def convert_language(
         compared,
         same,
         gap,
-        tuple(notes_on(main, wanted.weights, precision)),
+        (*notes_on(main, wanted.weights, precision), *([_TOO_LARGE] if verify and large else [])),
         wanted.weights,
         tuple(sizes),
         wanted.returns,
@@ -249,6 +254,17 @@ def _described(
     }
 
 
+def _read_back(path: Path, functions: Mapping[str, Function]) -> None:
+    """ConversionError where a package's functions are not those that were built, weight by weight."""
+    program = open_language_package(path).package.program
+    assert program is not None  # as open_language_package made sure
+    for name, function in functions.items():
+        part = differs(function, program.function(name))
+        if part is not None:
+            said = f"{path.name}: what was written of {name} is not what was built, from {part} on"
+            raise ConversionError(said, "the disk may be damaged: convert it again")
+
+
 def _verified(model: LanguageModel, path: Path, form: Form) -> tuple[int, int, float | None, float | None]:
     """Compare the package with its source, and where rounded weights make it say something else, with these in memory;
     return how many tokens, how many the source would take, its lead where they first part, and the lead that judges."""
@@ -297,7 +313,7 @@ def _compared(
     The reference is given the package's own tokens, so that one near tie does not make all that follows differ.
     """
     packaged = open_language_package(path)
-    runner = packaged.runner(None, "torch" if model.source.stored < _DENSE else "auto", cache=False)
+    runner = packaged.runner(None, "torch")
     count, same, gap = 0, 0, None
     for prompt in _PROMPTS:
         ids = model.tokenizer.encode(prompt)

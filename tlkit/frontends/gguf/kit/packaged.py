@@ -7,7 +7,7 @@ operation by operation, does the model stand for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 from tlkit.errors import LoadError
 from tlkit.formats.gguf.model.changes import Change
 from tlkit.frontends.gguf.kit.source import LanguageSource, StoredTensor
-from tlkit.mil.blob import BlobRef
+from tlkit.mil.blob import BlobRef, Deferred
 from tlkit.mil.program import Argument, Function, Operation, Ref, TensorType, Value
 from tlkit.mil.types import DType
 
@@ -141,8 +141,25 @@ def _alike(one: Argument, other: Argument) -> bool:
 def _equal(one: Value, other: Value) -> bool:
     if one.type != other.type:
         return False
-    # Constants of the package itself are not read.
-    return one.data is other.data or one.data == other.data or np.array_equal(one.numpy(), other.numpy())
+    # Constants of the package itself are not read; large ones are compared piece by piece.
+    if one.data is other.data or one.data == other.data:
+        return True
+    if isinstance(one.data, Deferred) and isinstance(other.data, BlobRef) and other.data.file is not None:
+        return _follows(one.data.pieces(), other.data)
+    return np.array_equal(one.numpy(), other.numpy())
+
+
+def _follows(pieces: Iterator[bytes | memoryview], stored: BlobRef) -> bool:
+    """Whether a record of a weight file holds these bytes."""
+    assert stored.file is not None
+    held, start = stored.file.data(stored.file.record(stored.offset)), 0
+    for piece in pieces:
+        size = memoryview(piece).nbytes
+        if held[start : start + size] != memoryview(piece).cast("B"):
+            return False
+        stored.file.release()
+        start += size
+    return start == len(held)
 
 
 def _bytes(item: Laid | Value) -> int:
