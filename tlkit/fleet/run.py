@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from tlkit.errors import UnavailableError
@@ -11,6 +12,9 @@ from tlkit.fleet.executor import Ended, Executor
 from tlkit.fleet.job import FleetJob, JobOutcome
 from tlkit.fleet.journal import Journal, outcome_facts
 from tlkit.fleet.schedule import MOST_DEATHS, Schedule
+
+_SOON = 0.02
+"""Seconds until the next look at the disk while it is being waited for."""
 
 
 @dataclass
@@ -100,40 +104,84 @@ def run_fleet(
         what = f"the unit {needs.unit}" if needs.unit else f"{needs.memory} bytes of memory"
         hint = "tlkit fleet --dry-run lists them"
         raise UnavailableError(f"no node has {what}, which {len(hopeless)} jobs need", hint)
-    while schedule.left:
-        for job, node in schedule.next():
-            journal.write("start", job=job.key, node=node.name)
-            own = force or job.key in past.started
-            past.started.add(job.key)
-            executor.start(replace(job, words=(*job.words, "--force")) if job.output and own else job, node.name)
-        ended = executor.wait(rest)
-        for item in ended:
-            _take(item, schedule, journal, outcomes, aside, tally)
-        if ended:
-            journal.flush()
-        for item in ended:
+
+    def tell(items: Sequence[Ended]) -> None:
+        for item in items:
             if item.outcome is not None:
+                outcomes[item.job.key] = item.outcome
+                tally.count(item.outcome)
                 over(item.job, item.outcome)
-        tally.running = schedule.running()
+
+    with ThreadPoolExecutor(1) as thread:
+        disk = _Disk(journal, thread, tell)
+        while schedule.left:
+            for job, node in schedule.next():
+                journal.write("start", job=job.key, node=node.name)
+                own = force or job.key in past.started
+                past.started.add(job.key)
+                executor.start(replace(job, words=(*job.words, "--force")) if job.output and own else job, node.name)
+            disk.look()
+            ended = executor.wait(rest if disk.idle else min(rest, _SOON))
+            for item in ended:
+                _take(item, schedule, journal, aside, tally)
+            disk.add(ended)
+            tally.running = schedule.running()
+            heard(tally)
+            if not schedule.nodes:
+                raise UnavailableError("all nodes are gone", "go on with --resume when they are back")
+        disk.finish()
         heard(tally)
-        if not schedule.nodes:
-            raise UnavailableError("all nodes are gone", "go on with --resume when they are back")
     return FleetResult(list(jobs), outcomes, aside, tally)
+
+
+class _Disk:
+    """Tells of jobs that ended once the disk has their lines, and lets workers go on meanwhile: a flush takes
+    milliseconds, and jobs may be as short."""
+
+    def __init__(self, journal: Journal, thread: ThreadPoolExecutor, tell: Callable[[Sequence[Ended]], None]) -> None:
+        self._journal, self._thread, self._tell = journal, thread, tell
+        self._waiting: list[Ended] = []
+        self._flushed: list[Ended] = []
+        self._flush: Future[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to be flushed or told."""
+        return self._flush is None and not self._waiting
+
+    def add(self, ended: Sequence[Ended]) -> None:
+        """Take jobs whose lines are written."""
+        self._waiting += ended
+
+    def look(self) -> None:
+        """Tell of those that a flush has covered since, and begin the next flush."""
+        if self._flush is not None and self._flush.done():
+            self._flush.result()
+            self._flush = None
+            self._tell(self._flushed)
+        if self._flush is None and self._waiting:
+            self._flushed, self._waiting = self._waiting, []
+            self._flush = self._thread.submit(self._journal.flush)
+
+    def finish(self) -> None:
+        """Wait until all have been told."""
+        while not self.idle:
+            if self._flush is not None:
+                self._flush.result()
+            self.look()
 
 
 def _take(
     item: Ended,
     schedule: Schedule,
     journal: Journal,
-    outcomes: dict[str, JobOutcome],
     aside: dict[str, str],
     tally: FleetTally,
 ) -> None:
+    """Write down how a job ended, and let its node go on."""
     key = item.job.key
     if item.outcome is not None:
         journal.write("done", job=key, node=item.node, **outcome_facts(item.outcome))
-        outcomes[key] = item.outcome
-        tally.count(item.outcome)
         schedule.finished(item.job, item.node)
         return
     journal.write("lost", job=key, node=item.node, why=item.why, blamed=item.blamed)
