@@ -83,3 +83,24 @@ def test_a_sum_of_exponentials_beyond_f16_is_0() -> None:
     # 32 channels: published to fall from 11.10 to 0 at 7.63.
     below, above = (tables.log_sum_exp(torch.full((1, 32), x), [1], False) for x in (7.62109375, 7.62890625))
     assert float(away(below)) == pytest.approx(11.09, abs=0.02) and float(above) == 0.0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sigmoid", "tanh", "erf", "silu", "gelu", "softplus", "exp", "log", "sqrt", "rsqrt", "inverse", "sin", "cos"],
+)
+def test_no_value_gives_a_nan_and_lines_only_turn_where_the_function_does(name: str) -> None:
+    """Of every f16 value, infinities and what a NaN is read as included; between knots nothing wavers."""
+    function = getattr(tables, name)
+    assert not away(function(torch.tensor([*HALVES[~HALVES.isnan()].tolist(), 98304.0]))).isnan().any()
+    if name in ("sin", "cos"):
+        return
+    x = (POSITIVE if name in ("log", "sqrt", "rsqrt", "inverse") else FINITE).sort().values
+    if name in ("silu", "gelu"):
+        x = x[x > 0]  # below, both fall and rise
+    if name == "softplus":
+        x = x[x < 10.39]
+    made = away(function(x))
+    rises = torch.diff(made[made.isfinite()])
+    assert bool((rises <= 0).all() if name in ("rsqrt", "inverse") else (rises >= 0).all())
+    assert float(rises.abs().max()) > 0

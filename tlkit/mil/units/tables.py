@@ -53,7 +53,7 @@ _TRUE: dict[str, Callable[[Tensor], Tensor]] = {
 def _read(name: str, x: Tensor, low: float, high: float, at_zero: float | None = None) -> Tensor:
     """The line between the two knots around each ``x``; the last knots' values beyond them."""
     values, rises = (item.to(x.device) for item in _knots(name, low, high, at_zero))
-    place = ((x - low) * ((KNOTS - 1) / (high - low))).clamp(0, KNOTS - 1)
+    place = ((x - low) * ((KNOTS - 1) / (high - low))).nan_to_num(nan=0.0).clamp(0, KNOTS - 1)
     index = place.floor()
     at = index.to(torch.int64)
     return values[at] + rises[at] * (place - index)
@@ -94,8 +94,8 @@ def gelu(x: Tensor, at_zero: float = -7.5e-4) -> Tensor:
 
 
 def sin(x: Tensor) -> Tensor:
-    """A quarter wave of 32 equal parts."""
-    turn = torch.remainder(x.to(torch.float64), 2 * math.pi)
+    """A quarter wave of 32 equal parts; of an infinity 0, as of what is invalid."""
+    turn = torch.remainder(x.to(torch.float64), 2 * math.pi).nan_to_num(nan=0.0)
     half = torch.where(turn > math.pi, turn - math.pi, turn)
     quarter = torch.where(half > math.pi / 2, math.pi - half, half)
     value = _read("sin", quarter.to(torch.float32), 0.0, math.pi / 2)
