@@ -312,7 +312,11 @@ _NOMIC = Architecture(
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": _LLAMA,
-    "mistral": replace(_LLAMA, defaults=_sized(4096, 14336, 32, 32, 8, 131072, 1e-6, 32000) | {"sliding_window": 4096}),
+    "mistral": replace(
+        _LLAMA,
+        keys=_LLAMA_KEYS + "attention.sliding_window u32 sliding_window\n",
+        defaults=_sized(4096, 14336, 32, 32, 8, 131072, 1e-6, 32000) | {"sliding_window": 4096},
+    ),
     "mixtral": replace(
         _LLAMA,
         keys=_LLAMA_KEYS + _EXPERTS,
