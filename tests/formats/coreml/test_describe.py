@@ -146,6 +146,23 @@ def test_a_compressed_weight_counts_once_expanded(
     assert info.compute == {}
 
 
+def test_weights_that_share_their_zero_points_are_several(tmp_path: Path) -> None:
+    """coremltools stores equal zero points once; the records of the two weights' values differ."""
+
+    def fill(body: Body, weights: Weights) -> None:
+        zeros = stored("int8", weights.add("int8", bytes(8)), 8)
+        for name in ("v", "w"):
+            attributes = {
+                "zero_point": zeros,
+                "scale": immediate("fp16", [0.5] * 8),
+                "quantized_data": stored("int8", weights.add("int8", bytes([len(name)] * 128)), 8, 16),
+            }
+            body.op("constexpr_affine_dequantize", {name: tensor_type("fp16", 8, 16)}, {}, attributes)
+
+    assert _compressed(tmp_path, fill, "CoreML6").weights == {"INT8": 256}
+    assert [item.name for item in weight_table(open_package(tmp_path / "c.mlpackage"))] == ["v", "w"]
+
+
 def _feature(fill: Callable[[object], None]) -> TensorSpec:
     from tlkit.formats.coreml.ports import read_ports
 

@@ -184,7 +184,10 @@ class _Table:
 
     def _compressed(self, op: Operation) -> Weight:
         values = list(self._leaves(op))
-        blob = next((value.data for value in values if isinstance(value.data, BlobRef)), None)
+        # The largest part is the weight's own; equal scales and zero points of several are stored once.
+        stored = [value for value in values if isinstance(value.data, BlobRef)]
+        data = max(stored, key=lambda value: _bytes(value.type)).data if stored else None
+        blob = data if isinstance(data, BlobRef) else None
         # Two operations in a row may take one mask.
         places = {_place(value.data) if isinstance(value.data, BlobRef) else (id(value),): value for value in values}
         size = sum(_bytes(value.type) for value in places.values())
