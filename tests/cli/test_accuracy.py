@@ -26,6 +26,14 @@ def test_text_and_json_say_the_same(tlkit: Shell, tmp_path: Path) -> None:
     assert outcome.code == 1 and "under the 90.00% asked for" in outcome.out
 
 
+def test_an_emulated_unit_is_named_with_what_it_rests_on(tlkit: Shell, tmp_path: Path) -> None:
+    model = packages.classifier(tmp_path / "classifier.mlpackage")
+    folder, _ = pictures(tmp_path / "samples", 3)
+    (note,) = tlkit("run", model, "--labels", folder, "--emulate", "ane", "--json").json()["notes"]
+    assert note.startswith("ane: ") and "emulat" in note and "the Neural Engine of an M4" in note
+    assert tlkit("run", model, "--labels", folder, "--json").json()["notes"] == []
+
+
 def test_what_does_not_go_together_is_refused(tlkit: Shell, tmp_path: Path) -> None:
     model = packages.classifier(tmp_path / "classifier.mlpackage")
     folder, _ = pictures(tmp_path / "samples", 3)

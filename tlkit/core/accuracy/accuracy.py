@@ -284,6 +284,7 @@ class _Tally:
         notes = list(self.answers.notes)
         if self.wild:
             notes.append(f"{self.wild} samples got scores that are NaN, and count as wrong")
+        notes += [side.rests_on] if side.rests_on else []
         return Accuracy(
             side.text, self.where, side.told, self.answers.output, len(names), count, right, right / count,
             figures.interval(right, count),
