@@ -74,10 +74,11 @@ def said(runner: Runner, prompt: list[int], count: int) -> list[int]:
     return found
 
 
-def after_each(model: Any, tokens: list[int]) -> list[int]:
-    """The likeliest token after each of a given text."""
+def after_each(model: Any, tokens: list[int]) -> np.ndarray[Any, Any]:
+    """The logits after each token of a given text."""
     with torch.no_grad():
-        return [int(best) for best in model(torch.tensor([tokens])).logits[0].argmax(-1)]
+        found: np.ndarray[Any, Any] = model(torch.tensor([tokens])).logits[0].numpy()
+    return found
 
 
 def followed(runner: Runner, tokens: list[int]) -> list[int]:
@@ -100,12 +101,16 @@ def test_all_ways_say_the_same_words(tmp_path: Path, name: str, record_property:
     # Small models with tied embeddings say one word again and again: what follows each word of a text varies.
     text = [int(token) for token in np.random.default_rng(1).integers(5, 380, count)]
     walked = after_each(model, text)
-    assert len(set(walked)) > 8
+    assert len(set(walked.argmax(-1))) > 8
     for path in (folder, file):
         made = convert_language(path, tmp_path / f"{path.name}.mlpackage", context=room, verify=False)
-        for runner in (open_language(path).runner(room, cache=False), open_language_package(made.path).runner(None)):
-            assert said(runner, SHORT, count) == wanted
-            assert followed(runner, text) == walked
+        runners = (open_language(path).runner(room, cache=False), open_language_package(made.path).runner(None))
+        # A package's states are f16: it may choose otherwise where two are nearer than that.
+        for runner, near in zip(runners, (1e-4, 0.01), strict=True):
+            if lead > near:
+                assert said(runner, SHORT, count) == wanted
+            chosen = walked[np.arange(count), followed(runner, text)]
+            assert (walked.max(-1) - chosen).max() < near
     record_property("smallest lead", lead)
 
 
