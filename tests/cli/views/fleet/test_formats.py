@@ -13,10 +13,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.core.rows import row, run
+from tlkit.cli.language_bench import document
 from tlkit.cli.views.fleet import formats
 from tlkit.cli.views.fleet.page import page
+from tlkit.cli.views.fleet.table import told
+from tlkit.core.bench.language.measure import LanguageBench, LanguageMethod, LanguageRow
 from tlkit.fleet.job import FleetJob, JobOutcome
 from tlkit.fleet.run import FleetResult, FleetTally
+from tlkit.words import jsonable
 
 EVIL = '</td><script>x</script>|"=1+1\x1b[0m'
 
@@ -134,3 +139,18 @@ def test_the_page_has_what_failed_the_matrix_and_every_job() -> None:
     ]
     counted = [["inspect", "1"], ["compare", "1"], ["convert", "1"], ["run", "2"], ["bench", "2"]]
     assert [row[:2] for row in verbs[1:]] == counted and len(every) == 1 + 7
+
+
+def test_a_language_model_s_figures_stand_under_what_was_measured() -> None:
+    """As the document of `tlkit bench model.gguf` has them: a test and its tokens in the place of a unit."""
+    job = FleetJob("k", "bench", (), settings={"model": "lm"})
+    method = LanguageMethod((8,), 4)
+    rows = (
+        LanguageRow("lm", "prompt", 8, 0, 9.0, row("cpu", 2e6)),
+        LanguageRow("lm", "generate", 4, 8, 9.0, row("", 3e6)),
+    )
+    made = document(LanguageBench(rows, (), run(row("cpu", 1e6)).conditions, run(row("cpu", 1e6)).machine), method)
+    result = FleetResult([job], {"k": JobOutcome(0, 1.0, jsonable(made))}, {}, FleetTally(1))
+    found = list(csv.DictReader(io.StringIO(formats.csv(result))))
+    assert [(line["row"], line["unit"]) for line in found] == [("prompt 8", "prompt 8"), ("generate 4", "generate 4")]
+    assert "prompt 8 2.0" in told("bench", jsonable(made)) and "prompt 8" in page("p", result, Path("j"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
@@ -35,9 +35,14 @@ def measured(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> Ite
             if summary := row.get("summary"):
                 trust = row.get("trust") or {}
                 level, reasons = str(trust.get("level", "-")), tuple(map(str, trust.get("reasons") or ()))
-                place = str(machine.get("cpu", "")), row["unit"]
+                place = str(machine.get("cpu", "")), unit_of(row)
                 figure = MatrixFigure(model, *place, summary["median_ns"], level, reasons)
-                yield row.get("label") or row["unit"], figure
+                yield row.get("label") or unit_of(row), figure
+
+
+def unit_of(row: Mapping[str, Any]) -> str:
+    """Return the unit of a measured row of a document, or what was measured of a language model: ``prompt 128``."""
+    return str(row.get("unit") or f"{row.get('test', '')} {row.get('tokens', '')}".strip())
 
 
 def records(result: FleetResult) -> Iterator[dict[str, Any]]:

@@ -98,12 +98,13 @@ def counted(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> str:
 def told(verb: str, answer: Any) -> str:
     """Return the figure of a job's document that a table shows: a median, a format, a verdict."""
     from tlkit.cli.sink import figures
+    from tlkit.cli.views.fleet.formats import unit_of
 
     if not isinstance(answer, dict):
         return ""
     if verb == "bench":
         rows = [row for row in answer.get("rows") or () if row.get("summary")]
-        return ", ".join(f"{row['unit']} {figures.time(row['summary']['median_ns'])}" for row in rows)
+        return ", ".join(f"{unit_of(row)} {figures.time(row['summary']['median_ns'])}" for row in rows)
     if verb == "inspect":
         metadata = answer.get("metadata") or answer
         return " ".join(str(metadata[key]) for key in ("format", "quantization") if metadata.get(key))
