@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit.cli.sink import figures
 from tlkit.cli.sink.template import Cell, Table
@@ -67,6 +67,11 @@ def narrow_matrix(rows: Sequence[MatrixFigure]) -> tuple[Table, list[str]]:
         found.setdefault((row.model, row.machine), {}).setdefault(row.unit, []).append(row)
     cells = [[*names, *(_medians(there.get(unit, [])) for unit in units)] for names, there in found.items()]
     return Table(["model", "machine", *units], cells), _notes(rows)
+
+
+def unit_of(row: Mapping[str, Any]) -> str:
+    """Return the unit of a measured row of a document, or what was measured of a language model: ``prompt 128``."""
+    return str(row.get("unit") or f"{row.get('test', '')} {row.get('tokens', '')}".strip())
 
 
 def plain(cell: str | Cell) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
 from tlkit.cli.sink.stream import escaped
-from tlkit.cli.views.bench.matrix import MatrixFigure
+from tlkit.cli.views.bench.matrix import MatrixFigure, unit_of
 from tlkit.words import jsonable
 
 if TYPE_CHECKING:
@@ -38,11 +38,6 @@ def measured(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> Ite
                 place = str(machine.get("cpu", "")), unit_of(row)
                 figure = MatrixFigure(model, *place, summary["median_ns"], level, reasons)
                 yield row.get("label") or unit_of(row), figure
-
-
-def unit_of(row: Mapping[str, Any]) -> str:
-    """Return the unit of a measured row of a document, or what was measured of a language model: ``prompt 128``."""
-    return str(row.get("unit") or f"{row.get('test', '')} {row.get('tokens', '')}".strip())
 
 
 def records(result: FleetResult) -> Iterator[dict[str, Any]]:

@@ -98,7 +98,7 @@ def counted(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> str:
 def told(verb: str, answer: Any) -> str:
     """Return the figure of a job's document that a table shows: a median, a format, a verdict."""
     from tlkit.cli.sink import figures
-    from tlkit.cli.views.fleet.formats import unit_of
+    from tlkit.cli.views.bench.matrix import unit_of
 
     if not isinstance(answer, dict):
         return ""
