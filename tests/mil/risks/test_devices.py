@@ -1,4 +1,5 @@
-"""What a device does not run, by the shapes and types of a program, beside rules that hold back just under a limit."""
+"""What a device does not run, or computes otherwise, by the shapes and types of a program, beside rules that hold back
+just under a limit."""
 
 from __future__ import annotations
 
@@ -15,6 +16,10 @@ def told(text: str, kind: str, shape: str, given: tuple[int, ...]) -> list[str]:
     return [line.rpartition(" ")[2].strip("()") for line in lines]
 
 
+PRELU = """tensor<fp16, [2]> a = const()[val = tensor<fp16, [2]>([0x1p-1, 0x1p-2])];
+tensor<fp16, [1, 2, 3]> y = prelu(x = x, alpha = a);"""
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "shape", "rows"),
     [
@@ -26,6 +31,7 @@ def told(text: str, kind: str, shape: str, given: tuple[int, ...]) -> list[str]:
         ("tensor<fp16, [16384]> y = relu(x = x);", "fp16", "[16384]", []),
         ("tensor<fp16, [4]> y = sinh(x = x);", "fp16", "[4]", ["C8"]),
         ("tensor<fp16, [?]> y = relu(x = x);", "fp16", "[?]", ["C17"]),
+        (PRELU, "fp16", "[1, 2, 3]", ["O18"]),
     ],
 )
 def test_what_a_device_does_not_run_is_told_by_shapes_and_types(

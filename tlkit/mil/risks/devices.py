@@ -1,4 +1,4 @@
-"""What a program that is run here does on a device: not loaded, or not on its Neural Engine, by its shapes."""
+"""What a program that is run here does on a device: not loaded, computed otherwise, or not on its Neural Engine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ _LIMITS = {16384: "Neural Engines up to A15 and M3 take", 65536: "the Neural Eng
 def not_on_devices(
     function: Function, inputs: Sequence[TensorSpec], given: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, ...]:
-    """Return a line for each thing that runs here and that Core ML does not load, or not run on the Neural Engine.
+    """Return a line for each thing that runs here and that Core ML does not load, that one of its units computes
+    incorrectly, or that shapes keep off the Neural Engine.
 
     ``inputs`` are the ports of ``function``, ``given`` the shapes of what they are given: an open axis can be too long.
     """
-    risks = [risk for risk in find_risks(function, inputs) if risk.row in _SHAPES]
-    lines = [risk_text(risk) for risk in risks if risk.level in (Level.REFUSED, Level.PLACED)]
+    grave = (Level.REFUSED, Level.WRONG)
+    risks = [
+        risk
+        for risk in find_risks(function, inputs)
+        if risk.level in grave or (risk.row in _SHAPES and risk.level is Level.PLACED)
+    ]
+    lines = [risk_text(risk) for risk in risks]
     for item in function.inputs:
         declared = item.type.shape if isinstance(item.type, TensorType) else ()
         longest = max(given.get(item.name, ()), default=0)
