@@ -18,6 +18,7 @@ from tests.frontends.gguf.test_encoder import jina_folder, nomic_folder
 from tlkit import convert_weights, load_model
 from tlkit.core.language import packaging
 from tlkit.core.language.answer import answer, embed
+from tlkit.core.language.model import open_language
 from tlkit.core.language.package import open_language_package
 from tlkit.core.language.packaging import chunk_sizes, convert_language
 from tlkit.core.language.sampling import Sampling
@@ -174,6 +175,17 @@ def test_openvino_runs_a_package_as_pytorch_does(tmp_path: Path, case: str, kind
     assert np.abs(ours - wanted.scores(ids)).max() < bound
     found.rewind(20)
     assert np.abs(found.feed(ids[20:]) - ours[-1]).max() < bound
+
+
+@pytest.mark.slow
+def test_a_part_of_a_packages_context_turns_positions_as_the_whole(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    folder = build(tmp_path / "folder", "phi3_long")  # which turns them otherwise for longer contexts
+    whole = open_language(folder).sizes.context
+    made = convert_language(folder, tmp_path / "m.mlpackage", context=whole, verify=False)
+    found, wanted = (open_language_package(made.path).runner(24, e, cache=False) for e in ("openvino", "torch"))
+    ids = [1, 5, 9, 33, 200, 7, 60, *range(20, 30)]
+    assert np.abs(found.scores(ids) - wanted.scores(ids)).max() < 5e-3
 
 
 def test_a_package_that_was_changed_is_run_as_it_is(tmp_path: Path) -> None:

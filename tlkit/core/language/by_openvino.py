@@ -53,15 +53,25 @@ class OpenVINORunner:
 
     exact = True
 
-    def __init__(self, model: LanguageModel, context: int, *, cache: bool = True, stored: DType = DType.FP32) -> None:
-        """``cache`` keeps what is compiled in tlkit's cache folder; keys and values are rounded to ``stored``."""
+    def __init__(
+        self,
+        model: LanguageModel,
+        context: int,
+        table: int | None = None,
+        *,
+        cache: bool = True,
+        stored: DType = DType.FP32,
+    ) -> None:
+        """``table`` is the context that positions are turned for, and at least ``context``; ``cache`` keeps what is
+        compiled in tlkit's cache folder; keys and values are rounded to ``stored``."""
         self.name = f"OpenVINO {version('openvino')}"
         self.context, self.position = context, 0
         self._table = model.source.tensor("token_embd.weight")
         self._places = np.empty(0, np.int32)
         self._once = packs_twice(model.source)
-        form = Form(1, context, 0, "last", "growing", stored=stored, compressed=True, nested=True)
-        keep = keep_of_files(model.files, context, lowering(*_MAKERS)) if cache else Keep(None)
+        wide = table or context
+        form = Form(1, wide, 0, "last", "growing", stored=stored, compressed=True, nested=True)
+        keep = keep_of_files(model.files, wide, lowering(*_MAKERS)) if cache else Keep(None)
         self._session = GrowingSession(lambda: model.function(form), keep)
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:

@@ -110,7 +110,8 @@ class LanguageModel:
             from tlkit.core.language.by_openvino import OpenVINORunner  # an extra
 
             try:
-                return OpenVINORunner(self, room, cache=cache)
+                # What is compiled serves every context up to the usual one.
+                return OpenVINORunner(self, room, max(room, context_of(self.sizes, None)), cache=cache)
             except UnavailableError:
                 if engine == "openvino":
                     raise

@@ -115,7 +115,7 @@ class PackagedModel:
             raise UnavailableError(f"{self.path}: OpenVINO runs what tlkit builds, and {why}", "use --engine torch")
         from tlkit.core.language.by_openvino import OpenVINORunner  # an extra
 
-        return OpenVINORunner(model, room, cache=cache, stored=DType.FP16)
+        return OpenVINORunner(model, room, self.context_length, cache=cache, stored=DType.FP16)
 
 
 class _PackagedFunctions:
