@@ -112,6 +112,26 @@ def test_a_weight_of_just_the_threshold_is_compressed(package: Path, tmp_path: P
     assert [item.choice for item in found.weights] == ["palette6"]
 
 
+class Table(nn.Module):
+    """Rows of a table, of which the first two are zero: what is drawn has to look further."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(300, 32)
+        self.table.weight.data[:2] = 0
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = self.table(ids)
+        return rows * 2
+
+
+def test_integers_that_index_a_table_are_drawn_from_all_of_it(tmp_path: Path) -> None:
+    tlkit.convert(Table(), tmp_path / "t.mlpackage", inputs=["ids=1x16:i32"], verify=False)
+    found = compress(tmp_path / "t.mlpackage", tmp_path / _SMALL, palettize="2")
+    assert found.check is not None and 5 < found.check.outputs["output"].snr_db < 20
+
+
 def test_what_does_not_fit_is_stored_without_groups_and_told(package: Path, tmp_path: Path) -> None:
     found = compress(package, tmp_path / _SMALL, palettize="4:group=48", verify=False)
     assert {item.choice for item in found.weights} == {"palette4"}
