@@ -130,8 +130,9 @@ def convert(
     check_versions()
     with interruptible(), clock.stage("load", "loading the source"):
         loaded = load_source(source, kwargs, checkpoint, trust, strip_prefix)
-        from tlkit.core.convert.attempts import Checks, Order, convert_verified, neural
+        from tlkit.core.convert.attempts import convert_verified, neural
         from tlkit.core.convert.capture.trace import prepared
+        from tlkit.core.convert.source.order import Checks, Order
     files = (Path(example) if example else None, Path(samples) if samples else None)
     names = tuple(output_names)
     writing = staged(goal, read_package, force=force, kind=PACKAGE, inputs=named)
