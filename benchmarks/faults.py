@@ -41,8 +41,8 @@ def verdict(family: str, size: int, fault: str) -> bool | None:
     """Return what the default verification says of the package made with ``fault``, held against the sound module."""
     from fixtures.planted import Planted, inputs
     from tlkit.core.convert.attempts import attempt
+    from tlkit.core.convert.order import Checks, Order
     from tlkit.core.convert.result import Clock
-    from tlkit.core.convert.source.order import Checks, Order
     from tlkit.core.convert.source.source import Source
     from tlkit.core.convert.tools.build import Recipe
     from tlkit.core.convert.tools.targets import choose_target

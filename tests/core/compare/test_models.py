@@ -1,6 +1,6 @@
 """Two models over the same inputs: what passes, what differs, and what could not be judged.
 
-Covers tlkit/core/compare/packages.py, tlkit/core/convert/exported_check.py, tlkit/core/convert/verify.py.
+Covers tlkit/core/compare/packages.py, tlkit/core/convert/exported/check.py, tlkit/core/convert/verify.py.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_packages_are_compared_function_by_function(tmp_path: Path) -> None:
 
 
 def test_an_exported_file_that_cannot_be_run_is_not_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlkit.core.convert.exported_check import check_export
+    from tlkit.core.convert.exported.check import check_export
     from tlkit.core.model.load import load_model
     from tlkit.formats.coreml.open import open_package
 

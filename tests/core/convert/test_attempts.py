@@ -1,6 +1,6 @@
 """The other way of capturing is tried, and what was tried is told; a package that differs is told why.
 
-Covers tlkit/core/convert/cause.py, tlkit/core/convert/source/order.py and tlkit/core/convert/capture/inside.py.
+Covers tlkit/core/convert/cause.py, tlkit/core/convert/order.py and tlkit/core/convert/capture/inside.py.
 """
 
 from __future__ import annotations

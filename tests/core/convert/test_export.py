@@ -2,7 +2,7 @@
 
 The values are those of numpy (small models) and of our executor, which other tests hold to PyTorch.
 
-Covers tlkit/core/convert/exportable.py, tlkit/core/convert/exported_check.py.
+Covers tlkit/core/convert/exported/exportable.py, tlkit/core/convert/exported/check.py.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
-from tlkit.core.convert.exported_check import _run_onnx
+from tlkit.core.convert.exported.check import _run_onnx
 from tlkit.mil.text.api import parse_program
 
 x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")

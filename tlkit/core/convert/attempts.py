@@ -20,7 +20,7 @@ from tlkit.core.convert.capture.states import check_states
 from tlkit.core.convert.capture.study import random_by_itself, varying
 from tlkit.core.convert.capture.trace import Traced
 from tlkit.core.convert.cause import Cause, find_cause, wide_choices
-from tlkit.core.convert.source.order import OTHERWISE, Order
+from tlkit.core.convert.order import OTHERWISE, Order
 from tlkit.core.convert.tools.build import Recipe, check_classifier, write_package
 from tlkit.core.convert.tools.targets import target_for_states
 from tlkit.core.convert.verify import NOISE, verify

@@ -132,7 +132,7 @@ def convert(
         loaded = load_source(source, kwargs, checkpoint, trust, strip_prefix)
         from tlkit.core.convert.attempts import convert_verified, neural
         from tlkit.core.convert.capture.trace import prepared
-        from tlkit.core.convert.source.order import Checks, Order
+        from tlkit.core.convert.order import Checks, Order
     files = (Path(example) if example else None, Path(samples) if samples else None)
     names = tuple(output_names)
     writing = staged(goal, read_package, force=force, kind=PACKAGE, inputs=named)

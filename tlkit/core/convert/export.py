@@ -145,7 +145,7 @@ def _checked(
     stage: int | str | None,
 ) -> Verification:
     """Compare the file with its program, and before that the program with a classic model that it was made of."""
-    from tlkit.core.convert.exported_check import check_export
+    from tlkit.core.convert.exported.check import check_export
 
     if Path(info.path) != source:
         made = check_made(Path(info.path), source, "f32", seed, stage)
@@ -183,7 +183,7 @@ def _export(function: Function, info: ModelInfo, precision: str, *, narrow: bool
     import torch
     from torch.export import Dim
 
-    from tlkit.core.convert.exportable import examples, exportable, open_lengths
+    from tlkit.core.convert.exported.exportable import examples, exportable, open_lengths
 
     module: fx.GraphModule = exportable(function, precision, narrow=narrow, strict_mil=strict_mil)
     given: dict[str, Tensor] = examples(function, info.inputs)
