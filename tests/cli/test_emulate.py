@@ -42,3 +42,23 @@ def test_the_operation_at_which_a_unit_parts_is_found_with_its_rule(tlkit: Shell
     assert done.code == 1
     first = done.json()["bisection"]["first"]
     assert first["type"] == "softplus" and "R1, emulated" in first["why"]
+
+
+WEIGHTS = ", ".join(["0x1.4p+13"] * 16)
+LARGE = """program(1.0) { func main<ios16>(tensor<fp16, [1, 4]> x) {
+  tensor<fp16, [4, 4]> w = const()[val = tensor<fp16, [4, 4]>([WEIGHTS])];
+  tensor<fp16, [4]> b = const()[val = tensor<fp16, [4]>([0, 0, 0, 0])];
+  tensor<fp16, [1, 4]> y = linear(x = x, weight = w, bias = b); } -> (y); }"""
+
+
+def test_a_sum_that_only_the_neural_engine_cannot_hold_is_found(tlkit: Shell, tmp_path: Path) -> None:
+    """4 * 10240 is a number in f16, and passes the accumulator's 32768."""
+    model = tmp_path / "model.mil"
+    model.write_text(LARGE.replace("WEIGHTS", WEIGHTS))
+    given = ("compare", model, "--find-nan", "--input", "x=[[1,1,1,1]]", "--json")
+    assert tlkit(*given).json() | {"tried": []} == tlkit(*given).json() | {"tried": [], "operation": "", "emulated": ""}
+    done = tlkit(*given, "--emulate", "ane")
+    found = done.json()
+    assert done.code == 1 and (found["type"], found["infinite"]) == ("linear", 4)
+    assert "not a measurement" in found["emulated"] and "not a measurement" in done.err
+    assert tlkit(*given, "--emulate", "tpu").code == 2

@@ -134,7 +134,8 @@ def compare(
     if find_nan:
         given: dict[str, Any] = {"inputs": inputs or (), "shapes": shapes or (), "ports": ports or (), "seed": seed}
         given |= {"images": images or (), "samples": samples, "precision": precision, "function": function}
-        return _find_nan(sink, a, b, given | {"trust": trust})
+        given |= {"trust": trust, "emulate": emulate, "unit": units, "chip": chip}
+        return _find_nan(sink, a, b, given)
     from tlkit.cli.views.judge.compare import document, show
     from tlkit.core.judge.compare import across
     from tlkit.core.judge.compare import compare as judge
@@ -207,6 +208,8 @@ def _find_nan(sink: output.Sink, model: str, other: str | None, given: dict[str,
         raise UsageError("--find-nan looks into one model", "name one; --bisect is for two")
     with sink.progress(f"looking into {model}"):
         result = find_nan(model, note=sink.note, **given)
+    if result.emulated:
+        sink.note(result.emulated)
     data = {field.name: getattr(result, field.name) for field in fields(result)} | {"ok": result.ok}
     sink.answer(data, partial(_show_nan, result))
     if not result.ok:

@@ -30,7 +30,8 @@ _CHOSEN = ("select", "fill", "full", "constant", "full_like", "zeros_like", "exp
 class FirstNan:
     """What was looked for and found: ``operation`` is empty where every value stayed finite on all inputs ``tried``.
 
-    ``case`` says on which input; ``nan`` and ``infinite`` count elements; ``operands`` are (name, lowest, highest).
+    ``case`` says on which input; ``nan`` and ``infinite`` count elements; ``operands`` are (name, lowest, highest);
+    ``emulated`` says what that rests on where a unit's arithmetic was emulated.
     """
 
     model: str
@@ -43,6 +44,7 @@ class FirstNan:
     operands: tuple[tuple[str, float, float], ...] = ()
     why: str = ""
     place: str = ""
+    emulated: str = ""
 
     @property
     def ok(self) -> bool:
@@ -62,15 +64,19 @@ def find_nan(
     precision: str = "f16",
     function: str | None = None,
     trust: bool = False,
+    emulate: str | None = None,
+    unit: str = "cpu",
+    chip: str | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> FirstNan:
     """Run ``model`` operation by operation and return the first that makes a NaN or an infinity of finite operands.
 
     Without ``inputs`` or ``samples`` a search tries to provoke one: seeded values, the same ten to ten thousand times
     as large, zeros, and equal values; of integers and pixels the lowest and the highest. It stops at the first find.
-    Infinities that are written on purpose (a mask's) do not count, a NaN always does.
+    Infinities that are written on purpose (a mask's) do not count, a NaN always does. ``emulate``: by what was
+    published of a unit's arithmetic.
     """
-    how = HowToOpen(precision, "eager", "cpu", function, trust)
+    how = HowToOpen(precision, "eager", unit, function, trust, emulate, chip)
     pair = TwoSides((model, model), (how, how))
     folder = None if samples is None else Path(samples)
     first = pair.cases(parse_ports(ports, images), inputs, shapes, folder, 1, seed, note)
@@ -84,8 +90,9 @@ def find_nan(
             raise UsageError(f"{side.text}: its inside cannot be seen", "name a package, an ONNX file or a source")
         found = _first(inside)
         if found is not None:
-            return _told(side.text, tuple(tried), case, inside, found, half=side.half)
-    return FirstNan(side.text, tuple(tried))
+            told = _told(side.text, tuple(tried), case, inside, found, half=side.half)
+            return replace(told, emulated=side.rests_on)
+    return FirstNan(side.text, tuple(tried), emulated=side.rests_on)
 
 
 def _provoking(case: Case) -> Iterator[Case]:
