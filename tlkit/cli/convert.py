@@ -15,7 +15,7 @@ from tlkit.cli.sink import output
 from tlkit.cli.views import convert_export as exports
 from tlkit.cli.views import convert_functions as combined
 from tlkit.cli.views import convert_plan as planned
-from tlkit.cli.views import convert_weights as weights
+from tlkit.cli.views import convert_weights
 from tlkit.errors import ConversionError, UsageError, reason
 from tlkit.words import byte_text
 
@@ -140,8 +140,8 @@ def convert(
     seed: options.Seed = 0,
     strict_mil: options.StrictMil = False,
     emulate: options.Emulate = None,
-    dtype: weights.Dtype = None,
-    quantize: weights.Quantize = None,
+    dtype: convert_weights.Dtype = None,
+    quantize: convert_weights.Quantize = None,
     palettize: packing.Palettize = None,
     prune: packing.Prune = None,
     rules: packing.Rules = None,
@@ -158,14 +158,14 @@ def convert(
     labels: packing.Labels = None,
     resume: packing.Resume = None,
     jobs: packing.Jobs = 1,
-    max_shard_size: weights.ShardSize = None,
-    metadata: weights.Edits = None,
-    names: weights.Names = "auto",
-    raw: weights.Raw = False,
-    all_tensors: weights.All = False,
-    allow_missing: weights.AllowMissing = False,
-    strip_prefix: weights.StripPrefix = None,
-    imatrix: weights.Imatrix = None,
+    max_shard_size: convert_weights.ShardSize = None,
+    metadata: convert_weights.Edits = None,
+    names: convert_weights.Names = "auto",
+    raw: convert_weights.Raw = False,
+    all_tensors: convert_weights.All = False,
+    allow_missing: convert_weights.AllowMissing = False,
+    strip_prefix: convert_weights.StripPrefix = None,
+    imatrix: convert_weights.Imatrix = None,
     ane: Annotated[
         bool,
         typer.Option("--ane", help="Rewrite the program for the Neural Engine where that improves the prediction."),
@@ -177,7 +177,7 @@ def convert(
     nested: Annotated[
         bool, typer.Option("--nested", help="Keep K-quants with minima in blocks too, one constexpr inside another.")
     ] = False,
-    kept: Annotated[
+    weights: Annotated[
         str,
         typer.Option(
             "--weights",
@@ -240,7 +240,7 @@ def convert(
     """
     values = dict(locals())
     given: dict[str, Any] = {name: values[name] for name in _TAKEN}
-    given |= {name: values[name] or () for name in _LISTS} | {"weights": kept}
+    given |= {name: values[name] or () for name in _LISTS}
     sink = output.start(json=json, quiet=quiet, verbose=verbose)
     from tlkit.core.convert.door import convert as run
 
@@ -259,7 +259,7 @@ def convert(
             raise
     # By name: to ask for the classes themselves would import every way to convert.
     views: dict[str, Callable[[output.Sink, Any], None]] = {
-        "WeightsResult": weights.answer,
+        "WeightsResult": convert_weights.answer,
         "ExportResult": exports.answer,
         "Combined": combined.answer,
         "Plan": planned.answer,
@@ -273,7 +273,7 @@ _TAKEN = (
     *("checkpoint", "strip_prefix", "classes", "precision", "target", "export", "auto", "author", "description"),
     *("version", "license", "verify", "samples", "example", "seed", "strict_mil", "emulate", "dtype", "quantize"),
     *("max_shard_size", "names", "raw", "all_tensors", "allow_missing", "ane", "context", "nested", "plan"),
-    *("requantize", "prefill", "returns", "imatrix"),
+    *("weights", "requantize", "prefill", "returns", "imatrix"),
     *(
         "palettize",
         "prune",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tlkit.core.language.model import LanguageModel
 from tlkit.core.language.text.tokenizer import TextTokenizer
-from tlkit.errors import LoadError
+from tlkit.errors import LoadError, reason
 from tlkit.formats.coreml.package import Package
 from tlkit.frontends.gguf.decoder import Form
 from tlkit.frontends.gguf.families import family_of
@@ -60,7 +60,7 @@ def built_model(
             if part is not None:
                 return None, f"this package's function {name} is another one from {part} on"
     except (LoadError, KeyError) as error:
-        return None, f"this package is another one: {error}"
+        return None, f"this package is another one: {reason(error)}"
     return model, ""
 
 

@@ -100,10 +100,11 @@ def described(device: torch.device, how: str) -> dict[str, Any]:
     }
 
 
-def place_weights(module: fx.GraphModule, device: torch.device) -> None:
-    """Move the weights to ``device``; give 2-d convolutions channels-last weights, faster in oneDNN and cuDNN."""
+def place_weights(module: fx.GraphModule, device: torch.device, *, packed: bool = True) -> None:
+    """Move the weights to ``device``; ``packed`` gives 2-d convolutions channels-last weights, faster in oneDNN and
+    cuDNN."""
     module.to(device)
-    if device.type not in ("cpu", "cuda"):
+    if not packed or device.type not in ("cpu", "cuda"):
         return
     for node in module.graph.nodes:
         operation = node.meta.get("mil")

@@ -49,6 +49,7 @@ from tlkit.mil.ops.kit import narrow
 from tlkit.mil.ops.transformation import slice_update, slice_update_
 from tlkit.mil.program import Function, StateType, TensorType, Type, walk
 from tlkit.mil.types import DType
+from tlkit.mil.units.threads import apart
 from tlkit.types import Unit
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class TorchEngine:
             if decoding and self.device.type == "cuda":
                 resident(self.module, function, self.device, {} if constants is None else constants)
                 fuse_steps(self.module)
-            place_weights(self.module, self.device)
+            place_weights(self.module, self.device, packed=self.emulation is None)
         if self.device.type == "cuda":
             # Sums of f16 products are f32 sums, as they are on the CPU.
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -125,6 +126,8 @@ class TorchEngine:
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         fused = fuse(self.module, function, convolutions=not self.compiled) if self.halved else self.module
         self._forward: Callable[..., Any] = fused.forward
+        if self.emulation is not None:
+            self._forward = apart(self._forward)
         if self.compiled:
             # Fixed shapes: inductor then specialises its kernels, and other shapes compile again.
             self._forward = torch.compile(fused, dynamic=False)

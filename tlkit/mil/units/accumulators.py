@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from tlkit.mil.ops.kit.registry import Ints, Tensor
 from tlkit.mil.units.rounding import INF_READ, NAN_READ, even, has_numba
+from tlkit.mil.units.threads import share_out, threads
 
 LIMIT = 32768.0
 """A sum of the Neural Engine's that reaches this, at any moment, is infinite and stays so (row P4)."""
@@ -114,19 +114,7 @@ class Lanes(Accumulator):
 
 def spread(run: Callable[..., None], tiles: Sequence[tuple[slice, ...]], like: Tensor) -> None:
     """Run tiles side by side, each on one thread: they are too small for torch to share out."""
-    threads = min(torch.get_num_threads(), len(tiles))
-    if like.is_cuda or threads < 2:
-        for item in tiles:
-            run(*item)
-        return
-    inference = torch.is_inference_mode_enabled()
-
-    def one(item: tuple[slice, ...]) -> None:
-        with torch.inference_mode(inference):  # a thread's own setting
-            run(*item)
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, tiles))  # which raises what a tile raised
+    share_out(run, tiles, 1 if like.is_cuda else min(threads(), len(tiles)))
 
 
 def finite(x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ or less), or make larger ones, all of its products are added apart.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -20,6 +20,7 @@ from tlkit.mil.ops.kit.registry import Ints, Tensor
 from tlkit.mil.units.accumulators import spread
 from tlkit.mil.units.compiled_rounding import bits, bits64, compiled, number, number64
 from tlkit.mil.units.compiled_tile import BASE, BASE_BITS, COLUMNS, LANES, ROWS, add_narrow_tile, add_row, add_tile
+from tlkit.mil.units.threads import threads
 
 _DEEP, _WIDE = 256, 224  # products and columns at a time: what a core's second cache holds
 _STEP = _WIDE + 16  # an odd number of cache lines: a column of tiles then uses all places of the first cache
@@ -204,7 +205,7 @@ def convolved(x: Tensor, weight: Tensor, first: Tensor, strides: Ints, dilations
     count, inner, outer = x.shape[0], weight.shape[1], weight.shape[0]
     axes = x.stride()[2:]
     deep = _offsets((inner, *kernel), (x.stride(1), *(s * d for s, d in zip(axes, dilations, strict=True))))
-    place = _offsets(places, [s * d for s, d in zip(axes, strides, strict=True)])
+    place = _offsets(tuple(places), tuple(s * d for s, d in zip(axes, strides, strict=True)))
     b_from = _offsets((count, groups), (x.stride(0), inner * x.stride(1)))
     made = torch.empty(count * groups, outer // groups, math.prod(places), dtype=torch.float32)
     start = in_steps(first).reshape(1, groups, -1, 1).expand(count, groups, outer // groups, made.shape[2])
@@ -219,8 +220,9 @@ def in_steps(first: Tensor) -> Tensor:
     return (first.to(torch.float64) / _ONE_STEP).to(torch.int64).to(torch.int32)
 
 
-def _offsets(sizes: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """Where the elements of a view lie, in its order."""
+@functools.lru_cache(64)
+def _offsets(sizes: tuple[int, ...], steps: tuple[int, ...]) -> Tensor:
+    """Where the elements of a view lie, in its order; not to be written to."""
     found = torch.zeros(1, dtype=torch.int64)
     for size, step in zip(sizes, steps, strict=True):
         found = (found.unsqueeze(1) + torch.arange(size) * step).flatten()
@@ -240,7 +242,7 @@ def _run(
     given = [item.numpy() for item in tensors]
     run: Any = fixed_sums
     batches, rows, columns = made.shape
-    several, high, wide = _task(batches, rows, columns, torch.get_num_threads())
+    several, high, wide = _task(batches, rows, columns, threads())
     tasks = [
         (slice(i, min(i + several, batches)), slice(j, min(j + high, rows)), slice(n, min(n + wide, columns)))
         for i in range(0, batches, several)
@@ -251,11 +253,10 @@ def _run(
 
 
 def _task(batches: int, rows: int, columns: int, threads: int) -> tuple[int, int, int]:
-    """How many batches, rows and columns one call takes: two calls and more for each thread, but few parts of rows,
+    """How many batches, rows and columns one call takes: one call and more for each thread, but few parts of rows,
     each of which lays out its columns anew."""
-    wanted = 2 * threads if threads > 1 else 1
-    if batches >= wanted:
-        return -(-batches // (2 * wanted)), rows, columns
+    if batches >= threads:
+        return -(-batches // (2 * threads if threads > 1 else 1)), rows, columns
     blocks = -(-columns // _WIDE)
-    parts = -(-wanted // (batches * blocks))
+    parts = -(-threads // (batches * blocks))
     return 1, -(-rows // (parts * ROWS)) * ROWS, _WIDE

@@ -50,11 +50,8 @@ class FixedPoint(Accumulator):
         if x.is_cuda or not has_numba() or not x.numel() or not weight.numel():
             return None
         first = _rounded(x.new_zeros(weight.shape[0]) if start is None else start)
-        depth, most = weight[0].numel(), _largest(x) * _UP
-        beyond = _largest(first) + (depth + 1) * STEP
-        # The sum of a row's magnitudes tells more than the largest of them does, but takes longer.
-        inside = most * _largest(weight) * depth + beyond < LIMIT
-        if not inside and not most * float(weight.abs().flatten(1).sum(1).max()) + beyond < LIMIT:
+        beyond = _largest(first) + (weight[0].numel() + 1) * STEP
+        if not _largest(x) * _UP * _row(weight) + beyond < LIMIT:
             return None
         from tlkit.mil.units.compiled import convolved  # late: numba is an extra
 
@@ -188,6 +185,17 @@ def _kernel(device: str) -> Kernel | None:
 def _once(sums: Tensor) -> Tensor:
     """Sums rounded to f16; those of a kernel are."""
     return away(sums) if sums.dtype is torch.float64 else sums
+
+
+def _row(weight: Tensor) -> float:
+    """Return the largest sum of a row's magnitudes, [O, ...]; what was found of a constant is kept with it."""
+    if weight.is_inference():  # made as the function runs
+        return float(weight.abs().flatten(1).sum(1, dtype=torch.float64).max())
+    known = getattr(weight, "largest_row", None)
+    if known is None or known[0] != weight._version:
+        known = (weight._version, float(weight.abs().flatten(1).sum(1, dtype=torch.float64).max()))
+        weight.largest_row = known  # type: ignore[attr-defined]
+    return float(known[1])
 
 
 def _largest(x: Tensor) -> float:
