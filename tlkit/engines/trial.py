@@ -20,9 +20,11 @@ def at_once(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
 
 
 def trial(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the seconds of each call: the shortest of several, taken in turns after one that nobody times.
+    """Return the seconds of each call: the shortest of several, in turns.
 
-    Other work on the machine lengthens calls and never shortens them, so the shortest says the most.
+    A turn is two calls, of which the first is not timed: threads of the one before wait actively for some milliseconds
+    after its call, and hold the processors. Other work on the machine lengthens calls and never shortens them, so the
+    shortest says the most.
     """
     for call in calls.values():
         call()
@@ -30,6 +32,7 @@ def trial(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     start = perf_counter()
     for _ in range(_ROUNDS):
         for name, call in calls.items():
+            call()
             before = perf_counter()
             call()
             taken[name] = min(taken[name], perf_counter() - before)

@@ -144,7 +144,10 @@ def test_matrices_of_whole_blocks_are_quantized(tmp_path: Path, quantize: str) -
     assert found["norm"] == ("F32", NORM.tobytes())
     assert found["odd"] == ("F32", ODD.tobytes())
     assert found["ids"][0] == "I64"
-    assert any("odd" in note and "whole blocks" in note for note in result.notes)
+    (note,) = (note for note in result.notes if "whole blocks" in note)
+    assert note.startswith("'odd' is not quantized")
+    again = convert_weights(tmp_path / "b.gguf", tmp_path / "c.gguf", quantize="q4_0")
+    assert [note for note in again.notes if "whole blocks" in note] == [note.replace(quantize.upper(), "Q4_0")]
 
 
 def test_vectors_stay_f32_beside_narrow_matrices_in_gguf(tmp_path: Path) -> None:

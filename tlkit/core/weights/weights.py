@@ -22,7 +22,7 @@ from tlkit.errors import LoadError, UsageError
 from tlkit.formats.base.ledger import sentences
 from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.describe import open_tensors
-from tlkit.formats.encode import is_float
+from tlkit.formats.encode import FLOATS
 from tlkit.formats.gguf.imatrix import Importance, read_imatrix
 from tlkit.formats.gguf.mixtures import MIXTURES
 from tlkit.formats.gguf.quants import QUANTIZABLE, WEIGHABLE
@@ -225,14 +225,13 @@ def _is_whole(carried: Carried) -> bool:
 
 
 def _not_quantized(jobs: Sequence[Job], quantize: str | None) -> list[str]:
-    """Note which matrices stay unquantized because their rows are not whole blocks."""
+    """Note which matrices stay as they are because their rows are not whole blocks."""
     left = [job.planned for job in jobs if quantize and len(job.planned.shape) > 1]
-    left = [tensor for tensor in left if is_float(tensor.dtype)]
+    left = [tensor for tensor in left if tensor.dtype in FLOATS]
     if not left:
         return []
-    return [
-        f"{len(left)} tensors are not quantized: their rows are not whole blocks of {quantize} ('{left[0].name}' …)"
-    ]
+    many = f"{left[0].name}' is" if len(left) == 1 else f"{left[0].name}' and {len(left) - 1} more are"
+    return [f"'{many} not quantized: rows that are not whole blocks of {quantize}"]
 
 
 def _changed(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:

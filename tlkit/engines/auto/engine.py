@@ -143,7 +143,7 @@ class AutoEngine:
         """Return what a choice depends on, beyond the model and the machine."""
         asked = [f"{kind.name} {importlib.metadata.version(kind.module)}" for kind in self._candidates]
         shapes = [tuple(np.shape(array)) for array in arrays.values()]
-        return f"fastest of {asked} {self._settings.precision} {self._settings.streams} {shapes}"
+        return f"fastest in turns of two: {asked} {self._settings.precision} {self._settings.streams} {shapes}"
 
     def _take_first(self, arrays: Mapping[str, Any]) -> None:
         """Load what was chosen before, if its graph lies in the cache. A graph without a choice (a busy machine's trial
