@@ -133,14 +133,17 @@ class LanguageModel:
 
 
 def settled(unit: Unit, engine: str) -> Unit:
-    """Return the unit that ``unit`` means here: ALL is the GPU where there is one. UnavailableError where it is not
+    """Return the unit that ``unit`` means here: ALL is the GPU where CUDA has one. UnavailableError where it is not
     here, UsageError where ``engine`` does not run on it."""
     if unit is Unit.CPU:
         return unit
     from tlkit.engines.torch.device import device_for  # late: it imports PyTorch
 
-    if device_for(unit).type == "cpu":
-        return Unit.CPU
+    kind = device_for(unit).type
+    if kind != "cuda":
+        if unit is Unit.ALL:
+            return Unit.CPU
+        raise UnavailableError("language models run on the CPU and on CUDA GPUs, not on this one", "use --units cpu")
     if engine in ("openvino", "llama.cpp"):
         raise UsageError(f"--engine {engine} runs language models on the CPU", "leave out --units or --engine")
     return Unit.GPU
