@@ -15,10 +15,9 @@ import numpy as np
 import tlkit.engines.openvino
 import tlkit.formats.gguf
 import tlkit.frontends.gguf
-from tlkit.core.language.runner import check_room
+from tlkit.core.language.runner import check_next
 from tlkit.engines.onnx.keep import Keep, keep_of_files, lowering
 from tlkit.engines.openvino.growing import GrowingSession
-from tlkit.errors import UsageError
 from tlkit.frontends.gguf.decoder import Form
 from tlkit.mil.types import DType
 
@@ -94,9 +93,7 @@ class OpenVINORunner:
             self._session.keep(rows)
 
     def _parts(self, tokens: Sequence[int]) -> list[Sequence[int]]:
-        if not tokens:
-            raise UsageError("a text without tokens has no next one", "give a --prompt")
-        check_room(tokens, self.position, self.context)
+        check_next(tokens, self.position, self.context)
         few = self._once and len(tokens) <= _PADDED
         count = -(-len(tokens) // (_FEW if few else _CHUNK))
         ends = [len(tokens) * part // count for part in range(count + 1)]

@@ -68,11 +68,16 @@ def check_room(tokens: Sequence[int], position: int, context: int) -> None:
         raise FullError(said, "choose a larger --context, or a shorter prompt")
 
 
-def parts(tokens: Sequence[int], position: int, context: int) -> list[Sequence[int]]:
-    """Return tokens in parts of at most the largest of :data:`CHUNKS`; UsageError for none, FullError without room."""
+def check_next(tokens: Sequence[int], position: int, context: int) -> None:
+    """UsageError where there are no tokens to go on from, FullError where the context has no room for them."""
     if not tokens:
         raise UsageError("a text without tokens has no next one", "give a --prompt")
     check_room(tokens, position, context)
+
+
+def parts(tokens: Sequence[int], position: int, context: int) -> list[Sequence[int]]:
+    """Return tokens in parts of at most the largest of :data:`CHUNKS`; UsageError for none, FullError without room."""
+    check_next(tokens, position, context)
     return [tokens[start : start + CHUNKS[-1]] for start in range(0, len(tokens), CHUNKS[-1])]
 
 

@@ -122,6 +122,8 @@ class TorchEngine:
         self._convolves = any(item.type == "conv" for item in walk(function.block.operations))
         self._varies = any(map(_may_vary, self.module.graph.nodes)) or any(self.module.children())
         self._draws = any(item.type.startswith("random_") for item in walk(function.block.operations))
+        # What varies is never captured, and would have its inputs converted twice.
+        self._captures = self.device.type == "cuda" and not (self._varies or self._draws or self.emulation is not None)
         self._seen: set[tuple[tuple[int, ...], ...]] = set()
         self._present: Mapping[str, Callable[[Any], Any]] = presenters(function)
         fused = fuse(self.module, function, convolutions=not self.compiled) if self.halved else self.module
@@ -219,7 +221,7 @@ class TorchEngine:
 
     def _replayed(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None) -> list[Any] | None:
         """Run once by the graph that was captured for such inputs and this state; None where there is none."""
-        if self.device.type != "cuda" or (self._state_places and state is None):
+        if not self._captures or (self._state_places and state is None):
             return None
         given, states, shapes = [], [], []
         for item in self._function.inputs:
