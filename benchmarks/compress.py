@@ -32,7 +32,7 @@ from tlkit.core.compress.compress import compress, open_to_compress, package_byt
 from tlkit.core.compress.maker import Maker  # noqa: E402
 from tlkit.core.compress.search import AutoSearch, prepared  # noqa: E402
 from tlkit.core.compress.sensitivity import Apart  # noqa: E402
-from tlkit.core.compress.tools import THRESHOLD  # noqa: E402
+from tlkit.core.compress.tools import LEAST  # noqa: E402
 from tlkit.core.compress.wish import Wish  # noqa: E402
 from tlkit.core.judge.inputs import split_cases  # noqa: E402
 from tlkit.core.model.load import load_model  # noqa: E402
@@ -92,7 +92,7 @@ def decompressed(path: Path, goal: Path) -> Path:
 def weights(path: Path) -> list[np.ndarray[Any, Any]]:
     """The weights of a package that are large enough to be compressed, as f32."""
     found = (tensor.numpy() for tensor in load_model(path).tensors().values())
-    return [value.astype(np.float32) for value in found if value.size >= THRESHOLD]
+    return [value.astype(np.float32) for value in found if value.ndim > 1 and value.size >= LEAST]
 
 
 def modes(name: str, source: Path, folder: Path) -> None:
@@ -124,7 +124,7 @@ def searched(source: Path, folder: Path, target: str | None) -> tuple[AutoSearch
     place = folder / "auto" / "made.mlpackage"
     place.parent.mkdir(exist_ok=True)
     package = open_to_compress(source)
-    search = prepared(package, source, place, cases, (), THRESHOLD, target, lambda what, share: None)
+    search = prepared(package, source, place, cases, (), None, target, lambda what, share: None)
     with ExitStack() as stack:
         found = search.swept(None, 1, stack)
     return search, Maker(search, found, Wish(), place, time.perf_counter())
@@ -154,7 +154,7 @@ def sweep_cost(name: str, source: Path, folder: Path, count: int) -> str:
     place.parent.mkdir()
     start = time.process_time()
     package = open_to_compress(source)
-    search = prepared(package, source, place, cases, (), THRESHOLD, None, lambda what, share: None)
+    search = prepared(package, source, place, cases, (), None, None, lambda what, share: None)
     ready = time.process_time() - start
     calls = search.model.calls[:count]
 

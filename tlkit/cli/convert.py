@@ -148,7 +148,7 @@ def convert(
     skip: packing.Skip = None,
     activations: packing.Activations = None,
     calibrate: packing.Calibrate = None,
-    weight_threshold: packing.Threshold = 2048,
+    weight_threshold: packing.Threshold = None,
     keep_f32: packing.KeepF32 = None,
     compress: packing.Compress = None,
     max_size: packing.MaxSize = None,

@@ -117,7 +117,7 @@ def edit(
     skip: packing.Skip = None,
     activations: packing.Activations = None,
     calibrate: packing.Calibrate = None,
-    weight_threshold: packing.Threshold = 2048,
+    weight_threshold: packing.Threshold = None,
     precision: Precision = None,
     keep_f32: packing.KeepF32 = None,
     samples: Samples = None,

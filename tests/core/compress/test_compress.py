@@ -69,8 +69,8 @@ def test_int8_halves_the_weights_and_palettes_of_4_bits_quarter_them(package: Pa
     assert found.ok and found.check is not None and found.check.outputs["output"].snr_db > 35
     assert same_weights(tmp_path / "int8.mlpackage", tmp_path / "plain.mlpackage") == 3
     packed = [item for item in found.weights if item.choice == "int8"]
-    # A scale of two bytes for each channel comes along: 128 channels of 64 are 1.6 % more.
-    assert len(packed) == 2 and all(0.5 <= item.after / item.before < 0.52 for item in packed)
+    # A scale of two bytes for each channel comes along: 128 channels of 64 are 1.6 % more, 64 of 27 are 3.7 %.
+    assert [round(item.after / item.before, 3) for item in packed] == [0.537, 0.516, 0.508]
     found = compress(package, tmp_path / "four.mlpackage", palettize="4", skip=["*two*"], threshold=1000)
     sizes = {item.name: (item.choice, item.after / item.before) for item in found.weights}
     kept = [pair for name, pair in sizes.items() if "two" in name]
@@ -89,7 +89,7 @@ def test_what_pruning_leaves_is_packed_too(
     package: Path, tmp_path: Path, mode: dict[str, str], kind: str, bits: int
 ) -> None:
     """A bit for each element says where it is; the half that is left has ``bits`` each."""
-    found = compress(package, tmp_path / _SMALL, prune="0.5", **mode, verify=False)  # type: ignore[arg-type]
+    found = compress(package, tmp_path / _SMALL, prune="0.5", **mode, threshold=2048, verify=False)  # type: ignore[arg-type]
     assert same_weights(tmp_path / _SMALL, tmp_path / "plain.mlpackage") == 3
     program = open_package(tmp_path / _SMALL).program
     assert program is not None
@@ -110,6 +110,37 @@ def test_a_weight_of_just_the_threshold_is_compressed(package: Path, tmp_path: P
     assert [item.choice for item in found.weights] == ["palette6", "palette6"]
     found = compress(package, tmp_path / _SMALL, palettize="6", threshold=64 * 128 + 1, verify=False, force=True)
     assert [item.choice for item in found.weights] == ["palette6"]
+
+
+class Kernels(nn.Module):
+    """Small kernels are most of the first, and a thousandth of the second beside a large product."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.deep, self.wide = nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 3)
+        self.out = nn.Linear(16, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.out(torch.relu(self.wide(self.deep(x))).mean((2, 3)))
+        return hidden
+
+
+@pytest.mark.slow
+def test_small_weights_are_compressed_where_they_are_much_of_all(tmp_path: Path) -> None:
+    """72, 1,152 and 256 elements: the first stays, as too few; all but the last of the second model's are 1 %."""
+    for width, names in ((16, {"wide", "out"}), (10_000, {"out"})):
+        tlkit.convert(Kernels(width), tmp_path / "k.mlpackage", inputs=["x=1x8x8x8"], verify=False, force=True)
+        found = compress(tmp_path / "k.mlpackage", tmp_path / _SMALL, quantize="int8", verify=False, force=True)
+        assert {item.name.split("_")[1] for item in found.weights} == names
+    # A palette of 256 entries is larger than a weight of 256 elements.
+    tlkit.convert(Kernels(16), tmp_path / "k.mlpackage", inputs=["x=1x8x8x8"], verify=False, force=True)
+    found = compress(tmp_path / "k.mlpackage", tmp_path / _SMALL, palettize="8", verify=False, force=True)
+    assert {item.name.split("_")[1]: item.choice for item in found.weights} == {"wide": "palette8", "out": "as it is"}
+    found = compress(
+        tmp_path / "k.mlpackage", tmp_path / _SMALL, quantize="int8", threshold=2, verify=False, force=True
+    )
+    assert len(found.weights) > 2  # vectors too, where that is asked for
 
 
 class Table(nn.Module):

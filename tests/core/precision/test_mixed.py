@@ -64,8 +64,10 @@ def types(path: Path) -> dict[str, str]:
 def test_what_overflows_is_kept_in_f32_and_the_rest_is_not(far: Path, tmp_path: Path) -> None:
     goal = tmp_path / "mixed.mlpackage"
     found = mixed_precision(far, goal, precision="auto", min_snr=45)
-    assert found.ok and found.half_db < 10 and found.operations == 6
-    assert [item.type for item in found.kept] == ["mul", "mul"] and "65504" in found.kept[0].why
+    assert found.ok and found.half_db < 20 and found.operations == 6
+    # The first has a constant that coremltools leaves in f32, the second is given what f16 does not hold.
+    assert [item.type for item in found.kept] == ["mul", "mul"]
+    assert "a constant of it is over f16's" in found.kept[0].why and "65504" in found.kept[1].why
     assert types(goal) == {"mul": "f32", "tanh": "f16", "linear": "f16"}
     # Against PyTorch, which knows nothing of packages.
     x = np.random.default_rng(5).normal(size=(2, 16)).astype(np.float32)

@@ -51,12 +51,12 @@ Calibrate = Annotated[
     typer.Option("--calibrate", metavar="DIR", help="Samples for --activations: half to measure, half to check."),
 ]
 Threshold = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--weight-threshold",
         metavar="N",
         min=1,
-        help="Leave weights of fewer elements as they are.",
+        help="Leave weights of fewer elements as they are. [2048, or fewer where those would be over 1 % of all]",
     ),
 ]
 Compress = Annotated[

@@ -16,7 +16,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from tlkit.core.compress.compress import open_to_compress
-from tlkit.core.compress.tools import THRESHOLD
 from tlkit.core.compress.wish import AutoCompressed, Wish
 from tlkit.core.convert.tools.build import check_versions
 from tlkit.errors import TlkitError, UsageError
@@ -83,7 +82,7 @@ def compress_auto(
     samples: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     skip: Sequence[str] = (),
-    threshold: int = THRESHOLD,
+    threshold: int | None = None,
     target: str | None = None,
     resume: str | os.PathLike[str] | None = None,
     jobs: int = 1,

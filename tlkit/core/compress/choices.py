@@ -49,6 +49,11 @@ class Packing:
         """The same bits without blocks, groups and vectors."""
         return replace(self, block=min(self.block, 0), group=0, vector=1)
 
+    def shrinks(self, elements: int) -> bool:
+        """Whether f16 numbers of this count get smaller by a tenth or more, with the palette that they share."""
+        palette = 2 << self.bits if self.kind == "palettize" else 0
+        return self.kind == "prune" or elements * self.bits / 8 + palette < 0.9 * 2 * elements
+
     def __str__(self) -> str:
         if self.kind == "quantize":
             where = {0: "", -1: ":per-tensor"}.get(self.block, f":per-block={self.block}")
@@ -58,9 +63,9 @@ class Packing:
             return f"palette{self.bits}{group}{f':vector={self.vector}' if self.vector > 1 else ''}"
         return f"prune{self.ratio[0]}:{self.ratio[1]}" if self.ratio else f"prune{self.sparsity:g}"
 
-    def config(self, tools: Any, threshold: int, pruned: bool = False) -> Any:
+    def config(self, tools: Any, pruned: bool = False) -> Any:
         """Return coremltools' configuration; ``tools`` is coremltools.optimize.coreml, ``pruned``: for what is left."""
-        common = {"weight_threshold": threshold - 1}  # coremltools takes what has more elements than this
+        common = {"weight_threshold": 0}  # of weights that are named, whatever their size
         if self.kind == "quantize":
             grain = {0: "per_channel", -1: "per_tensor"}.get(self.block, "per_block")
             size = {"block_size": self.block} if self.block > 0 else {}
@@ -93,6 +98,10 @@ class WeightChoice:
         if self.prune is not None and self.pack is not None:
             return IOS18  # the joint forms
         return max((item.needs for item in (self.prune, self.pack) if item is not None), default=0)
+
+    def shrinks(self, elements: int) -> bool:
+        """Whether a weight of this count of f16 numbers gets smaller."""
+        return all(item.shrinks(elements) for item in (self.prune, self.pack) if item is not None)
 
     def __str__(self) -> str:
         return "+".join(str(item) for item in (self.prune, self.pack) if item is not None) or "as it is"

@@ -21,7 +21,7 @@ from tlkit.core.compress.activations import (
     split_samples,
 )
 from tlkit.core.compress.choices import Rules, WeightChoice, parse_rules, told, unused
-from tlkit.core.compress.tools import THRESHOLD, WeightUse, opened, packed, weight_uses
+from tlkit.core.compress.tools import THRESHOLD, WeightUse, opened, packed, save, weight_uses
 from tlkit.core.convert.tools.build import check_versions
 from tlkit.core.convert.tools.rebuild import TIDY, rebuild
 from tlkit.core.convert.tools.targets import Target, choose_target, target_of_version
@@ -93,7 +93,7 @@ def compress(
     skip: Sequence[str] = (),
     activations: str | None = None,
     calibrate: str | os.PathLike[str] | None = None,
-    threshold: int = THRESHOLD,
+    threshold: int | None = None,
     target: str | None = None,
     min_cosine: float | None = None,
     min_snr: float | None = None,
@@ -108,7 +108,8 @@ def compress(
     ``palettize`` are the bits of an index, with ``:group=16`` and ``:vector=2``; ``prune`` is a share of zeros or
     ``2:4``. ``rules`` are texts ``PATTERN=WHAT`` (``linear*=int4``, ``head=none``, ``*=prune0.5+int8``) for weights
     whose name, or whose operation's name or type, matches; the last that matches counts, and ``skip`` beats them all.
-    Weights of fewer than ``threshold`` elements stay. The package is made for the system that this needs (iOS16, or
+    Weights of fewer than ``threshold`` elements stay; without one those of fewer than 2048, unless the matrices and
+    kernels among them are over 1 % of the weights' bytes. The package is made for the system that this needs (iOS16, or
     iOS18 for int4, blocks, groups, 3 bits and pruned ones that are also packed) unless it asks for a newer one already;
     a ``target`` that is too old is refused. It runs beside the original on a seeded input; ``min_cosine`` and
     ``min_snr`` are what its outputs have to keep (by default a cosine of 0.99 with 8 bits, 0.98 with 6).
@@ -141,11 +142,11 @@ def compress(
         notes: tuple[str, ...] = ()
         if cases is None:
             report(f"compressing {len(choices)} weights", 0.1)
-            stored = write_packed(scratch, path, choices, threshold)
+            stored = write_packed(scratch, path, choices)
         else:
             report(f"measuring ranges on {len(cases[0])} samples", 0.1)
             ranges = measured_ranges(scratch, cases[0])
-            stored, taken = write_quantized(scratch, path, choices, threshold, ranges, skip)
+            stored, taken = write_quantized(scratch, path, choices, ranges, skip)
             notes = (f"{taken} operations compute between int8, in ranges measured on {len(cases[0])} samples",)
         weights = tuple(measured(path, uses, stored))
         report("verifying", 0.8)
@@ -191,14 +192,15 @@ def open_to_compress(source: Path) -> Package:
     return package
 
 
-def weight_uses_of(path: Path, threshold: int) -> tuple[WeightUse, ...]:
-    """Return the weights of a package of at least ``threshold`` elements; the package may be rewritten."""
+def weight_uses_of(path: Path, threshold: int | None) -> tuple[WeightUse, ...]:
+    """Return the weights of a package of at least ``threshold`` elements (None: those worth compressing); the package
+    may be rewritten."""
     with opened(path) as (model, _, tools):
         return weight_uses(model, tools, threshold)
 
 
 def chosen_uses(
-    path: Path, rules: Rules, threshold: int, others: Sequence[tuple[str, ...]] = ()
+    path: Path, rules: Rules, threshold: int | None, others: Sequence[tuple[str, ...]] = ()
 ) -> tuple[tuple[WeightUse, ...], dict[str, WeightChoice]]:
     """Return the weights of a package, and by name what ``rules`` ask for; UsageError for a pattern without a weight,
     and where nothing is left to do.
@@ -209,13 +211,13 @@ def chosen_uses(
     strangers = unused(rules, (*(use.names for use in uses), *others))
     if strangers:
         known = ", ".join(use.name for use in uses[:4]) or "none"
-        raise UsageError(
-            f"'{strangers[0]}' matches no weight of {threshold} elements or more", f"weights: {known}, ..."
-        )
-    choices = {use.name: rules.of(use.names) for use in uses}
+        large = f"of {threshold} elements or more" if threshold is not None else "that is worth compressing"
+        raise UsageError(f"'{strangers[0]}' matches no weight {large}", f"weights: {known}, ...")
+    choices = {use.name: rules.of(use.names) for use in uses if threshold or rules.of(use.names).shrinks(use.elements)}
     choices = {name: choice for name, choice in choices.items() if choice != WeightChoice()}
     if not choices and not others:
-        raise UsageError(f"no weight of {threshold} elements or more is left to compress", "lower --weight-threshold")
+        large = f"of {THRESHOLD if threshold is None else threshold} elements or more"
+        raise UsageError(f"no weight {large} is left to compress", "lower --weight-threshold")
     return uses, choices
 
 
@@ -236,25 +238,23 @@ def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | 
     return target_of_version(max(needed, least, version))
 
 
-def write_packed(
-    scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int
-) -> dict[str, WeightChoice]:
+def write_packed(scratch: Path, path: Path, choices: Mapping[str, WeightChoice]) -> dict[str, WeightChoice]:
     """Write the package ``scratch``, which may be rewritten, to ``path`` with its weights as ``choices`` says; return
     how they are stored."""
     with opened(scratch) as (model, _, tools):
-        made, stored = packed(model, tools, choices, threshold)
-        made.save(str(path))
+        made, stored = packed(model, tools, choices)
+        save(made, path)
     return stored
 
 
 def write_quantized(
-    scratch: Path, path: Path, choices: Mapping[str, WeightChoice], threshold: int, ranges: Ranges, skip: Sequence[str]
+    scratch: Path, path: Path, choices: Mapping[str, WeightChoice], ranges: Ranges, skip: Sequence[str]
 ) -> tuple[dict[str, WeightChoice], int]:
     """Do what :func:`write_packed` does with integers around operations; return how many operations those are, too."""
     with opened(scratch) as (model, _, tools):
         made, taken = quantized(model, tools, ranges, skip)
-        made, stored = packed(made, tools, choices, threshold)
-        made.save(str(path))
+        made, stored = packed(made, tools, choices)
+        save(made, path)
     return stored, taken
 
 

@@ -13,7 +13,6 @@ from tlkit.core.compress.activations import check_activations
 from tlkit.core.compress.auto import compress_auto
 from tlkit.core.compress.compress import Compressed
 from tlkit.core.compress.compress import compress as compress_weights
-from tlkit.core.compress.tools import THRESHOLD
 from tlkit.core.compress.wish import AutoCompressed
 from tlkit.core.edit.edit import EditResult, Pairs
 from tlkit.core.edit.edit import edit as change
@@ -56,7 +55,7 @@ def edit(
     skip: Sequence[str] = (),
     activations: str | None = None,
     calibrate: str | os.PathLike[str] | None = None,
-    weight_threshold: int = THRESHOLD,
+    weight_threshold: int | None = None,
     precision: str | None = None,
     keep_f32: Sequence[str] = (),
     samples: str | os.PathLike[str] | None = None,

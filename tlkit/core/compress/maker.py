@@ -156,7 +156,7 @@ class Maker:
         scratch = search.path.with_name("scratch.mlpackage")
         shutil.copytree(search.base, scratch)
         search.report(f"storing {len(choices)} weights", 1.0)
-        stored = write_packed(scratch, search.path, choices, search.threshold)
+        stored = write_packed(scratch, search.path, choices)
         shutil.rmtree(scratch)
         search.report("verifying", 1.0)
         truth, first = search.model.truth, len(search.inputs[0])

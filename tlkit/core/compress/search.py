@@ -56,7 +56,6 @@ class AutoSearch:
     cases: tuple[tuple[Case, ...], tuple[Case, ...]]
     inputs: tuple[tuple[Mapping[str, Any], ...], tuple[Mapping[str, Any], ...]]
     model: Swappable
-    threshold: int
     system: str
     report: Callable[[str, float], None]
 
@@ -80,7 +79,7 @@ class AutoSearch:
 
 def prepared(
     package: Package, source: Path, path: Path, cases: tuple[tuple[Case, ...], tuple[Case, ...]],
-    skip: tuple[str, ...], threshold: int, target: str | None, report: Callable[[str, float], None],
+    skip: tuple[str, ...], threshold: int | None, target: str | None, report: Callable[[str, float], None],
     truth: Truth | None = None,
 ) -> AutoSearch:  # fmt: skip
     """Return the search over ``package``, the file at ``source``, raised to the system that it needs or ``target``.
@@ -106,7 +105,7 @@ def prepared(
     uses = tuple(use for use in every if use.name in kept)
     folder = path.with_name("variants")
     folder.mkdir()
-    made = make_variants(base, folder, uses, choices, threshold, report)
+    made = make_variants(base, folder, uses, choices, report)
     plain, variants = Variant(base), {text: Variant(found) for text, found in made.items()}
     at = places(plain, uses)
     model = load_model(source, engine="eager", precision="f32")
@@ -114,5 +113,5 @@ def prepared(
     return AutoSearch(
         source, package, path, base, made, uses, at, sizes(plain, variants, at),
         {name: plain.nbytes(place) for name, place in at.items()}, cases, (seen, unseen),
-        Swappable(plain, variants, at, (*seen, *unseen), truth), threshold, wanted.name, report,
+        Swappable(plain, variants, at, (*seen, *unseen), truth), wanted.name, report,
     )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping
+import shutil
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,20 @@ from typing import Any
 from tlkit.core.compress.choices import Packing, WeightChoice
 from tlkit.core.convert.tools.load import load_tools
 from tlkit.errors import ConversionError, reason
+from tlkit.formats.coreml.open import open_package
+from tlkit.formats.coreml.write import write_package
 from tlkit.host.quiet import quiet
 from tlkit.host.scratch import temporary_files
+from tlkit.mil.passes.base import run_passes
+from tlkit.mil.passes.lean import Lean
 
 THRESHOLD = 2048
-"""Elements from which a weight is worth compressing: coremltools' own default."""
+"""Elements from which a weight is worth compressing in any case: coremltools' own default."""
+LEAST, _LEFT = 128, 0.01
+"""Where nothing is said, smaller matrices and kernels are compressed too, down to LEAST elements, until those that
+stay are no more than _LEFT of all weights' bytes: in a small model they are much of it."""
+_SMALL_ONES = ("conv", "conv_transpose", "linear", "matmul", "gather")
+"""What takes them: a vector has a row for each element, and gains nothing."""
 
 _ADDED = {"prune": "sparsified", "quantize": "quantized", "palettize": "palettized"}
 """What coremltools adds to the name of a weight."""
@@ -30,6 +40,7 @@ class WeightUse:
     elements: int
     nbytes: int
     operations: tuple[tuple[str, str], ...]
+    rank: int = 2
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,33 +58,60 @@ def opened(package: Path) -> Iterator[tuple[Any, Any, Any]]:
         yield ct.models.MLModel(str(package), skip_model_load=True), ct, tools
 
 
-def weight_uses(model: Any, tools: Any, threshold: int = THRESHOLD) -> tuple[WeightUse, ...]:
-    """Return the weights of at least ``threshold`` elements, in the program's order."""
-    found = tools.get_weights_metadata(model, weight_threshold=threshold)
-    return tuple(
-        WeightUse(name, int(item.val.size), int(item.val.nbytes), tuple((op.name, op.op_type) for op in item.child_ops))
+def weight_uses(model: Any, tools: Any, threshold: int | None = None) -> tuple[WeightUse, ...]:
+    """Return the weights of at least ``threshold`` elements, in the program's order; those that are worth it where it
+    is None."""
+    found = tools.get_weights_metadata(model, weight_threshold=LEAST if threshold is None else threshold)
+    uses = [
+        WeightUse(name, int(item.val.size), int(item.val.nbytes), _takers(item), int(item.val.ndim))
         for name, item in found.items()
-    )
+    ]
+    return tuple(uses) if threshold is not None else _worth_it(uses)
 
 
-def packed(
-    model: Any, tools: Any, choices: Mapping[str, WeightChoice], threshold: int = THRESHOLD
-) -> tuple[Any, dict[str, WeightChoice]]:
+def _takers(item: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((operation.name, operation.op_type) for operation in item.child_ops)
+
+
+def _worth_it(uses: Sequence[WeightUse]) -> tuple[WeightUse, ...]:
+    may = [use for use in uses if use.rank > 1 and all(kind in _SMALL_ONES for _, kind in use.operations)]
+    small = sorted((use for use in may if use.elements < THRESHOLD), key=lambda use: use.elements)
+    left, most = 0, _LEFT * sum(use.nbytes for use in uses)
+    stay = set()
+    for use in small:
+        left += use.nbytes
+        if left <= most:
+            stay.add(use.name)
+    taken = {use.name for use in small} - stay
+    return tuple(use for use in uses if use.elements >= THRESHOLD or use.name in taken)
+
+
+def packed(model: Any, tools: Any, choices: Mapping[str, WeightChoice]) -> tuple[Any, dict[str, WeightChoice]]:
     """Return coremltools' model with each weight as ``choices`` says, and how each is stored.
 
     Where a weight cannot be cut into blocks, groups or vectors of the size asked for, it is stored without them.
     Raises ConversionError where coremltools fails.
     """
-    model, pruned = _done(model, tools, "prune", _parts(choices, "prune"), False, threshold)
+    model, pruned = _done(model, tools, "prune", _parts(choices, "prune"), False)
     made: dict[str, Packing] = {}
     for kind in ("quantize", "palettize"):
         for joint in (False, True):
             wanted = {name: part for name, part in _parts(choices, kind).items() if (name in pruned) is joint}
-            model, stored = _done(model, tools, kind, wanted, joint, threshold)
+            model, stored = _done(model, tools, kind, wanted, joint)
             plain = {name: part.plain for name, part in wanted.items() if name not in stored and part.plain != part}
-            model, others = _done(model, tools, kind, plain, joint, threshold)
+            model, others = _done(model, tools, kind, plain, joint)
             made |= stored | others
     return model, {name: WeightChoice(pruned.get(name), made.get(name)) for name in choices}
+
+
+def save(model: Any, path: Path) -> None:
+    """Write coremltools' ``model`` at ``path``, with what expands its weights as short as it can be."""
+    whole = path.with_name(f"{path.stem}.whole.mlpackage")
+    model.save(str(whole))
+    package = open_package(whole)
+    assert package.program is not None
+    write_package(path, package.model, run_passes(package.program, [Lean()]).program)
+    shutil.rmtree(whole)
 
 
 def _parts(choices: Mapping[str, WeightChoice], kind: str) -> dict[str, Packing]:
@@ -82,12 +120,12 @@ def _parts(choices: Mapping[str, WeightChoice], kind: str) -> dict[str, Packing]
 
 
 def _done(
-    model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool, threshold: int
+    model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool
 ) -> tuple[Any, dict[str, Packing]]:
     """Return the model after a step, and what of ``wanted`` it did: coremltools leaves out what does not fit."""
     if not wanted:
         return model, {}
-    model = _step(model, tools, kind, wanted, joint, threshold)
+    model = _step(model, tools, kind, wanted, joint)
     found = _stored(model.get_spec(), wanted, _ADDED[kind])
     return model, {name: part for name, part in wanted.items() if name in found}
 
@@ -111,9 +149,9 @@ def _stored(spec: Any, names: Container[str], added: str) -> set[str]:
     return found
 
 
-def _step(model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool, threshold: int) -> Any:
+def _step(model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool) -> Any:
     config = tools.OptimizationConfig()
-    made = {packing: packing.config(tools, threshold, joint) for packing in wanted.values()}
+    made = {packing: packing.config(tools, joint) for packing in wanted.values()}
     for name, packing in wanted.items():
         # A pruned weight is its values that are left, of another name: they are found by the operation that they go to.
         config.set_op_name(f"{name}_{_ADDED['prune']}" if joint else name, made[packing])

@@ -15,7 +15,7 @@ import torch
 
 from tlkit.core.compress.choices import WeightChoice
 from tlkit.core.compress.compress import package_bytes
-from tlkit.core.compress.tools import WeightUse, opened, packed
+from tlkit.core.compress.tools import WeightUse, opened, packed, save
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.weights import program_weights
 from tlkit.mil.lower.constants import const_value, decompress, to_carrier
@@ -109,7 +109,6 @@ def make_variants(
     folder: Path,
     uses: Sequence[WeightUse],
     choices: Sequence[WeightChoice],
-    threshold: int,
     report: Callable[[str, float], None],
 ) -> dict[str, Path]:
     """Write ``base`` with all weights at each of ``choices`` into ``folder``; return the packages by the choice's text.
@@ -122,7 +121,7 @@ def make_variants(
         path, scratch = folder / f"{place}.mlpackage", folder / "scratch.mlpackage"
         shutil.copytree(base, scratch)
         with opened(scratch) as (model, _, tools):
-            packed(model, tools, {use.name: choice for use in uses}, threshold)[0].save(str(path))
+            save(packed(model, tools, {use.name: choice for use in uses})[0], path)
         shutil.rmtree(scratch)
         made[str(choice)] = path
     return made

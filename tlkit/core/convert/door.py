@@ -71,7 +71,7 @@ def convert(
     skip: Sequence[str] = (),
     activations: str | None = None,
     calibrate: str | Path | None = None,
-    weight_threshold: int = 2048,
+    weight_threshold: int | None = None,
     keep_f32: Sequence[str] = (),
     compress: str | None = None,
     max_size: str | int | None = None,

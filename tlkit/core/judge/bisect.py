@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FLOOR_DB, ABOVE_DB, STRICT_DB = 26.0, 10.0, 80.0
 """Below what signal to noise a value strays: what f16's limit allows, or this much above the worst output."""
+SHARP_DB, DROP_DB = 40.0, 15.0
+"""What loses DROP_DB in one operation strays below SHARP_DB already: a fault, where roundings lose little at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,9 @@ def _strayed_lines(label: str, found: Strayed) -> Iterator[tuple[str, str]]:
 def bisect_sides(pair: TwoSides, case: Case, compared: Judgement) -> Bisection:
     """Run both sides of ``pair`` once more on ``case``, watched, and return where they part.
 
-    Where a's inside cannot be seen, or the answer lies among operations without a counterpart, and b is a package that
-    computes in f16, b is compared with itself without rounding: there every operation has one.
+    Where b is a package that computes in f16, it is compared with itself without rounding as well, since there every
+    operation has its counterpart. That answer counts where rounding explains the difference: without it, b does what a
+    does, or a's inside cannot be matched.
     """
     insides = []
     for index in (0, 1):
@@ -117,39 +120,63 @@ def bisect_sides(pair: TwoSides, case: Case, compared: Judgement) -> Bisection:
     half = pair.told[1][2]
     a, b = insides
     outputs = {item.name: item.other for item in compared.outputs}
-    failing = [item.other for item in compared.outputs if _fails(compared, item.name)] or list(outputs.values())
-    limit = _limit(compared)
+    failing = [item.other for item in compared.outputs if _fails(compared, item.name)]
+    passed, failing, limit = not failing, failing or list(outputs.values()), _limit(compared)
     if b is None:
         raise UsageError(f"--bisect: the inside of {compared.b} cannot be seen", "give a model, not saved outputs")
-    if a is None or (a is not None and _unlike(a, b, outputs)):
-        return _alone(pair, case, b, failing, limit, half, compared)
-    found = find(a, b, match(a, b, outputs), failing, limit, half=half)
-    found = replace(found, case=case.name)
-    if found.first is not None and found.first.before and half:
-        own = _alone(pair, case, b, failing, limit, half, compared)
-        inner = own.first
-        near = {b.values[name].operation for name in found.first.before} | {found.first.operation}
-        if inner is not None and inner.operation in near:
-            return replace(found, first=replace(inner, place=inner.place or found.first.place), runs=(1, 2))
+    exact = _unrounded(pair, case) if half else None
+    own = None
+    if exact is not None:
+        own = find(exact, b, _same_names(exact, b), failing, limit, half=True, passed=passed)
+        own = replace(own, case=case.name, runs=(1, 2))
+    matched = {} if a is None else match(a, b, outputs)
+    if a is None or not set(matched) - {b.outputs.get(name, name) for name in outputs.values()}:
+        said = f"the inside of {compared.a} cannot be matched with {compared.b}'s"
+        nothing = Bisection(case.name, None, (), 0, len(b.values), tuple(b.values)[:8], (1, 1), said)
+        return own or nothing
+    found = replace(find(a, b, matched, failing, limit, half=half, passed=passed), case=case.name)
+    if own is None or exact is None or own.first is None:
+        return found if own is None or found.first is not None else own
+    if _explained(a, b, exact, outputs, limit) or _near(b, found, own.first):
+        place = own.first.place or _place(a, matched, own.first.value)
+        return replace(own, first=replace(own.first, place=place))
     return found
 
 
-def _unlike(a: Inside, b: Inside, outputs: Mapping[str, str]) -> bool:
-    return not set(match(a, b, outputs)) - {b.outputs.get(name, name) for name in outputs.values()}
+def _same_names(a: Inside, b: Inside) -> dict[str, str]:
+    return {name: name for name in b.values if name in a.values}
 
 
-def _alone(
-    pair: TwoSides, case: Case, b: Inside, failing: Sequence[str], limit: float, half: bool, compared: Judgement
-) -> Bisection:
-    """Compare b with itself without rounding; say that nothing can be seen where that is not possible."""
+def _unrounded(pair: TwoSides, case: Case) -> Inside | None:
+    """Return the inside of b without rounding; None where it is not a package."""
     side = open_side(pair.texts[1], replace(pair.hows[1], precision="f32", emulate=None, chip=None))
-    if not half or not isinstance(side, PackageSide):
-        said = f"the inside of {compared.a} cannot be matched with {compared.b}'s"
-        return Bisection(case.name, None, (), 0, len(b.values), tuple(b.values)[:8], (1, 1), said)
-    exact = inside_of(side, case)
-    assert exact is not None
-    found = find(exact, b, {name: name for name in b.values if name in exact.values}, failing, limit, half=True)
-    return replace(found, case=case.name, runs=(1, 2))
+    return inside_of(side, case) if isinstance(side, PackageSide) else None
+
+
+def _explained(a: Inside, b: Inside, exact: Inside, outputs: Mapping[str, str], limit: float) -> bool:
+    """Whether b without rounding gives a's outputs, or is nearer to them by far than b is."""
+    for ours, theirs in outputs.items():
+        reference = a.values.get(a.outputs.get(ours, ours))
+        name = b.outputs.get(theirs, theirs)
+        if reference is None or name not in exact.values or name not in b.values:
+            return False
+        apart = _distance(reference, exact.values[name])
+        nearer = apart >= _distance(reference, b.values[name]) + 2 * ABOVE_DB
+        if _strays(reference, exact.values[name], apart, limit) and not nearer:
+            return False
+    return True
+
+
+def _near(b: Inside, found: Bisection, own: Strayed) -> bool:
+    """Whether ``own`` is one of the operations without a counterpart that ``found`` may be."""
+    if found.first is None or not found.first.before:
+        return False
+    return own.operation in {found.first.operation, *(b.values[name].operation for name in found.first.before)}
+
+
+def _place(a: Inside, matched: Mapping[str, str], name: str) -> str:
+    other = a.values.get(matched.get(name, ""))
+    return "" if other is None else other.place
 
 
 def _fails(compared: Judgement, name: str) -> bool:
@@ -164,27 +191,62 @@ def _limit(compared: Judgement) -> float:
 
 
 def find(
-    a: Inside, b: Inside, matched: Mapping[str, str], failing: Sequence[str], limit: float, *, half: bool
+    a: Inside,
+    b: Inside,
+    matched: Mapping[str, str],
+    failing: Sequence[str],
+    limit: float,
+    *,
+    half: bool,
+    passed: bool = False,
 ) -> Bisection:
     """Return where ``b`` parts from ``a``; ``matched`` gives a's value for b's, ``failing`` are b's outputs that do.
 
-    ``limit`` is the signal to noise, in dB, under which a value strays.
+    ``limit`` is the signal to noise, in dB, under which a value strays. Where the outputs ``passed``, only an operation
+    counts that loses much by itself.
     """
     apart = {name: _distance(a.values[other], b.values[name]) for name, other in matched.items()}
-    strays = {name: _strays(a.values[matched[name]], b.values[name], apart[name], limit) for name in matched}
     order = {name: index for index, name in enumerate(b.values)}
-    starts = [b.outputs.get(name, name) for name in failing]
-    roots = _roots(b, strays, [name for name in starts if name in b.values])
-    if not roots:
-        roots = {name: () for name in order if strays.get(name)}
-        roots = {name: before for name, before in roots.items() if not any(map(strays.get, b.values[name].inputs))}
-    ranked = sorted(roots, key=order.__getitem__)
-    found = [_described(a, b, matched, apart, name, roots[name], half) for name in ranked]
+    starts = [name for name in (b.outputs.get(name, name) for name in failing) if name in b.values]
+
+    def roots(limit: float) -> dict[str, tuple[str, ...]]:
+        strays = {name: _strays(a.values[matched[name]], b.values[name], apart[name], limit) for name in matched}
+        found = _roots(b, strays, starts)
+        if not found:
+            alone = [name for name in order if strays.get(name) and not any(map(strays.get, b.values[name].inputs))]
+            found = dict.fromkeys(alone, ())
+        return found
+
+    found_at = _sharp(a, b, matched, apart, roots(max(limit, SHARP_DB)))
+    if not passed:
+        found_at |= roots(limit)
+    ranked = sorted(found_at, key=order.__getitem__)
+    found = [_described(a, b, matched, apart, name, found_at[name], half) for name in ranked]
     unmatched = tuple(name for name in b.values if name not in matched)
-    said = "" if found else "every value inside that has a counterpart agrees"
+    none = "every value inside that has a counterpart agrees"
+    if passed:
+        none = "none: the outputs agree within the limits, and no operation loses much by itself"
+    said = "" if found else none
     return Bisection(
         "", found[0] if found else None, tuple(found[1:]), len(matched), len(order), unmatched, (1, 1), said
     )
+
+
+def _sharp(
+    a: Inside,
+    b: Inside,
+    matched: Mapping[str, str],
+    apart: Mapping[str, float],
+    roots: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """Return those of ``roots`` that lose ``DROP_DB`` or more in one operation, or that are not finite on one side."""
+    found = {}
+    for name, between in roots.items():
+        before, _ = _nearest(b, matched, name)
+        wild = (a.values[matched[name]].finite, b.values[name].finite) == (True, False)
+        if wild or min((apart[item] for item in before), default=np.inf) - apart[name] >= DROP_DB:
+            found[name] = between
+    return found
 
 
 def _roots(b: Inside, strays: Mapping[str, bool], starts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -204,7 +266,7 @@ def _roots(b: Inside, strays: Mapping[str, bool], starts: Sequence[str]) -> dict
     return found
 
 
-def _nearest(b: Inside, strays: Mapping[str, bool], name: str) -> tuple[list[str], tuple[str, ...]]:
+def _nearest(b: Inside, strays: Mapping[str, object], name: str) -> tuple[list[str], tuple[str, ...]]:
     """Return the matched values that ``name`` is computed from, and the unmatched ones on the way."""
     matched: list[str] = []
     between: list[str] = []

@@ -93,13 +93,24 @@ def _by_name(a: Inside, b: Inside, found: dict[str, str]) -> None:
 
 
 def _consistent(a: Inside, b: Inside, one: str, other: str, found: Mapping[str, str]) -> bool:
-    """Whether two operations of one number take a value in common; where no counterpart of what they take is known yet,
-    whether they are of one kind."""
+    """Whether two operations of one number are of one kind, or equal, and take a value in common (where a counterpart
+    of what they take is known), and no other value is what the second gives."""
     x, y = a.values[one], b.values[other]
+    if canonical(x.type) != canonical(y.type) and not _equal(x, y):
+        return False
     wanted = {_moved(a, found[name]) for name in y.inputs if name in found}
-    if wanted:
-        return bool({_moved(a, name) for name in x.inputs} & wanted)
-    return canonical(x.type) == canonical(y.type)
+    if wanted and not {_moved(a, name) for name in x.inputs} & wanted:
+        return False
+    # Numbers that are off by a few may lead to a neighbour of the same kind: another factor of the same value.
+    return _close(x, y) or not any(item.size == y.size and _equal(item, y) for item in a.values.values())
+
+
+def _close(one: InnerValue, other: InnerValue) -> bool:
+    """Whether nothing speaks against two values being one: not finite, of which too little is left, or alike."""
+    if not (one.finite and other.finite) or one.taken.size != other.taken.size:
+        return True
+    with np.errstate(all="ignore"):
+        return snr_db(one.taken, other.taken) >= _EQUAL_DB
 
 
 def _by_structure(a: Inside, b: Inside, found: dict[str, str]) -> None:

@@ -180,7 +180,10 @@ class _Job:
             made = self.written(held, None, half)
             if made.ok:
                 fine = f"f16 is fine as it is: {half:.1f} dB" if not held else "nothing but what was asked for"
-                return replace(made, notes=(f"{fine}; no operation has to stay in f32", *made.notes))
+                none = "no operation has to stay in f32"
+                if self.rounded.anyway - held:
+                    none = "nothing stays in f32 but what coremltools leaves there by itself"
+                return replace(made, notes=(f"{fine}; {none}", *made.notes))
         found = sensitivities(self.rounded, held, self.report)
         for margin in _MARGINS:
             names = frozenset(self.rounded.names)
@@ -195,6 +198,7 @@ class _Job:
 
     def written(self, names: frozenset[str], found: Sensitivity | None, half: float) -> MixedPrecision:
         """Write the package with the operations ``names`` in f32, and run it."""
+        names |= self.rounded.anyway
         operations = [item for item in self.rounded.operations if item.name in names]
         values = frozenset(item.name for operation in operations for item in operation.outputs)
         shutil.rmtree(self.path, ignore_errors=True)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tlkit.core.compare.difference import F16_LARGEST
+
 if TYPE_CHECKING:
     from tlkit.core.precision.rounding import Rounded
     from tlkit.core.precision.wanted import KeepLimits
 
-_LARGEST = 65504.0
 _TRIES = 256
 """Runs that leaving out may cost: of a large set, whole parts are left out first."""
 
@@ -31,7 +32,7 @@ def sensitivities(model: Rounded, held: frozenset[str], report: Callable[[str, f
     everything = frozenset(model.names)
     alone = {}
     for index, name in enumerate(model.names):
-        if name not in held:
+        if name not in held | model.anyway:
             report(f"rounding {index + 1} of {len(model.names)} operations by itself", index / len(model.names))
             alone[name] = model.snr(everything - {name}, 1)
     return Sensitivity(alone, tuple(sorted(alone, key=alone.__getitem__)))
@@ -69,9 +70,11 @@ def _fewer(model: Rounded, held: frozenset[str], kept: Sequence[str], target: Ke
 
 def reason(model: Rounded, found: Sensitivity | None, name: str) -> str:
     """Say why ``name`` is kept."""
+    if name in model.anyway:
+        return "a constant of it is over f16's largest number, and coremltools leaves it in f32"
     largest = model.largest.get(name, 0.0)
-    if largest > _LARGEST:
-        return f"reaches {largest:.3g}, over f16's largest number, {_LARGEST:.0f}"
+    if largest > F16_LARGEST:
+        return f"reaches {largest:.3g}, over f16's largest number, {F16_LARGEST:.0f}"
     if found is None or name not in found.alone:
         return "asked for"
     alone = found.alone[name]
