@@ -35,6 +35,10 @@ _ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
 """How files begin that hold pictures of sizes of their own, which PIL decodes while it opens them."""
 _PLAIN = ("JPEG", "PNG")
 """Formats whose files hold one picture, of the size that they say."""
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+"""How those begin."""
+_TURNED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""Where PIL finds which way up a JPEG file's picture is."""
 _ALONE = threading.Lock()
 _PROGRAMS = ("EPS",)
 """Formats that are programs, which PIL hands to Ghostscript to be run."""
@@ -132,6 +136,16 @@ def _open(spec: TensorSpec, value: Any) -> Picture:
     return _decoded(spec, _stored(spec, Path(value)))
 
 
+def plain_picture(path: str | Path) -> EncodedPicture | None:
+    """Read a JPEG or PNG file, told by its first bytes; None for any other file, and where there is none."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_PNG))
+            return EncodedPicture(str(path), head + file.read()) if head.startswith((_JPEG, _PNG)) else None
+    except OSError:
+        return None
+
+
 def _stored(spec: TensorSpec, path: Path) -> EncodedPicture:
     """Read a file whole: PIL asks a file for as many bytes as a damaged length says, there or not."""
     try:
@@ -159,23 +173,42 @@ def _decoded(spec: TensorSpec, stored: EncodedPicture) -> Picture:
     try:
         if content[:4] in _ICONS:
             raise UsageError(f"{path}: an icon, which holds pictures of several sizes", "give a PNG or JPEG")
-        with _warnings_raised():
-            picture = Image.open(BytesIO(content))
-            if picture.format in _PROGRAMS:
-                said = f"{path}: {picture.format} files are programs, which tlkit does not run"
-                raise UsageError(said, "give a PNG or JPEG")
+        picture = _jpeg(content) if content.startswith(_JPEG) else None
+        if picture is None:
+            with _warnings_raised():
+                picture = Image.open(BytesIO(content))
+                if picture.format in _PROGRAMS:
+                    said = f"{path}: {picture.format} files are programs, which tlkit does not run"
+                    raise UsageError(said, "give a PNG or JPEG")
+                _check_size(path, picture.size, picture.mode, len(content))
+                if picture.format not in _PLAIN:
+                    with _at_most(_room(len(content)) // _BYTES.get(picture.mode, 4)):
+                        picture.load()
+        else:
             _check_size(path, picture.size, picture.mode, len(content))
-            if picture.format not in _PLAIN:
-                with _at_most(_room(len(content)) // _BYTES.get(picture.mode, 4)):
-                    picture.load()
         with picture:
             picture.load()  # of most files here, where several threads can
-            ImageOps.exif_transpose(picture, in_place=True)
+            if picture.format != "JPEG" or picture.info.keys() & _TURNED:
+                ImageOps.exif_transpose(picture, in_place=True)
             return picture
     except TlkitError:
         raise
     except Exception as error:  # PIL's decoders raise whatever the damage leads to
         raise _no_picture(spec, path, error) from None
+
+
+def _jpeg(content: bytes) -> Picture | None:
+    """Open a JPEG file without PIL's warnings of its size, for which threads would have to wait for each other; None
+    where there is anything to say of it."""
+    from PIL import Image
+
+    Image.preinit()
+    factory, _ = Image.OPEN["JPEG"]
+    try:
+        picture = factory(BytesIO(content), "")
+    except Exception:  # PIL's own words for it come from Image.open
+        return None
+    return picture if picture.format == "JPEG" else None
 
 
 def _check_size(what: str, size: Size, mode: str, stored: int = 0) -> None:

@@ -50,6 +50,8 @@ def to_port(spec: TensorSpec, value: Any, note: Note | None = None, stored: int 
         return plain.to_plain(spec, value)
     if isinstance(value, Drawn):
         return draw(spec, value.kind, np.random.default_rng(0), stored=stored)
+    if spec.image is not None and isinstance(value, str | Path):
+        value = images.plain_picture(value) or value  # most are, and need no look at what else they could be
     if isinstance(value, str | Path) and arrays.holds_arrays(value):
         value = arrays.read_array(value, spec.name)
     if spec.image is not None and images.is_picture(value):

@@ -363,18 +363,23 @@ class Model(Told):
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run one inference for each of ``rows``, as :meth:`predict` does; return their outputs.
 
-        Trees, linear models and the like compute all rows together, which is many times faster than one by one.
+        Trees, linear models and the like compute all rows together, which is many times faster than one by one;
+        OpenVINO is given all of them at once, which saves some of what is around an inference.
         """
         import numpy as np
 
-        from tlkit.core.model.outputs import from_ports
-
-        together = getattr(self.engine, "run_rows", None)
-        if together is None:
+        if getattr(self.engine, "run_rows", None) is None:
             return [self.predict(row) for row in rows]
         plain = all(spec.kind == "tensor" and spec.dtype and not spec.flexible for spec in self.inputs)
         wanted = {spec.name: (spec.shape, np.dtype(spec.dtype)) for spec in self.inputs} if plain else {}
-        found = together([row if plain and _are_ready(wanted, row) else self.arrays(row) for row in rows])
+        return self.run_rows([row if plain and _are_ready(wanted, row) else self.arrays(row) for row in rows])
+
+    def run_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Run one inference for each of ``rows``, which :meth:`arrays` returned; return outputs as :meth:`predict`."""
+        from tlkit.core.model.outputs import from_ports
+
+        together = getattr(self.engine, "run_rows", None)
+        found = [self.engine.run(row) for row in rows] if together is None else together(rows)
         outputs = [spec for spec in self.outputs if found and spec.name in found[0]]
         return [from_ports(outputs, raw) for raw in found]
 

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from tlkit.core.model.inputs import to_port
+from tlkit.core.model.inputs import port_named, to_port
 from tlkit.core.model.load import Model
 from tlkit.core.run.data.outputs import output_writer, outputs_goal
 from tlkit.core.run.data.sample import Sample, SampleSet
@@ -28,6 +29,12 @@ from tlkit.host.staging import prepare, staged_set
 
 _AHEAD = max(8, 2 * (os.cpu_count() or 1))
 """Files that are read before they are needed."""
+_GROUPS = max(2, min(4, os.cpu_count() or 1))
+"""Groups of files that are read before they are needed, where files are handled in groups."""
+_MOST, _BYTES = 16, 16 << 20
+"""Files of a group, at most, and the bytes that their values may have."""
+_SHORT, _LONG = 0.1, 0.4
+"""Seconds of a group: shorter ones become larger, longer ones smaller, so that progress is seen."""
 _MANY = 8
 """Files from which on several inferences run at once, where the model was loaded for that: it may have to compile."""
 Progress = Callable[[int, int], None]
@@ -83,68 +90,127 @@ def run_samples(
     with ExitStack() as stack:
         paths = stack.enter_context(staged_set(wanted, force=force)) if wanted else []
         writer = output_writer(wanted[0], paths[0], stop - start) if paths else None
-        read = _read_ahead(model, data.samples(start, stop), others, data.place)
-        for place, (name, outputs) in enumerate(_in_order(model, data.place, read, stop - start >= _MANY)):
+        rows = _in_order(model, data.samples(start, stop), others, data.place, stop - start >= _MANY)
+        for done, (name, outputs) in enumerate(rows, 1):
             if writer is not None:
                 writer.add(name, outputs)
             each(FolderRow(name, tuple(summarize(specs[key], value) for key, value in outputs.items())))
-            progress(place + 1, stop - start)
+            progress(done, stop - start)
         if writer is not None:
             writer.close()
     return FolderResult(str(model.path), str(data.place), stop - start, perf_counter() - begun, ran_by(model))
 
 
 def _in_order(
-    model: Model, folder: Path, inputs: Iterator[tuple[str, dict[str, Any]]], many: bool
+    model: Model, samples: Iterator[Sample], others: Mapping[str, Any], place: Path, many: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each file with its outputs, in order; the next inferences run while these are summarized and written."""
-    first = next(inputs, None)
+    """Yield each sample's name with its outputs, in order; the next inferences run while these are summarized and
+    written, and the samples after them are read."""
+    first = next(samples, None)
     if first is None:
         return  # a part of fewer samples than there are parts
-    with _naming(folder / first[0]):
-        streams = model.streams(first[1]) if many else 1
-    with ThreadPoolExecutor(streams) as pool:
-        running: deque[tuple[str, Future[dict[str, Any]]]] = deque()
-        for file, arrays in chain([first], inputs):
-            running.append((file, pool.submit(model.predict, arrays)))
-            if len(running) > streams:
-                yield _outputs(folder, *running.popleft())
+    fixed = {
+        name: to_port(port_named(model.inputs, name, str(model.path)), value, None, model.stored)
+        for name, value in others.items()
+    }
+
+    def read(sample: Sample) -> dict[str, Any]:
+        return model.arrays({**fixed, **sample.values})
+
+    with _naming(place, first.name):
+        arrays = read(first)
+        streams = model.streams(arrays) if many else 1
+    sizes = _Sizes(arrays, max(_MOST, 2 * streams))
+    # One more waits in the engine, which begins with it before a thread here has woken up.
+    with ThreadPoolExecutor(streams + (streams > 1)) as pool:
+        running: deque[tuple[list[Sample], list[Future[list[dict[str, Any] | TlkitError]]]]] = deque()
+        for group, found in read_ahead(sizes.groups(chain([first], samples)), partial(_each, read), ahead=_GROUPS):
+            part = max(1, len(group) // (2 * streams))
+            parts = [found[start : start + part] for start in range(0, len(found), part)]
+            running.append((group, [pool.submit(_run, model, part) for part in parts]))
+            if len(running) > 1:
+                yield from _outputs(place, *running.popleft(), sizes)
         while running:
-            yield _outputs(folder, *running.popleft())
+            yield from _outputs(place, *running.popleft(), sizes)
 
 
-def _outputs(folder: Path, file: str, running: Future[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """Wait for a file's outputs."""
-    with _naming(folder / file):
-        return file, running.result()
+class _Sizes:
+    """How many samples are handled in a row, by the time that they take.
+
+    What reads a sample or writes its outputs takes twice as long right after an inference, which has filled the
+    processor's caches, as after the like of it.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], most: int) -> None:
+        """``arrays`` are a sample's values, ``most`` is how many samples a group has at most."""
+        size = max(1, sum(getattr(item, "nbytes", 0) for item in arrays.values()))
+        self._most = max(1, min(most, _BYTES // size))
+        self._now, self._last = 1, perf_counter()
+
+    def groups(self, samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+        """Yield the samples in groups of the size that is right by then."""
+        while group := list(islice(samples, self._now)):
+            yield group
+
+    def done(self) -> None:
+        """Hear that a group is done."""
+        now = perf_counter()
+        taken, self._last = now - self._last, now
+        if taken < _SHORT:
+            self._now = min(2 * self._now, self._most)
+        elif taken > _LONG:
+            self._now = max(1, self._now // 2)
+
+
+def _each(read: Callable[[Item], Value], group: list[Item]) -> list[Value | TlkitError]:
+    """Read a group; an error takes the place of its sample, so that those before it have their turn."""
+    found: list[Value | TlkitError] = []
+    for item in group:
+        try:
+            found.append(read(item))
+        except TlkitError as error:
+            found.append(error)
+            break
+    return found
+
+
+def _run(model: Model, read: list[dict[str, Any] | TlkitError]) -> list[dict[str, Any] | TlkitError]:
+    """Return the outputs for each of what was read, up to the first error."""
+    rows = [item for item in read if not isinstance(item, TlkitError)]
+    found: list[dict[str, Any] | TlkitError] = []
+    try:
+        found.extend(model.run_rows(rows))
+    except TlkitError:  # of which one?
+        found.extend(_each(lambda row: model.run_rows([row])[0], rows))
+    return [*found, *(item for item in read if isinstance(item, TlkitError))]
+
+
+def _outputs(
+    place: Path, group: list[Sample], parts: list[Future[list[dict[str, Any] | TlkitError]]], sizes: _Sizes
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Wait for a group's outputs, and yield them; raise an error when its sample's turn comes."""
+    found = [outputs for part in parts for outputs in part.result()]
+    sizes.done()
+    for sample, outputs in zip(group, found, strict=False):  # after an error there is nothing more
+        if isinstance(outputs, TlkitError):
+            with _naming(place, sample.name):
+                raise outputs
+        yield sample.name, outputs
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(place: Path, name: str) -> Iterator[None]:
     """Name the file in an error of the body."""
     try:
         yield
     except TlkitError as error:
-        raise type(error)(f"{path}: {error.message}", error.hint) from error
+        raise type(error)(f"{place / name}: {error.message}", error.hint) from error
 
 
-def _read_ahead(
-    model: Model, samples: Iterable[Sample], others: Mapping[str, Any], place: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each sample's name with all inputs; a few are read before their turn."""
-    ports = {spec.name: spec for spec in model.inputs}
-
-    def read(sample: Sample) -> dict[str, Any]:
-        with _naming(place / sample.name):
-            given = {name: to_port(ports[name], value, None, model.stored) for name, value in sample.values.items()}
-            return {**others, **given}
-
-    for sample, arrays in read_ahead(samples, read):
-        yield sample.name, arrays
-
-
-def read_ahead(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator[tuple[Item, Value]]:
-    """Yield each of ``items`` with what ``read`` makes of it; a few are read before their turn, by threads."""
+def read_ahead(
+    items: Iterable[Item], read: Callable[[Item], Value], ahead: int = _AHEAD
+) -> Iterator[tuple[Item, Value]]:
+    """Yield each of ``items`` with what ``read`` makes of it; ``ahead`` are read before their turn, by threads."""
     left = iter(items)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         waiting: deque[tuple[Item, Future[Value]]] = deque()
@@ -153,7 +219,7 @@ def read_ahead(items: Iterable[Item], read: Callable[[Item], Value]) -> Iterator
             for item in islice(left, 1):
                 waiting.append((item, pool.submit(read, item)))
 
-        for _ in range(_AHEAD):
+        for _ in range(ahead):
             more()
         try:
             while waiting:

@@ -90,6 +90,18 @@ class AutoEngine:
             except (UnsupportedGraph, UnavailableError) as error:
                 engine = self._next(engine, error)
 
+    def run_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Run on each of ``rows``; return the outputs of each by name."""
+        engine = self._engine(rows[0], self._count >= FIRST) if rows else None
+        if not isinstance(engine, GraphEngine):
+            return [self.run(row) for row in rows]
+        try:
+            found = engine.run_rows(rows)
+        except (UnsupportedGraph, UnavailableError):
+            return [self.run(row) for row in rows]  # which takes the next engine
+        self._count += len(rows)
+        return found
+
     def bind(self, arrays: Mapping[str, Any], state: Any = None) -> Callable[[], Any]:
         """Convert the inputs once, compiling if that is needed; return a call that runs exactly one inference."""
         engine = self._engine(arrays, True)

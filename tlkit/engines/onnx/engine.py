@@ -9,6 +9,7 @@ stay in the tensors of :class:`~tlkit.engines.torch.engine.State`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.labels import presenters
 from tlkit.engines.onnx.keep import LARGE, Keep, size_of
 from tlkit.engines.onnx.kit.graph import UnsupportedGraph
-from tlkit.engines.onnx.runtime import Array, CompiledGraph, Runtime
+from tlkit.engines.onnx.runtime import Array, BoundGraph, CompiledGraph, Runtime
 from tlkit.engines.told import slowly
 from tlkit.errors import ExecutionError, TlkitError, UnavailableError, reason
 from tlkit.host.forked import use_one_thread
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from tlkit.engines.torch.state import State
 
 Shapes = tuple[tuple[int, ...], ...]
-Place = tuple[list[Array], Callable[[], Sequence[Array]]]
+Place = tuple[list[Array], BoundGraph]
 """Inputs that a runtime reads where they are, and the call that runs on them."""
 _KEPT = 8
 """Compiled graphs that are held, each for one set of shapes."""
+_TOGETHER = 16
+"""Rows that are in a runtime's queue at one time, for each thread that runs rows."""
 
 
 class GraphEngine:
@@ -48,6 +51,7 @@ class GraphEngine:
         self._make, self._settings, self._keep, self._version = make, settings, keep, key
         self._shaped, self._size = model.shaped, size_of(model)
         self._function = model.program() if model.shaped is None else model.shaped(None)
+        self._present: Mapping[str, Callable[[Any], Any]] | None = None  # a look at every operation: once
         self._rounding = settings.precision == "f16"
         self._sessions: dict[Shapes, CompiledGraph] = {}
         self._reference: TorchEngine | None = None
@@ -60,25 +64,50 @@ class GraphEngine:
 
     def run(self, arrays: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Run once; return the outputs by name: numpy arrays, and a classifier's label and {label: probability}."""
-        found = self._once(arrays, state)
-        present: Mapping[str, Callable[[Any], Any]] = presenters(self._function)
+        if not self._stateful:
+            return self._presented(self._together([arrays])[0])
+        with self._turn:
+            return self._presented([np.array(value) for value in self.bind(arrays, state)()])
+
+    def run_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Run on each of ``rows``; a runtime that has a queue gets several of them at once. States begin anew."""
+        if self._stateful:
+            return [self.run(row) for row in rows]
+        parts = (self._together(rows[start : start + _TOGETHER]) for start in range(0, len(rows), _TOGETHER))
+        return [self._presented(found) for part in parts for found in part]
+
+    def _together(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Array]]:
+        """Return copies of the outputs for each of ``rows``. Inputs are copied to where an earlier inference of these
+        shapes had them: what a runtime prepares for a place, memory for each value among it, is prepared once. Several
+        rows or threads at once have a place each."""
+        begun: list[tuple[Shapes, Place]] = []
+        found: list[list[Array]] = []
+        try:
+            for arrays in rows:
+                place = self._place(_shapes(arrays), arrays)
+                begun.append((_shapes(arrays), place))
+                place[1].begin()
+            for shapes, place in begun:
+                found.append([np.array(value) for value in place[1]()])
+                with self._turn:
+                    if self._places[0] == shapes:
+                        self._places[1].append(place)
+        finally:
+            for _, (_, call) in begun[len(found) :]:  # after an error: they read their inputs until they are done
+                with suppress(ExecutionError):
+                    call()
+        return found
+
+    def _presented(self, found: list[Array]) -> dict[str, Any]:
+        if self._present is None:
+            self._present = presenters(self._function)
+        present = self._present
         named = zip(self._function.block.outputs, found, strict=True)
         return {name: present[name](value) if name in present else _ranked(value) for name, value in named}
 
-    def _once(self, arrays: Mapping[str, Any], state: State | None) -> list[Array]:
-        """Run once and return copies of the outputs. Without states the inputs are copied to where an earlier inference
-        of these shapes had them: what a runtime prepares for a place, memory for each value among it, is prepared once.
-        Several threads at once have a place each."""
-        if any(isinstance(item.type, StateType) for item in self._function.inputs):
-            with self._turn:
-                return [np.array(value) for value in self.bind(arrays, state)()]
-        shapes = _shapes(arrays)
-        own, call = self._place(shapes, arrays)
-        found = [np.array(value) for value in call()]
-        with self._turn:
-            if self._places[0] == shapes:
-                self._places[1].append((own, call))
-        return found
+    @property
+    def _stateful(self) -> bool:
+        return any(isinstance(item.type, StateType) for item in self._function.inputs)
 
     def _place(self, shapes: Shapes, arrays: Mapping[str, Any]) -> Place:
         """Return a place that nobody uses, with the inputs in it."""
@@ -97,9 +126,8 @@ class GraphEngine:
 
     def streams(self, arrays: Mapping[str, Any]) -> int:
         """Return how many inferences on inputs like these run at once with the most throughput."""
-        stateful = any(isinstance(item.type, StateType) for item in self._function.inputs)
         with self._turn:
-            return 1 if stateful else self._session(arrays).streams
+            return 1 if self._stateful else self._session(arrays).streams
 
     def bind(self, arrays: Mapping[str, Any], state: State | None = None) -> Callable[[], Sequence[Array]]:
         """Convert the inputs once, compiling if that is needed; return a call that runs exactly one inference."""
@@ -156,7 +184,7 @@ class GraphEngine:
                 self._sessions.pop(next(iter(self._sessions)))
             if self._shaped is not None:
                 named = {name: tuple(array.shape) for name, array in arrays.items()}
-                self._function, self._reference = self._shaped(named), None
+                self._function, self._reference, self._present = self._shaped(named), None, None
             found = self._restored(shapes)
             if found is None:
                 with slowly(f"compiling for {self.name}"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,12 +12,21 @@ from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling
 Array = np.ndarray[Any, Any]
 
 
+class BoundGraph(Protocol):
+    """A call that runs once on the inputs that it was bound to."""
+
+    def __call__(self) -> Sequence[Array]:
+        """Run, or wait for the run that was begun; return the outputs, valid until the next one begins."""
+
+    def begin(self) -> None:
+        """Begin a run without waiting for it, where the runtime can; the next call waits."""
+
+
 class CompiledGraph(Protocol):
     """A compiled graph."""
 
-    def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
-        """Return a call that runs once on ``inputs`` (read at each call) and returns the outputs, valid until the
-        next call."""
+    def bind(self, inputs: Sequence[Array]) -> BoundGraph:
+        """Return a call that runs once on ``inputs``, which are read at each call."""
 
     streams: int
     """How many inferences it runs at once with the most throughput: 1 where it was compiled for latency."""

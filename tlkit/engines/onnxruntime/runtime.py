@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,21 +128,31 @@ class OnnxRuntimeSession:
         self._session, self._blob, self.streams, self._held = session, blob, streams, held
         self._narrow = narrow or {}
 
-    def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
+    def bind(self, inputs: Sequence[Array]) -> BoundSession:
         """Return a call that runs on ``inputs``, which ONNX Runtime reads where they are."""
         asked = [item.name for item in self._session.get_inputs()]
         given = {name: self._narrow[name] if name in self._narrow else inputs[input_place([name])] for name in asked}
-
-        def call() -> Sequence[Array]:
-            try:
-                found: Sequence[Array] = self._session.run(None, given)
-            except Exception as error:
-                raise ExecutionError(f"ONNX Runtime stopped: {reason(error)}") from None
-            return found
-
-        return call
+        return BoundSession(self._session, given)
 
     def blob(self) -> bytes | None:
         """Return the optimized graph; None from the second time on, since it is large."""
         blob, self._blob = self._blob, None
         return blob
+
+
+class BoundSession:
+    """A run on inputs that lie where they are."""
+
+    def __init__(self, session: Any, given: Mapping[str, Array]) -> None:
+        self._session, self._given = session, given
+
+    def begin(self) -> None:
+        """Do nothing: ONNX Runtime computes in the thread that calls it."""
+
+    def __call__(self) -> Sequence[Array]:
+        """Run, and return the outputs."""
+        try:
+            found: Sequence[Array] = self._session.run(None, self._given)
+        except Exception as error:
+            raise ExecutionError(f"ONNX Runtime stopped: {reason(error)}") from None
+        return found

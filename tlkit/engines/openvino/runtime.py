@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -85,6 +85,37 @@ def _read(message: bytes, apart: Mapping[str, Array], blocked: bool) -> Any:
     return read
 
 
+class BoundRequest:
+    """An inference on inputs that lie where they are; several of them wait in OpenVINO's queue once they have begun."""
+
+    def __init__(self, compiled: Any, inputs: Sequence[Array]) -> None:
+        self._request, self._inputs, self._begun = compiled.create_infer_request(), inputs, False
+        for place, port in enumerate(compiled.inputs):
+            array = inputs[input_place(port.names)]
+            self._request.set_input_tensor(place, openvino.Tensor(array, shared_memory=True))
+        self._count = len(compiled.outputs)
+
+    def begin(self) -> None:
+        """Begin an inference; the next call waits for it."""
+        try:
+            self._request.start_async(share_inputs=True)
+        except RuntimeError as error:
+            raise ExecutionError(f"OpenVINO stopped: {last_line(error)}") from None
+        self._begun = True
+
+    def __call__(self) -> Sequence[Array]:
+        """Return the outputs. OpenVINO's ``infer`` does the same and makes a dictionary of them, which takes as long as
+        all of this."""
+        if not self._begun:
+            self.begin()
+        self._begun = False
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise ExecutionError(f"OpenVINO stopped: {last_line(error)}") from None
+        return [self._request.get_output_tensor(place).data for place in range(self._count)]
+
+
 class OpenVINOSession:
     """A compiled model."""
 
@@ -92,23 +123,9 @@ class OpenVINOSession:
         self._compiled = compiled
         self.streams: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
-    def bind(self, inputs: Sequence[Array]) -> Callable[[], Sequence[Array]]:
+    def bind(self, inputs: Sequence[Array]) -> BoundRequest:
         """Return a call that infers on ``inputs``, which share their memory with OpenVINO's tensors."""
-        request = self._compiled.create_infer_request()
-        for place, port in enumerate(self._compiled.inputs):
-            array = inputs[input_place(port.names)]
-            request.set_input_tensor(place, openvino.Tensor(array, shared_memory=True))
-        count = len(self._compiled.outputs)
-
-        def call() -> Sequence[Array]:
-            try:
-                request.infer(share_inputs=True, share_outputs=True)
-            except RuntimeError as error:
-                raise ExecutionError(f"OpenVINO stopped: {last_line(error)}") from None
-            return [request.get_output_tensor(place).data for place in range(count)]
-
-        call.held = inputs  # type: ignore[attr-defined]
-        return call
+        return BoundRequest(self._compiled, inputs)
 
     def blob(self) -> bytes | None:
         """Return the compiled model."""
