@@ -115,6 +115,8 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
+        if set(map(type, value)) == {float} and all(map(math.isfinite, value)):
+            return list(value)  # as below, at a fortieth of the cost: a thousand outputs, ten thousand times
         return [jsonable(item) for item in value]
     if hasattr(value, "tolist"):  # a numpy array or scalar, known by this so that numpy need not be imported
         return jsonable(value.tolist())

@@ -273,6 +273,8 @@ class Sample:
         (np.array([np.nan, 0.5], np.float16), ["NaN", 0.5]),
         (np.bool_(True), True),
         (Sample("s", (1.0, float("nan"))), {"name": "s", "values": [1.0, "NaN"]}),
+        ([0.5, float("inf")], [0.5, "Infinity"]),
+        ((0.5, -1e300), [0.5, -1e300]),
         ({Unit.CPU: None, 3: True}, {"cpu": None, "3": True}),
         ("\udcff", "\\udcff"),
     ],

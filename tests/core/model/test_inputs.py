@@ -234,6 +234,40 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     assert found.shape == (1, 3, 4, 6) and found[0, 0, 0, 0] == 255 and found.sum() == 255
 
 
+@pytest.mark.parametrize("turned", [None, "exif", "xmp"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_files_are_read_as_pil_reads_them(tmp_path: Path, mode: str, turned: str | None) -> None:
+    picture = Image.fromarray(RNG.integers(0, 256, (16, 24, 3), np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    given = {"exif": {"exif": exif}, "xmp": {"xmp": b'<x tiff:Orientation="6"/>'}, None: {}}[turned]
+    size = (24, 16) if turned is None else (16, 24)
+    picture.save(tmp_path / "p.jpg", progressive=mode == "L", **given)
+    with Image.open(tmp_path / "p.jpg") as opened:
+        wanted = np.asarray(opened.convert("RGB"))
+    wanted = wanted if turned is None else np.rot90(wanted, -1)
+    found = to_port(image_port(width=size[0], height=size[1]), tmp_path / "p.jpg")
+    np.testing.assert_array_equal(found[0], wanted.transpose(2, 0, 1))
+
+
+def test_jpeg_files_that_are_cut_or_claim_too_much_are_refused_without_a_warning(tmp_path: Path) -> None:
+    held = io.BytesIO()
+    _picture("RGB", 24, 16).save(held, "JPEG")
+    content = held.getvalue()
+    start = content.index(b"\xff\xc0") + 5  # height and width of the frame
+    cases = {
+        content[:-200]: "not a sound image",
+        content[:20]: "not an image",
+        content[:start] + struct.pack(">HH", 12000, 12000) + content[start + 4 :]: "12000x12000 pixels are too many",
+    }
+    for case, said in cases.items():
+        (tmp_path / "p.jpg").write_bytes(case)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UsageError, match=rf"p\.jpg: {said}"):
+                to_port(image_port(), tmp_path / "p.jpg")
+
+
 def test_postscript_is_not_run(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(tmp_path / "x.eps")
     (tmp_path / "x.eps").rename(tmp_path / "x.png")

@@ -58,7 +58,8 @@ def test_runs_one_after_another_and_at_once_give_each_its_own_answer(name: str, 
     single = [model.predict({"x": x})["y"] for x in given]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda x: model.predict({"x": x})["y"], given))
-    for found in (single, together):
+    rows = [row["y"] for row in model.predict_rows([{"x": x} for x in given])]
+    for found in (single, together, rows):
         np.testing.assert_allclose(np.stack(found), np.stack(wanted), rtol=2**-10)
 
 
@@ -95,6 +96,9 @@ def test_each_shape_has_its_graph_and_few_are_held(name: str, tmp_path: Path) ->
         x = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3) - 2
         np.testing.assert_array_equal(engine.run({"x": x})["y"], np.maximum(x, 0))
     assert len(engine._sessions) == 8
+    mixed = [np.full((rows, 3), rows - 2, np.float32) for rows in (4, 2, 4, 1)]
+    for x, row in zip(mixed, engine.run_rows([{"x": x} for x in mixed]), strict=True):
+        np.testing.assert_array_equal(row["y"], np.maximum(x, 0))
 
 
 def _engine(name: str, program: Any, path: Path) -> GraphEngine:

@@ -200,10 +200,12 @@ def _outputs(
 
 @contextmanager
 def _naming(place: Path, name: str) -> Iterator[None]:
-    """Name the file in an error of the body."""
+    """Name the file in an error of the body, unless it does so itself."""
     try:
         yield
     except TlkitError as error:
+        if error.message.startswith(str(place / name)):
+            raise
         raise type(error)(f"{place / name}: {error.message}", error.hint) from error
 
 
