@@ -4,8 +4,10 @@
 
 Runs a small network on made images (JPEG files of a folder, or encoded in a Parquet file) by ``tlkit run --jobs``, on
 this machine's processes or on a Ray cluster that is started first: one worker on its share of them, then all workers on
-all. A worker computes with one thread. Printed are both rates, what is kept of workers x one worker, whether the rows
-are the same, and of the largest worker its memory early on and at the end.
+all. A worker computes with one thread. The one worker is held to its share of the cores, as it has no more beside the
+others: otherwise two cores would run it faster than half of them do. Printed are both rates, what is kept of workers x
+one worker, the processor time that an image costs, whether the rows are the same, and what the largest worker holds as
+time goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
+import psutil
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -48,11 +51,16 @@ class Watched:
     seconds: float = 0.0
     workers: list[tuple[float, int]] = field(default_factory=list)
     head: int = 0
+    busy: float = 0.0
+    """Seconds of processor time, of the whole machine."""
 
-    def largest(self, start: float, stop: float) -> float:
-        """The most MiB that a worker held between two moments, as parts of the whole."""
-        found = [size for at, size in self.workers if start <= at / self.seconds <= stop]
-        return max(found, default=0) / 2**20
+    def largest(self) -> list[float]:
+        """The most MiB that a worker held, in each tenth of the time."""
+        tenths = [0] * 10
+        for at, size in self.workers:
+            tenth = min(9, int(10 * at / self.seconds))
+            tenths[tenth] = max(tenths[tenth], size)
+        return [size / 2**20 for size in tenths]
 
 
 def main() -> None:
@@ -77,8 +85,11 @@ def main() -> None:
         with local_cluster(options.ray, options.workers) as cluster:
             words = ["run", "net.mlpackage", "--engine", options.engine, *cluster, "--quiet", "--input"]
             _tlkit(folder, *words, "part" + ending, "--jobs", str(options.workers), "--rows", "warm.jsonl")
-            one = _watched(folder, *words, "part" + ending, "--jobs", "1", "--rows", "one.jsonl")
-            every = _watched(folder, *words, "all" + ending, "--jobs", str(options.workers), "--rows", "all.jsonl")
+            cores = sorted(os.sched_getaffinity(0))
+            held = set(cores[: max(1, len(cores) // options.workers)])
+            one = _watched(folder, held, *words, "part" + ending, "--jobs", "1", "--rows", "one.jsonl")
+            jobs = ("--jobs", str(options.workers))
+            every = _watched(folder, set(cores), *words, "all" + ending, *jobs, "--rows", "all.jsonl")
         _tell(options, share, one, every)
         same = _same(folder / "one.jsonl", folder / "all.jsonl")
         print(f"rows: {same} of one worker's {share} are the same, and in the same place")
@@ -90,8 +101,9 @@ def _tell(options: argparse.Namespace, share: int, one: Watched, every: Watched)
     print(f"{options.workers} workers: {options.images} images in {every.seconds:.1f} s, {together:.1f} a second")
     kept = together / (alone * options.workers)
     print(f"of workers x one worker: {kept:.3f}, held to at least 0.85")
-    first, last = every.largest(0.2, 0.5), every.largest(0.7, 1)
-    print(f"largest worker: {first:.0f} MiB from 20 to 50 % of the time, {last:.0f} MiB in the last 30 %")
+    each = [1e3 * found.busy / count for found, count in ((one, share), (every, options.images))]
+    print(f"processor time an image, of the whole machine: {each[0]:.2f} ms with one worker, {each[1]:.2f} ms with all")
+    print("largest worker in each tenth of the time:", *(f"{size:.0f}" for size in every.largest()), "MiB")
     print(f"command that gives out the parts: {every.head / 2**20:.0f} MiB at the most")
 
 
@@ -99,28 +111,37 @@ def _tlkit(folder: Path, *words: str) -> None:
     subprocess.run([sys.executable, "-m", "tlkit", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
-def _watched(folder: Path, *words: str) -> Watched:
-    """Run a command, and look twice a second at what workers hold; the cluster's are not below this process."""
-    found, begun = Watched(), monotonic()
+def _watched(folder: Path, cores: set[int], *words: str) -> Watched:
+    """Run a command, and look twice a second at what workers hold; the cluster's are not below this process.
+
+    Workers are held to ``cores``, and what they start after that with them.
+    """
+    found, begun, before = Watched(), monotonic(), psutil.cpu_times()
     process = subprocess.Popen([sys.executable, "-m", "tlkit", *words], cwd=folder, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         now = monotonic() - begun
-        found.workers += [(now, size) for size in _workers()]
+        for pid in _workers():
+            found.workers.append((now, _resident(pid)))
+            with suppress(OSError):
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setaffinity(int(thread.name), cores)
         found.head = max(found.head, _resident(process.pid))
         sleep(0.5)
     found.seconds = monotonic() - begun
+    after = psutil.cpu_times()
+    found.busy = after.user + after.system - before.user - before.system
     if process.returncode:
         raise SystemExit(f"tlkit {' '.join(words)}: exit code {process.returncode}")
     return found
 
 
 def _workers() -> list[int]:
-    """Return the bytes that each process of a worker holds: itself, and the fork that runs its job."""
+    """Return the processes of workers: themselves, and the forks that run their jobs."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and b"tlkit.fleet.worker" in (entry / "cmdline").read_bytes():
-                found.append(_resident(int(entry.name)))
+                found.append(int(entry.name))
     return found
 
 

@@ -31,6 +31,13 @@ def test_jobs_in_order_and_no_more_than_slots() -> None:
     assert (schedule.left, schedule.running()) == (4, 2)
 
 
+def test_a_node_that_runs_models_alike() -> None:
+    here, engines = node("here"), frozenset({"eager", "openvino"})
+    assert FleetNode("a", 1, 0, here.units, engines).like(here, "openvino")
+    assert not FleetNode("b", 1, 0, here.units, frozenset({"eager"})).like(here, "openvino")
+    assert not FleetNode("c", 1, 0, frozenset({"cpu", "gpu"}), engines).like(here, "openvino")
+
+
 def test_a_measurement_waits_until_nothing_else_runs_or_could() -> None:
     alone = Needs(alone=True)
     schedule = Schedule([job(0, alone), job(1), job(2), job(3, alone)], [node("a")])

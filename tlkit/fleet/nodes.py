@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tlkit import __version__
+from tlkit.core.model.engines import ENGINES
 from tlkit.fleet.schedule import FleetNode
 from tlkit.host.machine import describe_machine, gpu_expected, is_mac
 
@@ -22,13 +23,14 @@ def about() -> dict[str, Any]:
         "cores": machine.cores,
         "memory": machine.memory or 0,
         "units": units,
+        "engines": [mode for kind in ENGINES if kind.available() for mode in kind.modes],
         "os": machine.os,
     }
 
 
 def node_of(name: str, found: dict[str, Any], slots: int) -> FleetNode:
     """Return the node that :func:`about` described."""
-    return FleetNode(name, slots, int(found["memory"] * SHARE), frozenset(found["units"]))
+    return FleetNode(name, slots, int(found["memory"] * SHARE), frozenset(found["units"]), frozenset(found["engines"]))
 
 
 def this_node(slots: int) -> FleetNode:

@@ -19,15 +19,23 @@ MOST_DEATHS = 3
 
 @dataclass
 class FleetNode:
-    """A machine: ``slots`` jobs at a time, ``memory`` in bytes for all of them, and the compute ``units`` it has."""
+    """A machine: ``slots`` jobs at a time, ``memory`` in bytes for all of them, and the compute ``units`` it has.
+
+    ``engines`` are the words of ``--engine`` that it knows.
+    """
 
     name: str
     slots: int
     memory: int = 0
     units: frozenset[str] = frozenset()
+    engines: frozenset[str] = frozenset()
     running: dict[str, FleetJob] = field(default_factory=dict)
     used: int = 0
     alone: bool = False
+
+    def like(self, other: FleetNode, engine: str) -> bool:
+        """Whether models run by ``engine`` here as they would on ``other``."""
+        return self.units == other.units and engine in self.engines
 
     def could_take(self, needs: Needs) -> bool:
         """Whether the machine has what a job needs, busy or not."""

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.formats import packages
 from tlkit.core.model.load import load_model
 from tlkit.core.run.data.samples import FolderSet
-from tlkit.core.run.folder import FolderRow, run_samples
+from tlkit.core.run.folder import FolderRow, engine_for, run_samples
 from tlkit.errors import LoadError, UsageError
 
 
@@ -30,6 +30,24 @@ def images(tmp_path: Path) -> Path:
     (folder / ".hidden").write_text("not an image")
     (folder / "inner").mkdir()
     return folder
+
+
+def test_one_engine_for_all_parts(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, data = packages.classifier(tmp_path / "net.mlpackage"), FolderSet(images, "image")
+    # Few are run by PyTorch first; and who names an engine has chosen.
+    assert engine_for(load_model(path, streams=0), data, {}) is None
+    monkeypatch.setattr("tlkit.core.run.folder._MANY", 3)
+    assert engine_for(load_model(path, engine="eager", streams=0), data, {}) is None
+    chosen = engine_for(load_model(path, streams=0), data, {})
+    assert chosen in ("eager", "openvino", "onnxruntime")
+    part = run_samples(load_model(path, engine=chosen, streams=0), data, {}, part="2/2")
+    assert (
+        part.ran.partition(",")[0]
+        == {"eager": "PyTorch", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[chosen]
+    )
+    (images / "a.png").write_text("not an image")
+    with pytest.raises(UsageError, match=r"^[^:]*a\.png: not an image"):
+        engine_for(load_model(path, streams=0), data, {})
 
 
 @pytest.mark.parametrize(("engine", "streams"), [("eager", 0), ("auto", 1), ("onnxruntime", 3)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from tlkit.errors import ExecutionError, UsageError
 from tlkit.words import jsonable
 
 if TYPE_CHECKING:
+    from tlkit.core.model.load import Model
     from tlkit.core.run.data.sample import SampleSet
     from tlkit.core.run.folder import FolderResult, FolderRow
     from tlkit.core.run.run import OutputSummary
@@ -57,18 +58,12 @@ def run_many(sink: output.Sink, model: str, settings: Mapping[str, Any], given: 
 
 def _here(sink: output.Sink, model: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Run all samples, or the part that was asked for, in this process."""
-    from tlkit.core.model.custom import customs
     from tlkit.core.model.engines import NOT_FAITHFUL
-    from tlkit.core.model.load import load_model
-    from tlkit.core.model.values import collect
     from tlkit.core.run.folder import run_samples
 
-    loaded = load_model(model, custom=customs(given.get("custom") or ()), streams=0, **settings)
-    data, texts = _samples(loaded.inputs, given["inputs"])
+    loaded, data, others = _opened(sink.note, model, settings, given)
     if settings["precision"] == "bf16":
         sink.note(NOT_FAITHFUL)
-    rest = tuple(spec for spec in loaded.inputs if spec.name not in data.inputs)
-    others = collect(rest, texts, (), given.get("seed", 0), sink.note, loaded.stored) if rest else {}
     goal, force, rows = given.get("save_outputs"), bool(given.get("force")), given.get("rows")
     with sink.progress(f"running {model}") as bar, slow_work(bar, f"running {model}"), _rows_file(rows, force) as file:
 
@@ -93,6 +88,20 @@ def _here(sink: output.Sink, model: str, settings: Mapping[str, Any], given: Map
     for remark in remarks():
         sink.note(remark)
     sink.debug(f"ran by {result.ran}")
+
+
+def _opened(
+    say: Callable[[str], None], model: str, settings: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[Model, SampleSet, dict[str, Any]]:
+    """Return the model, made ready for many inferences, the data set, and the values of the other inputs."""
+    from tlkit.core.model.custom import customs
+    from tlkit.core.model.load import load_model
+    from tlkit.core.model.values import collect
+
+    loaded = load_model(model, custom=customs(given.get("custom") or ()), streams=0, **settings)
+    data, texts = _samples(loaded.inputs, given["inputs"])
+    rest = tuple(spec for spec in loaded.inputs if spec.name not in data.inputs)
+    return loaded, data, collect(rest, texts, (), given.get("seed", 0), say, loaded.stored) if rest else {}
 
 
 def _samples(ports: Sequence[Any], texts: Sequence[str]) -> tuple[SampleSet, list[str]]:
@@ -132,13 +141,12 @@ def _tell_end(sink: output.Sink, result: FolderResult, goal: str | None, rows: s
 def _in_parts(sink: output.Sink, model: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Run the set in parts, side by side; then tell their rows and join their outputs, in the samples' order."""
     from tlkit.cli.many.side_by_side import executor_for, run_side_by_side
-    from tlkit.core.model.custom import customs
-    from tlkit.core.model.load import load_model
     from tlkit.core.run.data.outputs import outputs_goal
+    from tlkit.core.run.folder import engine_for
+    from tlkit.fleet.nodes import this_node
     from tlkit.host.staging import prepare, staged_set
 
-    loaded = load_model(model, custom=customs(given.get("custom") or ()), **settings)
-    data, _ = _samples(loaded.inputs, given["inputs"])
+    loaded, data, others = _opened(sink.note, model, settings, given)
     force, save = bool(given.get("force")), given.get("save_outputs")
     goals = [] if save is None else [outputs_goal(save)]
     for item in goals:
@@ -149,6 +157,11 @@ def _in_parts(sink: output.Sink, model: str, settings: Mapping[str, Any], given:
         folder = Path(name).resolve()
         executor = executor_for(given.get("jobs", 0), given.get("cluster"))
         try:
+            # Before any worker runs, beside which a trial of engines would not be fair.
+            engine = engine_for(loaded, data, others)
+            del loaded, others
+            if engine and all(node.like(this_node(1), engine) for node in executor.nodes):
+                given = {**given, "engine": engine}
             parts = _parts(data.count, sum(node.slots for node in executor.nodes))
             jobs = [_job(model, given, folder, part, parts, bool(save)) for part in range(1, parts + 1)]
             result = run_side_by_side(sink, jobs, executor)

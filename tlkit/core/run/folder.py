@@ -101,6 +101,25 @@ def run_samples(
     return FolderResult(str(model.path), str(data.place), stop - start, perf_counter() - begun, ran_by(model))
 
 
+def engine_for(model: Model, data: SampleSet, others: Mapping[str, Any]) -> str | None:
+    """Return what ``--engine auto`` runs these samples by, so that parts of them can all be run by the same one.
+
+    A trial for each part would cost as much as hundreds of inferences, and engines round differently.
+
+    Compiles as :func:`run_samples` does. None where nothing is chosen once: of few samples, and where their shapes
+    differ, of which an engine may refuse some.
+    """
+    if data.count < _MANY or model.info.states or any(spec.flexible for spec in model.inputs):
+        return None
+    engine: Any = model.engine
+    if not hasattr(engine, "chosen"):
+        return None
+    (sample,) = data.samples(0, 1)
+    with _naming(data.place, sample.name):
+        model.streams({**others, **sample.values})
+    return str(engine.chosen)
+
+
 def _in_order(
     model: Model, samples: Iterator[Sample], others: Mapping[str, Any], place: Path, many: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -119,6 +119,11 @@ class AutoEngine:
             self._next(engine, error)
             return 1
 
+    @property
+    def chosen(self) -> str:
+        """What runs the model now, as ``--engine`` names it."""
+        return self._kind.name if self._kind else "eager"
+
     def _engine(self, arrays: Mapping[str, Any], pays: bool) -> Engine:
         """Return the engine for an inference; ``pays`` says that compiling is worth it."""
         if pays and self._unchosen:
