@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlkit.words import BYTES, byte_text, count_text, macs_text, one, quantity
+from tlkit.words import BYTES, byte_text, count_text, macs_text, number_of, one, quantity
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,10 @@ def test_bytes_have_three_figures_and_decimal_units(count: int | None, text: str
 @pytest.mark.parametrize(("count", "text"), [(7, "7"), (999, "999"), (25_557_032, "25.6M"), (1_236_000_000, "1.24B")])
 def test_counts_have_three_figures(count: int, text: str) -> None:
     assert count_text(count) == text
+
+
+def test_a_noun_takes_an_s_where_it_is_not_one() -> None:
+    assert [number_of(count, "job") for count in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
 
 
 @pytest.mark.parametrize(

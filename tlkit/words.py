@@ -39,6 +39,15 @@ def one(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a count and its noun, which takes an s where it is not one.
+
+    >>> number_of(1, "job"), number_of(2000, "job")
+    ('1 job', '2000 jobs')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def count_text(count: int) -> str:
     """Return a count in three significant figures: ``268M``, ``1.24B``."""
     return _scaled(count, ("", "k", "M", "B", "T"))

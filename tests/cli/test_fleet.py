@@ -104,6 +104,14 @@ def test_mistakes_are_one_line_before_anything_starts(tlkit: Shell, zoo: Path) -
         ({"verb": "bench", "options": {"iterations": 0}}, "bench --iterations: 0 is not in the range"),
         ({"verb": "inspect", "arguments": ["{model}", "--tensor"]}, "inspect has no option --tensor; --tensors is one"),
         ({"verb": "inspect", "arguments": ["{model}", "--depth"]}, "inspect --depth: "),  # --json is not a depth
+        (
+            {"verb": "bench", "matrix": {"units": ["cpu", "nep"]}},
+            "bench --units: unknown unit 'nep'; units are all, cpu",
+        ),
+        ({"verb": "run", "options": {"engine": "opnvino"}}, "run --engine: 'opnvino' is not one of auto, eager"),
+        ({"verb": "edit", "options": {"target": "iOS99"}}, "edit --target: unknown target 'iOS99'; targets are"),
+        ({"verb": "inspect", "options": {"chip": "m99"}}, "inspect --chip: unknown chip 'm99'; chips are"),
+        ({"verb": "compare", "options": {"precision": "f16,f23"}}, "compare --precision: 'f23' is not one of f16, f32"),
         ({"verb": "inspect", "option": {}}, "there is no such key; 'options' is one"),
     ],
 )
@@ -119,13 +127,26 @@ def test_a_command_s_typo_is_told_before_any_job_starts(
 
 def test_options_that_commands_take_pass(tlkit: Shell, zoo: Path) -> None:
     jobs = [
-        {"verb": "bench", "options": {"n": 3, "per_op": True, "no-cache": True, "input": ["x=zeros", "x=random"]}},
+        {
+            "verb": "bench",
+            "options": {
+                "n": 3,
+                "units": "all,cpu_and_ne",
+                "per_op": True,
+                "no-cache": True,
+                "input": ["x=zeros", "x=random"],
+            },
+        },
         {
             "verb": "run",
-            "options": {"seed": -1, "precision": "f32"},
+            "options": {"seed": -1, "precision": "f32", "chip": "M4 Pro"},
             "arguments": ["{model}", "--input=x=zeros", "-vv"],
         },
-        {"verb": "compare", "arguments": ["{model}", "zoo/two.mlpackage"], "options": {"min-cosine": 0.9}},
+        {
+            "verb": "compare",
+            "arguments": ["{model}", "zoo/two.mlpackage"],
+            "options": {"min-cosine": 0.9, "precision": "f16,f32"},
+        },
     ]
     plan = zoo.with_suffix(".json")
     plan.write_text(json.dumps({"model": [{"path": "zoo/one.mlpackage"}], "job": jobs}))

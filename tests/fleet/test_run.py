@@ -146,7 +146,7 @@ def _runs(child: str) -> bool:
 def test_a_job_that_no_node_can_take_is_said_before_any_starts(executor: LocalExecutor, tmp_path: Path) -> None:
     log = tmp_path / "log"
     jobs = [job(0, "note", log, 0), job(1, "note", log, 1, needs=Needs("ane"))]
-    with pytest.raises(UnavailableError, match="no node has the unit ane, which 1 jobs need"):
+    with pytest.raises(UnavailableError, match="no node has the unit ane, which 1 job cannot do without"):
         ran(jobs, executor, tmp_path / "journal")
     assert not log.exists()
 

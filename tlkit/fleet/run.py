@@ -12,6 +12,7 @@ from tlkit.fleet.executor import Ended, Executor
 from tlkit.fleet.job import FleetJob, JobOutcome
 from tlkit.fleet.journal import Journal, outcome_facts
 from tlkit.fleet.schedule import MOST_DEATHS, Schedule
+from tlkit.words import number_of
 
 _SOON = 0.02
 """Seconds until the next look at the disk while it is being waited for."""
@@ -103,7 +104,7 @@ def run_fleet(
         needs = hopeless[0].needs
         what = f"the unit {needs.unit}" if needs.unit else f"{needs.memory} bytes of memory"
         hint = "tlkit fleet --dry-run lists them"
-        raise UnavailableError(f"no node has {what}, which {len(hopeless)} jobs need", hint)
+        raise UnavailableError(f"no node has {what}, which {number_of(len(hopeless), 'job')} cannot do without", hint)
 
     def tell(items: Sequence[Ended]) -> None:
         for item in items:

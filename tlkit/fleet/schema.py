@@ -89,6 +89,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "array": (list,),
     "object": (dict,),
 }
+_CALLED = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 def check(value: Any, schema: Mapping[str, Any] = PLAN, where: str = "") -> str:
@@ -99,10 +107,10 @@ def check(value: Any, schema: Mapping[str, Any] = PLAN, where: str = "") -> str:
     if "enum" in schema:
         if value in schema["enum"]:
             return ""
-        return f"{where}: {value!r:.60} is none of {', '.join(schema['enum'])}"
+        return f"{where}: {value!r:.60} is not one of {', '.join(schema['enum'])}"
     kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     if not any(_is_a(value, kind) for kind in kinds):
-        return f"{where or 'the plan'}: {value!r:.60} is not {' or '.join(kinds)}"
+        return f"{where or 'the plan'}: {value!r:.60} is not {' or '.join(map(_CALLED.__getitem__, kinds))}"
     if isinstance(value, dict):
         return _check_object(value, schema, where)
     if isinstance(value, list):

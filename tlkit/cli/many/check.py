@@ -1,12 +1,14 @@
 """Whether the commands of a plan are what their subcommands take: options that exist, with values of their types.
 
-Looked at before any job starts; what a command checks itself (a file, a unit that is not here) is its job's to tell.
+Looked at before any job starts; what depends on the model or the node (a file, a unit that is not there) is its job's
+to tell.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.main import get_command
 
+from tlkit.core.convert.tools.targets import choose_target
 from tlkit.errors import UsageError
+from tlkit.placement.facts import chip_named
+from tlkit.types import Unit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,4 +72,32 @@ def _wrong(known: Mapping[str, Any], flag: str, value: str | None) -> str:
         option.type.convert(value, option, None)
     except Exception as error:  # Typer's own kind, which has no name outside of it
         return f"{flag}: {str(getattr(error, 'message', error)).rstrip('.')}"
+    return _unknown(flag, option.metavar or "", value)
+
+
+def _unknown(flag: str, metavar: str, value: str) -> str:
+    """Return what is wrong with a value of which only some words are right, as its metavar says; or nothing.
+
+    Words between bars are all that there are, with ``[,...]`` behind them in a list; units, chips and systems are those
+    of their tables.
+    """
+    if found := _WORDS.fullmatch(metavar):
+        words, parts = found[1].split("|"), value.split(",") if found[2] else [value]
+        other = next((part for part in parts if part not in words), None)
+        return "" if other is None else f"{flag}: '{other}' is not one of {', '.join(words)}"
+    if (parse := _TABLES.get(metavar)) is not None:
+        try:
+            for part in value.split(","):
+                parse(part)
+        except UsageError as error:
+            return f"{flag}: {error.message}; {error.hint}"
     return ""
+
+
+_WORDS = re.compile(r"([a-z0-9.]+(?:\|[a-z0-9.]+)+)(\[,\.\.\.\])?")
+_TABLES: dict[str, Callable[[str], object]] = {
+    "UNIT": Unit.parse,
+    "UNITS": Unit.parse,
+    "CHIP": chip_named,
+    "OS": choose_target,
+}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.cli.sink.formats import JUnitCase, csv_text, junit_text, markdown, markdown_table
 from tlkit.cli.sink.stream import escaped
 from tlkit.cli.views.bench.matrix import MatrixFigure, unit_of
-from tlkit.words import jsonable
+from tlkit.words import jsonable, number_of
 
 if TYPE_CHECKING:
     from tlkit.fleet.job import FleetJob
@@ -87,7 +87,7 @@ def md(result: FleetResult) -> str:
         chosen = [job.settings.get(name, "-") for name in settings]
         rows.append([job.settings["model"], job.verb, *chosen, result.status(job), seconds, answer])
     lines = markdown_table(["model", "job", *settings, "status", "seconds", "answer"], rows)
-    said = [f"{len(jobs)} jobs: {counted(result)}", *more(jobs)]
+    said = [f"{number_of(len(jobs), 'job')}: {counted(result)}", *more(jobs)]
     return "\n".join([*lines, "", *map(markdown, said)]) + "\n"
 
 

@@ -10,6 +10,7 @@ from tlkit.cli.sink.template import Cell, Table, render
 from tlkit.cli.views.bench.matrix import matrix
 from tlkit.cli.views.fleet.formats import measured
 from tlkit.cli.views.fleet.table import columns, counted, told
+from tlkit.words import number_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ def page(title: str, result: FleetResult, journal: Path) -> str:
     return render(
         "fleet.html",
         title=f"{title}: tlkit fleet",
-        head=f"{title}: {len(result.jobs)} jobs,",
+        head=f"{title}: {number_of(len(result.jobs), 'job')},",
         counted=counted(result),
         kind="poor" if result.exit_code else "good",
         facts=f"journal: {journal}; {seconds:.0f} s of jobs; tlkit {__version__}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.words import byte_text
+from tlkit.words import byte_text, number_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +43,7 @@ def planned(jobs: Sequence[FleetJob]) -> RenderableType:
         needs = [job.needs.unit, byte_text(job.needs.memory) if job.needs.memory else "", "alone" * job.needs.alone]
         needs += [f"at most {job.timeout:g} s"] if job.timeout else []
         table.add_row(job.settings["model"], job.verb, *_settings(jobs, job), ", ".join(filter(None, needs)) or "-")
-    return _group(table, [f"{len(jobs)} jobs", *more(jobs)])
+    return _group(table, [number_of(len(jobs), "job"), *more(jobs)])
 
 
 def document(result: FleetResult, journal: Path) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def table(result: FleetResult, journal: Path) -> RenderableType:
             job.settings["model"], job.verb, *_settings(jobs, job), Text(status, _STYLES[status]), seconds, said
         )
     before = f" ({result.tally.before} of them before)" if result.tally.before else ""
-    return _group(shown, [f"{len(jobs)} jobs: {counted(result)}{before}; journal: {journal}", *more(jobs)])
+    return _group(shown, [f"{number_of(len(jobs), 'job')}: {counted(result)}{before}; journal: {journal}", *more(jobs)])
 
 
 def counted(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> str:
