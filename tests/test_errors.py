@@ -34,6 +34,14 @@ RuntimeError: mat1 and mat2 shapes cannot be multiplied
         (AssertionError(), "AssertionError"),
         (MemoryError(), "not enough memory"),
         (MemoryError("Unable to allocate 4 GiB"), "not enough memory: Unable to allocate 4 GiB"),
+        (
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+            "not enough memory: CUDA error: out of memory",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "not enough memory: CUBLAS_STATUS_ALLOC_FAILED",
+        ),
         (RecursionError("maximum recursion depth exceeded"), "it is nested too deeply"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), "No space left on device"),
         (OSError("a pipe"), "a pipe"),

@@ -15,7 +15,11 @@ from contextlib import contextmanager
 _BREAKS = r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*"  # every line end of str.splitlines, with the blanks around it
 NO_MEMORY = "not enough memory"
 """How what :func:`reason` says of memory that ran out begins."""
-_ALLOCATOR = r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)"
+_ALLOCATOR = (
+    r"DefaultCPUAllocator: can't allocate memory: (you tried to allocate \d+ bytes)"
+    # What CUDA and its libraries say where not even they have room to begin; torch's own class is not raised then.
+    r"|(CUDA error: out of memory|(?:CUBLAS|CUDNN)_STATUS_ALLOC_FAILED)"
+)
 _SCRIPT = "Traceback of TorchScript"
 _RAISED = r"^(?:builtins\.)?\w+(?:Error|Exception): "  # how TorchScript's last line names an exception
 _LONGEST = 1000  # characters of a message, which may quote names from a file that are as long as the file
@@ -130,7 +134,7 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
     refused = re.search(_ALLOCATOR, text)
     # torch's own class is recognised by name, so that torch need not be imported.
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
-        return one_line(f"{NO_MEMORY}: {refused[1] if refused else text}").rstrip(": ")
+        return one_line(f"{NO_MEMORY}: {refused[1] or refused[2] if refused else text}").rstrip(": ")
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:

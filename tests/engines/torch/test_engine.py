@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.mil.programs import call, function, tensor
-from tlkit.engines.torch.device import device_for
+from tlkit.engines.torch.device import device_for, enough_memory
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.errors import ExecutionError, LoadError, UnavailableError
 from tlkit.mil.program import Function
@@ -109,3 +109,21 @@ def test_the_neural_engine_is_not_here() -> None:
 def test_no_gpu_is_said() -> None:
     with pytest.raises(UnavailableError, match="GPU"):
         device_for(Unit.GPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_full_gpu_is_told_as_that_and_other_errors_are_not(error: RuntimeError) -> None:
+    gpu = torch.device("cuda")  # a name only
+    said = "the GPU is too small for this model: not enough memory"
+    with pytest.raises(ExecutionError, match=said) as caught, enough_memory(gpu):
+        raise error
+    assert "--units cpu" in caught.value.hint
+    with pytest.raises(RuntimeError, match="sizes"), enough_memory(gpu):
+        raise RuntimeError("sizes do not match")

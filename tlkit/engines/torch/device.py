@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from tlkit.errors import ExecutionError, UnavailableError, reason
+from tlkit.errors import NO_MEMORY, ExecutionError, UnavailableError, reason
 from tlkit.mil.ops.kit import narrow
 from tlkit.types import Unit
 
@@ -36,7 +36,10 @@ def enough_memory(device: torch.device) -> Iterator[None]:
     """Turn what PyTorch raises in the body where ``device`` has too little memory into an ExecutionError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        gpu_libraries = device.type != "cpu" and reason(error).startswith(NO_MEMORY)
+        if not (isinstance(error, torch.OutOfMemoryError) or gpu_libraries):
+            raise
         hint = "give smaller inputs, free some of it, or use --units cpu"
         title = "GPU" if device.type != "cpu" else "machine"
         raise ExecutionError(f"the {title} is too small for this model: {reason(error)}", hint) from error

@@ -166,7 +166,8 @@ class TorchEngine:
         said = budget.over(math.prod(fixed(kind)), budget.warranted(self._stored))
         if said:
             raise LoadError(f"a state has {said[0]}", said[1])
-        return torch.zeros(fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
+        with enough_memory(self.device):
+            return torch.zeros(fixed(kind), dtype=ops.CARRIERS[kind.dtype], device=self.device)
 
     def bind(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], state: State | None = None
@@ -241,7 +242,7 @@ class TorchEngine:
         """Run once, operation by operation, showing each to ``seen``; return :meth:`run`'s outputs, None if stopped."""
         tracker = Tracker(self.module, seen, rounded=self._rounding)
         try:
-            with torch.inference_mode(), self._guarded(arrays):
+            with torch.inference_mode(), self._guarded(arrays), enough_memory(self.device):
                 return self._named(tracker.run(*self.operands(arrays, state)))
         except Stopped:
             return None
@@ -263,7 +264,7 @@ class TorchEngine:
         """Run once, operation by operation; return :meth:`run`'s outputs and the first operation that strays."""
         finder = Finder(self.module, rounded=self._rounding)
         try:
-            with torch.inference_mode(), self._guarded(arrays):
+            with torch.inference_mode(), self._guarded(arrays), enough_memory(self.device):
                 return self._named(finder.run(*self.operands(arrays, state))), finder.stray
         except TooLargeError as error:
             raise ExecutionError(f"{finder.where()}: {error.message}", error.hint) from error
