@@ -280,8 +280,8 @@ def summarize(spec: TensorSpec, value: Any) -> OutputSummary:
         return OutputSummary(spec.name, "sequence", spec.dtype, (len(value),), values=value)
     array = np.asarray(value)
     flat = array.astype(np.float64).ravel()
-    finite = flat[np.isfinite(flat)]
-    nan, inf = _strays(flat)
+    sound = np.isfinite(flat)
+    finite, (nan, inf) = (flat, (0, 0)) if sound.all() else (flat[sound], _strays(flat))
     low, high, mean = (float(finite.min()), float(finite.max()), float(finite.mean())) if finite.size else (None,) * 3
     return OutputSummary(
         spec.name,
