@@ -16,7 +16,7 @@ import tlkit
 from fixtures.strays import INPUTS, WIDTH, Mask, Overflow, Strays
 from tlkit.core.judge.bisect import find
 from tlkit.core.judge.compare import compare
-from tlkit.core.judge.inner import InnerValue, Inside, measured
+from tlkit.core.judge.inner import InnerValue, Inside, aligned, measured
 from tlkit.core.judge.matching import match
 
 
@@ -73,6 +73,59 @@ def test_a_number_that_another_operation_has_is_no_match() -> None:
     )  # fmt: skip
     b = inside(value("p", "conv", ("x",), X), value("var_7", "mul", ("p",), Y), value("y", "add", ("var_7",), -Z))
     assert match(a, b, {"y": "y"}) == {"y": "y", "p": "p", "var_7": "var_9"}
+
+
+def test_a_neighbour_of_the_same_kind_is_no_match_where_another_is_equal() -> None:
+    """Two factors of one value, numbered otherwise by each conversion: the values say which is which."""
+    a = inside(
+        value("var_5", "mul", ("x",), X), value("var_6", "mul", ("x",), 3 * X), value("y", "add", ("var_5", "var_6"), Z)
+    )
+    b = inside(
+        value("var_6", "mul", ("x",), X), value("var_7", "mul", ("x",), 3 * X), value("y", "add", ("var_6", "var_7"), Z)
+    )
+    assert match(a, b, {"y": "y"}) == {"y": "y", "var_6": "var_5", "var_7": "var_6"}
+
+
+def test_a_value_whose_axes_are_in_another_order_is_compared_by_them() -> None:
+    """coremltools moves transposes; a square one has the same shape either way."""
+    for shape in ((2, 3, 4), (1, 6, 6)):
+        array = RNG.standard_normal(shape)
+        one, other = value("p", "mul", ("x",), array), value("p", "mul", ("x",), array.transpose(0, 2, 1) + 1e-4)
+        pair = aligned(one, other)
+        assert pair is not None and np.abs(pair[0] - pair[1]).max() < 2e-4
+        a, b = inside(one, value("y", "exp", ("p",), Y)), inside(other, value("y", "exp", ("p",), -Y))
+        found = find(a, b, match(a, b, {"y": "y"}), ["y"], 26, half=True)
+        assert found.first is not None and found.first.operation == "y" and found.others == ()
+    # Too little is kept of a large one to turn it.
+    large, turned = RNG.standard_normal((50, 60)), RNG.standard_normal((60, 50))
+    assert aligned(value("p", "mul", (), large), value("p", "mul", (), turned)) is None
+
+
+def test_what_is_kept_of_a_large_value_belongs_together_whatever_the_room() -> None:
+    array = RNG.standard_normal(5000).astype(np.float32)
+    few, more = (measured("p", "p", "mul", (), array, most) for most in (100, 1500))
+    pair = aligned(few, more)
+    assert pair is not None and pair[0].size > 50 and np.array_equal(*pair)
+
+
+def test_a_loss_in_one_operation_counts_before_later_roundings() -> None:
+    """30 dB lost at once are a fault although f16 is allowed 26; slow losses are none where the outputs agree."""
+
+    def noisy(array: np.ndarray, db: float) -> np.ndarray:
+        return array + RNG.standard_normal(array.shape) * 10 ** (-db / 20)
+
+    a = inside(value("p", "mul", ("x",), X), value("q", "sub", ("p",), Y), value("y", "exp", ("q",), Z))
+    b = inside(
+        value("p", "mul", ("x",), noisy(X, 60)), value("q", "sub", ("p",), noisy(Y, 32)), value("y", "exp", ("q",), -Z)
+    )
+    found = find(a, b, {name: name for name in a.values}, ["y"], 26, half=True)
+    assert found.first is not None and found.first.operation == "q"
+    b = inside(
+        value("p", "mul", ("x",), noisy(X, 60)), value("q", "sub", ("p",), noisy(Y, 50)),
+        value("y", "exp", ("q",), noisy(Z, 45)),
+    )  # fmt: skip
+    found = find(a, b, {name: name for name in a.values}, ["y"], 55, half=True, passed=True)
+    assert found.first is None and "no operation loses much" in found.said
 
 
 def test_projections_of_one_value_are_matched_in_order_unless_their_values_contradict() -> None:

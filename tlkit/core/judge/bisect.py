@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlkit.core.compare.difference import snr_db
-from tlkit.core.judge.inner import InnerValue, Inside
+from tlkit.core.judge.inner import InnerValue, Inside, aligned
 from tlkit.core.judge.inside import inside_of
 from tlkit.core.judge.matching import match
 from tlkit.core.judge.reasons import why
@@ -137,7 +137,9 @@ def bisect_sides(pair: TwoSides, case: Case, compared: Judgement) -> Bisection:
     found = replace(find(a, b, matched, failing, limit, half=half, passed=passed), case=case.name)
     if own is None or exact is None or own.first is None:
         return found if own is None or found.first is not None else own
-    if _explained(a, b, exact, outputs, limit) or _near(b, found, own.first):
+    order = list(b.values)
+    first = found.first is None or order.index(own.first.value) < order.index(found.first.value)
+    if first or _explained(a, b, exact, outputs, limit) or _near(b, found, own.first):
         place = own.first.place or _place(a, matched, own.first.value)
         return replace(own, first=replace(own.first, place=place))
     return found
@@ -288,9 +290,10 @@ def _nearest(b: Inside, strays: Mapping[str, object], name: str) -> tuple[list[s
 
 def _distance(one: InnerValue, other: InnerValue) -> float:
     """Return the signal to noise of ``other`` beside ``one``, in dB, over elements that are finite in both."""
-    if one.taken.size != other.taken.size:
+    pair = aligned(one, other)
+    if pair is None:
         return np.inf if one.finite == other.finite else -np.inf
-    r, a = one.taken.astype(np.float64), other.taken.astype(np.float64)
+    r, a = pair
     both = np.isfinite(r) & np.isfinite(a)
     return snr_db(r[both], a[both]) if both.any() else np.inf
 
@@ -299,7 +302,8 @@ def _strays(one: InnerValue, other: InnerValue, apart: float, limit: float) -> b
     if (one.nan, one.inf) != (other.nan, other.inf):
         return True
     if other.kind in "iub" and one.kind in "iub":
-        return bool(np.mean(one.taken == other.taken) < 0.99) if one.taken.size == other.taken.size else False
+        pair = aligned(one, other)
+        return pair is not None and bool(np.mean(pair[0] == pair[1]) < 0.99)
     # What is about zero on both sides has no signal to be compared with.
     if max(one.largest, other.largest) < 1e-30:
         return False

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.core.compare.difference import snr_db
 from tlkit.core.convert.tools.kit.reading import plain_name
 
 Array = NDArray[Any]
@@ -82,10 +84,18 @@ class Inside:
 
 
 def taken(array: Array, most: int) -> Array:
-    """Return at most ``most`` elements, evenly taken: of two arrays of one size those of the same places."""
+    """Return at most ``most`` elements, evenly taken: of two arrays of one size those of the same places, or some of
+    them."""
     flat = np.ravel(array)
-    step = max(1, -(-flat.size // most))
-    return np.array(flat[::step])
+    return np.array(flat[:: _step(flat.size, most)])
+
+
+def _step(size: int, most: int) -> int:
+    """Return the power of two that leaves ``most`` of ``size`` elements: what a large one takes, smaller ones take."""
+    step = 1
+    while -(-size // step) > most:
+        step *= 2
+    return step
 
 
 def measured(
@@ -99,6 +109,42 @@ def measured(
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     found = taken(array, most)
     return InnerValue(name, operation, kind, inputs, array.shape, array.dtype.kind, found, low, high, nan, inf, **more)
+
+
+def aligned(one: InnerValue, other: InnerValue) -> tuple[Array, Array] | None:
+    """Return the elements of both that belong together, in the order of ``one``, in f64; None where that is unknown.
+
+    Converters move transposes, so that one value may have its axes in another order on each side: of one shape, or of
+    two. Which order it is, the values say.
+    """
+    given, found = np.asarray(one.taken, np.float64), np.asarray(other.taken, np.float64)
+    if one.size != other.size:
+        return None
+    few = min(given.size, found.size)
+    given, found = given[:: _step(given.size, few)], found[:: _step(found.size, few)]
+    shape, wanted = _without_ones(other.shape), _without_ones(one.shape)
+    turned = shape != wanted and sorted(shape) == sorted(wanted)
+    straight = -np.inf if turned else _alike(given, found)
+    if straight >= _ALIKE_DB or len(shape) < 2 or sorted(shape) != sorted(wanted) or len(shape) > _RANK:
+        return given, found
+    if few != one.size:
+        return None if turned else (given, found)
+    whole = found.reshape(shape)
+    axes = [item for item in permutations(range(len(shape))) if tuple(shape[axis] for axis in item) == wanted]
+    best = max((whole.transpose(item).reshape(-1) for item in axes), key=lambda item: _alike(given, item))
+    return given, best if turned or _alike(given, best) > straight + _BETTER_DB else found
+
+
+_ALIKE_DB, _BETTER_DB, _RANK = 26.0, 20.0, 5
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length != 1)
+
+
+def _alike(one: Array, other: Array) -> float:
+    both = np.isfinite(one) & np.isfinite(other)
+    return snr_db(one[both], other[both]) if both.any() else -np.inf
 
 
 def room(count: int) -> int:

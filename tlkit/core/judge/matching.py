@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tlkit.core.compare.difference import snr_db
-from tlkit.core.judge.inner import InnerValue, Inside
+from tlkit.core.judge.inner import InnerValue, Inside, aligned
 
 _KINDS = (
     ("linear", "addmm", "gemm", "matmul", "mm", "bmm", "einsum", "baddbmm"),
@@ -67,7 +67,8 @@ def match(a: Inside, b: Inside, outputs: Mapping[str, str]) -> dict[str, str]:
         _by_value(a, b, found)
         if len(found) == before:
             break
-    return found
+    # Of two layouts of a large value too little is kept to tell how they belong together.
+    return {name: other for name, other in found.items() if aligned(a.values[other], b.values[name]) is not None}
 
 
 _ROUNDS = 4
@@ -107,10 +108,11 @@ def _consistent(a: Inside, b: Inside, one: str, other: str, found: Mapping[str, 
 
 def _close(one: InnerValue, other: InnerValue) -> bool:
     """Whether nothing speaks against two values being one: not finite, of which too little is left, or alike."""
-    if not (one.finite and other.finite) or one.taken.size != other.taken.size:
+    pair = aligned(one, other)
+    if not (one.finite and other.finite) or pair is None:
         return True
     with np.errstate(all="ignore"):
-        return snr_db(one.taken, other.taken) >= _EQUAL_DB
+        return snr_db(*pair) >= _EQUAL_DB
 
 
 def _by_structure(a: Inside, b: Inside, found: dict[str, str]) -> None:
@@ -168,10 +170,11 @@ def _same(one: InnerValue, other: InnerValue) -> bool:
 
 def _plausible(one: InnerValue, other: InnerValue) -> bool:
     """Whether two values may be one: they are alike, or one of them is no number any more."""
-    if not (one.finite and other.finite) or one.taken.size != other.taken.size:
+    pair = aligned(one, other)
+    if not (one.finite and other.finite) or pair is None:
         return True
     with np.errstate(all="ignore"):
-        return snr_db(one.taken, other.taken) > 0
+        return snr_db(*pair) > 0
 
 
 def _by_value(a: Inside, b: Inside, found: dict[str, str]) -> None:
@@ -190,7 +193,8 @@ def _by_value(a: Inside, b: Inside, found: dict[str, str]) -> None:
 
 
 def _equal(one: InnerValue, other: InnerValue) -> bool:
-    if one.kind != "f" or abs(one.high - other.high) > 0.01 * one.largest or one.taken.size != other.taken.size:
+    if one.kind != "f" or abs(one.high - other.high) > 0.01 * one.largest:
         return False
+    pair = aligned(one, other)
     with np.errstate(all="ignore"):
-        return snr_db(one.taken, other.taken) >= _EQUAL_DB
+        return pair is not None and snr_db(*pair) >= _EQUAL_DB
