@@ -20,7 +20,7 @@ from tlkit.core.compress.activations import (
     quantized,
     split_samples,
 )
-from tlkit.core.compress.choices import Rules, WeightChoice, parse_rules, told, unused
+from tlkit.core.compress.choices import IOS16, Rules, WeightChoice, parse_rules, told, unused
 from tlkit.core.compress.tools import THRESHOLD, WeightUse, opened, packed, save, weight_uses
 from tlkit.core.convert.tools.build import check_versions
 from tlkit.core.convert.tools.rebuild import TIDY, rebuild
@@ -229,7 +229,9 @@ def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | 
         wanted = choose_target(asked)
         if wanted.version < max(needed, least):
             what = next((str(choice) for choice in choices.values() if choice.needs == needed), "")
-            what, hint = (what, ", or int8") if needed >= least else ("--activations int8", "")
+            what, hint = (
+                (what, ", or int8" if needed > IOS16 else "") if needed >= least else ("--activations int8", "")
+            )
             oldest = target_of_version(max(needed, least)).name
             raise UsageError(f"{what} needs {oldest}; --target {asked} is older", f"use --target {oldest}{hint}")
         if wanted.version < version:

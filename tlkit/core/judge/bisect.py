@@ -113,12 +113,8 @@ def bisect_sides(pair: TwoSides, case: Case, compared: Judgement) -> Bisection:
     operation has its counterpart. That answer counts where rounding explains the difference: without it, b does what a
     does, or a's inside cannot be matched.
     """
-    insides = []
-    for index in (0, 1):
-        side = open_side(pair.texts[index], pair.hows[index])
-        insides.append(inside_of(side, case))
+    a, b = (inside_of(open_side(text, how), case) for text, how in zip(pair.texts, pair.hows, strict=True))
     half = pair.told[1][2]
-    a, b = insides
     outputs = {item.name: item.other for item in compared.outputs}
     failing = [item.other for item in compared.outputs if _fails(compared, item.name)]
     passed, failing, limit = not failing, failing or list(outputs.values()), _limit(compared)
