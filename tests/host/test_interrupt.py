@@ -37,6 +37,20 @@ def test_before_and_after(number: signal.Signals, code: int) -> None:
     assert run("after", int(number), int(number)) == (code, "")  # whoever insists
 
 
+def test_a_library_that_takes_the_signal_for_a_fault_does_not_change_how_it_ends() -> None:
+    script = """
+import signal
+from tlkit.host.interrupt import interruptible
+with interruptible():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        raise RuntimeError("the conversion failed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_nobody_cuts_short_what_clears_up() -> None:
     script = """
 import os, signal, threading, time

@@ -50,6 +50,10 @@ def interruptible() -> Iterator[None]:
         signal.signal(number, _remember)
     try:
         yield
+    except Exception as error:
+        if _pending is not None:  # what a library made of the signal's exception, which it took for a fault
+            raise _pending from error
+        raise
     finally:
         # After the result is written the handlers stay: a late signal must not turn success into 130.
         if _done is None:

@@ -104,8 +104,12 @@ def keep_for(model: Loadable, settings: HowToRun) -> Keep:
 
 
 def size_of(model: Loadable) -> int:
-    """Return the bytes of a model's files."""
-    return sum(path.stat().st_size for path in _files(model.path))
+    """Return the bytes of a model's files; a temporary one may be gone by now."""
+    total = 0
+    for path in _files(model.path):
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _files(path: Path) -> tuple[Path, ...]:
