@@ -21,8 +21,9 @@ def _python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @off_a_mac
-def test_coremltools_predicts_as_its_users_call_it(root: Path) -> None:
-    cases = ["-p", "tlkit.anywhere", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
+@pytest.mark.parametrize("chosen", ["test_predict or states_are_kept", pytest.param("test", marks=pytest.mark.slow)])
+def test_coremltools_predicts_as_its_users_call_it(root: Path, chosen: str) -> None:
+    cases = ["-k", chosen, "-p", "tlkit.anywhere", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
     done = _python(root, "-m", "pytest", "-q", *cases, "tests/anywhere/cases.py")
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout

@@ -147,6 +147,7 @@ def test_a_coremltools_without_its_libraries_is_named(tmp_path: Path) -> None:
     assert "lacks its native libraries" in error and "wheel" in hint
 
 
+@pytest.mark.slow
 def test_a_newer_torch_is_one_note(tmp_path: Path) -> None:
     (tmp_path / "torch-99.1.dist-info").mkdir()
     (tmp_path / "torch-99.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 99.1\n")
@@ -156,7 +157,9 @@ def test_a_newer_torch_is_one_note(tmp_path: Path) -> None:
     assert line.startswith("note: torch 99.1 is newer than the last one tested with tlkit")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_ends_it_even_where_it_is_swallowed(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "tlkit", "convert", f"{SOURCES}:Interrupted", "--input", "x=1x4"]
     environment = os.environ | {"TLKIT_TEST_SIGNAL": str(int(number))}

@@ -79,7 +79,7 @@ def test_a_choice_of_shapes_for_each_input(tmp_path: Path) -> None:
     assert [name.split(", ids ")[1] for name in result.verification.cases] == ["1x8, mask 1x8", "1x16, mask 1x16"]
 
 
-@BOTH
+@pytest.mark.parametrize("export", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["trace", "export"])
 def test_a_choice_of_image_shapes_and_outputs_of_other_kinds(tmp_path: Path, export: bool) -> None:
     result = convert(
         Picture(),

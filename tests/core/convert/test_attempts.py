@@ -68,9 +68,9 @@ def test_without_auto_only_one_way_is_tried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (lambda net, x: (net.large @ x.T).T * 1e-6, "over f16's 65504"),
+        pytest.param(lambda net, x: (net.large @ x.T).T * 1e-6, "over f16's 65504", marks=pytest.mark.slow),
         (lambda net, x: nn.functional.linear(x, net.large) * 1e-6, "over f16's"),
-        (lambda net, x: 1 / (1e6 * x.abs() + 1e6) * 1e6, "over f16's 65504"),
+        pytest.param(lambda net, x: 1 / (1e6 * x.abs() + 1e6) * 1e6, "over f16's 65504", marks=pytest.mark.slow),
     ],
 )
 def test_what_f16_cannot_hold_is_the_cause_and_f32_was_tried(

@@ -123,6 +123,7 @@ def test_two_models_take_little_more_memory_than_one(tmp_path: Path) -> None:
     assert found[1] - found[0] < 60_000, found
 
 
+@pytest.mark.slow
 def test_saved_outputs_are_a_side(linear: Path, tmp_path: Path) -> None:
     x = np.array([[1.0, -2.0, 0.5, 3.0]], np.float32)
     np.save(tmp_path / "x.npy", x)

@@ -47,6 +47,7 @@ def test_a_dictionary_is_drawn_of_the_keys_that_are_known(tmp_path: Path) -> Non
     assert np.count_nonzero(found) == 8 and set(found[found > 0]) <= {1.0, 2.0, 3.0}
 
 
+@pytest.mark.slow
 def test_bench_and_compare_draw_what_the_model_lists(tmp_path: Path) -> None:
     """An encoder stops at what it does not know, so that each drawn value must be one of the listed."""
     model = blank("pipeline", {"size": "string", "count": "int64", "words": "text to double"}, {"a": 2, "b": 3, "c": 1})

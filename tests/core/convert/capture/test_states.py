@@ -138,7 +138,7 @@ class Rows(nn.Module):
 
 
 @BOTH
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("by_index", [False, True], ids=["index_copy", "index"])
 def test_rows_of_a_cache(tmp_path: Path, count: int, by_index: bool, export: bool) -> None:
     inputs = [f"rows=1x2x{count}x4", f"places={count}:i32"]

@@ -51,7 +51,7 @@ def _values(tensors: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(("name", "way"), halved(FAMILIES, ("trace", "export")))
+@pytest.mark.parametrize(("name", "way"), halved(FAMILIES, ("trace", "export"), slow={"images", "volumes", "complex"}))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_values(name: str, way: str, tmp_path: Path) -> None:
     family, module = FAMILIES[name], Together(name).eval()

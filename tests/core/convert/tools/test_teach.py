@@ -32,7 +32,15 @@ LACKING = {
 """What coremltools 9.0 refuses of torch 2.13."""
 
 
-@pytest.mark.parametrize(("name", "way"), halved(torch_samples.SAMPLES, ("trace", "export")))
+VARIANTS = {
+    *("new_ones of a dynamic size", "new_ones of booleans", "diff of a larger order", "diff of booleans"),
+    *("where.Scalar", "where.ScalarSelf", "__or__", "__xor__", "einsum with an ellipsis", "index_copy of rows"),
+    *("index_put of a row", "index_put of whole rows", "antialiased resize by a factor", "antialiased bicubic resize"),
+}
+"""Forms of operations of which another is tested by ``make test``."""
+
+
+@pytest.mark.parametrize(("name", "way"), halved(torch_samples.SAMPLES, ("trace", "export"), slow=VARIANTS))
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_values(name: str, way: str, tmp_path: Path) -> None:
     module = torch_samples.Sample(name)
