@@ -154,3 +154,17 @@ def test_a_language_model_s_figures_stand_under_what_was_measured() -> None:
     found = list(csv.DictReader(io.StringIO(formats.csv(result))))
     assert [(line["row"], line["unit"]) for line in found] == [("prompt 8", "prompt 8"), ("generate 4", "generate 4")]
     assert "prompt 8 2.0" in told("bench", jsonable(made)) and "prompt 8" in page("p", result, Path("j"))
+
+
+def test_what_a_job_found_is_one_figure() -> None:
+    def stray(snr: float | None) -> dict[str, object]:
+        return {"elements": 10, "snr_db": snr}
+
+    check = {"passed": True, "outputs": {"a": stray(70.43), "b": stray(29.02), "same": stray(None)}}
+    assert told("convert", {"verification": check, "size": 197_903}) == "SNR 29.0 dB, 198 kB"
+    assert told("convert", {"outputs": ["a.safetensors"], "verification": None}) == ""
+    assert told("edit", {"before": 197_903, "after": 57_997, "check": check}) == "SNR 29.0 dB, 58 kB"
+    assert told("compare", {"outputs": [{"difference": stray(31.5)}, {"difference": stray(28.67)}]}) == "SNR 28.7 dB"
+    outputs = [{"name": "y", "shape": [1, 10], "mean": -0.0139823, "label": None}, {"name": "kind", "label": "cat"}]
+    assert told("run", {"outputs": outputs}) == "y 1x10 mean -0.01398, kind cat"
+    assert told("run", None) == ""

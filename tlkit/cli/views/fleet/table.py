@@ -96,7 +96,7 @@ def counted(result: FleetResult, jobs: Sequence[FleetJob] | None = None) -> str:
 
 
 def told(verb: str, answer: Any) -> str:
-    """Return the figure of a job's document that a table shows: a median, a format, a verdict."""
+    """Return the figure of a job's document that a table shows: a median, a format, an output, the worst SNR."""
     from tlkit.cli.sink import figures
     from tlkit.cli.views.bench.matrix import unit_of
 
@@ -108,7 +108,29 @@ def told(verb: str, answer: Any) -> str:
     if verb == "inspect":
         metadata = answer.get("metadata") or answer
         return " ".join(str(metadata[key]) for key in ("format", "quantization") if metadata.get(key))
-    return ""
+    if verb == "run":
+        return ", ".join(map(_output, answer.get("outputs") or ()))
+    sizes = (answer.get("size"), answer.get("after"))
+    shown = [_strays(answer), *(byte_text(size) for size in sizes if isinstance(size, int))]
+    return ", ".join(filter(None, shown))
+
+
+def _output(item: dict[str, Any]) -> str:
+    """Return one output of an inference: its label, or its shape and mean."""
+    if item.get("label") is not None:
+        return f"{item['name']} {item['label']}"
+    dims, mean = "x".join(map(str, item.get("shape") or ())), item.get("mean")
+    return " ".join(filter(None, (item["name"], dims, f"mean {mean:.4g}" if isinstance(mean, float) else "")))
+
+
+def _strays(answer: dict[str, Any]) -> str:
+    """Return how far a comparison's output that strays the most is from what it should be; empty where none was."""
+    check: dict[str, Any] = answer.get("verification") or answer.get("check") or answer
+    outputs = check.get("outputs") or ()
+    items = [item for item in (outputs.values() if isinstance(outputs, dict) else outputs) if isinstance(item, dict)]
+    found = [item.get("difference") or item for item in items]
+    ratios = [item["snr_db"] for item in found if isinstance(item.get("snr_db"), int | float)]
+    return f"SNR {min(ratios):.1f} dB" if ratios else ""
 
 
 def _table(jobs: Sequence[FleetJob], more: Sequence[str]) -> Any:
