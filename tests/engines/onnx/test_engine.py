@@ -22,6 +22,7 @@ from tlkit.core.model.load import load_model
 from tlkit.engines.engine import HowToRun, Loadable
 from tlkit.engines.onnx.engine import GraphEngine
 from tlkit.engines.onnx.keep import Keep, keep_for
+from tlkit.engines.onnx.lower.lower import unsupported
 from tlkit.engines.onnx.store import Store
 from tlkit.engines.openvino.kind import OpenVINOKind
 from tlkit.engines.told import remarks
@@ -286,3 +287,27 @@ def test_an_operation_without_a_graph_is_named(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"op 'y' \(non_zero\) has no counterpart in ONNX here") as error:
         _engine("onnxruntime", lambda: program, tmp_path).run({"x": np.ones((2, 3), np.float32)})
     assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_that_a_program_computes_from_shapes_need_no_lowering(name: str, tmp_path: Path) -> None:
+    ops = [
+        constant("two", 2, "int32"),
+        constant("one", 1.0, "fp32"),
+        constant("axes", [0, 1], "int32"),
+        constant("keep", True, "bool"),
+        call("shape", "sizes", tensor("int32", 2), x="x"),
+        call("floor_div", "half", tensor("int32", 2), x="sizes", y="two"),
+        call("fill", "ones", tensor("fp32", None, None), shape="half", value="one"),
+        call("reduce_max", "most", tensor("fp32", 1, 1), x="x", axes="axes", keep_dims="keep"),
+        call("add", "y", tensor("fp32", None, None), x="ones", y="most"),
+    ]
+    program = function({"x": tensor("fp32", None, None)}, ops, ["y"])
+    assert unsupported(program) is None
+    engine = _engine(name, lambda: program, tmp_path)
+    for shape in ((4, 6), (2, 9)):
+        found = engine.run({"x": np.full(shape, 2.5, np.float32)})["y"]
+        np.testing.assert_array_equal(found, np.full((shape[0] // 2, shape[1] // 2), 3.5))
+    ops[1:2] = [call("reduce_sum", "one", tensor("fp32"), x="x")]  # a value that decides on no size is no constant
+    ops[4:4] = [call("non_zero", "places", tensor("int32", None, 2), x="x")]
+    assert unsupported(function({"x": tensor("fp32", None, None)}, ops, ["y", "places"])) == "non_zero"

@@ -25,8 +25,8 @@ from tlkit.mil.ops import library
 from tlkit.mil.ops.activation import relu
 
 WITHOUT = {
-    "affine", "cond", "conv_quantized", "crop_resize", "dequantize", "floor_div", "list_gather", "list_read",
-    "list_scatter", "make_list", "non_maximum_suppression", "non_zero", "quantize", "random_bernoulli",
+    "affine", "cond", "conv_quantized", "crop_resize", "list_gather", "list_read",
+    "list_scatter", "make_list", "non_maximum_suppression", "non_zero", "random_bernoulli",
     "random_categorical", "random_normal", "random_uniform", "reverse_sequence", "rnn", "scatter_along_axis",
     "while_loop",
 }  # fmt: skip

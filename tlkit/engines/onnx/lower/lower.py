@@ -24,7 +24,7 @@ from tlkit.engines.torch.fused.bounds import Bounds, declare
 from tlkit.mil import ops
 from tlkit.mil.lower.interpreter import Interpreter
 from tlkit.mil.lower.lower import item_of
-from tlkit.mil.program import Function, StateType, walk
+from tlkit.mil.program import Function, Ref, StateType, walk
 
 FAMILIES = lowerings.__name__
 """The lowerings, which importing them registers."""
@@ -35,10 +35,23 @@ _UNDECIDED = ("random_bernoulli", "random_categorical", "random_normal", "random
 
 
 def unsupported(function: Function, *, strict: bool = False) -> str | None:
-    """Return an operation of ``function`` that has no lowering to ONNX, or None; cheap, and not the last word."""
+    """Return an operation of ``function`` that has no lowering to ONNX, or None; cheap, and not the last word.
+
+    What depends on nothing but constants and shapes needs none (:func:`fixed_nodes`).
+    """
+    fixed: set[str] = set()
     for operation in walk(function.block.operations):
+        if operation.type == "shape" or (
+            operation.type not in (*_STATES, *_UNDECIDED)
+            and not operation.blocks
+            and all(
+                item.name in fixed for items in operation.inputs.values() for item in items if isinstance(item, Ref)
+            )
+        ):
+            fixed.update(output.name for output in operation.outputs)
+            continue
         definition = ops.lookup(operation.type, function.opset, strict=strict)
-        if operation.type == "const" or definition is None or definition.constexpr or operation.type == "shape":
+        if definition is None or definition.constexpr:
             continue
         if lowering(definition.function) is None:
             return operation.type

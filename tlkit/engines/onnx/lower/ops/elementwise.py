@@ -12,8 +12,8 @@ import numpy as np
 from tlkit.engines.onnx.kit.graph import BOOL, F32, I32, GraphValue, OnnxGraph, UnsupportedGraph
 from tlkit.engines.onnx.kit.registry import lowers
 from tlkit.engines.onnx.kit.rounding import clamped_raw
-from tlkit.engines.onnx.lower.ops.kit import bounded, need_floats
-from tlkit.mil.ops import control_flow
+from tlkit.engines.onnx.lower.ops.kit import bounded, need_floats, reshaped
+from tlkit.mil.ops import control_flow, quantization
 from tlkit.mil.ops import elementwise_binary as two
 from tlkit.mil.ops import elementwise_unary as one
 from tlkit.mil.types import DType
@@ -130,6 +130,14 @@ def mod(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
     rest = g.op("Mod", x, y, fmod=1)
     other = g.op("Less", g.op("Mul", g.op("Sign", rest), g.op("Sign", y)), 0.0, dtype=BOOL)
     return g.op("Where", other, g.op("Add", rest, y), rest, dtype=F32)
+
+
+@lowers(two.floor_div)
+def floor_div(g: OnnxGraph, x: GraphValue, y: GraphValue) -> GraphValue:
+    """x / y rounded down, as torch has it: what the remainder leaves, divided, is whole but for the last bit."""
+    rest = mod(g, x, y)
+    whole = g.op("Round", g.op("Div", g.op("Sub", x, rest), y))
+    return g.op("Where", g.op("Equal", y, 0.0, dtype=BOOL), g.op("Div", x, y), whole, dtype=F32)
 
 
 @lowers(two.pow_)
@@ -266,6 +274,42 @@ def cast(g: OnnxGraph, x: GraphValue, dtype: str) -> GraphValue:
     within = g.cast(g.op("Clip", number, -(2.0**31), 2147483520.0), I32)
     above = g.op("GreaterOrEqual", number, 2.0**31, dtype=BOOL)
     return g.op("Where", above, g.constant(np.array(2**31 - 1, np.int32)), within, dtype=I32)
+
+
+@lowers(quantization.quantize)
+def quantize(
+    g: OnnxGraph,
+    input: GraphValue,
+    scale: GraphValue,
+    output_dtype: str,
+    zero_point: GraphValue | None = None,
+    axis: int | None = None,
+) -> GraphValue:
+    """round(input / scale) + zero_point, clamped to int8 or uint8. Not ONNX's own operation: what compilers make of
+    that and of the products around it adds up in integers."""
+    need_floats(input, scale)
+    steps = g.op("Round", g.op("Div", input, _along(g, scale, input.rank, axis)))
+    if zero_point is not None:
+        steps = g.op("Add", steps, g.cast(_along(g, zero_point, input.rank, axis), F32))
+    return cast(g, steps, output_dtype)
+
+
+@lowers(quantization.dequantize)
+def dequantize(
+    g: OnnxGraph, input: GraphValue, scale: GraphValue, zero_point: GraphValue | None = None, axis: int | None = None
+) -> GraphValue:
+    """scale * (input - zero_point)."""
+    values = g.cast(input, F32)
+    if zero_point is not None:
+        values = g.op("Sub", values, g.cast(_along(g, zero_point, input.rank, axis), F32))
+    return g.op("Mul", values, _along(g, scale, input.rank, axis))
+
+
+def _along(g: OnnxGraph, vector: GraphValue, rank: int, axis: int | None) -> GraphValue:
+    """Align a vector with ``axis`` of a tensor of ``rank``; a scalar stays."""
+    if axis is None or vector.rank == 0:
+        return vector
+    return reshaped(g, vector, (-1, *(1,) * (rank - 1 - axis % rank)))
 
 
 _register()
