@@ -82,9 +82,15 @@ def _first(member: Any) -> str:
 
 
 def _members(kind: type) -> list[tuple[str, Any]]:
-    """Return the public methods and properties that have a docstring of their own."""
-    own = [(name, item) for name, item in vars(kind).items() if not name.startswith("_")]
-    return [(name, item) for name, item in own if (callable(item) or isinstance(item, property)) and item.__doc__]
+    """Return the public methods and properties that have a docstring of their own, a base's in the same room first."""
+    room = _room(kind)
+    own = {name: item for base in reversed(kind.__mro__) if _room(base) == room for name, item in vars(base).items()}
+    public = [(name, item) for name, item in own.items() if not name.startswith("_")]
+    return [(name, item) for name, item in public if (callable(item) or isinstance(item, property)) and item.__doc__]
+
+
+def _room(kind: type) -> str:
+    return kind.__module__.rpartition(".")[0]
 
 
 if __name__ == "__main__":

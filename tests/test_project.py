@@ -95,6 +95,7 @@ LATE = {
     "tlkit/anywhere.py": "it stands in for coremltools' runtime, and is imported with it whether anything runs or not",
     "tlkit/core/inspect/": "inspect reads only what it was asked for",
     "tlkit/core/model/load.py": "tlkit.load_model is there at once; the readers of formats come with the first file",
+    "tlkit/core/model/opened.py": "as load.py",
     "tlkit/core/convert/door.py": "one door to three makers, of which a call needs one",
     "tlkit/core/bench/subject.py": "what a measured process imports is part of what is measured",
     "tlkit/core/weights/files.py": "one writer per format, of which a call needs one",

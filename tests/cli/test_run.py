@@ -1,6 +1,6 @@
 """``tlkit run``: outputs on the screen, in JSON, in files; what is wrong is said in a line.
 
-Covers tlkit/core/model/load.py.
+Covers tlkit/core/model/load.py and tlkit/core/model/opened.py.
 """
 
 from __future__ import annotations
