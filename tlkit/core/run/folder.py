@@ -143,14 +143,19 @@ def _in_order(
     # One more waits in the engine, which begins with it before a thread here has woken up.
     with ThreadPoolExecutor(streams + (streams > 1)) as pool:
         running: deque[tuple[list[Sample], list[Future[list[dict[str, Any] | TlkitError]]]]] = deque()
-        for group, found in read_ahead(sizes.groups(chain([first], samples)), partial(_each, read), ahead=_GROUPS):
-            part = max(1, len(group) // (2 * streams))
-            parts = [found[start : start + part] for start in range(0, len(found), part)]
-            running.append((group, [pool.submit(_run, model, part) for part in parts]))
-            if len(running) > 1:
+        try:
+            for group, found in read_ahead(sizes.groups(chain([first], samples)), partial(_each, read), ahead=_GROUPS):
+                part = max(1, len(group) // (2 * streams))
+                parts = [found[start : start + part] for start in range(0, len(found), part)]
+                running.append((group, [pool.submit(_run, model, part) for part in parts]))
+                if len(running) > 1:
+                    yield from _outputs(place, *running.popleft(), sizes)
+            while running:
                 yield from _outputs(place, *running.popleft(), sizes)
-        while running:
-            yield from _outputs(place, *running.popleft(), sizes)
+        finally:  # after an error or an interrupt what has not begun does not run
+            for _, waiting in running:
+                for each in waiting:
+                    each.cancel()
 
 
 class _Sizes:
