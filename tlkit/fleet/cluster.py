@@ -108,6 +108,9 @@ class RayExecutor:
                 with hushed():  # its C++ half tells of each try to reach a cluster
                     _join(ray, address, jobs)
         except Exception as error:
+            if address == "local":
+                hint = "try again when the machine is less busy, or leave --cluster out"
+                raise UnavailableError(f"Ray does not start here: {reason(error)}", hint) from error
             hint = "start one: ray start --head; set RAY_AUTH_MODE=token if it asks for a token; or leave --cluster out"
             raise UnavailableError(f"no Ray cluster at {address}: {reason(error)}", hint) from error
         self._actor = ray.remote(num_cpus=0, max_restarts=0)(Slot)
