@@ -36,8 +36,13 @@ def keep_freed() -> None:
 def give_back() -> None:
     """Run the garbage collector and return freed pages to the system: glibc keeps hundreds of MB after a conversion."""
     gc.collect()
-    if (trim := _glibc("malloc_trim")) is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Return freed pages to the system."""
+    if (found := _glibc("malloc_trim")) is not None:
+        found(0)
 
 
 class _Info(ctypes.Structure):

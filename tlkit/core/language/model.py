@@ -166,6 +166,7 @@ def open_language(path: str | os.PathLike[str]) -> LanguageModel:
         raise LoadError(f"{place}: it has a vocabulary and no weights", "get the whole model")
     if isinstance(file, GGUFFile):
         tokenizer = from_metadata(source.metadata, str(place))
+        file.release_all()  # a vocabulary has been read whole, and is looked into here and there from now on
     else:
         tokenizer = from_folder(place if place.is_dir() else place.parent, source.metadata)
     return LanguageModel(place, source, sizes, family, tokenizer)

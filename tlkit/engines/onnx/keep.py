@@ -26,6 +26,9 @@ from tlkit.host.machine import describe_machine, expected_threads
 LARGE = 512 << 20
 """Bytes of a model's files from which on memory comes first: nothing compiled is kept, or compiled twice."""
 _PIECE = 1 << 20
+_WRITTEN = 1 << 16
+"""Bytes written at a time to what will be mapped. Linux caches a file in pieces as large as it was written in, and maps
+the whole piece where one byte of it is looked at: by megabytes, a few scattered constants took 45 MB."""
 
 
 class Keep:
@@ -65,7 +68,7 @@ class Keep:
         with file.open("rb") as opened:
             size = os.fstat(opened.fileno()).st_size - start
             opened.seek(max(start, 0))
-            self._stored(what, size if start >= 0 else 0, iter(lambda: opened.read(_PIECE), b""))
+            self._stored(what, size if start >= 0 else 0, iter(lambda: opened.read(_WRITTEN), b""))
 
     @property
     def keeps(self) -> bool:

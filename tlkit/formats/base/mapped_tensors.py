@@ -55,6 +55,11 @@ class MappedTensors:
         if entry.offset is not None and entry.file in self._files:
             self._files[entry.file].release(entry.offset, entry.offset + nbytes)
 
+    def release_all(self) -> None:
+        """Release all mapped pages; they are read again on the next access."""
+        for file in self._files.values():
+            file.release(0, file.size)
+
     def is_compressed(self, entry: TensorEntry) -> bool:
         """Whether a tensor's values must be computed from what is stored: never, here."""
         return False

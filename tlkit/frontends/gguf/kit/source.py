@@ -128,6 +128,7 @@ class StoredTensor:
         if entry is None or self.file.is_compressed(entry) or entry.strides or entry.nbytes % entry.shape[0]:
             return np.asarray(self.array()[list(indices)])
         raw = np.frombuffer(self.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)[list(indices)]
+        self.file.release(entry, entry.nbytes)  # more is mapped than was asked for
         part = replace(entry, shape=(len(indices), *entry.shape[1:]), nbytes=raw.nbytes)
         return np.asarray(self.file.decode(part, raw.reshape(-1).data), np.float32)
 
