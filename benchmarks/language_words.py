@@ -40,14 +40,18 @@ LIMIT = 0.01
 class Halves(DynamicCache):
     """A cache that rounds keys and values to f16, as a package's states do."""
 
-    def update(self, keys: Any, values: Any, *others: Any, **named: Any) -> Any:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add keys and values, rounded."""
-        return super().update(keys.half().float(), values.half().float(), *others, **named)
+        return super().update(key_states.half().float(), value_states.half().float(), layer_idx, *args, **kwargs)
 
 
 def wanted(model: Any, prompt: list[int], count: int, kind: type[DynamicCache]) -> tuple[list[int], Any]:
     """Return transformers' greedy tokens, and the logits [count, vocabulary] that they were chosen by."""
-    cache, given, tokens, logits = kind(config=model.config), prompt, [], []
+    cache, given = kind(config=model.config), prompt
+    tokens: list[int] = []
+    logits: list[Any] = []
     with torch.inference_mode():
         while len(tokens) < count:
             found = model(torch.tensor([given]), past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -79,7 +83,8 @@ def main() -> int:
     args = parser.parse_args()
     source = open_language(args.model)
     prompts = [source.tokenizer.encode(text) for text in PROMPTS]
-    reference: Any = AutoModelForCausalLM.from_pretrained(
+    loader: Any = AutoModelForCausalLM
+    reference = loader.from_pretrained(
         args.model.parent, gguf_file=args.model.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     kinds = [DynamicCache, *([Halves] if args.package else [])]

@@ -12,9 +12,14 @@ import pytest
 import torch
 
 from tests.formats.gguf.model.folders import build
+from tlkit import convert_weights
 from tlkit.core.language.answer import Conversation, answer, decoder_of, embed, perplexity
+from tlkit.core.language.model import open_language
 from tlkit.core.language.sampling import GREEDY
-from tlkit.errors import UsageError
+from tlkit.errors import LoadError, UsageError
+from tlkit.formats.base.planned import Planned
+from tlkit.formats.gguf.read import GGUFFile
+from tlkit.formats.gguf.write import Typed, write_gguf
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +121,24 @@ def test_the_real_gemma_says_what_transformers_says(tmp_path: Path) -> None:
     assert found.prompt_tokens == (2, 818, 5279, 529, 7001, 563)
     wanted = [506, 5279, 529, 506, 2891, 529, 7001, 236761, 1030, 563, 506, 7488, 3207, 528, 7001, 532, 506, 1855]
     assert list(found.tokens[:18]) == wanted
+
+
+def test_a_vocabulary_without_vectors_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.gguf"
+    convert_weights(folder, whole)
+    file = GGUFFile(whole)
+    values = {entry.name: np.asarray(file.array(entry), np.float32) for entry in file.entries()}
+    values["token_embd.weight"] = values["token_embd.weight"][:99]
+    metadata = {
+        key: Typed(kind, list(value) if kind.startswith("arr") else value)
+        for key, (kind, value) in file.carried().items()
+    }
+    tensors = [Planned(name, "F32", array.shape) for name, array in values.items()]
+    damaged = tmp_path / "damaged.gguf"
+    write_gguf(damaged, tensors, metadata, lambda tensor: iter([values[tensor.name].data.cast("B")]))
+    with pytest.raises(LoadError, match="99 have a vector"):
+        answer(damaged, "The capital of France is")
+    # A folder's tokenizer may have tokens that are never fed; one that is fed is named.
+    table = open_language(folder).source.tensor("token_embd.weight")
+    with pytest.raises(LoadError, match=f"the token {table.shape[0]}"):
+        table.rows([3, table.shape[0]])

@@ -166,6 +166,10 @@ def open_language(path: str | os.PathLike[str]) -> LanguageModel:
         raise LoadError(f"{place}: it has a vocabulary and no weights", "get the whole model")
     if isinstance(file, GGUFFile):
         tokenizer = from_metadata(source.metadata, str(place))
+        rows = source.tensor("token_embd.weight", (-1, sizes.width)).shape[0]
+        if rows < sizes.vocabulary:
+            said = f"{place}: {sizes.vocabulary} tokens, of which {rows} have a vector in token_embd.weight"
+            raise LoadError(said, "the file is damaged: get it again")
         file.release_all()  # a vocabulary has been read whole, and is looked into here and there from now on
     else:
         tokenizer = from_folder(place if place.is_dir() else place.parent, source.metadata)

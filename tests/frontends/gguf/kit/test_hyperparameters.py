@@ -45,6 +45,9 @@ def test_what_is_not_said_has_llama_cpp_s_defaults() -> None:
         ("rope.scaling.type", "spiral", "spiral"),
         ("context_length", None, "context_length is not there"),
         ("expert_count", 1 << 20, "expert_count"),
+        ("vocab_size", 1 << 40, "vocab_size is 1099511627776"),
+        ("feed_forward_length", 1 << 31, "feed_forward_length is 2147483648"),
+        ("feed_forward_length", 0, "feed_forward_length is 0"),
     ],
 )
 def test_what_no_model_has_is_refused(key: str, value: Any, said: str) -> None:

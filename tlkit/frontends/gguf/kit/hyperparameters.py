@@ -15,6 +15,7 @@ from tlkit.errors import LoadError
 _LAYERS = 1 << 12
 _WIDTH = 1 << 20
 _CONTEXT = 1 << 28
+_ROWS = 1 << 24
 _EXPERTS = 1 << 12
 _DAMAGED = "the file is damaged, or not a language model"
 
@@ -124,6 +125,10 @@ def read_hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters that GGUF's ``metadata`` say; LoadError where one is missing or out of bounds."""
     keys = Keys(metadata)
     width = keys.count("embedding_length", _WIDTH)
+    experts = keys.count("expert_count", _EXPERTS, 0, least=0)
+    for key in ("vocab_size", "feed_forward_length"):  # the tensors say them, too, and are believed
+        if type(metadata.get(f"{keys.architecture}.{key}")) is int:
+            keys.count(key, _ROWS, least=0 if experts else 1)
     heads = keys.count("attention.head_count", _WIDTH)
     groups = keys.count("attention.head_count_kv", _WIDTH, heads)
     if heads % groups:
@@ -135,7 +140,6 @@ def read_hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         raise LoadError(f"{keys.architecture}.rope.dimension_count is odd: {rotary}", _DAMAGED)
     tokens = metadata.get("tokenizer.ggml.tokens")
     base = keys.real("rope.freq_base", 10000.0, above=0)
-    experts = keys.count("expert_count", _EXPERTS, 0, least=0)
     return Hyperparameters(
         keys.architecture,
         layers=keys.count("block_count", _LAYERS),

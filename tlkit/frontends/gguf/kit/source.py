@@ -124,6 +124,10 @@ class StoredTensor:
         """Return some rows as float32, of which only the bytes are read where they lie in the file as such."""
         import numpy as np
 
+        beyond = max(indices, default=0)
+        if beyond >= self.shape[0]:
+            said = f"{self.file.path}: the text has the token {beyond}, and '{self.name}' {self.shape[0]} rows"
+            raise LoadError(said, "the tokenizer is another model's, or its special tokens have no weights")
         entry = self.entries[0] if len(self.entries) == 1 and not self.changes else None
         if entry is None or self.file.is_compressed(entry) or entry.strides or entry.nbytes % entry.shape[0]:
             return np.asarray(self.array()[list(indices)])
