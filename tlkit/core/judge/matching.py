@@ -193,7 +193,8 @@ def _by_value(a: Inside, b: Inside, found: dict[str, str]) -> None:
 
 
 def _equal(one: InnerValue, other: InnerValue) -> bool:
-    if one.kind != "f" or abs(one.high - other.high) > 0.01 * one.largest:
+    apart = max(abs(one.high - other.high), abs(one.low - other.low))
+    if one.kind != "f" or apart > 0.01 * one.largest:
         return False
     pair = aligned(one, other)
     with np.errstate(all="ignore"):

@@ -10,7 +10,7 @@ from tlkit.core.judge.matching import canonical
 LARGEST = 65504.0
 SMALLEST = 2.0**-24
 _NORMAL = 2.0**-14
-_CANCELLED = 16.0  # how much smaller a difference is than its operands where their roundings matter
+_CANCELLED = 4.0  # how much smaller a difference that strays is than its operands where their roundings explain it
 _EXP_LIMIT = 11.08  # exp of more leaves f16
 _SUMS = ("linear", "conv", "reduce_sum", "reduce_mean", "cumsum", "reduce_sum_square", "avg_pool", "layer_norm")
 _SUMS_ALSO = ("reduce_l2_norm", "reduce_l1_norm", "batch_norm", "instance_norm", "norm")
