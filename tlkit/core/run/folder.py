@@ -33,7 +33,7 @@ _GROUPS = max(2, min(4, os.cpu_count() or 1))
 """Groups of files that are read before they are needed, where files are handled in groups."""
 _MOST, _BYTES = 16, 16 << 20
 """Files of a group, at most, and the bytes that their values may have."""
-_SHORT, _LONG = 0.1, 0.4
+_SHORT, _LONG = 0.2, 0.5
 """Seconds of a group: shorter ones become larger, longer ones smaller, so that progress is seen."""
 _MANY = 8
 """Files from which on several inferences run at once, where the model was loaded for that: it may have to compile."""
