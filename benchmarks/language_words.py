@@ -4,7 +4,7 @@
 
 For each prompt and way to run: how many tokens are transformers', the largest distance of a logit at any step, and at
 how many steps the likeliest token led by less than 0.5 logits (near ties, where rounded activations could choose
-otherwise). Each way is given its own tokens as long as they are transformers', and transformers' from there on.
+otherwise). transformers reads what was said as a whole: where each token is its likeliest one, it says the same words.
 A package's keys and values are f16: it is held to the file's tokens, and to transformers with such keys and values.
 transformers reads GGUF with the packages gguf and accelerate. Exit 1 where a token differs, or where a logit of the
 file does by more than 0.01.
@@ -13,7 +13,6 @@ file does by more than 0.01.
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,30 +46,31 @@ class Halves(DynamicCache):
         return super().update(key_states.half().float(), value_states.half().float(), layer_idx, *args, **kwargs)
 
 
-def wanted(model: Any, prompt: list[int], count: int, kind: type[DynamicCache]) -> tuple[list[int], Any]:
-    """Return transformers' greedy tokens, and the logits [count, vocabulary] that they were chosen by."""
-    cache, given = kind(config=model.config), prompt
-    tokens: list[int] = []
-    logits: list[Any] = []
-    with torch.inference_mode():
-        while len(tokens) < count:
-            found = model(torch.tensor([given]), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits.append(found.logits[0, -1].numpy())
-            tokens.append(int(logits[-1].argmax()))
-            given = tokens[-1:]
-    return tokens, np.stack(logits)
-
-
-def beside(runner: Runner, prompt: list[int], tokens: list[int], logits: Any) -> tuple[int, float]:
-    """Return how many of a runner's tokens are the given ones, and the largest distance of a logit."""
+def said(runner: Runner, prompt: list[int], count: int) -> tuple[list[int], Any]:
+    """Return a runner's greedy tokens, and the logits [count, vocabulary] that they were chosen by."""
     runner.rewind(0)
-    same, furthest, given = 0, 0.0, prompt
-    for token, row in zip(tokens, logits, strict=True):
-        found = runner.feed(given)
-        same += int(found.argmax()) == token
-        furthest = max(furthest, float(np.abs(found - row).max()))
-        given = [token]
-    return same, furthest
+    tokens: list[int] = []
+    logits = [runner.feed(prompt)]
+    while True:
+        tokens.append(int(logits[-1].argmax()))
+        if len(tokens) == count:
+            return tokens, np.stack(logits)
+        logits.append(runner.feed(tokens[-1:]))
+
+
+def told(model: Any, prompt: list[int], tokens: list[int], kind: type[DynamicCache]) -> Any:
+    """Return transformers' logits [tokens, vocabulary] at each of the steps that chose ``tokens``."""
+    with torch.inference_mode():
+        given = torch.tensor([[*prompt, *tokens[:-1]]])
+        found = model(given, past_key_values=kind(config=model.config), logits_to_keep=len(tokens))
+    return found.logits[0].numpy()
+
+
+def beside(tokens: list[int], logits: Any, wanted: Any) -> tuple[int, float, int]:
+    """Return how many tokens are the likeliest of ``wanted``, the largest distance of a logit, and the near ties."""
+    ranked = np.partition(wanted, -2)[:, -2:]
+    same = int((wanted.argmax(-1) == tokens).sum())
+    return same, float(np.abs(logits - wanted).max()), int((ranked[:, 1] - ranked[:, 0] < NEAR).sum())
 
 
 def main() -> int:
@@ -87,31 +87,24 @@ def main() -> int:
     reference = loader.from_pretrained(
         args.model.parent, gguf_file=args.model.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    kinds = [DynamicCache, *([Halves] if args.package else [])]
-    answers = {kind: [wanted(reference, prompt, args.tokens, kind) for prompt in prompts] for kind in kinds}
-    del reference
-    gc.collect()
     room, good = max(map(len, prompts)) + args.tokens, True
     for engine in args.only.split(","):
         runner = source.runner(room, engine)
-        for prompt, (tokens, logits) in zip(prompts, answers[DynamicCache], strict=True):
-            same, furthest = beside(runner, prompt, tokens, logits)
-            ranked = np.partition(logits, -2)[:, -2:]
-            near = int((ranked[:, 1] - ranked[:, 0] < NEAR).sum())
-            said = f"{same} of {len(tokens)} tokens, logits within {furthest:.5f}, {near} near ties"
-            print(f"{args.model.name} on {runner.name}: {said}", flush=True)
+        packaged = open_language_package(args.package).runner(None, engine) if args.package else None
+        for prompt in prompts:
+            tokens, logits = said(runner, prompt, args.tokens)
+            same, furthest, near = beside(tokens, logits, told(reference, prompt, tokens, DynamicCache))
+            text = f"{same} of {len(tokens)} tokens, logits within {furthest:.5f}, {near} near ties"
+            print(f"{args.model.name} on {runner.name}: {text}", flush=True)
             good = good and same == len(tokens) and furthest < LIMIT
-        if args.package is None:
-            continue
-        packaged = open_language_package(args.package).runner(None, engine)
-        both = zip(prompts, answers[DynamicCache], answers[Halves], strict=True)
-        for prompt, (tokens, _), (rounded, logits) in both:
-            same, furthest = beside(packaged, prompt, rounded, logits)
+            if packaged is None:
+                continue
+            rounded, logits = said(packaged, prompt, args.tokens)
             alike = sum(a == b for a, b in zip(tokens, rounded, strict=True))
-            said = f"{same} of {len(rounded)} tokens of transformers with f16 keys and values"
-            said += f", logits within {furthest:.5f}, {alike} are the file's"
-            print(f"{args.package.name} on {packaged.name}: {said}", flush=True)
-            good = good and same == len(rounded) == alike
+            same, furthest, near = beside(rounded, logits, told(reference, prompt, rounded, Halves))
+            text = f"{alike} of {len(tokens)} tokens are the file's, {same} transformers' with f16 keys and values"
+            print(f"{args.package.name} on {packaged.name}: {text}, logits within {furthest:.5f}", flush=True)
+            good = good and alike == len(tokens)
     return 0 if good else 1
 
 

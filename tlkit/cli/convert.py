@@ -193,7 +193,7 @@ def convert(
     ] = False,
     prefill: Annotated[
         str | None,
-        typer.Option("--prefill", metavar="N[,N...]", help="Tokens of a prompt per call: 64, or 16,64. [64]"),
+        typer.Option("--prefill", metavar="N[,N...]", help="Tokens of a prompt per call: 64, 16,64 or 16-256. [64]"),
     ] = None,
     returns: Annotated[
         str,

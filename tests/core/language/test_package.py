@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.core.language.test_words import after_each, loaded
 from tests.formats.gguf.model.folders import CONFIGS, build
 from tests.frontends.gguf.test_encoder import jina_folder, nomic_folder
 from tlkit import convert_weights, load_model
@@ -105,9 +106,26 @@ def test_wishes_that_make_no_sense(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=said):
             convert_language(tmp_path, goal, **options)  # type: ignore[arg-type]
     assert (chunk_sizes(None, 32), chunk_sizes("64,8", 96), chunk_sizes(4, 96)) == ([32], [8, 64], [4])
-    for text in ("0", "97", "x", "8,", "-1", "9" * 40, "\u0668"):
+    assert (chunk_sizes("5-20", 96), chunk_sizes("96, 16-16", 96)) == ([5, 10, 20], [16, 96])
+    for text in ("0", "97", "x", "8,", "-1", "9" * 40, "\u0668", "0-8", "8-4", "8-97", "1-2-3", "8-", "1-99999999999"):
         with pytest.raises(UsageError, match="--prefill"):
             chunk_sizes(text, 96)
+
+
+@pytest.mark.slow
+def test_prompts_of_any_length_are_what_the_source_makes_of_them(tmp_path: Path) -> None:
+    folder = build(tmp_path / "folder", "gemma3")
+    made = convert_language(folder, tmp_path / "m.mlpackage", context=64, prefill="5-20", verify=False)
+    assert made.chunks == (5, 10, 20)
+    ids = [1, *range(20, 83)]
+    wanted = after_each(loaded(folder), ids, halves=True)
+    # The functions themselves: one call, one that is padded, several, up to the last row, and on from where it was.
+    runner = open_language_package(made.path).runner(None, "torch")
+    for first, then in ((1, 3), (4, 6), (5, 11), (9, 21), (20, 23), (22, 41), (43, 20), (63, 1), (64, 0)):
+        runner.rewind(0)
+        assert np.abs(runner.feed(ids[:first]) - wanted[first - 1]).max() < 1e-3
+        if then:
+            assert np.abs(runner.feed(ids[first : first + then]) - wanted[first + then - 1]).max() < 1e-3
 
 
 def test_the_tokenizer_lies_beside_as_transformers_reads_it(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ _APART = 0.02
 LARGE = 1 << 29
 """Bytes of a model's weights beyond which its package is not run to verify it: that takes several times as many."""
 _TOO_LARGE = "too large to be run beside its source: its functions and weights were read back, and are what was built"
+_SIZES = 16
 _PROMPTS = ("The capital of France is", "def fibonacci(n):", "Water boils at")
 
 
@@ -100,7 +101,8 @@ def convert_language(
     encoder as one that takes texts of up to ``context`` tokens (512).
 
     ``context`` tokens fit its states (by default 2,048, or as many as the model was made for). ``prefill`` is how many
-    tokens of a prompt one call takes (64), or several such sizes (``16,64``), a function each. ``returns`` ``logits``,
+    tokens of a prompt one call takes (64), or several such sizes (``16,64``, or the range ``16-256``: 16, 32, 64, 128
+    and 256), a function each. ``returns`` ``logits``,
     or ``argmax``: the likeliest token. What is computed is f32, or f16. States are f16.
 
     ``weights`` ``keep`` the file's blocks bit for bit where one ``constexpr_blockwise_shift_scale`` holds the same
@@ -184,16 +186,27 @@ def chunk_sizes(wanted: str | int | None, context: int) -> list[int]:
 
     >>> chunk_sizes("64,16", 2048)
     [16, 64]
+    >>> chunk_sizes("16-100", 2048)
+    [16, 32, 64, 100]
     """
     if wanted is None:
         return [min(PREFILL, context)]
-    texts = [text.strip() for text in str(wanted).split(",")]
-    if not all(text.isascii() and text.isdigit() and len(text) < 12 for text in texts) or len(texts) > 16:
-        raise UsageError(f"--prefill {str(wanted)[:60]}: not a count of tokens", "write --prefill 64, or 16,64,256")
-    sizes = sorted({int(text) for text in texts})
-    if sizes[0] < 1 or sizes[-1] > context:
+    ranges = [[end.strip() for end in text.split("-")] for text in str(wanted).split(",")]
+    plain = all(end.isascii() and end.isdigit() and len(end) < 12 for ends in ranges for end in ends)
+    if not plain or len(ranges) > _SIZES or any(len(ends) > 2 for ends in ranges):
+        raise UsageError(f"--prefill {str(wanted)[:60]}: not a count of tokens", "write --prefill 64, 16,64 or 16-256")
+    sizes = sorted({size for ends in ranges for size in _doubled(*map(int, ends))})
+    if not sizes or sizes[0] < 1 or sizes[-1] > context:
         raise UsageError(f"--prefill {str(wanted)[:60]}: a call takes 1 to {context} tokens", "choose other sizes")
     return sizes
+
+
+def _doubled(least: int, most: int | None = None) -> list[int]:
+    """Return the sizes that serve a range: each twice the one before, so that padding is at most half of a call."""
+    if most is None:
+        return [least]
+    sizes = [least << power for power in range(_SIZES) if 0 < least << power < most]
+    return [*sizes, most] if 0 < least <= most else []
 
 
 def named(sizes: Sequence[int]) -> dict[str, int]:
