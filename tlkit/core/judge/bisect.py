@@ -152,15 +152,16 @@ def _unrounded(pair: TwoSides, case: Case) -> Inside | None:
 
 
 def _explained(a: Inside, b: Inside, exact: Inside, outputs: Mapping[str, str], limit: float) -> bool:
-    """Whether b without rounding gives a's outputs, or is nearer to them by far than b is."""
+    """Whether b without rounding gives a's outputs: no fault is left in it, such as a constant that f16 does not hold,
+    and it agrees within ``limit`` or far better than b."""
     for ours, theirs in outputs.items():
         reference = a.values.get(a.outputs.get(ours, ours))
         name = b.outputs.get(theirs, theirs)
         if reference is None or name not in exact.values or name not in b.values:
             return False
         apart = _distance(reference, exact.values[name])
-        nearer = apart >= _distance(reference, b.values[name]) + 2 * ABOVE_DB
-        if _strays(reference, exact.values[name], apart, limit) and not nearer:
+        far_better = apart >= _distance(reference, b.values[name]) + ABOVE_DB
+        if _strays(reference, exact.values[name], apart, SHARP_DB) or not (apart >= limit or far_better):
             return False
     return True
 
