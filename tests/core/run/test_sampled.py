@@ -1,4 +1,7 @@
-"""Each check on values that its row is about, and on the nearest that it is not about."""
+"""Each check on values that its row is about, and on the nearest that it is not about.
+
+Covers tlkit/core/run/value_checks.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import pytest
 
 from tests.mil.programs import call, function, tensor
 from tests.mil.risks.programs import ints, strings, value
-from tlkit.core.run.sampled import checks, sampled_risks
+from tlkit.core.run.sampled import sampled_risks
+from tlkit.core.run.value_checks import checks
 from tlkit.mil.program import Function, TensorType
 
 INF = float("inf")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from tlkit.core.emulate.choose import emulator
-from tlkit.core.run.sampled import NOTICED, lost
+from tlkit.core.run.value_checks import NOTICED, lost
 from tlkit.engines.torch.engine import TorchEngine
 from tlkit.mil import ops
 from tlkit.mil.lower.interpreter import Interpreter
