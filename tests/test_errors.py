@@ -20,6 +20,13 @@ Traceback of TorchScript (most recent call last):
 RuntimeError: mat1 and mat2 shapes cannot be multiplied
 """
 
+# PyTorch 2.11's own words, on an H100.
+FULL = (
+    "CUDA out of memory. Tried to allocate 32.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 26.62 MiB is "
+    "free. Process 3636 has 78.20 GiB memory in use. Including non-PyTorch memory, this process has 966.00 MiB memory "
+    "in use. If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+)
+
 
 @pytest.mark.parametrize(
     ("error", "text"),
@@ -41,6 +48,11 @@ RuntimeError: mat1 and mat2 shapes cannot be multiplied
         (
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
             "not enough memory: CUBLAS_STATUS_ALLOC_FAILED",
+        ),
+        (
+            torch.OutOfMemoryError(FULL),
+            "not enough memory: CUDA out of memory. Tried to allocate 32.00 MiB. GPU 0 has a total capacity of "
+            "79.18 GiB of which 26.62 MiB is free",
         ),
         (RecursionError("maximum recursion depth exceeded"), "it is nested too deeply"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), "No space left on device"),

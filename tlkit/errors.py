@@ -20,6 +20,8 @@ _ALLOCATOR = (
     # What CUDA and its libraries say where not even they have room to begin; torch's own class is not raised then.
     r"|(CUDA error: out of memory|(?:CUBLAS|CUDNN)_STATUS_ALLOC_FAILED)"
 )
+_ENOUGH_SAID = r"(?<= is free)\. "
+"""What follows in CUDA's message are other processes, and advice about variables of the environment."""
 _SCRIPT = "Traceback of TorchScript"
 _RAISED = r"^(?:builtins\.)?\w+(?:Error|Exception): "  # how TorchScript's last line names an exception
 _LONGEST = 1000  # characters of a message, which may quote names from a file that are as long as the file
@@ -134,7 +136,8 @@ def reason(error: BaseException, *, whole: bool = False, named: bool = False) ->
     refused = re.search(_ALLOCATOR, text)
     # torch's own class is recognised by name, so that torch need not be imported.
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or refused:
-        return one_line(f"{NO_MEMORY}: {refused[1] or refused[2] if refused else text}").rstrip(": ")
+        said = refused[1] or refused[2] if refused else re.split(_ENOUGH_SAID, text)[0]
+        return one_line(f"{NO_MEMORY}: {said}").rstrip(": ")
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
