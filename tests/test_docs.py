@@ -92,7 +92,9 @@ def weights_world(folder: Path) -> None:
 
 def packages_world(folder: Path) -> None:
     """Add the packages that examples begin with: ``net`` (x 1x8, scale 1 -> y 1x8) and others by its name."""
+    import pyarrow as pa
     import torch
+    from pyarrow import parquet
     from torch import Tensor, nn
 
     from tlkit.core.convert.convert import convert
@@ -112,8 +114,10 @@ def packages_world(folder: Path) -> None:
     convert(Net(), folder / "net.mlpackage", **ports)
     convert(Net(), folder / "flexible.mlpackage", **(ports | {"inputs": ["x=1..64x8", "scale=1"]}))
     convert_weights(folder / "net.mlpackage", folder / "net.safetensors")
-    for name in ("a", "b", "old", "new"):
+    for name in ("a", "b", "old", "new", "zoo/one", "zoo/two"):
         shutil.copytree(folder / "net.mlpackage", folder / f"{name}.mlpackage")
+    rows = np.random.default_rng(1).random((3, 8), np.float32).tolist()
+    parquet.write_table(pa.table({"column": rows}), folder / "data.parquet")
     (folder / "net.py").write_text(
         "import torch\nclass Net(torch.nn.Module):\n  def forward(self, x, scale): return x * scale\n"
     )

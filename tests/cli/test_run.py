@@ -211,7 +211,7 @@ def test_a_full_gpu_is_one_line_and_exit_4(tlkit: Shell, linear: Path, monkeypat
     monkeypatch.setattr("tlkit.engines.torch.engine.waiting_call", full)
     outcome = tlkit("run", linear, "--engine", "compile")
     assert outcome.code == 4
-    assert "too small for this model: not enough memory" in outcome.err and "--units cpu" in outcome.err
+    assert "no room for this model: not enough memory" in outcome.err and "--units cpu" in outcome.err
     assert len(outcome.err.splitlines()) == 2
 
 

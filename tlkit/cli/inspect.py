@@ -157,7 +157,7 @@ def inspect(
     tlkit inspect llama.gguf --tensors ffn_down
     tlkit inspect net.safetensors --stats
     tlkit inspect net.mlpackage --placement --units ane,all --chip m4
-    tlkit inspect net.mlpackage --risks --input x=cat.png
+    tlkit inspect net.mlpackage --risks --input x=features.npy
     tlkit inspect net.mlpackage --graph net.html
     tlkit inspect net.mlpackage --json | jq .inputs
     tlkit inspect zoo/ --stats --jobs 4   each model in a folder

@@ -80,6 +80,11 @@ def test_a_full_context_ends_the_answer_or_refuses_the_prompt(folder: Path) -> N
         answer(folder, "a", context=129)
 
 
+def test_a_prompt_of_no_tokens_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="the prompt has no token: it is empty"):
+        answer(folder, "")
+
+
 def test_a_vector_is_the_mean_of_length_1(tmp_path: Path) -> None:
     folder = build(tmp_path / "folder", "bert")
     found = embed(folder, "The quick fox")

@@ -121,7 +121,7 @@ def test_no_gpu_is_said() -> None:
 )
 def test_a_full_gpu_is_told_as_that_and_other_errors_are_not(error: RuntimeError) -> None:
     gpu = torch.device("cuda")  # a name only
-    said = "the GPU is too small for this model: not enough memory"
+    said = "the GPU has no room for this model: not enough memory"
     with pytest.raises(ExecutionError, match=said) as caught, enough_memory(gpu):
         raise error
     assert "--units cpu" in caught.value.hint

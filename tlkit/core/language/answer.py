@@ -143,7 +143,10 @@ class Conversation:
         # What ends a text, such as T5's EOS, would end this one before it goes on.
         ids = ids[: len(ids) - len(self.model.tokenizer.after)] if self.model.tokenizer.after else ids
         if not ids:
-            raise UsageError("the prompt is empty, and this model begins texts with no token", "give a --prompt")
+            said = (
+                "the model's vocabulary has none of it" if text else "it is empty, and this model begins with no token"
+            )
+            raise UsageError(f"the prompt has no token: {said}", "give another --prompt")
         return self._after(ids, sampling, most, stop, told)
 
     def _after(

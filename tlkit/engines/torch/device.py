@@ -42,7 +42,7 @@ def enough_memory(device: torch.device) -> Iterator[None]:
             raise
         hint = "give smaller inputs, free some of it, or use --units cpu"
         title = "GPU" if device.type != "cpu" else "machine"
-        raise ExecutionError(f"the {title} is too small for this model: {reason(error)}", hint) from error
+        raise ExecutionError(f"the {title} has no room for this model: {reason(error)}", hint) from error
 
 
 def waiting_call(forward: Callable[..., Any], operands: Sequence[Any], device: torch.device) -> Callable[[], Any]:
