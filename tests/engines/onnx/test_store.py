@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.frontends.gguf.kit.test_source import resident
+from tlkit.engines.onnx.keep import Keep
 from tlkit.engines.onnx.store import Store
 
 
@@ -71,3 +74,16 @@ def test_nothing_is_left_where_writing_fails(store: Store, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         keep(store, "a", b"first")
     assert list(store.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/smaps")
+def test_what_is_looked_at_in_a_mapped_entry_is_not_all_of_it(tmp_path: Path) -> None:
+    made, size = tmp_path / "made", 8 << 20
+    made.write_bytes(bytes(range(256)) * (size // 256))
+    keep = Keep("model", Store(tmp_path / "store"))
+    keep.store_file("graph", made, 0)
+    entry = keep.mapped("graph")
+    assert entry is not None
+    assert [entry.memory[place] for place in range(7, size, 1 << 20)] == [7] * 8
+    # A file written by megabytes is mapped by megabytes.
+    assert resident(entry.place) <= 1 << 20
