@@ -16,8 +16,9 @@ import tlkit
 from fixtures.strays import INPUTS, WIDTH, Mask, Overflow, Strays
 from tlkit.core.judge.bisect import find
 from tlkit.core.judge.compare import compare
-from tlkit.core.judge.inner import InnerValue, Inside, aligned, measured
+from tlkit.core.judge.inner import ConstantRange, InnerValue, Inside, aligned, measured
 from tlkit.core.judge.matching import match
+from tlkit.core.judge.reasons import why
 
 
 def value(name: str, kind: str, inputs: tuple[str, ...], array: np.ndarray) -> InnerValue:
@@ -126,6 +127,17 @@ def test_a_loss_in_one_operation_counts_before_later_roundings() -> None:
     )  # fmt: skip
     found = find(a, b, {name: name for name in a.values}, ["y"], 55, half=True, passed=True)
     assert found.first is None and "no operation loses much" in found.said
+
+
+def test_a_logarithm_near_1_is_explained_by_the_rounding_of_its_operand() -> None:
+    """MIL's log has an epsilon of 1e-45 by default, which is 0 in f16 and explains nothing here."""
+    near = value("p", "add", ("x",), 1 + 2e-4 * np.tanh(X))
+    epsilon = (ConstantRange("epsilon", 1.4e-45, 1.4e-45, False),)
+    strays = measured("y", "y", "log", ("p",), Y.astype(np.float32), 1 << 10, constants=epsilon)
+    told = why(strays, strays, [near], [near], half=True)
+    assert "a logarithm of values near 1 (0.9998" in told
+    wide = value("p", "add", ("x",), 3 + 0 * X)
+    assert "1.4e-45" in why(strays, strays, [wide], [wide], half=True)
 
 
 def test_projections_of_one_value_are_matched_in_order_unless_their_values_contradict() -> None:

@@ -107,6 +107,9 @@ def _inexact(
     if 0 < best.largest < _NORMAL or 0 < min((item.largest for item in given), default=1.0) < _NORMAL:
         least = min((best.largest, *(item.largest for item in given)))
         return f"underflow: values up to {least:.3g}, f16 loses digits below 6e-5"
+    if kind == "log" and operands and all(item.low > 0.5 and item.high < 2 for item in operands):
+        low, high = min(item.low for item in operands), max(item.high for item in operands)
+        return f"a logarithm of values near 1 ({low:.5g} to {high:.5g}), which f16 rounds by 0.0005"
     tiny = _tiny(op.constants)
     if tiny is not None:
         return f"a constant of {tiny:.3g}, which is 0 in f16"
