@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tlkit.core.compress.choices import Packing, WeightChoice
 from tlkit.core.convert.tools.load import load_tools
 from tlkit.errors import ConversionError, reason
@@ -149,6 +151,23 @@ def _stored(spec: Any, names: Container[str], added: str) -> set[str]:
     return found
 
 
+@contextmanager
+def _exact_percentiles() -> Iterator[None]:
+    """Have numpy find percentiles of f16 numbers in f32: in f16, as coremltools asks for them, it loses the place among
+    more than 65,504, and a large weight is left without zeros."""
+    plain = np.percentile
+
+    def wide(values: Any, *given: Any, **more: Any) -> Any:
+        half = getattr(values, "dtype", None) == np.float16
+        return plain(values.astype(np.float32) if half else values, *given, **more)
+
+    np.percentile = wide  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        np.percentile = plain
+
+
 def _step(model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], joint: bool) -> Any:
     config = tools.OptimizationConfig()
     made = {packing: packing.config(tools, joint) for packing in wanted.values()}
@@ -162,7 +181,8 @@ def _step(model: Any, tools: Any, kind: str, wanted: Mapping[str, Packing], join
     }
     more = {"joint_compression": True} if joint else {}
     try:
-        return call[kind](model, config, **more)
+        with _exact_percentiles():
+            return call[kind](model, config, **more)
     except Exception as error:
         said = f"coremltools cannot {kind} it: {reason(error)}"
         raise ConversionError(said, "leave the weight out with --skip, or choose another block or group") from error
