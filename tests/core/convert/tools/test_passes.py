@@ -60,3 +60,22 @@ def test_steps_of_quotients_are_taken_where_torch_takes_them(tmp_path: Path, exp
         np.testing.assert_allclose(mine, right, rtol=1e-5, atol=1e-5)
     operations = made.info.operations
     assert operations["real_div"] == 3 and operations["mul"] >= 4  # x / 49 is a product: no step hangs on it
+
+
+class Gram(nn.Module):
+    """Products of a value with its own transpose, behind a transpose that coremltools cancels with it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        turned = x.transpose(1, 2) * 0.5
+        back = turned.transpose(1, 2)
+        return turned @ back, back @ turned, turned.relu() + back.relu().transpose(1, 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), pytest.param((1, 3, 5), marks=pytest.mark.slow)])
+def test_a_value_and_its_transpose_stay_two(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    ports = [f"x={'x'.join(map(str, shape))}"]
+    convert(Gram(), tmp_path / "m.mlpackage", inputs=ports, precision="f32", verify=False, auto=False)
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    found = tlkit.load_model(tmp_path / "m.mlpackage").predict({"x": x.numpy()})
+    for mine, right in zip(found.values(), Gram()(x), strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-6, atol=1e-6)

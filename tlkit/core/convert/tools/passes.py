@@ -16,15 +16,13 @@ LARGEST = 65504.0
 """The largest f16 number."""
 _LIKE_INFINITY = 1e38
 """From here on coremltools takes a constant for an infinity; operations with large ones below it stay in f32."""
+_TRANSPOSES = "common::reduce_transposes"
 _INDEX_LIMIT = 32767  # int16's largest
 
 
 def pipeline(precision: str) -> Any:
     """Return coremltools' default passes for ``precision``, with these of tlkit's."""
-    import coremltools as ct
-
-    made = ct.PassPipeline()
-    _register()
+    made = plain_pipeline()
     names = list(made.passes)
     names = ["tlkit::divide_to_multiply" if name == "common::divide_to_multiply" else name for name in names]
     names.insert(names.index("common::noop_elimination"), "tlkit::floor_of_ones")
@@ -34,6 +32,16 @@ def pipeline(precision: str) -> Any:
         # Before the cast, which would make infinities of them.
         names.insert(names.index("common::add_fp16_cast"), "tlkit::clamp_constants")
     made.passes = names
+    return made
+
+
+def plain_pipeline() -> Any:
+    """Return coremltools' default passes, each of which leaves what a program computes as it is."""
+    import coremltools as ct
+
+    made = ct.PassPipeline()
+    _register()
+    made.passes = ["tlkit::reduce_transposes" if name == _TRANSPOSES else name for name in made.passes]
     return made
 
 
@@ -62,13 +70,14 @@ def _register() -> None:
                 self._target_dtype = "int16"
             return bool(super().should_cast_parameter(op, param_name))
 
-    for name, why, rewrite in (
-        ("fold_large_ranks", _FOLD, lambda block: fold_axes(block, RULES)),
-        ("floor_of_ones", _ONES, _floor_ones),
-        ("divide_to_multiply", _DIVIDE, _multiply),
-        ("clamp_constants", _CLAMP, _clamp),
+    for name, why, apply in (
+        ("fold_large_ranks", _FOLD, _in_functions(lambda block: fold_axes(block, RULES))),
+        ("floor_of_ones", _ONES, _in_functions(_floor_ones)),
+        ("divide_to_multiply", _DIVIDE, _in_functions(_multiply)),
+        ("clamp_constants", _CLAMP, _in_functions(_clamp)),
+        ("reduce_transposes", _APART, _reduce_transposes),
     ):
-        made = type(name, (AbstractGraphPass,), {"__doc__": why, "apply": _in_functions(rewrite)})
+        made = type(name, (AbstractGraphPass,), {"__doc__": why, "apply": apply})
         register_pass(namespace="tlkit")(made)
 
 
@@ -81,6 +90,11 @@ _DIVIDE = """coremltools' multiplication by 1 / y in place of a division, except
 _CLAMP = """Convert ``torch.finfo(torch.float32).min`` in a mask to the most negative f16 number instead of -inf.
 
 0 * -inf is NaN, and a row of only -inf has no softmax; infinities in the source itself stay.
+"""
+
+_APART = """coremltools' removal of transposes that cancel, which takes a value and its transpose for one value.
+
+Where an operation takes both, as ``q @ q.T`` does, it would compute ``q @ q`` or stop: an identity keeps them apart.
 """
 
 
@@ -146,6 +160,32 @@ def _multiply(block: Any) -> None:
 def _replaced(block: Any, op: Any, new: Any) -> None:
     block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new)
     block.remove_ops([op])
+
+
+def _reduce_transposes(self: Any, program: Any) -> None:
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+    apart = [value for function in program.functions.values() for value in _apart(function)]
+    PASS_REGISTRY[_TRANSPOSES].apply(program)
+    for value in apart:
+        block = value.op.enclosing_block
+        block.replace_uses_of_var_after_op(anchor_op=value.op, old_var=value, new_var=value.op.x)
+        block.remove_ops([value.op])
+
+
+def _apart(block: Any) -> list[Any]:
+    """Put an identity between a value and each operation that takes its transpose as well; return the identities."""
+    from coremltools.converters.mil import Builder as mb
+
+    made = []
+    for op in [op for op in block.operations if op.op_type == "transpose"]:
+        both = [user for user in op.outputs[0].child_ops if user in op.x.child_ops and user in block.operations]
+        for user in both:
+            with block:
+                same = mb.identity(x=op.x, before_op=user)
+            block.replace_uses_of_var_after_op(anchor_op=same.op, end_op=user, old_var=op.x, new_var=same)
+            made.append(same)
+    return made
 
 
 _STEPS = frozenset(

@@ -12,6 +12,7 @@ from typing import Any
 from tlkit.core.convert.tools.build import About, Report, progress, refused_by_disk
 from tlkit.core.convert.tools.failure import conversion_error
 from tlkit.core.convert.tools.load import load_tools
+from tlkit.core.convert.tools.passes import plain_pipeline
 from tlkit.core.convert.tools.targets import Target
 from tlkit.errors import TlkitError
 from tlkit.formats.coreml.package import Package
@@ -59,7 +60,7 @@ def rebuild(
 
         spec = ct.proto.Model_pb2.Model.FromString(package.model.SerializeToString())
         (about or About()).write(spec.description.metadata)
-        pipeline = ct.PassPipeline() if steps is NARROW else ct.PassPipeline(list(steps or ()), "tidy")
+        pipeline = plain_pipeline() if steps is NARROW else ct.PassPipeline(list(steps or ()), "tidy")
         if kept is not None:
             pipeline.set_options("common::add_fp16_cast", {"op_selector": _others(kept)})
         if steps is NARROW:
