@@ -63,19 +63,25 @@ def test_steps_of_quotients_are_taken_where_torch_takes_them(tmp_path: Path, exp
 
 
 class Gram(nn.Module):
-    """Products of a value with its own transpose, behind a transpose that coremltools cancels with it."""
+    """A product of a value with its own transpose, behind a transpose that coremltools cancels with it."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        turned = x.transpose(1, 2) * 0.5
-        back = turned.transpose(1, 2)
-        return turned @ back, back @ turned, turned.relu() + back.relu().transpose(1, 2)
+    def forward(self, x: Tensor) -> Tensor:
+        turned = x.transpose(1, 2) * 90
+        return turned @ turned.transpose(1, 2)
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), pytest.param((1, 3, 5), marks=pytest.mark.slow)])
-def test_a_value_and_its_transpose_stay_two(tmp_path: Path, shape: tuple[int, ...]) -> None:
+class Larger(nn.Module):
+    """The same of an operation that takes numbers place by place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = x.transpose(1, 2) * 90
+        return torch.maximum(turned, turned.transpose(1, 2))
+
+
+@pytest.mark.parametrize(("module", "shape"), [(Gram(), (1, 4, 4)), (Gram(), (1, 3, 5)), (Larger(), (1, 4, 4))])
+def test_a_value_and_its_transpose_stay_two(tmp_path: Path, module: nn.Module, shape: tuple[int, ...]) -> None:
     ports = [f"x={'x'.join(map(str, shape))}"]
-    convert(Gram(), tmp_path / "m.mlpackage", inputs=ports, precision="f32", verify=False, auto=False)
+    convert(module, tmp_path / "m.mlpackage", inputs=ports, precision="f32", verify=False, auto=False)
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    found = tlkit.load_model(tmp_path / "m.mlpackage").predict({"x": x.numpy()})
-    for mine, right in zip(found.values(), Gram()(x), strict=True):
-        np.testing.assert_allclose(mine, right, rtol=1e-6, atol=1e-6)
+    (found,) = tlkit.load_model(tmp_path / "m.mlpackage").predict({"x": x.numpy()}).values()
+    np.testing.assert_allclose(found, module(x), rtol=1e-5, atol=1e-5)
