@@ -87,7 +87,8 @@ class _Reader:
     def operation(self, message: Any) -> Operation:
         inputs, blocks = message.inputs, message.blocks
         # A map's own iterator: items() of protobuf's maps is Python's, several times as slow.
-        given = {name: tuple(map(self.argument, inputs[name].arguments)) for name in inputs} if inputs else {}
+        # They come in another order in each process.
+        given = {name: tuple(map(self.argument, inputs[name].arguments)) for name in sorted(inputs)} if inputs else {}
         inner = tuple(map(self.block, blocks)) if blocks else ()
         return Operation(message.type, given, self.named(message.outputs), self.attributes(message), inner)
 
@@ -101,7 +102,7 @@ class _Reader:
         found = message.attributes
         if not found:
             return {}
-        return {key: self.name(found[key]) if key == "name" else self.value(found[key]) for key in found}
+        return {key: self.name(found[key]) if key == "name" else self.value(found[key]) for key in sorted(found)}
 
     def named(self, messages: Any) -> tuple[NamedType, ...]:
         return tuple([NamedType(item.name, self.type(item.type)) for item in messages])

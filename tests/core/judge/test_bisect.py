@@ -17,8 +17,10 @@ from fixtures.strays import INPUTS, WIDTH, Mask, Overflow, Strays
 from tlkit.core.judge.bisect import find
 from tlkit.core.judge.compare import compare
 from tlkit.core.judge.inner import ConstantRange, InnerValue, Inside, aligned, measured
+from tlkit.core.judge.inside import taken
 from tlkit.core.judge.matching import match
 from tlkit.core.judge.reasons import why
+from tlkit.mil.program import Operation, Ref
 
 
 def value(name: str, kind: str, inputs: tuple[str, ...], array: np.ndarray) -> InnerValue:
@@ -195,3 +197,12 @@ def test_the_first_planted_fault_is_found_in_thirty_networks(tmp_path: Path) -> 
         assert found is not None
         right.append(found.first is not None and found.first.place.startswith(f"{net.truth[0]},"))
     assert sum(right) >= 28, [seed for seed, ok in enumerate(right) if not ok]
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "order"),
+    [("select", "b a cond", "cond a b"), ("sub", "y x", "x y"), ("gather", "indices x", "x indices")],
+)
+def test_values_are_taken_in_the_order_of_pytorch_whatever_the_files(kind: str, inputs: str, order: str) -> None:
+    operation = Operation(kind, {name: (Ref(name),) for name in inputs.split()}, (), {})
+    assert taken(operation, {}) == tuple(order.split())

@@ -50,7 +50,7 @@ def _package(side: PackageSide, case: Case) -> Inside | None:
     found: dict[str, InnerValue] = {}
 
     def seen(operation: Operation, values: Callable[[], Mapping[str, Array]]) -> bool:
-        refs = _runtime(operation, constants)
+        refs = taken(operation, constants)
         held = tuple(_operand_constants(operation, constants))
         origin = place_of(origins, operation.name)
         place = ", ".join(filter(None, origin)) if origin is not None else ""
@@ -86,8 +86,9 @@ def _constants(operations: tuple[Operation, ...]) -> dict[str, Value | None]:
     return found
 
 
-def _runtime(operation: Operation, constants: Mapping[str, Any]) -> tuple[str, ...]:
-    given = [item for arguments in operation.inputs.values() for item in arguments]
+def taken(operation: Operation, constants: Mapping[str, Any]) -> tuple[str, ...]:
+    """The values that an operation, or one inside it, is computed from, but ``constants``."""
+    given = [item for name in _in_order(operation) for item in operation.inputs[name]]
     own = [item.name for item in given if isinstance(item, Ref) and item.name not in constants]
     nested = [
         item.name
@@ -98,6 +99,15 @@ def _runtime(operation: Operation, constants: Mapping[str, Any]) -> tuple[str, .
         if isinstance(item, Ref) and item.name not in constants
     ]
     return tuple(dict.fromkeys([*own, *nested]))
+
+
+def _in_order(operation: Operation) -> list[str]:
+    """The names of an operation's inputs as MIL documents them: that is PyTorch's order too, and a file has none."""
+    from tlkit.mil.ops import library  # late: it imports torch
+
+    versions = library().get(operation.type)
+    order = list(versions[-1].parameters) if versions else []
+    return sorted(operation.inputs, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 _READ = 1 << 22  # elements of a constant operand that are read to say its range
