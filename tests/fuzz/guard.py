@@ -31,15 +31,16 @@ class Guard:
         self.around = root / "around/a/b"
         self.case, self.out, self.tmp, self.home = (self.around / name for name in ("case", "out", "tmp", "home"))
         torch = root / "torch"  # where torch makes its cache when it first has an error to tell
-        for folder in (self.case, self.out, self.tmp, self.home, torch):
+        cache = root / "cache"  # where tlkit keeps what was compiled
+        for folder in (self.case, self.out, self.tmp, self.home, torch, cache):
             folder.mkdir(parents=True)
         self.canary = root / "canary"
         self.canary.mkdir()
         (self.canary / "bird").write_bytes(b"sings")
-        self._free = tuple(os.fspath(folder) for folder in (self.case, self.out, self.tmp, torch))
+        self._free = tuple(os.fspath(folder) for folder in (self.case, self.out, self.tmp, torch, cache))
         self._on = False
         self._events: list[str] = []
-        os.environ |= {"HOME": str(self.home), "TMPDIR": str(self.tmp), "XDG_CACHE_HOME": str(self.home)}
+        os.environ |= {"HOME": str(self.home), "TMPDIR": str(self.tmp), "XDG_CACHE_HOME": str(cache)}
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(torch)
         import tempfile
 
