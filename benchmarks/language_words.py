@@ -21,6 +21,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.core.language.halves import Halves
 from tlkit.core.language.generate import NEAR
 from tlkit.core.language.model import open_language
 from tlkit.core.language.package import open_language_package
@@ -34,16 +37,6 @@ PROMPTS = (
     "Die Brücke über den Fluss wurde",
 )
 LIMIT = 0.01
-
-
-class Halves(DynamicCache):
-    """A cache that rounds keys and values to f16, as a package's states do."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values, rounded."""
-        return super().update(key_states.half().float(), value_states.half().float(), layer_idx, *args, **kwargs)
 
 
 def said(runner: Runner, prompt: list[int], count: int) -> tuple[list[int], Any]:

@@ -17,7 +17,7 @@ from fixtures.strays import INPUTS, WIDTH, Mask, Overflow, Strays
 from tlkit.core.judge.bisect import find
 from tlkit.core.judge.compare import compare
 from tlkit.core.judge.inner import ConstantRange, InnerValue, Inside, aligned, measured
-from tlkit.core.judge.inside import taken
+from tlkit.core.judge.inside import operands_of
 from tlkit.core.judge.matching import match
 from tlkit.core.judge.reasons import why
 from tlkit.mil.program import Operation, Ref
@@ -205,4 +205,4 @@ def test_the_first_planted_fault_is_found_in_thirty_networks(tmp_path: Path) -> 
 )
 def test_values_are_taken_in_the_order_of_pytorch_whatever_the_files(kind: str, inputs: str, order: str) -> None:
     operation = Operation(kind, {name: (Ref(name),) for name in inputs.split()}, (), {})
-    assert taken(operation, {}) == tuple(order.split())
+    assert operands_of(operation, {}) == tuple(order.split())

@@ -59,9 +59,7 @@ def after_each(model: Any, tokens: list[int], halves: bool) -> np.ndarray[Any, A
     """The logits after each token of a given text; with ``halves`` its keys and values are rounded to f16."""
     from transformers import DynamicCache
 
-    class Halves(DynamicCache):
-        def update(self, keys: Any, values: Any, *others: Any, **named: Any) -> Any:
-            return super().update(keys.half().float(), values.half().float(), *others, **named)
+    from tests.core.language.halves import Halves
 
     with torch.no_grad():
         cache = (Halves if halves else DynamicCache)(config=model.config)

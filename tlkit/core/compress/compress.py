@@ -228,10 +228,10 @@ def _target(package: Package, choices: Mapping[str, WeightChoice], asked: str | 
     if asked is not None:
         wanted = choose_target(asked)
         if wanted.version < max(needed, least):
-            what = next((str(choice) for choice in choices.values() if choice.needs == needed), "")
-            what, hint = (
-                (what, ", or int8" if needed > IOS16 else "") if needed >= least else ("--activations int8", "")
-            )
+            what, hint = "--activations int8", ""
+            if needed >= least:
+                what = next((str(choice) for choice in choices.values() if choice.needs == needed), "")
+                hint = ", or int8" if needed > IOS16 else ""
             oldest = target_of_version(max(needed, least)).name
             raise UsageError(f"{what} needs {oldest}; --target {asked} is older", f"use --target {oldest}{hint}")
         if wanted.version < version:

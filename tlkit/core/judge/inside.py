@@ -50,7 +50,7 @@ def _package(side: PackageSide, case: Case) -> Inside | None:
     found: dict[str, InnerValue] = {}
 
     def seen(operation: Operation, values: Callable[[], Mapping[str, Array]]) -> bool:
-        refs = taken(operation, constants)
+        refs = operands_of(operation, constants)
         held = tuple(_operand_constants(operation, constants))
         origin = place_of(origins, operation.name)
         place = ", ".join(filter(None, origin)) if origin is not None else ""
@@ -86,7 +86,7 @@ def _constants(operations: tuple[Operation, ...]) -> dict[str, Value | None]:
     return found
 
 
-def taken(operation: Operation, constants: Mapping[str, Any]) -> tuple[str, ...]:
+def operands_of(operation: Operation, constants: Mapping[str, Any]) -> tuple[str, ...]:
     """The values that an operation, or one inside it, is computed from, but ``constants``."""
     given = [item for name in _in_order(operation) for item in operation.inputs[name]]
     own = [item.name for item in given if isinstance(item, Ref) and item.name not in constants]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from tlkit.core.compare.difference import F16_LARGEST
+from tlkit.core.convert.tools.passes import LIKE_INFINITY
 from tlkit.core.precision.wanted import Kept
 from tlkit.core.precision.wanted import kept as figures_of
 from tlkit.engines.torch.engine import TorchEngine
@@ -29,7 +30,6 @@ _APART = ("cast", "cond", "while_loop", "classify", "const")
 _FLOATS = (DType.FP16, DType.FP32)
 _LEAST = 2.0**-24
 """f16's least number above 0."""
-_AS_GOOD_AS_INFINITE = 1e38
 _NUDGED = 400
 """Elements below which coremltools keeps the numbers of a constant from becoming 0: an epsilon."""
 
@@ -106,7 +106,7 @@ def _out_of_range(value: Value | None) -> bool:
     if value is None or not isinstance(value.type, TensorType) or value.type.dtype is not DType.FP32:
         return False
     sizes = np.abs(np.asarray(value.numpy()))
-    return bool((sizes[sizes < _AS_GOOD_AS_INFINITE] > F16_LARGEST).any())
+    return bool((sizes[sizes < LIKE_INFINITY] > F16_LARGEST).any())
 
 
 class _Rounding(Interpreter):

@@ -14,7 +14,7 @@ from tlkit.core.convert.tools.ranks import fold_axes
 
 LARGEST = 65504.0
 """The largest f16 number."""
-_LIKE_INFINITY = 1e38
+LIKE_INFINITY = 1e38
 """From here on coremltools takes a constant for an infinity; operations with large ones below it stay in f32."""
 _TRANSPOSES = "common::reduce_transposes"
 _INDEX_LIMIT = 32767  # int16's largest
@@ -179,7 +179,7 @@ def _apart(block: Any) -> list[Any]:
 
     made = []
     for op in [op for op in block.operations if op.op_type == "transpose"]:
-        both = [user for user in op.outputs[0].child_ops if user in op.x.child_ops and user in block.operations]
+        both = [user for user in op.outputs[0].child_ops if user in op.x.child_ops and user.enclosing_block is block]
         for user in both:
             with block:
                 same = mb.identity(x=op.x, before_op=user)
@@ -221,7 +221,7 @@ def _clamp(block: Any) -> None:
         if op.op_type != "const" or op.outputs[0].val is None or not op.outputs[0].is_tensor_or_scalar_of(dtype="fp32"):
             continue
         value = np.asarray(op.outputs[0].val, np.float32)
-        large = np.isfinite(value) & (np.abs(value) >= _LIKE_INFINITY)
+        large = np.isfinite(value) & (np.abs(value) >= LIKE_INFINITY)
         if not large.any():
             continue
         clamped = np.where(large, np.copysign(np.float32(LARGEST), value), value).astype(np.float32)
