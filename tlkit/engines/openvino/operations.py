@@ -55,7 +55,13 @@ def _two(name: str, make: Callable[[Any, Any], Any]) -> None:
     OPERATIONS[name] = lambda graph, given: make(graph.node(given["x"][0]), graph.node(given["y"][0]))
 
 
-for _name, _make in (("tanh", ov.tanh), ("sigmoid", ov.sigmoid), ("silu", ov.swish), ("identity", lambda x: x)):
+for _name, _make in (
+    ("tanh", ov.tanh),
+    ("sigmoid", ov.sigmoid),
+    ("silu", ov.swish),
+    ("relu", ov.relu),
+    ("identity", lambda x: x),
+):
     _one(_name, _make)
 for _name, _pair in (
     ("add", ov.add),

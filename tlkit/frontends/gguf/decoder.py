@@ -191,22 +191,19 @@ class _Decoder:
 
     def window(self, layer: int) -> int:
         """Return how many tokens a layer sees, 0 for all."""
-        sizes, family, said = self.sizes, self.family, self.source.metadata
-        sliding = said.get("tlkit.attention.sliding")
-        size = said.get("tlkit.attention.window", sizes.window)
-        if isinstance(sliding, list) and layer < len(sliding) and size:
-            return int(size) if sliding[layer] else 0
+        sizes, family = self.sizes, self.family
+        size = sizes.window if sizes.own_window is None else sizes.own_window
+        if sizes.sliding:
+            return size if layer < len(sizes.sliding) and sizes.sliding[layer] else 0
         if family.full_every:
             return sizes.window if (layer + 1) % family.full_every else 0
-        return int(size) if family.windowed or "tlkit.attention.window" in said else 0
+        return size if family.windowed or sizes.own_window is not None else 0
 
     def scale(self) -> float:
         """Return what scores are multiplied with."""
-        said = self.source.metadata.get("tlkit.attention.query_scalar")
-        size = float(said) if isinstance(said, float) and said > 0 else float(self.sizes.key_size)
-        if said is None and self.family.odd_layers == self.sizes.layers:
-            size = self.sizes.width / self.sizes.heads
-        return float(1 / math.sqrt(size))
+        sizes = self.sizes
+        usual = sizes.width / sizes.heads if self.family.odd_layers == sizes.layers else sizes.key_size
+        return float(1 / math.sqrt(sizes.query_scalar or usual))
 
     def head(self, x: Blob) -> Blob:
         """Return the logits; without a matrix of their own they are the products with the embeddings."""
@@ -246,9 +243,7 @@ def _unpaired(net: Net, sizes: Hyperparameters, x: Blob, name: str, rows: int) -
     """Return x times a matrix of q, k or v; rows that GGUF pairs are put back in halves."""
     source, family, short = net.source, net.family, name.rpartition(".")[2]
     weight = source.tensor(f"{name}.weight", (rows, sizes.width))
-    # A bias that must be there and is not is an error that says so.
-    biased = net.has(f"{name}.bias") or short in family.biased
-    bias = source.tensor(f"{name}.bias", (rows,)) if biased else None
+    bias = source.tensor(f"{name}.bias", (rows,)) if net.is_biased(name) else None
     if family.pairs and short != "attn_v":
         back = (
             Change("q rows", sizes.heads, back=True) if short == "attn_q" else Change("k rows", sizes.groups, back=True)

@@ -168,7 +168,7 @@ def changed(folder: Path, name: str, **entries: Any) -> None:
     ("case", "entries", "word"),
     [
         ("llama_wide", {"hidden_act": "relu"}, "activation is relu"),
-        ("llama_wide", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "rope_parameters": None}, "'dynamic'"),
+        ("llama_wide", {"rope_scaling": {"rope_type": "spiral", "factor": 2.0}, "rope_parameters": None}, "'spiral'"),
         ("llama_wide", {"rope_scaling": {"rope_type": "linear"}, "rope_parameters": None}, "cannot be read"),
         ("llama_wide", {"num_attention_heads": 0}, "not a count"),
         ("llama_wide", {"num_attention_heads": 1 << 31}, "not a count"),

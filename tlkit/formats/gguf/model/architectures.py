@@ -47,6 +47,8 @@ class Architecture:
     """Matrices that are several of the folder's, one below the other."""
     attention_pattern: int = 0
     """Every so many-th layer attends to everything, the others within the sliding window; 0: all attend to all."""
+    slides: bool = False
+    """Whether transformers keeps all or some of its layers to a ``sliding_window``."""
 
 
 _BODY = """
@@ -85,7 +87,6 @@ _BARE = ((r"^(?=(layers|embed_tokens|norm)\.)", "model."),)
 _UNUSED = (r"\.rotary_emb\.inv_freq$",)
 # What sees images: llama.cpp takes that from a file of its own.
 _TOWERS = (r"^(model\.)?(vision_tower|multi_modal_projector|vision_model)\.",)
-_HEAD = (r"^lm_head\.",)
 
 
 def _sized(
@@ -127,6 +128,7 @@ _LLAMA = Architecture(
     skipped=_UNUSED,
     defaults=_sized(4096, 11008, 32, 32, None, 2048, 1e-6, 32000),
 )
+_UNUSED_WINDOW = {"use_sliding_window": False, "max_window_layers": 28}
 _QWEN2 = replace(
     _LLAMA,
     name="qwen2",
@@ -136,7 +138,8 @@ _QWEN2 = replace(
     changes={},
     scalings=("linear", "yarn"),
     expected={"use_sliding_window": False},
-    defaults=_sized(4096, 22016, 32, 32, 32, 32768, 1e-6, 151936) | {"use_sliding_window": False},
+    slides=True,
+    defaults=_sized(4096, 22016, 32, 32, 32, 32768, 1e-6, 151936) | _UNUSED_WINDOW,
 )
 _QWEN3 = replace(
     _QWEN2,
@@ -153,7 +156,7 @@ _GEMMA = replace(
     changes=_ONE_MORE,
     activations=("gelu_pytorch_tanh", "gelu", "gelu_new"),  # transformers takes them all for the first one
     scalings=(),
-    skipped=(*_UNUSED, *_HEAD),
+    skipped=_UNUSED,
     expected={"use_bidirectional_attention": None},
     defaults=_sized(3072, 24576, 28, 16, 16, 8192, 1e-6, 256000)
     | {"head_dim": 256, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"},
@@ -180,7 +183,6 @@ _GEMMA2 = replace(
 _GEMMA3 = replace(
     _GEMMA2,
     name="gemma3",
-    keys=_WINDOW + "final_logit_softcapping f32 final_logit_softcapping\n",
     blocks=f"{_GATED} post_attention_norm post_ffw_norm attn_q_norm attn_k_norm",
     optional="output",
     scalings=("linear",),
@@ -205,7 +207,8 @@ _PHI3 = replace(
     blocks="attn_norm attn_qkv attn_output ffn_norm ffn_up ffn_down",
     optional="output rope_factors_long rope_factors_short",
     changes={},
-    scalings=("longrope", "su"),
+    slides=True,
+    scalings=("longrope",),
     defaults=_sized(3072, 8192, 32, 32, None, 4096, 1e-5, 32064),
 )
 _LINEAR = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
@@ -279,7 +282,7 @@ _JINA = replace(
 )
 _NOMIC = Architecture(
     "nomic-bert",
-    keys=_BODY + _LAYER_NORM + "rope.freq_base f32 rope_theta\n",
+    keys=_BODY + _LAYER_NORM + "rope.freq_base f32 rope_theta rotary_emb_base\n",
     tensors="token_embd token_types token_embd_norm.weight token_embd_norm.bias",
     blocks=f"attn_qkv attn_output ffn_gate ffn_up ffn_down {_NORMED}",
     activations=("silu", "swish", "swiglu"),
@@ -295,6 +298,17 @@ _NOMIC = Architecture(
     skipped=_BERT.skipped,
     encodes=True,
     joined=("attn_qkv.weight",),
+    # What the first configs of this model may say otherwise.
+    expected={
+        "prenorm": False,
+        "use_rms_norm": False,
+        "parallel_block": False,
+        "causal": False,
+        "rotary_emb_fraction": 1.0,
+        "rotary_emb_interleaved": False,
+        "rotary_emb_scale_base": None,
+        "moe_every_n_layers": 0,
+    },
     defaults={
         "hidden_size": 768,
         "intermediate_size": 3072,
@@ -314,12 +328,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": replace(
         _LLAMA,
+        slides=True,
         keys=_LLAMA_KEYS + "attention.sliding_window u32 sliding_window\n",
         defaults=_sized(4096, 14336, 32, 32, 8, 131072, 1e-6, 32000) | {"sliding_window": 4096},
     ),
     "mixtral": replace(
         _LLAMA,
-        keys=_LLAMA_KEYS + _EXPERTS,
+        slides=True,
+        keys=_LLAMA_KEYS + "attention.sliding_window u32 sliding_window\n" + _EXPERTS,
         blocks=_SPARSE,
         defaults=_sized(4096, 14336, 32, 32, 8, 131072, 1e-5, 32000)
         | {"rope_theta": 1000000.0, "num_local_experts": 8, "num_experts_per_tok": 2},
@@ -364,7 +380,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "shared_expert_intermediate_size": 5632,
             "norm_topk_prob": False,
             "decoder_sparse_step": 1,
-            "use_sliding_window": False,
+            **_UNUSED_WINDOW,
         },
     ),
     "olmoe": replace(

@@ -1,7 +1,8 @@
 """A Hugging Face folder as the model that llama.cpp loads: all but the weights' bytes, and what stands against it.
 
 ``doubts`` are reasons why llama.cpp will not load the file, or will compute or split text otherwise; an empty list is a
-promise. The weights themselves are written by whoever asked, by :class:`GGUFModel`'s plan.
+promise. ``limits`` are reasons why nothing that reads the file computes what the folder says. The weights themselves
+are written by whoever asked, by :class:`GGUFModel`'s plan.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tlkit.errors import TlkitError
 from tlkit.formats.base.tensors import TensorEntry
 from tlkit.formats.gguf.model.architectures import ARCHITECTURES, Architecture, full_name
 from tlkit.formats.gguf.model.changes import Change, change_of, short_name
-from tlkit.formats.gguf.model.hyperparameters import heads, hyperparameters
+from tlkit.formats.gguf.model.hyperparameters import OWN_LIMITS, heads, hyperparameters
 from tlkit.formats.gguf.model.specials import specials
 from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles
 from tlkit.formats.gguf.model.vocabulary import read_vocabulary
@@ -48,6 +49,7 @@ class GGUFModel:
     metadata: dict[str, Typed] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
@@ -70,10 +72,13 @@ def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Te
         return None
     found = GGUFModel(row.name)
     _weights(found, row, config, entries)
-    values, tensors, doubts = hyperparameters(config, row)
-    found.doubts += doubts
-    found.made = tensors
-    found.metadata = {**_general(folder, row), **values}
+    described = hyperparameters(config, row)
+    found.doubts += described.doubts
+    found.limits += described.limits
+    found.made = described.tensors
+    found.metadata = {**_general(folder, row), **described.keys}
+    if found.limits:
+        found.metadata[OWN_LIMITS] = Typed("arr[str]", found.limits)
     rows = next((entry.shape[0] for name, entry in entries.items() if _is_embedding(found, name) and entry.shape), 0)
     _tokenizer(found, folder, config, rows)
     if row.encodes:
@@ -90,7 +95,7 @@ def _weights(
 ) -> None:
     """Plan each tensor: its name, its change, or why it is not written."""
     usual = {name: _usual(name, row) for name in entries}
-    tied = _is_tied(config, row) and "output" in row.optional
+    tied = _is_tied(config, row)
     plain: dict[str, str] = {}  # the usual name without the expert's number, by the source's name
     for name, spelled in usual.items():
         if any(re.search(pattern, spelled) for pattern in row.skipped):
@@ -114,7 +119,8 @@ def _weights(
         change = change_of(new, row, counts)
         if change and not change.fits(entries[name].shape):
             shape = "x".join(map(str, entries[name].shape))
-            found.doubts.append(f"'{name}' ({shape}) does not fit {counts[0]} heads of attention")
+            found.limits.append(f"'{name}' ({shape}) does not fit {counts[0]} heads of attention")
+            found.doubts.append(found.limits[-1])
         elif change:
             found.changes[name] = change
     for members in found.stacks.values():
@@ -159,6 +165,9 @@ def _check(found: GGUFModel, row: Architecture, config: Mapping[str, Any], namel
     extra = [*nameless, *extra]
     if extra:
         found.doubts.append(f"{row.name} has no place for {len(extra)} of its tensors: {', '.join(extra[:3])}")
+    if nameless:
+        said = f"{len(nameless)} of its tensors have no place in {row.name}: {', '.join(nameless[:3])}"
+        found.limits.append(said)
 
 
 def _general(folder: Path, row: Architecture) -> dict[str, Typed]:

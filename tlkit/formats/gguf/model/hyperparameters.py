@@ -1,12 +1,15 @@
 """A model's hyperparameters, from ``config.json`` to the metadata keys that llama.cpp reads.
 
 What llama.cpp computes otherwise than the config says is a doubt: a sentence; such a file is not promised to run there.
+Keys of tlkit's own (``tlkit.``) say what GGUF has no key for, and what no key says is a limit: nothing that reads the
+file computes it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tlkit.formats.gguf.model.architectures import Architecture
@@ -16,6 +19,37 @@ from tlkit.formats.gguf.write import Typed
 _LARGEST = 1 << 31
 _LOCAL_BASE = 10000.0  # of gemma3's sliding layers, where no key says otherwise
 _ODD_SCALES = {"gemma2": 46, "gemma3": 62}  # layers of the models whose q is scaled by embedding / heads (27B)
+_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # what llama.cpp takes where no key says it
+_LAYERED = ("qwen2", "qwen3", "qwen2moe", "gemma2", "gemma3")  # those whose layers may attend in two ways
+_KINDS = ("full_attention", "sliding_attention")
+_TOLD = ("use_sliding_window", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "attn_logit_softcapping")
+"""Entries that keys or tensors tell, whether llama.cpp looks at them or not."""
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "swiglu": "silu",
+    "gelu": "erf",
+    "gelu_python": "erf",
+    "gelu_new": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "relu": "relu",
+}
+"""What transformers calls them: SiLU, the two forms of GELU, and ReLU."""
+OWN_LIMITS, OWN_WINDOW, OWN_SLIDING = "tlkit.limits", "tlkit.attention.window", "tlkit.attention.sliding"
+OWN_SCALE, OWN_ACTIVATION = "tlkit.attention.query_scalar", "tlkit.activation"
+"""Keys of tlkit's own: what is not computed, a window, which layers keep to it, what q is scaled by, the activation."""
+
+
+@dataclass(slots=True)
+class Described:
+    """What a config says: metadata, the tensors that llama.cpp takes for the rotation (one row each), doubts and
+    limits."""
+
+    keys: dict[str, Typed] = field(default_factory=dict)
+    tensors: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
 
 
 class Config:
@@ -25,7 +59,7 @@ class Config:
         inner = values.get("text_config")
         self._said: dict[str, Any] = {**values, **inner} if isinstance(inner, Mapping) else dict(values)
         self._defaults = row.defaults
-        self.doubts: list[str] = []
+        self.wrong: list[str] = []
 
     def get(self, *names: str) -> Any:
         """Return the first entry that has a value; the default of one of them where the config has none of them."""
@@ -35,20 +69,29 @@ class Config:
         return next((self._defaults[name] for name in names if name in self._defaults), None)
 
     def number(self, *names: str) -> int | None:
-        """Return a count from 1 on; a doubt says where the config has something else."""
+        """Return a count from 1 on; ``wrong`` says where the config has something else."""
         found = self.get(*names)
         if found is None or (type(found) is int and 0 < found < _LARGEST):
             return found
-        self.doubts.append(f"config.json: {names[0]} is {str(found)[:40]}, which is not a count")
+        self._refuse(f"config.json: {names[0]} is {str(found)[:40]}, which is not a count")
         return None
 
     def real(self, *names: str) -> float | None:
-        """Return a finite number; a doubt says where the config has something else."""
+        """Return a finite number; ``wrong`` says where the config has something else."""
         found = self.get(*names)
         if found is None or (type(found) in (int, float) and math.isfinite(found)):
             return None if found is None else float(found)
-        self.doubts.append(f"config.json: {names[0]} is {str(found)[:40]}, which is not a number")
+        self._refuse(f"config.json: {names[0]} is {str(found)[:40]}, which is not a number")
         return None
+
+    def _refuse(self, said: str) -> None:
+        self.wrong += [said] if said not in self.wrong else []
+
+    @property
+    def activation(self) -> Any:
+        """The activation's name, which each class of transformers' has an entry of its own for."""
+        names = ("hidden_activation", "hidden_act", "activation_function")
+        return self.get(*sorted(names, key=lambda name: name not in self._defaults))
 
     @property
     def rope(self) -> Mapping[str, Any]:
@@ -60,18 +103,21 @@ class Config:
         return found if isinstance(found, Mapping) else {}
 
     @property
-    def local_base(self) -> float:
-        """The base of the rotation of layers with a sliding window."""
+    def local_rope(self) -> Mapping[str, Any]:
+        """How positions rotate in layers with a sliding window, where that is said apart."""
         found = self.get("rope_parameters")
         local = found.get("sliding_attention") if isinstance(found, Mapping) else None
-        said = local.get("rope_theta") if isinstance(local, Mapping) else self.get("rope_local_base_freq")
+        return local if isinstance(local, Mapping) else {}
+
+    @property
+    def local_base(self) -> float:
+        """The base of the rotation of layers with a sliding window."""
+        said = self.local_rope.get("rope_theta") or self.get("rope_local_base_freq")
         return float(said) if isinstance(said, int | float) else _LOCAL_BASE
 
 
-def hyperparameters(
-    values: Mapping[str, Any], row: Architecture
-) -> tuple[dict[str, Typed], Mapping[str, Sequence[float]], list[str]]:
-    """Return the metadata, the tensors that llama.cpp takes for the rotation (one row each), and the doubts."""
+def hyperparameters(values: Mapping[str, Any], row: Architecture) -> Described:
+    """Return what a config's ``values`` are in GGUF's words."""
     config = Config(values, row)
     found: dict[str, Typed] = {}
     derived = _derived(config)
@@ -90,10 +136,21 @@ def hyperparameters(
     found |= {f"{row.name}.{key}": typed for key, typed in turn.keys.items()}
     if row.name == "gemma3" and config.local_base != _LOCAL_BASE:
         found["gemma3.rope.freq_base_swa"] = Typed("f32", config.local_base)
+    local = config.local_rope.get("rope_type", "default")
     if row.encodes:
         found[f"{row.name}.attention.causal"] = Typed("bool", False)
         found["tokenizer.ggml.token_type_count"] = Typed("u32", config.number("type_vocab_size") or 0)
-    return found, turn.tensors, [*config.doubts, *turn.doubts, *_missing(found, row), *_differences(config, row)]
+    made = Described(found, turn.tensors)
+    made.limits += [*turn.limits, *_missing(found, row)]
+    if local != "default":
+        made.limits.append(f"the rotation of its sliding layers is scaled by '{str(local)[:40]}'")
+    made.doubts += [*turn.doubts, *made.limits]
+    _differences(made, config, row)
+    _scales(made, config, row)
+    _windows(made, config, row)
+    made.limits = config.wrong + made.limits
+    made.doubts = config.wrong + made.doubts
+    return made
 
 
 def heads(values: Mapping[str, Any], row: Architecture) -> tuple[int, int]:
@@ -123,38 +180,75 @@ def _missing(found: Mapping[str, Typed], row: Architecture) -> list[str]:
     return [f"config.json does not say what llama.cpp reads as {', '.join(gone)}"] if gone else []
 
 
-def _differences(config: Config, row: Architecture) -> list[str]:
-    """Say what llama.cpp computes otherwise."""
-    found = []
-    activation = config.get("hidden_activation", "hidden_act", "activation_function")
+def _differences(made: Described, config: Config, row: Architecture) -> None:
+    """Add what llama.cpp computes otherwise, the keys that say so, and what nothing computes."""
+    activation = config.activation
     if activation not in row.activations:
-        found.append(f"its activation is {str(activation)[:40]}, and llama.cpp computes {row.activations[0]}")
+        made.doubts.append(f"its activation is {str(activation)[:40]}, and llama.cpp computes {row.activations[0]}")
+    usual, kind = ACTIVATIONS[row.activations[0]], ACTIVATIONS.get(str(activation), "")
+    if row.name == "gemma" and activation in row.activations:
+        kind = usual  # which Gemma's first configs called by other names
+    if not kind:
+        made.limits.append(f"its activation is {str(activation)[:40]}, which tlkit does not compute")
+    elif kind != usual:
+        made.keys[OWN_ACTIVATION] = Typed("str", kind)
     for name, value in row.expected.items():
         said = config.get(name)
-        if said is not None and said != value and not (value is None and not said):
-            found.append(f"its {name} is {str(said)[:40]}, and llama.cpp computes as if it were {value}")
-    scale, width = config.number("query_pre_attn_scalar"), config.number("hidden_size")
+        if said is None or said == value or (value is None and not said):
+            continue
+        made.doubts.append(f"its {name} is {str(said)[:40]}, and llama.cpp computes as if it were {value}")
+        if name not in _TOLD:
+            made.limits.append(f"its {name} is {str(said)[:40]}, which tlkit does not compute")
+        elif name == "norm_topk_prob":
+            made.keys[f"{row.name}.expert_weights_norm"] = Typed("bool", said is True)
+
+
+def _scales(made: Described, config: Config, row: Architecture) -> None:
+    """Add caps and the scale of queries where they are others than llama.cpp's."""
+    for name, cap in _CAPS.items() if row.name == "gemma2" else ():
+        if config.get(name) is None:
+            made.keys[f"gemma2.{name}"] = Typed("f32", 0.0)
+            made.doubts.append(f"it has no {name}, and llama.cpp computes with {cap:g}")
+    scale, width = config.real("query_pre_attn_scalar"), config.number("hidden_size")
     count = config.number("num_attention_heads", "n_head")
     if row.name in _ODD_SCALES and scale and width and count:
         odd = config.number("num_hidden_layers") == _ODD_SCALES[row.name]
-        usual = width // count if odd else config.number("head_dim")
-        if scale != usual:
-            found.append(f"its query_pre_attn_scalar is {scale}, and llama.cpp computes with {usual}")
-    return found + _pattern(config, row)
+        size = width // count if odd else config.number("head_dim")
+        if scale != size:
+            made.doubts.append(f"its query_pre_attn_scalar is {scale:g}, and llama.cpp computes with {size}")
+            made.keys[OWN_SCALE] = Typed("f32", scale)
 
 
-def _pattern(config: Config, row: Architecture) -> list[str]:
-    """Say where the layers with a sliding window are others than llama.cpp's."""
-    kinds, layers = config.get("layer_types"), config.number("num_hidden_layers") or 0
-    if row.attention_pattern:
-        step = row.attention_pattern
+def _windows(made: Described, config: Config, row: Architecture) -> None:
+    """Add where the layers with a sliding window are others than llama.cpp's."""
+    layers, window = config.number("num_hidden_layers") or 0, config.number("sliding_window")
+    kinds = config.get("layer_types") if row.name in _LAYERED else None
+    step = row.attention_pattern
+    if isinstance(kinds, list) and any(kind not in _KINDS for kind in kinds):
+        strange = next(kind for kind in kinds if kind not in _KINDS)
+        made.limits.append(f"its layers are of the kind {str(strange)[:40]}, which tlkit does not compute")
+    if isinstance(kinds, list) and len(kinds) >= layers:
+        sliding = [kind == "sliding_attention" for kind in kinds[:layers]]
+    elif step:
         said = config.get("sliding_window_pattern", "_sliding_window_pattern")
-        wrong = type(said) is int and said != step
-        if isinstance(kinds, list):
-            wrong = any((kind == "full_attention") != ((i + 1) % step == 0) for i, kind in enumerate(kinds[:layers]))
-        return [f"its layers attend otherwise than llama.cpp's, where every {step}th sees everything"] if wrong else []
-    window, context = config.number("sliding_window"), config.number("max_position_embeddings")
-    slides = config.get("use_sliding_window") is not False and window and context and window < context
-    if slides and row.rotates:
-        return [f"llama.cpp attends to the whole context here, and not to a sliding window of {window}"]
-    return []
+        every = said if type(said) is int and said > 0 and row.name == "gemma3" else step
+        sliding = [(layer + 1) % every != 0 for layer in range(layers)]
+    else:
+        first = config.get("max_window_layers") if row.name in _LAYERED else 0
+        first = first if type(first) is int else 0
+        sliding = [layer >= first for layer in range(layers)]
+        if row.name == "qwen2moe":
+            sliding = [layer < first and layer % 2 == 0 for layer in range(layers)]
+    if step:
+        if sliding != [(layer + 1) % step != 0 for layer in range(layers)]:
+            made.doubts.append(f"its layers attend otherwise than llama.cpp's, where every {step}th sees everything")
+            made.keys[OWN_SLIDING] = Typed("arr[bool]", sliding)
+        return
+    context = config.number("max_position_embeddings")
+    slides = row.slides and config.get("use_sliding_window") in (True, None) and any(sliding)
+    if slides and window and context and window < context:
+        made.doubts.append(f"llama.cpp attends to the whole context here, and not to a sliding window of {window}")
+        if f"{row.name}.attention.sliding_window" not in made.keys:
+            made.keys[OWN_WINDOW] = Typed("u32", window)
+        if not all(sliding):
+            made.keys[OWN_SLIDING] = Typed("arr[bool]", sliding)

@@ -20,13 +20,15 @@ Number = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a file says of it: the base, how many of a head's dimensions turn, keys, tensors by name, doubts."""
+    """What a file says of it: the base, how many of a head's dimensions turn, keys, tensors by name; ``doubts`` say
+    what llama.cpp does not do, ``limits`` what the keys and tensors cannot tell."""
 
     base: float | None = None
     dimensions: int | None = None
     keys: Mapping[str, Typed] = field(default_factory=dict)
     tensors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     doubts: Sequence[str] = ()
+    limits: Sequence[str] = ()
 
 
 def rotation(rope: Mapping[str, Any], row: Architecture, real: Number, number: Number, head: int | None) -> Rotation:
@@ -35,18 +37,21 @@ def rotation(rope: Mapping[str, Any], row: Architecture, real: Number, number: N
     base = _real(rope.get("rope_theta")) or real("rope_theta")
     share = _real(rope.get("partial_rotary_factor")) or real("partial_rotary_factor") or 1.0
     dimensions = int(head * share) if head else None
-    if kind == "default":
+    # Dynamic scaling only begins beyond max_position_embeddings, where a file's context ends.
+    if kind in ("default", "dynamic"):
         return Rotation(base, dimensions)
+    kind = _ALSO.get((row.name, kind), kind)
     try:
-        if kind not in row.scalings:
-            raise ValueError(f"llama.cpp has no '{kind[:40]}' scaling of the rotation for {row.name}")
+        if kind not in _SCALINGS:
+            raise ValueError(f"its rotation is scaled by '{kind[:40]}'")
         keys, tensors = _SCALINGS[kind](rope, base or 10000.0, dimensions or 0, number)
-        return Rotation(base, dimensions, keys, tensors)
+        doubts = () if kind in row.scalings else (f"llama.cpp has no '{kind}' scaling of the rotation for {row.name}",)
+        return Rotation(base, dimensions, keys, tensors, doubts)
     except (KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
-        said = f"config.json: its '{kind[:40]}' scaling of the rotation cannot be read ({reason(error)[:60]})"
+        said = f"its '{kind[:40]}' scaling of the rotation cannot be read ({reason(error)[:60]})"
     except ValueError as error:
         said = reason(error)
-    return Rotation(base, dimensions, doubts=(said,))
+    return Rotation(base, dimensions, limits=(said,))
 
 
 def _real(value: Any) -> float | None:
@@ -64,19 +69,38 @@ def _linear(rope: Mapping[str, Any], base: float, dimensions: int, number: Numbe
 
 
 def _yarn(rope: Mapping[str, Any], base: float, dimensions: int, number: Number) -> Made:
-    keys = {"rope.scaling.type": Typed("str", "yarn"), "rope.scaling.factor": Typed("f32", float(rope["factor"]))}
-    original = rope.get("original_max_position_embeddings") or number("original_max_position_embeddings")
-    keys["rope.scaling.original_context_length"] = Typed("u32", int(original))
-    options = {"attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
-    for name, key in options.items():
-        if rope.get(name) is not None:
-            keys[f"rope.scaling.{key}"] = Typed("f32", float(rope[name]))
+    original = _trained(rope, number)
+    factor = float(rope["factor"] or number("max_position_embeddings") / original)
+    if rope.get("truncate") is False:
+        raise ValueError("its 'yarn' scaling of the rotation does not round where it begins (truncate is false)")
+    keys = {"rope.scaling.type": Typed("str", "yarn"), "rope.scaling.factor": Typed("f32", factor)}
+    keys["rope.scaling.original_context_length"] = Typed("u32", original)
+    for name in ("beta_fast", "beta_slow"):
+        if rope.get(name):
+            keys[f"rope.scaling.yarn_{name}"] = Typed("f32", float(rope[name]))
+    scale, both = rope.get("attention_factor"), (rope.get("mscale"), rope.get("mscale_all_dim"))
+    if scale is None and all(both):
+        scale = yarn_attention(factor, float(both[0] or 0)) / yarn_attention(factor, float(both[1] or 0))
+    if scale is not None:
+        # llama.cpp multiplies the key with what it takes where there is none.
+        keys["rope.scaling.attn_factor"] = Typed("f32", float(scale) / yarn_attention(factor))
     return keys, {}
+
+
+def yarn_attention(factor: float, share: float = 1.0) -> float:
+    """Return what YaRN multiplies cosine and sine with: ``get_mscale`` of transformers' ``modeling_rope_utils``."""
+    return 0.1 * share * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def _trained(rope: Mapping[str, Any], number: Number) -> int:
+    """Return the context that the model was trained for, in tokens: first what the config says beside the rotation."""
+    found = number("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
+    return int(found or number("max_position_embeddings"))
 
 
 def _llama3(rope: Mapping[str, Any], base: float, dimensions: int, number: Number) -> Made:
     factor, low, high = (float(rope[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
-    original = float(rope["original_max_position_embeddings"])
+    original = float(_trained(rope, number))
     factors = []
     for index in range(0, dimensions, 2):
         length = 2 * math.pi * base ** (index / dimensions)  # positions for one turn of the pair
@@ -86,19 +110,20 @@ def _llama3(rope: Mapping[str, Any], base: float, dimensions: int, number: Numbe
 
 
 def _longrope(rope: Mapping[str, Any], base: float, dimensions: int, number: Number) -> Made:
-    original = rope.get("original_max_position_embeddings") or number("original_max_position_embeddings")
-    longest = int(number("max_position_embeddings"))
-    factor = longest / int(original)
+    original = _trained(rope, number)
+    factor = float(rope.get("factor") or int(number("max_position_embeddings")) / original)
     said = rope.get("attention_factor")
     attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     tensors = {f"rope_factors_{name}.weight": [float(f) for f in rope[f"{name}_factor"]] for name in ("long", "short")}
     if any(len(factors) != dimensions // 2 for factors in tensors.values()):
-        raise ValueError(f"config.json: the factors of its rotation are not {dimensions // 2}, half of a head's width")
+        raise ValueError(f"the factors of its rotation are not {dimensions // 2}, half of a head's width")
     keys = {
-        "rope.scaling.original_context_length": Typed("u32", int(original)),
+        "rope.scaling.original_context_length": Typed("u32", original),
         "rope.scaling.attn_factor": Typed("f32", float(said) if said is not None else attention),
     }
     return keys, tensors
 
 
-_SCALINGS = {"linear": _linear, "yarn": _yarn, "llama3": _llama3, "longrope": _longrope, "su": _longrope}
+_SCALINGS = {"linear": _linear, "yarn": _yarn, "llama3": _llama3, "longrope": _longrope}
+_ALSO = {("phi3", "su"): "longrope", ("phi3", "yarn"): "longrope"}
+"""What older configs of an architecture call a scaling."""

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "erf"}
+from tlkit.errors import LoadError
+from tlkit.formats.gguf.model.hyperparameters import OWN_ACTIVATION
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """One of GGUF's architectures.
 
-    ``activation`` is ``silu``, ``tanh`` or ``erf`` (the two forms of GELU); ``pairs`` says that GGUF's rows of q and k
-    are in the order in which neighbours turn together. Of ``full_every`` layers the last sees everything and the others
-    the window; 0: all layers are alike, and ``windowed`` says whether they keep to the window. Layers with a window
-    turn by a base of their own where ``local_rotation``. ``scaled`` embeddings are multiplied by sqrt(width).
+    ``activation`` is ``silu``, ``relu``, ``tanh`` or ``erf`` (the two forms of GELU); ``pairs`` says that GGUF's rows
+    of q and k are in the order in which neighbours turn together. Of ``full_every`` layers the last sees everything and
+    the others the window; 0: all layers are alike, and ``windowed`` says whether they keep to the window. Layers with a
+    window turn by a base of their own where ``local_rotation``. ``scaled`` embeddings are multiplied by sqrt(width).
     ``odd_layers``: the model with so many scales queries by width / heads. ``biased`` are the linear layers that must
     have a bias. ``gate_inside`` says which half of ffn_up's rows is the gate. ``reads`` describes what tokens see:
     ``before`` them, or ``all`` (an encoder, whose result is normalized after each part).
@@ -45,6 +46,11 @@ class Family:
         return name.startswith(("rope_freqs.", "rope_factors_")) or name.endswith((".rope_freqs.weight", *self.unused))
 
     def activation_of(self, metadata: Mapping[str, Any]) -> str:
-        """Return the activation: a folder's config may say which of the two GELUs an encoder has."""
-        said = metadata.get("tlkit.activation")
-        return _ACTIVATIONS.get(said, "tanh") if isinstance(said, str) else self.activation
+        """Return the activation, which a config may say is another one than the architecture's; LoadError for none that
+        is known."""
+        said = metadata.get(OWN_ACTIVATION, self.activation)
+        if said not in ("silu", "tanh", "erf", "relu"):
+            raise LoadError(
+                f"{OWN_ACTIVATION} is '{str(said)[:40]}', which tlkit does not compute", "make the file again"
+            )
+        return str(said)

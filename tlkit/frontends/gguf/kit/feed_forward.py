@@ -13,10 +13,10 @@ from tlkit.mil.types import DType
 
 
 def activated(net: Net, x: Blob, kind: str) -> Blob:
-    """Return SiLU, GELU (``erf``) or its approximation by tanh (``tanh``)."""
+    """Return SiLU, ReLU, GELU (``erf``) or its approximation by tanh (``tanh``)."""
     shape = x.shape
-    if kind == "silu":
-        return net.op("silu", shape, x=x)
+    if kind in ("silu", "relu"):
+        return net.op(kind, shape, x=x)
     return net.op("gelu", shape, x=x, mode="EXACT" if kind == "erf" else "TANH_APPROXIMATION")
 
 
@@ -53,20 +53,21 @@ def _experts(net: Net, x: Blob, block: str, sizes: Hyperparameters, family: Fami
     inner = up.shape[1]
     gate = net.source.tensor(f"{block}.ffn_gate_exps.weight", (count, inner, width))
     down = net.source.tensor(f"{block}.ffn_down_exps.weight", (count, width, inner))
-    shares = _shares(net, net.linear(x, f"{block}.ffn_gate_inp", count, width), chosen, family)
+    shares = _shares(net, net.linear(x, f"{block}.ffn_gate_inp", count, width), sizes, family)
     wide = net.reshape(x, 1, tokens, width)
     pair: dict[str, Any] = {"transpose_x": False, "transpose_y": True}
     gates = net.op("matmul", (count, tokens, inner), x=wide, y=net.weight(gate), **pair)
     ups = net.op("matmul", (count, tokens, inner), x=wide, y=net.weight(up), **pair)
-    middle = net.multiply(activated(net, gates, family.activation), ups)
+    middle = net.multiply(activated(net, gates, family.activation_of(net.source.metadata)), ups)
     each = net.op("matmul", (count, tokens, width), x=middle, y=net.weight(down), **pair)
     weighted = net.multiply(each, net.reshape(net.transpose(shares, 1, 0), count, tokens, 1))
     made = net.op("reduce_sum", (tokens, width), x=weighted, axes=[0], keep_dims=False)
     return _shared(net, x, made, block, sizes, family)
 
 
-def _shares(net: Net, logits: Blob, chosen: int, family: Family) -> Blob:
+def _shares(net: Net, logits: Blob, sizes: Hyperparameters, family: Family) -> Blob:
     """Return each expert's share [T, experts], 0 where it was not chosen."""
+    chosen = sizes.experts_used
     tokens, count = logits.shape
     likely = net.op("softmax", (tokens, count), x=logits, axis=-1)
     outputs = [((tokens, chosen), net.dtype), ((tokens, chosen), DType.INT32)]
@@ -75,7 +76,7 @@ def _shares(net: Net, logits: Blob, chosen: int, family: Family) -> Blob:
     least = net.slice(Blob(values, (tokens, chosen)), 1, chosen - 1, chosen)
     taken = net.op("greater_equal", (tokens, count), out=DType.BOOL, x=likely, y=least)
     shares = net.multiply(likely, net.graph.cast(taken, net.dtype, DType.BOOL))
-    if not family.renormalized:
+    if not (family.renormalized if sizes.renormalized is None else sizes.renormalized):
         return shares
     total = net.op("reduce_sum", (tokens, 1), x=shares, axes=[1], keep_dims=True)
     return net.op("real_div", (tokens, count), x=shares, y=total)
@@ -86,7 +87,8 @@ def _shared(net: Net, x: Blob, made: Blob, block: str, sizes: Hyperparameters, f
     if not net.has(f"{block}.ffn_up_shexp.weight"):
         return made
     inner = net.source.tensor(f"{block}.ffn_up_shexp.weight", (-1, sizes.width)).shape[0]
-    gate = activated(net, net.linear(x, f"{block}.ffn_gate_shexp", inner, sizes.width), family.activation)
+    kind = family.activation_of(net.source.metadata)
+    gate = activated(net, net.linear(x, f"{block}.ffn_gate_shexp", inner, sizes.width), kind)
     middle = net.multiply(gate, net.linear(x, f"{block}.ffn_up_shexp", inner, sizes.width))
     own = net.linear(middle, f"{block}.ffn_down_shexp", sizes.width, inner)
     if net.has(f"{block}.ffn_gate_inp_shexp.weight"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.errors import LoadError
+from tlkit.formats.gguf.model.hyperparameters import OWN_SCALE, OWN_SLIDING, OWN_WINDOW
 
 _LAYERS = 1 << 12
 _WIDTH = 1 << 20
@@ -60,9 +61,15 @@ class Hyperparameters:
     final_cap: float
     experts: int
     experts_used: int
+    renormalized: bool | None
+    """Whether the chosen experts' shares are made to sum to 1; None where the file does not say."""
     max_bias: float
     pooling: int
     causal: bool
+    own_window: int | None = None
+    sliding: tuple[bool, ...] = ()
+    query_scalar: float = 0.0
+    """What tlkit's own keys say beside GGUF's: a window, which layers keep to it, and what queries are scaled by."""
 
 
 class Keys:
@@ -81,7 +88,7 @@ class Keys:
             return default
         if type(found) is not int or not least <= found <= most:
             said = "is not there" if found is None else f"is {str(found)[:40]}, which is not from {least} to {most}"
-            raise LoadError(f"{self.architecture}.{key} {said}", _DAMAGED)
+            raise LoadError(f"{self._whole(key)} {said}", _DAMAGED)
         return found
 
     def real(self, key: str, default: float, *, above: float = -math.inf) -> float:
@@ -90,13 +97,17 @@ class Keys:
         if found is None:
             return default
         if type(found) not in (int, float) or not math.isfinite(found) or not found > above or found > 1e30:
-            raise LoadError(f"{self.architecture}.{key} is {str(found)[:40]}, which is not such a number", _DAMAGED)
+            raise LoadError(f"{self._whole(key)} is {str(found)[:40]}, which is not such a number", _DAMAGED)
         return float(found)
 
     def text(self, key: str) -> str:
         """Return a text, empty where there is none."""
         found = self._one(key)
         return found if isinstance(found, str) else ""
+
+    def says(self, key: str) -> bool:
+        """Whether the key is there."""
+        return f"{self.architecture}.{key}" in self.metadata
 
     def flag(self, key: str, default: bool) -> bool:
         """Return a boolean."""
@@ -105,16 +116,19 @@ class Keys:
 
     def _one(self, key: str) -> Any:
         """Return a key's value; of an array with one value per layer the value that they share."""
-        found = self.metadata.get(f"{self.architecture}.{key}")
+        found = self.metadata.get(self._whole(key))
         if found is None or isinstance(found, str | int | float | bool):
             return found
         if isinstance(found, Sequence) and 0 < len(found) <= _LAYERS:
             values = set(_plain(found))
             if len(values) == 1:
                 return values.pop()
-            said = f"{self.architecture}.{key} differs from layer to layer, which tlkit does not build"
+            said = f"{self._whole(key)} differs from layer to layer, which tlkit does not build"
             raise LoadError(said, "run the model with llama.cpp")
-        raise LoadError(f"{self.architecture}.{key} is not a value", _DAMAGED)
+        raise LoadError(f"{self._whole(key)} is not a value", _DAMAGED)
+
+    def _whole(self, key: str) -> str:
+        return key if key.startswith("tlkit.") else f"{self.architecture}.{key}"
 
 
 def _plain(values: Sequence[Any]) -> Iterator[Any]:
@@ -140,6 +154,7 @@ def read_hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         raise LoadError(f"{keys.architecture}.rope.dimension_count is odd: {rotary}", _DAMAGED)
     tokens = metadata.get("tokenizer.ggml.tokens")
     base = keys.real("rope.freq_base", 10000.0, above=0)
+    caps = (50.0, 30.0) if keys.architecture == "gemma2" else (0.0, 0.0)
     return Hyperparameters(
         keys.architecture,
         layers=keys.count("block_count", _LAYERS),
@@ -156,14 +171,27 @@ def read_hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         local_base=keys.real("rope.freq_base_swa", 10000.0, above=0),
         scaling=_scaling(keys),
         window=keys.count("attention.sliding_window", 2**31 - 1, 0, least=0),
-        attention_cap=keys.real("attn_logit_softcapping", 0.0, above=0),
-        final_cap=keys.real("final_logit_softcapping", 0.0, above=0),
+        attention_cap=keys.real("attn_logit_softcapping", caps[0], above=-1e-9),
+        final_cap=keys.real("final_logit_softcapping", caps[1], above=-1e-9),
         experts=experts,
         experts_used=keys.count("expert_used_count", experts, 0, least=1) if experts else 0,
+        renormalized=keys.flag("expert_weights_norm", False) if keys.says("expert_weights_norm") else None,
         max_bias=keys.real("attention.max_alibi_bias", 8.0, above=-1e-9),
         pooling=keys.count("pooling_type", 8, 0, least=0),
         causal=keys.flag("attention.causal", True),
+        own_window=keys.count(OWN_WINDOW, 2**31 - 1, 0, least=0) if OWN_WINDOW in metadata else None,
+        sliding=_sliding(metadata.get(OWN_SLIDING)),
+        query_scalar=keys.real(OWN_SCALE, 0.0, above=0),
     )
+
+
+def _sliding(said: Any) -> tuple[bool, ...]:
+    if said is None:
+        return ()
+    layers = list(said) if isinstance(said, Sequence) and len(said) <= _LAYERS else [None]
+    if not all(isinstance(item, bool | int) for item in layers):
+        raise LoadError(f"{OWN_SLIDING} is not a list of layers", _DAMAGED)
+    return tuple(map(bool, layers))
 
 
 def _epsilon(keys: Keys) -> float:

@@ -102,6 +102,13 @@ class Net:
         """Whether the model has a tensor."""
         return name in self.source.tensors
 
+    def is_biased(self, name: str) -> bool:
+        """Whether a linear layer has a bias. In families that have one a bias that is not there is an error, unless no
+        layer has any: Qwen's may be made without."""
+        short = name.rpartition(".")[2]
+        others = (other for other in self.source.tensors if other.endswith(f".{short}.bias"))
+        return self.has(f"{name}.bias") or (short in self.family.biased and any(others))
+
     def weight(self, tensor: StoredTensor, *, exact: bool = False) -> Blob:
         """Return a stored tensor as a constant; ``exact`` keeps f32 in an f16 net."""
         key = (f"{tensor.name} {tensor.changes}", exact)
@@ -205,8 +212,7 @@ class Net:
     def linear(self, x: Blob, name: str, rows: int, columns: int) -> Blob:
         """Return x [T, columns] times the weight ``name`` [rows, columns], plus its bias where there is one."""
         weight = self.source.tensor(f"{name}.weight", (rows, columns))
-        biased = self.has(f"{name}.bias") or name.rpartition(".")[2] in self.family.biased
-        bias = self.source.tensor(f"{name}.bias", (rows,)) if biased else None
+        bias = self.source.tensor(f"{name}.bias", (rows,)) if self.is_biased(name) else None
         return self.product(x, weight, bias)
 
     def product(self, x: Blob, weight: StoredTensor, bias: StoredTensor | None = None) -> Blob:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlkit.formats.gguf.model.rotation import yarn_attention
 from tlkit.frontends.gguf.kit.hyperparameters import Hyperparameters
 from tlkit.frontends.gguf.kit.net import Net
 from tlkit.frontends.gguf.kit.source import LanguageSource
@@ -68,8 +69,7 @@ def _yarn(plain: NDArray[Any], sizes: Hyperparameters) -> tuple[NDArray[Any], fl
     ramp = (np.arange(sizes.rotary // 2, dtype=np.float32) - low) / np.float32(max(high - low, 0.001))
     kept = 1 - np.clip(ramp, 0, 1)
     mixed = plain / np.float32(scaling.factor) * (1 - kept) + plain * kept
-    default = 0.1 * math.log(scaling.factor) + 1 if scaling.factor > 1 else 1.0
-    return mixed.astype(np.float32), scaling.attention or default
+    return mixed.astype(np.float32), yarn_attention(scaling.factor) * (scaling.attention or 1.0)
 
 
 def turned(net: Net, sizes: Hyperparameters, context: int, positions: Blob, *, local: bool = False) -> Turned:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import LoadError
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
-from tlkit.formats.gguf.model.architectures import by_gguf_name
 from tlkit.formats.gguf.model.changes import Change
 from tlkit.formats.gguf.model.folder import read_model
+from tlkit.formats.gguf.model.hyperparameters import OWN_LIMITS
 from tlkit.formats.gguf.read import GGUFFile
 from tlkit.formats.safetensors.read import folder_config
 
@@ -40,6 +40,8 @@ class StoredTensor:
     made: tuple[float, ...] = ()
     joined: bool = False
     """Whether entries lie one below the other, and not along a new axis."""
+    stacked: bool = False
+    """Whether there is an axis of entries though there is one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +53,7 @@ class StoredTensor:
             shape = change.shape(shape)
         if self.joined:
             return (len(self.entries) * shape[0], *shape[1:])
-        return (len(self.entries), *shape) if len(self.entries) > 1 else shape
+        return (len(self.entries), *shape) if self.stacked or len(self.entries) > 1 else shape
 
     @property
     def stored(self) -> int:
@@ -83,7 +85,7 @@ class StoredTensor:
             self.file.release(entry, entry.nbytes)
         if self.joined:
             return np.concatenate(parts)
-        return parts[0] if len(parts) == 1 else np.stack(parts)
+        return np.stack(parts) if self.stacked or len(parts) > 1 else parts[0]
 
     def pieces(self) -> Iterator[NDArray[Any]]:
         """Yield the values as float32, some rows at a time, [rows, last axis] each; leading axes are one."""
@@ -128,7 +130,7 @@ class StoredTensor:
         if beyond >= self.shape[0]:
             said = f"{self.file.path}: the text has the token {beyond}, and '{self.name}' {self.shape[0]} rows"
             raise LoadError(said, "the tokenizer is another model's, or its special tokens have no weights")
-        entry = self.entries[0] if len(self.entries) == 1 and not self.changes else None
+        entry = self.entries[0] if len(self.entries) == 1 and not self.changes and not self.stacked else None
         if entry is None or self.file.is_compressed(entry) or entry.strides or entry.nbytes % entry.shape[0]:
             return np.asarray(self.array()[list(indices)])
         raw = np.frombuffer(self.file.raw(entry), np.uint8).reshape(entry.shape[0], -1)[list(indices)]
@@ -139,13 +141,12 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class LanguageSource:
-    """A language model's metadata (plain values by GGUF's keys) and tensors by GGUF's names; ``notes`` are doubts,
-    ``files`` what it lies in beside the files of its tensors."""
+    """A language model's metadata (plain values by GGUF's keys) and tensors by GGUF's names; ``files`` are
+    what it lies in beside the files of its tensors."""
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
-    notes: Sequence[str] = field(default=())
     files: tuple[Path, ...] = ()
 
     def tensor(self, name: str, shape: Sequence[int] | None = None) -> StoredTensor:
@@ -170,9 +171,16 @@ class LanguageSource:
 
 
 def gguf_source(file: GGUFFile) -> LanguageSource:
-    """Return what a GGUF file holds."""
+    """Return what a GGUF file holds; LoadError where it says that it cannot tell what it computes."""
+    limits = file.metadata.get(OWN_LIMITS)
+    _check_limits(file.path, limits if isinstance(limits, Sequence) else ())
     tensors = {entry.name: StoredTensor(entry.name, file, (entry,)) for entry in file.entries()}
     return LanguageSource(file.path, file.metadata, tensors)
+
+
+def _check_limits(path: Path, limits: Sequence[Any]) -> None:
+    if limits:
+        raise LoadError(f"{path}: {str(limits[0])[:200]}", "run the folder with transformers")
 
 
 def folder_source(file: TensorFile) -> LanguageSource:
@@ -188,34 +196,15 @@ def folder_source(file: TensorFile) -> LanguageSource:
         kind = str(config.get("model_type", ""))[:60]
         said = f"{file.path}: " + (f"a model of type '{kind}'" if kind else "no config.json says which model it is")
         raise LoadError(said, "tlkit builds the language models that `tlkit run --help` names")
+    _check_limits(file.path, model.limits)
     tensors: dict[str, StoredTensor] = {}
     stacked = {name for members in model.stacks.values() for name in members}
     for name, new in model.names.items():
         members = model.stacks[new] if name in stacked else [name]
         changes = tuple(model.changes[part] for part in members[:1] if part in model.changes)
         parts = tuple(entries[part] for part in members)
-        tensors[new] = StoredTensor(new, file, parts, changes, joined=new in model.joined)
+        joined = new in model.joined
+        tensors[new] = StoredTensor(new, file, parts, changes, joined=joined, stacked=name in stacked and not joined)
     tensors |= {name: StoredTensor(name, file, made=tuple(row)) for name, row in model.made.items()}
     metadata = {key: typed.value for key, typed in model.metadata.items()}
-    # llama.cpp knows these by heart; a config says them.
-    metadata |= _beyond(config, model.architecture)
-    return LanguageSource(file.path, metadata, tensors, model.doubts)
-
-
-def _beyond(config: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-    """Return what the config says that GGUF has no key for, as keys of tlkit's own."""
-    inner = config.get("text_config")
-    said = {**config, **inner} if isinstance(inner, Mapping) else config
-    found: dict[str, Any] = {}
-    scale = said.get("query_pre_attn_scalar")
-    if architecture in ("gemma2", "gemma3") and isinstance(scale, int | float):
-        found["tlkit.attention.query_scalar"] = float(scale)
-    if said.get("model_type") in ("mistral", "phi3") and isinstance(said.get("sliding_window"), int):
-        found["tlkit.attention.window"] = said["sliding_window"]
-    kinds = said.get("layer_types")
-    if isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds):
-        found["tlkit.attention.sliding"] = [kind == "sliding_attention" for kind in kinds]
-    activation = said.get("hidden_act", said.get("activation_function"))
-    if isinstance(activation, str) and by_gguf_name(architecture) is not None:
-        found["tlkit.activation"] = activation
-    return found
+    return LanguageSource(file.path, metadata, tensors)
