@@ -93,6 +93,12 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str) 
         from_metadata({**BASE, **changes}, "x")
 
 
+def test_bytes_that_are_not_text_are_replaced() -> None:
+    tokens = ["?", "a", "b"]
+    found = from_metadata({**BASE, "tokenizer.ggml.tokens": [*tokens, "ï", "¿", "½"], "tokenizer.ggml.merges": []}, "x")
+    assert found.encode("a\udcffb") == [1, 3, 4, 5, 2] == found.encode("a\N{REPLACEMENT CHARACTER}b")
+
+
 def test_a_text_gets_its_first_token_once() -> None:
     class Letters:
         def encode(self, text: str) -> list[int]:

@@ -34,7 +34,9 @@ def conversation(template: str, messages: Sequence[Message], specials: Mapping[s
     The template is rendered in a process of its own (:mod:`~tlkit.core.language.text.rendering`). LoadError where it
     fails, does not end, or writes too much.
     """
-    variables = {"messages": list(messages), "add_generation_prompt": True, **specials}
+    # Templates ask whether tools are none, which what is not there is not.
+    nothing = {"tools": None, "documents": None}
+    variables = {"messages": list(messages), "add_generation_prompt": True, **nothing, **specials}
     given = json.dumps({"template": template, "variables": variables, "longest": _LONGEST})
     command = [sys.executable, "-P", "-m", "tlkit.core.language.text.rendering"]
     said, hint = "", "leave --chat out, or write the turns into --prompt by hand"

@@ -9,16 +9,50 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from tlkit.errors import reason
 
 _MEMORY = 1 << 29
 _SECONDS = 10
+
+
+class Answers(Extension):
+    """``{% generation %}``, which marks what a model is trained to write: here what is between is text like other."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Return what is between."""
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+class Variables(Namespace):
+    """``namespace()``, without names that lead into Python."""
+
+    def __init__(self, /, *given: Any, **named: Any) -> None:
+        said = dict(*given, **named)
+        _check_names(said)
+        super().__init__(said)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_names([name])
+        super().__setitem__(name, value)
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    if any(not isinstance(name, str) or name.startswith("_") for name in names):
+        raise SecurityError("a namespace's names are words")
 
 
 def limit() -> None:
@@ -36,9 +70,11 @@ def limit() -> None:
 
 def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
     """Return a template's text; ValueError where it is longer than ``longest`` characters."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Answers]
+    )
     environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now, "namespace": Variables, "dict": _pairs}
     parts, size = [], 0
     for part in environment.from_string(template).generate(**variables):
         size += len(part)
@@ -48,8 +84,14 @@ def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
     return "".join(parts)
 
 
-def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _pairs(*given: Any, **named: Any) -> dict[Any, Any]:
+    return dict(*given, **named)
 
 
 def _refuse(message: Any) -> None:

@@ -115,8 +115,10 @@ class TextTokenizer:
         self.before, self.after, self.ends = tuple(before), tuple(after), frozenset(ends)
 
     def encode(self, text: str, *, whole: bool = True) -> list[int]:
-        """Return the ids of a text; special tokens that it spells out are such. ``whole`` adds those at its ends."""
-        ids = self.inner.encode(text)
+        """Return the ids of a text; special tokens that it spells out are such. ``whole`` adds those at its ends.
+
+        Halves of surrogate pairs, which bytes that are not UTF-8 become on the command line, are replaced."""
+        ids = self.inner.encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         if not whole:
             return ids
         # A text that begins with BOS, as chat templates' do, gets no second one.
