@@ -82,7 +82,8 @@ def randomize(model: torch.nn.Module) -> None:
 
 class Jina(torch.nn.Module):
     """JinaBertModel in plain PyTorch: its published modeling_bert.py is code of the model's repository, and not in
-    transformers. ``normed`` adds what its models of code have: norms of q and k, and a second one after attention."""
+    transformers. ``normed`` has what its models of code have: norms of q and k, a second one after attention, and the
+    gate in the second half of a matrix of another name."""
 
     def __init__(self, vocabulary: int, heads: int, layers: int, normed: bool) -> None:
         super().__init__()
@@ -108,7 +109,8 @@ class Jina(torch.nn.Module):
             attention = ModuleDict(
                 {"self": made(**own), "output": made(dense=Linear(width, width), LayerNorm=LayerNorm(width))}
             )
-            mlp = {"gated_layers": Linear(width, 2 * inner, bias=False), "wo": Linear(inner, width)}
+            up, down = ("up_gated_layer", "down_layer") if normed else ("gated_layers", "wo")
+            mlp = {up: Linear(width, 2 * inner, bias=False), down: Linear(inner, width)}
             mlp |= {} if normed else {"layernorm": LayerNorm(width)}
             parts = {"attention": attention, "mlp": ModuleDict(mlp)}
             parts |= {name: LayerNorm(width) for name in ("layer_norm_1", "layer_norm_2") if normed}
@@ -147,12 +149,22 @@ class Jina(torch.nn.Module):
         shares = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]) + fall, -1)
         made = out["LayerNorm"](out["dense"]((shares @ v).transpose(0, 1).reshape(len(x), -1)) + x)
         made = block["layer_norm_1"](made + x) if self.normed else made
-        both = mlp["gated_layers"](made)
-        half = both.shape[-1] // 2
-        inner = mlp["wo"](torch.nn.functional.gelu(both[:, :half]) * both[:, half:])
+        first, second = mlp["up_gated_layer" if self.normed else "gated_layers"](made).chunk(2, -1)
+        gate, up = (second, first) if self.normed else (first, second)
+        inner = mlp["down_layer" if self.normed else "wo"](torch.nn.functional.gelu(gate) * up)
         last = block["layer_norm_2"] if self.normed else mlp["layernorm"]
         found: torch.Tensor = last(inner + made)
         return found
+
+
+def roberta() -> Any:
+    """Return a tokenizer as RoBERTa's, which Jina's models of code have: byte-level BPE between <s> and </s>."""
+    from tokenizers import processors
+
+    found = trained("gpt2")
+    last, first = (("</s>", found.convert_tokens_to_ids("</s>")), ("<s>", found.convert_tokens_to_ids("<s>")))
+    found.backend_tokenizer.post_processor = processors.RobertaProcessing(last, first, add_prefix_space=False)
+    return found
 
 
 def jina_folder(folder: Path, heads: int, normed: bool) -> tuple[Path, Jina]:
@@ -160,7 +172,7 @@ def jina_folder(folder: Path, heads: int, normed: bool) -> tuple[Path, Jina]:
     from safetensors.torch import save_file
 
     torch.manual_seed(5)
-    tokenizer = trained("words")
+    tokenizer = roberta() if normed else trained("words")
     model = Jina(len(tokenizer), heads, 2, normed).eval()
     randomize(model)
     tokenizer.save_pretrained(folder)
@@ -193,8 +205,13 @@ def test_jina_is_its_twin_in_pytorch(tmp_path: Path, heads: int, normed: bool) -
     convert_weights(folder, tmp_path / "model.gguf")
     # What f32 loses is what it loses in PyTorch.
     noise = np.abs(wanted - exact).max()
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(folder)("def f(x): return x\n")["input_ids"]
     for path in (folder, tmp_path / "model.gguf"):
-        assert np.abs(open_language(path).encode(IDS) - exact).max() < min(1e-4, 4 * noise)
+        opened = open_language(path)
+        assert np.abs(opened.encode(IDS) - exact).max() < min(1e-4, 4 * noise)
+        assert opened.tokenizer.encode("def f(x): return x\n") == tokens
 
 
 def nomic(file: Path, model: Any, config: Any) -> Path:

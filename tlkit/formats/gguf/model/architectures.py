@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-ChangeKind = Literal["q rows", "k rows", "one more", "transposed"]
-"""What llama.cpp's values are beside Hugging Face's: rows of each head in the order of its rotation; norms that hold
-1 + the weight; matrices of a linear layer the other way round."""
+ChangeKind = Literal["q rows", "k rows", "halves", "one more", "transposed"]
+"""What llama.cpp's values are beside Hugging Face's: rows of each head in the order of its rotation; the two halves of
+the rows the other way round; norms that hold 1 + the weight; matrices of a linear layer the other way round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,13 +273,15 @@ _JINA = replace(
     activations=("gelu",),
     renames=(
         *_BERT.renames,
-        (r"\.mlp\.gated_layers\.", ".intermediate.dense."),
-        (r"\.mlp\.wo\.", ".output.dense."),
+        (r"\.mlp\.(gated_layers|up_gated_layer)\.", ".intermediate.dense."),
+        (r"\.mlp\.(wo|down_layer)\.", ".output.dense."),
         (r"\.(mlp\.layernorm|layer_norm_2)\.", ".output.LayerNorm."),
     ),
     expected={"is_decoder": False, "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
     defaults={**_BERT.defaults, "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
 )
+JINA_CODE = (".mlp.up_gated_layer.", replace(_JINA, changes={"ffn_up.weight": "halves"}))
+"""Part of the names by which Jina's models of code are known, and their row: the gate is in the other half."""
 _NOMIC = Architecture(
     "nomic-bert",
     keys=_BODY + _LAYER_NORM + "rope.freq_base f32 rope_theta rotary_emb_base\n",

@@ -20,6 +20,11 @@ class Change:
     heads: int = 0
     back: bool = False
 
+    @property
+    def moves(self) -> bool:
+        """Whether it moves rows as a whole."""
+        return self.kind in ("q rows", "k rows", "halves")
+
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return what ``shape`` becomes."""
         return shape[::-1] if self.kind == "transposed" else shape
@@ -28,7 +33,7 @@ class Change:
         """Whether a tensor of ``shape`` can be changed so."""
         if self.kind == "transposed":
             return len(shape) == 2
-        halves = 2 * self.heads
+        halves = 2 if self.kind == "halves" else 2 * self.heads
         return self.kind == "one more" or (bool(shape) and halves > 0 and shape[0] % halves == 0)
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -40,6 +45,8 @@ class Change:
         if self.kind == "one more":
             one = np.float32(-1 if self.back else 1)
             return np.asarray(values.astype(np.float32) + one)
+        if self.kind == "halves":
+            return np.roll(values, values.shape[0] // 2, 0)
         # Hugging Face turns the two halves of a head against each other, llama.cpp neighbours.
         pairs = (self.heads, -1, 2) if self.back else (self.heads, 2, values.shape[0] // self.heads // 2)
         parts = values.reshape(*pairs, *values.shape[1:])

@@ -15,7 +15,7 @@ from typing import Any
 
 from tlkit.errors import TlkitError
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.gguf.model.architectures import ARCHITECTURES, Architecture, full_name
+from tlkit.formats.gguf.model.architectures import ARCHITECTURES, JINA_CODE, Architecture, full_name
 from tlkit.formats.gguf.model.changes import Change, change_of, short_name
 from tlkit.formats.gguf.model.hyperparameters import OWN_LIMITS, heads, hyperparameters
 from tlkit.formats.gguf.model.specials import specials
@@ -70,6 +70,8 @@ def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Te
     row = architecture_of(config)
     if row is None:
         return None
+    if row is ARCHITECTURES["jina_bert"] and any(JINA_CODE[0] in name for name in entries):
+        row = JINA_CODE[1]
     found = GGUFModel(row.name)
     _weights(found, row, config, entries)
     described = hyperparameters(config, row)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles
+from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles, listed
 from tlkit.formats.gguf.model.vocabulary import Vocabulary
 from tlkit.formats.gguf.write import Typed
 
@@ -78,6 +78,9 @@ def _template(described: Any, depth: int = 0) -> tuple[str, str]:
     if isinstance(inner, list):
         found = [_template(item, depth + 1) for item in inner]
         return next((a for a, _ in found if a), ""), next((b for _, b in found if b), "")
+    if described.get("type") in ("RobertaProcessing", "BertProcessing"):
+        ends = [listed(described.get(name)) for name in ("cls", "sep")]
+        return next(_texts(ends[0]), ""), next(_texts(ends[1]), "")
     single = described.get("single")
     if not isinstance(single, list):
         return "", ""

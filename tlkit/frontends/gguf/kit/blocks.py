@@ -36,7 +36,7 @@ def of_blocks(tensor: StoredTensor) -> BlockType | None:
     """Return how a tensor is taken apart; None where it is not of whole blocks in its rows' order."""
     if len(tensor.entries) != 1 or len(tensor.shape) < 2:
         return None
-    if any(change.kind not in ("q rows", "k rows") for change in tensor.changes) or tensor.entries[0].big_endian:
+    if not all(change.moves for change in tensor.changes) or tensor.entries[0].big_endian:
         return None
     found = block_types().get(tensor.entries[0].dtype)
     return None if found is None or tensor.shape[-1] % found.size else found

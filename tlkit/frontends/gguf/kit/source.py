@@ -112,7 +112,7 @@ class StoredTensor:
         another."""
         import numpy as np
 
-        moved = all(change.kind in ("q rows", "k rows") for change in self.changes)
+        moved = all(change.moves for change in self.changes)
         count = math.prod(entry.shape[:-1])
         apart = self.file.is_compressed(entry) or bool(entry.strides)
         if len(entry.shape) < 2 or not moved or apart or not count or entry.nbytes % count:
