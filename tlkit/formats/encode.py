@@ -13,7 +13,8 @@ from tlkit.formats.base.dtypes import PACKED, PLAIN, QUANTIZED
 from tlkit.formats.gguf.quants import DEQUANTIZABLE, dequantize, quantize
 
 _SCALE = 65504.0  # f16's largest number
-_TINY = 127 * 2.0**-24  # what a scale in f16's smallest steps can still tell from zero, with 127 codes
+_TINY = 2.0**-12  # what a scale in f16's smallest steps can still tell from zero, with 4,096 codes (Q6_K's)
+_GROUPS = {"NVFP4": (16, 2.0**-7)}  # elements that have a scale of their own, and what that can tell from zero
 
 FLOATS = frozenset(name for name in PLAIN | PACKED if name.startswith(("F", "BF")))
 """The stored types of real numbers, except block types."""
@@ -62,13 +63,17 @@ def encode(
 
 
 def _count_scales(values: NDArray[np.float32], blocks: NDArray[np.uint8], dtype: str, losses: Losses) -> None:
-    """Count values lost because their block's scale, an f16, overflowed (infinite) or underflowed (all zero)."""
-    rows = values.reshape(len(blocks), -1)
+    """Count values lost because their scale, an f16 or less, overflowed (infinite) or underflowed (all zero)."""
+    elements = values.size // max(len(blocks), 1)
+    each, tiny = _GROUPS.get(dtype, (elements, _TINY))
+    rows = values.reshape(-1, max(each, 1))
     largest = np.abs(rows).max(-1, initial=0)
     # Only blocks with extreme values can lose their scale: decoding those few is cheap.
-    odd = np.flatnonzero(np.isfinite(largest) & ((largest > _SCALE) | ((largest > 0) & (largest < _TINY))))
+    odd = np.flatnonzero(np.isfinite(largest) & ((largest > _SCALE) | ((largest > 0) & (largest < tiny))))
     if odd.size and dtype in DEQUANTIZABLE:
-        found = dequantize(memoryview(blocks[odd].tobytes()), dtype, (odd.size * rows.shape[1],)).reshape(odd.size, -1)
+        chosen, place = np.divmod(odd, elements // each)
+        found = dequantize(memoryview(blocks[chosen].tobytes()), dtype, (odd.size, elements // each, each))
+        found = found[np.arange(odd.size), place]
         losses.overflow += int(np.count_nonzero(~np.isfinite(found)))
         gone = ~found.any(-1)
         losses.underflow += int(np.count_nonzero(rows[odd[gone]]))

@@ -16,7 +16,8 @@ from tlkit.formats.gguf.quants import DEQUANTIZABLE, QUANTIZABLE, dequantize, qu
 
 PLAIN = {"BF16"}  # not blocks: read by tlkit.formats.base.arrays
 TYPES = sorted(kind.name for kind in quants._type_traits if kind.name not in PLAIN)
-OURS = {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"}
+OURS = {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "NVFP4"}
+OURS |= {"IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"}
 """Not written by the package; tests/formats/gguf/encoders has these."""
 HALVES = (0x0000, 0x8000, 0x0001, 0x83FF, 0x3C00, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFFFF)
 """Bits of float16: zeros, denormals, one, the largest, infinities, NaNs (quiet and signalling)."""
@@ -91,6 +92,10 @@ def test_no_blocks_give_an_empty_array() -> None:
 def test_a_type_without_values_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         dequantize(bytes(40), "Q8_1", (32,))
+
+
+def test_all_that_is_read_is_written() -> None:
+    assert set(QUANTIZABLE) == DEQUANTIZABLE
 
 
 def test_what_can_be_written_is_what_gguf_can_write() -> None:

@@ -25,7 +25,7 @@ from tlkit.formats.describe import open_tensors
 from tlkit.formats.encode import FLOATS
 from tlkit.formats.gguf.imatrix import Importance, read_imatrix
 from tlkit.formats.gguf.mixtures import MIXTURES
-from tlkit.formats.gguf.quants import QUANTIZABLE, WEIGHABLE
+from tlkit.formats.gguf.quants import IMPORTANT, QUANTIZABLE, WEIGHABLE
 from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import check
@@ -133,6 +133,7 @@ def convert_weights(
         notes.append(_WEIGHTS_ONLY)
 
     weights = _importance(Path(imatrix), jobs, notes) if imatrix is not None else {}
+    _check_important(quantize, imatrix, jobs, weights)
     reader = JobReader(opened, jobs, report or (lambda what, share: None), check, weights)
     files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes)
     return WeightsResult(
@@ -195,6 +196,21 @@ def _importance(path: Path, jobs: Sequence[Job], notes: list[str]) -> Importance
     return found
 
 
+def _check_important(
+    quantize: str | None, imatrix: str | Path | None, jobs: Sequence[Job], weights: Importance
+) -> None:
+    """Raise UsageError for a tensor whose block type cannot be written without an importance matrix, and has none."""
+    planned = [job.planned for job in jobs if job.planned.dtype in IMPORTANT and not job.as_stored]
+    left = [tensor for tensor in planned if tensor.name not in weights]
+    if not left:
+        return
+    said = f"'{left[0].name}' cannot be {left[0].dtype} without an importance matrix"
+    if imatrix is None:
+        raise UsageError(f"--quantize {quantize}: {said}", _WITHOUT)
+    raise UsageError(f"{imatrix}: {said}, and it has none", "choose --quantize iq2_s or q2_k, which need none")
+
+
+_WITHOUT = "give one that llama.cpp's llama-imatrix has made: --imatrix FILE, or choose iq2_s or q2_k, which need none"
 _IMATRIX = "write GGUF's names (--names auto), and make it of this very model"
 
 

@@ -1,6 +1,6 @@
 """GGUF's types of 1 to 3 bits: codes that pick rows of a fixed table (a grid), signs, and scales.
 
-The grids are data of ggml's, thousands of rows long; they are taken from the gguf package.
+The grids are data of ggml's, thousands of rows long; the gguf package has them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.formats.gguf.bits import Bytes, Floats, decoder, field, half, halves, scale
+from tlkit.formats.gguf.encoders.lattices import grid
 
 
 @decoder("IQ2_XXS")
@@ -19,7 +20,7 @@ def iq2_xxs(blocks: Bytes, out: Floats) -> None:
     """Decode codes of 8 bits for 8 elements; signs and scale of 32 elements share a word."""
     words = field(blocks, 2, 66, np.uint32).reshape(-1, 8, 2)
     codes = field(blocks, 2, 66).reshape(-1, 8, 8)[:, :, :4]
-    _pick(out, _grid("IQ2_XXS"), codes, _even_signs(words[..., 1]))
+    _pick(out, grid("IQ2_XXS"), codes, _even_signs(words[..., 1]))
     # A word's upper 4 bits are the scale; below are four times 7 bits of signs.
     scale(out, _quarter(half(blocks, 0), words[..., 1] >> 28, 0.25))
 
@@ -28,7 +29,7 @@ def iq2_xxs(blocks: Bytes, out: Floats) -> None:
 def iq2_xs(blocks: Bytes, out: Floats) -> None:
     """Decode codes of 9 bits with 7 bits of signs; a 4-bit scale for each 16 elements."""
     codes = field(blocks, 2, 66, np.uint16)
-    _pick(out, _grid("IQ2_XS"), codes & 511, _even_table()[codes >> 9])
+    _pick(out, grid("IQ2_XS"), codes & 511, _even_table()[codes >> 9])
     scale(out, _quarter(half(blocks, 0), _pairs(field(blocks, 66, 74)), 0.25))
 
 
@@ -36,7 +37,7 @@ def iq2_xs(blocks: Bytes, out: Floats) -> None:
 def iq2_s(blocks: Bytes, out: Floats) -> None:
     """Decode codes of 10 bits, the upper two apart, with 8 signs each; a 4-bit scale for each 16 elements."""
     codes = field(blocks, 2, 34) | _spread(field(blocks, 66, 74), (0, 2, 4, 6), 3)
-    _pick(out, _grid("IQ2_S"), codes, _sign_table()[field(blocks, 34, 66)])
+    _pick(out, grid("IQ2_S"), codes, _sign_table()[field(blocks, 34, 66)])
     scale(out, _quarter(half(blocks, 0), _pairs(field(blocks, 74, 82)), 0.25))
 
 
@@ -44,7 +45,7 @@ def iq2_s(blocks: Bytes, out: Floats) -> None:
 def iq3_xxs(blocks: Bytes, out: Floats) -> None:
     """Decode codes of 8 bits for 4 elements; signs and scale of 32 elements share a word."""
     words = field(blocks, 66, 98, np.uint32)
-    _pick(out, _grid("IQ3_XXS"), field(blocks, 2, 66), _even_signs(words))
+    _pick(out, grid("IQ3_XXS"), field(blocks, 2, 66), _even_signs(words))
     scale(out, _quarter(half(blocks, 0), words >> 28, 0.5))
 
 
@@ -52,7 +53,7 @@ def iq3_xxs(blocks: Bytes, out: Floats) -> None:
 def iq3_s(blocks: Bytes, out: Floats) -> None:
     """Decode codes of 9 bits for 4 elements, the ninth apart, with their signs; a 4-bit scale for each 32."""
     codes = field(blocks, 2, 66) | _spread(field(blocks, 66, 74), tuple(range(8)), 1)
-    _pick(out, _grid("IQ3_S"), codes, _sign_table()[field(blocks, 74, 106)])
+    _pick(out, grid("IQ3_S"), codes, _sign_table()[field(blocks, 74, 106)])
     scale(out, half(blocks, 0) * (1 + 2 * _pairs(field(blocks, 106, 110)).astype(np.float32)))
 
 
@@ -131,16 +132,5 @@ def _even_table() -> Floats:
 @cache
 def _shifted_grid() -> Floats:
     """Return IQ1's grid with an eighth added, then with it subtracted: (4096, 8)."""
-    grid = _grid("IQ1_S")
-    return np.concatenate([grid + np.float32(0.125), grid - np.float32(0.125)])
-
-
-@cache
-def _grid(name: str) -> Floats:
-    """Return the table of the type ``name``: (rows, 4 or 8)."""
-    from gguf import GGMLQuantizationType, quants
-
-    kind: Any = quants._type_traits[GGMLQuantizationType[name]]
-    kind.init_grid()
-    grid: Floats = kind.grid
-    return np.ascontiguousarray(grid.reshape(grid.shape[-2:]))
+    plain = grid("IQ1_S")
+    return np.concatenate([plain + np.float32(0.125), plain - np.float32(0.125)])

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 
 from tlkit.formats.gguf.bits import Bytes, Floats, decoder, field, half, look_up, nibbles, parts, put, scale, weave
+from tlkit.formats.gguf.encoders.fp4 import FP4, e4m3_halves
 from tlkit.formats.gguf.encoders.tables import IQ4
-from tlkit.mil.small_floats import SMALL_FLOATS, values
 
 
 @decoder("Q8_0")
@@ -76,9 +76,6 @@ def tq1_0(blocks: Bytes, out: Floats) -> None:
     scale(out, half(blocks, 52))
 
 
-_FP4 = np.array([2 * value + 0.0 for value in values("F4")], np.float32)  # doubled; ggml's has no -0
-
-
 @decoder("IQ4_NL")
 def iq4_nl(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit codes through a table."""
@@ -100,15 +97,15 @@ def iq4_xs(blocks: Bytes, out: Floats) -> None:
 @decoder("MXFP4")
 def mxfp4(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit floats under a power of two."""
-    look_up(out, _FP4, nibbles(field(blocks, 1, 17), 16))
+    look_up(out, FP4, nibbles(field(blocks, 1, 17), 16))
     scale(out, np.take(_half_powers(), blocks[:, 0]))
 
 
 @decoder("NVFP4")
 def nvfp4(blocks: Bytes, out: Floats) -> None:
     """Decode 4-bit floats in groups of 16, each under an 8-bit float."""
-    look_up(out, _FP4, nibbles(field(blocks, 4, 36), 8))
-    scale(out, np.take(_e4m3_halves(), field(blocks, 0, 4)))
+    look_up(out, FP4, nibbles(field(blocks, 4, 36), 8))
+    scale(out, np.take(e4m3_halves(), field(blocks, 0, 4)))
 
 
 @cache
@@ -116,10 +113,3 @@ def _half_powers() -> Floats:
     """Return half of 2 to the power that each byte stands for (E8M0); the lowest two are denormal."""
     # 2^(e - 127), halved since the table of values is doubled.
     return np.asarray(np.ldexp(np.float32(1), np.arange(256) - 128), np.float32)
-
-
-@cache
-def _e4m3_halves() -> Floats:
-    """Return half the value of each unsigned E4M3 byte; as ggml does, the sign bit is ignored and 0x7F is 0."""
-    kind = SMALL_FLOATS["F8_E4M3"]
-    return np.array([0 if code == 0x7F else kind.number(code & 0x7F) / 2 for code in range(256)], np.float32)

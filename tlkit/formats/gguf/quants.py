@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tlkit.formats.base.dtypes import BLOCKS
 from tlkit.formats.gguf import grids, kquants, legacy  # noqa: F401  (they register their decoders)
 from tlkit.formats.gguf.bits import DECODERS, Floats
+from tlkit.formats.gguf.encoders import fp4, low_bits, simple, tables, ternary
 from tlkit.formats.gguf.encoders import kquants as k
-from tlkit.formats.gguf.encoders import simple, tables
 from tlkit.formats.gguf.encoders.fits import first_zeros, total
 from tlkit.formats.gguf.memory import floats
 
@@ -29,14 +29,19 @@ _THREADS = 4  # more have nothing to gain: memory is what they wait for
 DEQUANTIZABLE = frozenset(DECODERS)
 """The block types whose values can be read."""
 
-_ENCODERS = {"Q2_K": k.q2_k, "Q3_K": k.q3_k, "Q4_K": k.q4_k, "Q5_K": k.q5_k, "Q6_K": k.q6_k}
-_ENCODERS |= {"IQ4_NL": tables.iq4_nl, "IQ4_XS": tables.iq4_xs}
+_Encoder = Callable[..., NDArray[np.uint8]]
+_GRIDS: dict[str, _Encoder] = {"IQ3_S": low_bits.iq3_s, "IQ3_XXS": low_bits.iq3_xxs, "IQ2_S": low_bits.iq2_s}
+_GRIDS |= {"IQ2_XS": low_bits.iq2_xs, "IQ2_XXS": low_bits.iq2_xxs, "IQ1_M": ternary.iq1_m, "IQ1_S": ternary.iq1_s}
+_ENCODERS: dict[str, _Encoder] = {"Q2_K": k.q2_k, "Q3_K": k.q3_k, "Q4_K": k.q4_k, "Q5_K": k.q5_k, "Q6_K": k.q6_k}
+_ENCODERS |= {"IQ4_NL": tables.iq4_nl, "IQ4_XS": tables.iq4_xs, **_GRIDS}
 _BY_ROW = {"Q4_0": simple.q4_0, "Q4_1": simple.q4_1, "Q5_0": simple.q5_0, "Q5_1": simple.q5_1}
 
-QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "TQ2_0", "TQ1_0", *_ENCODERS)
+QUANTIZABLE = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4", "NVFP4", "TQ2_0", "TQ1_0", *_ENCODERS)
 """The block types that can be written: by the gguf package, and others by tlkit."""
 WEIGHABLE = frozenset({*_ENCODERS, *_BY_ROW})
 """The block types that an importance matrix changes."""
+IMPORTANT = frozenset({"IQ2_XXS", "IQ2_XS", "IQ1_S"})
+"""Those of them that are written with one only, as in ggml: without it the few bits go where they matter little."""
 
 
 def dequantize(raw: Any, dtype: str, shape: tuple[int, ...], out: Floats | None = None) -> Floats:
@@ -63,12 +68,16 @@ def quantize(values: Floats, dtype: str, importance: Floats | None = None) -> ND
     """Return ``values``, a whole number of blocks, as blocks of ``dtype`` (one of QUANTIZABLE): (count, bytes each).
 
     The arithmetic is that of llama.cpp's reference quantizers. ``importance`` has a weight for each column; values are
-    whole rows of that width, then.
+    whole rows of that width, then. ValueError for one of IMPORTANT without it.
     """
+    if dtype in IMPORTANT and importance is None:
+        raise ValueError(f"{dtype} needs an importance matrix")
     elements, size = BLOCKS[dtype]
     blocks = np.ascontiguousarray(values, np.float32).reshape(-1, elements)
     out = np.empty((len(blocks), size), np.uint8)
-    step = (1 << 16) // elements  # the package tries all 16 codes of MXFP4 on every value: 16 times the memory
+    # The package tries all 16 codes of MXFP4 on every value: 16 times the memory. Types with a grid handle all values
+    # that miss it in the same way at once, and need many to be fast.
+    step = (1 << (18 if dtype in _GRIDS else 16)) // elements
     encode = _encoder(blocks, dtype, importance)
 
     def work(start: int) -> None:
@@ -83,7 +92,7 @@ def _encoder(blocks: Floats, dtype: str, importance: Floats | None) -> Callable[
     """Return what encodes some of the blocks."""
     known = _ENCODERS.get(dtype)
     if importance is None or dtype not in WEIGHABLE:
-        plain = known or _by_the_package(dtype)
+        plain = known or (fp4.nvfp4 if dtype == "NVFP4" else _by_the_package(dtype))
         return lambda part: plain(blocks[part])
     weights = np.ascontiguousarray(importance, np.float32).reshape(-1, blocks.shape[1])
     places = np.arange(len(blocks)) % len(weights)

@@ -52,6 +52,13 @@ def weighted(values: Floats, importance: Floats, variance: Any) -> Floats:
     return np.asarray(importance * np.sqrt(variance + values * values), np.float32)
 
 
+def by_importance(values: Floats, importance: Floats, size: int, times: int) -> Floats:
+    """Return the weights of values [blocks, 256] in groups [size, groups]: their importance, more for large ones."""
+    squares = np.ascontiguousarray(values.T)
+    variance = F(times) * total(squares * squares) / F(256)
+    return grouped(weighted(values, importance, variance[:, None]), size)
+
+
 def with_minimum(
     x: Floats, weights: Floats, most: int, start: float, delta: float, steps: int, *, absolute: bool = False
 ) -> tuple[Floats, Floats, Floats]:

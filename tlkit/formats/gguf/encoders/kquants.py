@@ -16,13 +16,13 @@ from tlkit.formats.gguf.encoders.fits import (
     Bytes,
     F,
     Floats,
+    by_importance,
     descended,
     grouped,
     nearest,
     positive,
     signed,
     total,
-    weighted,
     with_minimum,
 )
 
@@ -36,7 +36,7 @@ def q2_k(values: Floats, importance: Floats | None = None) -> Bytes:
         scales, least, codes = with_minimum(x, np.abs(x), 3, -0.5, 0.1, 15, absolute=True)
         (scale, low), (minimum, high) = (_even(part.reshape(count, 16), 15) for part in (scales, least))
     else:
-        weights = _weights(values, importance, 16, 1)
+        weights = by_importance(values, importance, 16, 1)
         scales, least, codes = with_minimum(x, weights, 3, -0.9, 0.05, 36)
         scale, low, minimum, high = _fitted_twice(scales, least, weights, 15, 16)
     both = np.bitwise_or(low, high << 4, dtype=np.uint8)
@@ -57,7 +57,7 @@ def q3_k(values: Floats, importance: Floats | None = None) -> Bytes:
         six = np.where(there, np.clip(np.rint(inverse * each), -32, 31) + 32, 0).astype(np.uint8)
         half = np.where(there, F(1) / inverse, F(0)).astype(np.float16)[:, 0]
     else:
-        weights = _weights(values, importance, 16, 2)
+        weights = by_importance(values, importance, 16, 2)
         scales, codes = signed(x, 4, weights)
         whole, fitted = signed(
             grouped(scales.reshape(count, 16), 16), 32, grouped(total(weights).reshape(count, 16), 16)
@@ -120,7 +120,7 @@ def _in_eights(values: Floats, importance: Floats | None, most: int, first: floa
         (scale, low), (minimum, high) = (_even(part.reshape(count, 8), 63) for part in (scales, least))
         low, high = np.minimum(low, 63), np.minimum(high, 63)
     else:
-        weights = _weights(values, importance, 32, 2)
+        weights = by_importance(values, importance, 32, 2)
         scales, least, codes = with_minimum(x, weights, most, -0.9, 0.05, 36)
         scale, low, minimum, high = _fitted_twice(scales, least, weights, 63, 8)
         if most == 31:  # Q4_K's twin does not limit what wrapped around
@@ -149,13 +149,6 @@ def _fitted_twice(
         factor, codes = positive(grouped(part.reshape(-1, groups), groups), most, by_group)
         found += [factor.astype(np.float16), np.ascontiguousarray(codes.T)]
     return found[0], found[1], found[2], found[3]
-
-
-def _weights(values: Floats, importance: Floats, size: int, times: int) -> Floats:
-    """Return each value's weight in its group [size, groups]: its importance, more for large values."""
-    squares = np.ascontiguousarray(values.T)
-    variance = F(times) * total(squares * squares) / F(256)
-    return grouped(weighted(values, importance, variance[:, None]), size)
 
 
 def _again(
