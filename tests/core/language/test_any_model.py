@@ -3,6 +3,7 @@ folder, from GGUF (f32 and Q8_0) and from the packages of both, on OpenVINO and 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ KEPT: dict[str, Case] = {
     ),
     "another scale of queries": Case("gemma2", {**SMALL, **GEMMA, "query_pre_attn_scalar": 7}),
     "no caps": Case("gemma2", {**SMALL, **GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
-    "caps of both kinds": Case("gemma3_text", {**SMALL, **GEMMA, "attn_logit_softcapping": 5.0}),
+    "a cap that is there and not used": Case("gemma3_text", {**SMALL, **GEMMA, "attn_logit_softcapping": 5.0}),
     "one expert": Case("olmoe", {**SMALL, "num_experts": 1, "num_experts_per_tok": 1}),
     "renormalized": Case("qwen2_moe", {**SMALL, **SHARED, "norm_topk_prob": True}),
     "not renormalized": Case("qwen3_moe", {**SMALL, **SPARSE, "norm_topk_prob": False}),
@@ -122,6 +123,27 @@ def test_what_is_not_computed_is_named(model_type: str, entries: dict[str, Any],
     made = hyperparameters({**SMALL, **entries}, ARCHITECTURES[model_type])
     assert any(said in limit for limit in made.limits), made.limits
     assert not hyperparameters(SMALL, ARCHITECTURES[model_type]).limits
+
+
+def test_what_makes_one_vector_of_an_encoder_s_is_kept_or_named(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    write(folder, Case("bert", ENCODER))
+    place = folder / "1_Pooling"
+    place.mkdir()
+    for said, number in (({"pooling_mode_cls_token": True}, 2), ({"pooling_mode": "mean"}, 1)):
+        (place / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": False, **said}))
+        assert open_language(folder).pooling == number
+    for said, word in (
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        ({"pooling_mode": ["cls", "mean"]}, "cls and"),
+    ):
+        (place / "config.json").write_text(json.dumps(said))
+        with pytest.raises(LoadError, match=f"pooled by {word}"):
+            open_language(folder)
+    (place / "config.json").unlink()
+    (folder / "2_Dense").mkdir()
+    with pytest.raises(LoadError, match="dense layer follows its pooling"):
+        open_language(folder)
 
 
 def test_what_is_not_computed_is_refused_from_the_folder_and_from_its_gguf(tmp_path: Path) -> None:

@@ -46,6 +46,31 @@ def test_tokens_are_those_of_transformers(tmp_path: Path, kind: str) -> None:
             assert "".join(pieces) + grown.rest() == found.decode(wanted)
 
 
+def test_what_llama_cpp_does_not_say_of_a_tokenizer_is_kept_in_gguf_s_words(tmp_path: Path) -> None:
+    """Words in capitals, and a way to split text that llama.cpp has no name for."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+    from transformers import BertTokenizer, PreTrainedTokenizerFast
+
+    folders = [build(tmp_path / name, "bert", kind) for name, kind in (("a", "words"), ("b", "qwen2"))]
+    inner = [Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in folders]
+    inner[0].normalizer = normalizers.BertNormalizer(lowercase=False)
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner[1].pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("[a-e]+"), "isolated"), bytewise])
+    for folder, tokenizer in zip(folders, inner, strict=True):
+        tokenizer.save(str(folder / "tokenizer.json"))
+        reference, found = PreTrainedTokenizerFast.from_pretrained(folder), from_metadata(described(folder), "x")
+        for text in [*PROMPTS, *RARE]:
+            assert found.encode(text, whole=False) == reference(text, add_special_tokens=False)["input_ids"]
+    # Before there was tokenizer.json.
+    words = inner[0].get_vocab()
+    (folders[0] / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)) + "\n")
+    (folders[0] / "tokenizer.json").unlink()
+    (folders[0] / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    old, found = BertTokenizer.from_pretrained(folders[0]), from_metadata(described(folders[0]), "x")
+    for text in PROMPTS:
+        assert found.encode(text, whole=False) == old(text, add_special_tokens=False)["input_ids"]
+
+
 @needs_models
 def test_scores_give_the_tokens_that_the_library_makes_of_the_merges() -> None:
     found = from_metadata(GGUFFile(MODELS / "gguf/ggml-vocab-llama-spm.gguf").metadata, "x")

@@ -10,10 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from tlkit.core.language.text.pieces import SPACE, ScoredPieces
-from tlkit.core.language.text.vocabularies import StoredVocabulary, made, stored_tokenizer
+from tlkit.core.language.text.vocabularies import (
+    StoredVocabulary,
+    described_tokenizer,
+    made,
+    stored_tokenizer,
+    unbounded,
+)
 from tlkit.errors import LoadError
 from tlkit.formats.gguf.model.pretokenizers import looks_words_up
-from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
+from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, NORMAL, TOKENIZER, UNKNOWN, UNUSED, USER
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|eom_id|>", "<|im_sep|>")
@@ -161,7 +167,12 @@ class GrowingText:
 def from_metadata(metadata: Mapping[str, Any], where: str) -> TextTokenizer:
     """Return the tokenizer that GGUF's metadata describe; LoadError where there is none, or it is damaged."""
     vocabulary = StoredVocabulary(metadata, where)
-    inner = ScoredTokens(vocabulary) if vocabulary.model == "llama" else LibraryTokens(made(vocabulary))
+    described = metadata.get(TOKENIZER)
+    inner: Inner
+    if isinstance(described, str) and described:
+        inner = LibraryTokens(unbounded(described_tokenizer(described, where)))
+    else:
+        inner = ScoredTokens(vocabulary) if vocabulary.model == "llama" else LibraryTokens(made(vocabulary))
     return TextTokenizer(inner, *_borders(vocabulary), _endings(vocabulary))
 
 
@@ -171,9 +182,7 @@ def from_folder(folder: Path, metadata: Mapping[str, Any]) -> TextTokenizer:
     if not file.is_file():
         return from_metadata(metadata, str(folder))
     vocabulary = StoredVocabulary(metadata, str(folder))
-    inner = stored_tokenizer(file)
-    inner.no_truncation()
-    inner.no_padding()
+    inner = unbounded(stored_tokenizer(file))
     return TextTokenizer(LibraryTokens(inner), *_borders(vocabulary), _endings(vocabulary))
 
 

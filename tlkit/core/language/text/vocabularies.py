@@ -18,7 +18,7 @@ from tlkit.core.language.text.places import Places, StoredPlaces
 from tlkit.errors import LoadError, UnavailableError, reason
 from tlkit.formats.gguf.header import GGUFArray, Strings
 from tlkit.formats.gguf.model.pretokenizers import looks_words_up, splits
-from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, UNKNOWN, USER
+from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, OWN_LOWERCASE, UNKNOWN, USER
 
 _TOKENS = 1 << 23
 _LONGEST = 1 << 12  # characters of a token
@@ -38,11 +38,26 @@ def library() -> Any:
 
 def stored_tokenizer(file: Path) -> Any:
     """Return the library's tokenizer of a ``tokenizer.json``; LoadError where it is none."""
-    kind = library().Tokenizer
+    return _opened(library().Tokenizer.from_file, str(file), str(file))
+
+
+def described_tokenizer(text: str, where: str) -> Any:
+    """Return the library's tokenizer of the text of a ``tokenizer.json``; LoadError where it is none."""
+    return _opened(library().Tokenizer.from_str, text, where)
+
+
+def _opened(make: Callable[[str], Any], given: str, where: str) -> Any:
     try:
-        return kind.from_file(str(file))
+        return make(given)
     except Exception as error:  # the library's errors have no class of their own
-        raise LoadError(f"{file}: not a tokenizer ({reason(error)})", "get the file again") from None
+        raise LoadError(f"{where}: not a tokenizer ({reason(error)})", "get the file again") from None
+
+
+def unbounded(found: Any) -> Any:
+    """Return a tokenizer that neither cuts nor fills texts, whatever it was saved with."""
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 class StoredVocabulary:
@@ -219,7 +234,8 @@ def _words(vocabulary: StoredVocabulary, package: Any) -> Any:
     places = {token: index for index, token in reversed(list(enumerate(marked)))}
     name = marked[unknown] if unknown is not None else "[UNK]"
     found = package.Tokenizer(package.models.WordPiece(places, unk_token=name, max_input_chars_per_word=100))
-    found.normalizer = package.normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    small = vocabulary.metadata.get(OWN_LOWERCASE) is not False
+    found.normalizer = package.normalizers.BertNormalizer(lowercase=small, strip_accents=small)
     found.pre_tokenizer = package.pre_tokenizers.BertPreTokenizer()
     found.decoder = package.decoders.WordPiece()
     ids = [vocabulary.id(role) for role in ("bos", "cls", "seperator", "eos", "padding", "mask", "unknown")]

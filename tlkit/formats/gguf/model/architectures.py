@@ -183,13 +183,15 @@ _GEMMA2 = replace(
 _GEMMA3 = replace(
     _GEMMA2,
     name="gemma3",
+    keys=_WINDOW + "final_logit_softcapping f32 final_logit_softcapping\n",
     blocks=f"{_GATED} post_attention_norm post_ffw_norm attn_q_norm attn_k_norm",
     optional="output",
     scalings=("linear",),
     renames=_DECODER + _BARE,
     skipped=_UNUSED + _TOWERS,
     attention_pattern=6,
-    expected={"attn_logit_softcapping": None, "use_bidirectional_attention": False},
+    # Its configs may have attn_logit_softcapping, too, of which transformers makes no use.
+    expected={"use_bidirectional_attention": False},
     defaults=_sized(2304, 9216, 26, 8, 4, 131072, 1e-6, 262208, "hidden_activation")
     | {
         "head_dim": 256,

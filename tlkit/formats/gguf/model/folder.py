@@ -19,8 +19,8 @@ from tlkit.formats.gguf.model.architectures import ARCHITECTURES, JINA_CODE, Arc
 from tlkit.formats.gguf.model.changes import Change, change_of, short_name
 from tlkit.formats.gguf.model.hyperparameters import OWN_LIMITS, heads, hyperparameters
 from tlkit.formats.gguf.model.specials import specials
-from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles
-from tlkit.formats.gguf.model.vocabulary import read_vocabulary
+from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles, listed
+from tlkit.formats.gguf.model.vocabulary import TOKENIZER, read_vocabulary
 from tlkit.formats.gguf.names import to_gguf
 from tlkit.formats.gguf.write import Typed
 from tlkit.types import LeftOut
@@ -31,7 +31,7 @@ _BLOCKS = 1 << 12
 _FULL = re.compile(r"(.*_norm\.weight|.*ffn_gate_inp\.weight|position_embd\.weight|token_types\.weight)")
 _PHI_TOKENS = frozenset(("<s>", "</s>", "<unk>", "<|endoftext|>"))
 # sentence-transformers' settings, and llama.cpp's numbers (LLAMA_POOLING_TYPE).
-_POOLING = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
+_POOLING = {"mean_tokens": 1, "cls_token": 2, "lasttoken": 3, "mean": 1, "cls": 2}
 
 
 @dataclass(slots=True)
@@ -79,12 +79,12 @@ def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Te
     found.limits += described.limits
     found.made = described.tensors
     found.metadata = {**_general(folder, row), **described.keys}
-    if found.limits:
-        found.metadata[OWN_LIMITS] = Typed("arr[str]", found.limits)
     rows = next((entry.shape[0] for name, entry in entries.items() if _is_embedding(found, name) and entry.shape), 0)
     _tokenizer(found, folder, config, rows)
     if row.encodes:
-        found.metadata |= _pooling(folder, row.name)
+        _pooling(found, folder)
+    if found.limits:
+        found.metadata[OWN_LIMITS] = Typed("arr[str]", found.limits)
     return found
 
 
@@ -193,6 +193,8 @@ def _tokenizer(found: GGUFModel, folder: Path, config: Mapping[str, Any], rows: 
         vocabulary.fit(rows or len(vocabulary.tokens))
         found.metadata |= vocabulary.metadata() | specials(files, vocabulary, config)
         found.doubts += vocabulary.doubts
+        described = files.text("tokenizer.json") if vocabulary.doubts else ""
+        found.metadata |= {TOKENIZER: Typed("str", described)} if described else {}
         _phi(found, set(vocabulary.tokens))
     except TlkitError as error:
         found.doubts.append(error.message)
@@ -209,8 +211,18 @@ def _phi(found: GGUFModel, tokens: set[str]) -> None:
         del found.metadata["general.name"]
 
 
-def _pooling(folder: Path, name: str) -> dict[str, Typed]:
-    """Return how sentence-transformers makes one vector of a text's, where the folder says so."""
+def _pooling(found: GGUFModel, folder: Path) -> None:
+    """Add how sentence-transformers makes one vector of a text's, where the folder says so."""
+    limits = []
     said = TokenizerFiles(folder).json("1_Pooling/config.json")
-    kinds = [number for key, number in _POOLING.items() if said.get(key) is True]
-    return {f"{name}.pooling_type": Typed("u32", kinds[0])} if len(kinds) == 1 else {}
+    named = said.get("pooling_mode")
+    kinds = [key.removeprefix("pooling_mode_") for key in said if key.startswith("pooling_mode_") and said[key] is True]
+    kinds += [named] if isinstance(named, str) else listed(named)
+    if len(kinds) == 1 and kinds[0] in _POOLING:
+        found.metadata[f"{found.architecture}.pooling_type"] = Typed("u32", _POOLING[str(kinds[0])])
+    elif kinds:
+        limits.append(f"its vectors are pooled by {' and '.join(map(str, kinds))[:60]}, which tlkit does not do")
+    if (folder / "2_Dense").is_dir():
+        limits.append("a dense layer follows its pooling (2_Dense), which tlkit does not compute")
+    found.limits += limits
+    found.doubts += limits

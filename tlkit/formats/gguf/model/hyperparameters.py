@@ -22,7 +22,7 @@ _ODD_SCALES = {"gemma2": 46, "gemma3": 62}  # layers of the models whose q is sc
 _CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # what llama.cpp takes where no key says it
 _LAYERED = ("qwen2", "qwen3", "qwen2moe", "gemma2", "gemma3")  # those whose layers may attend in two ways
 _KINDS = ("full_attention", "sliding_attention")
-_TOLD = ("use_sliding_window", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers", "attn_logit_softcapping")
+_TOLD = ("use_sliding_window", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers")
 """Entries that keys or tensors tell, whether llama.cpp looks at them or not."""
 ACTIVATIONS = {
     "silu": "silu",

@@ -19,6 +19,11 @@ from tlkit.formats.gguf.write import Typed
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """``tokenizer.ggml.token_type``."""
 
+TOKENIZER = "tokenizer.huggingface.json"
+"""GGUF's key for the text of ``tokenizer.json``: written where llama.cpp's own words do not say the same."""
+OWN_LOWERCASE = "tlkit.tokenizer.lowercase"
+"""Whether WordPiece writes text small, where it does not."""
+
 _ADDED_SCORE = -1000.0  # what llama.cpp's converter gives tokens that no merge makes
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"  # SentencePiece's mark for a blank
@@ -232,6 +237,10 @@ def _word_piece(described: Mapping[str, Any], model: Mapping[str, Any], tokens: 
     normalizer = described.get("normalizer")
     lower = "Lowercase" in _kinds(normalizer) or (isinstance(normalizer, Mapping) and normalizer.get("lowercase"))
     doubts = [] if lower else ["its tokenizer keeps capitals, and llama.cpp writes all text small for this kind"]
+    usual = {"strip_accents": (None, bool(lower)), "handle_chinese_chars": (None, True), "clean_text": (None, True)}
+    said = normalizer if isinstance(normalizer, Mapping) else {}
+    if any(said.get(name) not in values for name, values in usual.items()):
+        doubts.append("its tokenizer keeps accents or spaces, or splits Chinese otherwise than llama.cpp")
 
     def told(token: str) -> str:
         if token.startswith("[") and token.endswith("]"):
@@ -240,7 +249,8 @@ def _word_piece(described: Mapping[str, Any], model: Mapping[str, Any], tokens: 
         return token[len(prefix) :] if token.startswith(prefix) else _SPACE + token
 
     types = [UNUSED if token == f"[PAD{index}]" and index else NORMAL for index, token in enumerate(tokens)]
-    return Vocabulary("bert", "default", [told(token) for token in tokens], types, doubts=doubts)
+    habits = {} if lower else {OWN_LOWERCASE: Typed("bool", False)}
+    return Vocabulary("bert", "default", [told(token) for token in tokens], types, habits=habits, doubts=doubts)
 
 
 def _unigram(described: Mapping[str, Any], model: Mapping[str, Any], path: str) -> Vocabulary:
