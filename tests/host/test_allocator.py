@@ -27,11 +27,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(**environment: str) -> int:
+def faults(code: str = FAULTS, /, **environment: str) -> int:
     """Return how many fresh pages ten rounds of work cost in a process of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS], env=kept | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=True
     )
     return int(done.stdout)
 
@@ -39,6 +39,10 @@ def faults(**environment: str) -> int:
 def test_what_is_freed_is_used_again() -> None:
     """Ten rounds of 40 MB take 100,000 pages of 4 kB, if each has to be handed out anew."""
     assert faults() < 1000
+    # As long as nobody asked for the opposite.
+    parted = "from tlkit.host.allocator import part_with_freed; part_with_freed()"
+    assert faults(FAULTS.replace("keep_freed()\ndef", f"keep_freed()\n{parted}\ndef")) > 50_000
+    assert faults(f"{parted}\n{FAULTS}") < 1000
 
 
 @pytest.mark.parametrize("own", [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}])

@@ -13,24 +13,37 @@ import ctypes
 import gc
 import os
 import sys
-from functools import cache
+from collections.abc import Mapping
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h's names for mallopt, with M_ before them
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h's names for mallopt, with M_ before them
+_APART = 1 << 17  # bytes: glibc's own threshold until a larger array has been freed
 _KEPT = 1 << 30  # bytes: larger arrays come from the system each time, and more than that free at the end goes back
 
 
-@cache
 def keep_freed() -> None:
     """Keep freed memory in this process, up to 1 GiB at a time, from now on.
 
     Does nothing where the user has tuned the allocator (``MALLOC_…``, ``GLIBC_TUNABLES``).
     """
+    # The first keeps free memory at the heap's end; the second makes large arrays come from the heap at all.
+    _set({_TRIM_THRESHOLD: _KEPT, _MMAP_THRESHOLD: _KEPT})
+
+
+def part_with_freed() -> None:
+    """Return large arrays to the system as soon as they are freed, from now on.
+
+    For an engine that reuses its memory itself: what it frees then is of a size that it does not need again, as caches
+    that have grown, and would stay as holes in the heap. Threads share one heap, for the same reason.
+    """
+    _set({_MMAP_THRESHOLD: _APART, _ARENA_MAX: 1})
+
+
+def _set(options: Mapping[int, int]) -> None:
     mallopt = _glibc("mallopt")
     if mallopt is None or any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return
-    for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-        # The first keeps free memory at the heap's end; the second makes large arrays come from the heap at all.
-        mallopt(option, _KEPT)
+    for option, value in options.items():
+        mallopt(option, value)
 
 
 def give_back() -> None:

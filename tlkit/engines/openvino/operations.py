@@ -95,8 +95,14 @@ def _rsqrt(graph: Lowered, given: Given) -> Any:
 
 @_lowers("gelu")
 def _gelu(graph: Lowered, given: Given) -> Any:
-    mode = "erf" if parameter(graph, given, "mode", "EXACT") == "EXACT" else "tanh"
-    return ov.gelu(graph.node(given["x"][0]), mode)
+    x = graph.node(given["x"][0])
+    if parameter(graph, given, "mode", "EXACT") == "EXACT":
+        return ov.gelu(x, "erf")
+    # (1 + tanh(y)) / 2 is sigmoid(2 y) = 1 / (1 + exp(-2 y)): of the approximation y = sqrt(2 / pi) (x + 0.044715 x^3).
+    # OpenVINO puts its own GELU into the product before it, which takes a third more time for that with AVX2.
+    root = 2 * np.sqrt(2 / np.pi)
+    inner = ov.add(ov.multiply(ov.multiply(x, x), graph.number(-0.044715 * root)), graph.number(-root))
+    return ov.divide(x, ov.add(ov.exp(ov.multiply(x, inner)), graph.number(1)))
 
 
 @_lowers("cast")

@@ -31,6 +31,9 @@ from tlkit.mil.types import DType
 OPSET = "CoreML8"
 """iOS18: states, and weights in blocks."""
 
+_WAYS = ("few", "many")
+_LAST = Blob("last", (None,))
+
 Returns = Literal["logits", "argmax"]
 """What a function returns: logits, or the likeliest token."""
 
@@ -66,7 +69,10 @@ def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form
     likeliest ``token`` [1 or T].
 
     With a growing cache: the tokens' ``vectors`` [T, width] (rows of the table, which thus need not be in memory), the
-    ``positions`` [T] of these and ``places`` [P + T] of all tokens, and ``last`` [N], whose logits are wanted."""
+    ``positions`` [T] of these, and ``last`` [N], whose logits are wanted: of the other tokens the last layer computes
+    keys and values only. ``few`` and ``many`` say which of the tokens go which way (:class:`GrowingCache`), and
+    ``few_last`` and ``many_last`` the same of those whose logits are wanted: all, counted from 0, and none.
+    ``few_places`` [P + T] and ``many_places`` are the positions of all keys of that way, earlier ones among them."""
     return _Decoder(source, sizes, family, form).function()
 
 
@@ -75,7 +81,8 @@ class _Decoder:
         self.source, self.sizes, self.family, self.form = source, sizes, family, form
         self.net = Net(source, family, form.dtype, form.compressed, form.nested, form.rounding)
         self._turns: dict[bool, Turned] = {}
-        self._masks: dict[int, Blob] = {}
+        self._masks: dict[tuple[int, str, Blob | None], Blob] = {}
+        self._keys: dict[str, Blob] = {}  # of each way: their positions
 
     def function(self) -> Function:
         net, form = self.net, self.form
@@ -85,9 +92,8 @@ class _Decoder:
         for layer in range(self.sizes.layers):
             x = self.layer(x, layer)
         net.title("head")
-        if inputs[-1].name == "last":
-            count = None if form.cache == "growing" else 1
-            x = net.op("gather", (count, self.sizes.width), x=x, indices=Blob("last", (count,)), axis=0)
+        if form.cache == "states" and inputs[-1].name == "last":
+            x = net.op("gather", (1, self.sizes.width), x=x, indices=Blob("last", (1,)), axis=0)
         logits = self.head(normalized(net, x, "output_norm", self.sizes.epsilon))
         returned = self.returned(logits)
         net.check_used()
@@ -119,7 +125,7 @@ class _Decoder:
         steps = net.constant("steps", np.arange(count, dtype=np.int32), DType.INT32)
         self.positions = net.graph.op("add", (count,), out=DType.INT32, x=steps, y=position)
         self.cache: Cache = StateCache(net, self.sizes, form.context, form.rows, count, position, form.stored)
-        self.keys = self.cache.key_positions()
+        self._keys[""] = self.cache.key_positions()
         table = self.source.tensor("token_embd.weight", (-1, self.sizes.width))
         net.title("input")
         self.vectors = net.op("gather", (count, self.sizes.width), x=net.weight(table), indices=ids, axis=0)
@@ -131,11 +137,12 @@ class _Decoder:
         self.source.tensor("token_embd.weight", (-1, width))
         net.use("token_embd.weight")
         inputs = [NamedType("vectors", TensorType(net.dtype, (None, width)))]
-        inputs += [_int32(name, None) for name in ("positions", "places", "last")]
+        names = [f"{way}{part}" for way in _WAYS for part in ("", "_last", "_places")]
+        inputs += [_int32(name, None) for name in ("positions", "last", *names)]
         net.taken.update(("logits", "token", *(item.name for item in inputs)))
         self.vectors, self.positions = Blob("vectors", (None, width)), Blob("positions", (None,))
-        self.keys = Blob("places", (None,))
-        self.cache = GrowingCache(net, self.sizes, self.keys, self.form.stored)
+        self._keys.update((way, Blob(f"{way}_places", (None,))) for way in _WAYS)
+        self.cache = GrowingCache(net, self.sizes, self.form.stored)
         return inputs
 
     def embedded(self) -> Blob:
@@ -153,10 +160,13 @@ class _Decoder:
         return x
 
     def layer(self, x: Blob, layer: int) -> Blob:
-        """Return one layer's result: attention, then feed-forward, each added to what went in."""
+        """Return one layer's result: attention, then feed-forward, each added to what went in. The last one's of a
+        growing cache has rows for the tokens whose logits are wanted only."""
         net, block, epsilon = self.net, f"blk.{layer}", self.sizes.epsilon
         net.title(f"layer_{layer}")
-        made = self.attention(normalized(net, x, f"{block}.attn_norm", epsilon), layer)
+        asked = self.form.cache == "growing" and layer == self.sizes.layers - 1
+        made = self.attention(normalized(net, x, f"{block}.attn_norm", epsilon), layer, _LAST if asked else None)
+        x = net.op("gather", (None, self.sizes.width), x=x, indices=_LAST, axis=0) if asked else x
         if net.has(f"{block}.post_attention_norm.weight"):
             made = normalized(net, made, f"{block}.post_attention_norm", epsilon)
         x = net.add(x, made)
@@ -165,29 +175,73 @@ class _Decoder:
             made = normalized(net, made, f"{block}.post_ffw_norm", epsilon)
         return net.add(x, made)
 
-    def attention(self, x: Blob, layer: int) -> Blob:
-        """Return the attention of normalized x [T, width]."""
+    def attention(self, x: Blob, layer: int, asked: Blob | None) -> Blob:
+        """Return the attention of normalized x [T, width]; of the rows ``asked`` [N] only, where these are given."""
         net, sizes, block = self.net, self.sizes, f"blk.{layer}"
-        queries, keys, values = projected(net, sizes, x, block)
-        window = self.window(layer)
-        local = bool(window) and self.family.local_rotation
+        queries, keys, values = projected(net, sizes, x, block, asked)
         if self.family.rotates:
-            if local not in self._turns:
-                net.title("rotary")
-                self._turns[local] = turned(net, sizes, self.form.context, self.positions, local=local)
-                net.title(f"layer_{layer}")
-            queries, keys = (rotated(net, part, self._turns[local], sizes.rotary) for part in (queries, keys))
-        at_once = self.form.cache == "growing" and not sizes.attention_cap
-        if window not in self._masks:
-            copies = 1 if at_once else sizes.heads // sizes.groups
-            self._masks[window] = mask(net, self.positions, self.keys, window, copies)
-            net.title(f"layer_{layer}")
-        keys, values = self.cache.update(layer, keys, values)
-        if at_once:
-            made = attended_at_once(net, queries, keys, values, self._masks[window], self.scale())
-        else:
-            made = attended(net, queries, keys, values, self._masks[window], self.scale(), sizes.attention_cap)
+            queries = self.rotated(queries, layer, asked)
+            keys = self.rotated(keys, layer, None)
+        made = self.attended(layer, queries, keys, values, asked)
         return net.linear(made, f"{block}.attn_output", sizes.width, sizes.heads * sizes.value_size)
+
+    def rotated(self, x: Blob, layer: int, asked: Blob | None) -> Blob:
+        """Return queries or keys turned by their positions; the turns are made once for all layers alike."""
+        net, local = self.net, bool(self.window(layer)) and self.family.local_rotation
+        if local not in self._turns:
+            net.title("rotary")
+            self._turns[local] = turned(net, self.sizes, self.form.context, self.positions, local=local)
+            net.title(f"layer_{layer}")
+        turn = self._turns[local]
+        if asked is not None:
+            shape = (1, 1, None, self.sizes.rotary)
+            both = (net.op("gather", shape, x=x, indices=asked, axis=2) for x in (turn.cosine, turn.sine))
+            turn = Turned(*both)
+        return rotated(net, x, turn, self.sizes.rotary)
+
+    def chosen(self, positions: Blob, rows: Blob) -> Blob:
+        """Return some of the positions."""
+        return self.net.graph.op("gather", (None,), out=DType.INT32, x=positions, indices=rows, axis=0)
+
+    def attended(self, layer: int, queries: Blob, keys: Blob, values: Blob, asked: Blob | None) -> Blob:
+        """Return the heads' results side by side, [T or N, heads * value size]; this call's keys and values are
+        cached."""
+        net, cap, cache = self.net, self.sizes.attention_cap, self.cache
+        if isinstance(cache, StateCache):
+            hidden = self.mask(layer)
+            keys, values = cache.update(layer, keys, values)
+            return attended(net, queries, keys, values, hidden, self.scale(), cap)
+        assert isinstance(cache, GrowingCache)
+        made = []
+        for way in _WAYS:
+            hidden = self.mask(layer, way, asked)
+            rows = _rows(way, asked), _rows(way), _rows(way)
+            own, *new = (
+                net.op("gather", (*part.shape[:2], None, part.shape[3]), x=part, indices=indices, axis=2)
+                for part, indices in zip((queries, keys, values), rows, strict=True)
+            )
+            held = cache.update(layer, *new, many=way == "many")
+            if self.at_once(way):
+                made.append(attended_at_once(net, own, *held, hidden, self.scale()))
+            else:
+                made.append(attended(net, own, *held, hidden, self.scale(), cap))
+        return net.concat(made, 0)
+
+    def at_once(self, way: str) -> bool:
+        """Whether attention is one operation, which an engine knows as a whole, cache and all."""
+        return way == "few" and not self.sizes.attention_cap
+
+    def mask(self, layer: int, way: str = "", asked: Blob | None = None) -> Blob:
+        """Return what hides keys from the tokens of a way, or from those asked; made once for all layers alike."""
+        key = (self.window(layer), way, asked)
+        if key not in self._masks:
+            self.net.title("mask")
+            positions = self.positions if asked is None else self.chosen(self.positions, asked)
+            positions = self.chosen(positions, _rows(way, asked)) if way else positions
+            copies = 1 if self.at_once(way) else self.sizes.heads // self.sizes.groups
+            self._masks[key] = mask(self.net, positions, self._keys[way], key[0], copies)
+            self.net.title(f"layer_{layer}")
+        return self._masks[key]
 
     def window(self, layer: int) -> int:
         """Return how many tokens a layer sees, 0 for all."""
@@ -214,27 +268,35 @@ class _Decoder:
         return net.capped(net.product(x, weight, bias), self.sizes.final_cap)
 
 
-def projected(net: Net, sizes: Hyperparameters, x: Blob, block: str) -> tuple[Blob, Blob, Blob]:
-    """Return queries, keys and values of x [T, width], [1, heads or groups, T, size] each."""
-    count = x.shape[0]
+def projected(
+    net: Net, sizes: Hyperparameters, x: Blob, block: str, asked: Blob | None = None
+) -> tuple[Blob, Blob, Blob]:
+    """Return queries, keys and values of x [T, width], [1, heads or groups, T, size] each; queries of the rows
+    ``asked`` only, where these are given."""
     rows = [sizes.heads * sizes.key_size, sizes.groups * sizes.key_size, sizes.groups * sizes.value_size]
+
+    def own(part: Blob) -> Blob:
+        return part if asked is None else net.op("gather", (*asked.shape, part.shape[1]), x=part, indices=asked, axis=0)
+
     if net.has(f"{block}.attn_qkv.weight"):
         whole = net.linear(x, f"{block}.attn_qkv", sum(rows), sizes.width)
         ends = [rows[0], rows[0] + rows[1], sum(rows)]
         parts = [net.slice(whole, 1, end - size, end) for end, size in zip(ends, rows, strict=True)]
+        parts[0] = own(parts[0])
     else:
-        names = ("attn_q", "attn_k", "attn_v")
-        parts = [_unpaired(net, sizes, x, f"{block}.{n}", size) for n, size in zip(names, rows, strict=True)]
+        given = zip((own(x), x, x), ("attn_q", "attn_k", "attn_v"), rows, strict=True)
+        parts = [_unpaired(net, sizes, part, f"{block}.{name}", size) for part, name, size in given]
     made = []
     heads = (sizes.heads, sizes.groups, sizes.groups)
     for part, name, number in zip(parts, ("attn_q_norm", "attn_k_norm", ""), heads, strict=True):
-        size = (part.shape[1] or 0) // number
-        normed = bool(name) and net.has(f"{block}.{name}.weight")
+        (count, wide), named = part.shape, f"{block}.{name}"
+        size = (wide or 0) // number
+        normed = bool(name) and net.has(f"{named}.weight")
         # Over the whole width before it is cut into heads, or over each head.
-        wide = normed and net.source.tensor(f"{block}.{name}.weight").shape != (size,)
-        part = normalized(net, part, f"{block}.{name}", sizes.epsilon) if wide else part
+        whole_row = normed and net.source.tensor(f"{named}.weight").shape != (size,)
+        part = normalized(net, part, named, sizes.epsilon) if whole_row else part
         part = net.reshape(part, 1, count, number, size)
-        part = normalized(net, part, f"{block}.{name}", sizes.epsilon) if normed and not wide else part
+        part = normalized(net, part, named, sizes.epsilon) if normed and not whole_row else part
         made.append(net.transpose(part, 0, 2, 1, 3))
     return made[0], made[1], made[2]
 
@@ -250,6 +312,11 @@ def _unpaired(net: Net, sizes: Hyperparameters, x: Blob, name: str, rows: int) -
         )
         weight, bias = weight.changed(back), None if bias is None else bias.changed(back)
     return net.product(x, weight, bias)
+
+
+def _rows(way: str, asked: Blob | None = None) -> Blob:
+    """Return which rows go a way: of all tokens, or of those asked."""
+    return Blob(way if asked is None else f"{way}_last", (None,))
 
 
 def _int32(name: str, *shape: int | None) -> NamedType:

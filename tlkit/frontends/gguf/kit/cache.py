@@ -23,14 +23,13 @@ Part = tuple[Blob, Blob]
 class Cache(Protocol):
     """What attention asks for."""
 
-    inputs: list[NamedType]
-    outputs: list[str]
+    @property
+    def inputs(self) -> list[NamedType]:
+        """What holds earlier rows when a call begins."""
 
-    def key_positions(self) -> Blob:
-        """Return the position of each key, int32 [S]: one that no token reaches where there is no key."""
-
-    def update(self, layer: int, keys: Blob, values: Blob) -> Part:
-        """Add this call's rows; return all keys and values."""
+    @property
+    def outputs(self) -> list[str]:
+        """What is handed on to the next call, if not as states."""
 
 
 class StateCache:
@@ -85,31 +84,45 @@ class StateCache:
 
 
 class GrowingCache:
-    """Inputs ``keys_N`` and ``values_N`` [1, groups, P, size] of P earlier tokens, and as outputs the same with this
-    call's rows behind them, which are the inputs of the next call."""
+    """Rows that grow, for two ways of calling one function.
 
-    def __init__(self, net: Net, sizes: Hyperparameters, places: Blob, dtype: DType) -> None:
-        """``places`` [P + T] are the positions of all keys; rows are rounded to ``dtype``."""
-        self._net, self._sizes, self._places, self._dtype = net, sizes, places, dtype
-        self.inputs: list[NamedType] = []
-        self.outputs: list[str] = []
+    Few tokens attend to caches that stay with the engine: inputs ``keys_N`` and ``values_N`` [1, groups, P, size],
+    which are outputs with this call's rows behind them. Many tokens attend to rows that are handed in,
+    ``before_keys_N`` and ``before_values_N``, and this call's rows are outputs. A call has tokens of one way only.
+    Engines have fast kernels for one token on caches of their own, and for many on keys that are values like others.
+    """
 
-    def key_positions(self) -> Blob:
-        """Return the positions that are given."""
-        return self._places
+    def __init__(self, net: Net, sizes: Hyperparameters, dtype: DType) -> None:
+        """Rows are rounded to ``dtype``."""
+        self._net, self._sizes, self._dtype = net, sizes, dtype
+        self._kept: list[NamedType] = []
+        self._given: list[NamedType] = []
+        self._whole: list[str] = []
+        self._new: list[str] = []
 
-    def update(self, layer: int, keys: Blob, values: Blob) -> Part:
-        """Return earlier and new rows."""
+    @property
+    def inputs(self) -> list[NamedType]:
+        """What is handed in, and as many caches that are kept."""
+        return self._given + self._kept
+
+    @property
+    def outputs(self) -> list[str]:
+        """The caches with this call's rows, and as many times the new rows of many tokens."""
+        return self._whole + self._new
+
+    def update(self, layer: int, keys: Blob, values: Blob, *, many: bool) -> Part:
+        """Return earlier and new rows, for one of both ways."""
         made = []
         for name, new in ((f"keys_{layer}", keys), (f"values_{layer}", values)):
-            shape = (1, self._sizes.groups, None, new.shape[3])
-            self.inputs.append(NamedType(name, TensorType(self._net.dtype, shape)))
-            self._net.taken.add(name)
             if self._dtype is not self._net.dtype:
                 narrow = self._net.graph.cast(new, self._dtype, self._net.dtype)
                 new = self._net.graph.cast(narrow, self._net.dtype, self._dtype)
+            name = f"before_{name}" if many else name
+            shape = (1, self._sizes.groups, None, new.shape[3])
+            (self._given if many else self._kept).append(NamedType(name, TensorType(self._net.dtype, shape)))
+            self._net.taken.add(name)
             made.append(self._net.concat([Blob(name, shape), new], 2))
-            self.outputs.append(made[-1].name)
+            (self._new if many else self._whole).append(new.name if many else made[-1].name)
         return made[0], made[1]
 
 
