@@ -80,7 +80,6 @@ KEPT: dict[str, Case] = {
     "renormalized": Case("qwen2_moe", {**SMALL, **SHARED, "norm_topk_prob": True}),
     "not renormalized": Case("qwen3_moe", {**SMALL, **SPARSE, "norm_topk_prob": False}),
     "no biases": Case("qwen2_moe", {**SMALL, **SHARED, "qkv_bias": False}),
-    "dense layers": Case("qwen3_moe", {**SMALL, **SPARSE, "mlp_only_layers": [0]}),
 }
 """By what was wrong."""
 
@@ -92,6 +91,7 @@ LIMITS: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3_text", {"rope_parameters": {"full_attention": YARN, "sliding_attention": YARN}}, "sliding layers"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights is False"),
     ("olmoe", {"clip_qkv": 8.0}, "clip_qkv is 8.0"),
+    ("qwen3_moe", {"mlp_only_layers": [0]}, "mlp_only_layers is [0]"),
     ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
     ("qwen3", {"layer_types": ["linear_attention"]}, "linear_attention"),
     ("nomic_bert", {"rotary_emb_fraction": 0.5}, "rotary_emb_fraction is 0.5"),

@@ -160,6 +160,7 @@ def open_language(path: str | os.PathLike[str]) -> LanguageModel:
     family = family_of(name if isinstance(name, str) else "", str(place))
     try:
         sizes = read_hyperparameters(source.metadata)
+        family.check(source.metadata)
     except LoadError as error:
         raise LoadError(f"{place}: {error.message}", error.hint) from None
     if not source.tensors:

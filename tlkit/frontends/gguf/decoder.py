@@ -247,11 +247,11 @@ class _Decoder:
         """Return how many tokens a layer sees, 0 for all."""
         sizes, family = self.sizes, self.family
         size = sizes.window if sizes.own_window is None else sizes.own_window
+        if not (family.full_every or family.windowed or sizes.own_window is not None):
+            return 0
         if sizes.sliding:
-            return size if layer < len(sizes.sliding) and sizes.sliding[layer] else 0
-        if family.full_every:
-            return sizes.window if (layer + 1) % family.full_every else 0
-        return size if family.windowed or sizes.own_window is not None else 0
+            return size if sizes.sliding[layer] else 0
+        return size if not family.full_every or (layer + 1) % family.full_every else 0
 
     def scale(self) -> float:
         """Return what scores are multiplied with."""

@@ -55,6 +55,33 @@ def test_what_no_model_has_is_refused(key: str, value: Any, said: str) -> None:
         read_hyperparameters({**LLAMA, f"llama.{key}": value})
 
 
+def test_factors_and_patterns_mean_what_llama_cpp_takes_them_for() -> None:
+    """As llama.cpp's logits moved when these keys were put into a file (0.3.36 for Python)."""
+
+    def read(**said: Any) -> Any:
+        return read_hyperparameters(
+            {**LLAMA, **{f"llama.{key.replace('__', '.')}": item for key, item in said.items()}}
+        )
+
+    assert read(rope__scaling__factor=4.0).scaling.factor == 4.0
+    assert read(rope__scale_linear=4.0).scaling.factor == 4.0
+    assert read(rope__scaling__factor=4.0, rope__scaling__type="none").scaling.factor == 1.0
+    assert read(rope__scaling__factor=0.0).scaling.factor == 1.0
+    assert read(attention__sliding_window_pattern=2).sliding == (True, False)
+    assert read(attention__sliding_window_pattern=[False, True]).sliding == (False, True)
+    with pytest.raises(LoadError, match="does not say it of each layer"):
+        read(attention__sliding_window_pattern=[True])
+
+
+def test_a_decoder_that_sees_what_follows_is_refused() -> None:
+    with pytest.raises(LoadError, match=r"attention\.causal is False"):
+        family_of("llama").check({"llama.attention.causal": False})
+    family_of("bert").check({"bert.attention.causal": False})
+    with pytest.raises(LoadError, match="freq_base_swa is 33"):
+        family_of("gemma2").check({"gemma2.rope.freq_base_swa": 33.0})
+    family_of("gemma3").check({"gemma3.rope.freq_base_swa": 33.0})
+
+
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*LLAMA, "llama.attention.key_length", "llama.expert_count"]), st.one_of(
     st.integers(), st.floats(), st.text(max_size=3), st.booleans(), st.lists(st.integers(), max_size=3), st.none()

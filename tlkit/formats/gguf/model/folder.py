@@ -76,7 +76,7 @@ def read_model(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Te
     _weights(found, row, config, entries)
     described = hyperparameters(config, row)
     found.doubts += described.doubts
-    found.limits += described.limits
+    found.limits[:0] = described.limits
     found.made = described.tensors
     found.metadata = {**_general(folder, row), **described.keys}
     rows = next((entry.shape[0] for name, entry in entries.items() if _is_embedding(found, name) and entry.shape), 0)

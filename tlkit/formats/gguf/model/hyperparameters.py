@@ -22,8 +22,8 @@ _ODD_SCALES = {"gemma2": 46, "gemma3": 62}  # layers of the models whose q is sc
 _CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # what llama.cpp takes where no key says it
 _LAYERED = ("qwen2", "qwen3", "qwen2moe", "gemma2", "gemma3")  # those whose layers may attend in two ways
 _KINDS = ("full_attention", "sliding_attention")
-_TOLD = ("use_sliding_window", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers")
-"""Entries that keys or tensors tell, whether llama.cpp looks at them or not."""
+_TOLD = ("use_sliding_window", "norm_topk_prob")
+"""Entries that keys tell, whether llama.cpp looks at them or not."""
 ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -36,9 +36,11 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 """What transformers calls them: SiLU, the two forms of GELU, and ReLU."""
-OWN_LIMITS, OWN_WINDOW, OWN_SLIDING = "tlkit.limits", "tlkit.attention.window", "tlkit.attention.sliding"
+OWN_LIMITS, OWN_WINDOW = "tlkit.limits", "tlkit.attention.window"
 OWN_SCALE, OWN_ACTIVATION = "tlkit.attention.query_scalar", "tlkit.activation"
-"""Keys of tlkit's own: what is not computed, a window, which layers keep to it, what q is scaled by, the activation."""
+"""Keys of tlkit's own: what is not computed, a window, what q is scaled by, the activation."""
+PATTERN = "attention.sliding_window_pattern"
+"""GGUF's key for which layers keep to the window, which llama.cpp reads of few architectures."""
 
 
 @dataclass(slots=True)
@@ -142,6 +144,9 @@ def hyperparameters(values: Mapping[str, Any], row: Architecture) -> Described:
         found["tokenizer.ggml.token_type_count"] = Typed("u32", config.number("type_vocab_size") or 0)
     made = Described(found, turn.tensors)
     made.limits += [*turn.limits, *_missing(found, row)]
+    factor = turn.keys.get("rope.scaling.attn_factor")
+    if row.name == "gemma3" and factor is not None and factor.value != 1:
+        made.limits.append("YaRN's attention factor, which its sliding layers do not have, is not kept apart")
     if local != "default":
         made.limits.append(f"the rotation of its sliding layers is scaled by '{str(local)[:40]}'")
     made.doubts += [*turn.doubts, *made.limits]
@@ -192,6 +197,8 @@ def _differences(made: Described, config: Config, row: Architecture) -> None:
         made.limits.append(f"its activation is {str(activation)[:40]}, which tlkit does not compute")
     elif kind != usual:
         made.keys[OWN_ACTIVATION] = Typed("str", kind)
+    if row.name == "olmoe" and config.number("num_key_value_heads") not in (None, config.number("num_attention_heads")):
+        made.doubts.append("its heads share keys, and llama.cpp's olmoe has a key for each")
     for name, value in row.expected.items():
         said = config.get(name)
         if said is None or said == value or (value is None and not said):
@@ -221,7 +228,8 @@ def _scales(made: Described, config: Config, row: Architecture) -> None:
 
 def _windows(made: Described, config: Config, row: Architecture) -> None:
     """Add where the layers with a sliding window are others than llama.cpp's."""
-    layers, window = config.number("num_hidden_layers") or 0, config.number("sliding_window")
+    layers, window = config.number("num_hidden_layers") or 0, config.get("sliding_window")
+    window = window if type(window) is int and 0 < window < _LARGEST else 0  # some configs write 0 for none
     kinds = config.get("layer_types") if row.name in _LAYERED else None
     step = row.attention_pattern
     if isinstance(kinds, list) and any(kind not in _KINDS for kind in kinds):
@@ -242,7 +250,7 @@ def _windows(made: Described, config: Config, row: Architecture) -> None:
     if step:
         if sliding != [(layer + 1) % step != 0 for layer in range(layers)]:
             made.doubts.append(f"its layers attend otherwise than llama.cpp's, where every {step}th sees everything")
-            made.keys[OWN_SLIDING] = Typed("arr[bool]", sliding)
+            made.keys[f"{row.name}.{PATTERN}"] = Typed("arr[bool]", sliding)
         return
     context = config.number("max_position_embeddings")
     slides = row.slides and config.get("use_sliding_window") in (True, None) and any(sliding)
@@ -251,4 +259,4 @@ def _windows(made: Described, config: Config, row: Architecture) -> None:
         if f"{row.name}.attention.sliding_window" not in made.keys:
             made.keys[OWN_WINDOW] = Typed("u32", window)
         if not all(sliding):
-            made.keys[OWN_SLIDING] = Typed("arr[bool]", sliding)
+            made.keys[f"{row.name}.{PATTERN}"] = Typed("arr[bool]", sliding)

@@ -45,6 +45,16 @@ class Family:
         """Whether a tensor needs no place: what rotary positions are made of is read elsewhere, others are unused."""
         return name.startswith(("rope_freqs.", "rope_factors_")) or name.endswith((".rope_freqs.weight", *self.unused))
 
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """LoadError where a key asks for what llama.cpp computes, and this does not."""
+        local = f"{self.name}.rope.freq_base_swa"
+        other = local in metadata and not self.local_rotation and bool(self.full_every)
+        both = self.reads == "before" and metadata.get(f"{self.name}.attention.causal") is False
+        said = local if other and metadata[local] != metadata.get(f"{self.name}.rope.freq_base", 10000.0) else ""
+        said = f"{self.name}.attention.causal" if both else said
+        if said:
+            raise LoadError(f"{said} is {metadata[said]}, which tlkit does not compute", "run it with llama.cpp")
+
     def activation_of(self, metadata: Mapping[str, Any]) -> str:
         """Return the activation, which a config may say is another one than the architecture's; LoadError for none that
         is known."""

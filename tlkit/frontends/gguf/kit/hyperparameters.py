@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.errors import LoadError
-from tlkit.formats.gguf.model.hyperparameters import OWN_SCALE, OWN_SLIDING, OWN_WINDOW
+from tlkit.formats.gguf.model.hyperparameters import OWN_SCALE, OWN_WINDOW, PATTERN
 
 _LAYERS = 1 << 12
 _WIDTH = 1 << 20
@@ -23,7 +23,8 @@ _DAMAGED = "the file is damaged, or not a language model"
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """How positions beyond the trained context are rotated: ``kind`` is ``""``, ``linear``, ``yarn`` or ``longrope``.
+    """How positions beyond the trained context are rotated: ``kind`` is ``""``, ``linear``, ``yarn`` or ``longrope``;
+    but for YaRN frequencies are divided by the ``factor``.
 
     ``original`` is the trained context in tokens; ``attention`` scales cosine and sine where the file says so, and
     ``fast`` and ``slow`` are YaRN's betas.
@@ -66,10 +67,11 @@ class Hyperparameters:
     max_bias: float
     pooling: int
     causal: bool
-    own_window: int | None = None
     sliding: tuple[bool, ...] = ()
+    """Which layers keep to the window; () where the architecture knows it by heart."""
+    own_window: int | None = None
     query_scalar: float = 0.0
-    """What tlkit's own keys say beside GGUF's: a window, which layers keep to it, and what queries are scaled by."""
+    """What tlkit's own keys say beside GGUF's: a window, and what queries are scaled by."""
 
 
 class Keys:
@@ -180,18 +182,23 @@ def read_hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         pooling=keys.count("pooling_type", 8, 0, least=0),
         causal=keys.flag("attention.causal", True),
         own_window=keys.count(OWN_WINDOW, 2**31 - 1, 0, least=0) if OWN_WINDOW in metadata else None,
-        sliding=_sliding(metadata.get(OWN_SLIDING)),
+        sliding=_sliding(keys),
         query_scalar=keys.real(OWN_SCALE, 0.0, above=0),
     )
 
 
-def _sliding(said: Any) -> tuple[bool, ...]:
+def _sliding(keys: Keys) -> tuple[bool, ...]:
+    """Return which layers slide: the key says it of each, or of how many the last one does not."""
+    said = keys.metadata.get(f"{keys.architecture}.{PATTERN}")
+    layers = keys.count("block_count", _LAYERS)
     if said is None:
         return ()
-    layers = list(said) if isinstance(said, Sequence) and len(said) <= _LAYERS else [None]
-    if not all(isinstance(item, bool | int) for item in layers):
-        raise LoadError(f"{OWN_SLIDING} is not a list of layers", _DAMAGED)
-    return tuple(map(bool, layers))
+    if type(said) is int:
+        return tuple(not said or layer % said < said - 1 for layer in range(layers))
+    listed = list(said) if isinstance(said, Sequence) and len(said) <= _LAYERS else [None]
+    if len(listed) < layers or not all(isinstance(item, bool | int) for item in listed):
+        raise LoadError(f"{keys.architecture}.{PATTERN} does not say it of each layer", _DAMAGED)
+    return tuple(map(bool, listed[:layers]))
 
 
 def _epsilon(keys: Keys) -> float:
@@ -204,11 +211,12 @@ def _scaling(keys: Keys) -> Scaling:
     if kind not in ("", "none", "linear", "yarn", "longrope"):
         said = f"{keys.architecture}.rope.scaling.type is '{kind[:40]}': tlkit knows linear, yarn and longrope"
         raise LoadError(said, "run the model with llama.cpp")
-    # Before there were scaling keys, linear scaling was this one.
+    # Before there were scaling keys, linear scaling was this one; without a type a factor is that of linear scaling.
     old = keys.real("rope.scale_linear", 1.0, above=0)
+    factor = keys.real("rope.scaling.factor", old, above=-1e-9) or 1.0
     return Scaling(
         kind if kind != "none" else "",
-        factor=keys.real("rope.scaling.factor", old, above=0),
+        factor=1.0 if kind == "none" else factor,
         original=keys.count("rope.scaling.original_context_length", _CONTEXT, 0, least=0),
         attention=keys.real("rope.scaling.attn_factor", 0.0, above=-1e-9),
         fast=keys.real("rope.scaling.yarn_beta_fast", 32.0, above=0),

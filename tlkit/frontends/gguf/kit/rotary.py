@@ -42,18 +42,16 @@ def frequencies(
     found = np.float32(1) / np.float32(sizes.local_base if local else sizes.base) ** exponents
     scaling = sizes.scaling
     if local:
-        return found, 1.0
+        return found, scaling.attention or 1.0
     # Llama 3's scaling, and LongRoPE's, are tensors of divisors.
     long = scaling.original and context > scaling.original
     names = ("rope_freqs.weight", "rope_factors_long.weight" if long else "rope_factors_short.weight")
     divisors = next((name for name in names if name in source.tensors), None)
     if divisors:
         found = found / source.tensor(divisors, (sizes.rotary // 2,)).array()
-    if scaling.kind == "linear":
-        return found / np.float32(scaling.factor), 1.0
     if scaling.kind == "yarn":
         return _yarn(found, sizes)
-    return found, scaling.attention or 1.0 if divisors and "factors" in divisors else 1.0
+    return found / np.float32(scaling.factor), scaling.attention or 1.0
 
 
 def _yarn(plain: NDArray[Any], sizes: Hyperparameters) -> tuple[NDArray[Any], float]:
