@@ -1,7 +1,6 @@
 """Language models on OpenVINO: blocks, caches that grow and shrink, memory in files.
 
-Covers tlkit/engines/openvino/growing.py, tlkit/engines/openvino/weights.py, tlkit/engines/openvino/arena.py,
-tlkit/engines/openvino/library.py.
+Covers tlkit/engines/openvino/growing.py, tlkit/engines/openvino/weights.py, tlkit/engines/openvino/arena.py.
 """
 
 from __future__ import annotations

@@ -13,11 +13,10 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import openvino
 
 from tlkit.engines.onnx.keep import Keep
 from tlkit.engines.onnx.store import MappedEntry
-from tlkit.engines.openvino.library import core, last_line
+from tlkit.engines.openvino.library import core, last_line, openvino
 from tlkit.engines.openvino.program import BEAM, graph_of
 from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import ExecutionError, UnavailableError

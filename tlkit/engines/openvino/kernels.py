@@ -12,8 +12,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import openvino
 
+from tlkit.engines.openvino.library import openvino
 from tlkit.engines.trial import trial
 
 _LAST = "brgconv_avx2"

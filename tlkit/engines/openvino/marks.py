@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-import openvino
-
-from tlkit.engines.openvino.library import core
+from tlkit.engines.openvino.library import core, openvino
 from tlkit.host.scratch import temporary_files
 
 _KEEP = {"name": "DisablePrecisionConversion", "version": "0", "value": "f16:f32"}

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from openvino import Type
-from openvino import opset13 as ov
 
+from tlkit.engines.openvino.library import openvino, ov
 from tlkit.mil.program import Argument
 
 
@@ -36,7 +35,12 @@ Given = Mapping[str, tuple[Argument, ...]]
 Lower = Callable[[Lowered, Given], Any]
 OPERATIONS: dict[str, Lower] = {}
 """What is known, by MIL's names. Operations with several outputs return a list."""
-TYPES = {"fp32": Type.f32, "fp16": Type.f16, "int32": Type.i32, "bool": Type.boolean}
+TYPES = {
+    "fp32": openvino.Type.f32,
+    "fp16": openvino.Type.f16,
+    "int32": openvino.Type.i32,
+    "bool": openvino.Type.boolean,
+}
 
 
 def _lowers(name: str) -> Callable[[Lower], Lower]:

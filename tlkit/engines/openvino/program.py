@@ -14,10 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import openvino
-from openvino import PartialShape, Type
-from openvino import opset13 as ov
 
+from tlkit.engines.openvino.library import openvino, ov
 from tlkit.engines.openvino.operations import OPERATIONS, TYPES
 from tlkit.engines.openvino.weights import GraphWeights
 from tlkit.errors import UnavailableError
@@ -59,7 +57,7 @@ class _Graph:
     def model(self) -> openvino.Model:
         parameters, variables = [], {}
         kept = set(self.states.values())
-        beam = ov.parameter([1], Type.i32, name=BEAM)
+        beam = ov.parameter([1], openvino.Type.i32, name=BEAM)
         for item in self.function.inputs:
             if item.name in kept:
                 variables[item.name] = self.variable(item)
@@ -85,7 +83,7 @@ class _Graph:
 
     def variable(self, item: NamedType) -> Any:
         info = openvino.op.util.VariableInfo()
-        info.data_shape, info.data_type, info.variable_id = PartialShape(_shape(item)), _type(item), item.name
+        info.data_shape, info.data_type, info.variable_id = openvino.PartialShape(_shape(item)), _type(item), item.name
         return openvino.op.util.Variable(info)
 
     def add(self, operation: Operation) -> None:
@@ -146,7 +144,7 @@ class _Graph:
         return self.numbers[float(value)]
 
 
-def _nothing(shape: list[int], kind: Type) -> Any:
+def _nothing(shape: list[int], kind: openvino.Type) -> Any:
     """Return a cache without rows."""
     return ov.constant(np.zeros([max(length, 0) for length in shape], np.float32), kind)
 
@@ -156,6 +154,6 @@ def _shape(item: NamedType) -> list[int]:
     return [-1 if length is None else length for length in item.type.shape or ()]
 
 
-def _type(item: NamedType) -> Type:
+def _type(item: NamedType) -> Any:
     assert isinstance(item.type, TensorType)
     return TYPES[item.type.dtype.mil]

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import openvino
-
 from tlkit.engines.onnx.keep import LARGE
 from tlkit.engines.onnx.kit.graph import OnnxModel, Spelling, UnsupportedGraph, input_place
 from tlkit.engines.onnx.runtime import Array
 from tlkit.engines.openvino.kernels import faster
-from tlkit.engines.openvino.library import core, last_line
+from tlkit.engines.openvino.library import core, last_line, openvino
 from tlkit.engines.openvino.marks import marked
 from tlkit.errors import ExecutionError, UnavailableError
 from tlkit.host.machine import threads

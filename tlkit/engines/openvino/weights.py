@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
-from openvino import Type
-from openvino import opset13 as ov
 
 from tlkit.engines.openvino.arena import Arena
+from tlkit.engines.openvino.library import openvino, ov
 from tlkit.mil.blob import BlobRef, Deferred
 from tlkit.mil.program import TensorType, Value
 from tlkit.mil.types import DType
@@ -20,12 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TYPES = {
-    DType.INT8: Type.i8,
-    DType.UINT8: Type.u8,
-    DType.INT4: Type.i4,
-    DType.UINT4: Type.u4,
-    DType.FP16: Type.f16,
-    DType.FP32: Type.f32,
+    DType.INT8: openvino.Type.i8,
+    DType.UINT8: openvino.Type.u8,
+    DType.INT4: openvino.Type.i4,
+    DType.UINT4: openvino.Type.u4,
+    DType.FP16: openvino.Type.f16,
+    DType.FP32: openvino.Type.f32,
 }
 
 
@@ -49,7 +47,7 @@ class GraphWeights:
 
     def widened(self, value: Value) -> Any:
         """Return an f16 constant as f32; OpenVINO keeps it as f16 where it multiplies with it."""
-        made = ov.convert(self._wrapped(self._filled(value), Type.f16, _shape(value)), Type.f32)
+        made = ov.convert(self._wrapped(self._filled(value), openvino.Type.f16, _shape(value)), openvino.Type.f32)
         made.get_rt_info()["decompression_0"] = ""
         return made
 
@@ -64,7 +62,7 @@ class GraphWeights:
         apart, thin = [*shape[:-1], narrow[-1], size], [*narrow, 1]
         memory, scale = self._filled(codes), self._array(scales)
         zero = None if minima is None else _quotient(memory, scale, self._array(minima))
-        made = ov.convert(self._wrapped(memory, _TYPES[_kind(codes).dtype], apart), Type.f32)
+        made = ov.convert(self._wrapped(memory, _TYPES[_kind(codes).dtype], apart), openvino.Type.f32)
         made = made if zero is None else ov.subtract(made, self._wrapped(self._moved(zero.reshape(thin))))
         made = ov.multiply(made, self._wrapped(self._moved(scale.reshape(thin))))
         return ov.reshape(made, ov.constant(np.array(shape, np.int64)), False)
@@ -92,7 +90,9 @@ class GraphWeights:
         found[...] = values
         return found
 
-    def _wrapped(self, memory: NDArray[Any], kind: Type = Type.f32, shape: list[int] | None = None) -> Any:
+    def _wrapped(
+        self, memory: NDArray[Any], kind: openvino.Type = openvino.Type.f32, shape: list[int] | None = None
+    ) -> Any:
         self._held.append(memory)
         return ov.constant(openvino.Tensor(memory, shape or list(memory.shape), kind), shared_memory=True)
 
