@@ -222,9 +222,9 @@ def test_pipelines_and_custom_layers_are_shown(tlkit: Shell) -> None:
     assert "updatable layers: dense1, dense2, dense3" in out and "sgdOptimizer" in out
 
 
-def test_run_and_bench_say_that_it_comes_later(tlkit: Shell, weights: Path) -> None:
+def test_run_says_that_weights_need_a_prompt(tlkit: Shell, weights: Path) -> None:
     outcome = tlkit("run", weights)
-    assert outcome.code == 3 and "running SafeTensors comes later" in outcome.err
+    assert outcome.code == 3 and "do not run by themselves" in outcome.err
 
 
 def limited(command: list[str], megabytes: int) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,7 @@ def test_perplexity(tlkit: Shell, model: Path, tmp_path: Path) -> None:
         (("--prompt", "a", "--system", "b"), "add --chat"),
         (("--prompt", "a", "--max-tokens", 0), "at least 1"),
         (("--prompt", "a", "--context", 1000), "1 to 128 tokens"),
-        (("--prompt", "a", "--top-p", 2), "out of its range"),
+        (("--prompt", "a", "--top-p", 2), "give a number above 0 and up to 1"),
         (("--prompt-file", "nowhere.txt"), "nowhere.txt"),
         (("--prompt", "a", "--engine", "onnxruntime"), "--engine onnxruntime: not for language models"),
         (("--prompt", "a", "--units", "dsp"), "unknown unit 'dsp'"),
@@ -108,3 +110,26 @@ def test_a_gpu_that_is_not_there_is_said(tlkit: Shell, model: Path) -> None:
     outcome = tlkit("run", model, "--prompt", "a", "--units", "gpu")
     assert (outcome.code, outcome.out) == (3, "")
     assert "no GPU that PyTorch can use" in outcome.err
+
+
+def test_a_seed_is_no_negative_number(tlkit: Shell, model: Path) -> None:
+    outcome = tlkit("run", model, "--prompt", "a", "--seed", -1)
+    assert outcome.code == 2 and "-1 is not in the range" in outcome.err
+
+
+def test_a_prompt_of_stdin_is_one_of_the_command_line(
+    tlkit: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The fox\n")))
+    piped = tlkit("run", model, "--prompt-file", "-", "--max-tokens", 4, "--json").json()
+    given = tlkit("run", model, "--prompt", "The fox", "--max-tokens", 4, "--json").json()
+    assert (piped["prompt"], piped["tokens"]) == ("The fox", given["tokens"])
+
+
+def test_a_reader_that_goes_away_ends_the_answer(model: Path) -> None:
+    command = [sys.executable, "-m", "tlkit", "run", model, "--prompt", "The fox", "--max-tokens", "120"]
+    ran = subprocess.Popen([*map(str, command), "--engine", "eager"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ran.stdout is not None and ran.stderr is not None
+    ran.stdout.close()
+    assert b"generated" not in ran.stderr.read()
+    assert ran.wait() == 0

@@ -1,7 +1,9 @@
-"""Language models as GGUF: small sound ones, hostile hyperparameters and vocabularies, and what reads them."""
+"""Language models as GGUF, folders and packages: small sound ones, hostile hyperparameters and vocabularies, and what
+reads them."""
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import struct
@@ -9,6 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.fuzz.target import pack
 
 _HOSTILE = (0, 1, 2, 3, 7, 255, 1 << 16, 1 << 20, (1 << 31) - 1, 1 << 31, 0xFFFFFFFF, 0x7FC00000)
 _KEY = re.compile(rb"(?:llama|gpt2|tokenizer\.ggml|tokenizer\.chat_template)[a-z_.]*")
@@ -93,10 +97,107 @@ def damage_language(case: bytes, others: Sequence[bytes], rng: random.Random) ->
     return bytes(found)
 
 
-def read_language(case: Path, out: Path, rng: random.Random) -> None:
-    """Open a model, tell its template, and let it say two tokens."""
-    from tlkit.core.language.answer import answer
+def families() -> list[bytes]:
+    """Models of several families as GGUF, of one layer each (Gemma's two)."""
+    with tempfile.TemporaryDirectory() as root:
+        return [_built(Path(root), case)[1].read_bytes() for case in _CASES]
 
-    engine = "torch" if rng.random() < 0.5 else "openvino"
-    found = answer(case / "model.gguf", "abc cd", most=2, context=rng.choice((None, 16)), engine=engine)
-    assert len(found.tokens) <= 2
+
+def folders() -> list[bytes]:
+    """The same as folders; the first has two shards, too."""
+    with tempfile.TemporaryDirectory() as root:
+        found = [_built(Path(root), case)[0] for case in _CASES]
+        files = [{f"m/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())} for folder in found]
+    return [pack(item) for item in (*files, _sharded(files[0]))]
+
+
+def language_packages() -> list[bytes]:
+    """Packages of a decoder in f32 with blocks, of one in f16 that returns tokens, and of an encoder."""
+    from tlkit.core.language.packaging import convert_language
+
+    wanted: list[tuple[str, dict[str, Any]]] = [
+        ("llama", {"nested": True, "prefill": "4,8"}),
+        ("phi3_long", {"precision": "f16", "returns": "argmax", "weights": "int8"}),
+        ("bert", {}),
+    ]
+    found = []
+    with tempfile.TemporaryDirectory() as root:
+        for case, options in wanted:
+            made = Path(root) / f"{case}.mlpackage"
+            convert_language(_built(Path(root), case)[1], made, context=16, verify=False, **options)
+            files = [path for path in sorted(made.rglob("*")) if path.is_file()]
+            found.append(pack({f"model.mlpackage/{path.relative_to(made)}": path.read_bytes() for path in files}))
+    return found
+
+
+_CASES = ("llama", "gemma3", "qwen2_moe", "phi3_long", "gpt2", "bert")
+
+
+def _built(root: Path, case: str) -> tuple[Path, Path]:
+    """Make a small folder, and a file of it with blocks in Q8_0."""
+    from tests.formats.gguf.model.folders import build
+    from tlkit import convert_weights
+
+    changes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    changes |= {"gemma3": {"num_hidden_layers": 2, "head_dim": 8}}.get(case, {})
+    changes |= {"num_attention_heads": 2, "num_key_value_heads": 1} if case == "phi3_long" else {}
+    folder = build(root / case, case, **({"n_embd": 32, "n_layer": 1} if case == "gpt2" else changes))
+    convert_weights(folder, root / f"{case}.gguf", quantize="q8_0")
+    return folder, root / f"{case}.gguf"
+
+
+def _sharded(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a folder's files with its weights in two shards and an index."""
+    from safetensors.numpy import load, save
+
+    found = dict(files)
+    tensors = load(found.pop("m/model.safetensors"))
+    names = sorted(tensors)
+    places = {name: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, name in enumerate(names)}
+    for file in sorted(set(places.values())):
+        found[f"m/{file}"] = save({name: tensors[name] for name in names if places[name] == file})
+    total = sum(value.nbytes for value in tensors.values())
+    found["m/model.safetensors.index.json"] = json.dumps(
+        {"metadata": {"total_size": total}, "weight_map": places}
+    ).encode()
+    return found
+
+
+def _encodes(path: Path) -> bool:
+    from tlkit.core.language.answer import decoder_of
+    from tlkit.errors import UsageError
+
+    try:
+        decoder_of(path)
+    except UsageError as error:
+        return "encoder" in error.message
+    return False
+
+
+def read_language(case: Path, out: Path, rng: random.Random) -> None:
+    """Open a model and let it say two tokens, make a vector, or a package."""
+    from tlkit import inspect
+    from tlkit.core.language.answer import answer, embed, perplexity
+    from tlkit.core.language.packaging import convert_language
+
+    (path,) = case.iterdir()
+    engine = rng.choice(("torch", "torch", "openvino"))
+    way = rng.random()
+    if way < 0.75 and _encodes(path):
+        embed(path, "abc cd")
+    elif way < 0.6:
+        found = answer(path, "abc cd", most=2, context=rng.choice((None, 16)), engine=engine, cache=False)
+        assert len(found.tokens) <= 2
+    elif way < 0.75:
+        (out / "text").write_text("The capital of France is Paris. " * 9)
+        perplexity(path, out / "text", context=8, engine=engine, cache=False)
+    elif way < 0.8 or path.suffix == ".mlpackage":
+        inspect(path)
+    else:
+        options: dict[str, Any] = rng.choice(
+            ({}, {"nested": True}, {"requantize": True}, {"weights": "int8"}, {"weights": "f16"})
+        )
+        precision = "f16" if rng.random() < 0.3 else "f32"
+        convert_language(
+            path, out / "made.mlpackage", context=8, precision=precision, verify=rng.random() < 0.5, **options
+        )

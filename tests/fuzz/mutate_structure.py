@@ -6,6 +6,7 @@ Bytes changed at random mostly break what is outermost (a checksum, a length), a
 from __future__ import annotations
 
 import io
+import json
 import random
 import struct
 import zipfile
@@ -238,6 +239,62 @@ def _read(data: bytes) -> tuple[tuple[str, bytes], ...]:
 
 def _members(data: bytes) -> list[tuple[str, bytes]]:
     return list(_read(data))
+
+
+_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    7,
+    255,
+    2**31 - 1,
+    2**31,
+    2**63,
+    2**64,
+    0.5,
+    1e30,
+    -1e400,
+)
+_VALUES += (float("nan"), "", "x", "\x1b[31m", "\ud800", "a" * 5000, [], {}, [1], ["x"], [[]], {"a": 1}, [0] * 300)
+
+
+def damage_json(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return a JSON document with one to three of its values changed, dropped, repeated or exchanged for another's."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return damage_words(data, others, rng)
+    if not isinstance(found, dict | list) or rng.random() < 0.1:
+        return damage_words(data, others, rng) if len(data) < 1 << 14 else _few(data, rng)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        inside = found
+        while inside:
+            keys = list(inside) if isinstance(inside, dict) else range(len(inside))
+            key = rng.choice(keys)
+            if isinstance(inside[key], dict | list) and rng.random() < 0.7:
+                inside = inside[key]
+                continue
+            way = rng.randrange(8)
+            if way == 0:
+                del inside[key]
+            elif way == 1:
+                inside[key] = inside[rng.choice(keys)]
+            elif way == 2 and isinstance(inside, list):
+                inside.insert(key, inside[key])
+            elif way == 2:
+                inside["x"] = inside[key]
+            else:
+                inside[key] = rng.choice(_VALUES)
+            break
+    try:
+        return json.dumps(found, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    except (RecursionError, ValueError):  # put into itself
+        return data
 
 
 def damage_safetensors(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:

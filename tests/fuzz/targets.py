@@ -13,9 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz import seeds, seeds_old
-from tests.fuzz.language_models import damage_language, language_models, read_language
+from tests.fuzz.language_models import (
+    damage_language,
+    families,
+    folders,
+    language_models,
+    language_packages,
+    read_language,
+)
 from tests.fuzz.mutate import damage_bytes, damage_text
-from tests.fuzz.mutate_structure import damage_archive, damage_member, damage_message, damage_safetensors, damage_words
+from tests.fuzz.mutate_gguf import damage_gguf
+from tests.fuzz.mutate_structure import (
+    damage_archive,
+    damage_json,
+    damage_member,
+    damage_message,
+    damage_safetensors,
+    damage_words,
+)
 from tests.fuzz.seeds_files import (
     compiled_models,
     exported_programs,
@@ -71,6 +86,7 @@ _DAMAGES = {
     "txt": damage_words,
 }
 damage_files = in_files(_DAMAGES, damage_bytes)
+_damage_documents = in_files(_DAMAGES | {"json": damage_json, "safetensors": damage_safetensors}, damage_bytes)
 
 
 def _damage_program(case: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
@@ -405,6 +421,9 @@ TARGETS = (
     Target("sharded", sharded, damage_files, as_files, read_tensors),
     Target("weights", _all_tensors, _damage_tensors, _tensor_file, convert_tensors, 2),
     Target("language", language_models, damage_language, as_file("model.gguf"), read_language, 2),
+    Target("language-parts", families, damage_gguf, as_file("model.gguf"), read_language, 2),
+    Target("language-folder", folders, _damage_documents, as_files, read_language, 2),
+    Target("language-package", language_packages, _damage_documents, as_files, read_language, 2),
     Target("weights-out", packages, damage_files, as_files, convert_tensors),
     Target("pt2", exported_programs, damage_archive, as_file("model.pt2"), read_exported),
     Target("torchscript", scripts, damage_archive, as_file("model.pt"), read_exported),

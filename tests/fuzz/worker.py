@@ -184,13 +184,15 @@ def work(task: Task, targets: Sequence[Target], board: Board, lines: Lines, fold
             case = target.seeds[0]
             _unwatched(reader, target, case, partial(board.take, index, at, case, again=True))
         board.drop(index)
-    reader.memory.limit(_LIMIT)
     gc.freeze()
     turn = min(SLICE, (end - time.monotonic()) / (3 * sum(target.share for target in targets)))
     while time.monotonic() < end and sum(board.totals(at)[0]["inputs"] for at in range(len(targets))) < task.most:
         at = again[0][0] if again else min(range(len(targets)), key=lambda i: board.spent(index, i) / targets[i].share)
         coverage.target(at)
         corpora[at].refresh()
+        reader.memory.limit(
+            _LIMIT
+        )  # each time: OpenVINO keeps a thread, whose stack counts, for each model it compiled
         until = min(end, time.monotonic() + turn)
         while time.monotonic() < until:
             second = bool(again)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import typer
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
 from tlkit.types import Unit
-from tlkit.words import byte_text
+from tlkit.words import byte_text, number_of
 
 if TYPE_CHECKING:
     from tlkit.core.language.generate import Generated
@@ -95,12 +96,13 @@ def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
             how: dict[str, Any] = {"context": wanted.context, "engine": wanted.engine, "cache": wanted.cache}
             how["unit"] = Unit.parse(wanted.unit)
             judged = answer.perplexity(model, wanted.perplexity, **how)
-        said = f"perplexity {judged.perplexity:.4f} over {judged.tokens} tokens in {judged.windows} windows"
+        tokens, windows = number_of(judged.tokens, "token"), number_of(judged.windows, "window")
+        said = f"perplexity {judged.perplexity:.4f} +/- {judged.error:.4f} over {tokens} in {windows}"
         sink.answer({"model": model, "file": wanted.perplexity, "result": judged}, said)
         return
     text = wanted.prompt
     if wanted.prompt_file is not None:
-        text = answer.read_text(wanted.prompt_file)
+        text = answer.read_text(wanted.prompt_file).removesuffix("\n")  # an editor's, and seldom a part of the prompt
     if wanted.embed:
         vector = answer.embed(model, text or "")
         values = [float(value) for value in vector]
@@ -143,13 +145,24 @@ def _answer(sink: output.Sink, model: str, wanted: Wanted, text: str) -> None:
         engine=wanted.engine,
         cache=wanted.cache,
         unit=Unit.parse(wanted.unit),
-        told=sink.piece,
+        told=_teller(sink),
     )
     if sink.json:
         sink.answer(document(model, text, found), "")
     else:
         sink.piece("\n")
     _rates(sink, found)
+
+
+def _teller(sink: output.Sink) -> Callable[[str], None]:
+    """Return what passes text on, and ends the command when nobody reads it any more."""
+
+    def tell(part: str) -> None:
+        sink.piece(part)
+        if sink.unheard:
+            raise typer.Exit
+
+    return tell
 
 
 def _talk(sink: output.Sink, model: str, wanted: Wanted) -> None:
@@ -165,16 +178,34 @@ def _talk(sink: output.Sink, model: str, wanted: Wanted) -> None:
         cache=wanted.cache,
         unit=Unit.parse(wanted.unit),
     )
-    for line in sys.stdin:
-        if not line.strip():
+    by_hand = sys.stdin.isatty() and sys.stdout.isatty()
+    if by_hand:
+        sink.note("a line is a turn; Ctrl-C ends an answer, Ctrl-D the conversation")
+    for said in filter(str.strip, _typed(sink) if by_hand else (line.rstrip("\n") for line in sys.stdin)):
+        try:
+            found = talk.ask(said, Sampling(**wanted.sampling), wanted.max_tokens, wanted.stop, _teller(sink))
+        except KeyboardInterrupt:
+            if not by_hand:
+                raise
+            sink.piece("\n")
             continue
-        said = line.rstrip("\n")
-        found = talk.ask(said, Sampling(**wanted.sampling), wanted.max_tokens, wanted.stop, sink.piece)
         if sink.json:
             sink.row(document(model, said, found), "")
         else:
             sink.piece("\n")
         _rates(sink, found)
+        if sink.unheard:
+            return
+
+
+def _typed(sink: output.Sink) -> Iterator[str]:
+    """Yield the lines that somebody types at a terminal, who can edit them and go back to those before."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # not on Windows; input() uses it once it is there
+    with suppress(EOFError):
+        while True:
+            yield input("> ")
+    sink.piece("\n")
 
 
 def document(model: str, prompt: str, found: Generated) -> dict[str, Any]:
@@ -196,8 +227,9 @@ def document(model: str, prompt: str, found: Generated) -> dict[str, Any]:
 
 
 def _rates(sink: output.Sink, found: Generated) -> None:
-    prompt = f"prompt: {len(found.prompt_tokens)} tokens, {found.prompt_rate:.1f} a second"
-    sink.note(f"{prompt}; generated: {len(found.tokens)} tokens, {found.rate:.1f} a second ({found.engine})")
+    prompt = f"prompt: {number_of(len(found.prompt_tokens), 'token')}, {found.prompt_rate:.1f} a second"
+    rate = f", {found.rate:.1f} a second" if found.rate else ""
+    sink.note(f"{prompt}; generated: {number_of(len(found.tokens), 'token')}{rate} ({found.engine})")
     if found.near_ties:
         said = f"{found.near_ties} of {len(found.tokens)} choices had a lead under 0.5 logits: exact activations may"
         sink.note(f"{said} choose otherwise (leave --engine out)")

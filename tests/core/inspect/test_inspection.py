@@ -182,7 +182,7 @@ def test_models_of_weights_have_tensors_and_do_not_run(tmp_path: Path) -> None:
     assert list(tensors) == ["b", "a"] and tensors["b"].shape == (2, 3)
     np.testing.assert_array_equal(np.asarray(tensors["b"]), STATE["b"].numpy())
     for call in (lambda: model.predict({}), lambda: model.bind({}), model.make_state, model.prepare):
-        with pytest.raises(UnavailableError, match="running PyTorch comes later") as caught:
+        with pytest.raises(UnavailableError, match="do not run by themselves") as caught:
             call()
         assert caught.value.exit_code == 3
 

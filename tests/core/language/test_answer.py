@@ -55,9 +55,51 @@ def test_perplexity_is_exp_of_the_mean_loss(folder: Path, tmp_path: Path) -> Non
         losses.append(torch.nn.functional.cross_entropy(logits[16:31], window[17:], reduction="none"))
     assert found.perplexity == pytest.approx(math.exp(torch.cat(losses).mean()), rel=1e-5)
     assert found.tokens == sum(map(len, losses))
+    shares = torch.cat(losses)
+    wanted = found.perplexity * float(shares.std(correction=0)) / math.sqrt(len(shares) - 1)
+    assert found.error == pytest.approx(wanted, rel=1e-4)
     text.write_text("The fox.")
     with pytest.raises(UsageError, match="one window"):
         perplexity(folder, text, context=128)
+
+
+def test_windows_of_perplexity_begin_with_bos_in_place_of_a_token(tmp_path: Path) -> None:
+    """llama-perplexity's windows: of BOS and the text, one behind the other, with their first token replaced."""
+    from transformers import AutoModelForCausalLM
+
+    folder, text = build(tmp_path / "folder", "llama"), tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 6)
+    found = perplexity(folder, text, context=16)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids, losses = open_language(folder).tokenizer.encode(text.read_text()), []
+    assert ids[0] == 1
+    for start in range(0, len(ids) // 16 * 16, 16):
+        window = torch.tensor([1, *ids[start + 1 : start + 16]])
+        with torch.no_grad():
+            logits = model(window[None]).logits[0].double()
+        losses.append(torch.nn.functional.cross_entropy(logits[8:15], window[9:], reduction="none"))
+    assert (found.windows, found.tokens) == (len(losses), 7 * len(losses))
+    assert found.perplexity == pytest.approx(math.exp(torch.cat(losses).mean()), rel=1e-5)
+
+
+def test_an_answer_that_is_interrupted_counts_as_heard(folder: Path) -> None:
+    """What was cut off is in the cache and in the conversation: the next answer is that of a new conversation."""
+
+    def stopped(part: str) -> None:
+        heard.append(part)
+        if len("".join(heard)) > 4:
+            raise KeyboardInterrupt
+
+    heard: list[str] = []
+    talk = Conversation(decoder_of(folder), 128)
+    talk.ask("one", GREEDY, 8)
+    with pytest.raises(KeyboardInterrupt):
+        talk.ask("and two", GREEDY, 40, told=stopped)
+    after = talk.ask("three", GREEDY, 8)
+    fresh = Conversation(decoder_of(folder), 128)
+    fresh._messages = talk._messages[:-2]
+    assert fresh._messages[-1] == {"role": "assistant", "content": "".join(heard)}
+    assert fresh.ask("three", GREEDY, 8).tokens == after.tokens
 
 
 def test_a_conversation_goes_on_where_it_was(folder: Path) -> None:

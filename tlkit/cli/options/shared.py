@@ -111,7 +111,7 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=DIMS", help="The shape of a flexible input: NAME=1,3,224,224 (or 1x3x...)."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of random inputs.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of random inputs.")]
 Precision = Annotated[
     str,
     typer.Option(

@@ -59,6 +59,8 @@ class Sink:
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
         self._answered = False
+        self.unheard = False
+        """Whether the answer's reader has gone: what takes time to make need not be made."""
 
     def answer(self, data: Mapping[str, Any], show: Show) -> None:
         """Print the command's result, once.
@@ -147,9 +149,12 @@ class Sink:
             stream.flush()
 
     def _write(self, stream: TextIO, text: str) -> None:
-        with deaf_reader(stream):
+        with deaf_reader(stream, self._gone):
             stream.write(text)
             stream.flush()
+
+    def _gone(self, stream: TextIO) -> None:
+        self.unheard |= stream is self._stdout
 
 
 def start(*, json: bool = False, quiet: bool = False, verbose: int = 0) -> Sink:

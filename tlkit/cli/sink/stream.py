@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -55,11 +55,12 @@ def open_streams() -> None:
 
 
 @contextmanager
-def deaf_reader(stream: TextIO) -> Iterator[None]:
-    """Tolerate that ``stream``'s reader goes away while the body writes: the rest is dropped."""
+def deaf_reader(stream: TextIO, gone: Callable[[TextIO], None] = lambda _: None) -> Iterator[None]:
+    """Tolerate that ``stream``'s reader goes away while the body writes: the rest is dropped, and ``gone`` is told."""
     try:
         yield
     except BrokenPipeError:
+        gone(stream)
         # Python flushes the stream once more at exit, and would complain then: give it somewhere to go.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, stream.fileno())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from tlkit.core.language.generate import Generated, generate
 from tlkit.core.language.model import LanguageModel, open_language
 from tlkit.core.language.package import PackagedModel, open_language_package
 from tlkit.core.language.runner import Runner
-from tlkit.core.language.sampling import GREEDY, Sampling
+from tlkit.core.language.sampling import GREEDY, Sampling, overflowed
 from tlkit.core.language.text.chat import Message, conversation, template_of
 from tlkit.errors import LoadError, UsageError, reason
 from tlkit.formats.base.sniff import COREML
@@ -27,24 +29,28 @@ if TYPE_CHECKING:
 
 _TEXT = 1 << 28  # bytes of a file that is read as a prompt
 _STRIDE = 512
+_SMALLEST = 5
+_HOPELESS = 700.0
+"""The mean of log likelihoods (below 0) whose exp is no number any more."""
 _LOGITS = "convert its source with --returns logits"
 
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
     """How well a model predicts a text: exp of the mean negative log likelihood of ``tokens`` tokens, in natural
-    logarithms."""
+    logarithms; ``error`` is its standard error, as if tokens were independent."""
 
     perplexity: float
+    error: float
     log_likelihood: float
     tokens: int
     windows: int
 
 
 def read_text(file: str | os.PathLike[str]) -> str:
-    """Return a text file's content; UsageError where it is not there or not UTF-8."""
+    """Return the content of a text file, or of stdin (``-``); UsageError where it is not there or not UTF-8."""
     try:
-        with open(file, "rb") as opened:
+        with nullcontext(sys.stdin.buffer) if os.fspath(file) == "-" else open(file, "rb") as opened:
             data = opened.read(_TEXT + 1)
     except OSError as error:
         raise UsageError(f"{file}: {reason(error)}", "name a text file") from None
@@ -124,10 +130,20 @@ class Conversation:
         """Return the model's answer to the next turn."""
         where, tokenizer = str(self.model.path), self.model.tokenizer
         template = template_of(self.model.metadata, where)
-        self._messages.append({"role": "user", "content": text})
-        whole = conversation(template, self._messages, self._specials(), where)
-        found = self._after(tokenizer.encode(whole), sampling, most, stop, told)
-        self._messages.append({"role": "assistant", "content": found.text})
+        asked: list[Message] = [*self._messages, {"role": "user", "content": text}]
+        whole = conversation(template, asked, self._specials(), where)
+        heard: list[str] = []
+
+        def tell(part: str) -> None:
+            heard.append(part)
+            told(part)
+
+        try:
+            found = self._after(tokenizer.encode(whole), sampling, most, stop, tell)
+        except KeyboardInterrupt:  # who goes on has heard as much
+            self._messages = [*asked, {"role": "assistant", "content": "".join(heard)}]
+            raise
+        self._messages = [*asked, {"role": "assistant", "content": found.text}]
         return found
 
     def follow(
@@ -162,6 +178,7 @@ class Conversation:
         same = next((i for i, (a, b) in enumerate(zip(ids, self._fed, strict=False)) if a != b), None)
         kept = min(len(ids) - 1, len(self._fed)) if same is None else same
         self.runner.rewind(kept)
+        self._fed = ids[:kept]  # so far: what is fed next may be interrupted
         found = generate(
             self.runner, self.model.tokenizer, ids[kept:], sampling=sampling, most=most, stop=stop, told=told
         )
@@ -189,29 +206,32 @@ def perplexity(
 ) -> Perplexity:
     """Return how well a model predicts a file's text, in windows of ``context`` tokens (by default 512).
 
-    As llama.cpp does it: windows do not overlap, each begins with BOS where texts do, and of each the second half is
-    judged, so that every judged token has half a window before it.
+    As llama-perplexity does it: the text, after BOS where texts begin with it, is cut into windows; BOS replaces the
+    first token of each; and of each the second half is judged, so that every judged token has half a window before it.
     """
     opened = decoder_of(model)
     if opened.only_best:
         raise UsageError(f"{opened.path}: it returns the likeliest token, and no logits to judge by", _LOGITS)
     size = min(context or _STRIDE, opened.context_length)
     runner = opened.runner(size, engine, cache=cache, unit=unit)
-    ids = opened.tokenizer.encode(read_text(file), whole=False)
     first = list(opened.tokenizer.before)
-    step = size - len(first)
-    if len(ids) < step or step < 4:
-        said = f"{file}: its text has {len(ids)} tokens, and one window {step}"
+    ids = [*first, *opened.tokenizer.encode(read_text(file), whole=False)]
+    if size < _SMALLEST:
+        raise UsageError(f"--context {size}: a window of --perplexity is too small", f"give {_SMALLEST} tokens or more")
+    if len(ids) < size:
+        said = f"{file}: its text has {len(ids)} tokens, and one window {size}"
         raise UsageError(said, "give a longer text, or a smaller --context")
-    total, count, windows = 0.0, 0, 0
-    for start in range(0, len(ids) - step + 1, step):
-        window = [*first, *ids[start : start + step]]
+    shares: list[float] = []
+    for start in range(0, len(ids) - size + 1, size):
+        window = [*first, *ids[start + len(first) : start + size]]
         runner.rewind(0)
         scores = runner.scores(window)
-        judged = range(size // 2, size - 1)
-        total += sum(_log_share(scores[place], window[place + 1]) for place in judged)
-        count, windows = count + len(judged), windows + 1
-    return Perplexity(math.exp(-total / count), total, count, windows)
+        shares += [_log_share(scores[place], window[place + 1]) for place in range(size // 2, size - 1)]
+    if not -_HOPELESS < np.mean(shares) <= 0:  # NaN among them
+        raise overflowed(f"{opened.path}: it gives the text no likelihood")
+    found = math.exp(-float(np.mean(shares)))
+    error = found * float(np.std(shares)) / math.sqrt(len(shares) - 1)
+    return Perplexity(found, error, math.fsum(shares), len(shares), len(ids) // size)
 
 
 def _log_share(logits: NDArray[np.float32], token: int) -> float:

@@ -31,19 +31,26 @@ class Sampling:
     def check(self) -> None:
         """UsageError where a setting makes no sense."""
         rules = [
-            ("--temperature", self.temperature, 0 <= self.temperature <= 100),
-            ("--top-k", self.top_k, self.top_k >= 0),
-            ("--top-p", self.top_p, 0 < self.top_p <= 1),
-            ("--min-p", self.min_p, 0 <= self.min_p <= 1),
-            ("--repeat-penalty", self.repeat_penalty, 0 < self.repeat_penalty <= 100),
+            ("--temperature", self.temperature, 0 <= self.temperature <= 100, "from 0 (the likeliest token) to 100"),
+            ("--top-k", self.top_k, self.top_k >= 0, "from 0 (all tokens) on"),
+            ("--top-p", self.top_p, 0 < self.top_p <= 1, "above 0 and up to 1 (all tokens)"),
+            ("--min-p", self.min_p, 0 <= self.min_p <= 1, "from 0 (all tokens) to 1"),
+            ("--repeat-penalty", self.repeat_penalty, 0 < self.repeat_penalty <= 100, "above 0, where 1 costs nothing"),
+            ("--seed", self.seed, self.seed >= 0, "from 0 on"),
         ]
-        for name, value, fits in rules:
+        for name, value, fits, there in rules:
             if not fits:
-                raise UsageError(f"{name} {value}: out of its range", "see `tlkit run --help`")
+                raise UsageError(f"{name} {value}: out of its range", f"give a number {there}")
 
 
 GREEDY = Sampling()
 """The likeliest token, always."""
+
+
+def overflowed(said: str) -> ExecutionError:
+    """Return the error for a model whose values are not finite."""
+    hint = "the weights are damaged, or made for wider numbers: try the model's f32 file (a guess)"
+    return ExecutionError(f"{said}: the model's values overflow", hint)
 
 
 class Sampler:
@@ -58,10 +65,7 @@ class Sampler:
         """Return the token that follows ``before``."""
         settings = self._settings
         if not np.isfinite(logits).any():
-            raise ExecutionError(
-                "no logit is finite: the model's values overflow",
-                "the weights are damaged, or made for wider numbers: try the model's f32 file (a guess)",
-            )
+            raise overflowed("no logit is finite")
         if settings.repeat_penalty != 1:
             logits = _penalized(logits, list(before)[-_REMEMBERED:], settings.repeat_penalty)
         if settings.temperature == 0:

@@ -161,8 +161,8 @@ class ModelFile(Told, ABC):
         """The engine that runs the model, created on first use: the first in the table that can."""
         if self._package is None:
             raise UnavailableError(
-                f"{self.path}: running {self.info.metadata.format} comes later: tlkit runs Core ML mlprograms so far",
-                "add --prompt to a language model; `tlkit inspect` shows what the file can be used for",
+                f"{self.path}: {self.info.metadata.format} files do not run by themselves, except language models",
+                "a language model takes --prompt TEXT, --chat or --embed; `tlkit compare` runs ONNX, .pt2 and .pt",
             )
         package = self._unpacked(self._package)
         # Core ML runs a pipeline by itself; elsewhere its stages run one after another.

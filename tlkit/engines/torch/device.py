@@ -18,7 +18,8 @@ def device_for(unit: Unit) -> torch.device:
     """Return the torch device of a compute-unit setting; UnavailableError where there is none."""
     if unit is Unit.ANE:
         raise UnavailableError(
-            "the Neural Engine is not here: it is reached through Core ML, on a Mac with Apple silicon"
+            "the Neural Engine is not here: it is reached through Core ML, on a Mac with Apple silicon",
+            "use --units cpu; `tlkit inspect --placement` predicts what it would run",
         )
     if unit is Unit.CPU:
         return torch.device("cpu")

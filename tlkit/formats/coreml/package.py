@@ -208,6 +208,6 @@ def root_model(path: Path) -> Path:
     try:
         content = read_json(manifest, _MANIFEST)
         entry = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
-    except (KeyError, TypeError):
+    except (LookupError, TypeError):
         raise LoadError(f"{manifest}: it names no root model", "the package is damaged: fetch it again") from None
     return inside(path, path / "Data", str(entry))
