@@ -239,6 +239,9 @@ def _rates(sink: output.Sink, found: Generated) -> None:
 
 def answer(sink: output.Sink, result: LanguagePackage) -> None:
     """Print what was made; exit 1 where the package says something else than its source."""
+    from tlkit.core.inspect.risks import grave
+    from tlkit.mil.risks.kit import risk_text
+
     counts, chunks = result.tensors, [size for size in result.chunks if size > 1]
     lines = [f"{result.path}: {byte_text(result.size)}, a context of {result.context} tokens, {result.precision}"]
     prompts = f", prefill ({', '.join(map(str, chunks))})" if chunks else ""
@@ -269,6 +272,8 @@ def answer(sink: output.Sink, result: LanguagePackage) -> None:
         same = "the same" if result.judged is None else f"the same up to {result.judged:.2g}{unit}"
         lines.append(f"the rounded weights, run from memory, say {same}")
     lines += [f"note: {note}" for note in result.notes]
+    lines += [f"risk: {risk_text(risk)}" for risk in grave(result.risks)]
+    lines += [f"ways out: tlkit inspect {result.path} --risks"] if grave(result.risks) else []
     sink.answer({"package": result, "ok": result.ok}, "\n".join(lines))
     if not result.ok:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -262,3 +262,12 @@ def test_an_encoders_text_is_its_first_or_last_token(tmp_path: Path, pooling: in
     found = load_model(made.path).predict({"tokens": tokens, "count": np.array([5], np.int32)})
     wanted = found["vectors"][:5][place]
     assert np.allclose(found["vector"][0], wanted / np.linalg.norm(wanted), atol=1e-6)
+
+
+@pytest.mark.parametrize(("case", "precision"), [("phi3", "f16"), ("bert", "f32")])
+def test_core_ml_has_nothing_to_refuse(tmp_path: Path, case: str, precision: Literal["f16", "f32"]) -> None:
+    """docs/fidelity.md has reports of what it refuses: inputs left out, f16 in the program, slices of one element."""
+    folder = build(tmp_path / "folder", case)
+    made = convert_language(folder, tmp_path / "m.mlpackage", context=32, precision=precision, verify=False)
+    assert [risk.text for risk in made.risks if risk.level == "refused"] == []
+    assert {risk.row for risk in made.risks} == ({"I9"} if case == "phi3" else set())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from tlkit.core.inspect.risks import package_risks
 from tlkit.core.language.built import origin
 from tlkit.core.language.generate import NEAR, generate
 from tlkit.core.language.held import count_weights, notes_on
@@ -24,6 +25,7 @@ from tlkit.core.language.runner import Runner
 from tlkit.errors import ConversionError, UsageError
 from tlkit.formats.coreml.features import describe_function
 from tlkit.formats.coreml.mlmodelc import function_ports
+from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.write import write_package
 from tlkit.formats.coreml.written import PACKAGE, read_package
 from tlkit.frontends.gguf.decoder import OPSET, Form, Returns
@@ -37,6 +39,8 @@ from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tlkit.mil.risks.kit import Risk
 
 CONTEXT = 2048
 PREFILL = 64
@@ -58,7 +62,8 @@ class LanguagePackage:
     source on a few prompts, of which ``same`` are equal; ``gap`` is the source's lead, in logits, where they first
     differ (None where they do not). ``judged`` is that lead where it says whether the package is right: of weights of 8
     and 4 bits it is the lead of the same rounded weights, run from memory. Of an encoder (``encodes``) the texts'
-    vectors are compared: ``gap`` and ``judged`` are the largest distance. ``notes`` say what to know about it."""
+    vectors are compared: ``gap`` and ``judged`` are the largest distance. ``notes`` say what to know about it,
+    ``risks`` are known problems of such a program on Apple's units."""
 
     path: Path
     context: int
@@ -76,6 +81,7 @@ class LanguagePackage:
     errors: tuple[WeightError, ...] = ()
     judged: float | None = None
     encodes: bool = False
+    risks: tuple[Risk, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -133,6 +139,7 @@ def convert_language(
             _read_back(path, functions)
         compared, same, gap, judged = check(model, path, form) if verify and not large else (0, 0, None, None)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        risks = package_risks(open_package(path))
     main = functions["main"]
     return LanguagePackage(
         goal,
@@ -151,6 +158,7 @@ def convert_language(
         tuple(wanted.rounding.errors.values()) if wanted.rounding else (),
         judged,
         model.encodes,
+        risks,
     )
 
 

@@ -54,6 +54,23 @@ class DecodedWeight(Deferred):
                 yield np.ascontiguousarray(rows, self.dtype.numpy_like).data.cast("B")
 
 
+@dataclass(frozen=True, slots=True)
+class Held(Deferred):
+    """An array's bytes, which are to lie in a package's weight file."""
+
+    data: bytes
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Yield them."""
+        yield self.data
+
+
+_INLINE = 9
+"""Elements of a constant of floats that lies in the program, as in what coremltools writes: Core ML refuses larger
+ones of f16 there."""
+_WRITTEN: dict[str, dict[str, Any]] = {"gather": {"batch_dims": 0, "validate_indices": False}}
+
+
 class Net:
     """One function's body. ``dtype`` is what it computes in: f32, or f16 for packages."""
 
@@ -82,7 +99,10 @@ class Net:
         self.graph.title = text
 
     def op(self, kind: str, shape: Sequence[int | None], /, *, out: DType | None = None, **given: Any) -> Blob:
-        """Add an operation with one output of ``shape``; ``out`` is its type where that is not the net's own."""
+        """Add an operation with one output of ``shape``; ``out`` is its type where that is not the net's own.
+
+        What MIL may leave out and Core ML's runtime asks for is written out."""
+        given = _WRITTEN.get(kind, {}) | given
         inputs: dict[str, Any] = {
             key: self.number(value) if isinstance(value, float) else value for key, value in given.items()
         }
@@ -96,7 +116,9 @@ class Net:
         """Return an array as a constant; floats become the net's type."""
         kind = dtype or (self.dtype if values.dtype.kind == "f" else DType.INT32)
         stored = values.astype(kind.numpy_like)
-        return self.graph.tensor(Value(TensorType(kind, stored.shape), stored.tobytes()), hint)
+        apart = values.dtype.kind == "f" and values.size > _INLINE
+        data = Held(stored.tobytes()) if apart else stored.tobytes()
+        return self.graph.tensor(Value(TensorType(kind, stored.shape), data), hint)
 
     def has(self, name: str) -> bool:
         """Whether the model has a tensor."""
@@ -247,9 +269,9 @@ class Net:
         first, last = [0] * len(shape), [length or 0 for length in shape]
         first[axis], last[axis] = begin, end
         shape[axis] = end - begin
-        # Of an open length everything is taken.
-        to_the_end = [length is None for length in shape] if None in shape else None
-        return self.op("slice_by_index", shape, x=x, begin=first, end=last, end_mask=to_the_end)
+        # The other axes are whole: a GPU was seen to crash where one of length 1 is cut, if only from 0 to 1.
+        whole = [place != axis for place in range(len(shape))]
+        return self.op("slice_by_index", shape, x=x, begin=first, end=last, begin_mask=whole, end_mask=whole)
 
     def concat(self, values: Sequence[Blob], axis: int) -> Blob:
         """Values one after another along an axis."""
