@@ -189,3 +189,8 @@ def test_a_vocabulary_without_vectors_is_refused(folder: Path, tmp_path: Path) -
     table = open_language(folder).source.tensor("token_embd.weight")
     with pytest.raises(LoadError, match=f"the token {table.shape[0]}"):
         table.rows([3, table.shape[0]])
+
+
+def test_a_window_of_0_is_none(tmp_path: Path) -> None:
+    """transformers writes it for Qwen's mixture of experts without a window."""
+    assert open_language(build(tmp_path / "folder", "qwen2_moe", sliding_window=0)).sizes.window == 0

@@ -55,7 +55,7 @@ class DecodedWeight(Deferred):
 
 
 @dataclass(frozen=True, slots=True)
-class Held(Deferred):
+class ArrayData(Deferred):
     """An array's bytes, which are to lie in a package's weight file."""
 
     data: bytes
@@ -117,7 +117,7 @@ class Net:
         kind = dtype or (self.dtype if values.dtype.kind == "f" else DType.INT32)
         stored = values.astype(kind.numpy_like)
         apart = values.dtype.kind == "f" and values.size > _INLINE
-        data = Held(stored.tobytes()) if apart else stored.tobytes()
+        data = ArrayData(stored.tobytes()) if apart else stored.tobytes()
         return self.graph.tensor(Value(TensorType(kind, stored.shape), data), hint)
 
     def has(self, name: str) -> bool:
