@@ -10,9 +10,10 @@ from typing import Any
 from tlkit.core.weights.metadata import Carried
 from tlkit.core.weights.plan import NONE, Shaping
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
-from tlkit.formats.gguf.model.architectures import Architecture, by_gguf_name
+from tlkit.formats.gguf.model.architectures import by_gguf_name
 from tlkit.formats.gguf.model.changes import Change, change_of, changes_back
 from tlkit.formats.gguf.model.folder import GGUFModel, read_model
+from tlkit.formats.gguf.model.row import Architecture
 from tlkit.formats.gguf.names import are_gguf_names, find_architecture, to_gguf, to_hugging_face
 from tlkit.formats.safetensors.read import folder_config
 from tlkit.types import LeftOut

@@ -1,6 +1,7 @@
 """Hugging Face folders as whole GGUF models, against gguf's constants, transformers, and llama.cpp's own converter.
 
 Covers tlkit/formats/gguf/model/folder.py, tlkit/formats/gguf/model/architectures.py,
+tlkit/formats/gguf/model/row.py, tlkit/formats/gguf/model/encoder_rows.py,
 tlkit/formats/gguf/model/hyperparameters.py, tlkit/formats/gguf/model/rotation.py,
 tlkit/formats/gguf/model/changes.py, tlkit/core/weights/model.py.
 """

@@ -26,7 +26,7 @@ _MEMORY = 1 << 29
 _SECONDS = 10
 
 
-class Answers(Extension):
+class TrainedText(Extension):
     """``{% generation %}``, which marks what a model is trained to write: here what is between is text like other."""
 
     tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
@@ -71,7 +71,7 @@ def limit() -> None:
 def rendered(template: str, variables: dict[str, Any], longest: int) -> str:
     """Return a template's text; ValueError where it is longer than ``longest`` characters."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Answers]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, TrainedText]
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now, "namespace": Variables, "dict": _pairs}

@@ -9,62 +9,18 @@ weights' names: :mod:`tlkit.formats.gguf.names` does. Keys are those of gguf's `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-ChangeKind = Literal["q rows", "k rows", "halves", "one more", "transposed"]
-"""What llama.cpp's values are beside Hugging Face's: rows of each head in the order of its rotation; the two halves of
-the rows the other way round; norms that hold 1 + the weight; matrices of a linear layer the other way round."""
+from tlkit.formats.gguf.model.encoder_rows import BERT, JINA, NOMIC
+from tlkit.formats.gguf.model.row import BODY, LAYER_NORM, Architecture, ChangeKind
 
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """One ``model_type``. ``keys`` are rows of key, GGUF type and the config's names for it, the first that is there.
-
-    ``tensors`` and ``blocks`` name what must be there in the model and in each block, ``optional`` what may be (as in
-    GGUF, ``.weight`` where no ending is given); ``changes`` say by tensor what is done to values; ``renames`` bring
-    other spellings of the weights' names to the usual one (pattern, replacement); ``skipped`` are patterns of tensors
-    that no inference needs; ``activations`` and ``scalings`` are what llama.cpp computes for this architecture;
-    ``expected`` are entries of the config that it takes for granted, ``defaults`` those that a config may leave out.
-    """
-
-    name: str
-    keys: str
-    tensors: str
-    blocks: str
-    activations: tuple[str, ...]
-    defaults: Mapping[str, Any]
-    optional: str = ""
-    changes: Mapping[str, ChangeKind] = field(default_factory=dict)
-    renames: tuple[tuple[str, str], ...] = ()
-    skipped: tuple[str, ...] = ()
-    scalings: tuple[str, ...] = ()
-    expected: Mapping[str, Any] = field(default_factory=dict)
-    rotates: bool = True
-    encodes: bool = False
-    """Whether it makes vectors of texts, and generates nothing."""
-    joined: tuple[str, ...] = ()
-    """Matrices that are several of the folder's, one below the other."""
-    attention_pattern: int = 0
-    """Every so many-th layer attends to everything, the others within the sliding window; 0: all attend to all."""
-    slides: bool = False
-    """Whether transformers keeps all or some of its layers to a ``sliding_window``."""
-
-
-_BODY = """
-context_length u32 max_position_embeddings n_positions n_ctx
-embedding_length u32 hidden_size n_embd
-block_count u32 num_hidden_layers n_layer
-feed_forward_length u32 intermediate_size n_inner
-attention.head_count u32 num_attention_heads n_head
-"""
-_GROUPED = _BODY + "attention.head_count_kv u32 num_key_value_heads\n"
+_GROUPED = BODY + "attention.head_count_kv u32 num_key_value_heads\n"
 _RMS = _GROUPED + "attention.layer_norm_rms_epsilon f32 rms_norm_eps\nrope.freq_base f32 rope_theta\n"
 _HEADS = _RMS + "attention.key_length u32 head_dim\nattention.value_length u32 head_dim\n"
 _LLAMA_KEYS = _HEADS + "vocab_size u32 vocab_size\nrope.dimension_count u32 head_dim\n"
 _WINDOW = _HEADS + "attention.sliding_window u32 sliding_window\n"
 _EXPERTS = "expert_count u32 num_experts num_local_experts\nexpert_used_count u32 num_experts_per_tok\n"
-_LAYER_NORM = "attention.layer_norm_epsilon f32 layer_norm_epsilon layer_norm_eps\n"
 
 _ENDS = "token_embd output_norm"
 _ATTENTION = "attn_norm attn_q attn_k attn_v attn_output ffn_norm"
@@ -217,7 +173,7 @@ _LINEAR = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 _WITH_BIASES = " ".join(f"{name}.weight {name}.bias" for name in ("attn_norm", "ffn_norm", *_LINEAR))
 _GPT2 = Architecture(
     "gpt2",
-    keys=_BODY + _LAYER_NORM,
+    keys=BODY + LAYER_NORM,
     tensors="token_embd position_embd output_norm.weight output_norm.bias",
     blocks=_WITH_BIASES,
     optional="output",
@@ -237,94 +193,6 @@ _GPT2 = Architecture(
         "vocab_size": 50257,
         "tie_word_embeddings": True,
         "activation_function": "gelu_new",
-    },
-)
-_BERT_LAYERS = ("attn_q", "attn_k", "attn_v", "attn_output", "attn_output_norm", "ffn_up", "ffn_down")
-_BERT = Architecture(
-    "bert",
-    keys=_BODY + _LAYER_NORM,
-    tensors="token_embd position_embd token_types token_embd_norm.weight token_embd_norm.bias",
-    blocks=" ".join(f"{name}.weight {name}.bias" for name in (*_BERT_LAYERS, "layer_output_norm")),
-    activations=("gelu", "gelu_new", "gelu_pytorch_tanh"),
-    renames=((r"^bert\.", ""),),
-    skipped=(r"\.position_ids$", r"^pooler\.", r"^cls\.", r"^embeddings\.token_type_ids$"),
-    expected={"is_decoder": False, "position_embedding_type": "absolute"},
-    rotates=False,
-    encodes=True,
-    defaults={
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 512,
-        "layer_norm_eps": 1e-12,
-        "vocab_size": 30522,
-        "type_vocab_size": 2,
-        "hidden_act": "gelu",
-        "tie_word_embeddings": True,
-    },
-)
-_NORMED = " ".join(f"{name}.weight {name}.bias" for name in ("attn_output_norm", "layer_output_norm"))
-# BERT with ALiBi in place of positions, and a gate in the first rows of its first matrix (JinaBertModel).
-_JINA = replace(
-    _BERT,
-    name="jina-bert-v2",
-    tensors="token_embd token_types token_embd_norm.weight token_embd_norm.bias",
-    blocks=" ".join(f"{name}.weight {name}.bias" for name in (*_BERT_LAYERS[:4], "ffn_down")) + f" {_NORMED} ffn_up",
-    optional=" ".join(f"{name}.weight {name}.bias" for name in ("attn_q_norm", "attn_k_norm", "attn_norm_2")),
-    activations=("gelu",),
-    renames=(
-        *_BERT.renames,
-        (r"\.mlp\.(gated_layers|up_gated_layer)\.", ".intermediate.dense."),
-        (r"\.mlp\.(wo|down_layer)\.", ".output.dense."),
-        (r"\.(mlp\.layernorm|layer_norm_2)\.", ".output.LayerNorm."),
-    ),
-    expected={"is_decoder": False, "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
-    defaults={**_BERT.defaults, "position_embedding_type": "alibi", "feed_forward_type": "geglu"},
-)
-JINA_CODE = (".mlp.up_gated_layer.", replace(_JINA, changes={"ffn_up.weight": "halves"}))
-"""Part of the names by which Jina's models of code are known, and their row: the gate is in the other half."""
-_NOMIC = Architecture(
-    "nomic-bert",
-    keys=_BODY + _LAYER_NORM + "rope.freq_base f32 rope_theta rotary_emb_base\n",
-    tensors="token_embd token_types token_embd_norm.weight token_embd_norm.bias",
-    blocks=f"attn_qkv attn_output ffn_gate ffn_up ffn_down {_NORMED}",
-    activations=("silu", "swish", "swiglu"),
-    renames=(
-        (r"^layers\.(\d+)\.self_attn\.[qkv]_proj\.", r"encoder.layers.\1.attn.Wqkv."),
-        (r"^layers\.(\d+)\.self_attn\.o_proj\.", r"encoder.layers.\1.attn.out_proj."),
-        (r"^layers\.(\d+)\.mlp\.up_proj\.", r"encoder.layers.\1.mlp.fc11."),
-        (r"^layers\.(\d+)\.mlp\.gate_proj\.", r"encoder.layers.\1.mlp.fc12."),
-        (r"^layers\.(\d+)\.mlp\.down_proj\.", r"encoder.layers.\1.mlp.fc2."),
-        (r"^layers\.(\d+)\.post_attention_layernorm\.", r"encoder.layers.\1.norm1."),
-        (r"^layers\.(\d+)\.post_mlp_layernorm\.", r"encoder.layers.\1.norm2."),
-    ),
-    skipped=_BERT.skipped,
-    encodes=True,
-    joined=("attn_qkv.weight",),
-    # What the first configs of this model may say otherwise.
-    expected={
-        "prenorm": False,
-        "use_rms_norm": False,
-        "parallel_block": False,
-        "causal": False,
-        "rotary_emb_fraction": 1.0,
-        "rotary_emb_interleaved": False,
-        "rotary_emb_scale_base": None,
-        "moe_every_n_layers": 0,
-    },
-    defaults={
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 2048,
-        "layer_norm_eps": 1e-12,
-        "vocab_size": 30528,
-        "type_vocab_size": 2,
-        "rope_theta": 1000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
     },
 )
 
@@ -405,9 +273,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma3": _GEMMA3,
     "phi3": _PHI3,
     "gpt2": _GPT2,
-    "bert": _BERT,
-    "jina_bert": _JINA,
-    "nomic_bert": _NOMIC,
+    "bert": BERT,
+    "jina_bert": JINA,
+    "nomic_bert": NOMIC,
 }
 """By the ``model_type`` of ``config.json``; a ``bert`` with ALiBi is ``jina_bert``."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tlkit.formats.gguf.model.architectures import Architecture, ChangeKind
+from tlkit.formats.gguf.model.row import Architecture, ChangeKind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

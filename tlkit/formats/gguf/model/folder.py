@@ -15,9 +15,11 @@ from typing import Any
 
 from tlkit.errors import TlkitError
 from tlkit.formats.base.tensors import TensorEntry
-from tlkit.formats.gguf.model.architectures import ARCHITECTURES, JINA_CODE, Architecture, full_name
+from tlkit.formats.gguf.model.architectures import ARCHITECTURES, full_name
 from tlkit.formats.gguf.model.changes import Change, change_of, short_name
+from tlkit.formats.gguf.model.encoder_rows import JINA_CODE
 from tlkit.formats.gguf.model.hyperparameters import OWN_LIMITS, heads, hyperparameters
+from tlkit.formats.gguf.model.row import Architecture
 from tlkit.formats.gguf.model.specials import specials
 from tlkit.formats.gguf.model.tokenizer_files import TokenizerFiles, listed
 from tlkit.formats.gguf.model.vocabulary import TOKENIZER, read_vocabulary

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlkit.formats.gguf.model.architectures import Architecture
 from tlkit.formats.gguf.model.rotation import Rotation, rotation
+from tlkit.formats.gguf.model.row import Architecture
 from tlkit.formats.gguf.write import Typed
 
 _LARGEST = 1 << 31

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlkit.errors import reason
-from tlkit.formats.gguf.model.architectures import Architecture
+from tlkit.formats.gguf.model.row import Architecture
 from tlkit.formats.gguf.write import Typed
 
 Number = Callable[..., Any]
