@@ -119,6 +119,7 @@ def _whole(model: GGUFModel, current: Mapping[str, str]) -> Naming:
         whole=True,
     )
     notes = [f"llama.cpp may not run it: {doubt}" for doubt in model.doubts]
+    notes += [f"tlkit does not run it: {limit}" for limit in model.limits]
     left = [LeftOut(current[item.name], item.reason, item.bytes, item.kind) for item in model.left_out]
     names = {current[name]: new for name, new in model.names.items()}
     return Naming(names, shaping, left, model.metadata, notes, model.architecture)

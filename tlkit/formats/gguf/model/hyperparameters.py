@@ -148,7 +148,9 @@ def hyperparameters(values: Mapping[str, Any], row: Architecture) -> Described:
     if row.name == "gemma3" and factor is not None and factor.value != 1:
         made.limits.append("YaRN's attention factor, which its sliding layers do not have, is not kept apart")
     if local != "default":
-        made.limits.append(f"the rotation of its sliding layers is scaled by '{str(local)[:40]}'")
+        made.limits.append(
+            f"the rotation of its sliding layers is scaled by '{str(local)[:40]}', which tlkit does not compute"
+        )
     made.doubts += [*turn.doubts, *made.limits]
     _differences(made, config, row)
     _scales(made, config, row)

@@ -43,7 +43,7 @@ def rotation(rope: Mapping[str, Any], row: Architecture, real: Number, number: N
     kind = _ALSO.get((row.name, kind), kind)
     try:
         if kind not in _SCALINGS:
-            raise ValueError(f"its rotation is scaled by '{kind[:40]}'")
+            raise ValueError(f"its rotation is scaled by '{kind[:40]}', which tlkit does not compute")
         keys, tensors = _SCALINGS[kind](rope, base or 10000.0, dimensions or 0, number)
         doubts = () if kind in row.scalings else (f"llama.cpp has no '{kind}' scaling of the rotation for {row.name}",)
         return Rotation(base, dimensions, keys, tensors, doubts)
@@ -72,7 +72,7 @@ def _yarn(rope: Mapping[str, Any], base: float, dimensions: int, number: Number)
     original = _trained(rope, number)
     factor = float(rope["factor"] or number("max_position_embeddings") / original)
     if rope.get("truncate") is False:
-        raise ValueError("its 'yarn' scaling of the rotation does not round where it begins (truncate is false)")
+        raise ValueError("its 'yarn' scaling of the rotation is not truncated (truncate is false)")
     keys = {"rope.scaling.type": Typed("str", "yarn"), "rope.scaling.factor": Typed("f32", factor)}
     keys["rope.scaling.original_context_length"] = Typed("u32", original)
     for name in ("beta_fast", "beta_slow"):
