@@ -57,6 +57,7 @@ KEPT: dict[str, Case] = {
     "LongRoPE outside Phi, and its factor": Case("llama", {**SMALL, "rope_parameters": LONG}),
     "YaRN's two scales": Case("llama", {**SMALL, "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.5}}),
     "YaRN's own scale": Case("llama", {**SMALL, "rope_parameters": {**YARN, "attention_factor": 0.8}}),
+    "an encoder's wider heads": Case("nomic_bert", {**ENCODER, "head_dim": 24}),
     "YaRN of an encoder": Case("nomic_bert", {**ENCODER, "rope_parameters": YARN}),
     "dynamic": Case("llama", {**SMALL, "rope_parameters": {**YARN, "rope_type": "dynamic"}}),
     "ReLU": Case("llama", {**SMALL, "hidden_act": "relu"}),

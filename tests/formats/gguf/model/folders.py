@@ -87,7 +87,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "decoder_sparse_step": 1,
         },
     ),
-    "olmoe": ("olmoe", {**SMALL, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": False}),
+    # llama.cpp has a key for each head here.
+    "olmoe": ("olmoe", {**SMALL, "num_key_value_heads": 4, "num_experts": 4, "num_experts_per_tok": 2}),
     "gemma": ("gemma", {**SMALL, "head_dim": 32}),
     "gemma2": ("gemma2", {**GEMMA, "sliding_window": 16}),
     "gemma3": ("gemma3_text", {**GEMMA, "sliding_window": 16}),

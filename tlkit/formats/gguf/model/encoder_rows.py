@@ -53,7 +53,10 @@ JINA_CODE = (".mlp.up_gated_layer.", replace(JINA, changes={"ffn_up.weight": "ha
 """Part of the names by which Jina's models of code are known, and their row: the gate is in the other half."""
 NOMIC = Architecture(
     "nomic-bert",
-    keys=BODY + LAYER_NORM + "rope.freq_base f32 rope_theta rotary_emb_base\n",
+    keys=BODY
+    + LAYER_NORM
+    + "rope.freq_base f32 rope_theta rotary_emb_base\n"
+    + "attention.key_length u32 head_dim\nattention.value_length u32 head_dim\n",
     tensors="token_embd token_types token_embd_norm.weight token_embd_norm.bias",
     blocks=f"attn_qkv attn_output ffn_gate ffn_up ffn_down {_NORMED}",
     activations=("silu", "swish", "swiglu"),
