@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.frontends.gguf.kit.test_source import resident
 from tlkit.engines.onnx.keep import Keep
-from tlkit.engines.onnx.store import Store
+from tlkit.engines.onnx.store import Checksum, Store
 
 
 @pytest.fixture
@@ -40,6 +44,24 @@ def test_a_damaged_entry_is_missing_and_removed(store: Store, damage: object) ->
     entry.write_bytes(damage(entry.read_bytes()))
     assert store.load("a") is None
     assert not store.has("a")
+
+
+@given(st.lists(st.integers(0, 3 << 20), min_size=1, max_size=4), st.integers(1, 255), st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_checksum_is_of_the_bytes_and_not_of_the_parts(sizes: list[int], change: int, data: st.DataObject) -> None:
+    whole = np.random.default_rng(sum(sizes)).bytes(sum(sizes) or 1)
+    ends = [0, *itertools.accumulate(sizes), len(whole)]
+    parts, one, other = Checksum(), Checksum(), Checksum()
+    for start, end in itertools.pairwise(ends):
+        parts.add(whole[start:end])
+    one.add(whole)
+    place = data.draw(st.integers(0, len(whole) - 1))
+    other.add(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+    assert parts.digest() == one.digest() != other.digest()
+    if len(whole) >= 2 << 20:  # whole pieces that have changed places
+        swapped = Checksum()
+        swapped.add(whole[1 << 20 : 2 << 20] + whole[: 1 << 20] + whole[2 << 20 :])
+        assert swapped.digest() != one.digest()
 
 
 def test_an_entry_of_another_key_is_not_believed(store: Store) -> None:
