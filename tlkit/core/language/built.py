@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ def origin(model: LanguageModel) -> dict[str, Any]:
 
 
 def built_model(
-    path: Path, package: Package, said: Mapping[str, Any], sizes: Mapping[str, int], tokenizer: TextTokenizer
+    path: Path, package: Package, said: Mapping[str, Any], sizes: Mapping[str, int], making: Callable[[], TextTokenizer]
 ) -> tuple[LanguageModel | None, str]:
     """Return the model that a package is, or why that cannot be said.
 
-    ``said`` is its description, ``sizes`` are its functions' numbers of tokens.
+    ``said`` is its description, ``sizes`` are its functions' numbers of tokens, ``making`` returns its tokenizer.
     """
     if said["precision"] != "f32" or said.get("returns", "logits") != "logits":
         return None, "this package computes in f16, or returns no logits"
@@ -53,7 +53,7 @@ def built_model(
     try:
         source = packaged_source(path, program.function("main"), said, files)
         family = family_of(str(said.get("architecture")), str(path))
-        model = LanguageModel(path, source, read_hyperparameters(source.metadata), family, tokenizer)
+        model = LanguageModel(path, source, read_hyperparameters(source.metadata), family, making)
         for name, stored in program.functions.items():
             form = Form(sizes[name], context, context, stored=DType.FP16, compressed=True, nested=True)
             part = differs(model.function(form), stored)

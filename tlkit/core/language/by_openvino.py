@@ -19,6 +19,7 @@ from tlkit.core.language.runner import check_next
 from tlkit.engines.onnx.keep import Keep, keep_of_files, lowering
 from tlkit.engines.openvino.growing import GrowingSession
 from tlkit.frontends.gguf.decoder import Form
+from tlkit.mil.program import Function
 from tlkit.mil.types import DType
 
 if TYPE_CHECKING:
@@ -71,7 +72,12 @@ class OpenVINORunner:
         wide = table or context
         form = Form(1, wide, 0, "last", "growing", stored=stored, compressed=True, nested=True)
         keep = keep_of_files(model.files, wide, lowering(*_MAKERS)) if cache else Keep(None)
-        self._session = GrowingSession(lambda: model.function(form), keep)
+
+        def function() -> Function:
+            model.making()  # a damaged vocabulary is told before anything is compiled
+            return model.function(form)
+
+        self._session = GrowingSession(function, keep)
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Add tokens; return the logits of what follows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlkit.core.language.runner import Runner
-from tlkit.core.language.text.tokenizer import TextTokenizer, from_folder, from_metadata
+from tlkit.core.language.text.tokenizer import TextTokenizer, beside, from_folder, from_metadata
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.base.sniff import COREML, Format
 from tlkit.formats.describe import find_format, open_tensors
@@ -35,13 +35,18 @@ CONTEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """An opened model. ``notes`` say what may differ from the original."""
+    """An opened model. ``making`` returns its tokenizer, which may still be made (:func:`beside`)."""
 
     path: Path
     source: LanguageSource
     sizes: Hyperparameters
     family: Family
-    tokenizer: TextTokenizer
+    making: Callable[[], TextTokenizer]
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer; LoadError where the vocabulary is damaged."""
+        return self.making()
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -120,6 +125,7 @@ class LanguageModel:
         return TorchRunner(BuiltFunctions(self.function, room), unit)
 
     def _by_llama(self, room: int) -> Runner:
+        """Return llama.cpp's runner, which is given no file whose vocabulary is damaged."""
         if "general.architecture" not in self.metadata or find_format(self.path) is not Format.GGUF:
             said = f"--engine llama.cpp: it runs GGUF files, and {self.path} is none"
             raise UsageError(said, f"make one: tlkit convert {self.path.name} -o {self.path.stem}.gguf")
@@ -128,6 +134,7 @@ class LanguageModel:
             raise UnavailableError(said, "pip install 'tlkit[llama]'")
         from tlkit.core.language.by_llama import LlamaRunner  # an extra
 
+        self.making()
         rows = self.source.tensor("token_embd.weight").shape[0]
         return LlamaRunner(self.path, room, rows)
 
@@ -150,7 +157,9 @@ def settled(unit: Unit, engine: str) -> Unit:
 
 
 def open_language(path: str | os.PathLike[str]) -> LanguageModel:
-    """Open the language model at ``path``; LoadError where it is none, is damaged, or of an unknown architecture."""
+    """Open the language model at ``path``; LoadError where it is none, is damaged, or of an unknown architecture.
+
+    Its tokenizer is made meanwhile: asking for that is a LoadError where the vocabulary is damaged."""
     place = Path(path)
     if find_format(place) in COREML:
         raise UsageError(f"{place}: it is a package already", "give a GGUF file or a Hugging Face folder")
@@ -165,16 +174,20 @@ def open_language(path: str | os.PathLike[str]) -> LanguageModel:
         raise LoadError(f"{place}: {error.message}", error.hint) from None
     if not source.tensors:
         raise LoadError(f"{place}: it has a vocabulary and no weights", "get the whole model")
+
+    def tokenizer() -> TextTokenizer:
+        if not isinstance(file, GGUFFile):
+            return from_folder(place if place.is_dir() else place.parent, source.metadata)
+        made = from_metadata(source.metadata, str(place))
+        file.release_all()  # a vocabulary has been read whole, and is looked into here and there from now on
+        return made
+
     if isinstance(file, GGUFFile):
-        tokenizer = from_metadata(source.metadata, str(place))
         rows = source.tensor("token_embd.weight", (-1, sizes.width)).shape[0]
         if rows < sizes.vocabulary:
             said = f"{place}: {sizes.vocabulary} tokens, of which {rows} have a vector in token_embd.weight"
             raise LoadError(said, "the file is damaged: get it again")
-        file.release_all()  # a vocabulary has been read whole, and is looked into here and there from now on
-    else:
-        tokenizer = from_folder(place if place.is_dir() else place.parent, source.metadata)
-    return LanguageModel(place, source, sizes, family, tokenizer)
+    return LanguageModel(place, source, sizes, family, beside(tokenizer))
 
 
 def context_of(sizes: Hyperparameters, wanted: int | None) -> int:

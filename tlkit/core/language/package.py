@@ -7,7 +7,7 @@ read them, and ``language.json``: what tlkit needs to know.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from tlkit.core.language.built import built_model
 from tlkit.core.language.model import settled
 from tlkit.core.language.runner import Runner
-from tlkit.core.language.text.tokenizer import TextTokenizer, from_description
+from tlkit.core.language.text.tokenizer import TextTokenizer, beside, from_description
 from tlkit.errors import LoadError, UnavailableError, UsageError
 from tlkit.formats.coreml.open import open_package
 from tlkit.formats.coreml.package import Package
@@ -41,8 +41,13 @@ class PackagedModel:
     path: Path
     package: Package
     said: Mapping[str, Any]
-    tokenizer: TextTokenizer
+    making: Callable[[], TextTokenizer]
     metadata: Mapping[str, Any]
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer; LoadError where its file is damaged."""
+        return self.making()
 
     @property
     def encodes(self) -> bool:
@@ -110,7 +115,7 @@ class PackagedModel:
         if find_spec("openvino") is None:
             said = "openvino not installed: needed for --engine openvino"
             raise UnavailableError(said, "pip install 'tlkit[openvino]'")
-        model, why = built_model(self.path, self.package, self.said, sizes, self.tokenizer)
+        model, why = built_model(self.path, self.package, self.said, sizes, self.making)
         if model is None:
             raise UnavailableError(f"{self.path}: OpenVINO runs what tlkit builds, and {why}", "use --engine torch")
         from tlkit.core.language.by_openvino import OpenVINORunner  # an extra
@@ -158,8 +163,8 @@ def open_language_package(path: str | os.PathLike[str]) -> PackagedModel:
         metadata[f"tokenizer.ggml.{role}_token_id"] = len(tokens)
         tokens.append(str(item["token"]))
     metadata["tokenizer.ggml.tokens"] = tokens
-    tokenizer = from_description(folder / "tokenizer.json", said_here)
-    return PackagedModel(Path(path), package, said_here, tokenizer, metadata)
+    making = beside(lambda: from_description(folder / "tokenizer.json", said_here))
+    return PackagedModel(Path(path), package, said_here, making, metadata)
 
 
 def _sound(said: Mapping[str, Any]) -> bool:

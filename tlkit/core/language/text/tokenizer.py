@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,6 +163,15 @@ class GrowingText:
         """Return what was held back."""
         known = self._tokenizer.decode(self._ids[self._start : self._told])
         return self._tokenizer.decode(self._ids[self._start :])[len(known) :]
+
+
+def beside(make: Callable[[], TextTokenizer]) -> Callable[[], TextTokenizer]:
+    """Begin to make a tokenizer in a thread, as it takes as long as loading weights does; return what waits for it, and
+    raises what went wrong."""
+    pool = ThreadPoolExecutor(1)
+    made = pool.submit(make)
+    pool.shutdown(wait=False)
+    return made.result
 
 
 def from_metadata(metadata: Mapping[str, Any], where: str) -> TextTokenizer:
