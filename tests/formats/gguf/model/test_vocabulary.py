@@ -165,11 +165,12 @@ def test_templates_by_name_and_the_end_of_a_turn(tmp_path: Path) -> None:
     said["chat_template"] = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
     (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7, 9]}))
     files = TokenizerFiles(tmp_path)
     found = {key: typed.value for key, typed in specials(files, vocabulary(files), {}).items()}
     assert found["tokenizer.chat_template"] == "a" and found["tokenizer.chat_template.tool_use"] == "b"
     assert found["tokenizer.chat_templates"] == ["tool_use"] and found["tokenizer.ggml.eot_token_id"] == 7
+    assert found["tokenizer.ggml.eom_token_id"] == 9
 
 
 def proto(number: int, data: bytes) -> bytes:

@@ -42,16 +42,17 @@ def specials(files: TokenizerFiles, vocabulary: Vocabulary, config: Mapping[str,
         # llama.cpp puts "bos" before a text of WordPiece, whatever "cls" is; config.json may have ids of no use there.
         found |= {role: found[mark] for role, mark in (("bos", "cls"), ("eos", "sep")) if mark in found}
     ids = {f"tokenizer.ggml.{_ROLES[role]}": Typed("u32", number) for role, number in found.items()}
-    return ids | _turn_end(files, found, len(places)) | _ends(files, found, vocabulary) | templates(files)
+    stops = {} if vocabulary.model == "bert" else _stops(files, config, found, len(places))
+    return ids | stops | _ends(files, found, vocabulary) | templates(files)
 
 
-def _turn_end(files: TokenizerFiles, found: Mapping[str, int], count: int) -> dict[str, Typed]:
-    """Return the token that ends a turn, where generation stops at one beside the end of the text."""
-    stops = files.json("generation_config.json").get("eos_token_id")
-    others = [stop for stop in stops if stop != found.get("eos")] if isinstance(stops, list) else []
-    if len(others) == 1 and type(others[0]) is int and 0 <= others[0] < count:
-        return {"tokenizer.ggml.eot_token_id": Typed("u32", others[0])}
-    return {}
+def _stops(files: TokenizerFiles, config: Mapping[str, Any], found: Mapping[str, int], count: int) -> dict[str, Typed]:
+    """Return the tokens at which transformers stops beside the end of the text: those that end a turn, or a message."""
+    said = files.json("generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+    stops = [stop for stop in (said if isinstance(said, list) else [said]) if type(stop) is int and 0 <= stop < count]
+    others = dict.fromkeys(stop for stop in stops if stop != found.get("eos"))
+    keys = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+    return {key: Typed("u32", stop) for key, stop in zip(keys, others, strict=False)}
 
 
 def _ends(files: TokenizerFiles, found: Mapping[str, int], vocabulary: Vocabulary) -> dict[str, Typed]:
