@@ -199,8 +199,6 @@ def _differences(made: Described, config: Config, row: Architecture) -> None:
         made.limits.append(f"its activation is {str(activation)[:40]}, which tlkit does not compute")
     elif kind != usual:
         made.keys[OWN_ACTIVATION] = Typed("str", kind)
-    if row.name == "olmoe" and config.number("num_key_value_heads") not in (None, config.number("num_attention_heads")):
-        made.doubts.append("its heads share keys, and llama.cpp's olmoe has a key for each")
     for name, value in row.expected.items():
         said = config.get(name)
         if said is None or said == value or (value is None and not said):
@@ -213,13 +211,17 @@ def _differences(made: Described, config: Config, row: Architecture) -> None:
 
 
 def _scales(made: Described, config: Config, row: Architecture) -> None:
-    """Add caps and the scale of queries where they are others than llama.cpp's."""
+    """Add caps, the scale of queries, and sizes of heads where they are others than llama.cpp's."""
     for name, cap in _CAPS.items() if row.name == "gemma2" else ():
         if config.get(name) is None:
             made.keys[f"gemma2.{name}"] = Typed("f32", 0.0)
             made.doubts.append(f"it has no {name}, and llama.cpp computes with {cap:g}")
     scale, width = config.real("query_pre_attn_scalar"), config.number("hidden_size")
     count = config.number("num_attention_heads", "n_head")
+    if row.name == "olmoe" and config.number("num_key_value_heads") not in (None, count):
+        made.doubts.append("its heads share keys, and llama.cpp's olmoe has a key for each")
+    if row.name == "nomic-bert" and count and width and config.number("head_dim") not in (None, width // count):
+        made.doubts.append("its heads are wider than its width, and llama.cpp's nomic-bert has none such")
     if row.name in _ODD_SCALES and scale and width and count:
         odd = config.number("num_hidden_layers") == _ODD_SCALES[row.name]
         size = width // count if odd else config.number("head_dim")
