@@ -71,3 +71,9 @@ def test_few_samples_and_an_endless_warm_up_are_not_good() -> None:
 
 def test_nothing_is_said_of_nothing() -> None:
     assert judge(Row("ane", "absent", "not here")) is None
+
+
+def test_advice_on_tokens_names_no_option_that_they_do_not_take() -> None:
+    found = judge(samples(*[1000] * 40, *[1100] * 40, *[9200] * 40), tokens=True)
+    assert found.level == "poor"
+    assert not [advice for advice in found.advice if "--warmup" in advice or "p95" in advice]

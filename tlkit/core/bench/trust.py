@@ -35,13 +35,16 @@ _OTHERS = _Limit(0.05, 0.20)
 _LEVELS: tuple[Literal["good", "fair", "poor"], ...] = ("good", "fair", "poor")
 
 
-def judge(row: Row, conditions: Conditions | None = None) -> Trust | None:
-    """Return the verdict on a measured row; None where there is nothing to judge."""
+def judge(row: Row, conditions: Conditions | None = None, *, tokens: bool = False) -> Trust | None:
+    """Return the verdict on a measured row; None where there is nothing to judge.
+
+    ``tokens``: it is one of a language model, of which other figures are shown, and which takes no ``--warmup``.
+    """
     if row.summary is None or not row.samples_ns:
         return None
     variation = row.summary.std_ns / row.summary.mean_ns
     spread, drift, starts = _spread(row.samples_ns, row.summary), _drift(row.samples_ns), _starts(row)
-    found = [*_of_samples(row, spread, drift, variation), *_of_starts(starts, len(row.turns))]
+    found = [*_of_samples(row, spread, drift, variation, tokens), *_of_starts(starts, len(row.turns))]
     found += _of_machine(row, conditions) if conditions else []
     return Trust(
         level=_LEVELS[max((level for level, _, _ in found), default=0)],
@@ -79,18 +82,20 @@ def _of_starts(starts: float | None, processes: int) -> list[tuple[int, str, str
     return [(_STARTS.level(starts), reason, f"take more of them: --processes {2 * processes}")]
 
 
-def _of_samples(row: Row, spread: float, drift: float, variation: float) -> list[tuple[int, str, str]]:
+def _of_samples(row: Row, spread: float, drift: float, variation: float, tokens: bool) -> list[tuple[int, str, str]]:
     found = [
         (_SPREAD.level(spread), f"half the samples lie {spread:.0%} apart", "measure longer, on a quieter machine"),
         (
             _VARIATION.level(variation),
             f"standard deviation {variation:.0%} of the mean",
-            "look at p95, not at the mean",
+            "look at the median, not at tokens/s" if tokens else "look at p95, not at the mean",
         ),
         (
             _DRIFT.level(abs(drift)),
             f"the last third is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} than the first",
-            "warm up longer, or let the machine cool down: --warmup, --duration",
+            "let the machine cool down, then measure again"
+            if tokens
+            else "warm up longer, or let the machine cool down: --warmup, --duration",
         ),
     ]
     if len(row.samples_ns) < FEW:

@@ -97,7 +97,7 @@ def decoder_of(model: str | os.PathLike[str]) -> LanguageModel | PackagedModel:
     opened = _opened(model)
     if opened.encodes:
         said = f"{opened.path} is an encoder: it makes vectors of texts and generates nothing"
-        raise UsageError(said, "use --embed")
+        raise UsageError(said, "tlkit run makes them with --embed; tlkit bench measures its package (tlkit convert)")
     return opened
 
 

@@ -155,7 +155,7 @@ def _rows(
                 samples_ns=samples,
                 turns=tuple((len(turn),) for turn in turns),
             )
-            trusted = judge(row, conditions)
+            trusted = judge(row, conditions, tokens=True)
             each = size if test == "prompt" else 1
             rate = 1e9 * each * len(samples) / sum(samples)
             found.append(LanguageRow(model, test, tokens, after, rate, replace(row, trust=trusted)))
