@@ -133,3 +133,15 @@ def test_a_reader_that_goes_away_ends_the_answer(model: Path) -> None:
     ran.stdout.close()
     assert b"generated" not in ran.stderr.read()
     assert ran.wait() == 0
+
+
+def test_where_a_package_would_run_is_told_before_it_is_written(tlkit: Shell, model: Path) -> None:
+    wanted = ("convert", model, "--plan", "--precision", "f16", "--weights", "int8", "--context", 16, "--prefill", 1)
+    (found,) = tlkit(*wanted, "--json").json()["placement"]
+    assert found["setting"] == "ane" and found["operations"] == sum(found["counts"].values()) > 50
+
+
+def test_a_package_is_for_systems_with_states(tlkit: Shell, model: Path, tmp_path: Path) -> None:
+    outcome = tlkit("convert", model, "-o", tmp_path / "m.mlpackage", "--target", "iOS16")
+    assert (outcome.code, list(tmp_path.iterdir())) == (2, [])
+    assert "the model has states, which iOS16 does not have" in outcome.err

@@ -154,9 +154,12 @@ def _is_language(source: Any, given: Mapping[str, Any]) -> bool:
 
 
 def _language(source: Any, output: str | Path, given: dict[str, Any]) -> LanguagePackage:
+    from tlkit.core.convert.tools.targets import choose_target, target_for_states
     from tlkit.core.language.packaging import convert_language
 
     options = _taken(given, convert_language) | {"precision": given["precision"] or "f32"}
+    if given["target"] is not None:
+        target_for_states(choose_target(given["target"]), True)
     harmless = {*options, "seed", "target", "trust", "auto"}
     _refuse(given, harmless, "does not apply to a language model's package", "leave it out")
     if options["precision"] not in ("f16", "f32"):
@@ -172,7 +175,8 @@ def _planned(
     if output is not None and Path(output).suffix.lower() in (*WEIGHTS, *PROGRAMS):
         raise UsageError(f"--plan is for packages, not for {output}", "leave -o out: --plan writes nothing")
     unchecked = given | {"verify": False}
-    return plan(lambda path: _package(source, path, dict(unchecked)), source, units, chip)
+    make = _language if _is_language(source, given) else _package
+    return plan(lambda path: make(source, path, dict(unchecked)), source, units, chip)
 
 
 def _weights(source: Any, output: str | Path, given: dict[str, Any]) -> WeightsResult:

@@ -228,6 +228,7 @@ def _refuse_other_formats(path: Path) -> None:
         found = sniff.detect(path)
     if found in (sniff.Format.SAFETENSORS, sniff.Format.GGUF):
         hint = f"name the module that they are for: file.py:callable --checkpoint {path}"
+        hint += "; two language models are compared by `tlkit run --perplexity FILE`"
         raise LoadError(f"{path}: {found} weights without the module that they are for", hint)
     if found is sniff.Format.ONNX:
         raise LoadError(f"{path}: ONNX, which coremltools does not convert", "convert the PyTorch model behind it")
