@@ -5,17 +5,20 @@ Covers tlkit/core/language/text/vocabularies.py, tlkit/core/language/text/pieces
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from tests.formats.gguf.model.folders import PROMPTS, build
 from tests.real_models import MODELS, needs_models
 from tlkit.core.language.text.tokenizer import GrowingText, TextTokenizer, from_metadata
 from tlkit.errors import LoadError
+from tlkit.formats.gguf.model.vocabulary import TOKENIZER
 from tlkit.formats.gguf.read import GGUFFile
 from tlkit.frontends.gguf.kit.source import folder_source
 
@@ -116,6 +119,20 @@ BASE: dict[str, Any] = {
 def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
         from_metadata({**BASE, **changes}, "x")
+
+
+def test_what_the_library_cannot_read_or_encode_is_told_in_one_line(tmp_path: Path) -> None:
+    """Its Rust code panics at a damaged table of characters, which is no Exception in Python."""
+    words = Tokenizer(WordPiece({"a": 0}, unk_token="[UNK]")).to_str()
+    damaged = json.loads(words) | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+    for text, said in ((json.dumps(damaged), "not a tokenizer"), ("{", "not a tokenizer")):
+        with pytest.raises(LoadError, match=said):
+            from_metadata({**BASE, TOKENIZER: text}, "x")
+    with pytest.raises(LoadError, match=r"fails on this text .*UNK"):
+        from_metadata({**BASE, TOKENIZER: words}, "x").encode("b")
+    unigram = {"tokenizer.ggml.model": "t5", "tokenizer.ggml.scores": [0.0] * 3}
+    with pytest.raises(LoadError, match="contradicts itself"):
+        from_metadata({**BASE, **unigram, "tokenizer.ggml.precompiled_charsmap": [1, 2, 3, 4, 5]}, "x")
 
 
 def test_bytes_that_are_not_text_are_replaced() -> None:

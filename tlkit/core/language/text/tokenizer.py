@@ -16,6 +16,7 @@ from tlkit.core.language.text.vocabularies import (
     described_tokenizer,
     made,
     stored_tokenizer,
+    told_by_library,
     unbounded,
 )
 from tlkit.errors import LoadError
@@ -47,12 +48,14 @@ class LibraryTokens:
         self._found = found
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        return list(self._found.encode(text, add_special_tokens=False).ids)
+        """Return the ids of a text; LoadError where the tokenizer has no token for what it does not know."""
+        with told_by_library("the model's tokenizer fails on this text", "the tokenizer is damaged: get it again"):
+            return list(self._found.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
-        return str(self._found.decode(list(ids), skip_special_tokens=True))
+        with told_by_library("the model's tokenizer fails on its tokens", "the tokenizer is damaged: get it again"):
+            return str(self._found.decode(list(ids), skip_special_tokens=True))
 
     def json(self) -> str:
         """Return the library's own description."""

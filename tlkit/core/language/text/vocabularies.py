@@ -7,6 +7,7 @@ become merges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tlkit.errors import LoadError, UnavailableError, reason
 from tlkit.formats.gguf.header import GGUFArray, Strings
 from tlkit.formats.gguf.model.pretokenizers import looks_words_up, splits
 from tlkit.formats.gguf.model.vocabulary import BYTE, CONTROL, OWN_LOWERCASE, UNKNOWN, USER
+from tlkit.host.quiet import hushed
 
 _TOKENS = 1 << 23
 _LONGEST = 1 << 12  # characters of a token
@@ -47,10 +49,22 @@ def described_tokenizer(text: str, where: str) -> Any:
 
 
 def _opened(make: Callable[[str], Any], given: str, where: str) -> Any:
-    try:
+    with told_by_library(f"{where}: not a tokenizer", "get the file again"), hushed():
         return make(given)
-    except Exception as error:  # the library's errors have no class of their own
-        raise LoadError(f"{where}: not a tokenizer ({reason(error)})", "get the file again") from None
+
+
+@contextmanager
+def told_by_library(said: str, hint: str) -> Iterator[None]:
+    """Tell what the library raises as a LoadError that begins with ``said``. Its errors have no class of their own; a
+    panic of its Rust code is no Exception, and writes to stderr."""
+    try:
+        yield
+    except LoadError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise LoadError(f"{said} ({reason(error)[:200]})", hint) from None
 
 
 def unbounded(found: Any) -> Any:
@@ -151,13 +165,8 @@ def made(vocabulary: StoredVocabulary) -> Any:
         said = f"{vocabulary.where}: its tokenizer is of the kind '{vocabulary.model[:40]}'"
         raise LoadError(said, f"tlkit knows {', '.join(_KINDS)}")
     package = library()
-    try:
-        found = make(vocabulary, package)
-    except LoadError:
-        raise
-    except Exception as error:  # the library's errors have no class of their own
-        raise LoadError(f"{vocabulary.where}: its tokenizer contradicts itself ({reason(error)})", _DAMAGED) from None
-    return found
+    with told_by_library(f"{vocabulary.where}: its tokenizer contradicts itself", _DAMAGED), hushed():
+        return make(vocabulary, package)
 
 
 def _add(found: Any, vocabulary: StoredVocabulary, package: Any) -> None:
