@@ -106,7 +106,7 @@ def test_cut_and_padded_prompts_give_what_whole_ones_give(tmp_path: Path, monkey
     runner, reference = model.runner(128, "openvino"), model.runner(128, "torch")
     ids = [(37 * place) % 200 + 5 for place in range(120)]
     whole = reference.scores(ids)
-    # By sixes, padded, one again, padded; back to amid what was padded; and as a whole.
+    # By fours, padded, one again, padded; back to amid what was padded; and as a whole.
     for start, end in ((0, 20), (20, 60), (60, 61), (61, 120), (35, 75), (70, 71), (0, 100)):
         runner.rewind(start)
         assert np.abs(runner.scores(ids[start:end]) - whole[start:end]).max() < 2e-5

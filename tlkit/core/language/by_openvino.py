@@ -34,12 +34,14 @@ _MAKERS = tuple(
 """Where the modules lie that make the graph."""
 _CHUNK = 104
 """Tokens of one call: more make masks and intermediate values large, and are no faster."""
-_FEW, _MANY = 6, 81
+_FEW, _MANY = 4, 81
+"""Tokens of a call for few, which take little more time than one (its kernels take four rows at once), and the fewest
+for many."""
 _LARGE = 1 << 22
 """oneDNN packs matrices of fewer weights in another way for 7 to 80 tokens than for fewer or more (2025 and 2026; its
 ``jit_brgemm_inner_product_utils.cpp``)."""
 _PADDED = 24
-"""Tokens from which on it takes less time to compute 81 than to go on by sixes."""
+"""Tokens up to which it takes less time to go on by fours than to compute 81."""
 _HIDDEN = 1 << 30
 """A place that no token sees."""
 
@@ -117,13 +119,14 @@ class OpenVINORunner:
         # OpenVINO's attention with a cache wants as many queries as there are keys.
         told = range(count) if inside else last
         given: dict[str, Any] = {"vectors": vectors, "last": np.array(told, np.int32)}
+        given["wanted"] = np.array(last if inside else range(len(last)), np.int32)
         given["positions"] = np.concatenate([positions[begin:], np.zeros(padding, np.int32)])
         parts = {"": rows, "_last": np.arange(len(told), dtype=np.int32), "_places": places}
         for way, taken in (("few", inside), ("many", not inside)):
             given.update((way + part, values if taken else none) for part, values in parts.items())
         found = self._session.run(given, count, inside=inside)
         self.position = begin + count
-        return found[list(last)] if inside and len(last) < count else found
+        return found
 
 
 def packs_twice(source: LanguageSource) -> bool:

@@ -32,7 +32,7 @@ OPSET = "CoreML8"
 """iOS18: states, and weights in blocks."""
 
 _WAYS = ("few", "many")
-_LAST = Blob("last", (None,))
+_LAST, _WANTED = Blob("last", (None,)), Blob("wanted", (None,))
 
 Returns = Literal["logits", "argmax"]
 """What a function returns: logits, or the likeliest token."""
@@ -69,9 +69,9 @@ def decoder(source: LanguageSource, sizes: Hyperparameters, family: Family, form
     likeliest ``token`` [1 or T].
 
     With a growing cache: the tokens' ``vectors`` [T, width] (rows of the table, which thus need not be in memory), the
-    ``positions`` [T] of these, and ``last`` [N], whose logits are wanted: of the other tokens the last layer computes
-    keys and values only. ``few`` and ``many`` say which of the tokens go which way (:class:`GrowingCache`), and
-    ``few_last`` and ``many_last`` the same of those whose logits are wanted: all, counted from 0, and none.
+    ``positions`` [T] of these, ``last`` [N], of which the last layer computes more than keys and values, and of these
+    those whose logits are ``wanted``. ``few`` and ``many`` say which of the tokens go which way
+    (:class:`GrowingCache`), and ``few_last`` and ``many_last`` which of the last ones: all, counted from 0, and none.
     ``few_places`` [P + T] and ``many_places`` are the positions of all keys of that way, earlier ones among them."""
     return _Decoder(source, sizes, family, form).function()
 
@@ -92,8 +92,9 @@ class _Decoder:
         for layer in range(self.sizes.layers):
             x = self.layer(x, layer)
         net.title("head")
-        if form.cache == "states" and inputs[-1].name == "last":
-            x = net.op("gather", (1, self.sizes.width), x=x, indices=Blob("last", (1,)), axis=0)
+        if form.cache == "growing" or inputs[-1].name == "last":
+            wanted = _WANTED if form.cache == "growing" else Blob("last", (1,))
+            x = net.op("gather", (*wanted.shape, self.sizes.width), x=x, indices=wanted, axis=0)
         logits = self.head(normalized(net, x, "output_norm", self.sizes.epsilon))
         returned = self.returned(logits)
         net.check_used()
@@ -138,7 +139,7 @@ class _Decoder:
         net.use("token_embd.weight")
         inputs = [NamedType("vectors", TensorType(net.dtype, (None, width)))]
         names = [f"{way}{part}" for way in _WAYS for part in ("", "_last", "_places")]
-        inputs += [_int32(name, None) for name in ("positions", "last", *names)]
+        inputs += [_int32(name, None) for name in ("positions", "last", "wanted", *names)]
         net.taken.update(("logits", "token", *(item.name for item in inputs)))
         self.vectors, self.positions = Blob("vectors", (None, width)), Blob("positions", (None,))
         self._keys.update((way, Blob(f"{way}_places", (None,))) for way in _WAYS)
@@ -161,7 +162,7 @@ class _Decoder:
 
     def layer(self, x: Blob, layer: int) -> Blob:
         """Return one layer's result: attention, then feed-forward, each added to what went in. The last one's of a
-        growing cache has rows for the tokens whose logits are wanted only."""
+        growing cache has rows for the last tokens only."""
         net, block, epsilon = self.net, f"blk.{layer}", self.sizes.epsilon
         net.title(f"layer_{layer}")
         asked = self.form.cache == "growing" and layer == self.sizes.layers - 1
