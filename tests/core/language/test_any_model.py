@@ -97,6 +97,8 @@ LIMITS: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3", {"layer_types": ["linear_attention"]}, "linear_attention"),
     ("nomic_bert", {"rotary_emb_fraction": 0.5}, "rotary_emb_fraction is 0.5"),
     ("llama", {"num_hidden_layers": -1}, "num_hidden_layers is -1"),
+    ("gemma3_text", {"num_hidden_layers": 2**31 - 1}, "num_hidden_layers is 2147483647"),
+    ("llama", {"head_dim": 2**31 - 1, "rope_parameters": LLAMA3}, "2147483647 dimensions"),
 ]
 """Entries that nothing computes, by ``model_type``, and what is said of them."""
 

@@ -219,11 +219,11 @@ def _pooling(found: GGUFModel, folder: Path) -> None:
     said = TokenizerFiles(folder).json("1_Pooling/config.json")
     named = said.get("pooling_mode")
     kinds = [key.removeprefix("pooling_mode_") for key in said if key.startswith("pooling_mode_") and said[key] is True]
-    kinds += [named] if isinstance(named, str) else listed(named)
+    kinds += [named] if isinstance(named, str) else map(str, listed(named))
     if len(kinds) == 1 and kinds[0] in _POOLING:
-        found.metadata[f"{found.architecture}.pooling_type"] = Typed("u32", _POOLING[str(kinds[0])])
+        found.metadata[f"{found.architecture}.pooling_type"] = Typed("u32", _POOLING[kinds[0]])
     elif kinds:
-        limits.append(f"its vectors are pooled by {' and '.join(map(str, kinds))[:60]}, which tlkit does not do")
+        limits.append(f"its vectors are pooled by {' and '.join(kinds)[:60]}, which tlkit does not do")
     if (folder / "2_Dense").is_dir():
         limits.append("a dense layer follows its pooling (2_Dense), which tlkit does not compute")
     found.limits += limits

@@ -17,6 +17,7 @@ from tlkit.formats.gguf.model.row import Architecture
 from tlkit.formats.gguf.write import Typed
 
 _LARGEST = 1 << 31
+_LAYERS = 1 << 12
 _LOCAL_BASE = 10000.0  # of gemma3's sliding layers, where no key says otherwise
 _ODD_SCALES = {"gemma2": 46, "gemma3": 62}  # layers of the models whose q is scaled by embedding / heads (27B)
 _CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # what llama.cpp takes where no key says it
@@ -236,6 +237,9 @@ def _windows(made: Described, config: Config, row: Architecture) -> None:
     window = window if type(window) is int and 0 < window < _LARGEST else 0  # some configs write 0 for none
     kinds = config.get("layer_types") if row.name in _LAYERED else None
     step = row.attention_pattern
+    if layers > _LAYERS:
+        made.limits.append(f"config.json: num_hidden_layers is {layers}, which no model has")
+        return
     if isinstance(kinds, list) and any(kind not in _KINDS for kind in kinds):
         strange = next(kind for kind in kinds if kind not in _KINDS)
         made.limits.append(f"its layers are of the kind {str(strange)[:40]}, which tlkit does not compute")

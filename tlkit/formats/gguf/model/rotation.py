@@ -16,6 +16,7 @@ from tlkit.formats.gguf.model.row import Architecture
 from tlkit.formats.gguf.write import Typed
 
 Number = Callable[..., Any]
+_WIDEST = 1 << 20  # dimensions of a head
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ def rotation(rope: Mapping[str, Any], row: Architecture, real: Number, number: N
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
     base = _real(rope.get("rope_theta")) or real("rope_theta")
     share = _real(rope.get("partial_rotary_factor")) or real("partial_rotary_factor") or 1.0
-    dimensions = int(head * share) if head else None
+    dimensions = int(head * min(share, 1.0)) if head else None
+    if dimensions is not None and dimensions > _WIDEST:
+        return Rotation(base, limits=(f"its rotation has {dimensions} dimensions, which no model has",))
     # Dynamic scaling only begins beyond max_position_embeddings, where a file's context ends.
     if kind in ("default", "dynamic"):
         return Rotation(base, dimensions)
