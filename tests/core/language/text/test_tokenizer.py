@@ -107,6 +107,7 @@ BASE: dict[str, Any] = {
     [
         ({"tokenizer.ggml.merges": ["a c"]}, "contradicts itself"),
         ({"tokenizer.ggml.merges": ["ab"]}, "not a merge"),
+        ({"tokenizer.ggml.merges": None}, "have no merges"),
         ({"tokenizer.ggml.tokens": []}, "no vocabulary"),
         ({"tokenizer.ggml.tokens": ["a"] * 9}, "most tokens"),
         ({"tokenizer.ggml.token_type": [1, 1]}, "3 tokens"),

@@ -219,6 +219,8 @@ def _merges_of(vocabulary: StoredVocabulary, places: Mapping[str, int]) -> Itera
 
 def _merged(vocabulary: StoredVocabulary, package: Any) -> Any:
     """Byte-level BPE with the file's merges."""
+    if vocabulary.metadata.get("tokenizer.ggml.merges") is None:
+        raise LoadError(f"{vocabulary.where}: its tokens have no merges", _DAMAGED)
     pairs = []
     for merge in vocabulary.merges:
         first, blank, second = str(merge).partition(" ")
