@@ -279,8 +279,9 @@ def _read_back(path: Path, functions: Mapping[str, Function]) -> None:
     """ConversionError where a package's functions are not those that were built, weight by weight."""
     program = open_language_package(path).package.program
     assert program is not None  # as open_language_package made sure
+    same: set[Any] = set()  # of the weights that functions share, each is read once
     for name, function in functions.items():
-        part = differs(function, program.function(name))
+        part = differs(function, program.function(name), same)
         if part is not None:
             said = f"{path.name}: what was written of {name} is not what was built, from {part} on"
             raise ConversionError(said, "the disk may be damaged: convert it again")
