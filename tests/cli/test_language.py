@@ -112,6 +112,12 @@ def test_a_gpu_that_is_not_there_is_said(tlkit: Shell, model: Path) -> None:
     assert "no GPU that PyTorch can use" in outcome.err
 
 
+@pytest.mark.parametrize("words", [("--chat",), ("--prompt-file", "-"), ("--perplexity", "-")])
+def test_stdin_is_not_the_model_and_the_text(tlkit: Shell, words: tuple[str, ...]) -> None:
+    outcome = tlkit("run", "-", *words)
+    assert outcome.code == 2 and "stdin is the model already" in outcome.err
+
+
 def test_a_seed_is_no_negative_number(tlkit: Shell, model: Path) -> None:
     outcome = tlkit("run", model, "--prompt", "a", "--seed", -1)
     assert outcome.code == 2 and "-1 is not in the range" in outcome.err

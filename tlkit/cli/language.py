@@ -88,7 +88,7 @@ def refuse_others(given: set[str], wanted: Wanted) -> None:
 
 def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
     """Do what the options ask for, and print it."""
-    _check(wanted)
+    _check(model, wanted)
     from tlkit.core.language import answer
 
     if wanted.perplexity is not None:
@@ -113,8 +113,11 @@ def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
         _answer(sink, model, wanted, text)
 
 
-def _check(wanted: Wanted) -> None:
+def _check(model: str, wanted: Wanted) -> None:
     """UsageError where options exclude each other."""
+    turns = wanted.chat and wanted.prompt is None and wanted.prompt_file is None
+    if model == "-" and (turns or "-" in (wanted.prompt_file, wanted.perplexity)):
+        raise UsageError("stdin is the model already, and cannot be the text", "give the model or the text as a file")
     if wanted.prompt is not None and wanted.prompt_file is not None:
         raise UsageError("--prompt and --prompt-file are two prompts", "give one of them")
     if wanted.embed and wanted.prompt is None and wanted.prompt_file is None:
