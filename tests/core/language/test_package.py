@@ -54,7 +54,7 @@ def test_a_package_says_what_its_source_says(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(("precision", "nested"), [("f32", True), ("f16", False)])
 def test_blocks_stay_blocks(tmp_path: Path, precision: str, nested: bool) -> None:
     folder, file = build(tmp_path / "folder", "qwen2"), tmp_path / "model.gguf"
-    convert_weights(folder, file, quantize="q8_0" if not nested else "q4_1")
+    convert_weights(folder, file, quantize="q8_0" if not nested else "q4_1:pure")
     options = {"context": 64, "precision": precision, "nested": nested}
     made = convert_language(file, tmp_path / "model.mlpackage", **options)  # type: ignore[arg-type]
     # Of 7 matrices a layer and the embeddings those whose rows are whole blocks; the head is one of its own here.
@@ -85,7 +85,7 @@ def test_weights_per_channel_and_the_likeliest_token(tmp_path: Path) -> None:
 
 def test_what_is_left_dense_is_said_with_both_ways(tmp_path: Path) -> None:
     folder, file = build(tmp_path / "folder", "qwen2"), tmp_path / "model.gguf"
-    convert_weights(folder, file, quantize="q4_1")
+    convert_weights(folder, file, quantize="q4_1:pure")
     plain = convert_language(file, tmp_path / "a.mlpackage", context=64, verify=False)
     (note,) = [note for note in plain.notes if "Q4_1" in note]
     assert "16 Q4_1 tensors are dense f32" in note and "--nested" in note and "--requantize" in note

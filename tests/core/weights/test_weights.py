@@ -371,7 +371,7 @@ def test_a_shard_of_the_input_is_not_replaced(tmp_path: Path) -> None:
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("b.safetensors", {"dtype": "f64"}, "unknown type 'f64'"),
     ("b.safetensors", {"quantize": "q8_0"}, "only for GGUF"),
-    ("b.gguf", {"quantize": "iq2_xs"}, "not a block type that can be written"),
+    ("b.gguf", {"quantize": "q7_k"}, "not a block type that can be written"),
     ("b.gguf", {"names": "mine"}, "unknown names"),
     ("b.pth", {"max_shard_size": "1GB"}, "one file"),
     ("b.safetensors", {"max_shard_size": "big"}, "not a size"),

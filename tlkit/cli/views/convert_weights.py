@@ -24,7 +24,7 @@ Quantize = Annotated[
     typer.Option(
         "--quantize",
         metavar="TYPE",
-        help="A package: int8, int4:per-block=32. GGUF: q8_0, q4_0, iq4_nl ..., or a mixture: q4_k_m, q5_k_m.",
+        help="A package: int8, int4:per-block=32. GGUF: q8_0, q4_k_m, iq3_s ... (q4_0:pure: all in one type).",
     ),
 ]
 Imatrix = Annotated[

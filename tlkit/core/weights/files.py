@@ -25,8 +25,12 @@ def write_files(
     force: bool,
     inputs: Sequence[Path],
     notes: list[str],
+    recipe: int | None = None,
 ) -> list[Path]:
-    """Write the files; each is complete before any gets its name, the index (of GGUF splits: the first) last."""
+    """Write the files; each is complete before any gets its name, the index (of GGUF splits: the first) last.
+
+    ``recipe`` is GGUF's ``general.file_type``, where tensors were quantized by one.
+    """
     jobs = [job for part in parts for job in part]
     plans = [[job.planned for job in part] for part in parts]
     files = shard_names(goal, len(parts))
@@ -35,7 +39,7 @@ def write_files(
             notes.append(f"{len(carried)} metadata entries are left out: a state_dict cannot hold them")
         return _write_torch(files, plans, reader, force, inputs)
     if form == "GGUF":
-        said = for_gguf(carried, arch, _main_types(jobs), any(map(_changes, jobs)))
+        said = for_gguf(carried, arch, _main_types(jobs), any(map(_changes, jobs)), recipe)
         return _write_gguf(goal, files, plans, said, reader, force, inputs)
     return _write_safetensors(goal, files, plans, for_safetensors(carried), reader, force, inputs)
 

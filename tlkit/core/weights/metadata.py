@@ -146,10 +146,11 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -> Carried:
+def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool, recipe: int | None = None) -> Carried:
     """Return GGUF's metadata: the architecture first, plain names under ``general.``, the file type as it now is.
 
-    ``types`` are those of the tensors written, most frequent first; ``changed`` says whether any type changed.
+    ``types`` are those of the tensors written, most frequent first; ``changed`` says whether any type changed;
+    ``recipe`` is the file type that they were quantized by.
     """
     found = {f"general.{key}" if key in _GENERAL else key: typed for key, typed in carried.items() if key != "format"}
     if arch and "general.architecture" not in found:
@@ -159,6 +160,8 @@ def for_gguf(carried: Carried, arch: str, types: Sequence[str], changed: bool) -
         del found["general.file_type"]
         if types and types[0] in _FILE_TYPES:
             found["general.file_type"] = Typed("u32", _FILE_TYPES[types[0]])
+    if recipe is not None:
+        found["general.file_type"] = Typed("u32", recipe)
     if "general.file_type" in found and any(name in QUANTIZED for name in types):
         # ggml's GGML_QNT_VERSION.
         found.setdefault("general.quantization_version", Typed("u32", 2))

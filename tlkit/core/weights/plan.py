@@ -12,7 +12,7 @@ from tlkit.formats.base.planned import Planned
 from tlkit.formats.base.tensors import TensorEntry, TensorFile
 from tlkit.formats.encode import is_float
 from tlkit.formats.gguf import write as write_gguf
-from tlkit.formats.gguf.mixtures import Mixture, mixture
+from tlkit.formats.gguf.mixtures import Mixture
 from tlkit.formats.gguf.model.changes import Change
 from tlkit.formats.gguf.model.folder import is_full
 from tlkit.formats.safetensors import write as write_safetensors
@@ -89,7 +89,7 @@ class Wishes:
     quantize: str | None = None
     raw: bool = False
     mixture: Mixture | None = None
-    """What ``quantize`` means for each tensor, once these are known."""
+    """What ``quantize`` means for each tensor, once these are known; without it, none is quantized."""
 
 
 def plan(
@@ -100,8 +100,6 @@ def plan(
     shaping: Shaping = NONE,
 ) -> list[Job]:
     """Return the jobs for ``entries``, in their order; UsageError where the goal cannot hold one of the tensors."""
-    if wishes.quantize:
-        wishes = replace(wishes, mixture=mixture(wishes.quantize, {names.get(e.name, e.name) for e in entries}))
     jobs = [
         job
         for entry in _stacked(entries, shaping)

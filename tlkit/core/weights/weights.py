@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlkit.core.weights.choose import choose
@@ -24,8 +24,8 @@ from tlkit.formats.base.tensors import TensorFile
 from tlkit.formats.describe import open_tensors
 from tlkit.formats.encode import FLOATS
 from tlkit.formats.gguf.imatrix import Importance, read_imatrix
-from tlkit.formats.gguf.mixtures import MIXTURES
-from tlkit.formats.gguf.quants import IMPORTANT, QUANTIZABLE, WEIGHABLE
+from tlkit.formats.gguf.mixtures import MIXTURES, PURE, Mixture, mixture
+from tlkit.formats.gguf.quants import QUANTIZABLE, WEIGHABLE
 from tlkit.host import budget
 from tlkit.host.goals import files_named
 from tlkit.host.interrupt import check
@@ -84,15 +84,17 @@ def convert_weights(
     """Write the weights of ``source`` (any format) to ``output``: ``.safetensors``, ``.gguf``, or ``.pth .pt .bin``.
 
     Types stay as they are where the new format has them (block types become F32 outside GGUF), unless ``dtype`` (f32,
-    f16, bf16) or, for GGUF, ``quantize`` (q8_0, q4_0 …) says otherwise: the first for all real numbers, the second for
-    matrices whose rows are whole blocks; GGUF's vectors are F32 then, as llama.cpp wants them. ``names="auto"`` maps
-    Hugging Face's names to GGUF's and back where the architecture is known, and takes off what coremltools appended;
-    ``"keep"`` leaves them. ``raw`` writes compressed Core ML weights as their parts (indices, look-up tables, scales)
-    and not expanded. ``metadata`` edits what the file says of itself: ``KEY=VALUE``, or ``KEY=`` to take an entry out.
-    ``max_shard_size`` (``5GB``) splits the output. ``all_tensors`` takes along what only training needs (an
-    optimizer's state). A tensor that cannot be read is an IncompleteError that names it, and nothing is written, unless
-    ``allow_missing``. ``strip_prefix`` is cut from names; one that a wrapper put before all is cut by itself.
-    ``imatrix`` is a file of llama.cpp's imatrix: errors of columns that matter count more where blocks are fitted.
+    f16, bf16) or, for GGUF, ``quantize`` (q8_0, q4_k_m …) says otherwise: the first for all real numbers, the second
+    for matrices whose rows are whole blocks; GGUF's vectors are F32 then, as llama.cpp wants them. Of a language model
+    ``quantize`` is llama.cpp's mixture of that name, which gives some matrices more bits, and ``q4_0:pure`` all the
+    same. ``names="auto"`` maps Hugging Face's names to GGUF's and back where the architecture is known, and takes off
+    what coremltools appended; ``"keep"`` leaves them. ``raw`` writes compressed Core ML weights as their parts
+    (indices, look-up tables, scales) and not expanded. ``metadata`` edits what the file says of itself: ``KEY=VALUE``,
+    or ``KEY=`` to take an entry out. ``max_shard_size`` (``5GB``) splits the output. ``all_tensors`` takes along what
+    only training needs (an optimizer's state). A tensor that cannot be read is an IncompleteError that names it, and
+    nothing is written, unless ``allow_missing``. ``strip_prefix`` is cut from names; one that a wrapper put before all
+    is cut by itself. ``imatrix`` is a file of llama.cpp's imatrix: errors of columns that matter count more where
+    blocks are fitted.
     """
     start, goal = time.perf_counter(), Path(output)
     if imatrix is not None and quantize is None:
@@ -127,15 +129,20 @@ def convert_weights(
     renamed = {entry.name: given.names.get(entry.name, name) for name, entry in current.items()}
     dropped = {item.name for item in given.left_out}
     entries = [entry for entry in choice.entries if entry.name not in dropped]
+    if wishes.quantize:
+        named = {renamed.get(entry.name, entry.name) for entry in entries}
+        wishes = replace(wishes, mixture=mixture(wishes.quantize, named, carried, weighed=imatrix is not None))
     jobs = plan(opened, entries, wishes, renamed, given.shaping)
-    notes += _not_quantized(jobs, wishes.quantize)
+    notes += _not_quantized(jobs, wishes.mixture.name if wishes.mixture else None)
     if wishes.format == "GGUF" and not _is_whole(carried):
         notes.append(_WEIGHTS_ONLY)
 
     weights = _importance(Path(imatrix), jobs, notes) if imatrix is not None else {}
-    _check_important(quantize, imatrix, jobs, weights)
+    if wishes.mixture:
+        _check_important(wishes.mixture, imatrix, jobs, weights)
     reader = JobReader(opened, jobs, report or (lambda what, share: None), check, weights)
-    files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes)
+    recipe = wishes.mixture.file_type if wishes.mixture else None
+    files = write_files(goal, wishes.format, shards(jobs, limit), carried, arch, reader, force, inputs, notes, recipe)
     return WeightsResult(
         path=goal,
         files=tuple(files),
@@ -165,9 +172,10 @@ def _wishes(goal: Path, dtype: str | None, quantize: str | None, raw: bool) -> W
 
     if form != "GGUF":
         raise UsageError(f"{goal}: --quantize is only for GGUF", "write .gguf, or choose --dtype f16 or bf16")
-    if quantize.upper() not in (*QUANTIZABLE, *MIXTURES):
-        able = ", ".join(name.lower() for name in (*QUANTIZABLE, *MIXTURES))
-        raise UsageError(f"{quantize}: not a block type that can be written", f"--quantize is one of {able}")
+    if quantize.upper() not in MIXTURES and quantize.upper().removesuffix(PURE) not in QUANTIZABLE:
+        able = ", ".join(name.lower() for name in dict.fromkeys((*QUANTIZABLE, *MIXTURES)))
+        hint = f"--quantize is one of {able}; a block type with :pure is for all matrices (q4_0:pure)"
+        raise UsageError(f"{quantize}: not a block type that can be written", hint)
     return Wishes(form, _DTYPES[dtype.lower()] if dtype else None, quantize.upper(), raw)
 
 
@@ -196,21 +204,20 @@ def _importance(path: Path, jobs: Sequence[Job], notes: list[str]) -> Importance
     return found
 
 
-def _check_important(
-    quantize: str | None, imatrix: str | Path | None, jobs: Sequence[Job], weights: Importance
-) -> None:
-    """Raise UsageError for a tensor whose block type cannot be written without an importance matrix, and has none."""
-    planned = [job.planned for job in jobs if job.planned.dtype in IMPORTANT and not job.as_stored]
-    left = [tensor for tensor in planned if tensor.name not in weights]
+def _check_important(mixture: Mixture, imatrix: str | Path | None, jobs: Sequence[Job], weights: Importance) -> None:
+    """Raise UsageError for a tensor whose block type is of no use without an importance matrix, and that has none."""
+    planned = [job.planned for job in jobs if not job.as_stored and job.planned.name not in weights]
+    left = [tensor for tensor in planned if mixture.needs_importance(tensor.name, tensor.dtype)]
     if not left:
         return
-    said = f"'{left[0].name}' cannot be {left[0].dtype} without an importance matrix"
+    name, dtype = left[0].name, left[0].dtype
     if imatrix is None:
-        raise UsageError(f"--quantize {quantize}: {said}", _WITHOUT)
-    raise UsageError(f"{imatrix}: {said}, and it has none", "choose --quantize iq2_s or q2_k, which need none")
+        said = f"--quantize {mixture.name.lower()}: '{name}' becomes {dtype}, which needs an importance matrix"
+        raise UsageError(said, f"give one that llama.cpp's llama-imatrix has made: --imatrix FILE, or {_OTHERS}")
+    raise UsageError(f"{imatrix}: it has no weights for '{name}', which {dtype} needs", _OTHERS)
 
 
-_WITHOUT = "give one that llama.cpp's llama-imatrix has made: --imatrix FILE, or choose iq2_s or q2_k, which need none"
+_OTHERS = "choose --quantize q2_k or iq3_s, which need none"
 _IMATRIX = "write GGUF's names (--names auto), and make it of this very model"
 
 
