@@ -1,6 +1,6 @@
 """Tokens per second of a language model of random weights on a CUDA GPU: tlkit beside transformers.
 
-    python benchmarks/language_gpu.py FOLDER [--layers 16] [--width 2048] [--gen 128] [--only NAME]
+    python benchmarks/language_gpu.py FOLDER [--layers 16] [--width 2048] [--gen 128] [--quantize q4_k_m] [--only NAME]
 
 FOLDER is made where it is not there: Llama of some 1.2 billion weights in bf16 (the sizes of Llama 3.2 1B), and a
 tokenizer of words. Each contestant runs in a process of its own and generates after the same prompt, greedily:
@@ -9,10 +9,12 @@ tokenizer of words. Each contestant runs in a process of its own and generates a
                  between two lengths
 * ``static``     transformers in bf16: a loop over ``torch.compile(mode="reduce-overhead")`` with a static cache and
                  nothing else; the yardstick where it is the faster of the two
-* ``tlkit``      ``--units gpu``: weights in bf16, everything else in f32
+* ``tlkit``      ``--units gpu``: weights in bf16, everything else in f32; with ``--quantize`` a GGUF file of the
+                 model (made beside it), whose blocks stay blocks
 
-Said beside the rates: at how many places tlkit takes the token that transformers takes with the weights in f32, given
-the same text, and the largest difference of their logits.
+Said beside the rates: the memory of the GPU at most, and by the bytes of the weights' files; at how many places tlkit
+takes the token that transformers takes with the same weights in f32, given the same text, and the largest difference of
+their logits, and of all logits.
 """
 
 from __future__ import annotations
@@ -61,6 +63,20 @@ def made(args: argparse.Namespace) -> None:
     tokenizer.save(str(args.folder / "tokenizer.json"))
 
 
+def quantized(args: argparse.Namespace) -> None:
+    """Make the GGUF file, unless it is there or none is wanted."""
+    from tlkit import convert_weights
+
+    if args.quantize and not stored(args).exists():
+        convert_weights(args.folder, stored(args), quantize=args.quantize)
+
+
+def stored(args: argparse.Namespace) -> Path:
+    """Return the file of the weights that tlkit runs."""
+    folder: Path = args.folder
+    return folder.with_name(f"{folder.name}-{args.quantize}.gguf") if args.quantize else folder / "model.safetensors"
+
+
 def prompt() -> list[int]:
     """The tokens that all begin with."""
     return [(37 * place) % 200 + 5 for place in range(PROMPT)]
@@ -74,6 +90,33 @@ def opened(folder: Path, dtype: str) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     model.generation_config.eos_token_id = None
     return model.to("cuda").eval()
+
+
+def decoded(model: Any, file: Path) -> Any:
+    """transformers' model with a GGUF file's weights, decoded."""
+    import torch
+
+    from tlkit.core.language.model import open_language
+    from tlkit.formats.gguf.model.changes import Change
+
+    opened_file = open_language(file)
+    tensors, sizes = opened_file.source.tensors, opened_file.sizes
+    names = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"}
+    names |= {"attn_output": "self_attn.o_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+    names |= {f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")}
+    whole = {"token_embd": "embed_tokens", "output_norm": "norm"}
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            parts = name.split(".")
+            if parts[0] == "rope_freqs":
+                continue
+            if parts[-2] in ("attn_q", "attn_k"):
+                query = parts[-2] == "attn_q"
+                back = Change("q rows", sizes.heads, back=True) if query else Change("k rows", sizes.groups, back=True)
+                tensor = tensor.changed(back)
+            place = f"layers.{parts[1]}.{names[parts[2]]}" if parts[0] == "blk" else whole[parts[0]]
+            model.model.get_parameter(f"{place}.weight").copy_(torch.from_numpy(tensor.array()))
+    return model
 
 
 def generate(args: argparse.Namespace) -> dict[str, Any]:
@@ -138,8 +181,9 @@ def tlkit(args: argparse.Namespace) -> dict[str, Any]:
     from tlkit.core.language.answer import decoder_of
     from tlkit.types import Unit
 
+    file = stored(args)
     begin = time.perf_counter()
-    runner = decoder_of(args.folder).runner(PROMPT + args.gen + 8, unit=Unit.GPU)
+    runner = decoder_of(file if args.quantize else args.folder).runner(PROMPT + args.gen + 8, unit=Unit.GPU)
     logits = runner.feed(prompt())
     runner.feed([int(logits.argmax())])
     loaded = time.perf_counter() - begin
@@ -156,7 +200,7 @@ def tlkit(args: argparse.Namespace) -> dict[str, Any]:
             times.append(time.perf_counter() - begin)
             all_logits.append(logits)
         rates.append(1 / median(times))
-    memory = torch.cuda.max_memory_allocated() / 1e9
+    memory = torch.cuda.max_memory_allocated()
     free = time.perf_counter()
     runner.rewind(0)
     runner.feed(prompt() * (args.gen // PROMPT or 1))
@@ -164,12 +208,16 @@ def tlkit(args: argparse.Namespace) -> dict[str, Any]:
     del runner
     torch.cuda.empty_cache()
     reference = opened(args.folder, "float32")
+    if args.quantize:
+        decoded(reference, file)
     with torch.inference_mode():
         ids = torch.tensor([[*prompt(), *tokens]], device="cuda")
         exact = reference(ids).logits[0, PROMPT - 1 : -1].cpu().numpy()
-    found = {"generate": median(rates[1:]), "load": loaded, "GB": memory, "prompt": read}
+    found = {"generate": median(rates[1:]), "load": loaded, "GB": memory / 1e9, "prompt": read}
+    found["of the file"] = memory / file.stat().st_size
     found["same"] = sum(int(a.argmax()) == b for a, b in zip(exact, tokens, strict=True)) / len(tokens)
     found["off"] = max(float(abs(a - b).max()) for a, b in zip(exact, all_logits, strict=False))
+    found["of logits"] = found["off"] / float(abs(exact).max())
     return found
 
 
@@ -182,6 +230,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=128256)
     parser.add_argument("--gen", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quantize", help="a type or a mixture that tlkit convert writes")
     parser.add_argument("--only")
     args = parser.parse_args()
     if args.only:
@@ -189,6 +238,7 @@ def main() -> None:
         print(json.dumps(kinds[args.only](args)))
         return
     made(args)
+    quantized(args)
     for name in ("generate", "static", "tlkit"):
         command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -28,6 +28,7 @@ from tlkit.engines.told import slowly
 from tlkit.engines.torch import selftest
 from tlkit.engines.torch.device import device_for, enough_memory, place_weights, waiting_call
 from tlkit.engines.torch.finite import Finder, Stray
+from tlkit.engines.torch.fused.blocks import InBlocks
 from tlkit.engines.torch.fused.decoding import resident
 from tlkit.engines.torch.fused.fuse import fuse
 from tlkit.engines.torch.fused.steps import fuse_steps
@@ -43,7 +44,7 @@ from tlkit.host.allocator import give_back, keep_freed
 from tlkit.host.forked import use_one_thread
 from tlkit.mil import ops
 from tlkit.mil.lower import lower
-from tlkit.mil.lower.constants import half_bytes, stored
+from tlkit.mil.lower.constants import Stays, half_bytes, mapped, stored
 from tlkit.mil.lower.guard import Guard, TooLargeError
 from tlkit.mil.ops.kit import narrow
 from tlkit.mil.ops.transformation import slice_update, slice_update_
@@ -102,12 +103,12 @@ class TorchEngine:
             constants=constants,
             strict=strict_mil,
             emulation=self.emulation,
-            narrow=self._stays_narrow(halved),
+            stays=self._stays(halved, decoding),
         )
-        mapped = [tensor for tensor in self.module.buffers() if narrow.mark_of(tensor) is not None]
+        held = [tensor for tensor in self.module.buffers() if narrow.mark_of(tensor) is not None]
         self.halved = halved and halve(self.module, function)
         # A GPU reads each page once; what was read goes back, so that the weights are not in memory here and there.
-        with enough_memory(self.device), narrow.giving_back(mapped if on_gpu else ()):
+        with enough_memory(self.device), narrow.giving_back(held if on_gpu else ()):
             if decoding and self.device.type == "cuda":
                 resident(self.module, function, self.device, {} if constants is None else constants)
                 fuse_steps(self.module)
@@ -120,7 +121,8 @@ class TorchEngine:
         self._stored = stored(walk(function.block.operations))
         # Values read back to Python, or nested blocks (loops), may change sizes from run to run.
         self._convolves = any(item.type == "conv" for item in walk(function.block.operations))
-        self._varies = any(map(_may_vary, self.module.graph.nodes)) or any(self.module.children())
+        nested = any(isinstance(inner, fx.GraphModule) for inner in self.module.children())
+        self._varies = any(map(_may_vary, self.module.graph.nodes)) or nested
         self._draws = any(item.type.startswith("random_") for item in walk(function.block.operations))
         # What varies is never captured, and would have its inputs converted twice.
         self._captures = self.device.type == "cuda" and not (self._varies or self._draws or self.emulation is not None)
@@ -136,10 +138,13 @@ class TorchEngine:
         if self.device.type == "cpu":
             keep_freed()  # last: the weights go back to the system with the engine
 
-    def _stays_narrow(self, halved: bool) -> bool:
-        """Whether large f16 weights stay in their file until they are needed (on the CPU) or taken to a GPU in f16."""
-        plain = halved or (self.device.type == "cpu" and not self.compiled)
-        return plain and self.emulation is None and half_bytes(walk(self._function.block.operations)) >= narrow.FROM
+    def _stays(self, halved: bool, decoding: bool) -> Stays | None:
+        """What stays as it is stored: a decoder's blocks on a GPU, and large f16 weights, in their file until they are
+        needed (on the CPU) or taken to a GPU in f16."""
+        if decoding and self.device.type == "cuda":
+            return InBlocks(self.device)
+        plain = (halved or (self.device.type == "cpu" and not self.compiled)) and self.emulation is None
+        return mapped if plain and half_bytes(walk(self._function.block.operations)) >= narrow.FROM else None
 
     @property
     def input_names(self) -> tuple[str, ...]:

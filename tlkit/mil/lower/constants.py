@@ -17,6 +17,10 @@ from tlkit.mil.ops.kit.registry import OpDef, Parameter
 from tlkit.mil.program import Argument, BlobRef, Operation, Ref, TensorType, Value
 from tlkit.mil.types import DType
 
+Stays = Callable[[Value], Any]
+"""What says as what a weight stays for the operations that take it so (``narrow.TAKES``), a tensor or a module; None
+for other constants. Equal ones say the same."""
+
 
 def half_bytes(operations: Iterable[Operation]) -> int:
     """Return the bytes of the f16 weights that operations map from files."""
@@ -85,12 +89,11 @@ class Constant:
         self._cache = cache
         self._value = value
 
-    @functools.cached_property
-    def mapped(self) -> torch.Tensor | None:
-        """The constant as a narrow weight, shared like :attr:`tensor`; None where it is not a large f16 weight."""
-        key = ("mapped", self.key)
+    def stays(self, how: Stays) -> Any:
+        """Return what the constant stays as, shared like :attr:`tensor`; None where ``how`` knows nothing of it."""
+        key = (how, self.key)
         if self._value is not None and key not in self._cache:
-            found = mapped(self._value)
+            found = how(self._value)
             if found is None:
                 return None
             self._cache[key] = found

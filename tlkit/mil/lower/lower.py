@@ -20,7 +20,18 @@ from tlkit.host import budget
 from tlkit.mil import dialect, ops
 from tlkit.mil.collector import uncollected
 from tlkit.mil.lower import states
-from tlkit.mil.lower.constants import Allowance, Constant, const_value, constant, expanded, given, plain, rounds, stored
+from tlkit.mil.lower.constants import (
+    Allowance,
+    Constant,
+    Stays,
+    const_value,
+    constant,
+    expanded,
+    given,
+    plain,
+    rounds,
+    stored,
+)
 from tlkit.mil.ops.kit.narrow import TAKES
 from tlkit.mil.ops.kit.registry import OpDef, Parameter
 from tlkit.mil.program import (
@@ -53,14 +64,14 @@ def lower(
     constants: dict[Any, torch.Tensor] | None = None,
     strict: bool = False,
     emulation: Emulation | None = None,
-    narrow: bool = False,
+    stays: Stays | None = None,
 ) -> fx.GraphModule:
     """Lower ``function``; ``precision="f16"`` rounds what the program declares as fp16, ``"f32"`` never rounds.
 
     ``strict`` follows the specification where Core ML was measured to do something else (``docs/fidelity.md``).
     ``constants`` is a cache of tensors by weight record; pass one dict to lower functions that share weights.
-    ``emulation`` runs f16 operations by the profiles of Apple's units (``mil/units``). ``narrow`` leaves large f16
-    weights in their mapped file for the operations that take them so (``ops/kit/narrow.py``).
+    ``emulation`` runs f16 operations by the profiles of Apple's units (``mil/units``). ``stays`` says
+    which weights stay as they are stored for the operations that take them so (``ops/kit/narrow.py``).
     """
     context = _Context(
         function.opset,
@@ -69,7 +80,7 @@ def lower(
         strict,
         budget.warranted(stored(walk(function.block.operations))),
         emulation,
-        narrow,
+        stays,
     )
     return _Lowering(context, {}, 0).block(function.block, function.inputs)
 
@@ -94,9 +105,9 @@ class _Context:
         strict: bool,
         most: float,
         emulation: Emulation | None,
-        narrow: bool,
+        stays: Stays | None,
     ) -> None:
-        self.emulation, self.narrow = emulation, narrow
+        self.emulation, self.stays = emulation, stays
         self.opset = opset
         self.strict = strict
         self.rounding = rounding
@@ -200,7 +211,7 @@ class _Lowering:
     def bind(self, definition: OpDef, operation: Operation) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             parameter.name: self.argument(
-                parameter, found, self.context.narrow and TAKES.get(definition.name) == parameter.name
+                parameter, found, self.context.stays if TAKES.get(definition.name) == parameter.name else None
             )
             for parameter, found in given(definition, operation)
         }
@@ -210,7 +221,7 @@ class _Lowering:
             arguments["blocks"] = tuple(self.nested(block) for block in operation.blocks)
         return arguments
 
-    def argument(self, parameter: Parameter, given: tuple[Argument, ...], narrow: bool = False) -> Any:
+    def argument(self, parameter: Parameter, given: tuple[Argument, ...], stays: Stays | None = None) -> Any:
         if parameter.kind == "tensors":
             return tuple(self.operand(item) for item in given)
         if len(given) != 1:
@@ -218,7 +229,7 @@ class _Lowering:
                 return tuple(self.static(item) for item in given)
             raise LoadError(f"the input '{parameter.name}' takes one value, not {len(given)}")
         if parameter.kind == "tensor":
-            return self.operand(given[0], narrow)
+            return self.operand(given[0], stays)
         return self.static(given[0], keep=parameter.kind == "any", single=parameter.single)
 
     def resolve(self, item: Argument) -> Constant | fx.Node:
@@ -229,17 +240,20 @@ class _Lowering:
         found: Constant | fx.Node = self.values[item.name]
         return found
 
-    def operand(self, item: Argument, narrow: bool = False) -> fx.Node:
+    def operand(self, item: Argument, stays: Stays | None = None) -> fx.Node:
         value = self.resolve(item)
         if isinstance(value, fx.Node):
             return value
-        held = value.mapped if narrow else None
+        held = value.stays(stays) if stays is not None else None
         tensor = value.tensor if held is None else held
         # Equal constants share one tensor, and so one buffer.
         node = self.buffers.get(id(tensor))
         if node is None:
             name = _attribute_name(self.root, item.name if isinstance(item, Ref) else "constant")
-            self.root.register_buffer(name, tensor, persistent=True)
+            if isinstance(tensor, torch.nn.Module):
+                self.root.add_module(name, tensor)
+            else:
+                self.root.register_buffer(name, tensor, persistent=True)
             node = self.buffers[id(tensor)] = self.graph.get_attr(name)
         return node
 

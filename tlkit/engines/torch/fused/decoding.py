@@ -1,8 +1,9 @@
 """A decoder's function on a GPU: weights stay as narrow as the model stores them, and the cache is written where the
 device itself says, so that a step is one CUDA graph.
 
-Values are f32, as the program says. A weight whose values f16 or bf16 holds exactly is kept so: a product with few rows
-takes as long as its weights take to be read, and it widens them on their way.
+Values are f32, as the program says. A weight whose values f16 or bf16 holds exactly is kept so, and GGUF's blocks stay
+blocks (``blocks.py``): a product with few rows takes as long as its weights take to be read, and widens them on their
+way.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from tlkit.engines.torch.fused import blocks
 from tlkit.engines.torch.fused.bounds import declare, shape_of, target_of
-from tlkit.engines.torch.fused.kernels import step_kernels
+from tlkit.engines.torch.fused.kernels import block_kernels, step_kernels
 from tlkit.mil import ops
 from tlkit.mil.ops import linear, scatter_gather, transformation
 from tlkit.mil.program import Function
@@ -39,8 +41,11 @@ def resident(
     _move(module, device, constants)
     declare(module.graph, function)
     for node in list(module.graph.nodes):
-        if node.op == "get_attr" and _narrow(getattr(module, str(node.target), None)):
-            _use(node)
+        held = getattr(module, str(node.target), None) if node.op == "get_attr" else None
+        if _narrow(held):
+            _use(node, _wide)
+        elif isinstance(held, blocks.BlockWeight):
+            _use(node, blocks.dense)
         elif target_of(node) in _PUTS:
             _put(node)
     module.graph.eliminate_dead_code()
@@ -50,7 +55,7 @@ def resident(
 
 def _move(module: fx.GraphModule, device: torch.device, constants: dict[Any, torch.Tensor]) -> None:
     kept = {id(tensor): key for key, tensor in constants.items()}
-    for name, tensor in list(module.named_buffers()):
+    for name, tensor in list(module.named_buffers(recurse=False)):  # blocks are where they should be
         moved = narrowed(tensor).to(device)
         setattr(module, name, moved)
         if id(tensor) in kept:
@@ -72,21 +77,30 @@ def _narrow(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and tensor.dtype in (torch.float16, torch.bfloat16)
 
 
-def _use(node: fx.Node) -> None:
-    """Let what uses a narrow weight widen it."""
+def _use(node: fx.Node, widen: Callable[..., torch.Tensor]) -> None:
+    """Let what uses a narrow weight, or blocks, widen it."""
     for user in list(node.users):
         target = target_of(user)
         if target is linear.linear and user.kwargs["weight"] is node and user.kwargs["x"] is not node:
             user.target = product_rounded if _rounds(user) else product
-        elif target in _PICKS and user.kwargs["x"] is node and user.kwargs["indices"] is not node:
+        elif widen is blocks.dense and _takes_rows(user, node):
+            user.target = blocks.picked
+            user.kwargs = {"x": node, "indices": user.kwargs["indices"]}
+        elif widen is _wide and target in _PICKS and user.kwargs["x"] is node and user.kwargs["indices"] is not node:
             with user.graph.inserting_after(user):
                 wide = user.graph.call_function(_wide, (user,))
             user.replace_all_uses_with(wide, lambda one, wide=wide: one is not wide)  # type: ignore[misc]
             wide.meta.update(user.meta)
         else:
             with user.graph.inserting_before(user):
-                wide = user.graph.call_function(_wide, (node,))
+                wide = user.graph.call_function(widen, (node,))
             user.replace_input_with(node, wide)
+
+
+def _takes_rows(user: fx.Node, node: fx.Node) -> bool:
+    """Whether a node takes whole rows of another."""
+    given = user.kwargs
+    return target_of(user) in _PICKS and given["x"] is node and not given.get("axis") and not given.get("batch_dims")
 
 
 def _rounds(node: fx.Node) -> bool:
@@ -99,20 +113,23 @@ def _wide(x: torch.Tensor) -> torch.Tensor:
 
 
 def product(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, residual: torch.Tensor | None = None
+    x: torch.Tensor, weight: Any, bias: torch.Tensor | None = None, residual: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """x times a narrow transposed weight, plus bias and residual, in f32: [.., in] by [out, in] is [.., out]."""
+    """x times a transposed weight that is narrow or of blocks, plus bias and residual, in f32: [.., in] by [out, in] is
+    [.., out]."""
     rows = x.reshape(-1, x.shape[-1])
     shape = (*x.shape[:-1], weight.shape[0])
-    kernels = step_kernels(x)
+    in_blocks = isinstance(weight, blocks.BlockWeight)
+    kernels = block_kernels(x) if in_blocks else step_kernels(x)
     if kernels is not None and len(rows) <= ROWS:
         made: torch.Tensor = kernels.product(rows, weight, bias, residual)
         return made.reshape(shape)
-    made = F.linear(rows, weight.to(torch.float32), bias).reshape(shape)
+    made = blocks.many(rows, weight, bias) if in_blocks else F.linear(rows, weight.to(torch.float32), bias)
+    made = made.reshape(shape)
     return made if residual is None else made + residual
 
 
-def product_rounded(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def product_rounded(x: torch.Tensor, weight: Any, bias: torch.Tensor | None = None) -> torch.Tensor:
     """The same, rounded to f16."""
     made: torch.Tensor = ops.round_f16(product(x, weight, bias))
     return made

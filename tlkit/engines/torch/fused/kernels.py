@@ -74,3 +74,12 @@ def step_kernels(x: Any) -> Any:
     from tlkit.engines.torch.fused import triton_steps  # Triton is there only with CUDA
 
     return triton_steps
+
+
+def block_kernels(x: Any) -> Any:
+    """Return the module of Triton's kernels for matrices of blocks, likewise."""
+    if x.device.type != "cuda" or not has_triton():
+        return None
+    from tlkit.engines.torch.fused import triton_blocks  # Triton is there only with CUDA
+
+    return triton_blocks
