@@ -1,18 +1,20 @@
 """How fast are GGUF's block types read and written? tlkit beside the gguf package's numpy.
 
-    python benchmarks/gguf_quants.py [TYPE ...] [--rounds 7] [--rows 4096] [--columns 4096] [--json]
+    python benchmarks/gguf_quants.py [TYPE ...] [--rounds 7] [--rows 4096] [--columns 4096] [--ggml LIBRARY] [--json]
 
 A matrix of random blocks (scales of usual size) is decoded to float32 by both, in turns, in one process; then random
-values are encoded in the types that can be written. Each result is let go of before the next, as by one who goes from
-tensor to tensor; tlkit then uses its memory again, where the kernel hands the package fresh pages each time. A ratio is
-taken within a round, so that a busy moment of the machine hits both sides: shown are the median of the rounds'
-ratios and the fastest call of each. tlkit uses up to four threads where the machine has them (the package uses one):
-``--threads 1`` compares one with one.
+values are encoded in the types that can be written: beside the package in those that it writes, or with ``--ggml`` (a
+path of libggml-base) beside ggml in all, each column as important as the others. Each result is let go of before the
+next, as by one who goes from tensor to tensor; tlkit then uses its memory again, where the kernel hands the package
+fresh pages each time. A ratio is taken within a round, so that a busy moment of the machine hits both sides: shown are
+the median of the rounds' ratios and the fastest call of each. tlkit uses up to four threads where the machine has them
+(the package uses one): ``--threads 1`` compares one with one.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 from collections.abc import Callable, Iterator
@@ -67,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--columns", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=ours._THREADS)
+    parser.add_argument("--ggml", metavar="LIBRARY", help="libggml-base, which writes all types")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -84,10 +87,23 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
         yield _row(name, "read", partial(quants.dequantize, stored, kind), mine, options)
     values = random.standard_normal(shape, np.float32)
     for name in ours.QUANTIZABLE:
-        if not wanted or name in wanted:
-            kind = GGMLQuantizationType[name]
-            theirs = partial(quants.quantize, values, kind)
-            yield _row(name, "write", theirs, partial(ours.quantize, values, name), options)
+        importance = np.ones(options.columns, np.float32) if options.ggml and name in ours.WEIGHABLE else None
+        if options.ggml:
+            theirs = partial(_by_ggml, ctypes.CDLL(options.ggml), name, values, importance)
+        else:
+            theirs = partial(quants.quantize, values, GGMLQuantizationType[name])
+        if (not wanted or name in wanted) and (options.ggml or (name not in ours._ENCODERS and name != "NVFP4")):
+            yield _row(name, "write", theirs, partial(ours.quantize, values, name, importance), options)
+
+
+def _by_ggml(library: ctypes.CDLL, name: str, values: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
+    elements, size = BLOCKS[name]
+    found = np.empty(values.size // elements * size, np.uint8)
+    numbers = [ctypes.c_int64(number) for number in (0, *values.shape)]
+    weights = None if importance is None else ctypes.c_void_p(importance.ctypes.data)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (values, found)]
+    library.ggml_quantize_chunk(int(GGMLQuantizationType[name]), *pointers, *numbers, weights)
+    return found
 
 
 def _blocks(random: np.random.Generator, name: str, shape: tuple[int, int]) -> np.ndarray:
