@@ -12,6 +12,7 @@ import typer
 
 from tlkit.cli.sink import output
 from tlkit.errors import UsageError
+from tlkit.formats.fetch import came_through_stdin
 from tlkit.types import Unit
 from tlkit.words import byte_text, number_of
 
@@ -116,7 +117,7 @@ def run_language(sink: output.Sink, model: str, wanted: Wanted) -> None:
 def _check(model: str, wanted: Wanted) -> None:
     """UsageError where options exclude each other."""
     turns = wanted.chat and wanted.prompt is None and wanted.prompt_file is None
-    if model == "-" and (turns or "-" in (wanted.prompt_file, wanted.perplexity)):
+    if came_through_stdin(model) and (turns or "-" in (wanted.prompt_file, wanted.perplexity)):
         raise UsageError("stdin is the model already, and cannot be the text", "give the model or the text as a file")
     if wanted.prompt is not None and wanted.prompt_file is not None:
         raise UsageError("--prompt and --prompt-file are two prompts", "give one of them")

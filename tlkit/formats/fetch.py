@@ -25,6 +25,7 @@ OFFLINE = "TLKIT_OFFLINE"
 
 _WAIT = 30.0  # seconds without a byte after which a server is given up
 _PART = 1 << 20
+_PIPED = "tlkit-stdin-"
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack", ".ot", ".pickle", ".ckpt")
 _HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+?))?(?:/(?P<file>.+))?")
 
@@ -47,6 +48,11 @@ def local(text: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
     return _from_hub(text) if text.startswith("hf://") else _from_server(text, progress)
 
 
+def came_through_stdin(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is what :func:`local` made of ``-``: nothing else can be read from stdin then."""
+    return Path(path).parent.name.startswith(_PIPED)
+
+
 def offline() -> bool:
     """Whether the network may not be asked."""
     return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in (OFFLINE, "HF_HUB_OFFLINE"))
@@ -59,7 +65,7 @@ def _from_stdin() -> Path:
 
     from tlkit.host.scratch import scratch_folder
 
-    path = scratch_folder("tlkit-stdin-", _from_stdin) / "stdin"
+    path = scratch_folder(_PIPED, _from_stdin) / "stdin"
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, _PART)
     return path
