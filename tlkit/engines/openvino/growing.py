@@ -177,7 +177,7 @@ class GrowingSession:
         try:
             tensor = openvino.Tensor(memory, [len(memory)], openvino.Type.u8)
             compiled = core().import_model(tensor, "CPU", self._settings)
-        except RuntimeError:
+        except (RuntimeError, TypeError):  # before 2025.4 OpenVINO imports no memory
             self._keep.drop(self._what)
             return False
         self._begin(compiled, entry)

@@ -42,7 +42,9 @@ class GraphWeights:
         """Return a constant with its values as they are."""
         if not isinstance(value.data, Deferred):
             values: NDArray[Any] = value.numpy()
-            return ov.constant(values) if values.dtype != np.float32 else self._wrapped(self._moved(values))
+            # OpenVINO before 2026 makes no tensor of an array without axes.
+            large = values.dtype == np.float32 and values.ndim
+            return self._wrapped(self._moved(values)) if large else ov.constant(values)
         return self._wrapped(self._filled(value), _TYPES[_kind(value).dtype], _shape(value))
 
     def widened(self, value: Value) -> Any:
