@@ -107,8 +107,13 @@ def _slices(node: Any, x: Any, begin: int, end: int) -> bool:
         return False
     shape = shape_of(x)
     given = node.kwargs
-    plain = not any(given.get(name) for name in ("stride", "begin_mask", "end_mask", "squeeze_mask"))
-    return plain and tuple(given["begin"]) == (0, 0, 0, begin) and tuple(given["end"]) == (*(shape or ())[:3], end)
+    if shape is None or any(given.get(name) for name in ("stride", "squeeze_mask")):
+        return False
+    # Where a mask is set, the axis is whole on that side.
+    starts, ends = (given.get(name) or (False,) * 4 for name in ("begin_mask", "end_mask"))
+    first = tuple(0 if masked else place for masked, place in zip(starts, given["begin"], strict=True))
+    last = tuple(size if masked else place for masked, place, size in zip(ends, given["end"], shape, strict=True))
+    return first == (0, 0, 0, begin) and last == (*shape[:3], end)
 
 
 def _attention(node: Any) -> Found:
