@@ -88,6 +88,7 @@ def document(found: LanguageBench, method: Any) -> dict[str, Any]:
             "tokens_per_second": item.rate,
             "summary": item.row.summary,
             "trust": item.row.trust,
+            "energy": item.row.energy,
             "samples_ns": item.row.samples_ns,
         }
         for item in found.rows
@@ -96,6 +97,7 @@ def document(found: LanguageBench, method: Any) -> dict[str, Any]:
         "method": method,
         "rows": rows,
         "starts": found.starts,
+        "power_note": found.power_note,
         "conditions": found.conditions,
         "machine": found.machine,
     }
@@ -109,11 +111,11 @@ def _shown(found: LanguageBench) -> RenderableType:
     from tlkit.cli.sink import figures
     from tlkit.cli.views.bench.sections import trust_lines
 
-    several = len(found.starts) > 1
+    several, metered = len(found.starts) > 1, any(item.row.energy for item in found.rows)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in (*(("model",) if several else ()), "test"):
         table.add_column(title)
-    for title in ("tokens/s", "median", "trust"):
+    for title in ("tokens/s", "median", *(("mJ a token", "tokens/J") if metered else ()), "trust"):
         table.add_column(title, justify="right")
     for item in found.rows:
         assert item.row.summary is not None  # every row was measured
@@ -122,10 +124,16 @@ def _shown(found: LanguageBench) -> RenderableType:
         level = item.row.trust.level if item.row.trust else ""
         median = figures.time(item.row.summary.median_ns) + unit
         named = (Path(item.model).name,) if several else ()
-        table.add_row(*named, test, f"{item.rate:.1f}", median, level)
+        spent = item.row.energy
+        cells = ("-", "-") if spent is None else (figures.number(spent.millijoules), figures.rate(spent.per_joule))
+        table.add_row(*named, test, f"{item.rate:.1f}", median, *(cells if metered else ()), level)
+    notes = dict.fromkeys([found.power_note, *(item.row.energy.note for item in found.rows if item.row.energy)])
+    told = "; ".join(note for note in notes if note)
+    # Energy is above the idle machine; what is missing says why.
+    powered = [Text(f"power{'' if metered else ' n/a'}: {told}", "dim")] if told else []
     lines = []
     for start in found.starts:
         first = f"ready after {figures.time(start.load_ns)}, first token after {figures.time(start.first_token_ns)}"
         memory = f"at most {byte_text(start.peak_bytes)} of memory ({byte_text(start.file_bytes)} on disk)"
         lines.append(Text(f"{start.model}: {start.engine}; {first}; {memory}"))
-    return Group(table, Text(), *lines, Text(), *trust_lines([item.row for item in found.rows]))
+    return Group(table, Text(), *lines, *powered, Text(), *trust_lines([item.row for item in found.rows]))

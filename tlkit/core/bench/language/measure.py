@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tlkit.core.bench.worker import peak_memory
 from tlkit.errors import ExecutionError, TlkitError, UsageError
 from tlkit.host.conditions import Conditions, watch
 from tlkit.host.machine import Machine, describe_machine
+from tlkit.host.power import Energy, Power, energy, watts
 from tlkit.types import Unit
 
 PROMPTS = (128, 512)
@@ -30,6 +32,8 @@ GENERATED = 128
 PROCESSES = 3
 TIMES = 2
 """Prompts of each size that a process reads."""
+_REST = 1.5
+"""Seconds in which an idle machine's power is measured."""
 _TEXT = "The quick brown fox jumps over 13 lazy dogs; water boils at 100 degrees, and Paris is the capital of France."
 """Whose tokens prompts are drawn from: their order does not matter to how long they take."""
 
@@ -37,7 +41,8 @@ _TEXT = "The quick brown fox jumps over 13 lazy dogs; water boils at 100 degrees
 @dataclass(frozen=True, slots=True)
 class LanguageRow:
     """Prompts of ``tokens`` tokens, or ``tokens`` tokens generated after ``after`` others. ``row`` has the samples in
-    nanoseconds (a prompt, or a token, each), with their trust; ``rate`` is in tokens per second, over all of them."""
+    nanoseconds (a prompt, or a token, each), with their trust, and the energy of a token where the machine has a
+    counter; ``rate`` is in tokens per second, over all of them."""
 
     model: str
     test: str
@@ -63,12 +68,13 @@ class LanguageStart:
 
 @dataclass(frozen=True, slots=True)
 class LanguageBench:
-    """All of a measurement."""
+    """All of a measurement. ``power_note`` says which energy counters are missing, and why."""
 
     rows: tuple[LanguageRow, ...]
     starts: tuple[LanguageStart, ...]
     conditions: Conditions
     machine: Machine
+    power_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +108,19 @@ def measure_language(
     for turn in range(method.processes):
         for model in found:
             told(f"{Path(model).name}: process {turn + 1} of {method.processes}")
-            found[model].append(_process(model, method))
+            # Once each: the machine has to rest before.
+            found[model].append(_process(model, method, power=turn == 0))
     conditions = end()
     rows = [row for model, runs in found.items() for row in _rows(model, runs, method, conditions)]
     starts = [_start(model, runs) for model, runs in found.items()]
-    return LanguageBench(tuple(rows), tuple(starts), conditions, describe_machine())
+    notes = dict.fromkeys(run["power_note"] for runs in found.values() for run in runs if run["power_note"])
+    return LanguageBench(tuple(rows), tuple(starts), conditions, describe_machine(), "; ".join(notes))
 
 
-def _process(model: str, method: LanguageMethod) -> dict[str, Any]:
-    """Return what one process measured."""
+def _process(model: str, method: LanguageMethod, *, power: bool) -> dict[str, Any]:
+    """Return what one process measured, with ``power`` energy among it."""
     asked = {"model": model, "prompts": method.prompts, "generated": method.generated, "engine": method.engine}
-    asked |= {"times": method.times, "seed": method.seed, "unit": method.unit.value}
+    asked |= {"times": method.times, "seed": method.seed, "unit": method.unit.value, "power": power}
     command = [sys.executable, "-P", "-m", "tlkit.core.bench.language.measure"]
     start = time.perf_counter_ns()
     try:
@@ -158,7 +166,9 @@ def _rows(
             trusted = judge(row, conditions, tokens=True)
             each = size if test == "prompt" else 1
             rate = 1e9 * each * len(samples) / sum(samples)
-            found.append(LanguageRow(model, test, tokens, after, rate, replace(row, trust=trusted)))
+            spent = runs[0]["energy"].get(f"{test} {size}")
+            row = replace(row, trust=trusted, energy=None if spent is None else Energy(**spent))
+            found.append(LanguageRow(model, test, tokens, after, rate, row))
     return found
 
 
@@ -192,27 +202,61 @@ def take(asked: Mapping[str, Any]) -> dict[str, Any]:
     known = model.tokenizer.encode(_TEXT, whole=False)
     draw = np.random.default_rng(asked["seed"])
     found: dict[str, Any] = {"load_ns": load, "engine": runner.name, "prompt": {}, "generate": {}}
+    # A GPU's counter covers the GPU; every other engine here runs on the CPU.
+    meter = _Meter(Power() if asked.get("power") else None, "gpu" if asked["unit"] == Unit.GPU.value else "cpu")
     for size in prompts:
         ids = [int(token) for token in draw.choice(known, size)]
         read: list[int] = []
         # The first call of a size prepares what the others use; of the first size it is the first token, too.
         logits = runner.feed(ids)
         found.setdefault("first_token_ns", time.time_ns() - asked["started"])
-        for _ in range(asked["times"]):
-            runner.rewind(0)
-            begin = time.perf_counter_ns()
-            logits = runner.feed(ids)
-            read.append(time.perf_counter_ns() - begin)
+        meter.rest()
+        with meter.measures(f"prompt {size}", size * asked["times"]):
+            for _ in range(asked["times"]):
+                runner.rewind(0)
+                begin = time.perf_counter_ns()
+                logits = runner.feed(ids)
+                read.append(time.perf_counter_ns() - begin)
         steps: list[int] = []
         logits = runner.feed([int(np.argmax(logits))])
-        for _ in range(generated - 1):
-            begin = time.perf_counter_ns()
-            logits = runner.feed([int(np.argmax(logits))])
-            steps.append(time.perf_counter_ns() - begin)
+        with meter.measures(f"generate {size}", generated - 1):
+            for _ in range(generated - 1):
+                begin = time.perf_counter_ns()
+                logits = runner.feed([int(np.argmax(logits))])
+                steps.append(time.perf_counter_ns() - begin)
         runner.rewind(0)
         found["prompt"][size], found["generate"][size] = read, steps
     found["peak_bytes"] = peak_memory()
-    return found
+    return found | {"energy": meter.found, "power_note": meter.note}
+
+
+class _Meter:
+    """The energy of a token, of parts of a measurement, above the idle machine; nothing where there is no counter."""
+
+    def __init__(self, power: Power | None, device: str) -> None:
+        self._power = power if power is not None and power.available else None
+        self._device = device
+        self._idle: dict[str, float] = {}
+        self.note = "" if power is None else power.note
+        self.found: dict[str, dict[str, Any]] = {}
+
+    def rest(self) -> None:
+        """Measure the idle machine, once: with the model in memory, and after it has run."""
+        if self._power is not None and not self._idle:
+            time.sleep(_REST / 3)  # clocks and fans come down after the last inference
+            before = self._power.read()
+            time.sleep(_REST)
+            self._idle = watts(before, self._power.read())
+
+    @contextmanager
+    def measures(self, name: str, count: int) -> Iterator[None]:
+        """Measure what happens meanwhile, which is ``count`` tokens."""
+        before = None if self._power is None else self._power.read()
+        yield
+        if self._power is not None and before is not None:
+            after = self._power.read()
+            spent = energy(watts(before, after), self._idle, after.at - before.at, count, self._device)
+            self.found[name] = asdict(spent)
 
 
 def main() -> None:
