@@ -139,7 +139,7 @@ def test_options_that_commands_take_pass(tlkit: Shell, zoo: Path) -> None:
         },
         {
             "verb": "run",
-            "options": {"seed": -1, "precision": "f32", "chip": "M4 Pro"},
+            "options": {"seed": 0, "precision": "f32", "chip": "M4 Pro"},
             "arguments": ["{model}", "--input=x=zeros", "-vv"],
         },
         {
