@@ -110,6 +110,7 @@ def _shown(found: LanguageBench) -> RenderableType:
 
     from tlkit.cli.sink import figures
     from tlkit.cli.views.bench.sections import trust_lines
+    from tlkit.core.bench.rows import energy_notes
 
     several, metered = len(found.starts) > 1, any(item.row.energy for item in found.rows)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -127,8 +128,7 @@ def _shown(found: LanguageBench) -> RenderableType:
         spent = item.row.energy
         cells = ("-", "-") if spent is None else (figures.number(spent.millijoules), figures.rate(spent.per_joule))
         table.add_row(*named, test, f"{item.rate:.1f}", median, *(cells if metered else ()), level)
-    notes = dict.fromkeys([found.power_note, *(item.row.energy.note for item in found.rows if item.row.energy)])
-    told = "; ".join(note for note in notes if note)
+    told = "; ".join(energy_notes(found.power_note, [item.row for item in found.rows]))
     # Energy is above the idle machine; what is missing says why.
     powered = [Text(f"power{'' if metered else ' n/a'}: {told}", "dim")] if told else []
     lines = []

@@ -200,3 +200,9 @@ class Row:
     def items_per_second(self) -> float | None:
         """Items (inferences times the batch) per second, one inference at a time."""
         return None if self.summary is None else self.summary.throughput * self.batch
+
+
+def energy_notes(missing: str, rows: Sequence[Row]) -> list[str]:
+    """Return what there is to know of the energy of rows, each once: which counters are missing, and each row's own."""
+    notes = dict.fromkeys([missing, *(row.energy.note for row in rows if row.energy)])
+    return [note for note in notes if note]

@@ -47,7 +47,7 @@ _HIDDEN = 1 << 30
 
 
 class OpenVINORunner:
-    """Keys and values stay in OpenVINO; the tokens' vectors are read from the model's file.
+    """Keys and values stay in the session; the tokens' vectors are read from the model's file.
 
     Small matrices would be packed twice if there were calls of 7 to 80 tokens, so such prompts are cut or padded.
     A few tokens attend to the cache inside, more of them to rows that are handed in: OpenVINO's attention with a cache

@@ -11,7 +11,7 @@ from tlkit.cli.sink.template import Bar, Cell, Piece, Table, chart, render
 from tlkit.cli.views import svg
 from tlkit.cli.views.bench.matrix import matrix, matrix_figures, several_machines
 from tlkit.core.bench.bench import BenchResult
-from tlkit.core.bench.rows import OpCost, Row
+from tlkit.core.bench.rows import OpCost, Row, energy_notes
 from tlkit.core.bench.versus import over_cpu
 from tlkit.words import byte_text
 
@@ -103,8 +103,7 @@ def _energy(result: BenchResult) -> Table:
 def _energy_notes(result: BenchResult) -> list[str]:
     if not result.power_channels:
         return [f"n/a: {result.power_note or 'no energy counter here'}"]
-    notes = dict.fromkeys([result.power_note, *(row.energy.note for row in result.rows if row.energy)])
-    return [note for note in notes if note]
+    return energy_notes(result.power_note, result.rows)
 
 
 def _speedups(result: BenchResult) -> Table:
